@@ -1,0 +1,160 @@
+//! Making a tree on disk equal to a manifest.
+//!
+//! The idea: look first, then write everything beside its destination, sync once, and only then
+//! rename. Until the first rename nothing of the old tree has changed, and whatever fails
+//! takes its temporary files along. What is on disk already is compared by content; chunks found
+//! in files that will be replaced are used, so only what is nowhere on this node is asked for.
+//!
+//! ```text
+//! resolve -> survey -> preflight -> provide -> write -> sync -> rename -> directories -> sync
+//! ```
+//!
+//! **Invariant**: after [`resolve`](ground::resolve) every call names a single component below a
+//! directory that is held open, and never follows a link.
+//!
+//! It deliberately deletes nothing that the manifest does not name, and renames file by file:
+//! a reader sees each file old or new, never half, but may see some of each while it runs.
+
+mod error;
+mod ground;
+mod owners;
+mod survey;
+mod switch;
+mod write;
+
+use std::path::PathBuf;
+
+use rustix::fs::{AtFlags, unlinkat};
+
+pub use self::error::{ApplyError, Stage};
+use self::survey::Action;
+use self::write::Writer;
+use crate::manifest::{ChunkRef, Entry, Kind, Limits, Manifest};
+use crate::store::Store;
+use crate::tree::Dirs;
+
+/// Puts trees in place, all of them below one root.
+#[derive(Debug, Clone)]
+pub struct Installer {
+    root: PathBuf,
+}
+
+/// One tree to put in place.
+#[derive(Debug, Clone, Copy)]
+pub struct Job<'a> {
+    /// Short unique text of the order, `[a-z0-9]+`: names our temporary files.
+    pub tag: &'a str,
+    /// Absolute path as the operator gave it, taken below the root of the installer.
+    pub dest: &'a [u8],
+    /// What the destination shall be.
+    pub target: &'a Manifest,
+}
+
+/// Where missing chunks come from.
+pub trait Chunks {
+    /// Gets chunks that are neither on disk nor in the store; called at most once for a job.
+    /// On `Ok` each of them is in the store.
+    fn provide(&mut self, wanted: &[ChunkRef]) -> Result<(), ApplyError>;
+}
+
+/// What an apply did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Files and links put in place, and directories made.
+    pub written: u64,
+    /// Entries that were right already.
+    pub unchanged: u64,
+    /// Bytes written into files.
+    pub bytes_written: u64,
+    /// Entries that only had another mode, owner or time.
+    pub metadata_fixed: u64,
+    /// Entries whose owner would differ, left alone because we are not root.
+    pub owner_skipped: u64,
+}
+
+impl Installer {
+    /// An installer whose destinations are all below `root`: `/` in production.
+    pub fn new(root: PathBuf) -> Installer {
+        Installer { root }
+    }
+
+    /// Makes the destination equal to the target.
+    ///
+    /// An error from before the renames ([`ApplyError::partial`] is false) has changed nothing;
+    /// one from after them is mended by applying again.
+    pub fn apply(
+        &self,
+        job: &Job<'_>,
+        store: &Store,
+        chunks: &mut dyn Chunks,
+    ) -> Result<Applied, ApplyError> {
+        check(job)?;
+        let ground = ground::resolve(&self.root, job)?;
+        let survey = survey::survey(&ground, job.target)?;
+        let mut applied = survey.applied;
+        if survey.nothing_to_do() {
+            return Ok(applied);
+        }
+        survey.preflight(&ground, job.target)?;
+        let wanted = survey.wanted(job.target, store)?;
+        if !wanted.is_empty() {
+            chunks.provide(&wanted)?;
+        }
+        let mut writer = Writer::new(&ground, job, store, &survey);
+        applied.bytes_written = writer.run()?;
+        writer.switch()?;
+        Ok(applied)
+    }
+
+    /// Removes the temporary files that a killed apply of this job left, and counts them.
+    pub fn sweep(&self, tag: &str, dest: &[u8], target: &Manifest) -> Result<u64, ApplyError> {
+        let job = Job { tag, dest, target };
+        check(&job)?;
+        let ground = ground::resolve(&self.root, &job)?;
+        if !ground.missing.is_empty() {
+            return Ok(0);
+        }
+        let root = ground.dir.try_clone();
+        let mut dirs = Dirs::new(root.map_err(ground.failed(Stage::Open, b""))?);
+        let mut removed = 0;
+        for (n, entry) in target.entries.iter().enumerate().filter(|(_, e)| e.kind != Kind::Dir) {
+            let (dir, _) = ground.place(entry);
+            // A directory that is not there holds no leftovers.
+            let Ok(parent) = dirs.at(dir) else { continue };
+            match unlinkat(parent, temp_name(tag, n), AtFlags::empty()) {
+                Ok(()) => removed += 1,
+                Err(rustix::io::Errno::NOENT) => {}
+                Err(err) => return Err(ground.failed(Stage::Remove, &entry.path)(err.into())),
+            }
+        }
+        Ok(removed)
+    }
+}
+
+fn temp_prefix(tag: &str) -> String {
+    format!(".barid-{tag}-")
+}
+
+fn temp_name(tag: &str, n: usize) -> String {
+    format!("{}{n}", temp_prefix(tag))
+}
+
+/// The manifest is checked once more: it decides what root writes, whoever decoded it.
+fn check(job: &Job<'_>) -> Result<(), ApplyError> {
+    let tag = job.tag.as_bytes();
+    let plain = tag.iter().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    if !plain || tag.is_empty() || tag.len() > 64 {
+        return Err(ApplyError::Tag { tag: crate::show::show(tag) });
+    }
+    let unlimited = Limits { bytes: u64::MAX, ..Limits::default() };
+    job.target.check(&unlimited)?;
+    let prefix = temp_prefix(job.tag);
+    let clashes = |entry: &&Entry| entry.split().1.starts_with(prefix.as_bytes());
+    match job.target.entries.iter().find(clashes) {
+        Some(entry) => Err(ApplyError::Clash { path: crate::show::show(&entry.path) }),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

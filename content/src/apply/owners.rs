@@ -1,0 +1,88 @@
+//! Owner, mode and time of an entry: what they should be, whether they are, and setting them.
+//!
+//! Only root gives files away. Anybody else leaves the owner alone, and that is counted, not
+//! hidden. Links have no mode of their own.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::fs::{
+    AtFlags, Gid, Mode, Stat, Timespec, Timestamps, UTIME_OMIT, Uid, chownat, fchmod, fchown,
+    futimens, utimensat,
+};
+
+use crate::manifest::{Entry, Kind};
+use crate::names::Names;
+use crate::tree;
+
+pub(super) struct Owners {
+    pub(super) root: bool,
+    /// Who owns what we make.
+    us: (u32, u32),
+    names: Names,
+}
+
+impl Owners {
+    pub(super) fn new() -> Owners {
+        let us = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        Owners { root: us.0 == 0, us, names: Names::default() }
+    }
+
+    /// The user and group this host knows the owner of an entry by.
+    pub(super) fn wanted(&mut self, entry: &Entry) -> (u32, u32) {
+        let uid = self.names.uid(&entry.owner, entry.uid);
+        (uid, self.names.gid(&entry.group, entry.gid))
+    }
+
+    /// Whether the owner is wrong and stays so, because we are not root.
+    pub(super) fn skips(&mut self, entry: &Entry, stat: Option<&Stat>) -> bool {
+        let is = stat.map_or(self.us, |stat| (stat.st_uid, stat.st_gid));
+        !self.root && self.wanted(entry) != is
+    }
+
+    /// Whether we may set the mode and time of what is there.
+    pub(super) fn may_describe(&self, stat: &Stat) -> bool {
+        self.root || stat.st_uid == self.us.0
+    }
+
+    /// Whether anything we would set is not what it should be.
+    pub(super) fn differs(&mut self, entry: &Entry, stat: &Stat) -> bool {
+        let owner = self.root && self.wanted(entry) != (stat.st_uid, stat.st_gid);
+        let is_link = matches!(entry.kind, Kind::Symlink { .. });
+        let mode = !is_link && entry.mode != tree::mode(stat);
+        owner || mode || entry.mtime != tree::mtime(stat)
+    }
+
+    /// Sets all of it on an open file or directory. The owner first: chown clears setuid.
+    pub(super) fn describe(&mut self, fd: impl AsFd, entry: &Entry) -> io::Result<()> {
+        if self.root {
+            let (uid, gid) = self.wanted(entry);
+            fchown(&fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+        }
+        fchmod(&fd, Mode::from_raw_mode(entry.mode))?;
+        Ok(futimens(&fd, &times(entry))?)
+    }
+
+    /// The same for a link, which cannot be opened.
+    pub(super) fn describe_link(
+        &mut self,
+        parent: BorrowedFd<'_>,
+        name: &[u8],
+        entry: &Entry,
+    ) -> io::Result<()> {
+        let flags = AtFlags::SYMLINK_NOFOLLOW;
+        if self.root {
+            let (uid, gid) = self.wanted(entry);
+            chownat(parent, name, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), flags)?;
+        }
+        Ok(utimensat(parent, name, &times(entry), flags)?)
+    }
+}
+
+fn times(entry: &Entry) -> Timestamps {
+    let (tv_sec, nanos) = entry.mtime;
+    Timestamps {
+        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        last_modification: Timespec { tv_sec, tv_nsec: nanos.into() },
+    }
+}

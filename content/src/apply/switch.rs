@@ -1,0 +1,77 @@
+//! Phase B: the renames, then what only metadata was wrong of, then the directories.
+//!
+//! Directories come last and deepest first: filling one changes its time, and one that is to be
+//! read-only could not be filled. A failure here leaves some files new; the remaining temporary
+//! files are removed, and applying again finishes the work.
+
+use std::io;
+
+use rustix::fs::{AtFlags, fstat, renameat, unlinkat};
+
+use super::error::{ApplyError, Stage};
+use super::write::Writer;
+use super::{Action, temp_name};
+use crate::manifest::{Entry, Kind};
+use crate::tree;
+
+impl Writer<'_> {
+    /// Puts everything in place.
+    pub(super) fn switch(&mut self) -> Result<(), ApplyError> {
+        self.replace_all().map_err(|err| {
+            self.undo();
+            err.made_partial()
+        })
+    }
+
+    fn replace_all(&mut self) -> Result<(), ApplyError> {
+        let ground = self.ground;
+        let (target, survey) = (self.target, self.survey);
+        // From the end, so that what is left is always a prefix of the list.
+        while let Some(n) = self.temps.last().copied() {
+            let entry = &target.entries[n];
+            self.replace(n, entry).map_err(ground.failed(Stage::Replace, &entry.path))?;
+            self.temps.pop();
+        }
+        self.restore_modes();
+        for (n, entry) in target.entries.iter().enumerate().rev() {
+            let described = match (&entry.kind, survey.actions[n]) {
+                (Kind::Dir, _) => self.describe_dir(entry),
+                (_, Action::Describe { dev, ino }) => self.describe(entry, (dev, ino)),
+                _ => Ok(()),
+            };
+            described.map_err(ground.failed(Stage::Describe, &entry.path))?;
+        }
+        self.sync()
+    }
+
+    fn replace(&mut self, n: usize, entry: &Entry) -> io::Result<()> {
+        let (dir, name) = self.ground.place(entry);
+        let parent = self.dirs.as_mut().expect("opened in phase A").at(dir)?;
+        if self.survey.actions[n] == (Action::Write { over_dir: true }) {
+            unlinkat(parent, name, AtFlags::REMOVEDIR)?;
+        }
+        Ok(renameat(parent, temp_name(self.tag, n), parent, name)?)
+    }
+
+    fn describe(&mut self, entry: &Entry, seen: (u64, u64)) -> io::Result<()> {
+        let (dir, name) = self.ground.place(entry);
+        let parent = self.dirs.as_mut().expect("opened in phase A").at(dir)?;
+        if let Kind::Symlink { .. } = entry.kind {
+            return self.owners.describe_link(parent, name, entry);
+        }
+        let (file, stat) = tree::open_file(parent, name)?;
+        if (stat.st_dev, stat.st_ino) != seen {
+            return Err(io::Error::other("replaced by somebody else meanwhile"));
+        }
+        self.owners.describe(&file, entry)
+    }
+
+    fn describe_dir(&mut self, entry: &Entry) -> io::Result<()> {
+        let fd = self.dirs.as_mut().expect("opened in phase A").at(&entry.path)?;
+        if !self.owners.differs(entry, &fstat(fd)?) {
+            return Ok(());
+        }
+        let fd = tree::open_self(fd)?;
+        self.owners.describe(fd, entry)
+    }
+}

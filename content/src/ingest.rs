@@ -1,0 +1,488 @@
+//! Reading a tree (or one file) into a manifest and a store.
+//!
+//! The idea: one walk lists every name, then two threads read each file exactly once, cutting,
+//! hashing and storing as they go. A file is looked at before and after it is read; one that
+//! changed in between is read again, and after three tries the ingest fails and names it: a
+//! push must never carry a file that existed at no moment.
+//!
+//! It deliberately follows no link below the source (the source itself may be one), reads
+//! nothing twice to be sure, and knows no patterns: `exclude` is a list of exact names.
+
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, SyncSender};
+
+use rustix::fs::{Dir, FileType, Mode, OFlags, Stat, readlinkat};
+
+use crate::chunk::Cutter;
+use crate::id::ContentId;
+use crate::manifest::{ChunkRef, Entry, Kind, Limits, Manifest, ManifestError};
+use crate::names::Names;
+use crate::show::show;
+use crate::store::{Batch, Store, StoreError};
+use crate::tree::{self, Dirs};
+
+/// How often a file that keeps changing is read before we give up.
+const TRIES: usize = 3;
+const READERS: usize = 2;
+
+/// How far an ingest has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Files read so far.
+    pub files: u64,
+    /// Bytes read so far.
+    pub bytes: u64,
+    /// Files the walk found.
+    pub total_files: u64,
+    /// Bytes the walk found in them.
+    pub total_bytes: u64,
+}
+
+/// What an ingest made.
+#[derive(Debug)]
+pub struct Ingested {
+    /// The tree. Its chunks are in the store.
+    pub manifest: Manifest,
+    /// Sockets, pipes and devices, which a push does not carry.
+    pub skipped: Vec<PathBuf>,
+}
+
+/// Why nothing was ingested. The store may hold chunks that nobody refers to.
+#[derive(Debug, thiserror::Error)]
+pub enum IngestError {
+    /// The source could not be read; the path says where.
+    #[error("cannot {doing} {path}: {}", source.kind())]
+    Read {
+        /// What we tried.
+        doing: &'static str,
+        /// Where, made printable.
+        path: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Somebody writes to this file.
+    #[error("{path} changed while it was read")]
+    Changed {
+        /// The file, made printable.
+        path: String,
+    },
+    /// The source is neither a directory nor a regular file.
+    #[error("{path} is neither a directory nor a regular file")]
+    Source {
+        /// The source, made printable.
+        path: String,
+    },
+    /// The tree breaks a rule of manifests, such as a path that is too long.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// The chunks could not be stored.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Reads a tree or a file into the store, and says what is in it.
+///
+/// Names in `exclude` are left out wherever they appear, directories with all they hold. If
+/// the source itself is a symbolic link, what it points to is read.
+pub fn ingest(
+    source: &Path,
+    exclude: &[OsString],
+    store: &Store,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Ingested, IngestError> {
+    let mut walk = Walk::new(source, exclude);
+    let base = walk.run()?;
+    let Walk { mut found, skipped, .. } = walk;
+    found.sort_by(|a, b| a.0.cmp(&b.0));
+    let reader = Reader { source, base: &base, store };
+    let contents = reader.all(&found, progress)?;
+
+    let mut names = Names::default();
+    let mut entries = Vec::with_capacity(found.len());
+    for ((path, stat, link), content) in found.into_iter().zip(contents) {
+        // A file is described as it was when it was read, not as the walk saw it.
+        let (stat, kind) = match (content, link) {
+            (Some((stat, chunks)), _) => (stat, Kind::File { size: tree::size(&stat), chunks }),
+            (None, Some(target)) => (stat, Kind::Symlink { target }),
+            (None, None) => (stat, Kind::Dir),
+        };
+        let (uid, gid) = (stat.st_uid, stat.st_gid);
+        let (owner, group) = (names.user(uid), names.group(gid));
+        let (mode, mtime) = (tree::mode(&stat), tree::mtime(&stat));
+        entries.push(Entry { path, kind, mode, uid, gid, owner, group, mtime });
+    }
+    let manifest = Manifest { entries };
+    manifest.check(&Limits::default())?;
+    Ok(Ingested { manifest, skipped })
+}
+
+/// Path, what the walk saw, and the target if it is a link.
+type Found = (Vec<u8>, Stat, Option<Vec<u8>>);
+/// For a file: what it was like when it was read, and its chunks.
+type Content = (Stat, Vec<ChunkRef>);
+
+/// Where paths are resolved: below a directory, or this one open file.
+enum Base {
+    Tree(OwnedFd),
+    Single,
+}
+
+struct Walk<'a> {
+    source: &'a Path,
+    exclude: BTreeSet<&'a OsStr>,
+    found: Vec<Found>,
+    skipped: Vec<PathBuf>,
+}
+
+impl<'a> Walk<'a> {
+    fn new(source: &'a Path, exclude: &'a [OsString]) -> Walk<'a> {
+        let exclude = exclude.iter().map(OsString::as_os_str).collect();
+        Walk { source, exclude, found: Vec::new(), skipped: Vec::new() }
+    }
+
+    fn run(&mut self) -> Result<Base, IngestError> {
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let opened = rustix::fs::open(self.source, flags, Mode::empty());
+        let root = opened.map_err(|err| failed("open", self.source, b"")(err.into()))?;
+        let stat = rustix::fs::fstat(&root);
+        let stat = stat.map_err(|err| failed("look at", self.source, b"")(err.into()))?;
+        self.found.push((Vec::new(), stat, None));
+        match tree::kind(&stat) {
+            FileType::RegularFile => return Ok(Base::Single),
+            FileType::Directory => {}
+            _ => return Err(IngestError::Source { path: shown(self.source, b"") }),
+        }
+        let again = root.try_clone().map_err(failed("open", self.source, b""))?;
+        let mut dirs = Dirs::new(again);
+        let mut pending = vec![Vec::new()];
+        while let Some(dir) = pending.pop() {
+            self.list(&mut dirs, &dir, &mut pending)?;
+        }
+        Ok(Base::Tree(root))
+    }
+
+    fn list(
+        &mut self,
+        dirs: &mut Dirs,
+        dir: &[u8],
+        pending: &mut Vec<Vec<u8>>,
+    ) -> Result<(), IngestError> {
+        let open = dirs.at(dir).map_err(failed("open", self.source, dir))?;
+        let listed = tree::open_self(open).and_then(|fd| names(&fd));
+        for name in listed.map_err(failed("list", self.source, dir))? {
+            if self.exclude.contains(OsStr::from_bytes(&name)) {
+                continue;
+            }
+            let path = if dir.is_empty() { name.clone() } else { [dir, b"/", &name].concat() };
+            let looked = tree::look(open, &name).map_err(failed("look at", self.source, &path))?;
+            // Removed since it was listed: then it is not part of the tree.
+            let Some(stat) = looked else { continue };
+            let mut link = None;
+            match tree::kind(&stat) {
+                FileType::Directory => pending.push(path.clone()),
+                FileType::RegularFile => {}
+                FileType::Symlink => {
+                    let target = readlinkat(open, name.as_slice(), Vec::new());
+                    let target = target
+                        .map_err(|err| failed("read link", self.source, &path)(err.into()))?;
+                    link = Some(target.into_bytes());
+                }
+                _ => {
+                    self.skipped.push(self.source.join(OsString::from_vec(path)));
+                    continue;
+                }
+            }
+            self.found.push((path, stat, link));
+        }
+        Ok(())
+    }
+}
+
+/// Sorted names in a directory, without the two that every directory has.
+fn names(dir: &OwnedFd) -> io::Result<Vec<Vec<u8>>> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(dir)? {
+        let name = entry?.file_name().to_bytes().to_vec();
+        if name != b"." && name != b".." {
+            names.push(name);
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+struct Reader<'a> {
+    source: &'a Path,
+    base: &'a Base,
+    store: &'a Store,
+}
+
+impl Reader<'_> {
+    /// The content of every file, in the order given; `None` for what is not a file.
+    fn all(
+        &self,
+        found: &[Found],
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Vec<Option<Content>>, IngestError> {
+        let is_file = |(_, stat, _): &&Found| tree::kind(stat) == FileType::RegularFile;
+        let total_files = found.iter().filter(is_file).count() as u64;
+        let total_bytes = found.iter().filter(is_file).map(|(_, stat, _)| tree::size(stat)).sum();
+        let mut done = Progress { files: 0, bytes: 0, total_files, total_bytes };
+        let next = AtomicUsize::new(0);
+        let mut contents = vec![None; found.len()];
+        std::thread::scope(|scope| {
+            let (sender, receiver) = mpsc::sync_channel(64);
+            let readers: Vec<_> = (0..READERS)
+                .map(|_| {
+                    let (sender, next) = (sender.clone(), &next);
+                    scope.spawn(move || self.some(found, next, &sender))
+                })
+                .collect();
+            drop(sender);
+            for bytes in receiver {
+                done.files += 1;
+                done.bytes += bytes;
+                progress(done);
+            }
+            let mut failed = None;
+            for reader in readers {
+                match reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)) {
+                    Ok(read) => read.into_iter().for_each(|(n, file)| contents[n] = Some(file)),
+                    Err((n, err)) if failed.as_ref().is_none_or(|(m, _)| n < *m) => {
+                        failed = Some((n, err));
+                    }
+                    Err(_) => {}
+                }
+            }
+            failed.map_or(Ok(()), |(_, err)| Err(err))
+        })?;
+        Ok(contents)
+    }
+
+    /// The work of one thread: the next file that nobody has taken, until there is none.
+    fn some(
+        &self,
+        found: &[Found],
+        next: &AtomicUsize,
+        sender: &SyncSender<u64>,
+    ) -> Result<Vec<(usize, Content)>, (usize, IngestError)> {
+        let mut read = Vec::new();
+        let mut batch = self.store.batch();
+        let mut cutter = Cutter::new();
+        let mut dirs = match self.base {
+            Base::Single => None,
+            Base::Tree(root) => {
+                let root = root.try_clone().map_err(failed("open", self.source, b""));
+                Some(Dirs::new(root.map_err(|err| (0, err))?))
+            }
+        };
+        loop {
+            let n = next.fetch_add(1, Ordering::Relaxed);
+            let Some((path, stat, _)) = found.get(n) else { break };
+            if tree::kind(stat) != FileType::RegularFile {
+                continue;
+            }
+            let open = || match &mut dirs {
+                Some(dirs) => open_below(dirs, path),
+                None => open_single(self.source),
+            };
+            let file = self.file(path, open, &mut cutter, &mut batch).map_err(|err| {
+                next.store(found.len(), Ordering::Relaxed);
+                (n, err)
+            })?;
+            // Nobody listens only when the caller's progress function has panicked.
+            let _ = sender.send(tree::size(&file.0));
+            read.push((n, file));
+        }
+        batch.commit().map_err(|err| (found.len(), err.into()))?;
+        Ok(read)
+    }
+
+    fn file(
+        &self,
+        path: &[u8],
+        mut open: impl FnMut() -> io::Result<(File, Stat)>,
+        cutter: &mut Cutter,
+        batch: &mut Batch<'_>,
+    ) -> Result<Content, IngestError> {
+        for _ in 0..TRIES {
+            let (file, before) = open().map_err(failed("open", self.source, path))?;
+            let mut chunks = Vec::new();
+            let mut sink = |bytes: &[u8]| -> Result<(), Stop> {
+                let id = ContentId::of(bytes);
+                let len = u32::try_from(bytes.len()).expect("the cutter keeps chunks short");
+                chunks.push(ChunkRef { id, len });
+                Ok(batch.put(id, bytes)?)
+            };
+            match stable(file, &before, cutter, &mut sink) {
+                Ok(true) => return Ok((before, chunks)),
+                Ok(false) => {}
+                Err(Stop::Disk(err)) => return Err(failed("read", self.source, path)(err)),
+                Err(Stop::Store(err)) => return Err(err.into()),
+            }
+        }
+        Err(IngestError::Changed { path: shown(self.source, path) })
+    }
+}
+
+/// Why reading one file stopped.
+#[derive(Debug, thiserror::Error)]
+enum Stop {
+    #[error(transparent)]
+    Disk(#[from] io::Error),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Cuts a file, and says whether it stayed the same meanwhile.
+fn stable(
+    file: File,
+    before: &Stat,
+    cutter: &mut Cutter,
+    sink: &mut dyn FnMut(&[u8]) -> Result<(), Stop>,
+) -> Result<bool, Stop> {
+    let size = tree::size(before);
+    let read = cutter.cut(&file, size, sink)?;
+    let after = rustix::fs::fstat(&file).map_err(io::Error::from)?;
+    Ok(read == size && tree::unchanged(before, &after))
+}
+
+fn open_below(dirs: &mut Dirs, path: &[u8]) -> io::Result<(File, Stat)> {
+    let slash = path.iter().rposition(|byte| *byte == b'/');
+    let (dir, name) = match slash {
+        Some(slash) => (&path[..slash], &path[slash + 1..]),
+        None => (&[][..], path),
+    };
+    tree::open_file(dirs.at(dir)?, name)
+}
+
+fn open_single(source: &Path) -> io::Result<(File, Stat)> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(source, flags, Mode::empty())?);
+    let stat = rustix::fs::fstat(&file)?;
+    match tree::kind(&stat) {
+        FileType::RegularFile => Ok((file, stat)),
+        _ => Err(io::Error::other("not a regular file")),
+    }
+}
+
+fn shown(source: &Path, path: &[u8]) -> String {
+    match path {
+        b"" => show(source.as_os_str().as_bytes()),
+        path => show(source.join(OsStr::from_bytes(path)).as_os_str().as_bytes()),
+    }
+}
+
+fn failed<'a>(
+    doing: &'static str,
+    source: &'a Path,
+    path: &'a [u8],
+) -> impl FnOnce(io::Error) -> IngestError + use<'a> {
+    move |err| IngestError::Read { doing, path: shown(source, path), source: err }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Write as _;
+
+    use super::*;
+
+    fn check(source: &Path, exclude: &[&str]) -> (Vec<String>, Ingested) {
+        let dir = tempfile::tempdir().expect("temp");
+        let store = Store::open(dir.path()).expect("store");
+        let exclude: Vec<_> = exclude.iter().map(OsString::from).collect();
+        let mut last = None;
+        let ingested = ingest(source, &exclude, &store, &mut |p| last = Some(p)).expect("reads");
+        let manifest = &ingested.manifest;
+        if let Some(last) = last {
+            assert_eq!((last.files, last.bytes), (manifest.files(), manifest.bytes()));
+            assert_eq!((last.total_files, last.total_bytes), (last.files, last.bytes));
+        }
+        for chunk in manifest.entries.iter().flat_map(Entry::chunks) {
+            assert_eq!(store.size(&chunk.id).expect("has"), Some(chunk.len));
+        }
+        let paths = manifest.entries.iter().map(|entry| show(&entry.path)).collect();
+        (paths, ingested)
+    }
+
+    #[test]
+    fn a_tree_is_listed_sorted_and_without_what_is_excluded() {
+        let temp = tempfile::tempdir().expect("temp");
+        let root = temp.path();
+        for dir in ["a", "a/b", ".git", "z"] {
+            fs::create_dir(root.join(dir)).expect("dir");
+        }
+        for file in ["a.txt", "a/b/c", ".git/config", "z/.git"] {
+            fs::write(root.join(file), file).expect("file");
+        }
+        std::os::unix::fs::symlink("/nowhere", root.join("link")).expect("link");
+        let _socket = std::os::unix::net::UnixListener::bind(root.join("socket")).expect("socket");
+        let (paths, ingested) = check(root, &[".git"]);
+        assert_eq!(paths, ["", "a", "a.txt", "a/b", "a/b/c", "link", "z"]);
+        assert_eq!(ingested.skipped, [root.join("socket")]);
+        let (paths, _) = check(&root.join("a.txt"), &[]);
+        assert_eq!(paths, [""]);
+    }
+
+    #[test]
+    fn errors_name_the_path() {
+        let temp = tempfile::tempdir().expect("temp");
+        let store = Store::open(temp.path().join("store")).expect("store");
+        let absent = temp.path().join("absent");
+        let err = ingest(&absent, &[], &store, &mut |_| ()).expect_err("not there");
+        let text = err.to_string();
+        assert_eq!(text, format!("cannot open {}: entity not found", absent.display()));
+        let socket = temp.path().join("socket");
+        let _socket = std::os::unix::net::UnixListener::bind(&socket).expect("socket");
+        let err = ingest(&socket, &[], &store, &mut |_| ()).expect_err("not a file");
+        assert!(matches!(err, IngestError::Source { .. }), "{err}");
+    }
+
+    /// Reads one file; `disturb` is told the number of each try, in the middle of it.
+    fn disturbed(disturb: impl Fn(usize, &Path)) -> Result<Vec<u8>, IngestError> {
+        let temp = tempfile::tempdir().expect("temp");
+        let store = Store::open(temp.path().join("store")).expect("store");
+        let path = temp.path().join("file");
+        fs::write(&path, "first").expect("file");
+        let reader = Reader { source: &path, base: &Base::Single, store: &store };
+        let tries = AtomicUsize::new(0);
+        let open = || {
+            let opened = open_single(&path)?;
+            disturb(tries.fetch_add(1, Ordering::Relaxed), &path);
+            Ok(opened)
+        };
+        let mut batch = store.batch();
+        let (_, chunks) = reader.file(b"", open, &mut Cutter::new(), &mut batch)?;
+        batch.commit()?;
+        Ok(store.get(&chunks[0].id)?.expect("it was put"))
+    }
+
+    #[test]
+    fn a_file_that_changes_is_read_again_and_then_refused() {
+        let append = |path: &Path| {
+            let mut file = fs::OpenOptions::new().append(true).open(path).expect("opens");
+            file.write_all(b" more").expect("appends");
+        };
+        assert_eq!(disturbed(|_, _| ()).expect("quiet"), b"first");
+        let once = disturbed(|n, path| {
+            if n == 0 {
+                append(path)
+            }
+        });
+        assert_eq!(once.expect("the second try is quiet"), b"first more");
+        let err = disturbed(|_, path| append(path)).expect_err("never quiet");
+        assert!(err.to_string().ends_with("file changed while it was read"), "{err}");
+        let same_size = disturbed(|_, path| fs::write(path, "other").expect("writes"));
+        // The content read is whole, but mtime says that it may not have been.
+        same_size.expect_err("rewritten with the same size");
+    }
+}

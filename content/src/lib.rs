@@ -1,0 +1,32 @@
+//! Content: what a push carries, and how it gets from one disk to another.
+//!
+//! The idea: a tree of files becomes a [`Manifest`] (names, metadata, chunk ids) and a set of
+//! chunks; both are named by the BLAKE3 of their bytes. [`ingest`](fn@ingest) reads a tree into a
+//! [`Store`], [`pack`] turns the difference between two manifests into a few encoded parts,
+//! and an [`Installer`] makes a directory equal to a manifest, replacing files only by rename.
+//! Whatever came from a peer is checked against an id that the signed order leads to.
+//!
+//! What this crate deliberately does not do: no network, no async, no signatures, no choice of
+//! what to send to whom. Callers run it on a thread that may block.
+
+mod apply;
+mod chunk;
+mod id;
+mod ingest;
+mod manifest;
+mod names;
+pub mod pack;
+mod show;
+mod store;
+mod tree;
+
+#[cfg(test)]
+mod tests;
+
+pub use apply::{Applied, ApplyError, Chunks, Installer, Job, Stage};
+pub use chunk::{AVERAGE_CHUNK, MAX_CHUNK, MIN_CHUNK};
+pub use id::{ContentId, ContentIdError};
+pub use ingest::{IngestError, Ingested, Progress, ingest};
+pub use manifest::{ChunkRef, Entry, Kind, Limits, Manifest, ManifestError, Name};
+pub use pack::{Bundle, PackError, Part, Segment, plan};
+pub use store::{Batch, MAX_OBJECT, Store, StoreError, Usage};

@@ -1,0 +1,159 @@
+//! Answers as operators read them: outcomes with their bodies, by names instead of numbers.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use mesh::{Digest, HostId, HostSet, OrderId, Outcome, State, Tally};
+
+use crate::fault::Failure;
+use crate::sets;
+use crate::tables::{HostRow, OrderRow, Tables};
+use crate::targets::names;
+use crate::types::{Answer, OrderDetail, OrderInfo};
+
+/// Reads the answers to orders.
+pub(crate) struct Reader<'a> {
+    pub(crate) tables: &'a Tables,
+    pub(crate) hosts: &'a BTreeMap<HostId, HostRow>,
+}
+
+impl Reader<'_> {
+    /// An order as it stands.
+    pub(crate) fn info(&self, id: OrderId, row: &OrderRow) -> Result<OrderInfo, Failure> {
+        let (tally, _) = self.tables.tally(id)?;
+        Ok(self.describe(id, row, &tally))
+    }
+
+    fn describe(&self, id: OrderId, row: &OrderRow, tally: &Tally) -> OrderInfo {
+        let targets = row.targets();
+        let mut states = BTreeMap::new();
+        for (outcome, hosts) in tally.lines() {
+            let count = hosts.intersection(&targets).len();
+            if count > 0 {
+                *states.entry(word(outcome.state).to_string()).or_default() += count;
+            }
+        }
+        let pending = targets.difference(tally.hosts()).len();
+        if pending > 0 {
+            states.insert("pending".into(), pending);
+        }
+        let text = id.to_string();
+        OrderInfo {
+            short: text[text.len() - 6..].into(),
+            id: text,
+            kind: row.kind.clone(),
+            what: row.what.clone(),
+            targets: sets::fold(names(self.hosts, &targets)),
+            count: targets.len(),
+            issued_ms: row.issued_ms,
+            closed_ms: row.closed_ms,
+            states,
+            push: row.push.clone(),
+        }
+    }
+
+    /// An order with everything that was answered.
+    pub(crate) fn detail(&self, id: OrderId, row: &OrderRow) -> Result<OrderDetail, Failure> {
+        let (tally, _) = self.tables.tally(id)?;
+        let targets = row.targets();
+        let mut answers = self.answers(id, &tally, &targets, &BTreeMap::new())?;
+        answers.sort_by_key(|answer| std::cmp::Reverse(answer.hosts.len()));
+        let pending = names(self.hosts, &targets.difference(tally.hosts()));
+        Ok(OrderDetail { order: self.describe(id, row, &tally), answers, pending })
+    }
+
+    /// The lines of a tally, as far as they concern the targets.
+    pub(crate) fn answers(
+        &self,
+        id: OrderId,
+        tally: &Tally,
+        targets: &HostSet,
+        fresh: &BTreeMap<Digest, Bytes>,
+    ) -> Result<Vec<Answer>, Failure> {
+        let mut answers = Vec::new();
+        for (outcome, hosts) in tally.lines() {
+            let hosts = hosts.intersection(targets);
+            if !hosts.is_empty() {
+                answers.push(self.answer(id, outcome, &hosts, fresh)?);
+            }
+        }
+        Ok(answers)
+    }
+
+    fn answer(
+        &self,
+        id: OrderId,
+        outcome: &Outcome,
+        hosts: &HostSet,
+        fresh: &BTreeMap<Digest, Bytes>,
+    ) -> Result<Answer, Failure> {
+        let hosts = names(self.hosts, hosts);
+        let code = match outcome.state {
+            State::Failed(code) | State::Signalled(code) => Some(code),
+            _ => None,
+        };
+        let mut answer = Answer {
+            set: sets::fold(&hosts),
+            hosts,
+            state: word(outcome.state).into(),
+            code,
+            stdout: String::new(),
+            stderr: String::new(),
+            binary: false,
+            stdout_size: 0,
+            stderr_size: 0,
+            fault: String::new(),
+            warnings: Vec::new(),
+            written: 0,
+            unchanged: 0,
+            body_lost: false,
+        };
+        let Some(digest) = outcome.body else { return Ok(answer) };
+        let body = match fresh.get(&digest) {
+            Some(body) => Some(body.clone()),
+            None => self.tables.body(id, digest)?,
+        };
+        match body.map(protos::Answer::decode) {
+            Some(Ok(body)) => fill(&mut answer, body),
+            _ => answer.body_lost = true,
+        }
+        Ok(answer)
+    }
+}
+
+fn fill(answer: &mut Answer, body: protos::Answer) {
+    let texts = (std::str::from_utf8(&body.stdout), std::str::from_utf8(&body.stderr));
+    (answer.stdout, answer.stderr) = match texts {
+        (Ok(stdout), Ok(stderr)) => (stdout.into(), stderr.into()),
+        _ => {
+            answer.binary = true;
+            let base64 = |bytes: &[u8]| data_encoding::BASE64.encode(bytes);
+            (base64(&body.stdout), base64(&body.stderr))
+        }
+    };
+    (answer.stdout_size, answer.stderr_size) = (body.stdout_size, body.stderr_size);
+    if let Some(fault) = body.fault {
+        answer.fault = format!("{}: {}: {}", fault.stage, fault.kind, fault.detail);
+    }
+    if let Some(push) = body.push {
+        (answer.written, answer.unchanged) = (push.written, push.unchanged);
+        answer.warnings = push.warnings;
+    }
+}
+
+/// The word for a state, as everybody prints it.
+pub(crate) fn word(state: State) -> &'static str {
+    match state {
+        State::Ok => "ok",
+        State::Failed(_) => "failed",
+        State::Signalled(_) => "signalled",
+        State::TimedOut => "timed-out",
+        State::Interrupted => "interrupted",
+        State::Cancelled => "cancelled",
+        State::Refused => "refused",
+        State::Skipped => "skipped",
+        State::Expired => "expired",
+        State::RelayLost => "relay-lost",
+        State::NotReached => "not-reached",
+    }
+}

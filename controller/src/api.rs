@@ -1,0 +1,415 @@
+//! The operators' API: HTTP and JSON on a Unix socket that only its owner may open.
+//!
+//! Requests are checked and resolved here; what they do is done elsewhere. Answers to an order
+//! stream as lines of JSON: first what is known, then what comes, until the order closes.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post};
+use axum::{Json, Router};
+use bytes::Bytes;
+use futures_core::Stream;
+use mesh::{HostId, OrderId};
+use serde::{Deserialize, Serialize};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::mpsc;
+
+use crate::answers::Reader;
+use crate::clock::to_ms;
+use crate::enrol::Enroller;
+use crate::fault::Failure;
+use crate::live::{Live, Update};
+use crate::orders::{Desk, blocking};
+use crate::push::Packer;
+use crate::sets;
+use crate::tables::{HostRow, OrderRow, Tables};
+use crate::targets::{Namespace, names};
+use crate::traffic::Meter;
+use crate::types::{
+    HostInfo, LinkInfo, NewPush, NewRun, NewToken, OrderDetail, OrderEvent, OrderInfo, PushEvent,
+    Status, Targets, TokenInfo,
+};
+
+/// The largest request body.
+const BODY_LIMIT: usize = 4 << 20;
+/// Lines that may wait for a slow reader.
+const LINES: usize = 64;
+/// How often a watcher of an order is told how far it is.
+const PROGRESS: Duration = Duration::from_millis(500);
+
+/// What the API works with.
+#[derive(Clone)]
+pub(crate) struct Api {
+    pub(crate) state: PathBuf,
+    pub(crate) listen: String,
+    pub(crate) mesh: String,
+    pub(crate) tables: Tables,
+    pub(crate) live: Live,
+    pub(crate) desk: Desk,
+    pub(crate) packer: Packer,
+    pub(crate) enroller: Enroller,
+    pub(crate) meter: Meter,
+}
+
+type Hosts = Arc<BTreeMap<HostId, HostRow>>;
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::BAD_REQUEST);
+        (status, Json(self.error)).into_response()
+    }
+}
+
+type Answer<T> = Result<Json<T>, Failure>;
+
+pub(crate) fn router(api: Api) -> Router {
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/hosts", get(hosts))
+        .route("/v1/links", get(links))
+        .route("/v1/resolve", post(resolve))
+        .route("/v1/tokens", get(list_tokens).post(create_token))
+        .route("/v1/tokens/{id}", delete(revoke_token))
+        .route("/v1/runs", post(run))
+        .route("/v1/pushes", post(push))
+        .route("/v1/orders", get(orders))
+        .route("/v1/orders/{id}", get(order))
+        .route("/v1/orders/{id}/events", get(events))
+        .fallback(|| async { Failure::unknown("not-found", "there is no such path", "") })
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .with_state(api)
+}
+
+/// A JSON body whose faults are told in the API's own way.
+fn body<T: for<'de> Deserialize<'de>>(bytes: &Bytes) -> Result<T, Failure> {
+    serde_json::from_slice(bytes).map_err(|error| {
+        Failure::bad(format!("the request is not readable: {error}"), "see docs/api.md")
+    })
+}
+
+async fn status(State(api): State<Api>) -> Answer<Status> {
+    let tables = api.tables.clone();
+    let open = blocking(move || Ok(tables.open_orders()?)).await?;
+    let state = api.live.state();
+    let up = state.hosts.keys().filter(|id| state.up.contains(**id)).count();
+    Ok(Json(Status {
+        mesh: api.mesh.clone(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        listen: api.listen.clone(),
+        nodes: state.hosts.len() as u64,
+        up: up as u64,
+        open_orders: open as u64,
+    }))
+}
+
+async fn hosts(State(api): State<Api>) -> Json<Vec<HostInfo>> {
+    let state = api.live.state();
+    let name = |id: &HostId| state.hosts.get(id).map_or(String::new(), |row| row.name.clone());
+    let via = |id: HostId| {
+        let child = state.below.iter().find(|(_, below)| below.contains(id));
+        child.map_or(String::new(), |(child, _)| name(child))
+    };
+    let host = |(id, row): (&HostId, &HostRow)| HostInfo {
+        id: id.0,
+        name: row.name.clone(),
+        site: row.site.clone(),
+        role: row.role.clone(),
+        up: state.up.contains(*id),
+        via: via(*id),
+        enrolled_ms: row.enrolled_ms,
+    };
+    let mut hosts: Vec<_> = state.hosts.iter().map(host).collect();
+    hosts.sort_by(|a, b| sets::natural_cmp(&a.name, &b.name));
+    Json(hosts)
+}
+
+async fn links(State(api): State<Api>) -> Json<Vec<LinkInfo>> {
+    let (links, sums) = api.meter.read();
+    let state = api.live.state();
+    let info = |(child, below): (&HostId, &mesh::HostSet)| {
+        let link = links.iter().find(|link| link.host == *child);
+        let row = state.hosts.get(child);
+        let sum = sums.get(child).copied().unwrap_or_default();
+        LinkInfo {
+            name: row.map_or_else(|| format!("#{child}"), |row| row.name.clone()),
+            site: row.map_or_else(String::new, |row| row.site.clone()),
+            address: link.map_or_else(String::new, |link| link.address.clone()),
+            since_ms: link.map_or(0, |link| to_ms(link.since)),
+            rtt_us: link.map_or(0, |link| link.rtt_us),
+            nodes: below.len(),
+            up: below.intersection(&state.up).len(),
+            wire_sent: sum.wire_sent,
+            wire_received: sum.wire_received,
+            content_sent: sum.content_sent,
+            content_received: sum.content_received,
+        }
+    };
+    let mut infos: Vec<_> = state.below.iter().filter(|(_, b)| !b.is_empty()).map(info).collect();
+    infos.sort_by(|a, b| sets::natural_cmp(&a.name, &b.name));
+    Json(infos)
+}
+
+/// Who is meant by some targets.
+#[derive(Serialize)]
+struct Resolved {
+    hosts: Vec<String>,
+    set: String,
+}
+
+async fn resolve(State(api): State<Api>, bytes: Bytes) -> Answer<Resolved> {
+    let targets: Targets = body(&bytes)?;
+    let (hosts, set) = api.meant(targets).await?;
+    let hosts = names(&hosts, &set);
+    let set = sets::fold(&hosts);
+    Ok(Json(Resolved { hosts, set }))
+}
+
+async fn create_token(State(api): State<Api>, bytes: Bytes) -> Answer<TokenInfo> {
+    let new: NewToken = body(&bytes)?;
+    blocking(move || api.enroller.create(&new)).await.map(Json)
+}
+
+async fn list_tokens(State(api): State<Api>) -> Answer<Vec<TokenInfo>> {
+    blocking(move || api.enroller.list()).await.map(Json)
+}
+
+async fn revoke_token(State(api): State<Api>, Path(id): Path<String>) -> Answer<()> {
+    blocking(move || api.enroller.revoke(&id)).await.map(Json)
+}
+
+async fn run(State(api): State<Api>, bytes: Bytes) -> Answer<OrderInfo> {
+    let new: NewRun = body(&bytes)?;
+    let (hosts, targets) = api.meant(new.targets.clone()).await?;
+    let (id, row) = api.desk.give(api.desk.run(&new, targets)?).await?;
+    api.info(id, row, hosts).await.map(Json)
+}
+
+async fn push(State(api): State<Api>, bytes: Bytes) -> Result<Response, Failure> {
+    let new: NewPush = body(&bytes)?;
+    let (hosts, targets) = api.meant(new.targets.clone()).await?;
+    let (lines, stream) = line_stream::<PushEvent>();
+    tokio::spawn(async move {
+        let (packer, tell) = (api.packer.clone(), lines.clone());
+        let packed = blocking(move || packer.pack(&new, targets, &tell)).await;
+        let given = async {
+            let (draft, skipped) = packed?;
+            let (id, row) = api.desk.give(draft).await?;
+            Ok((api.info(id, row, hosts).await?, skipped))
+        };
+        let event = match given.await {
+            Ok((order, skipped)) => PushEvent::Ordered { order, skipped },
+            Err(Failure { error, .. }) => PushEvent::Failed { error },
+        };
+        lines.send(event).await.ok();
+    });
+    Ok(stream)
+}
+
+/// How many orders to list.
+#[derive(Deserialize)]
+struct Page {
+    #[serde(default = "Page::default_limit")]
+    limit: usize,
+}
+
+impl Page {
+    fn default_limit() -> usize {
+        20
+    }
+}
+
+async fn orders(State(api): State<Api>, Query(page): Query<Page>) -> Answer<Vec<OrderInfo>> {
+    let hosts = api.live.state().hosts.clone();
+    let list = move || {
+        let reader = Reader { tables: &api.tables, hosts: &hosts };
+        let rows = api.tables.orders(page.limit.min(1_000))?;
+        rows.iter().map(|(id, row)| reader.info(*id, row)).collect()
+    };
+    blocking(list).await.map(Json)
+}
+
+async fn order(State(api): State<Api>, Path(id): Path<String>) -> Answer<OrderDetail> {
+    let hosts = api.live.state().hosts.clone();
+    let detail = move || {
+        let (id, row) = find(&api.tables, &id)?;
+        Reader { tables: &api.tables, hosts: &hosts }.detail(id, &row)
+    };
+    blocking(detail).await.map(Json)
+}
+
+async fn events(State(api): State<Api>, Path(id): Path<String>) -> Result<Response, Failure> {
+    let tables = api.tables.clone();
+    let (id, row) = blocking(move || find(&tables, &id)).await?;
+    let (lines, stream) = line_stream::<OrderEvent>();
+    tokio::spawn(async move {
+        // Whoever listened has gone, or everything is said.
+        api.follow(id, row, lines).await.ok();
+    });
+    Ok(stream)
+}
+
+/// The order that a text means: an id, a unique beginning or end of one, or `last`.
+fn find(tables: &Tables, text: &str) -> Result<(OrderId, OrderRow), Failure> {
+    let unknown = || {
+        let message = format!("no order {text}");
+        Failure::unknown("unknown-order", message, "`barid runs` lists them")
+    };
+    let found = match text {
+        "last" => tables.find_orders(|_| true)?.into_iter().take(1).collect(),
+        _ if text.len() < 4 => return Err(unknown()),
+        _ => tables.find_orders(|id| id.starts_with(text) || id.ends_with(text))?,
+    };
+    match found.as_slice() {
+        [id] => Ok((*id, tables.order(*id)?.ok_or_else(unknown)?)),
+        [] => Err(unknown()),
+        _ => Err(Failure::bad(format!("{text} means more than one order"), "give more digits")),
+    }
+}
+
+/// A response of JSON lines, and the queue that feeds it.
+fn line_stream<T: Serialize + Send + 'static>() -> (mpsc::Sender<T>, Response) {
+    let (lines, mut queue) = mpsc::channel::<T>(LINES);
+    let stream = Lines(move |context: &mut Context<'_>| {
+        queue.poll_recv(context).map(|line| {
+            let mut text = serde_json::to_vec(&line?).expect("plain lines are valid JSON");
+            text.push(b'\n');
+            Some(Ok::<_, Infallible>(Bytes::from(text)))
+        })
+    });
+    let body = Body::from_stream(stream);
+    (lines, ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response())
+}
+
+impl Api {
+    async fn meant(&self, targets: Targets) -> Result<(Hosts, mesh::HostSet), Failure> {
+        let (hosts, state) = (self.live.state().hosts.clone(), self.state.clone());
+        let resolve = move || {
+            let set = Namespace::new(&hosts, &state)?.resolve(&targets)?;
+            Ok((hosts, set))
+        };
+        blocking(resolve).await
+    }
+
+    async fn info(&self, id: OrderId, row: OrderRow, hosts: Hosts) -> Result<OrderInfo, Failure> {
+        let tables = self.tables.clone();
+        blocking(move || Reader { tables: &tables, hosts: &hosts }.info(id, &row)).await
+    }
+
+    /// Tells all that is known of an order, and what comes, until it closes.
+    async fn follow(
+        &self,
+        id: OrderId,
+        row: OrderRow,
+        lines: mpsc::Sender<OrderEvent>,
+    ) -> Result<(), Gone> {
+        // Watching begins before the tables are read, so that nothing falls between.
+        let mut updates = self.live.watch();
+        let hosts = self.live.state().hosts.clone();
+        let known = self.read(id, row.clone(), hosts.clone()).await?;
+        let closed = known.order.closed_ms > 0;
+        for answer in known.answers {
+            lines.send(OrderEvent::Answer(answer)).await?;
+        }
+        if closed {
+            return Ok(lines.send(OrderEvent::Closed { order: known.order }).await?);
+        }
+        let (_, start) = self.meter.read();
+        let mut tick = tokio::time::interval(PROGRESS);
+        loop {
+            let update = tokio::select! {
+                update = updates.recv() => update,
+                _ = tick.tick() => {
+                    lines.send(self.progress(id, &row, &start).await?).await?;
+                    continue;
+                }
+            };
+            match update {
+                Ok(Update::Answers(report)) if report.order == id => {
+                    let (tables, hosts) = (self.tables.clone(), hosts.clone());
+                    let targets = row.targets();
+                    let answers = blocking(move || {
+                        let reader = Reader { tables: &tables, hosts: &hosts };
+                        reader.answers(id, &report.tally, &targets, &report.bodies)
+                    });
+                    for answer in answers.await? {
+                        lines.send(OrderEvent::Answer(answer)).await?;
+                    }
+                }
+                Ok(Update::Closed(closed)) if closed == id => {
+                    lines.send(self.progress(id, &row, &start).await?).await?;
+                    let now = self.read(id, row, hosts).await?;
+                    return Ok(lines.send(OrderEvent::Closed { order: now.order }).await?);
+                }
+                Ok(other) => debug_assert!(other.order() != id),
+                Err(RecvError::Lagged(_)) => return Ok(lines.send(OrderEvent::Lagged).await?),
+                Err(RecvError::Closed) => return Ok(()),
+            }
+        }
+    }
+
+    async fn read(&self, id: OrderId, row: OrderRow, hosts: Hosts) -> Result<OrderDetail, Failure> {
+        let tables = self.tables.clone();
+        blocking(move || {
+            let row = tables.order(id)?.unwrap_or(row);
+            Reader { tables: &tables, hosts: &hosts }.detail(id, &row)
+        })
+        .await
+    }
+
+    async fn progress(
+        &self,
+        id: OrderId,
+        row: &OrderRow,
+        start: &BTreeMap<HostId, crate::tables::Traffic>,
+    ) -> Result<OrderEvent, Failure> {
+        let (tables, targets) = (self.tables.clone(), row.targets());
+        let total = targets.len();
+        let done = blocking(move || Ok(tables.tally(id)?.0.hosts().intersection(&targets).len()));
+        let done = done.await?;
+        let (_, sums) = self.meter.read();
+        let state = self.live.state();
+        let mut content_sent = BTreeMap::new();
+        for (child, sum) in &sums {
+            let site = state.hosts.get(child).map_or_else(String::new, |row| row.site.clone());
+            let before = start.get(child).map_or(0, |start| start.content_sent);
+            *content_sent.entry(site).or_default() += sum.content_sent.saturating_sub(before);
+        }
+        Ok(OrderEvent::Progress { done, total, content_sent })
+    }
+}
+
+/// A stream made of a function that is polled.
+struct Lines<F>(F);
+
+impl<T, F: FnMut(&mut Context<'_>) -> Poll<Option<T>> + Unpin> Stream for Lines<F> {
+    type Item = T;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<T>> {
+        (self.0)(context)
+    }
+}
+
+/// A stream that cannot go on: its reader has left, or the tables failed.
+struct Gone;
+
+impl<T> From<mpsc::error::SendError<T>> for Gone {
+    fn from(_: mpsc::error::SendError<T>) -> Gone {
+        Gone
+    }
+}
+
+impl From<Failure> for Gone {
+    fn from(_: Failure) -> Gone {
+        Gone
+    }
+}

@@ -1,0 +1,208 @@
+//! Enrolment: tokens that operators make, and newcomers who use them.
+//!
+//! A token is used up in the same transaction that enters the host. The same newcomer (the same
+//! key) may ask again while the token lives and gets the same place, so a lost answer costs
+//! nothing; anybody else who holds the token is refused and it is logged. A name that is taken is
+//! given away only to a token that was made for exactly that name: so a host that was installed
+//! anew returns under its old name and number, and nobody else can take it.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use certs::{Authority, Identity, Leaf, MeshId, Role, Token, TokenCheck, TokenId};
+use protos::{Grant, GrantBody, JoinReply, JoinRequest};
+use relay::Registrar;
+use tracing::{info, warn};
+
+use crate::clock::{now_ms, to_ms};
+use crate::fault::Failure;
+use crate::tables::{Enrolment, HostRow, Tables, TokenRow};
+use crate::types::{NewToken, TokenInfo};
+
+/// How long a certificate is good.
+const CERTIFICATE_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
+/// How long a token may be good.
+const TOKEN_LIMIT: Duration = Duration::from_secs(24 * 3600);
+
+/// Makes tokens and answers newcomers.
+#[derive(Clone)]
+pub(crate) struct Enroller {
+    pub(crate) authority: Arc<Authority>,
+    pub(crate) tables: Tables,
+    /// Told when the inventory has changed.
+    pub(crate) changed: Arc<dyn Fn() + Send + Sync>,
+}
+
+impl Enroller {
+    pub(crate) fn create(&self, new: &NewToken) -> Result<TokenInfo, Failure> {
+        let role = match new.role.as_str() {
+            "relay" | "host" => new.role.clone(),
+            other => {
+                let message = format!("`{other}` is not a role that can join");
+                return Err(Failure::bad(message, "use relay or host"));
+            }
+        };
+        let ttl = Duration::from_secs(new.ttl_s);
+        if ttl.is_zero() || ttl > TOKEN_LIMIT {
+            let message = format!("a token cannot be good for {} s", new.ttl_s);
+            return Err(Failure::bad(message, "between 1 s and 24 h is allowed"));
+        }
+        // An unnamed token is checked with a name that stands for any.
+        let name = if new.name.is_empty() { "any" } else { &new.name };
+        let who = identity(self.authority.mesh(), 1, Role::Host, name, &new.site);
+        who.check().map_err(|error| Failure::bad(error.to_string(), ""))?;
+        let token = Token::new(self.authority.pin());
+        let row = TokenRow {
+            check: token.check().0,
+            role,
+            site: new.site.clone(),
+            name: new.name.clone(),
+            expires_ms: to_ms(SystemTime::now() + ttl),
+            used_by: None,
+        };
+        self.tables.set_token(token.id().0, &row)?;
+        info!(token = %token.id(), role = %row.role, site = %row.site, "made a join token");
+        Ok(TokenInfo { token: Some(token.to_string()), ..describe(token.id(), &row, None) })
+    }
+
+    pub(crate) fn list(&self) -> Result<Vec<TokenInfo>, Failure> {
+        let hosts = self.tables.hosts()?;
+        let name = |row: &TokenRow| {
+            let host = hosts.get(&mesh::HostId(row.used_by?))?;
+            Some(host.name.clone())
+        };
+        let tokens = self.tables.tokens()?;
+        Ok(tokens.iter().map(|(id, row)| describe(TokenId(*id), row, name(row))).collect())
+    }
+
+    pub(crate) fn revoke(&self, id: &str) -> Result<(), Failure> {
+        let unknown = || Failure::unknown("unknown-token", format!("no token {id}"), "");
+        let parsed: TokenId = id.parse().map_err(|_| unknown())?;
+        if self.tables.remove_token(parsed.0)? { Ok(()) } else { Err(unknown()) }
+    }
+
+    fn try_enrol(&self, request: &JoinRequest) -> Result<JoinReply, String> {
+        protos::check_version(request.version).map_err(|error| error.to_string())?;
+        let mesh = self.authority.mesh();
+        let probe = identity(mesh, 1, Role::Host, &request.name, "");
+        probe.check().map_err(|error| error.to_string())?;
+        let failed = |error: &dyn std::error::Error| {
+            warn!(error = %relay::chain(error), "an enrolment failed");
+            "the controller failed: try again".to_string()
+        };
+        // The key is in the request only; a trial certificate proves that it is held.
+        let trial = self.issue(&request.csr, &probe).map_err(|error| error.to_string())?;
+        let key = Leaf::parse(&trial).map_err(|error| failed(&error))?.public;
+        let decide = |token, holder, next| decide(request, key, token, holder, next);
+        let entered = self.tables.enrol(request.token_id, &request.name, decide);
+        let (id, host) = entered.map_err(|error| failed(&error))??;
+        let role: Role = host.role.parse().map_err(|_| "the token's role is gone".to_string())?;
+        let who = identity(mesh, id, role, &host.name, &host.site);
+        let certificate = self.issue(&request.csr, &who).map_err(|error| error.to_string())?;
+        let body = GrantBody {
+            mesh: mesh.0,
+            id: mesh::HostId(id),
+            role: host.role,
+            site: host.site,
+            name: host.name,
+            certificate: certificate.into(),
+            order_key: self.authority.order_signer().key().0,
+        };
+        let body = body.encode();
+        info!(%who, "enrolled");
+        (self.changed)();
+        Ok(JoinReply::Grant(Grant {
+            signature: self.authority.sign_grant(&body),
+            body,
+            authority: self.authority.certificate().to_vec().into(),
+        }))
+    }
+
+    fn issue(&self, csr: &[u8], who: &Identity) -> Result<Vec<u8>, certs::IssueError> {
+        self.authority.issue(csr, who, CERTIFICATE_LIFETIME, SystemTime::now())
+    }
+}
+
+impl Registrar for Enroller {
+    fn enrol(&self, request: JoinRequest) -> JoinReply {
+        self.try_enrol(&request).unwrap_or_else(|reason| {
+            warn!(name = %request.name, %reason, "refused a newcomer");
+            JoinReply::Refusal(reason)
+        })
+    }
+}
+
+/// What becomes of a newcomer, given its token, who has its name now, and the next free number.
+fn decide(
+    request: &JoinRequest,
+    key: [u8; 32],
+    token: Option<TokenRow>,
+    holder: Option<(u32, HostRow)>,
+    next: u32,
+) -> Enrolment<String> {
+    let id = TokenId(request.token_id);
+    let proven = token.filter(|row| {
+        TokenCheck(row.check).verify(id, &request.name, &request.csr, &request.proof)
+    });
+    // Only who holds the token learns what is wrong with it.
+    let Some(token) = proven else {
+        return Enrolment::Refuse("the token is unknown, or was revoked, or is not whole".into());
+    };
+    let again = |held: &(u32, HostRow)| token.used_by == Some(held.0) && held.1.key == key;
+    if let Some((id, host)) = holder.clone().filter(again) {
+        return Enrolment::Accept { id, host, token };
+    }
+    if token.used_by.is_some() {
+        warn!(token = %id, name = %request.name, "a used token was shown by somebody else");
+        let text = "the token was used already: make a new one with `barid token create`";
+        return Enrolment::Refuse(text.into());
+    }
+    let now = now_ms();
+    if token.expires_ms <= now {
+        let ago = (now - token.expires_ms) / 1000;
+        return Enrolment::Refuse(format!(
+            "the token expired {ago} s ago: make a new one with `barid token create`"
+        ));
+    }
+    if !token.name.is_empty() && token.name != request.name {
+        return Enrolment::Refuse(format!(
+            "the token is for {}, not for {}: join with `--name {}`",
+            token.name, request.name, token.name
+        ));
+    }
+    let id = match holder {
+        None => next,
+        Some((id, _)) if token.name == request.name => id,
+        Some(_) => {
+            return Enrolment::Refuse(format!(
+                "the name {0} is taken: choose another with `--name`, or, if this is the same \
+                 host installed anew, use a token made with `--name {0}`",
+                request.name
+            ));
+        }
+    };
+    let host = HostRow {
+        name: request.name.clone(),
+        site: token.site.clone(),
+        role: token.role.clone(),
+        key,
+        enrolled_ms: now,
+    };
+    Enrolment::Accept { id, host, token: TokenRow { used_by: Some(id), ..token } }
+}
+
+fn describe(id: TokenId, row: &TokenRow, used_by: Option<String>) -> TokenInfo {
+    TokenInfo {
+        id: id.to_string(),
+        token: None,
+        role: row.role.clone(),
+        site: row.site.clone(),
+        name: row.name.clone(),
+        expires_ms: row.expires_ms,
+        used_by,
+    }
+}
+
+pub(crate) fn identity(mesh: MeshId, id: u32, role: Role, name: &str, site: &str) -> Identity {
+    Identity { mesh, id, role, name: name.into(), site: site.into() }
+}

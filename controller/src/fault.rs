@@ -1,0 +1,55 @@
+//! What goes wrong with a request: a stable word, what is wrong, what to do.
+
+use relay::JournalError;
+
+use crate::types::ApiError;
+
+/// A request that was not carried out. Nothing has changed, unless the text says so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub(crate) status: u16,
+    pub(crate) error: ApiError,
+}
+
+impl Failure {
+    fn new(
+        status: u16,
+        code: &str,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) -> Failure {
+        let error = ApiError { code: code.into(), message: message.into(), help: help.into() };
+        Failure { status, error }
+    }
+
+    /// The request itself is wrong.
+    pub(crate) fn bad(message: impl Into<String>, help: impl Into<String>) -> Failure {
+        Failure::new(400, "bad-request", message, help)
+    }
+
+    /// It names a thing that is not there.
+    pub(crate) fn unknown(
+        code: &str,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) -> Failure {
+        Failure::new(404, code, message, help)
+    }
+
+    /// The state of things does not allow it.
+    pub(crate) fn conflict(message: impl Into<String>, help: impl Into<String>) -> Failure {
+        Failure::new(409, "conflict", message, help)
+    }
+
+    /// The controller itself failed.
+    pub(crate) fn internal(message: impl Into<String>) -> Failure {
+        Failure::new(500, "internal", message, "the controller's log has the details")
+    }
+}
+
+impl From<JournalError> for Failure {
+    fn from(error: JournalError) -> Failure {
+        tracing::error!(error = %relay::chain(&error), "the controller's tables failed");
+        Failure::internal(relay::chain(&error))
+    }
+}

@@ -1,0 +1,23 @@
+//! The root of the tree: inventory, orders, outcomes, enrolment, and the operators' API.
+//!
+//! The controller is a node like any other, without a parent, whose commits carry its own tables
+//! as well, so that an answer acknowledged to a relay is an answer in the tables. It resolves what
+//! operators mean, plans and signs orders, and reads answers back as people read them. It knows
+//! nothing of QUIC: links are the `relay` crate's.
+
+mod answers;
+mod api;
+mod clock;
+mod enrol;
+mod fault;
+mod live;
+mod orders;
+mod push;
+mod serve;
+pub mod sets;
+mod tables;
+mod targets;
+mod traffic;
+pub mod types;
+
+pub use serve::{Options, RunError, run};

@@ -1,0 +1,167 @@
+//! Making orders: resolve, plan, sign, keep, submit.
+//!
+//! An order is in the tables before it leaves, so that an answer never meets an order that nobody
+//! knows, and an accepted order survives the controller's death.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use certs::Authority;
+use mesh::{HostSet, Need, OrderId};
+use protos::{Envelope, ORDER_KIND, OrderBody, Run, Variable, Work};
+use relay::Running;
+
+use crate::clock::to_ms;
+use crate::fault::Failure;
+use crate::tables::{OrderRow, Tables};
+use crate::types::{NewRun, PushInfo};
+
+/// Orders that may be open at once; the nodes remember as many.
+const OPEN_LIMIT: usize = 9_000;
+/// What an order's validity allows on top of the times that it names, for the way and the fold.
+const MARGIN: Duration = Duration::from_secs(60);
+/// How much before its making an order is valid, for clocks that lag.
+const BACKDATE: Duration = Duration::from_secs(300);
+
+/// Makes orders.
+#[derive(Clone)]
+pub(crate) struct Desk {
+    pub(crate) authority: Arc<Authority>,
+    pub(crate) tables: Tables,
+    pub(crate) node: Arc<Running>,
+}
+
+/// What an order is made of, beside its id and signature.
+pub(crate) struct Draft {
+    pub(crate) targets: HostSet,
+    pub(crate) needs: Vec<Need>,
+    pub(crate) reach: Duration,
+    pub(crate) hold: Duration,
+    /// How long carrying it out may take.
+    pub(crate) longest: Duration,
+    pub(crate) kind: &'static str,
+    pub(crate) what: String,
+    pub(crate) work: Work,
+    pub(crate) push: Option<PushInfo>,
+}
+
+impl Desk {
+    /// Signs, keeps and submits an order.
+    pub(crate) async fn give(&self, draft: Draft) -> Result<(OrderId, OrderRow), Failure> {
+        let now = SystemTime::now();
+        let ttl = draft.hold.max(draft.reach) + draft.longest + MARGIN;
+        let body = OrderBody {
+            mesh: self.authority.mesh().0,
+            id: new_id(now),
+            targets: draft.targets,
+            not_before_ms: to_ms(now - BACKDATE),
+            not_after_ms: to_ms(now + ttl),
+            reach: draft.reach,
+            hold: draft.hold,
+            issued_by: "operator".into(),
+            needs: draft.needs,
+            work: draft.work,
+        };
+        let help = "split it: fewer targets, arguments or files in one order";
+        body.check().map_err(|error| Failure::bad(error.to_string(), help))?;
+        let bytes = body.encode();
+        let signer = self.authority.order_signer();
+        let envelope = Envelope {
+            kind: ORDER_KIND.into(),
+            signature: signer.sign(ORDER_KIND, &bytes),
+            key: signer.key().id().into_bytes().into(),
+            body: bytes.into(),
+        };
+        let row = OrderRow {
+            kind: draft.kind.into(),
+            what: draft.what,
+            targets: body.targets.ranges().to_vec(),
+            issued_ms: to_ms(now),
+            closed_ms: 0,
+            push: draft.push,
+        };
+        let (id, tables, kept) = (body.id, self.tables.clone(), row.clone());
+        blocking(move || {
+            if tables.open_orders()? >= OPEN_LIMIT {
+                let message = format!("{OPEN_LIMIT} orders are open already");
+                return Err(Failure::conflict(message, "wait until some are closed"));
+            }
+            Ok(tables.add_order(id, &kept)?)
+        })
+        .await?;
+        let order = body.to_mesh(envelope.encode(), ttl);
+        match self.node.submit(order).await {
+            true => Ok((id, row)),
+            false => Err(Failure::internal("the controller is stopping: the order did not leave")),
+        }
+    }
+
+    /// The draft of a run.
+    pub(crate) fn run(&self, new: &NewRun, targets: HostSet) -> Result<Draft, Failure> {
+        let limit = new.output_limit.min(u64::from(protos::OUTPUT_LIMIT));
+        let timeout = Duration::from_millis(new.timeout_ms);
+        let reach = Duration::from_millis(new.reach_ms);
+        let bytes = |text: &String| Bytes::copy_from_slice(text.as_bytes());
+        let env = new.env.iter();
+        let run = Run {
+            argv: new.argv.iter().map(bytes).collect(),
+            shell: new.shell,
+            user: String::new(),
+            dir: bytes(&new.dir),
+            env: env.map(|(k, v)| Variable { name: bytes(k), value: bytes(v) }).collect(),
+            timeout,
+            output_limit: u32::try_from(limit).unwrap_or(protos::OUTPUT_LIMIT),
+        };
+        if new.argv.iter().all(String::is_empty) {
+            return Err(Failure::bad("there is no command", "barid run -w SET -- COMMAND"));
+        }
+        if new.shell && new.argv.len() != 1 {
+            return Err(Failure::bad("a shell line is one argument", "quote the whole line"));
+        }
+        Ok(Draft {
+            targets,
+            needs: Vec::new(),
+            reach,
+            hold: reach,
+            longest: timeout,
+            kind: "run",
+            what: new.argv.join(" "),
+            work: Work::Run(run),
+            push: None,
+        })
+    }
+}
+
+/// Runs work that may block apart from the tasks that must not.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(Failure::internal(format!("a worker failed: {error}"))),
+    }
+}
+
+/// A UUIDv7 (RFC 9562): 48 bits of milliseconds, so that ids sort by time, and 74 random bits.
+fn new_id(now: SystemTime) -> OrderId {
+    let mut id = certs::random::<16>();
+    id[..6].copy_from_slice(&to_ms(now).to_be_bytes()[2..]);
+    id[6] = 0x70 | (id[6] & 0x0f);
+    id[8] = 0x80 | (id[8] & 0x3f);
+    OrderId(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_sort_by_time_and_carry_the_version() {
+        let now = SystemTime::now();
+        let (a, b) = (new_id(now), new_id(now + Duration::from_millis(1)));
+        assert!(a < b);
+        assert_eq!((a.0[6] >> 4, a.0[8] >> 6), (7, 2));
+        assert_ne!(new_id(now), new_id(now));
+    }
+}

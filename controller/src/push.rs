@@ -1,0 +1,229 @@
+//! Making a push: read the source, find out what each host has, encode what each lacks.
+//!
+//! The controller knows what a host has at a destination, because it put it there and the host has
+//! said so; the delta goes out unasked. Hosts that have nothing, or something else, get the whole
+//! tree as one solid pack. Small parts travel inside the order itself.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use content::pack::{self, Bundle};
+use content::{ContentId, IngestError, Limits, Manifest, Store};
+use mesh::{Digest, HostId, HostSet, Need};
+use protos::{Part, Push, Work};
+use tokio::sync::mpsc;
+use tracing::info;
+
+use crate::fault::Failure;
+use crate::orders::Draft;
+use crate::tables::Tables;
+use crate::types::{NewPush, PushEvent, PushInfo};
+
+/// Parts of this size together travel inside the order.
+const INLINE: usize = 32 << 10;
+/// How many different bases get a delta of their own; hosts with rarer ones get the full pack.
+const BASES: usize = 8;
+/// How hard packs are compressed.
+const LEVEL: i32 = 9;
+/// How long installing may take on top of all waiting.
+const LONGEST: Duration = Duration::from_secs(6 * 3600);
+/// Reading progress is told after this many files.
+const TELL_EVERY: u64 = 500;
+
+/// Makes the packs of pushes.
+#[derive(Clone)]
+pub(crate) struct Packer {
+    pub(crate) tables: Tables,
+    pub(crate) store: Arc<Store>,
+}
+
+impl Packer {
+    /// Reads and packs. Blocks; progress goes to `tell`, which may lag without harm.
+    pub(crate) fn pack(
+        &self,
+        new: &NewPush,
+        targets: HostSet,
+        tell: &mpsc::Sender<PushEvent>,
+    ) -> Result<(Draft, Vec<String>), Failure> {
+        let (source, dest) = check_paths(new)?;
+        let (manifest, skipped) = self.read(&source, &new.exclude, tell)?;
+        tell.try_send(PushEvent::Packing).ok();
+        let failed = |error: &dyn std::error::Error| Failure::internal(relay::chain(error));
+        let root = manifest.root();
+        self.store.put(root, &manifest.encode()).map_err(|error| failed(&error))?;
+        let mut bundles = Vec::new();
+        for (base, hosts) in self.bases(dest.as_bytes(), &targets)? {
+            let base = base.map(|root| self.manifest(root)).transpose()?.flatten();
+            let bundle = pack::encode(base.as_ref(), &manifest, &self.store, LEVEL);
+            bundles.push((bundle.map_err(|error| failed(&error))?, hosts));
+        }
+        merge_unknown(&mut bundles);
+        let full = pack::encode_manifest_part(&manifest, &self.store, LEVEL);
+        let full = full.map_err(|error| failed(&error))?;
+        let (push, needs, pack_bytes) = self.assemble(&dest, root, full, bundles)?;
+        let info = PushInfo {
+            files: manifest.files(),
+            bytes: manifest.bytes(),
+            pack_bytes,
+            manifest: root.to_string(),
+            dest: dest.clone(),
+        };
+        info!(source = %source.display(), files = info.files, pack_bytes, "packed");
+        let draft = Draft {
+            targets,
+            needs,
+            reach: Duration::from_millis(new.reach_ms),
+            hold: Duration::from_millis(new.hold_ms.max(new.reach_ms)),
+            longest: LONGEST,
+            kind: "push",
+            what: format!("{} -> {dest}", source.display()),
+            work: Work::Push(push),
+            push: Some(info),
+        };
+        Ok((draft, skipped))
+    }
+
+    fn read(
+        &self,
+        source: &Path,
+        exclude: &[String],
+        tell: &mpsc::Sender<PushEvent>,
+    ) -> Result<(Manifest, Vec<String>), Failure> {
+        let exclude: Vec<OsString> = exclude.iter().map(OsString::from).collect();
+        let mut next = 0;
+        let mut progress = |progress: content::Progress| {
+            if progress.files >= next {
+                next = progress.files + TELL_EVERY;
+                let (files, bytes) = (progress.files, progress.bytes);
+                tell.try_send(PushEvent::Reading { files, bytes }).ok();
+            }
+        };
+        let read = content::ingest(source, &exclude, &self.store, &mut progress);
+        let read = read.map_err(|error| {
+            let text = relay::chain(&error);
+            match error {
+                IngestError::Changed { .. } => {
+                    Failure::conflict(text, "push again when it is quiet")
+                }
+                IngestError::Store(_) => Failure::internal(text),
+                _ => Failure::bad(text, "nothing was pushed"),
+            }
+        })?;
+        let skipped = read.skipped.iter().map(|path| path.display().to_string()).collect();
+        Ok((read.manifest, skipped))
+    }
+
+    /// Which base which of the targets have; those without a usable one under `None`.
+    fn bases(
+        &self,
+        dest: &[u8],
+        targets: &HostSet,
+    ) -> Result<Vec<(Option<ContentId>, HostSet)>, Failure> {
+        let placed = self.tables.placed(dest)?;
+        let mut by_base: BTreeMap<Digest, Vec<HostId>> = BTreeMap::new();
+        for (host, root) in placed {
+            if targets.contains(host) {
+                by_base.entry(root).or_default().push(host);
+            }
+        }
+        let mut common: Vec<_> = by_base.into_iter().collect();
+        common.sort_by_key(|(_, hosts)| std::cmp::Reverse(hosts.len()));
+        let mut rest = targets.clone();
+        let mut bases = Vec::new();
+        for (root, hosts) in common.into_iter().take(BASES) {
+            let (id, hosts): (_, HostSet) = (ContentId(root.0), hosts.into_iter().collect());
+            if self.manifest(id)?.is_some() {
+                rest = rest.difference(&hosts);
+                bases.push((Some(id), hosts));
+            }
+        }
+        if !rest.is_empty() {
+            bases.push((None, rest));
+        }
+        Ok(bases)
+    }
+
+    fn manifest(&self, root: ContentId) -> Result<Option<Manifest>, Failure> {
+        let bytes = self.store.get(&root);
+        let bytes = bytes.map_err(|error| Failure::internal(relay::chain(&error)))?;
+        Ok(bytes.and_then(|bytes| Manifest::decode(&bytes, &Limits::default()).ok()))
+    }
+
+    fn assemble(
+        &self,
+        dest: &str,
+        root: ContentId,
+        full: pack::Part,
+        bundles: Vec<(Bundle, HostSet)>,
+    ) -> Result<(Push, Vec<Need>, u64), Failure> {
+        let parts =
+            bundles.iter().flat_map(|(b, _)| std::iter::once(&b.manifest).chain(&b.segments));
+        let total: u64 = parts.clone().map(|part| u64::from(part.bytes)).sum();
+        let mut inline: BTreeMap<ContentId, Bytes> = BTreeMap::new();
+        let mut room = INLINE;
+        for part in parts {
+            let bytes = part.bytes as usize;
+            if bytes <= room && !inline.contains_key(&part.id) {
+                let stored = self.store.get(&part.id);
+                let stored = stored.map_err(|error| Failure::internal(relay::chain(&error)))?;
+                let stored = stored.ok_or_else(|| Failure::internal("a pack went missing"))?;
+                room -= bytes;
+                inline.insert(part.id, stored.into());
+            }
+        }
+        let travels = |part: &&pack::Part| !inline.contains_key(&part.id);
+        let needs = bundles.iter().map(|(bundle, hosts)| {
+            let parts = std::iter::once(&bundle.manifest).chain(&bundle.segments);
+            let content = parts.filter(travels).map(|part| Digest(part.id.0)).collect();
+            Need { hosts: hosts.clone(), content }
+        });
+        let needs = needs.filter(|need| !need.content.is_empty()).collect();
+        let bundles = bundles.iter().map(|(bundle, hosts)| protos::Bundle {
+            base: bundle.base.map(|id| Digest(id.0)),
+            hosts: hosts.clone(),
+            manifest: part(&bundle.manifest),
+            segments: bundle.segments.iter().map(part).collect(),
+        });
+        let push = Push {
+            dest: Bytes::copy_from_slice(dest.as_bytes()),
+            manifest: Digest(root.0),
+            full_manifest: part(&full),
+            bundles: bundles.collect(),
+            inline: inline.values().cloned().collect(),
+        };
+        Ok((push, needs, total))
+    }
+}
+
+fn part(part: &pack::Part) -> Part {
+    Part { id: Digest(part.id.0), bytes: part.bytes }
+}
+
+/// Two groups may both have ended up without a base: they share one bundle.
+fn merge_unknown(bundles: &mut Vec<(Bundle, HostSet)>) {
+    let (unknown, known): (Vec<_>, Vec<_>) =
+        std::mem::take(bundles).into_iter().partition(|(bundle, _)| bundle.base.is_none());
+    *bundles = known;
+    let all = unknown.iter().fold(HostSet::new(), |all, (_, hosts)| all.union(hosts));
+    if let Some((bundle, _)) = unknown.into_iter().next() {
+        bundles.push((bundle, all));
+    }
+}
+
+fn check_paths(new: &NewPush) -> Result<(PathBuf, String), Failure> {
+    let source = PathBuf::from(&new.source);
+    if !source.is_absolute() {
+        let message = format!("the source {} is not an absolute path", new.source);
+        return Err(Failure::bad(message, "the controller reads it, from its own root"));
+    }
+    if !new.dest.starts_with('/') {
+        let message = format!("the destination {} is not an absolute path", new.dest);
+        return Err(Failure::bad(message, "for example --dest /srv/app"));
+    }
+    let trimmed = new.dest.trim_end_matches('/');
+    Ok((source, if trimmed.is_empty() { "/".into() } else { trimmed.into() }))
+}

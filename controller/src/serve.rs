@@ -1,0 +1,209 @@
+//! Starting and stopping the controller.
+
+use std::future::Future;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use certs::{Authority, Credentials, MeshId, NodeKey, Role};
+use content::Store;
+use relay::{Journal, Settings, Setup};
+use tokio::net::UnixListener;
+use tokio::sync::watch;
+use tracing::info;
+
+use crate::api::{Api, router};
+use crate::enrol::{Enroller, identity};
+use crate::live::Live;
+use crate::orders::Desk;
+use crate::push::Packer;
+use crate::tables::Tables;
+use crate::traffic::Meter;
+
+/// The UDP port of the mesh.
+const PORT: u16 = 7400;
+const CACHE: usize = 64 << 20;
+/// The controller makes its own certificate at each start.
+const CERTIFICATE_LIFETIME: Duration = Duration::from_secs(5 * 365 * 24 * 3600);
+
+/// How to run a controller.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Its private folder: keys, database, content, socket.
+    pub state: PathBuf,
+    /// Where nodes dial (UDP); all addresses at port 7400 by default.
+    pub listen: Option<SocketAddr>,
+    /// How often it beats.
+    pub beat_interval_ms: Option<u64>,
+    /// How long answers wait for others to fold with.
+    pub flush_ms: Option<u64>,
+}
+
+/// The controller could not start, or stopped by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The state folder cannot be used.
+    #[error("{}: the state folder cannot be used", path.display())]
+    State {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: certs::files::FileError,
+    },
+    /// The authority's keys cannot be made.
+    #[error("the authority cannot be created")]
+    Create(#[from] certs::CreateError),
+    /// The authority's keys cannot be read.
+    #[error("the authority cannot be opened")]
+    Authority(#[from] certs::OpenError),
+    /// The controller's own certificate cannot be made.
+    #[error("the controller's own certificate cannot be issued")]
+    Issue(#[from] certs::IssueError),
+    /// The controller's own certificate does not fit.
+    #[error("the controller's own certificate does not fit")]
+    Credentials(#[from] certs::CredentialsError),
+    /// The database failed.
+    #[error(transparent)]
+    Journal(#[from] relay::JournalError),
+    /// The content store failed.
+    #[error("the content store cannot be opened")]
+    Store(#[from] content::StoreError),
+    /// The node did not start.
+    #[error(transparent)]
+    Node(#[from] relay::StartError),
+    /// The node stopped by itself.
+    #[error(transparent)]
+    Drive(#[from] relay::DriveError),
+    /// The API's socket cannot be used.
+    #[error("{}: the operators' socket cannot be used", path.display())]
+    Socket {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Runs a controller until `stop` resolves. The first start makes its state.
+pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(), RunError> {
+    let state = options.state.clone();
+    let usable = certs::files::private_dir(&state);
+    usable.map_err(|source| RunError::State { path: state.clone(), source })?;
+    let journal = Journal::open(&state.join("controller.redb"), CACHE)?;
+    let authority = Arc::new(authority(&state)?);
+    let tables = Tables::open(journal.clone())?;
+    let store = Arc::new(Store::open(state.join("store"))?);
+    let live = Live::new();
+    live.state().hosts = Arc::new(tables.hosts()?);
+    let enroller = Enroller {
+        authority: authority.clone(),
+        tables: tables.clone(),
+        changed: on_change(live.clone(), tables.clone()),
+    };
+    let node = relay::start(Setup {
+        credentials: credentials(&authority)?,
+        settings: settings(&options),
+        state: state.clone(),
+        journal,
+        store: store.clone(),
+        witness: live.witness(),
+        registrar: Some(Arc::new(enroller.clone())),
+        obeys: false,
+    })?;
+    let listen = node.addr().map_or_else(String::new, |addr| addr.to_string());
+    let ended = node.watch_end();
+    let node = Arc::new(node);
+    let meter = Meter::new(node.clone(), tables.traffic()?);
+    let metering = tokio::spawn(meter.clone().run(tables.clone()));
+    let api = Api {
+        state: state.clone(),
+        listen: listen.clone(),
+        mesh: authority.mesh().to_string(),
+        tables: tables.clone(),
+        live,
+        desk: Desk { authority, tables: tables.clone(), node: node.clone() },
+        packer: Packer { tables: tables.clone(), store },
+        enroller,
+        meter: meter.clone(),
+    };
+    write_listen(&state, &listen)?;
+    let served = serve(&state, api, stop, ended).await;
+    metering.abort();
+    let (_, total) = meter.read();
+    tables.set_traffic(&total)?;
+    std::fs::remove_file(state.join("barid.sock")).ok();
+    info!("stopping");
+    node.stop().await?;
+    served
+}
+
+fn settings(options: &Options) -> Settings {
+    let defaults = Settings::default();
+    Settings {
+        listen: Some(options.listen.unwrap_or((Ipv4Addr::UNSPECIFIED, PORT).into())),
+        beat_interval_ms: options.beat_interval_ms.unwrap_or(defaults.beat_interval_ms),
+        flush_ms: options.flush_ms.unwrap_or(defaults.flush_ms),
+        ..defaults
+    }
+}
+
+/// The authority of this state folder; made at the first start.
+fn authority(state: &Path) -> Result<Authority, RunError> {
+    let dir = state.join("authority");
+    if dir.exists() {
+        return Ok(Authority::open(&dir)?);
+    }
+    info!(state = %state.display(), "first start: making the authority's keys");
+    Ok(Authority::create(&dir, MeshId::random(), SystemTime::now())?)
+}
+
+/// A new key and certificate for the controller's own links, at each start.
+fn credentials(authority: &Authority) -> Result<Credentials, RunError> {
+    let key = NodeKey::generate();
+    let who = identity(authority.mesh(), 0, Role::Controller, "controller", "");
+    let now = SystemTime::now();
+    let certificate = authority.issue(&key.csr(), &who, CERTIFICATE_LIFETIME, now)?;
+    let (ca, order_key) = (authority.certificate().to_vec(), authority.order_signer().key());
+    Ok(Credentials::new(key, certificate, ca, order_key)?)
+}
+
+/// Reads the inventory again when somebody has enrolled.
+fn on_change(live: Live, tables: Tables) -> Arc<dyn Fn() + Send + Sync> {
+    Arc::new(move || match tables.hosts() {
+        Ok(hosts) => live.state().hosts = Arc::new(hosts),
+        Err(error) => tracing::error!(error = %relay::chain(&error), "the inventory is not read"),
+    })
+}
+
+fn write_listen(state: &Path, listen: &str) -> Result<(), RunError> {
+    let path = state.join("listen");
+    std::fs::write(&path, format!("{listen}\n")).map_err(|source| RunError::Socket { path, source })
+}
+
+async fn serve(
+    state: &Path,
+    api: Api,
+    stop: impl Future<Output = ()>,
+    mut ended: watch::Receiver<bool>,
+) -> Result<(), RunError> {
+    let path = state.join("barid.sock");
+    let failed = |source| RunError::Socket { path: path.clone(), source };
+    // The database is locked by this process, so a socket that is there is nobody's.
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&path).map_err(failed)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    info!(socket = %path.display(), "ready");
+    let server = axum::serve(listener, router(api));
+    tokio::select! {
+        served = server.into_future() => served.map_err(failed),
+        () = stop => Ok(()),
+        // The node's own error is reported by its stop.
+        _ = ended.wait_for(|ended| *ended) => Ok(()),
+    }
+}

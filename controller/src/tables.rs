@@ -1,0 +1,345 @@
+//! The controller's own tables, beside those of its node in the same redb file.
+//!
+//! Rows are JSON where a person may want to read them (`dump` needs no schema) and protobuf where
+//! they are many. What concerns an order is written in the node's own commits, so that an answer
+//! which was acknowledged to a relay is in these tables too.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use mesh::{Digest, Frame, HostId, HostSet, OrderId, Report, Tally};
+use protos::Incoming;
+use redb::{ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use relay::{Journal, JournalError};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::types::PushInfo;
+
+const HOSTS: TableDefinition<u32, &[u8]> = TableDefinition::new("controller.hosts.v1");
+const NAMES: TableDefinition<&str, u32> = TableDefinition::new("controller.names.v1");
+const TOKENS: TableDefinition<[u8; 8], &[u8]> = TableDefinition::new("controller.tokens.v1");
+const ORDERS: TableDefinition<[u8; 16], &[u8]> = TableDefinition::new("controller.orders.v1");
+const ANSWERS: TableDefinition<([u8; 16], u64), &[u8]> =
+    TableDefinition::new("controller.answers.v1");
+const BODIES: TableDefinition<([u8; 16], [u8; 32]), &[u8]> =
+    TableDefinition::new("controller.bodies.v1");
+const PLACED: TableDefinition<(&[u8], u32), [u8; 32]> =
+    TableDefinition::new("controller.placed.v1");
+const TRAFFIC: TableDefinition<u32, &[u8]> = TableDefinition::new("controller.traffic.v1");
+
+/// An enrolled node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct HostRow {
+    pub(crate) name: String,
+    pub(crate) site: String,
+    pub(crate) role: String,
+    pub(crate) key: [u8; 32],
+    pub(crate) enrolled_ms: u64,
+}
+
+/// A join token; never its secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TokenRow {
+    pub(crate) check: [u8; 32],
+    pub(crate) role: String,
+    pub(crate) site: String,
+    pub(crate) name: String,
+    pub(crate) expires_ms: u64,
+    pub(crate) used_by: Option<u32>,
+}
+
+/// An order as it was given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct OrderRow {
+    pub(crate) kind: String,
+    pub(crate) what: String,
+    pub(crate) targets: Vec<(u32, u32)>,
+    pub(crate) issued_ms: u64,
+    pub(crate) closed_ms: u64,
+    pub(crate) push: Option<PushInfo>,
+}
+
+impl OrderRow {
+    pub(crate) fn targets(&self) -> HostSet {
+        HostSet::from_ranges(self.targets.iter().copied())
+    }
+}
+
+/// What crossed a link in all its connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Traffic {
+    pub(crate) wire_sent: u64,
+    pub(crate) wire_received: u64,
+    pub(crate) content_sent: u64,
+    pub(crate) content_received: u64,
+}
+
+/// Access to the controller's tables. Calls block: use them on a blocking thread.
+#[derive(Clone)]
+pub(crate) struct Tables {
+    journal: Journal,
+}
+
+type Result<T> = std::result::Result<T, JournalError>;
+
+impl Tables {
+    pub(crate) fn open(journal: Journal) -> Result<Tables> {
+        let txn = journal.begin()?;
+        txn.open_table(HOSTS)?;
+        txn.open_table(NAMES)?;
+        txn.open_table(TOKENS)?;
+        txn.open_table(ORDERS)?;
+        txn.open_table(ANSWERS)?;
+        txn.open_table(BODIES)?;
+        txn.open_table(PLACED)?;
+        txn.open_table(TRAFFIC)?;
+        txn.commit()?;
+        Ok(Tables { journal })
+    }
+
+    // Hosts and tokens.
+
+    pub(crate) fn hosts(&self) -> Result<BTreeMap<HostId, HostRow>> {
+        let table = self.journal.database().begin_read()?.open_table(HOSTS)?;
+        let mut hosts = BTreeMap::new();
+        for row in table.iter()? {
+            let (id, row) = row?;
+            hosts.insert(HostId(id.value()), parse(row.value()));
+        }
+        Ok(hosts)
+    }
+
+    pub(crate) fn tokens(&self) -> Result<Vec<([u8; 8], TokenRow)>> {
+        let table = self.journal.database().begin_read()?.open_table(TOKENS)?;
+        let rows = table.iter()?.map(|row| {
+            let (id, row) = row?;
+            Ok((id.value(), parse(row.value())))
+        });
+        rows.collect()
+    }
+
+    pub(crate) fn set_token(&self, id: [u8; 8], token: &TokenRow) -> Result<()> {
+        let txn = self.journal.begin()?;
+        txn.open_table(TOKENS)?.insert(id, json(token).as_slice())?;
+        txn.commit()?;
+        Ok(())
+    }
+
+    /// Returns whether there was such a token.
+    pub(crate) fn remove_token(&self, id: [u8; 8]) -> Result<bool> {
+        let txn = self.journal.begin()?;
+        let known = txn.open_table(TOKENS)?.remove(id)?.is_some();
+        txn.commit()?;
+        Ok(known)
+    }
+
+    /// Decides on a newcomer in one transaction: `decide` sees the token, the id and row of the
+    /// host that has the name now, and the next free id, and says what to write.
+    pub(crate) fn enrol<E>(
+        &self,
+        token: [u8; 8],
+        name: &str,
+        decide: impl FnOnce(Option<TokenRow>, Option<(u32, HostRow)>, u32) -> Enrolment<E>,
+    ) -> Result<std::result::Result<(u32, HostRow), E>> {
+        let txn = self.journal.begin()?;
+        let decided = {
+            let mut hosts = txn.open_table(HOSTS)?;
+            let mut names = txn.open_table(NAMES)?;
+            let mut tokens = txn.open_table(TOKENS)?;
+            let row = tokens.get(token)?.map(|row| parse::<TokenRow>(row.value()));
+            let holder = names.get(name)?.map(|id| id.value());
+            let holder = match holder {
+                Some(id) => hosts.get(id)?.map(|row| (id, parse(row.value()))),
+                None => None,
+            };
+            let next = hosts.last()?.map_or(1, |(id, _)| id.value() + 1);
+            match decide(row, holder, next) {
+                Enrolment::Refuse(error) => Err(error),
+                Enrolment::Accept { id, host, token: used } => {
+                    hosts.insert(id, json(&host).as_slice())?;
+                    names.insert(name, id)?;
+                    tokens.insert(token, json(&used).as_slice())?;
+                    Ok((id, host))
+                }
+            }
+        };
+        if decided.is_ok() {
+            txn.commit()?;
+        }
+        Ok(decided)
+    }
+
+    // Orders.
+
+    pub(crate) fn add_order(&self, id: OrderId, row: &OrderRow) -> Result<()> {
+        let txn = self.journal.begin()?;
+        txn.open_table(ORDERS)?.insert(id.0, json(row).as_slice())?;
+        txn.commit()?;
+        Ok(())
+    }
+
+    pub(crate) fn order(&self, id: OrderId) -> Result<Option<OrderRow>> {
+        let table = self.journal.database().begin_read()?.open_table(ORDERS)?;
+        Ok(table.get(id.0)?.map(|row| parse(row.value())))
+    }
+
+    /// Orders, newest first.
+    pub(crate) fn orders(&self, limit: usize) -> Result<Vec<(OrderId, OrderRow)>> {
+        let table = self.journal.database().begin_read()?.open_table(ORDERS)?;
+        let rows = table.iter()?.rev().take(limit).map(|row| {
+            let (id, row) = row?;
+            Ok((OrderId(id.value()), parse(row.value())))
+        });
+        rows.collect()
+    }
+
+    /// The ids whose hex text satisfies `matches`, newest first, two at most.
+    pub(crate) fn find_orders(&self, matches: impl Fn(&str) -> bool) -> Result<Vec<OrderId>> {
+        let table = self.journal.database().begin_read()?.open_table(ORDERS)?;
+        let mut found = Vec::new();
+        for row in table.iter()?.rev() {
+            let id = OrderId(row?.0.value());
+            if matches(&id.to_string()) {
+                found.push(id);
+            }
+            if found.len() == 2 {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    /// How many orders wait for somebody.
+    pub(crate) fn open_orders(&self) -> Result<usize> {
+        let table = self.journal.database().begin_read()?.open_table(ORDERS)?;
+        // Orders close in about the order in which they were given: the newest tell.
+        let recent = table.iter()?.rev().take(20_000);
+        let mut open = 0;
+        for row in recent {
+            open += usize::from(parse::<OrderRow>(row?.1.value()).closed_ms == 0);
+        }
+        Ok(open)
+    }
+
+    pub(crate) fn tally(&self, id: OrderId) -> Result<(Tally, u64)> {
+        let table = self.journal.database().begin_read()?.open_table(ANSWERS)?;
+        let (mut tally, mut cut) = (Tally::new(), 0);
+        for row in table.range((id.0, 0)..=(id.0, u64::MAX))? {
+            let frame = Bytes::copy_from_slice(row?.1.value());
+            if let Ok(Incoming::Frame(Frame::Report { report, .. })) =
+                protos::decode_frame(frame, relay::hash)
+            {
+                tally.join(&report.tally);
+                cut += report.cut;
+            }
+        }
+        Ok((tally, cut))
+    }
+
+    pub(crate) fn body(&self, id: OrderId, digest: Digest) -> Result<Option<Bytes>> {
+        let table = self.journal.database().begin_read()?.open_table(BODIES)?;
+        Ok(table.get((id.0, digest.0))?.map(|body| Bytes::copy_from_slice(body.value())))
+    }
+
+    /// What each host was last given at this destination.
+    pub(crate) fn placed(&self, dest: &[u8]) -> Result<BTreeMap<HostId, Digest>> {
+        let table = self.journal.database().begin_read()?.open_table(PLACED)?;
+        let rows = table.range((dest, 0)..=(dest, u32::MAX))?.map(|row| {
+            let (key, root) = row?;
+            Ok((HostId(key.value().1), Digest(root.value())))
+        });
+        rows.collect()
+    }
+
+    // Traffic.
+
+    pub(crate) fn traffic(&self) -> Result<BTreeMap<HostId, Traffic>> {
+        let table = self.journal.database().begin_read()?.open_table(TRAFFIC)?;
+        let rows = table.iter()?.map(|row| {
+            let (id, row) = row?;
+            Ok((HostId(id.value()), parse(row.value())))
+        });
+        rows.collect()
+    }
+
+    pub(crate) fn set_traffic(&self, rows: &BTreeMap<HostId, Traffic>) -> Result<()> {
+        let txn = self.journal.begin()?;
+        for (id, row) in rows {
+            txn.open_table(TRAFFIC)?.insert(id.0, json(row).as_slice())?;
+        }
+        txn.commit()?;
+        Ok(())
+    }
+}
+
+/// What becomes of a newcomer.
+pub(crate) enum Enrolment<E> {
+    /// Nothing is written.
+    Refuse(E),
+    /// The host is entered and the token marked.
+    Accept { id: u32, host: HostRow, token: TokenRow },
+}
+
+/// Writes answers into a transaction of the node's journal.
+pub(crate) fn note_answers(txn: &WriteTransaction, report: &Report) -> Result<()> {
+    let id = report.order.0;
+    let mut answers = txn.open_table(ANSWERS)?;
+    let last = answers.range((id, 0)..=(id, u64::MAX))?.next_back().transpose()?;
+    let next = last.map_or(0, |(key, _)| key.value().1 + 1);
+    let bare = Report { bodies: BTreeMap::new(), ..report.clone() };
+    let frame = protos::encode_frame(&Frame::Report { log: 0, seq: 0, report: bare });
+    answers.insert((id, next), frame.as_ref())?;
+    let mut bodies = txn.open_table(BODIES)?;
+    for (digest, body) in &report.bodies {
+        bodies.insert((id, digest.0), body.as_ref())?;
+    }
+    note_placed(txn, report)
+}
+
+/// A host that has said ok to a push has the push's manifest at its destination.
+fn note_placed(txn: &WriteTransaction, report: &Report) -> Result<()> {
+    let Some(row) = order_row(txn, report.order)? else { return Ok(()) };
+    let Some(push) = row.push else { return Ok(()) };
+    let Ok(root) = push.manifest.parse::<content::ContentId>() else { return Ok(()) };
+    let mut placed = txn.open_table(PLACED)?;
+    for (outcome, hosts) in report.tally.lines() {
+        for host in hosts.iter() {
+            match outcome.state {
+                mesh::State::Ok => {
+                    placed.insert((push.dest.as_bytes(), host.0), root.0)?;
+                }
+                // Nobody knows what is there now.
+                mesh::State::Interrupted => {
+                    placed.remove((push.dest.as_bytes(), host.0))?;
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Marks an order as closed. Returns its row.
+pub(crate) fn note_closed(txn: &WriteTransaction, id: OrderId, now_ms: u64) -> Result<()> {
+    let Some(mut row) = order_row(txn, id)? else { return Ok(()) };
+    if row.closed_ms == 0 {
+        row.closed_ms = now_ms;
+        txn.open_table(ORDERS)?.insert(id.0, json(&row).as_slice())?;
+    }
+    Ok(())
+}
+
+fn order_row(txn: &WriteTransaction, id: OrderId) -> Result<Option<OrderRow>> {
+    let table = txn.open_table(ORDERS)?;
+    let row = table.get(id.0)?.map(|row| parse(row.value()));
+    Ok(row)
+}
+
+fn json(row: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(row).expect("a plain row is valid JSON")
+}
+
+/// Rows are written by this program under a versioned table name: they are readable.
+fn parse<T: DeserializeOwned>(row: &[u8]) -> T {
+    serde_json::from_slice(row).expect("the controller reads the rows that it wrote")
+}

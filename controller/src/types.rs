@@ -1,0 +1,326 @@
+//! The words of the operators' API: JSON over HTTP on the controller's Unix socket.
+//!
+//! The CLI, scripts and any later web page speak only these. Within version 1 fields are only ever
+//! added. Times are Unix milliseconds, sizes are bytes, durations carry their unit in their name.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// An error as the API gives it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApiError {
+    /// A stable word for programs: `unknown-host`, `empty-set`, `bad-request`, `not-found`, ...
+    pub code: String,
+    /// What is wrong, naming the thing.
+    pub message: String,
+    /// What to do about it; may be empty.
+    #[serde(default)]
+    pub help: String,
+}
+
+/// Which hosts an order is for. Exactly what `-w -a -g -x` say; resolved by the controller.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Targets {
+    /// Sets of names, folded or not: `web[1-3],db1,@group`.
+    pub sets: Vec<String>,
+    /// Every host (not relays).
+    pub all: bool,
+    /// Groups: the sites, and those of `groups.toml`.
+    pub groups: Vec<String>,
+    /// Sets to leave out; they win.
+    pub exclude: Vec<String>,
+}
+
+/// `POST /v1/tokens`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewToken {
+    /// `relay` or `host`.
+    pub role: String,
+    /// The site of the newcomer; may be empty.
+    #[serde(default)]
+    pub site: String,
+    /// The only name that may use it; empty: any free name.
+    #[serde(default)]
+    pub name: String,
+    /// How long it is good, at most a day.
+    pub ttl_s: u64,
+}
+
+/// A token, as it is made (with its text) or listed (without).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenInfo {
+    /// Its public name.
+    pub id: String,
+    /// The whole token; only in the answer that makes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+    /// The role that it grants.
+    pub role: String,
+    /// The site that it grants.
+    pub site: String,
+    /// The only name that may use it, if any.
+    pub name: String,
+    /// When it stops being good.
+    pub expires_ms: u64,
+    /// The host that has used it, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used_by: Option<String>,
+}
+
+/// `GET /v1/status`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The mesh's id.
+    pub mesh: String,
+    /// The controller's version.
+    pub version: String,
+    /// Where nodes dial (UDP).
+    pub listen: String,
+    /// Nodes enrolled, the controller left out.
+    pub nodes: u64,
+    /// Of them reachable.
+    pub up: u64,
+    /// Orders that are not closed yet.
+    pub open_orders: u64,
+}
+
+/// One line of `GET /v1/hosts`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostInfo {
+    /// Its number.
+    pub id: u32,
+    /// Its name.
+    pub name: String,
+    /// Its site.
+    pub site: String,
+    /// `relay` or `host`.
+    pub role: String,
+    /// Whether it is reachable now.
+    pub up: bool,
+    /// The name of the controller's direct child through which it is reached; its own if it is one.
+    pub via: String,
+    /// When it enrolled.
+    pub enrolled_ms: u64,
+}
+
+/// One of the controller's own links, in `GET /v1/links`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkInfo {
+    /// Who is at the other end.
+    pub name: String,
+    /// Its site.
+    pub site: String,
+    /// From where it is linked; empty if it is not linked now.
+    pub address: String,
+    /// Since when; 0 if it is not linked now.
+    pub since_ms: u64,
+    /// Round-trip time in microseconds.
+    pub rtt_us: u64,
+    /// How many nodes are known behind it, itself included.
+    pub nodes: u64,
+    /// Of them reachable.
+    pub up: u64,
+    /// UDP payload bytes sent over all its connections since enrolment.
+    pub wire_sent: u64,
+    /// UDP payload bytes received.
+    pub wire_received: u64,
+    /// Content bytes sent.
+    pub content_sent: u64,
+    /// Content bytes received.
+    pub content_received: u64,
+}
+
+/// `POST /v1/runs`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewRun {
+    /// Where.
+    pub targets: Targets,
+    /// The command and its arguments; with `shell`, one line.
+    pub argv: Vec<String>,
+    /// Whether `argv[0]` is a line for `/bin/sh -c`.
+    #[serde(default)]
+    pub shell: bool,
+    /// Working directory; empty: `/`.
+    #[serde(default)]
+    pub dir: String,
+    /// Additions to the command's environment.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// How long to wait for a host that cannot be reached.
+    pub reach_ms: u64,
+    /// How long the command may run.
+    pub timeout_ms: u64,
+    /// How much of each of stdout and stderr is kept.
+    pub output_limit: u64,
+}
+
+/// `POST /v1/pushes`; answered by a stream of [`PushEvent`] lines.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewPush {
+    /// Where.
+    pub targets: Targets,
+    /// A folder or file at the controller, absolute.
+    pub source: String,
+    /// Where it goes at each host, absolute.
+    pub dest: String,
+    /// File names to leave out wherever they occur.
+    #[serde(default)]
+    pub exclude: Vec<String>,
+    /// How long to wait for a host that cannot be reached before saying so.
+    pub reach_ms: u64,
+    /// How long the push waits for hosts that are away.
+    pub hold_ms: u64,
+}
+
+/// One line of the answer to `POST /v1/pushes`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum PushEvent {
+    /// The source is being read.
+    Reading {
+        /// Files so far.
+        files: u64,
+        /// Bytes so far.
+        bytes: u64,
+    },
+    /// The pack is being made.
+    Packing,
+    /// The order is on its way.
+    Ordered {
+        /// The order.
+        order: OrderInfo,
+        /// Entries that are neither file, directory nor symlink.
+        skipped: Vec<String>,
+    },
+    /// Nothing was ordered.
+    Failed {
+        /// Why.
+        error: ApiError,
+    },
+}
+
+/// An order, in `GET /v1/orders`, `GET /v1/orders/{id}` and the answers that make one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderInfo {
+    /// Its id, 32 hex digits.
+    pub id: String,
+    /// The short id that people type: unique among the orders known.
+    pub short: String,
+    /// `run` or `push`.
+    pub kind: String,
+    /// What was ordered, in one line.
+    pub what: String,
+    /// The targets, folded.
+    pub targets: String,
+    /// How many.
+    pub count: u64,
+    /// When it was given.
+    pub issued_ms: u64,
+    /// When each target had an outcome; 0 while it is open.
+    pub closed_ms: u64,
+    /// How many targets stand where: by state word, `pending` for those without an outcome.
+    pub states: BTreeMap<String, u64>,
+    /// For a push: what it weighs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub push: Option<PushInfo>,
+}
+
+/// What a push weighs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PushInfo {
+    /// Files in the tree.
+    pub files: u64,
+    /// Bytes in the tree.
+    pub bytes: u64,
+    /// Bytes of the packs made for it, all bases together.
+    pub pack_bytes: u64,
+    /// The tree's root hash.
+    pub manifest: String,
+    /// Where it goes.
+    pub dest: String,
+}
+
+/// One group of equal answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// Names of the hosts, in natural order.
+    pub hosts: Vec<String>,
+    /// The same, folded.
+    pub set: String,
+    /// `ok`, `failed`, `signalled`, `timed-out`, `interrupted`, `cancelled`, `refused`, `skipped`,
+    /// `expired`, `relay-lost`, `not-reached`.
+    pub state: String,
+    /// The exit code of `failed`, the signal of `signalled`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<i32>,
+    /// Standard output: UTF-8 text, or base64 if `binary`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub stdout: String,
+    /// Standard error, likewise.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub stderr: String,
+    /// Whether stdout and stderr are base64.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub binary: bool,
+    /// True size of standard output.
+    #[serde(default)]
+    pub stdout_size: u64,
+    /// True size of standard error.
+    #[serde(default)]
+    pub stderr_size: u64,
+    /// What the host itself says went wrong: `stage: kind: detail`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub fault: String,
+    /// Warnings of a push.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+    /// Files written by a push.
+    #[serde(default)]
+    pub written: u64,
+    /// Files that a push found in place.
+    #[serde(default)]
+    pub unchanged: u64,
+    /// Whether the output was cut by a limit on the way, though the outcome is right.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub body_lost: bool,
+}
+
+/// One line of `GET /v1/orders/{id}/events`: all that is known, then what comes, until it closes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum OrderEvent {
+    /// Hosts have answered; a later line about the same host replaces an earlier one.
+    Answer(Answer),
+    /// How far a push is, about twice a second while it runs.
+    Progress {
+        /// Hosts with an outcome.
+        done: u64,
+        /// All of them.
+        total: u64,
+        /// By site: content bytes sent over its link for all orders since this stream began.
+        content_sent: BTreeMap<String, u64>,
+    },
+    /// Each target has an outcome.
+    Closed {
+        /// The order as it stands.
+        order: OrderInfo,
+    },
+    /// The stream ends early; ask again.
+    Lagged,
+}
+
+/// `GET /v1/orders/{id}`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderDetail {
+    /// The order.
+    pub order: OrderInfo,
+    /// Its answers, equal ones together, the largest group first.
+    pub answers: Vec<Answer>,
+    /// Names of targets without an outcome.
+    pub pending: Vec<String>,
+}

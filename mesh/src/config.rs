@@ -1,0 +1,118 @@
+//! What makes a node a controller, a relay or a host: data, and nothing else.
+//!
+//! A node without parents is the root, a node that does not serve is a leaf. Every queue and set
+//! of the core has its limit here.
+
+use std::time::Duration;
+
+use crate::HostId;
+
+/// A node's place and pace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Who this node is.
+    pub host: HostId,
+    /// How many parents it can dial, in order of preference. None: it is the root.
+    pub parents: usize,
+    /// Whether children may dial in.
+    pub serves: bool,
+    /// How often it beats on each link.
+    pub beat_interval: Duration,
+    /// After how many missed beats a peer is stale.
+    pub missed_beats: u32,
+    /// How long answers and announcements wait for others to fold with.
+    pub flush: Duration,
+    /// How redialling backs off.
+    pub backoff: Backoff,
+    /// Limits on every queue and set.
+    pub limits: Limits,
+    /// A bug planted on purpose, to be found by the simulator.
+    #[cfg(feature = "sabotage")]
+    pub bug: Option<crate::sabotage::Bug>,
+}
+
+/// Redialling with full jitter: the n-th retry waits a random time up to `base * 2^n`, at most
+/// `cap`. The count starts again only after a link has lived for `settled`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backoff {
+    /// The span of the first retry.
+    pub base: Duration,
+    /// The longest span.
+    pub cap: Duration,
+    /// How long a link must live before the count starts again.
+    pub settled: Duration,
+}
+
+/// The limits of a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Children linked at once.
+    pub children: usize,
+    /// Orders remembered at once; more are refused.
+    pub orders: usize,
+    /// Log entries in flight on a link before the peer must acknowledge.
+    pub window: usize,
+    /// Pulls under way at once.
+    pub pulls: usize,
+    /// Requests for content that may wait, over all askers.
+    pub wants: usize,
+    /// Bytes of bodies kept in memory over all orders; beyond, bodies are cut and counted.
+    pub body_bytes: usize,
+    /// Bytes of bodies in one report.
+    pub report_bytes: usize,
+}
+
+impl Config {
+    /// A node with the default pace and limits.
+    pub fn new(host: HostId, parents: usize, serves: bool) -> Config {
+        Config {
+            host,
+            parents,
+            serves,
+            beat_interval: Duration::from_secs(5),
+            missed_beats: 3,
+            flush: Duration::from_millis(10),
+            backoff: Backoff {
+                base: Duration::from_secs(1),
+                cap: Duration::from_secs(300),
+                settled: Duration::from_secs(60),
+            },
+            limits: Limits::default(),
+            #[cfg(feature = "sabotage")]
+            bug: None,
+        }
+    }
+
+    /// Whether this node is the root of the tree.
+    pub fn is_root(&self) -> bool {
+        self.parents == 0
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            children: 2_000,
+            orders: 10_000,
+            window: 64,
+            pulls: 8,
+            wants: 65_536,
+            body_bytes: 64 << 20,
+            report_bytes: 512 << 10,
+        }
+    }
+}
+
+#[cfg(feature = "sabotage")]
+impl Config {
+    pub(crate) fn has(&self, bug: crate::sabotage::Bug) -> bool {
+        self.bug == Some(bug)
+    }
+}
+
+#[cfg(not(feature = "sabotage"))]
+impl Config {
+    pub(crate) const fn has(&self, _: crate::sabotage::Bug) -> bool {
+        false
+    }
+}

@@ -1,0 +1,356 @@
+//! A node's share of each open order: who answered what, and what of it the parent knows.
+//!
+//! The share of a node is the part of the targets that lives below it (its *duty*). Answers of
+//! children join the share's tally; what the parent has not been told yet goes up after a short
+//! wait, or at once when nobody is missing, as outcomes with host sets, and each distinct body
+//! once. Bodies are held within a budget over all shares; what it cuts is counted.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::io::{Deadline, sooner};
+use crate::{Digest, HostSet, Order, OrderId, Report, Tally, Time, Wake};
+
+/// How long a node remembers answers to an order that it was never given.
+const ORPHAN_TTL: Duration = Duration::from_secs(3600);
+/// Nodes remember an order a little longer than it is valid, so that none outlives its own ledger.
+const TTL_SLACK: Duration = Duration::from_secs(60);
+/// What a line of a tally costs on the wire, about: an outcome with its digest, and a range.
+const LINE_BYTES: usize = 48;
+const RANGE_BYTES: usize = 10;
+
+pub(crate) struct Share {
+    pub(crate) order: Option<Arc<Order>>,
+    pub(crate) duty: HostSet,
+    pub(crate) tally: Tally,
+    told: Tally,
+    bodies: BTreeMap<Digest, Bytes>,
+    bodies_told: BTreeSet<Digest>,
+    cut: u64,
+    cut_told: u64,
+    /// Whether children may have the order yet.
+    pub(crate) may_leave: bool,
+    pub(crate) settled: bool,
+    pub(crate) closed: bool,
+    pub(crate) reach_at: Time,
+    pub(crate) hold_until: Time,
+    pub(crate) check_at: Option<Time>,
+    flush_at: Option<Time>,
+    expires_at: Time,
+}
+
+impl Share {
+    fn new(order: Option<Arc<Order>>, now: Time) -> Share {
+        let mut share = Share {
+            order: None,
+            duty: HostSet::new(),
+            tally: Tally::new(),
+            told: Tally::new(),
+            bodies: BTreeMap::new(),
+            bodies_told: BTreeSet::new(),
+            cut: 0,
+            cut_told: 0,
+            may_leave: false,
+            settled: false,
+            closed: false,
+            reach_at: now,
+            hold_until: now,
+            check_at: None,
+            flush_at: None,
+            expires_at: now + ORPHAN_TTL,
+        };
+        if let Some(order) = order {
+            share.adopt(order, now);
+        }
+        share
+    }
+
+    fn adopt(&mut self, order: Arc<Order>, now: Time) {
+        self.reach_at = now + order.reach;
+        self.hold_until = now + order.hold.max(order.reach);
+        self.check_at = Some(self.reach_at);
+        self.expires_at = now + order.ttl + TTL_SLACK;
+        self.order = Some(order);
+    }
+
+    /// Those of the duty of whom nothing is known, not even a supposition.
+    pub(crate) fn missing(&self) -> HostSet {
+        self.duty.difference(self.tally.hosts())
+    }
+
+    /// Whether every host of the duty has given its own word.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.duty.is_subset(&self.tally.settled())
+    }
+
+    /// Looks again at who was reached, at this time or sooner.
+    pub(crate) fn check_by(&mut self, at: Time) {
+        self.check_at = Some(self.check_at.map_or(at, |old| old.min(at)));
+    }
+
+    fn has_news(&self) -> bool {
+        self.cut > self.cut_told || !self.tally.news_since(&self.told).is_empty()
+    }
+}
+
+/// The shares of all orders that a node remembers.
+pub(crate) struct Shares {
+    keep_bodies: bool,
+    body_budget: usize,
+    body_bytes: usize,
+    shares: BTreeMap<OrderId, Share>,
+}
+
+impl Shares {
+    pub(crate) fn new(keep_bodies: bool, body_budget: usize) -> Shares {
+        Shares { keep_bodies, body_budget, body_bytes: 0, shares: BTreeMap::new() }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.shares.len()
+    }
+
+    pub(crate) fn get(&self, order: OrderId) -> Option<&Share> {
+        self.shares.get(&order)
+    }
+
+    pub(crate) fn get_mut(&mut self, order: OrderId) -> Option<&mut Share> {
+        self.shares.get_mut(&order)
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (OrderId, &mut Share)> {
+        self.shares.iter_mut().map(|(id, share)| (*id, share))
+    }
+
+    pub(crate) fn ids(&self) -> Vec<OrderId> {
+        self.shares.keys().copied().collect()
+    }
+
+    /// Opens a share for an order. Returns whether the order is new here.
+    pub(crate) fn open(&mut self, now: Time, order: &Arc<Order>) -> bool {
+        let share = self.shares.entry(order.id).or_insert_with(|| Share::new(None, now));
+        let new = share.order.is_none();
+        if new {
+            share.adopt(order.clone(), now);
+        }
+        new
+    }
+
+    /// The oldest share whose answers the parent has in full, to make room.
+    pub(crate) fn oldest_settled(&self) -> Option<OrderId> {
+        self.shares.iter().find(|(_, share)| share.settled).map(|(id, _)| *id)
+    }
+
+    /// Joins answers into the share of their order. Returns what of them was news, with the
+    /// bodies that were new here, and whether the budget has cut a body.
+    pub(crate) fn merge(&mut self, now: Time, report: Report) -> (Report, bool) {
+        let share = self.shares.entry(report.order).or_insert_with(|| Share::new(None, now));
+        let mut news = Report::new(report.order);
+        news.tally = share.tally.join(&report.tally);
+        (news.cut, share.cut) = (report.cut, share.cut + report.cut);
+        let mut cut = false;
+        for (digest, body) in report.bodies {
+            if share.bodies.contains_key(&digest) || share.bodies_told.contains(&digest) {
+                continue;
+            }
+            if !self.keep_bodies {
+                news.bodies.insert(digest, body);
+            } else if self.body_bytes + body.len() <= self.body_budget {
+                self.body_bytes += body.len();
+                share.bodies.insert(digest, body.clone());
+                news.bodies.insert(digest, body);
+            } else {
+                (share.cut, cut) = (share.cut + 1, true);
+            }
+        }
+        (news, cut)
+    }
+
+    /// Gives up the bodies of shares that are settled, for room for new ones.
+    pub(crate) fn trim(&mut self) {
+        let budget = self.body_budget / 2;
+        for share in self.shares.values_mut().filter(|share| share.settled) {
+            if self.body_bytes <= budget {
+                return;
+            }
+            self.body_bytes -= share.bodies.values().map(Bytes::len).sum::<usize>();
+            share.bodies.clear();
+        }
+    }
+
+    /// Has the news of an order told by this time.
+    pub(crate) fn flush_by(&mut self, order: OrderId, at: Time) {
+        if let Some(share) = self.shares.get_mut(&order)
+            && share.has_news()
+        {
+            share.settled = false;
+            share.flush_at = Some(share.flush_at.map_or(at, |old| old.min(at)));
+        }
+    }
+
+    /// Whether there is something about this order that the parent has not been told.
+    pub(crate) fn has_news(&self, order: OrderId) -> bool {
+        self.shares.get(&order).is_some_and(Share::has_news)
+    }
+
+    /// Takes an order as told in full and answered in full, as it was before a restart.
+    pub(crate) fn restore_settled(&mut self, order: OrderId) {
+        if let Some(share) = self.shares.get_mut(&order) {
+            (share.settled, share.flush_at) = (true, None);
+            share.told = share.tally.clone();
+            share.bodies_told = share.bodies.keys().copied().collect();
+            share.cut_told = share.cut;
+        }
+    }
+
+    /// The orders whose news is due.
+    pub(crate) fn due(&self, now: Time) -> Vec<OrderId> {
+        let due = |share: &Share| share.flush_at.is_some_and(|at| at <= now);
+        self.shares.iter().filter(|(_, share)| due(share)).map(|(id, _)| *id).collect()
+    }
+
+    /// The next report on an order, of about `limit` bytes at most; it counts as told.
+    /// `None`, and the flush is done, when there is no news.
+    pub(crate) fn take_report(&mut self, order: OrderId, limit: usize) -> Option<Report> {
+        let share = self.shares.get_mut(&order)?;
+        let mut report = Report::new(order);
+        let mut size = 0;
+        for (outcome, hosts) in share.tally.news_since(&share.told).lines() {
+            let body = outcome.body.filter(|digest| {
+                !share.bodies_told.contains(digest) && !report.bodies.contains_key(digest)
+            });
+            let body = body.and_then(|digest| Some((digest, share.bodies.get(&digest)?)));
+            size += LINE_BYTES + RANGE_BYTES * hosts.ranges().len();
+            size += body.map_or(0, |(_, bytes)| bytes.len());
+            if size > limit && !report.tally.is_empty() {
+                break;
+            }
+            report.tally.record(*outcome, hosts);
+            if let Some((digest, bytes)) = body {
+                report.bodies.insert(digest, bytes.clone());
+            }
+        }
+        report.cut = share.cut - share.cut_told;
+        if report.tally.is_empty() && report.cut == 0 {
+            share.flush_at = None;
+            return None;
+        }
+        share.cut_told = share.cut;
+        // A host whose word has changed leaves its old line before it joins the new one.
+        let hosts = report.tally.hosts().clone();
+        let stale: Vec<_> = share.told.lines().map(|(o, h)| (*o, h.intersection(&hosts))).collect();
+        share.told.retract(&stale.into_iter().collect());
+        share.told.join(&report.tally);
+        share.bodies_told.extend(report.bodies.keys().copied());
+        Some(report)
+    }
+
+    /// Nothing that was told counts any more: there is another parent.
+    pub(crate) fn retell(&mut self, now: Time) {
+        for share in self.shares.values_mut() {
+            share.told = Tally::new();
+            share.bodies_told.clear();
+            share.cut_told = 0;
+            if share.has_news() {
+                (share.settled, share.flush_at) = (false, Some(now));
+            }
+        }
+    }
+
+    /// Forgets an order.
+    pub(crate) fn forget(&mut self, order: OrderId) -> Option<Share> {
+        let share = self.shares.remove(&order)?;
+        self.body_bytes -= share.bodies.values().map(Bytes::len).sum::<usize>();
+        Some(share)
+    }
+
+    /// The orders that are past their validity.
+    pub(crate) fn expired(&self, now: Time) -> Vec<OrderId> {
+        let expired = |share: &Share| share.expires_at <= now;
+        self.shares.iter().filter(|(_, share)| expired(share)).map(|(id, _)| *id).collect()
+    }
+
+    /// The orders at which to look who was reached.
+    pub(crate) fn take_checks(&mut self, now: Time) -> Vec<OrderId> {
+        let due = |share: &mut Share| share.check_at.take_if(|at| *at <= now).is_some();
+        let shares = self.shares.iter_mut();
+        shares.filter_map(|(id, share)| due(share).then_some(*id)).collect()
+    }
+
+    /// `flushes`: whether there is a parent who would listen.
+    pub(crate) fn poll_timeout(&self, flushes: bool) -> Deadline {
+        self.shares.values().fold(None, |next, share| {
+            let flush = share.flush_at.filter(|_| flushes).map(|at| (at, Wake::Flush));
+            let check = share.check_at.map(|at| (at, Wake::Reach));
+            let expire = Some((share.expires_at, Wake::Expire));
+            sooner(next, sooner(flush, sooner(check, expire)))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{HostId, Outcome, State};
+
+    const ID: OrderId = OrderId([1; 16]);
+
+    fn answer(host: u32, body: u8, bytes: usize) -> Report {
+        let digest = Digest([body; 32]);
+        let outcome = Outcome { state: State::Ok, body: Some(digest) };
+        let mut report = Report::new(ID);
+        report.tally.record(outcome, &HostSet::one(HostId(host)));
+        report.bodies.insert(digest, vec![body; bytes].into());
+        report
+    }
+
+    fn told(shares: &mut Shares, limit: usize) -> Vec<Report> {
+        std::iter::from_fn(|| shares.take_report(ID, limit)).collect()
+    }
+
+    #[test]
+    fn equal_answers_go_up_as_one_body_and_a_set() {
+        let mut shares = Shares::new(true, 1 << 20);
+        (1..=100).for_each(|host| drop(shares.merge(Time::ZERO, answer(host, 7, 10))));
+        let reports = told(&mut shares, 1 << 16);
+        assert_eq!(reports.len(), 1);
+        assert_eq!(reports[0].bodies.len(), 1);
+        assert_eq!(reports[0].tally.hosts(), &HostSet::from_ranges([(1, 100)]));
+        // A latecomer with the same words costs a line and no body.
+        shares.merge(Time::ZERO, answer(101, 7, 10));
+        let late = told(&mut shares, 1 << 16);
+        assert_eq!((late.len(), late[0].bodies.len()), (1, 0));
+        // Another parent is told everything, body included.
+        shares.retell(Time::ZERO);
+        assert_eq!(told(&mut shares, 1 << 16)[0].bodies.len(), 1);
+    }
+
+    #[test]
+    fn reports_keep_their_size_and_bodies_their_budget() {
+        let mut shares = Shares::new(true, 5_000);
+        let cut = (1..=10).filter(|n| shares.merge(Time::ZERO, answer(*n, *n as u8, 1_000)).1);
+        assert_eq!(cut.count(), 5);
+        let reports = told(&mut shares, 2_500);
+        assert!(reports.len() >= 3, "{}", reports.len());
+        let bodies: usize = reports.iter().map(|report| report.bodies.len()).sum();
+        let cut: u64 = reports.iter().map(|report| report.cut).sum();
+        let hosts: u64 = reports.iter().map(|report| report.tally.hosts().len()).sum();
+        assert_eq!((bodies, cut, hosts), (5, 5, 10));
+    }
+
+    #[test]
+    fn a_better_word_is_told_again() {
+        let mut shares = Shares::new(true, 1 << 20);
+        let mut lost = Report::new(ID);
+        lost.tally.record(Outcome::bare(State::RelayLost), &HostSet::one(HostId(1)));
+        shares.merge(Time::ZERO, lost.clone());
+        assert_eq!(told(&mut shares, 1 << 16).len(), 1);
+        shares.merge(Time::ZERO, answer(1, 7, 10));
+        shares.merge(Time::ZERO, lost);
+        let reports = told(&mut shares, 1 << 16);
+        assert_eq!(reports[0].tally.outcome(HostId(1)).map(|o| o.state), Some(State::Ok));
+    }
+}

@@ -1,0 +1,401 @@
+//! What goes into a node and what comes out: two closed enums, and the frames that links carry.
+//!
+//! [`Input`] is everything that can happen to a node, [`Output`] everything that it can want. The
+//! shell obeys outputs in their order. Durability is explicit: each [`Output::Save`] has a number,
+//! and what must wait for the disk leaves the node only after [`Input::Saved`] has named it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::{Digest, HostId, HostSet, LinkId, Order, OrderId, Outcome, Report, RequestId, Time};
+
+/// The other end of a link, as its certificate proves it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// The parent at this place of the configured list.
+    Parent {
+        /// Index into the list of parents.
+        place: usize,
+        /// Who answered there.
+        host: HostId,
+    },
+    /// A child that dialled in.
+    Child {
+        /// Who it is.
+        host: HostId,
+        /// Whether its certificate allows it to have children of its own.
+        serves: bool,
+    },
+}
+
+impl Peer {
+    /// Who it is.
+    pub fn host(&self) -> HostId {
+        match *self {
+            Peer::Parent { host, .. } | Peer::Child { host, .. } => host,
+        }
+    }
+}
+
+/// Everything that can happen to a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// A link stands; the peer's identity is proven.
+    LinkUp {
+        /// The new link.
+        link: LinkId,
+        /// Who is at its other end.
+        peer: Peer,
+    },
+    /// A link is gone. Nothing more comes from it.
+    LinkDown {
+        /// The link.
+        link: LinkId,
+    },
+    /// Dialling the parent at this place of the list failed.
+    DialFailed {
+        /// Index into the list of parents.
+        place: usize,
+    },
+    /// A frame arrived, decoded and within its limits. Orders in it are verified.
+    Frame {
+        /// The link it came by.
+        link: LinkId,
+        /// The frame.
+        frame: Frame,
+    },
+    /// An order arrived that must not be carried out: its signature, mesh or validity is wrong.
+    BadOrder {
+        /// The link it came by.
+        link: LinkId,
+        /// The sender's log.
+        log: u64,
+        /// Its number in that log.
+        seq: u64,
+        /// The id that it claims.
+        order: OrderId,
+        /// How this host answers it, with the reason in its body; none if it is not meant.
+        outcome: Option<Outcome>,
+        /// The body of the answer.
+        body: Option<Bytes>,
+    },
+    /// Every record up to this number is durable.
+    Saved {
+        /// The number of an [`Output::Save`].
+        through: u64,
+    },
+    /// Somebody wants content that the shell does not have.
+    Wanted {
+        /// Who.
+        by: Asker,
+        /// What.
+        content: Digest,
+    },
+    /// Nobody waits any more for what this asker wanted (its stream was reset).
+    Unwanted {
+        /// Who.
+        by: Asker,
+    },
+    /// A pull ended.
+    Pulled {
+        /// What was pulled.
+        content: Digest,
+        /// Verified and in the store, or why not.
+        result: Result<(), PullFault>,
+    },
+    /// A local order ended.
+    Ended {
+        /// The order.
+        order: OrderId,
+        /// How.
+        outcome: Outcome,
+        /// The body that the outcome's digest names.
+        body: Option<Bytes>,
+    },
+    /// The operator gives an order. Root only.
+    Submit(Arc<Order>),
+}
+
+/// Everything that a node can want of its shell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Make this durable, in the order of the numbers, and say so with [`Input::Saved`].
+    Save {
+        /// Its number, rising by one.
+        no: u64,
+        /// What to keep.
+        record: Record,
+    },
+    /// Connect to the parent at this place of the list.
+    Dial {
+        /// Index into the list of parents.
+        place: usize,
+    },
+    /// Close a link. [`Input::LinkDown`] is not awaited: the node has forgotten it already.
+    Hangup {
+        /// The link.
+        link: LinkId,
+        /// Why, for the log and for the peer.
+        reason: Reason,
+    },
+    /// Send a frame; never waits. A full queue is a lost link.
+    Send {
+        /// The link.
+        link: LinkId,
+        /// The frame.
+        frame: Frame,
+    },
+    /// Get content from the peer of this link into the store (or find it there already).
+    Pull {
+        /// The parent's link.
+        link: LinkId,
+        /// What.
+        content: Digest,
+    },
+    /// The content that this asker wanted is in the store: serve it.
+    Serve {
+        /// Who.
+        by: Asker,
+        /// What.
+        content: Digest,
+    },
+    /// The content that this asker wanted cannot be had.
+    Deny {
+        /// Who.
+        by: Asker,
+        /// What.
+        content: Digest,
+        /// Why.
+        fault: PullFault,
+    },
+    /// Carry out an order at this host; its intent is durable. Answer with [`Input::Ended`].
+    Start {
+        /// The order.
+        order: Arc<Order>,
+        /// Content that could not be had; if any, the order fails with this.
+        missing: Vec<(Digest, PullFault)>,
+    },
+    /// For whoever watches this node: the log, the controller's tables.
+    Tell(Event),
+}
+
+/// Who asked for content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Asker {
+    /// A child, by a stream of this link.
+    Child(LinkId, RequestId),
+    /// The shell itself, in the middle of carrying out an order.
+    Local(RequestId),
+}
+
+/// Why content could not be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PullFault {
+    /// Nobody up to the root has it.
+    Absent,
+    /// The link broke, or the stream did. Tried again by itself.
+    Broken,
+    /// The bytes do not hash to their name.
+    Corrupt,
+    /// The store cannot take it: no space, an I/O error.
+    Disk,
+    /// Too much is wanted at once.
+    Busy,
+}
+
+/// Why a node closes a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reason {
+    /// Three beats were missed.
+    Stale,
+    /// The same peer has a newer link.
+    Replaced,
+    /// The peer broke the protocol.
+    Protocol(&'static str),
+    /// A limit of this node is reached.
+    Full(&'static str),
+}
+
+/// What is kept over a restart. The shell stores these by their keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// An order, by its id.
+    Order(Arc<Order>),
+    /// This host is about to start the order.
+    Intent(OrderId),
+    /// Answers taken over from a child or given by this host; appended to those of the order.
+    /// They take back an earlier [`Record::Settled`] of it: the parent has not heard these yet.
+    Answers(Report),
+    /// Every answer that this node owes for the order has been acknowledged by the parent.
+    Settled(OrderId),
+    /// Who was last seen below this child.
+    Below {
+        /// The child.
+        child: HostId,
+        /// Its subtree, itself included.
+        below: HostSet,
+    },
+    /// Drop all that is kept of the order.
+    Forget(OrderId),
+}
+
+/// What a shell found on disk at start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Saved {
+    /// Orders, with the ttl that is left.
+    pub orders: Vec<Arc<Order>>,
+    /// Orders that this host had begun.
+    pub intents: Vec<OrderId>,
+    /// Answers, in any order.
+    pub answers: Vec<Report>,
+    /// Orders whose answers the parent has.
+    pub settled: Vec<OrderId>,
+    /// Subtrees of children.
+    pub below: Vec<(HostId, HostSet)>,
+}
+
+/// A control message on a link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Frame {
+    /// First word of each side: the logs that it writes and what it holds of the peer's.
+    Hello {
+        /// The sender's log on this link; a new number after a restart.
+        log: u64,
+        /// The peer's log as the sender knows it; 0 if it knows none.
+        held_log: u64,
+        /// The last number of that log that the sender holds durably.
+        held: u64,
+    },
+    /// A sign of life of the process that does the work.
+    Beat {
+        /// The number of the root's own beat that the sender has last heard of.
+        root: u64,
+        /// How often the sender beats.
+        interval: Duration,
+    },
+    /// Up: who lives below the sender (itself included) and who of them is reachable now.
+    Below {
+        /// The subtree.
+        below: HostSet,
+        /// The reachable part of it.
+        up: HostSet,
+    },
+    /// Down: an entry of the order log.
+    Order {
+        /// The log.
+        log: u64,
+        /// Number in the log.
+        seq: u64,
+        /// The order.
+        order: Arc<Order>,
+    },
+    /// Up: orders through this number are durable here.
+    OrdersHeld {
+        /// The log.
+        log: u64,
+        /// Number in the log.
+        through: u64,
+    },
+    /// Up: an entry of the report log.
+    Report {
+        /// The log.
+        log: u64,
+        /// Number in the log.
+        seq: u64,
+        /// The report.
+        report: Report,
+    },
+    /// Down: reports through this number are durable here.
+    ReportsHeld {
+        /// The log.
+        log: u64,
+        /// Number in the log.
+        through: u64,
+    },
+}
+
+/// What a node tells whoever watches it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A link stands.
+    Linked {
+        /// With whom.
+        peer: Peer,
+    },
+    /// A link is gone.
+    Unlinked {
+        /// With whom.
+        peer: Peer,
+        /// Why, if this node closed it.
+        reason: Option<Reason>,
+    },
+    /// The root's beat number has not moved for too long.
+    RootStale {
+        /// For how long.
+        age: Duration,
+    },
+    /// The root's beat number moves again.
+    RootFresh,
+    /// Root: answers came in; durable together with the save before it.
+    Answers(Report),
+    /// Root: each target of the order has an outcome now.
+    Closed(OrderId),
+    /// Root: who is enrolled below and who of them is reachable.
+    Reachable {
+        /// Everybody known.
+        below: HostSet,
+        /// Those reachable now.
+        up: HostSet,
+    },
+    /// Root: who lives below one of its own children, as the child says.
+    Below {
+        /// The child.
+        child: HostId,
+        /// Its subtree, itself included.
+        below: HostSet,
+    },
+    /// A pull failed for good.
+    PullFailed {
+        /// What.
+        content: Digest,
+        /// Why.
+        fault: PullFault,
+    },
+    /// A limit cut something.
+    Cut {
+        /// What, in words.
+        what: &'static str,
+        /// The order concerned.
+        order: OrderId,
+    },
+}
+
+/// Why a node wants to be woken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Wake {
+    /// To beat, and to look who has not.
+    Pulse,
+    /// To dial a parent again.
+    Redial,
+    /// To announce its subtree.
+    Announce,
+    /// To send folded answers up.
+    Flush,
+    /// To see who was not reached.
+    Reach,
+    /// To forget an order.
+    Expire,
+}
+
+/// A deadline with its cause.
+pub(crate) type Deadline = Option<(Time, Wake)>;
+
+/// The earlier of two deadlines.
+pub(crate) fn sooner(a: Deadline, b: Deadline) -> Deadline {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}

@@ -1,0 +1,122 @@
+//! The order log: for each child, the orders that it must get, numbered, until it holds them.
+//!
+//! A lane survives its link. When the child comes back it says what it holds and gets the rest.
+//! Numbers live as long as the process (a restart opens a new log and sends what is still open;
+//! the child knows by the order's id what it has seen), so only the orders themselves are on disk.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use crate::outbox::Outbox;
+use crate::{Frame, HostId, LinkId, Order, OrderId};
+
+#[derive(Default)]
+struct Lane {
+    link: Option<LinkId>,
+    next: u64,
+    sent: u64,
+    waiting: VecDeque<(u64, Arc<Order>)>,
+    /// Every open order that was ever put on this lane.
+    offered: BTreeSet<OrderId>,
+}
+
+/// The order logs towards all children.
+pub(crate) struct Lanes {
+    log: u64,
+    window: usize,
+    lanes: BTreeMap<HostId, Lane>,
+}
+
+impl Lanes {
+    pub(crate) fn new(log: u64, window: usize) -> Lanes {
+        Lanes { log, window, lanes: BTreeMap::new() }
+    }
+
+    /// The number of this node's log, for its hello.
+    pub(crate) fn log(&self) -> u64 {
+        self.log
+    }
+
+    /// Puts an order on a child's lane, once.
+    pub(crate) fn offer(&mut self, child: HostId, order: &Arc<Order>, out: &mut Outbox) {
+        let lane = self.lanes.entry(child).or_default();
+        if lane.offered.insert(order.id) {
+            lane.next += 1;
+            lane.waiting.push_back((lane.next, order.clone()));
+            Self::pump(self.log, self.window, lane, out);
+        }
+    }
+
+    /// The child has said hello on a new link and told what it holds of which log. Returns whether
+    /// it knows this log; if not, it may have lost its disk, and everything open is offered again.
+    pub(crate) fn handle_hello(
+        &mut self,
+        child: HostId,
+        link: LinkId,
+        (held_log, held): (u64, u64),
+        out: &mut Outbox,
+    ) -> bool {
+        let log = self.log;
+        let lane = self.lanes.entry(child).or_default();
+        lane.link = Some(link);
+        if held_log == log {
+            lane.waiting.retain(|(seq, _)| *seq > held);
+        } else {
+            lane.waiting.clear();
+            lane.offered.clear();
+        }
+        lane.sent = lane.waiting.front().map_or(lane.next, |(seq, _)| seq - 1);
+        Self::pump(log, self.window, lane, out);
+        held_log == log
+    }
+
+    pub(crate) fn handle_down(&mut self, child: HostId) {
+        if let Some(lane) = self.lanes.get_mut(&child) {
+            lane.link = None;
+        }
+    }
+
+    /// The child holds everything through this number.
+    pub(crate) fn handle_held(&mut self, child: HostId, log: u64, held: u64, out: &mut Outbox) {
+        if let Some(lane) = self.lanes.get_mut(&child)
+            && log == self.log
+        {
+            lane.waiting.retain(|(seq, _)| *seq > held);
+            Self::pump(log, self.window, lane, out);
+        }
+    }
+
+    /// Whether the child holds this order.
+    pub(crate) fn holds(&self, child: HostId, order: OrderId) -> bool {
+        self.lanes.get(&child).is_some_and(|lane| {
+            lane.offered.contains(&order) && !lane.waiting.iter().any(|(_, o)| o.id == order)
+        })
+    }
+
+    /// Takes an order off the lane of a child that is away: its time is over.
+    pub(crate) fn withdraw(&mut self, child: HostId, order: OrderId) {
+        if let Some(lane) = self.lanes.get_mut(&child).filter(|lane| lane.link.is_none()) {
+            lane.waiting.retain(|(_, waiting)| waiting.id != order);
+        }
+    }
+
+    /// Takes an order off every lane: it is past its validity.
+    pub(crate) fn forget(&mut self, order: OrderId) {
+        for lane in self.lanes.values_mut() {
+            if lane.offered.remove(&order) {
+                lane.waiting.retain(|(_, waiting)| waiting.id != order);
+            }
+        }
+    }
+
+    fn pump(log: u64, window: usize, lane: &mut Lane, out: &mut Outbox) {
+        let Some(link) = lane.link else { return };
+        let Lane { waiting, sent, .. } = lane;
+        for (seq, order) in waiting.iter().take(window) {
+            if *seq > *sent {
+                *sent = *seq;
+                out.send(link, Frame::Order { log, seq: *seq, order: order.clone() });
+            }
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! The core of Barid: one pure, seeded, clock-less state machine for controller, relay and host.
+//!
+//! A [`Node`] takes one [`Input`] at a time and hands out [`Output`]s; it cannot fail, cannot wait
+//! and reads no clock. What it decides: who lives below whom, which orders go where, what answers
+//! go up and when, which content is asked of whom, who is silent, whom to dial. What it never
+//! touches: sockets, files, processes, bytes of files, wall-clock time, signatures. A shell does
+//! those; the `relay` crate is one, the simulator another, and both run the code in this crate.
+//!
+//! **Invariant:** this crate depends on neither tokio, quinn, redb nor prost, and reads no clock.
+
+mod config;
+mod fold;
+mod ids;
+mod inlog;
+mod io;
+mod lanes;
+mod ledger;
+mod node;
+mod order;
+mod outbox;
+mod outcome;
+mod pull;
+mod pulse;
+mod route;
+#[cfg(feature = "sabotage")]
+pub mod sabotage;
+#[cfg(not(feature = "sabotage"))]
+#[allow(dead_code, unreachable_pub, reason = "the names of the bugs stay, the bugs do not")]
+mod sabotage;
+mod set;
+mod time;
+mod uplink;
+mod uplog;
+
+pub use config::{Backoff, Config, Limits};
+pub use ids::{Digest, HostId, LinkId, OrderId, RequestId};
+pub use io::{Asker, Event, Frame, Input, Output, Peer, PullFault, Reason, Record, Saved, Wake};
+pub use node::Node;
+pub use order::{Need, Order, Report};
+pub use outcome::{Outcome, State, Tally};
+pub use set::HostSet;
+pub use time::Time;

@@ -1,0 +1,85 @@
+//! Orders, which travel down, and reports, which travel up.
+//!
+//! The core routes an order by its targets and keeps its times; what is ordered stays in `body`,
+//! opaque bytes that are signed end to end and passed on as they came. Wall-clock validity is the
+//! shell's business: it turns the signed "not after" into the `ttl` that is left at arrival.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::{Digest, HostSet, OrderId, Tally};
+
+/// An instruction on its way down the tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// Its id, the key under which every node remembers it.
+    pub id: OrderId,
+    /// Who shall carry it out.
+    pub targets: HostSet,
+    /// Which content whom needs before the order can start.
+    pub needs: Vec<Need>,
+    /// How long to wait for a host that cannot be reached before saying so.
+    pub reach: Duration,
+    /// How long the order waits at the last parent for a host that is away; at least `reach`.
+    pub hold: Duration,
+    /// How long the order is still valid; then every node forgets it.
+    pub ttl: Duration,
+    /// Whether a host that died in the middle starts it again (a push) or not (a run).
+    pub again: bool,
+    /// The signed envelope, passed on unchanged.
+    pub body: Bytes,
+}
+
+/// Content that some of the targets of an order need.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Need {
+    /// Who needs it.
+    pub hosts: HostSet,
+    /// What, in the order in which it is best fetched.
+    pub content: Vec<Digest>,
+}
+
+impl Order {
+    /// The content that `hosts` need between them, each once, in the order's sequence.
+    pub fn content_for(&self, hosts: &HostSet) -> Vec<Digest> {
+        let mut content = Vec::new();
+        for need in &self.needs {
+            if !need.hosts.intersection(hosts).is_empty() {
+                let fresh = need.content.iter().filter(|id| !content.contains(*id));
+                let fresh: Vec<_> = fresh.copied().collect();
+                content.extend(fresh);
+            }
+        }
+        content
+    }
+}
+
+/// News about one order on its way up: folded outcomes, and the bodies not sent on this link yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// The order that it is about.
+    pub order: OrderId,
+    /// Who ended how.
+    pub tally: Tally,
+    /// Bodies that the tally refers to, each distinct one once.
+    pub bodies: BTreeMap<Digest, Bytes>,
+    /// How many bodies a limit on the way has cut; their outcomes are still in the tally.
+    pub cut: u64,
+}
+
+impl Report {
+    /// A report that says nothing yet.
+    pub fn new(order: OrderId) -> Report {
+        Report { order, tally: Tally::new(), bodies: BTreeMap::new(), cut: 0 }
+    }
+
+    /// The report without the bodies that none of its lines refers to.
+    pub(crate) fn with_bodies_of_lines(mut self) -> Report {
+        let lines = self.tally.lines();
+        let named: BTreeSet<_> = lines.filter_map(|(outcome, _)| outcome.body).collect();
+        self.bodies.retain(|digest, _| named.contains(digest));
+        self
+    }
+}

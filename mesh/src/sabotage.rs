@@ -1,0 +1,49 @@
+//! Bugs planted on purpose, so that the simulator can prove that it would find them.
+//!
+//! Only the feature `sabotage` compiles them in; without it [`Config::has`](crate::Config) is a
+//! constant "no". Each bug is one that a tired colleague could write.
+
+/// A planted bug.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Bug {
+    /// Orders are acknowledged before they are on disk.
+    AckOrdersBeforeSave,
+    /// Reports of children are acknowledged before they are on disk.
+    AckReportsBeforeSave,
+    /// A command starts before its intent is on disk.
+    StartBeforeIntent,
+    /// After a restart an order that was begun counts as new.
+    ForgetIntents,
+    /// The answer leaves before it is on disk.
+    AnswerBeforeSave,
+    /// A new parent is not told what the old one knew.
+    TrustOldParent,
+    /// What was in flight when a link broke counts as told.
+    LoseInFlight,
+    /// Pulls that were under way when the link broke are not taken up again.
+    LosePulls,
+    /// A supposition is believed whoever utters it.
+    BelieveAnybody,
+    /// Each child's request for content goes upstream by itself.
+    PullForEach,
+    /// The redial timer is lost once a link has broken.
+    LoseRedial,
+}
+
+#[cfg(feature = "sabotage")]
+impl Bug {
+    /// Every bug there is.
+    pub const ALL: [Bug; 11] = [
+        Bug::AckOrdersBeforeSave,
+        Bug::AckReportsBeforeSave,
+        Bug::StartBeforeIntent,
+        Bug::ForgetIntents,
+        Bug::AnswerBeforeSave,
+        Bug::TrustOldParent,
+        Bug::LoseInFlight,
+        Bug::LosePulls,
+        Bug::BelieveAnybody,
+        Bug::PullForEach,
+        Bug::LoseRedial,
+    ];
+}

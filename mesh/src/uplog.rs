@@ -1,0 +1,86 @@
+//! The report log: what this node tells its parent, numbered, until the parent holds it.
+//!
+//! Only what is in flight stands in the log; what has not been said yet stays folded in the
+//! tallies of the shares. So a long break costs no memory, and after it a site says in three lines
+//! what happened meanwhile.
+
+use std::collections::VecDeque;
+
+use crate::outbox::Outbox;
+use crate::{Frame, HostId, LinkId, OrderId, Report};
+
+/// The report log towards the parent.
+pub(crate) struct Uplog {
+    log: u64,
+    window: usize,
+    next: u64,
+    link: Option<LinkId>,
+    parent: Option<HostId>,
+    in_flight: VecDeque<(u64, Report)>,
+}
+
+impl Uplog {
+    pub(crate) fn new(log: u64, window: usize) -> Uplog {
+        Uplog { log, window, next: 0, link: None, parent: None, in_flight: VecDeque::new() }
+    }
+
+    /// The number of this node's log, for its hello.
+    pub(crate) fn log(&self) -> u64 {
+        self.log
+    }
+
+    /// Whether another report may be sent now.
+    pub(crate) fn has_room(&self) -> bool {
+        self.link.is_some() && self.in_flight.len() < self.window
+    }
+
+    /// Sends a report and keeps it until it is acknowledged.
+    pub(crate) fn push(&mut self, report: Report, out: &mut Outbox) {
+        let link = self.link.expect("the caller has asked has_room");
+        self.next += 1;
+        let frame = Frame::Report { log: self.log, seq: self.next, report: report.clone() };
+        self.in_flight.push_back((self.next, report));
+        out.send(link, frame);
+    }
+
+    /// The parent has said hello. What it does not hold is sent again. `None` if this parent is
+    /// another one than before: then nothing that was told counts, and the caller starts over.
+    pub(crate) fn handle_hello(
+        &mut self,
+        link: LinkId,
+        parent: HostId,
+        (held_log, held): (u64, u64),
+        out: &mut Outbox,
+    ) -> Option<Vec<OrderId>> {
+        self.link = Some(link);
+        let moved = self.parent.replace(parent).is_some_and(|old| old != parent);
+        if moved {
+            self.in_flight.clear();
+            return None;
+        }
+        let acked = self.handle_held(held_log, held);
+        for (seq, report) in &self.in_flight {
+            out.send(link, Frame::Report { log: self.log, seq: *seq, report: report.clone() });
+        }
+        Some(acked)
+    }
+
+    pub(crate) fn handle_down(&mut self) {
+        self.link = None;
+    }
+
+    /// The parent holds everything through this number. Returns the orders that it was about.
+    pub(crate) fn handle_held(&mut self, log: u64, through: u64) -> Vec<OrderId> {
+        let mut orders = Vec::new();
+        while log == self.log && self.in_flight.front().is_some_and(|(seq, _)| *seq <= through) {
+            let (_, report) = self.in_flight.pop_front().expect("it has a front");
+            orders.push(report.order);
+        }
+        orders
+    }
+
+    /// Whether a report on this order is on its way.
+    pub(crate) fn is_in_flight(&self, order: OrderId) -> bool {
+        self.in_flight.iter().any(|(_, report)| report.order == order)
+    }
+}

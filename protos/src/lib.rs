@@ -1,0 +1,49 @@
+//! What Barid's processes say to each other: bytes on one side, valid values on the other.
+//!
+//! Messages are protobuf. Each is looked at twice before anybody sees it: `shape` checks the bytes
+//! against the .proto files (every field once, numbers in range and in their shortest form, counts
+//! within limits) before anything is allocated for them, and the modules below turn what prost
+//! read into types that cannot hold nonsense: ids of the right length, sets in their one form,
+//! bodies named by their own hash. Nothing of prost leaves the crate.
+//!
+//! - [`encode_frame`] and [`decode_frame`]: control frames of a link;
+//! - [`Envelope`] and [`OrderBody`]: signed orders;
+//! - [`Answer`]: what a host says with an outcome;
+//! - [`JoinRequest`], [`JoinReply`], [`GrantBody`]: joining;
+//! - [`PullRequest`], [`PullReply`]: heads of content streams;
+//! - [`frame_header`], [`StreamKind`], [`check_version`]: what all streams share.
+//!
+//! Not here: signatures, certificates and hashing, which callers bring, and all I/O.
+
+mod answer;
+mod field;
+mod hosts;
+mod join;
+mod order;
+mod pull;
+mod shape;
+mod stream;
+#[cfg(test)]
+mod testing;
+mod wire;
+
+pub use answer::{ANSWER_LIMIT, Answer, AnswerError, Fault, OUTPUT_LIMIT, Pushed};
+pub use field::FieldError;
+pub use join::{Grant, GrantBody, JOIN_LIMIT, JoinError, JoinReply, JoinRequest};
+pub use order::{
+    Bundle, ENVELOPE_LIMIT, Envelope, LONGEST, ORDER_KIND, ORDER_LIMIT, OrderBody, OrderError,
+    Part, Push, Run, Variable, Work,
+};
+pub use pull::{Encoding, PULL_LIMIT, PullError, PullReply, PullRequest};
+pub use shape::Malformed;
+pub use stream::{
+    FRAME_LIMIT, HEADER_BYTES, HeaderError, StreamKind, UnknownStream, VERSION, VersionError,
+    check_version, frame_header, parse_header, parse_header_within,
+};
+pub use wire::{FrameError, Incoming, decode_frame, encode_frame};
+
+/// The messages as prost makes them of the .proto files.
+mod pb {
+    #![allow(missing_docs, unreachable_pub, clippy::all, reason = "generated")]
+    include!(concat!(env!("OUT_DIR"), "/barid.v1.rs"));
+}

@@ -1,0 +1,348 @@
+//! Orders go round, and what nobody should carry out is refused with a reason.
+#![allow(clippy::unwrap_used)]
+
+use mesh::HostId;
+use proptest::collection::{btree_map, vec};
+use proptest::prelude::*;
+
+use super::*;
+use crate::encode_frame;
+use crate::testing::{
+    bytes, digest as any_digest, mangle, name, signature, some_bytes, some_hosts, words,
+};
+
+fn time() -> impl Strategy<Value = Duration> {
+    (0..=millis(LONGEST)).prop_map(Duration::from_millis)
+}
+
+fn run() -> impl Strategy<Value = Run> {
+    let argv = (words(1..12), vec(words(0..12), 0..4), any::<bool>());
+    let env = btree_map(words(1..8), words(0..8), 0..4);
+    let dir = prop_oneof![Just(Bytes::new()), Just(Bytes::from_static(b"/var/tmp"))];
+    let user = prop_oneof![Just(String::new()), name()];
+    (argv, env, dir, user, 1..=millis(LONGEST), 0..=OUTPUT_LIMIT).prop_map(
+        |((line, more, shell), env, dir, user, timeout, output_limit)| Run {
+            argv: std::iter::once(line).chain(more.into_iter().filter(|_| !shell)).collect(),
+            shell,
+            user,
+            dir,
+            env: env.into_iter().map(|(name, value)| Variable { name, value }).collect(),
+            timeout: Duration::from_millis(timeout),
+            output_limit,
+        },
+    )
+}
+
+fn push() -> impl Strategy<Value = Push> {
+    let part = || (any_digest(), any::<u32>()).prop_map(|(id, bytes)| Part { id, bytes });
+    let base = proptest::option::of(any_digest());
+    let bundle = (base, some_hosts(), part(), vec(part(), 0..3))
+        .prop_map(|(base, hosts, manifest, segments)| Bundle { base, hosts, manifest, segments });
+    let dest = name().prop_map(|name| Bytes::from(format!("/srv/{name}")));
+    (dest, any_digest(), part(), vec(bundle, 0..3), vec(some_bytes(20), 0..3)).prop_map(
+        |(dest, manifest, full_manifest, bundles, inline)| Push {
+            dest,
+            manifest,
+            full_manifest,
+            bundles,
+            inline,
+        },
+    )
+}
+
+fn order() -> impl Strategy<Value = OrderBody> {
+    let ids = any::<([u8; 16], [u8; 16])>();
+    let validity = (any::<u64>(), 1..=millis(LONGEST)).prop_map(|(start, length)| {
+        let start = start.min(u64::MAX - length);
+        (start, start + length)
+    });
+    let waits = (time(), time());
+    let need = (some_hosts(), vec(any_digest(), 1..4))
+        .prop_map(|(hosts, content)| Need { hosts, content });
+    let work = prop_oneof![run().prop_map(Work::Run), push().prop_map(Work::Push)];
+    (ids, some_hosts(), validity, waits, name(), vec(need, 0..3), work).prop_map(
+        |((mesh, id), targets, validity, (a, b), issued_by, needs, work)| OrderBody {
+            mesh,
+            id: OrderId(id),
+            targets,
+            not_before_ms: validity.0,
+            not_after_ms: validity.1,
+            reach: a.min(b),
+            hold: a.max(b),
+            issued_by,
+            needs,
+            work,
+        },
+    )
+}
+
+fn envelope() -> impl Strategy<Value = Envelope> {
+    (name(), some_bytes(60), signature(), some_bytes(64))
+        .prop_map(|(kind, body, signature, key)| Envelope { kind, body, signature, key })
+}
+
+proptest! {
+    #[test]
+    fn round_trip(order in order(), envelope in envelope()) {
+        prop_assert_eq!(order.check(), Ok(()));
+        prop_assert_eq!(OrderBody::decode(&order.encode()).unwrap(), order);
+        prop_assert_eq!(Envelope::decode(envelope.encode()).unwrap(), envelope);
+    }
+
+    #[test]
+    fn mangled_bytes_are_an_order_or_an_error(bytes in mangle(order(), OrderBody::encode)) {
+        if let Ok(order) = OrderBody::decode(&bytes) {
+            prop_assert_eq!(order.check(), Ok(()));
+            prop_assert_eq!(OrderBody::decode(&order.encode()).unwrap(), order);
+        }
+    }
+
+    #[test]
+    fn mangled_bytes_are_an_envelope_or_an_error(bytes in mangle(envelope(), Envelope::encode)) {
+        if let Ok(envelope) = Envelope::decode(bytes) {
+            prop_assert_eq!(Envelope::decode(envelope.encode()).unwrap(), envelope);
+        }
+    }
+
+    #[test]
+    fn noise_is_no_order(noise in bytes(40)) {
+        prop_assert!(OrderBody::decode(&noise).is_err());
+    }
+}
+
+fn sample(work: Work) -> OrderBody {
+    OrderBody {
+        mesh: [1; 16],
+        id: OrderId([2; 16]),
+        targets: HostSet::from_ranges([(1, 40)]),
+        not_before_ms: 1_000,
+        not_after_ms: 61_000,
+        reach: Duration::from_secs(5),
+        hold: Duration::from_secs(60),
+        issued_by: "ada".to_owned(),
+        needs: Vec::new(),
+        work,
+    }
+}
+
+fn sample_run() -> Run {
+    Run {
+        argv: vec![Bytes::from_static(b"uname"), Bytes::from_static(b"-a")],
+        shell: false,
+        user: "root".to_owned(),
+        dir: Bytes::new(),
+        env: Vec::new(),
+        timeout: Duration::from_secs(30),
+        output_limit: 65_536,
+    }
+}
+
+fn sample_push() -> Push {
+    Push {
+        dest: Bytes::from_static(b"/etc/motd.d"),
+        manifest: Digest([3; 32]),
+        full_manifest: Part { id: Digest([4; 32]), bytes: 100 },
+        bundles: Vec::new(),
+        inline: Vec::new(),
+    }
+}
+
+/// The same fault before signing and after sending.
+fn check_order(order: &OrderBody, expected: &str) {
+    let error = OrderBody::decode(&order.encode()).unwrap_err();
+    assert_eq!(error.to_string(), expected);
+    assert_eq!(order.check(), Err(error));
+}
+
+#[test]
+fn the_core_gets_what_it_needs() {
+    let order = sample(Work::Run(sample_run()));
+    let (envelope, ttl) = (Bytes::from_static(b"signed"), Duration::from_secs(9));
+    let core = order.to_mesh(envelope.clone(), ttl);
+    assert_eq!((core.id, &core.targets, core.ttl), (order.id, &order.targets, ttl));
+    assert_eq!((core.reach, core.hold, core.body), (order.reach, order.hold, envelope.clone()));
+    assert!(!core.again);
+    assert!(sample(Work::Push(sample_push())).to_mesh(envelope, ttl).again);
+}
+
+#[test]
+fn limits_of_every_order() {
+    let check = |change: fn(&mut OrderBody), expected: &str| {
+        let mut order = sample(Work::Run(sample_run()));
+        change(&mut order);
+        check_order(&order, expected);
+    };
+    check(|o| o.targets = HostSet::new(), "order.targets is missing or empty");
+    check(
+        |o| o.not_after_ms = o.not_before_ms,
+        "order.not_after_ms is 1000 and must be from 1001 to 31622401000",
+    );
+    check(
+        |o| o.not_after_ms = u64::MAX,
+        "order.not_after_ms is 18446744073709551615 and must be from 1001 to 31622401000",
+    );
+    check(
+        |o| o.reach = Duration::from_secs(61),
+        "order.reach_ms is 61000 and must be from 0 to 60000",
+    );
+    check(
+        |o| o.hold = LONGEST + Duration::from_nanos(1),
+        "order.hold_ms is 31622400001 and must be from 0 to 31622400000",
+    );
+    check(|o| o.issued_by.clear(), "order.issued_by is missing or empty");
+    check(|o| o.issued_by = "\x1b[2J".to_owned(), "order.issued_by has a control character");
+    let need = |content| Need { hosts: HostSet::one(HostId(1)), content };
+    let mut order = sample(Work::Run(sample_run()));
+    order.needs = vec![need(vec![Digest([0; 32]); 2049]), need(vec![Digest([1; 32]); 2048])];
+    check_order(&order, "need.content has 4097 elements; the limit is 4096");
+    order.needs = vec![need(Vec::new())];
+    check_order(&order, "need.content is missing or empty");
+}
+
+#[test]
+fn limits_of_a_run() {
+    let check = |change: fn(&mut Run), expected: &str| {
+        let mut run = sample_run();
+        change(&mut run);
+        check_order(&sample(Work::Run(run)), expected);
+    };
+    let variable = |name, value| Variable { name, value };
+    check(|r| r.argv.clear(), "run.argv is missing or empty");
+    check(|r| r.argv[0] = Bytes::new(), "run.argv is missing or empty");
+    check(|r| r.argv[1] = Bytes::from_static(b"a\0b"), "run.argv has a NUL byte");
+    check(
+        |r| r.argv = vec![Bytes::from_static(b"x"); 4097],
+        "run.argv has 4097 elements; the limit is 4096",
+    );
+    check(
+        |r| r.argv[1] = vec![b'x'; 131_072].into(),
+        "run.argv has 131077 bytes; the limit is 131072",
+    );
+    check(|r| r.shell = true, "run.argv has more than the one line that a shell reads");
+    check(|r| r.user = "-rf".to_owned(), "run.user is not the name of a user");
+    check(|r| r.user = "a:b".to_owned(), "run.user is not the name of a user");
+    check(|r| r.dir = Bytes::from_static(b"tmp"), "run.dir is not an absolute path");
+    check(|r| r.timeout = Duration::ZERO, "run.timeout_ms is 0 and must be from 1 to 31622400000");
+    check(
+        |r| r.output_limit = OUTPUT_LIMIT + 1,
+        "run.output_limit is 196609 and must be from 0 to 196608",
+    );
+    let with = |env| sample(Work::Run(Run { env, ..sample_run() }));
+    let (name, value) = (Bytes::from_static(b"LANG"), Bytes::from_static(b"C"));
+    let twice = vec![variable(name.clone(), value.clone()); 2];
+    check_order(&with(twice), "run.env has a name twice");
+    let split = vec![variable(Bytes::from_static(b"A=B"), value.clone())];
+    check_order(&with(split), "variable.name has a = in it");
+    let long = vec![variable(name, vec![b'x'; 131_072].into())];
+    check_order(&with(long), "run.env has 131076 bytes; the limit is 131072");
+}
+
+#[test]
+fn limits_of_a_push() {
+    let check = |change: fn(&mut Push), expected: &str| {
+        let mut push = sample_push();
+        change(&mut push);
+        check_order(&sample(Work::Push(push)), expected);
+    };
+    check(|p| p.dest = Bytes::new(), "push.dest is not an absolute path");
+    check(|p| p.dest = Bytes::from_static(b"etc"), "push.dest is not an absolute path");
+    check(|p| p.dest = Bytes::from_static(b"/a/../b"), "push.dest has . or .. in its path");
+    check(|p| p.dest = Bytes::from_static(b"/a\0"), "push.dest has a NUL byte");
+    check(
+        |p| p.dest = [&b"/"[..], &[b'x'; 4096]].concat().into(),
+        "push.dest has 4097 bytes; the limit is 4096",
+    );
+    check(|p| p.inline = vec![Bytes::new()], "push.inline is missing or empty");
+    let bundle = |hosts, segments| Bundle {
+        base: None,
+        hosts,
+        manifest: sample_push().full_manifest,
+        segments: vec![sample_push().full_manifest; segments],
+    };
+    let with = |bundles| sample(Work::Push(Push { bundles, ..sample_push() }));
+    let one = HostSet::one(HostId(1));
+    check_order(&with(vec![bundle(HostSet::new(), 0)]), "bundle.hosts is missing or empty");
+    check_order(
+        &with(vec![bundle(one.clone(), 4096), bundle(one.clone(), 1)]),
+        "bundle.segments has 4097 elements; the limit is 4096",
+    );
+    check_order(
+        &with(vec![bundle(one, 0); 1025]),
+        "push.bundles has 1025 elements; the limit is 1024",
+    );
+}
+
+#[test]
+fn the_longest_order_fits_a_frame() {
+    let with = |bytes| {
+        let inline = vec![Bytes::from(vec![7; bytes])];
+        sample(Work::Push(Push { inline, ..sample_push() }))
+    };
+    let room = ORDER_LIMIT - with(ORDER_LIMIT / 2).encode().len() + ORDER_LIMIT / 2;
+    let body = with(room).encode();
+    assert_eq!(body.len(), ORDER_LIMIT);
+    assert!(OrderBody::decode(&body).is_ok());
+    let (limit, found) = (ORDER_LIMIT, ORDER_LIMIT + 1);
+    check_order(&with(room + 1), &format!("the order has {found} bytes; the limit is {limit}"));
+
+    let envelope = Envelope {
+        kind: "k".repeat(KIND_LIMIT),
+        body: body.into(),
+        signature: [1; 64],
+        key: vec![2; KEY_LIMIT].into(),
+    };
+    let bytes = envelope.encode();
+    assert_eq!(Envelope::decode(bytes.clone()), Ok(envelope));
+    let order = with(0).to_mesh(Bytes::from(vec![1; ENVELOPE_LIMIT]), Duration::ZERO);
+    let frame = mesh::Frame::Order { log: u64::MAX, seq: u64::MAX, order: order.into() };
+    assert!(bytes.len() <= ENVELOPE_LIMIT && encode_frame(&frame).len() <= FRAME_LIMIT);
+}
+
+#[test]
+fn what_the_types_cannot_say_is_refused() {
+    let good = sample(Work::Push(sample_push())).to_pb();
+    let check = |change: fn(&mut pb::OrderBody), expected: &str| {
+        let mut order = good.clone();
+        change(&mut order);
+        let error = OrderBody::decode(&order.encode_to_vec()).unwrap_err();
+        assert_eq!(error.to_string(), expected);
+    };
+    check(|o| o.mesh.truncate(15), "order.mesh has 15 bytes and must have 16");
+    check(|o| o.id = Bytes::new(), "order.id has 0 bytes and must have 16");
+    check(|o| o.targets.truncate(1), "order.targets ends in the middle of a range");
+    check(|o| o.work = None, "the order is for a kind of work that this version does not know");
+    let check_push = |change: fn(&mut pb::Push), expected: &str| {
+        let mut push = sample_push().to_pb();
+        change(&mut push);
+        let work = Some(pb::order_body::Work::Push(push));
+        let bytes = pb::OrderBody { work, ..good.clone() }.encode_to_vec();
+        assert_eq!(OrderBody::decode(&bytes).unwrap_err().to_string(), expected);
+    };
+    check_push(|p| p.full_manifest = None, "push.full_manifest is missing or empty");
+    check_push(|p| p.manifest.truncate(31), "push.manifest has 31 bytes and must have 32");
+}
+
+#[test]
+fn limits_of_an_envelope() {
+    let good = Envelope {
+        kind: ORDER_KIND.to_owned(),
+        body: Bytes::from_static(b"body"),
+        signature: [1; 64],
+        key: Bytes::from_static(b"key"),
+    };
+    assert!(Envelope::decode(good.encode()).is_ok());
+    let check = |change: fn(&mut Envelope), expected: &str| {
+        let mut envelope = good.clone();
+        change(&mut envelope);
+        let error = Envelope::decode(envelope.encode()).unwrap_err();
+        assert_eq!(error.to_string(), expected);
+    };
+    check(|e| e.kind.clear(), "envelope.kind is missing or empty");
+    check(|e| e.kind = "k".repeat(65), "envelope.kind has 65 bytes; the limit is 64");
+    check(|e| e.body = Bytes::new(), "envelope.body is missing or empty");
+    check(|e| e.key = vec![0; 65].into(), "envelope.key has 65 bytes; the limit is 64");
+    check(
+        |e| e.body = vec![0; ENVELOPE_LIMIT].into(),
+        "the envelope has 1048603 bytes; the limit is 1048512",
+    );
+}

@@ -1,0 +1,208 @@
+//! Heads of content streams: what is wanted, and whether it comes.
+//!
+//! After a [`PullReply::Found`] the stream carries that many bytes of content, in that encoding,
+//! and nothing else.
+
+use bytes::Bytes;
+use mesh::{Digest, PullFault};
+use prost::Message;
+
+use crate::field::array;
+use crate::{FieldError, Malformed, pb, shape};
+
+/// The longest head.
+pub const PULL_LIMIT: usize = 256;
+
+/// Bytes that are no head of a content stream. Nothing has changed; the peer is at fault.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PullError {
+    /// The head is longer than any may be.
+    #[error("the head has {found} bytes; the limit is {PULL_LIMIT}")]
+    TooLong {
+        /// How long it is.
+        found: usize,
+    },
+    /// The reply is neither that the content is there nor why it is not.
+    #[error("the reply is of a kind that this version does not know")]
+    Kind,
+    /// The bytes are no head.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    /// A field holds what it must not.
+    #[error(transparent)]
+    Field(#[from] FieldError),
+}
+
+/// Somebody wants content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PullRequest {
+    /// What.
+    pub content: Digest,
+}
+
+/// Whether it comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PullReply {
+    /// It follows.
+    Found {
+        /// How many bytes follow, as they are encoded.
+        bytes: u64,
+        /// How they are encoded.
+        encoding: Encoding,
+    },
+    /// It does not.
+    Fault(PullFault),
+}
+
+/// How content is encoded on a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// As it is.
+    Raw,
+    /// As one zstd frame.
+    Zstd,
+}
+
+impl PullRequest {
+    /// The bytes that travel.
+    pub fn encode(&self) -> Bytes {
+        let content = Bytes::copy_from_slice(&self.content.0);
+        pb::PullRequest { content }.encode_to_vec().into()
+    }
+
+    /// Reads a request.
+    pub fn decode(bytes: &[u8]) -> Result<PullRequest, PullError> {
+        let request: pb::PullRequest = read(bytes)?;
+        Ok(PullRequest { content: Digest(array("pull.content", &request.content)?) })
+    }
+}
+
+impl PullReply {
+    /// The bytes that travel.
+    pub fn encode(&self) -> Bytes {
+        use pb::pull_reply::Reply;
+        let reply = match *self {
+            PullReply::Found { bytes, encoding } => {
+                let encoding = match encoding {
+                    Encoding::Raw => pb::Encoding::Raw,
+                    Encoding::Zstd => pb::Encoding::Zstd,
+                };
+                Reply::Found(pb::Found { bytes, encoding: encoding.into() })
+            }
+            PullReply::Fault(fault) => {
+                let fault = match fault {
+                    PullFault::Absent => pb::PullFault::Absent,
+                    PullFault::Broken => pb::PullFault::Broken,
+                    PullFault::Corrupt => pb::PullFault::Corrupt,
+                    PullFault::Disk => pb::PullFault::Disk,
+                    PullFault::Busy => pb::PullFault::Busy,
+                };
+                Reply::Fault(fault.into())
+            }
+        };
+        pb::PullReply { reply: Some(reply) }.encode_to_vec().into()
+    }
+
+    /// Reads a reply.
+    pub fn decode(bytes: &[u8]) -> Result<PullReply, PullError> {
+        use pb::pull_reply::Reply;
+        match read::<pb::PullReply>(bytes)?.reply.ok_or(PullError::Kind)? {
+            Reply::Found(pb::Found { bytes, encoding }) => {
+                Ok(PullReply::Found { bytes, encoding: read_encoding(encoding)? })
+            }
+            Reply::Fault(fault) => Ok(PullReply::Fault(read_fault(fault)?)),
+        }
+    }
+}
+
+fn read<M: shape::Shaped>(bytes: &[u8]) -> Result<M, PullError> {
+    if bytes.len() > PULL_LIMIT {
+        return Err(PullError::TooLong { found: bytes.len() });
+    }
+    Ok(shape::decode_slice(bytes)?)
+}
+
+fn read_encoding(found: i32) -> Result<Encoding, FieldError> {
+    match pb::Encoding::try_from(found) {
+        Ok(pb::Encoding::Raw) => Ok(Encoding::Raw),
+        Ok(pb::Encoding::Zstd) => Ok(Encoding::Zstd),
+        Ok(pb::Encoding::Unspecified) | Err(_) => {
+            Err(FieldError::Unknown { field: "found.encoding", found })
+        }
+    }
+}
+
+fn read_fault(found: i32) -> Result<PullFault, FieldError> {
+    match pb::PullFault::try_from(found) {
+        Ok(pb::PullFault::Absent) => Ok(PullFault::Absent),
+        Ok(pb::PullFault::Broken) => Ok(PullFault::Broken),
+        Ok(pb::PullFault::Corrupt) => Ok(PullFault::Corrupt),
+        Ok(pb::PullFault::Disk) => Ok(PullFault::Disk),
+        Ok(pb::PullFault::Busy) => Ok(PullFault::Busy),
+        Ok(pb::PullFault::Unspecified) | Err(_) => {
+            Err(FieldError::Unknown { field: "reply.fault", found })
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing::{digest, mangle, number};
+
+    fn request() -> impl Strategy<Value = PullRequest> {
+        digest().prop_map(|content| PullRequest { content })
+    }
+
+    fn reply() -> impl Strategy<Value = PullReply> {
+        let encoding = prop_oneof![Just(Encoding::Raw), Just(Encoding::Zstd)];
+        let faults = [
+            PullFault::Absent,
+            PullFault::Broken,
+            PullFault::Corrupt,
+            PullFault::Disk,
+            PullFault::Busy,
+        ];
+        prop_oneof![
+            (number(), encoding).prop_map(|(bytes, encoding)| PullReply::Found { bytes, encoding }),
+            proptest::sample::select(faults.to_vec()).prop_map(PullReply::Fault),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn round_trip(request in request(), reply in reply()) {
+            prop_assert_eq!(PullRequest::decode(&request.encode()).unwrap(), request);
+            prop_assert_eq!(PullReply::decode(&reply.encode()).unwrap(), reply);
+        }
+
+        #[test]
+        fn mangled_bytes_are_a_head_or_an_error(
+            a in mangle(request(), PullRequest::encode),
+            b in mangle(reply(), PullReply::encode),
+        ) {
+            for bytes in [a, b] {
+                let _ = PullRequest::decode(&bytes);
+                let _ = PullReply::decode(&bytes);
+            }
+        }
+    }
+
+    #[test]
+    fn limits() {
+        let check = |bytes: &[u8], expected: &str| {
+            assert_eq!(PullReply::decode(bytes).unwrap_err().to_string(), expected);
+        };
+        check(&[0; PULL_LIMIT + 1], "the head has 257 bytes; the limit is 256");
+        check(b"", "the reply is of a kind that this version does not know");
+        check(b"\x10\x09", "reply.fault has the value 9, which this version does not know");
+        check(b"\x0a\x00", "found.encoding has the value 0, which this version does not know");
+        assert_eq!(
+            PullRequest::decode(b"\x0a\x01x").unwrap_err().to_string(),
+            "pull.content has 1 bytes and must have 32"
+        );
+    }
+}

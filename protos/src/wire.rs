@@ -1,0 +1,251 @@
+//! Control frames: bytes on one side, [`mesh::Frame`]s on the other.
+//!
+//! Two things are not simply read. An order comes out as its envelope, because only the caller can
+//! say whether it is signed. The digest of a body does not travel at all: the receiver hashes the
+//! body and names it by what it found, so no body can go under another's name.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+use mesh::{Digest, Frame, HostSet, OrderId, Outcome, Report, State, Tally};
+use prost::Message;
+
+use crate::field::{array, at_most, ensure, given, millis, not_empty, own, within};
+use crate::pb::frame::Kind;
+use crate::{FRAME_LIMIT, FieldError, Malformed, VERSION, VersionError, check_version};
+use crate::{hosts, pb, shape};
+
+/// Lines of one report. A node cuts its reports by bytes long before this.
+const LINES: usize = 10_240;
+/// Lines times ranges of one report: what it costs to put a tally together. A node that keeps to
+/// 512 KiB stays below; only a hostile mix comes near to what the two limits would allow.
+const WORK: usize = 160_000_000;
+/// How often a peer may say that it beats.
+const INTERVAL_MS: (u64, u64) = (1, 3_600_000);
+/// The signals that a process can end by.
+const SIGNALS: std::ops::RangeInclusive<i32> = 1..=127;
+
+/// A frame as it arrived.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Incoming {
+    /// A frame for the core; never [`Frame::Order`].
+    Frame(Frame),
+    /// An entry of the order log. Its signature has not been looked at.
+    Order {
+        /// The log.
+        log: u64,
+        /// Number in the log.
+        seq: u64,
+        /// The envelope, to be passed on unchanged.
+        envelope: Bytes,
+    },
+}
+
+/// Bytes that are not a frame we take. Nothing has changed; the peer is at fault, except for
+/// [`FrameError::Version`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// The frame is longer than any may be.
+    #[error("the frame has {found} bytes; the limit is {FRAME_LIMIT}")]
+    TooLong {
+        /// How long it is.
+        found: usize,
+    },
+    /// The frame is none of those that this version knows.
+    #[error("the frame is of a kind that this version does not know")]
+    Kind,
+    /// The bytes are no frame.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    /// A field holds what it must not.
+    #[error(transparent)]
+    Field(#[from] FieldError),
+    /// The peer speaks another version of the protocol.
+    #[error(transparent)]
+    Version(#[from] VersionError),
+}
+
+/// The bytes of a frame. The envelope of an order goes as it came, and a hello says our
+/// [`VERSION`].
+///
+/// What is over a limit of the wire is encoded all the same and refused by the peer: a frame
+/// longer than [`FRAME_LIMIT`], a host set of more than 65,536 ranges.
+pub fn encode_frame(frame: &Frame) -> Bytes {
+    let kind = match frame {
+        &Frame::Hello { log, held_log, held } => {
+            let (major, minor) = (VERSION.0.into(), VERSION.1.into());
+            Kind::Hello(pb::Hello { major, minor, log, held_log, held })
+        }
+        &Frame::Beat { root, interval } => {
+            let interval_ms = millis(interval).clamp(INTERVAL_MS.0, INTERVAL_MS.1);
+            let interval_ms = u32::try_from(interval_ms).expect("an hour in ms fits");
+            Kind::Beat(pb::Beat { root, interval_ms })
+        }
+        Frame::Below { below, up } => {
+            Kind::Below(pb::Below { below: hosts::encode(below), up: hosts::encode(up) })
+        }
+        Frame::Order { log, seq, order } => {
+            let envelope = order.body.clone();
+            Kind::Order(pb::OrderEntry { log: *log, seq: *seq, envelope })
+        }
+        &Frame::OrdersHeld { log, through } => Kind::OrdersHeld(pb::OrdersHeld { log, through }),
+        Frame::Report { log, seq, report } => {
+            let report = Some(encode_report(report));
+            Kind::Report(pb::ReportEntry { log: *log, seq: *seq, report })
+        }
+        &Frame::ReportsHeld { log, through } => Kind::ReportsHeld(pb::ReportsHeld { log, through }),
+    };
+    pb::Frame { kind: Some(kind) }.encode_to_vec().into()
+}
+
+/// Reads a frame. `hash` names the bodies in it; it must be the one by which hosts name theirs.
+pub fn decode_frame(bytes: Bytes, hash: fn(&[u8]) -> Digest) -> Result<Incoming, FrameError> {
+    if bytes.len() > FRAME_LIMIT {
+        return Err(FrameError::TooLong { found: bytes.len() });
+    }
+    let frame = shape::decode::<pb::Frame>(bytes)?;
+    let frame = match frame.kind.ok_or(FrameError::Kind)? {
+        Kind::Hello(hello) => decode_hello(&hello)?,
+        Kind::Beat(pb::Beat { root, interval_ms }) => {
+            within("beat.interval_ms", interval_ms.into(), INTERVAL_MS)?;
+            Frame::Beat { root, interval: Duration::from_millis(interval_ms.into()) }
+        }
+        Kind::Below(sets) => {
+            let below = hosts::decode("below.below", &sets.below)?;
+            let up = hosts::decode("below.up", &sets.up)?;
+            Frame::Below { below, up }
+        }
+        Kind::Order(pb::OrderEntry { log, seq, envelope }) => {
+            not_empty("order.envelope", envelope.len())?;
+            return Ok(Incoming::Order { log, seq, envelope });
+        }
+        Kind::OrdersHeld(pb::OrdersHeld { log, through }) => Frame::OrdersHeld { log, through },
+        Kind::Report(pb::ReportEntry { log, seq, report }) => {
+            let report = decode_report(given("report.report", report)?, hash)?;
+            Frame::Report { log, seq, report }
+        }
+        Kind::ReportsHeld(pb::ReportsHeld { log, through }) => Frame::ReportsHeld { log, through },
+    };
+    Ok(Incoming::Frame(frame))
+}
+
+fn decode_hello(hello: &pb::Hello) -> Result<Frame, FrameError> {
+    check_version(version("hello", hello.major, hello.minor)?)?;
+    let &pb::Hello { log, held_log, held, .. } = hello;
+    Ok(Frame::Hello { log, held_log, held })
+}
+
+/// The two numbers of a version. `field` names the message that they come in.
+pub(crate) fn version(
+    field: &'static str,
+    major: u32,
+    minor: u32,
+) -> Result<(u16, u16), FieldError> {
+    match (u16::try_from(major), u16::try_from(minor)) {
+        (Ok(major), Ok(minor)) => Ok((major, minor)),
+        _ => Err(FieldError::Wrong { field, fault: "has a version number over 65535" }),
+    }
+}
+
+fn encode_report(report: &Report) -> pb::Report {
+    let lines = report.tally.lines().map(|(outcome, hosts)| {
+        let (state, code) = encode_state(outcome.state);
+        let body = outcome.body.map(|digest| Bytes::copy_from_slice(&digest.0));
+        pb::Line { state: state.into(), code, body, hosts: hosts::encode(hosts) }
+    });
+    pb::Report {
+        order: Bytes::copy_from_slice(&report.order.0),
+        lines: lines.collect(),
+        bodies: report.bodies.values().cloned().collect(),
+        cut: report.cut,
+    }
+}
+
+fn decode_report(report: pb::Report, hash: fn(&[u8]) -> Digest) -> Result<Report, FieldError> {
+    let order = OrderId(array("report.order", &report.order)?);
+    at_most("report.lines", report.lines.len(), LINES)?;
+    let lines: Vec<_> = report.lines.iter().map(decode_line).collect::<Result<_, _>>()?;
+    let tally = decode_tally(lines)?;
+    let known: BTreeSet<_> = tally.lines().filter_map(|(outcome, _)| outcome.body).collect();
+    let mut bodies = BTreeMap::new();
+    for body in &report.bodies {
+        let digest = hash(body);
+        ensure(known.contains(&digest), "report.bodies", "has one that no line refers to")?;
+        // The copy lets go of the frame, of which a body may be a small part.
+        let first = bodies.insert(digest, own(body)).is_none();
+        ensure(first, "report.bodies", "has one twice")?;
+    }
+    Ok(Report { order, tally, bodies, cut: report.cut })
+}
+
+fn decode_line(line: &pb::Line) -> Result<(Outcome, HostSet), FieldError> {
+    let state = decode_state(line.state, line.code)?;
+    let body = line.body.as_ref().map(|digest| array("line.body", digest)).transpose()?;
+    let hosts = hosts::decode("line.hosts", &line.hosts)?;
+    not_empty("line.hosts", hosts.ranges().len())?;
+    Ok((Outcome { state, body: body.map(Digest) }, hosts))
+}
+
+/// The tally of these lines, if no outcome and no host is in two of them.
+fn decode_tally(mut lines: Vec<(Outcome, HostSet)>) -> Result<Tally, FieldError> {
+    let mut ranges: Vec<_> = lines.iter().flat_map(|(_, hosts)| hosts.ranges()).copied().collect();
+    at_most("report.lines.hosts", ranges.len(), hosts::RANGES)?;
+    let work = lines.len() * ranges.len();
+    ensure(work <= WORK, "report.lines", "have too many ranges between them")?;
+    ranges.sort_unstable();
+    let apart = ranges.windows(2).all(|pair| pair[0].1 < pair[1].0);
+    ensure(apart, "report.lines", "have a host twice")?;
+    let count = lines.len();
+    // A tally costs what it holds already for each line that joins, so large lines come last.
+    lines.sort_by_key(|(_, hosts)| hosts.ranges().len());
+    let tally: Tally = lines.into_iter().collect();
+    ensure(tally.lines().count() == count, "report.lines", "have an outcome twice")?;
+    Ok(tally)
+}
+
+fn encode_state(state: State) -> (pb::State, i32) {
+    match state {
+        State::Ok => (pb::State::Ok, 0),
+        State::Failed(code) => (pb::State::Failed, code),
+        State::Signalled(signal) => (pb::State::Signalled, signal),
+        State::TimedOut => (pb::State::TimedOut, 0),
+        State::Interrupted => (pb::State::Interrupted, 0),
+        State::Cancelled => (pb::State::Cancelled, 0),
+        State::Refused => (pb::State::Refused, 0),
+        State::Skipped => (pb::State::Skipped, 0),
+        State::Expired => (pb::State::Expired, 0),
+        State::RelayLost => (pb::State::RelayLost, 0),
+        State::NotReached => (pb::State::NotReached, 0),
+    }
+}
+
+fn decode_state(state: i32, code: i32) -> Result<State, FieldError> {
+    let unknown = FieldError::Unknown { field: "line.state", found: state };
+    let state = match pb::State::try_from(state) {
+        Err(_) | Ok(pb::State::Unspecified) => return Err(unknown),
+        Ok(pb::State::Failed) => {
+            ensure(code != 0, "line.code", "is 0, which is no failure")?;
+            return Ok(State::Failed(code));
+        }
+        Ok(pb::State::Signalled) => {
+            ensure(SIGNALS.contains(&code), "line.code", "is not a signal")?;
+            return Ok(State::Signalled(code));
+        }
+        Ok(pb::State::Ok) => State::Ok,
+        Ok(pb::State::TimedOut) => State::TimedOut,
+        Ok(pb::State::Interrupted) => State::Interrupted,
+        Ok(pb::State::Cancelled) => State::Cancelled,
+        Ok(pb::State::Refused) => State::Refused,
+        Ok(pb::State::Skipped) => State::Skipped,
+        Ok(pb::State::Expired) => State::Expired,
+        Ok(pb::State::RelayLost) => State::RelayLost,
+        Ok(pb::State::NotReached) => State::NotReached,
+    };
+    ensure(code == 0, "line.code", "is given for a state that has none")?;
+    Ok(state)
+}
+
+#[cfg(test)]
+#[path = "wire_tests.rs"]
+mod tests;

@@ -1,0 +1,285 @@
+//! Frames go round, and what is no frame is refused with a reason.
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
+
+use mesh::{HostId, Order};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::*;
+use crate::testing::{bytes, digest, edgy, hosts as host_set, mangle, number, some_bytes};
+
+/// Not a good hash, but one that tells bodies apart and differs from all digests drawn at random.
+fn hash(body: &[u8]) -> Digest {
+    let mut digest = [0xd1u8; 32];
+    for (at, byte) in body.iter().enumerate() {
+        let slot = &mut digest[at % 31];
+        *slot = slot.rotate_left(3) ^ byte;
+    }
+    digest[31] = body.len() as u8;
+    Digest(digest)
+}
+
+fn state() -> impl Strategy<Value = State> {
+    let bare = [
+        State::Ok,
+        State::TimedOut,
+        State::Interrupted,
+        State::Cancelled,
+        State::Refused,
+        State::Skipped,
+        State::Expired,
+        State::RelayLost,
+        State::NotReached,
+    ];
+    prop_oneof![
+        2 => proptest::sample::select(bare.to_vec()),
+        1 => any::<i32>().prop_filter("a failure", |&code| code != 0).prop_map(State::Failed),
+        1 => (1..=127).prop_map(State::Signalled),
+    ]
+}
+
+/// A line's outcome, and whether and how its body is in the report.
+fn line() -> impl Strategy<Value = (Outcome, HostSet, Option<Bytes>)> {
+    let body = prop_oneof![
+        Just((None, None)),
+        digest().prop_map(|digest| (Some(digest), None)),
+        bytes(30).prop_map(|body| (Some(hash(&body)), Some(body))),
+    ];
+    (state(), body, host_set())
+        .prop_map(|(state, (body, sent), hosts)| (Outcome { state, body }, hosts, sent))
+}
+
+fn report() -> impl Strategy<Value = Report> {
+    (any::<[u8; 16]>(), vec(line(), 0..6), number()).prop_map(|(order, lines, cut)| {
+        let mut report = Report { cut, ..Report::new(OrderId(order)) };
+        let mut sent = BTreeMap::new();
+        for (outcome, hosts, body) in lines {
+            report.tally.record(outcome, &hosts);
+            sent.extend(body.map(|body| (hash(&body), body)));
+        }
+        let known = report.tally.lines().filter_map(|(outcome, _)| outcome.body);
+        report.bodies = known.filter_map(|digest| Some((digest, sent.remove(&digest)?))).collect();
+        report
+    })
+}
+
+fn order() -> impl Strategy<Value = Arc<Order>> {
+    some_bytes(60).prop_map(|body| {
+        Arc::new(Order {
+            id: OrderId([7; 16]),
+            targets: HostSet::one(HostId(1)),
+            needs: Vec::new(),
+            reach: Duration::ZERO,
+            hold: Duration::ZERO,
+            ttl: Duration::from_secs(1),
+            again: false,
+            body,
+        })
+    })
+}
+
+fn frame() -> impl Strategy<Value = Frame> {
+    let pair = || (number(), number());
+    prop_oneof![
+        (pair(), number()).prop_map(|((log, held_log), held)| Frame::Hello { log, held_log, held }),
+        (number(), 1u64..=3_600_000)
+            .prop_map(|(root, ms)| Frame::Beat { root, interval: Duration::from_millis(ms) }),
+        (host_set(), host_set()).prop_map(|(below, up)| Frame::Below { below, up }),
+        (pair(), order()).prop_map(|((log, seq), order)| Frame::Order { log, seq, order }),
+        pair().prop_map(|(log, through)| Frame::OrdersHeld { log, through }),
+        (pair(), report()).prop_map(|((log, seq), report)| Frame::Report { log, seq, report }),
+        pair().prop_map(|(log, through)| Frame::ReportsHeld { log, through }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn round_trip(frame in frame()) {
+        let arrived = decode_frame(encode_frame(&frame), hash).unwrap();
+        let expected = match frame {
+            Frame::Order { log, seq, order } => {
+                Incoming::Order { log, seq, envelope: order.body.clone() }
+            }
+            frame => Incoming::Frame(frame),
+        };
+        prop_assert_eq!(arrived, expected);
+    }
+
+    #[test]
+    fn mangled_bytes_are_a_frame_or_an_error(bytes in mangle(frame(), encode_frame)) {
+        match decode_frame(bytes, hash) {
+            Ok(Incoming::Frame(frame)) => {
+                if let Frame::Report { report, .. } = &frame {
+                    prop_assert!(report.bodies.iter().all(|(name, body)| *name == hash(body)));
+                }
+                let again = decode_frame(encode_frame(&frame), hash).unwrap();
+                prop_assert_eq!(again, Incoming::Frame(frame));
+            }
+            Ok(Incoming::Order { envelope, .. }) => prop_assert!(!envelope.is_empty()),
+            Err(error) => prop_assert!(!error.to_string().is_empty()),
+        }
+    }
+
+    #[test]
+    fn any_interval_can_be_sent(interval in any::<Duration>()) {
+        let frame = Frame::Beat { root: 1, interval };
+        prop_assert!(decode_frame(encode_frame(&frame), hash).is_ok());
+    }
+
+    #[test]
+    fn hosts_are_in_one_line(a in edgy(), b in edgy()) {
+        let lines = vec![line_of(pb::State::Ok, a), line_of(pb::State::Skipped, b)];
+        prop_assert_eq!(send_report(lines, Vec::new()).is_ok(), a != b);
+    }
+}
+
+fn line_of(state: pb::State, host: u32) -> pb::Line {
+    let hosts = hosts::encode(&HostSet::one(HostId(host)));
+    pb::Line { state: state.into(), code: 0, body: None, hosts }
+}
+
+fn send(kind: Kind) -> Result<Incoming, FrameError> {
+    decode_frame(pb::Frame { kind: Some(kind) }.encode_to_vec().into(), hash)
+}
+
+fn send_report(lines: Vec<pb::Line>, bodies: Vec<Bytes>) -> Result<Incoming, FrameError> {
+    let report = pb::Report { order: Bytes::from_static(&[1; 16]), lines, bodies, cut: 0 };
+    send(Kind::Report(pb::ReportEntry { log: 1, seq: 1, report: Some(report) }))
+}
+
+fn check(result: Result<Incoming, FrameError>, expected: &str) {
+    assert_eq!(result.unwrap_err().to_string(), expected);
+}
+
+#[test]
+fn frames_have_a_limit_and_a_kind() {
+    let long = Bytes::from(vec![0; FRAME_LIMIT + 1]);
+    check(decode_frame(long, hash), "the frame has 1048577 bytes; the limit is 1048576");
+    let unknown = "the frame is of a kind that this version does not know";
+    check(decode_frame(Bytes::new(), hash), unknown);
+    check(decode_frame(Bytes::from_static(b"\xa2\x06\x01x"), hash), unknown);
+}
+
+#[test]
+fn another_version_is_told_apart() {
+    let hello =
+        |major, minor| send(Kind::Hello(pb::Hello { major, minor, log: 1, held_log: 0, held: 0 }));
+    assert!(hello(1, 0).is_ok() && hello(1, 1).is_ok());
+    check(
+        hello(1, 2),
+        "the peer speaks protocol 1.2 and this side 1.0, which may differ by one minor version: \
+         upgrade this side",
+    );
+    check(
+        hello(0, 9),
+        "the peer speaks protocol 0.9 and this side 1.0, which may differ by one minor version: \
+         upgrade the peer",
+    );
+    check(hello(65_537, 0), "hello has a version number over 65535");
+}
+
+#[test]
+fn fields_have_limits() {
+    check(
+        send(Kind::Beat(pb::Beat { root: 1, interval_ms: 0 })),
+        "beat.interval_ms is 0 and must be from 1 to 3600000",
+    );
+    check(
+        send(Kind::Below(pb::Below { below: vec![1], up: Vec::new() })),
+        "below.below ends in the middle of a range",
+    );
+    check(
+        send(Kind::Order(pb::OrderEntry { log: 1, seq: 1, envelope: Bytes::new() })),
+        "order.envelope is missing or empty",
+    );
+    check(
+        send(Kind::Report(pb::ReportEntry { log: 1, seq: 1, report: None })),
+        "report.report is missing or empty",
+    );
+}
+
+#[test]
+fn lines_are_valid() {
+    let ok = line_of(pb::State::Ok, 5);
+    let one = |line| send_report(vec![line], Vec::new());
+    assert!(one(ok.clone()).is_ok());
+    let unknown = "which this version does not know";
+    for state in [0, 12] {
+        let expected = format!("line.state has the value {state}, {unknown}");
+        check(one(pb::Line { state, ..ok.clone() }), &expected);
+    }
+    let coded = |state: pb::State, code| one(pb::Line { state: state.into(), code, ..ok.clone() });
+    check(coded(pb::State::Ok, 1), "line.code is given for a state that has none");
+    check(coded(pb::State::Failed, 0), "line.code is 0, which is no failure");
+    check(coded(pb::State::Signalled, 128), "line.code is not a signal");
+    check(one(pb::Line { hosts: Vec::new(), ..ok.clone() }), "line.hosts is missing or empty");
+    check(
+        one(pb::Line { body: Some(Bytes::from_static(b"short")), ..ok.clone() }),
+        "line.body has 5 bytes and must have 32",
+    );
+    check(
+        send_report(vec![ok.clone(), line_of(pb::State::Ok, 8)], Vec::new()),
+        "report.lines have an outcome twice",
+    );
+    check(
+        send_report(vec![ok.clone(); LINES + 1], Vec::new()),
+        "report.lines has 10241 elements; the limit is 10240",
+    );
+}
+
+#[test]
+fn a_body_has_no_name_but_its_hash() {
+    let body = Bytes::from_static(b"output");
+    let mut line = line_of(pb::State::Ok, 5);
+    line.body = Some(Bytes::copy_from_slice(&hash(&body).0));
+    let send = |bodies| send_report(vec![line.clone()], bodies);
+    let Ok(Incoming::Frame(Frame::Report { report, .. })) = send(vec![body.clone()]) else {
+        panic!("the report was refused");
+    };
+    assert_eq!(report.bodies, BTreeMap::from([(hash(&body), body.clone())]));
+    assert!(send(Vec::new()).is_ok());
+    check(send(vec![Bytes::from_static(b"other")]), "report.bodies has one that no line refers to");
+    check(send(vec![body.clone(), body.clone()]), "report.bodies has one twice");
+}
+
+#[test]
+fn the_longest_report_of_a_node_fits() {
+    // What `mesh` counts for lines without bodies until its default limit of 512 KiB is reached.
+    let lines = 0..512 * 1024 / 58;
+    let mut report = Report::new(OrderId([1; 16]));
+    report.tally = lines
+        .map(|n| {
+            let body = Some(hash(&u32::to_be_bytes(n)));
+            (Outcome { state: State::Failed(n as i32 + 1), body }, HostSet::one(HostId(n * 1000)))
+        })
+        .collect();
+    let frame = Frame::Report { log: 1, seq: 1, report };
+    let bytes = encode_frame(&frame);
+    assert!(bytes.len() < FRAME_LIMIT);
+    assert_eq!(decode_frame(bytes, hash), Ok(Incoming::Frame(frame)));
+}
+
+#[test]
+fn a_costly_report_is_refused_before_it_costs() {
+    let line = |n: u32| {
+        let hosts = (0..6).map(|k| HostId((n + k * LINES as u32) * 2)).collect();
+        pb::Line {
+            hosts: hosts::encode(&hosts),
+            code: n as i32 + 1,
+            ..line_of(pb::State::Failed, n)
+        }
+    };
+    check(
+        send_report((0..LINES as u32).map(line).collect(), Vec::new()),
+        "report.lines have too many ranges between them",
+    );
+    assert!(send_report((0..1000).map(line).collect(), Vec::new()).is_ok());
+}
+
+#[test]
+fn a_beat_is_small() {
+    let beat = Frame::Beat { root: 100_000, interval: Duration::from_secs(5) };
+    assert!(encode_frame(&beat).len() <= 10);
+}

@@ -1,0 +1,209 @@
+//! Children that dial in, and the join service beside them.
+//!
+//! A connection gets as far as its certificate allows: the mesh's own configuration demands one,
+//! the join service's demands none and offers one stream and one answer. Handshakes are bounded in
+//! number and time; under load an unknown address must first show that it is one.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use mesh::{LinkId, Peer};
+use protos::StreamKind;
+use quinn::{Connection, Endpoint, Incoming, RecvStream, SendStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+use tracing::{debug, info, warn};
+
+use crate::drive::Arrival;
+use crate::endpoint::JOIN_HINT;
+use crate::join::JoinService;
+use crate::link::{self, CLOSE_PROTOCOL, Link, LinkError, PeerFault, Reader};
+use crate::transfer::Transfers;
+
+/// Handshakes under way at once; throughput falls beyond.
+const HANDSHAKES: usize = 32;
+/// Enrolments under way at once.
+const JOINS: usize = 64;
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+const JOIN_LIMIT: Duration = Duration::from_secs(30);
+/// Content streams of one child served at once.
+const STREAMS: usize = 32;
+
+/// Numbers links; shared with the dialler.
+#[derive(Clone, Default)]
+pub(crate) struct LinkIds(Arc<AtomicU64>);
+
+impl LinkIds {
+    pub(crate) fn next(&self) -> LinkId {
+        LinkId(self.0.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+}
+
+/// What accepting needs.
+#[derive(Clone)]
+pub(crate) struct Acceptor {
+    pub(crate) ids: LinkIds,
+    pub(crate) inbox: link::Inbox,
+    pub(crate) verifier: Arc<crate::verify::Verifier>,
+    pub(crate) transfers: Transfers,
+    pub(crate) join: JoinService,
+    pub(crate) join_config: Arc<quinn::ServerConfig>,
+    pub(crate) max_connections: usize,
+}
+
+impl Acceptor {
+    /// Accepts until the endpoint is closed.
+    pub(crate) async fn run(self, endpoint: Endpoint) {
+        let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+        let joins = Arc::new(Semaphore::new(JOINS));
+        while let Some(incoming) = endpoint.accept().await {
+            if endpoint.open_connections() >= self.max_connections {
+                debug!(from = %incoming.remote_address(), "too many connections: refusing");
+                incoming.refuse();
+                continue;
+            }
+            let busy = handshakes.available_permits() < HANDSHAKES / 2;
+            if busy && !incoming.remote_address_validated() && incoming.may_retry() {
+                incoming.retry().ok();
+                continue;
+            }
+            let Ok(permit) = handshakes.clone().acquire_owned().await else { return };
+            if incoming.orig_dst_cid().starts_with(&JOIN_HINT) {
+                match joins.clone().try_acquire_owned() {
+                    Ok(slot) => {
+                        drop(tokio::spawn(self.clone().accept_join(incoming, permit, slot)))
+                    }
+                    Err(_) => incoming.refuse(),
+                }
+            } else {
+                tokio::spawn(self.clone().accept_child(incoming, permit));
+            }
+        }
+    }
+
+    async fn accept_child(self, incoming: Incoming, permit: OwnedSemaphorePermit) {
+        let from = incoming.remote_address();
+        let conn = match incoming.accept() {
+            Ok(connecting) => timeout(HANDSHAKE_LIMIT, connecting).await,
+            Err(error) => Ok(Err(error)),
+        };
+        drop(permit);
+        let conn = match conn {
+            Ok(Ok(conn)) => conn,
+            Ok(Err(error)) => return info!(%from, error = %crate::chain(&error), "no link"),
+            Err(_) => return info!(%from, "no link: the handshake took too long"),
+        };
+        let identity = match link::identity_of(&conn) {
+            Ok(identity) if identity.mesh == self.verifier.mesh => identity,
+            Ok(_) => return turn_away(&conn, &PeerFault::Mesh),
+            Err(fault) => return turn_away(&conn, &fault),
+        };
+        let peer = Peer::Child { host: link::host_of(&identity), serves: identity.role.serves() };
+        self.serve_child(conn, peer, identity.name).await;
+    }
+
+    async fn serve_child(self, conn: Connection, peer: Peer, name: String) {
+        let id = self.ids.next();
+        let (link, mut queues) = Link::new(id, peer, name, conn.clone());
+        let counters = link.counters.clone();
+        if self.inbox.send(Arrival::Linked(link)).await.is_err() {
+            return;
+        }
+        let reader = Reader {
+            id,
+            peer,
+            conn: conn.clone(),
+            inbox: self.inbox.clone(),
+            verifier: self.verifier.clone(),
+        };
+        let streams = Arc::new(Semaphore::new(STREAMS));
+        // Ends with the connection, whatever ends it.
+        while let Ok((send, recv)) = conn.accept_bi().await {
+            let (kind, recv) = match stream_kind(recv).await {
+                Ok(kind) => kind,
+                Err(error) => {
+                    debug!(peer = %peer.host(), error = %crate::chain(&error), "a stream failed");
+                    continue;
+                }
+            };
+            match kind {
+                StreamKind::Content => {
+                    let Ok(slot) = streams.clone().try_acquire_owned() else { continue };
+                    let (transfers, counters) = (self.transfers.clone(), counters.clone());
+                    tokio::spawn(async move {
+                        transfers.serve(id, send, recv, &counters).await;
+                        drop(slot);
+                    });
+                }
+                StreamKind::Join => {
+                    let Ok(slot) = streams.clone().try_acquire_owned() else { continue };
+                    let join = self.join.clone();
+                    tokio::spawn(async move {
+                        timeout(JOIN_LIMIT, join.serve(send, recv)).await.ok();
+                        drop(slot);
+                    });
+                }
+                kind => {
+                    if let Err(error) = reader.attach(&mut queues, kind, send, recv) {
+                        warn!(peer = %peer.host(), error = %crate::chain(&error), "closing a link");
+                        conn.close(CLOSE_PROTOCOL, error.to_string().as_bytes());
+                    }
+                }
+            }
+        }
+        self.inbox.send(Arrival::Input(mesh::Input::LinkDown { link: id })).await.ok();
+    }
+
+    async fn accept_join(
+        self,
+        incoming: Incoming,
+        permit: OwnedSemaphorePermit,
+        _slot: OwnedSemaphorePermit,
+    ) {
+        let from = incoming.remote_address();
+        let Ok(connecting) = incoming.accept_with(self.join_config.clone()) else { return };
+        let Ok(Ok(conn)) = timeout(HANDSHAKE_LIMIT, connecting).await else {
+            return info!(%from, "a newcomer's handshake failed");
+        };
+        drop(permit);
+        let serve = async {
+            let (send, recv) = conn.accept_bi().await.ok()?;
+            let (kind, recv) = stream_kind(recv).await.ok()?;
+            if kind == StreamKind::Join {
+                self.join.serve(send, recv).await;
+            }
+            // The newcomer closes once it has read the answer.
+            conn.closed().await;
+            Some(())
+        };
+        if timeout(JOIN_LIMIT, serve).await.is_err() {
+            info!(%from, "a newcomer took too long");
+        }
+    }
+}
+
+fn turn_away(conn: &Connection, fault: &PeerFault) {
+    let from = conn.remote_address();
+    warn!(%from, reason = %crate::chain(fault), "turning a peer away");
+    conn.close(CLOSE_PROTOCOL, fault.to_string().as_bytes());
+}
+
+async fn stream_kind(mut recv: RecvStream) -> Result<(StreamKind, RecvStream), LinkError> {
+    const LIMIT: Duration = Duration::from_secs(5);
+    let mut kind = [0];
+    timeout(LIMIT, recv.read_exact(&mut kind)).await.map_err(|_| LinkError::Timeout(LIMIT))??;
+    let kind = StreamKind::try_from(kind[0]);
+    let kind = kind.map_err(|_| LinkError::Protocol("a stream of an unknown kind"))?;
+    Ok((kind, recv))
+}
+
+/// Opens a stream of a kind towards the parent.
+pub(crate) async fn open_stream(
+    conn: &Connection,
+    kind: StreamKind,
+) -> Result<(SendStream, RecvStream), LinkError> {
+    let (mut send, recv) = conn.open_bi().await.map_err(LinkError::Lost)?;
+    send.write_all(&[kind as u8]).await.map_err(LinkError::Write)?;
+    Ok((send, recv))
+}

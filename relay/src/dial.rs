@@ -1,0 +1,128 @@
+//! Dialling a parent: resolve, connect, look who answers.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh::{Input, Peer};
+use quinn::{ClientConfig, Connection};
+use tokio::time::timeout;
+use tracing::{debug, info};
+
+use crate::accept::LinkIds;
+use crate::drive::Arrival;
+use crate::link::{self, Inbox, Link, PeerFault, Reader};
+use crate::verify::Verifier;
+
+const DIAL_LIMIT: Duration = Duration::from_secs(10);
+
+/// What dialling needs.
+#[derive(Clone)]
+pub(crate) struct Dialler {
+    pub(crate) ids: LinkIds,
+    pub(crate) inbox: Inbox,
+    pub(crate) verifier: Arc<Verifier>,
+    pub(crate) config: ClientConfig,
+    pub(crate) server_name: String,
+}
+
+/// Why a parent was not reached.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// The name does not resolve.
+    #[error("the address cannot be resolved")]
+    Resolve(#[source] std::io::Error),
+    /// The name resolves to nothing.
+    #[error("the address resolves to nothing")]
+    Nowhere,
+    /// No socket.
+    #[error(transparent)]
+    Socket(#[from] crate::endpoint::EndpointError),
+    /// The parameters are refused before anything is sent.
+    #[error("the connection cannot be begun")]
+    Connect(#[source] quinn::ConnectError),
+    /// Nobody answers, or the handshake fails.
+    #[error("no connection")]
+    Connection(#[source] quinn::ConnectionError),
+    /// Nothing came of it in time.
+    #[error("no answer within {} s", DIAL_LIMIT.as_secs())]
+    Timeout,
+}
+
+impl Dialler {
+    /// Dials the parent at a place of the list; tells the drive loop what came of it.
+    pub(crate) async fn dial(self, place: usize, addr: String) {
+        let dialled = timeout(DIAL_LIMIT, connect(&addr, &self.config, &self.server_name)).await;
+        let conn = match dialled.unwrap_or(Err(DialError::Timeout)) {
+            Ok(conn) => conn,
+            Err(error) => {
+                info!(parent = %addr, error = %crate::chain(&error), "the parent is not reached");
+                return self.failed(place).await;
+            }
+        };
+        match link::identity_of(&conn) {
+            Ok(identity) if identity.mesh == self.verifier.mesh && identity.role.serves() => {
+                let peer = Peer::Parent { place, host: link::host_of(&identity) };
+                self.run(conn, peer, identity.name).await;
+            }
+            other => {
+                let fault = other.err().unwrap_or(PeerFault::Mesh);
+                info!(parent = %addr, reason = %crate::chain(&fault), "not a parent for us");
+                conn.close(link::CLOSE_PROTOCOL, fault.to_string().as_bytes());
+                self.failed(place).await;
+            }
+        }
+    }
+
+    async fn failed(&self, place: usize) {
+        self.inbox.send(Arrival::Input(Input::DialFailed { place })).await.ok();
+    }
+
+    async fn run(self, conn: Connection, peer: Peer, name: String) {
+        let id = self.ids.next();
+        let (link, queues) = Link::new(id, peer, name, conn.clone());
+        if self.inbox.send(Arrival::Linked(link)).await.is_err() {
+            return;
+        }
+        let reader = Reader {
+            id,
+            peer,
+            conn: conn.clone(),
+            inbox: self.inbox.clone(),
+            verifier: self.verifier,
+        };
+        if let Err(error) = reader.open_streams(queues).await {
+            debug!(error = %crate::chain(&error), "the parent's streams failed");
+        }
+        let reason = conn.closed().await;
+        info!(parent = %peer.host(), %reason, "the parent's link ended");
+        self.inbox.send(Arrival::Input(Input::LinkDown { link: id })).await.ok();
+    }
+}
+
+/// Connects to the first of a name's addresses that answers.
+pub(crate) async fn connect(
+    addr: &str,
+    config: &ClientConfig,
+    server_name: &str,
+) -> Result<Connection, DialError> {
+    let addrs = tokio::net::lookup_host(addr).await.map_err(DialError::Resolve)?;
+    let mut last = DialError::Nowhere;
+    for addr in addrs {
+        match connect_one(addr, config, server_name).await {
+            Ok(conn) => return Ok(conn),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+async fn connect_one(
+    addr: SocketAddr,
+    config: &ClientConfig,
+    server_name: &str,
+) -> Result<Connection, DialError> {
+    let endpoint = crate::endpoint::dialling(addr)?;
+    let connecting = endpoint.connect_with(config.clone(), addr, server_name);
+    connecting.map_err(DialError::Connect)?.await.map_err(DialError::Connection)
+}

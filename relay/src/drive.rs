@@ -1,0 +1,294 @@
+//! The drive loop: one task owns the node, everything else sends to it.
+//!
+//! Inputs come through one bounded inbox, outputs are obeyed in their order. The loop waits for
+//! nothing but the journal's queue: sending is `try_send`, and pulls, dials, commands and installs
+//! are tasks that report back through the inbox.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use mesh::{Asker, Digest, Event, HostId, Input, LinkId, Node, Output, Peer, PullFault, Time};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tracing::{debug, error, info, trace, warn};
+
+use crate::dial::Dialler;
+use crate::exec::Executor;
+use crate::journal::{Entry, JournalError, Progress};
+use crate::link::Link;
+use crate::transfer::Transfers;
+
+/// What comes to the drive loop.
+pub(crate) enum Arrival {
+    /// Something for the core.
+    Input(Input),
+    /// A new link, before any of its frames.
+    Linked(Link),
+    /// Somebody wants content and waits for the reply.
+    Want { by: Asker, content: Digest, reply: oneshot::Sender<Result<(), PullFault>> },
+}
+
+/// How a link stands, for status pages.
+#[derive(Clone, Debug)]
+pub struct LinkStatus {
+    /// Who is at the other end.
+    pub host: HostId,
+    /// Its name, by its certificate.
+    pub name: String,
+    /// Whether it is this node's parent.
+    pub is_parent: bool,
+    /// From where it is linked.
+    pub address: String,
+    /// Since when.
+    pub since: SystemTime,
+    /// Round-trip time, in microseconds.
+    pub rtt_us: u64,
+    /// UDP payload bytes sent, with all that QUIC adds.
+    pub wire_sent: u64,
+    /// UDP payload bytes received.
+    pub wire_received: u64,
+    /// Content bytes sent.
+    pub content_sent: u64,
+    /// Content bytes received.
+    pub content_received: u64,
+}
+
+/// A view of the links for others than the drive loop.
+#[derive(Clone, Default)]
+pub(crate) struct Links(Arc<Mutex<BTreeMap<LinkId, Arc<Link>>>>);
+
+impl Links {
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<LinkId, Arc<Link>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn status(&self) -> Vec<LinkStatus> {
+        self.lock().values().map(|link| status(link)).collect()
+    }
+
+    /// The connection to the parent, if there is one.
+    pub(crate) fn parent(&self) -> Option<quinn::Connection> {
+        let links = self.lock();
+        let parent = links.values().find(|link| matches!(link.peer, Peer::Parent { .. }));
+        parent.map(|link| link.conn.clone())
+    }
+}
+
+fn status(link: &Link) -> LinkStatus {
+    let stats = link.conn.stats();
+    let load = |n: &std::sync::atomic::AtomicU64| n.load(std::sync::atomic::Ordering::Relaxed);
+    LinkStatus {
+        host: link.peer.host(),
+        name: link.name.clone(),
+        is_parent: matches!(link.peer, Peer::Parent { .. }),
+        address: link.conn.remote_address().to_string(),
+        since: link.since,
+        rtt_us: u64::try_from(link.conn.rtt().as_micros()).unwrap_or(u64::MAX),
+        wire_sent: stats.udp_tx.bytes,
+        wire_received: stats.udp_rx.bytes,
+        content_sent: load(&link.counters.content_sent),
+        content_received: load(&link.counters.content_received),
+    }
+}
+
+/// Why a node stopped by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum DriveError {
+    /// The database failed: what was not acknowledged is not there; start again.
+    #[error("stopping, because the node's database can no longer be written")]
+    Journal(#[source] Arc<JournalError>),
+}
+
+/// The clock of the core: time since the node started.
+#[derive(Clone, Copy)]
+pub(crate) struct Clock(pub(crate) Instant);
+
+impl Clock {
+    fn now(&self) -> Time {
+        Time(self.0.elapsed())
+    }
+}
+
+/// The drive loop's hands.
+pub(crate) struct Io {
+    pub(crate) clock: Clock,
+    pub(crate) links: Links,
+    pub(crate) parents: Vec<String>,
+    pub(crate) dialler: Option<Dialler>,
+    pub(crate) transfers: Transfers,
+    pub(crate) executor: Option<Executor>,
+    pub(crate) journal: mpsc::Sender<Entry>,
+    pub(crate) progress: watch::Receiver<Progress>,
+    pub(crate) inbox: mpsc::Sender<Arrival>,
+    pub(crate) waiting: BTreeMap<Asker, oneshot::Sender<Result<(), PullFault>>>,
+    pub(crate) tasks: JoinSet<()>,
+}
+
+/// Runs the node until it is told to stop.
+pub(crate) async fn drive(
+    mut node: Node,
+    mut io: Io,
+    mut inbox: mpsc::Receiver<Arrival>,
+    mut stop: watch::Receiver<bool>,
+) -> Result<(), DriveError> {
+    loop {
+        while let Some(output) = node.poll_output() {
+            io.apply(output).await?;
+        }
+        let wake = node.poll_timeout().map(|(at, _)| io.clock.0 + at.0);
+        let sleep = async {
+            match wake {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! { biased;
+            _ = stop.wait_for(|stop| *stop) => break,
+            Ok(()) = io.progress.changed() => {
+                let progress = io.progress.borrow_and_update().clone();
+                if let Some(failed) = progress.failed {
+                    return Err(DriveError::Journal(failed));
+                }
+                node.handle(io.clock.now(), Input::Saved { through: progress.through });
+            }
+            () = sleep => node.handle_timeout(io.clock.now()),
+            Some(arrival) = inbox.recv() => {
+                io.take(arrival, &mut node);
+            }
+            Some(_) = io.tasks.join_next() => {}
+        }
+    }
+    for link in io.links.lock().values() {
+        link.conn.close(crate::link::CLOSE_STOPPING, b"stopping");
+    }
+    Ok(())
+}
+
+impl Io {
+    fn take(&mut self, arrival: Arrival, node: &mut Node) {
+        let now = self.clock.now();
+        match arrival {
+            Arrival::Input(input) => {
+                trace!(?input, "in");
+                if let Input::LinkDown { link } = input {
+                    self.links.lock().remove(&link);
+                }
+                node.handle(now, input);
+            }
+            Arrival::Linked(link) => {
+                let (id, peer) = (link.id, link.peer);
+                self.links.lock().insert(id, Arc::new(link));
+                node.handle(now, Input::LinkUp { link: id, peer });
+            }
+            Arrival::Want { by, content, reply } => {
+                self.waiting.insert(by, reply);
+                node.handle(now, Input::Wanted { by, content });
+            }
+        }
+    }
+
+    async fn apply(&mut self, output: Output) -> Result<(), DriveError> {
+        trace!(?output, "out");
+        match output {
+            Output::Save { no, record } => self.keep(Entry::Save { no, record }).await?,
+            Output::Tell(event) => {
+                tell(&event);
+                self.keep(Entry::Tell(event)).await?;
+            }
+            Output::Send { link, frame } => self.send(link, frame),
+            Output::Hangup { link, reason } => {
+                if let Some(link) = self.links.lock().remove(&link) {
+                    link.close(&format!("{reason:?}"));
+                }
+            }
+            Output::Dial { place } => {
+                let dialler = self.dialler.clone().expect("only a node with parents dials");
+                let addr = self.parents[place].clone();
+                self.tasks.spawn(dialler.dial(place, addr));
+            }
+            Output::Pull { link, content } => self.pull(link, content),
+            Output::Serve { by, .. } => self.reply(by, Ok(())),
+            Output::Deny { by, fault, .. } => self.reply(by, Err(fault)),
+            Output::Start { order, missing } => {
+                if let Some(executor) = self.executor.clone() {
+                    let inbox = self.inbox.clone();
+                    self.tasks.spawn(async move {
+                        let ended = executor.carry_out(&order, missing).await;
+                        inbox.send(Arrival::Input(ended)).await.ok();
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn keep(&mut self, entry: Entry) -> Result<(), DriveError> {
+        if self.journal.send(entry).await.is_err() {
+            let failed = self.progress.borrow().failed.clone();
+            return Err(DriveError::Journal(failed.expect("the writer says why it ended")));
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, id: LinkId, frame: mesh::Frame) {
+        let link = self.links.lock().get(&id).cloned();
+        if let Some(link) = link
+            && !link.send(frame)
+        {
+            // Its reader's end tells the core.
+            warn!(peer = %link.peer.host(), name = %link.name, "closing a link: its queue is full");
+            link.close("your queue is full");
+        }
+    }
+
+    fn pull(&mut self, id: LinkId, content: Digest) {
+        let (transfers, inbox) = (self.transfers.clone(), self.inbox.clone());
+        let link = self.links.lock().get(&id).cloned();
+        self.tasks.spawn(async move {
+            let result = match link {
+                Some(link) => transfers.pull(&link.conn, content, &link.counters).await,
+                None => Err(PullFault::Broken),
+            };
+            let pulled = Input::Pulled { content, result };
+            inbox.send(Arrival::Input(pulled)).await.ok();
+        });
+    }
+
+    fn reply(&mut self, by: Asker, result: Result<(), PullFault>) {
+        if let Some(reply) = self.waiting.remove(&by) {
+            reply.send(result).ok();
+        }
+        self.waiting.retain(|_, reply| !reply.is_closed());
+    }
+}
+
+/// Logs what an operator would want to know.
+fn tell(event: &Event) {
+    match event {
+        Event::Linked { peer } => info!(?peer, "linked"),
+        Event::Unlinked { peer, reason } => match reason {
+            Some(reason) => warn!(?peer, ?reason, "unlinked"),
+            None => info!(?peer, "unlinked"),
+        },
+        Event::RootStale { age } => {
+            warn!(seconds = age.as_secs(), "nothing new from the controller")
+        }
+        Event::RootFresh => info!("the controller is heard again"),
+        Event::PullFailed { content, fault } => {
+            warn!(%content, ?fault, "content could not be had");
+        }
+        Event::Cut { what, order } => warn!(%order, what, "a limit was reached"),
+        Event::Answers(_) | Event::Closed(_) | Event::Reachable { .. } | Event::Below { .. } => {
+            debug!(?event, "told");
+        }
+    }
+}
+
+/// Ends the process when the database fails; everything else is handled where it happens.
+pub(crate) fn log_end(result: &Result<(), DriveError>) {
+    if let Err(failure) = result {
+        error!(error = %crate::chain(failure), "the node stops");
+    }
+}

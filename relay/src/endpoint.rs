@@ -1,0 +1,153 @@
+//! Sockets and transport settings: what QUIC is told to be, and why.
+//!
+//! The defaults of quinn suit a web server; a relay has a thousand children of unknown health, so
+//! windows are small enough that all of them together fit in memory, streams are few, and the
+//! reset key survives a restart so that children notice at once.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use certs::Credentials;
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::{ClientConfig, Endpoint, EndpointConfig, ServerConfig, TransportConfig, VarInt};
+use tracing::warn;
+
+/// Connection ids that begin with these bytes ask for the join service: a routing hint only, since
+/// the handshake behind it speaks another ALPN and grants nothing else.
+pub(crate) const JOIN_HINT: [u8; 8] = *b"baridjoi";
+
+/// What the UDP socket of a serving node should buffer; the kernel's default loses handshakes.
+const SOCKET_BUFFER: usize = 4 << 20;
+
+/// An endpoint could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum EndpointError {
+    /// The address is taken, not ours, or not allowed.
+    #[error("{0}: cannot listen there (UDP)")]
+    Bind(SocketAddr, #[source] std::io::Error),
+    /// The key that survives restarts cannot be kept.
+    #[error("the endpoint's key cannot be kept in the state folder")]
+    Key(#[source] certs::files::FileError),
+}
+
+fn transport(serves: bool) -> Arc<TransportConfig> {
+    let mut config = TransportConfig::default();
+    config
+        .max_concurrent_bidi_streams(VarInt::from_u32(if serves { 40 } else { 0 }))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .datagram_receive_buffer_size(None)
+        .stream_receive_window(VarInt::from_u32(1 << 20))
+        .receive_window(VarInt::from_u32(8 << 20))
+        .send_window(4 << 20)
+        .initial_rtt(Duration::from_millis(200))
+        .max_idle_timeout(Some(VarInt::from_u32(60_000).into()));
+    Arc::new(config)
+}
+
+/// The settings of the mesh's own connections at the parent's side.
+pub(crate) fn server(credentials: &Credentials) -> Arc<ServerConfig> {
+    quic_server(certs::server_config(credentials))
+}
+
+/// The settings of the join service.
+pub(crate) fn join_server(credentials: &Credentials) -> Arc<ServerConfig> {
+    quic_server(certs::join_server_config(credentials))
+}
+
+fn quic_server(tls: rustls::ServerConfig) -> Arc<ServerConfig> {
+    let crypto = QuicServerConfig::try_from(tls).expect("the configuration allows TLS 1.3");
+    let mut config = ServerConfig::with_crypto(Arc::new(crypto));
+    config
+        .transport_config(transport(true))
+        .max_incoming(1_024)
+        .incoming_buffer_size(64 << 10)
+        .incoming_buffer_size_total(8 << 20)
+        .retry_token_lifetime(Duration::from_secs(15));
+    Arc::new(config)
+}
+
+/// The settings by which a child dials.
+pub(crate) fn client(credentials: &Credentials) -> ClientConfig {
+    quic_client(certs::client_config(credentials))
+}
+
+/// The settings by which a newcomer dials the join service.
+pub(crate) fn join_client(pin: &certs::Pin) -> ClientConfig {
+    let mut config = quic_client(certs::join_client_config(pin));
+    config.initial_dst_cid_provider(Arc::new(|| {
+        let mut id = [0; 20];
+        id[..8].copy_from_slice(&JOIN_HINT);
+        id[8..].copy_from_slice(&certs::random::<12>());
+        quinn::ConnectionId::new(&id)
+    }));
+    config
+}
+
+fn quic_client(tls: rustls::ClientConfig) -> ClientConfig {
+    let crypto = QuicClientConfig::try_from(tls).expect("the configuration allows TLS 1.3");
+    let mut config = ClientConfig::new(Arc::new(crypto));
+    config.transport_config(transport(false));
+    config
+}
+
+/// An endpoint that accepts children. Its key is kept in `dir`, so that after a restart the
+/// children of the dead process are told so, instead of waiting for their idle timeout.
+pub(crate) fn listening(
+    addr: SocketAddr,
+    credentials: &Credentials,
+    dir: &Path,
+) -> Result<Endpoint, EndpointError> {
+    let key = endpoint_key(dir).map_err(EndpointError::Key)?;
+    let mut config =
+        EndpointConfig::new(Arc::new(ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &key[..32])));
+    let cid_key = u64::from_le_bytes(key[32..40].try_into().expect("8 bytes"));
+    config.cid_generator(move || {
+        Box::new(quinn_proto::HashedConnectionIdGenerator::from_key(cid_key))
+    });
+    let server = Arc::unwrap_or_clone(server(credentials));
+    let bind = || {
+        let socket = UdpSocket::bind(addr)?;
+        widen(&socket);
+        Endpoint::new(config, Some(server), socket, Arc::new(quinn::TokioRuntime))
+    };
+    bind().map_err(|error| EndpointError::Bind(addr, error))
+}
+
+/// An endpoint that dials a peer of this address family.
+pub(crate) fn dialling(peer: SocketAddr) -> Result<Endpoint, EndpointError> {
+    let ip = match peer.ip() {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    let addr = SocketAddr::new(ip, 0);
+    Endpoint::client(addr).map_err(|error| EndpointError::Bind(addr, error))
+}
+
+fn endpoint_key(dir: &Path) -> Result<[u8; 40], certs::files::FileError> {
+    let path = dir.join("endpoint.key");
+    if path.exists()
+        && let Ok(key) = <[u8; 40]>::try_from(certs::files::read_secret(&path)?)
+    {
+        return Ok(key);
+    }
+    let key = certs::random::<40>();
+    certs::files::replace_secret(&path, &key)?;
+    Ok(key)
+}
+
+fn widen(socket: &UdpSocket) {
+    let socket = socket2::SockRef::from(socket);
+    socket.set_recv_buffer_size(SOCKET_BUFFER).ok();
+    socket.set_send_buffer_size(SOCKET_BUFFER).ok();
+    // Linux reports twice what it grants.
+    let granted = socket.recv_buffer_size().unwrap_or(0) / 2;
+    if granted < SOCKET_BUFFER / 8 {
+        warn!(
+            granted,
+            wanted = SOCKET_BUFFER,
+            "the UDP buffer is small: raise the sysctl net.core.rmem_max"
+        );
+    }
+}

@@ -1,0 +1,78 @@
+//! Carrying out an order at this host: check it again, run it or install it, answer.
+//!
+//! Whatever happens becomes an answer: an order that cannot be carried out is refused or fails
+//! with its reason, never with silence.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use mesh::{Digest, Input, Order, Outcome, PullFault, State};
+use protos::{Answer, Fault, Work};
+use tokio::sync::Semaphore;
+use tracing::info;
+
+use crate::hash;
+use crate::install::Installs;
+use crate::run;
+use crate::verify::Verifier;
+
+/// What carrying out needs.
+#[derive(Clone)]
+pub(crate) struct Executor {
+    pub(crate) verifier: Arc<Verifier>,
+    pub(crate) installs: Installs,
+    pub(crate) slots: Arc<Semaphore>,
+}
+
+impl Executor {
+    /// Carries out an order whose intent is durable. Returns what the core must know of its end.
+    pub(crate) async fn carry_out(
+        &self,
+        order: &Order,
+        missing: Vec<(Digest, PullFault)>,
+    ) -> Input {
+        let (state, answer) = self.work(order, missing).await;
+        info!(order = %order.id, ?state, "carried out");
+        let body = answer.encode();
+        let silent = answer == Answer::default();
+        let digest = (!silent).then(|| hash(&body));
+        let outcome = Outcome { state, body: digest };
+        Input::Ended { order: order.id, outcome, body: digest.map(|_| body) }
+    }
+
+    async fn work(&self, order: &Order, missing: Vec<(Digest, PullFault)>) -> (State, Answer) {
+        let body = match self.verifier.check(&order.body, SystemTime::now()) {
+            Ok((body, _)) => body,
+            Err(refused) => return (State::Refused, refused.answer()),
+        };
+        if let Some((content, fault)) = missing.first() {
+            let detail = format!("{content}: {}", word(*fault));
+            return failed("fetch", "content", detail);
+        }
+        match body.work {
+            Work::Run(command) => {
+                let _slot = self.slots.acquire().await.expect("the semaphore is never closed");
+                run::run(&command).await
+            }
+            Work::Push(push) => self.installs.install(order.id, push).await,
+        }
+    }
+}
+
+/// The one-word kind of a fault of content.
+pub(crate) fn word(fault: PullFault) -> &'static str {
+    match fault {
+        PullFault::Absent => "nobody has it",
+        PullFault::Broken => "the link broke",
+        PullFault::Corrupt => "the bytes are not what the order names",
+        PullFault::Disk => "the content store of this host cannot take it",
+        PullFault::Busy => "too much is wanted at once",
+    }
+}
+
+/// A failure of the host itself, as against the command's.
+pub(crate) fn failed(stage: &str, kind: &str, detail: String) -> (State, Answer) {
+    let fault = Fault { stage: stage.into(), kind: kind.into(), detail, path: Bytes::new() };
+    (State::Failed(1), Answer { fault: Some(fault), ..Answer::default() })
+}

@@ -1,0 +1,231 @@
+//! Carrying out a push at this host: get the manifest, get what is missing, install.
+//!
+//! The host takes the bundle whose base it has; failing that it compares the target with what is
+//! on disk and fetches single chunks, so that a base which is not what the controller believes
+//! costs the files concerned and no more. All of it is blocking work on one thread at a time.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use content::{ApplyError, ChunkRef, Chunks, ContentId, Installer, Job, Limits, Manifest, Segment};
+use mesh::{Asker, Digest, HostId, OrderId, PullFault, State};
+use protos::{Answer, Bundle, Part, Push, Pushed};
+use tokio::runtime::Handle;
+use tracing::{info, warn};
+
+use crate::exec::{failed, word};
+use crate::journal::Journal;
+use crate::transfer::Transfers;
+
+/// Single chunks wanted of the core at once.
+const WANTED_AT_ONCE: usize = 256;
+
+/// The installs of one host.
+#[derive(Clone)]
+pub(crate) struct Installs {
+    pub(crate) host: HostId,
+    pub(crate) root: PathBuf,
+    pub(crate) journal: Journal,
+    pub(crate) transfers: Transfers,
+    /// One install at a time.
+    pub(crate) turn: Arc<Mutex<()>>,
+}
+
+/// Why a push failed at this host; nothing is half done.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum InstallError {
+    #[error("the pack cannot be had: {0}")]
+    Fetch(&'static str),
+    #[error("the pack is not readable")]
+    Pack(#[from] content::PackError),
+    #[error("the manifest is not the one that the order names")]
+    Manifest,
+    #[error("the content store of this host failed")]
+    Store(#[source] content::StoreError),
+    #[error("the node's database failed")]
+    Journal(#[source] crate::journal::JournalError),
+    #[error(transparent)]
+    Apply(ApplyError),
+}
+
+impl Installs {
+    /// Installs a push on a blocking thread.
+    pub(crate) async fn install(&self, order: OrderId, push: Push) -> (State, Answer) {
+        let (installs, handle) = (self.clone(), Handle::current());
+        let work = move || installs.install_blocking(order, &push, &handle);
+        match tokio::task::spawn_blocking(work).await {
+            Ok(Ok(pushed)) => (State::Ok, Answer { push: Some(pushed), ..Answer::default() }),
+            Ok(Err(error)) => failure(&error),
+            Err(error) => failed("install", "the installer failed", error.to_string()),
+        }
+    }
+
+    fn install_blocking(
+        &self,
+        order: OrderId,
+        push: &Push,
+        handle: &Handle,
+    ) -> Result<Pushed, InstallError> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let store = &*self.transfers.store;
+        for part in &push.inline {
+            store.put(ContentId::of(part), part).map_err(InstallError::Store)?;
+        }
+        let mut work = Work { installs: self, push, handle, bundle: None, base: None };
+        let target = work.choose()?;
+        let tag = order.to_string();
+        let job = Job { tag: &tag[20..], dest: &push.dest, target: &target };
+        let mut source = Source { work: &work, target: &target, fetched: Vec::new() };
+        let applied = Installer::new(self.root.clone()).apply(&job, store, &mut source);
+        let fetched = std::mem::take(&mut source.fetched);
+        let applied = applied.map_err(InstallError::Apply)?;
+        let canonical = target.encode();
+        store.put(ContentId(push.manifest.0), &canonical).map_err(InstallError::Store)?;
+        let noted = self.journal.set_installed(&push.dest, push.manifest);
+        noted.map_err(InstallError::Journal)?;
+        // The files are in place: their chunks need not lie in the store as well.
+        store.remove(&fetched).map_err(InstallError::Store)?;
+        let warnings = match applied.owner_skipped {
+            0 => Vec::new(),
+            n => vec![format!("the owner of {n} entries is not kept: the node is not root")],
+        };
+        info!(dest = %String::from_utf8_lossy(&push.dest), written = applied.written, "installed");
+        Ok(Pushed {
+            written: applied.written,
+            unchanged: applied.unchanged,
+            bytes: applied.bytes_written,
+            fixed: applied.metadata_fixed,
+            warnings,
+        })
+    }
+}
+
+/// One push while it is carried out.
+struct Work<'a> {
+    installs: &'a Installs,
+    push: &'a Push,
+    handle: &'a Handle,
+    bundle: Option<&'a Bundle>,
+    base: Option<Manifest>,
+}
+
+impl Work<'_> {
+    /// Decides for a bundle and decodes the target's manifest.
+    fn choose(&mut self) -> Result<Manifest, InstallError> {
+        let installed = self.installs.journal.installed(&self.push.dest);
+        let installed = installed.map_err(InstallError::Journal)?;
+        let base = match installed {
+            Some(root) => self.load_manifest(root)?.map(|manifest| (root, manifest)),
+            None => None,
+        };
+        let based = |root| self.push.bundles.iter().find(|b| b.base == Some(root));
+        let host = self.installs.host;
+        let full = || self.push.bundles.iter().find(|b| b.base.is_none() && b.hosts.contains(host));
+        let (part, canonical) = match base {
+            Some((root, manifest)) if based(root).is_some() => {
+                let bundle = based(root).expect("it was just found");
+                let canonical = manifest.encode();
+                (self.bundle, self.base) = (Some(bundle), Some(manifest));
+                (&bundle.manifest, Some(canonical))
+            }
+            _ => {
+                self.bundle = full();
+                let part = self.bundle.map_or(&self.push.full_manifest, |b| &b.manifest);
+                (part, None)
+            }
+        };
+        let bytes = self.part(part)?;
+        let target =
+            content::pack::decode_manifest(&bytes, canonical.as_deref(), &Limits::default());
+        let target = target.map_err(InstallError::Pack)?;
+        match target.root() == ContentId(self.push.manifest.0) {
+            true => Ok(target),
+            false => Err(InstallError::Manifest),
+        }
+    }
+
+    fn load_manifest(&self, root: Digest) -> Result<Option<Manifest>, InstallError> {
+        let bytes = self.installs.transfers.store.get(&ContentId(root.0));
+        let bytes = bytes.map_err(InstallError::Store)?;
+        Ok(bytes.and_then(|bytes| Manifest::decode(&bytes, &Limits::default()).ok()))
+    }
+
+    /// A part of the pack: from the store, or fetched now.
+    fn part(&self, part: &Part) -> Result<Bytes, InstallError> {
+        let transfers = self.installs.transfers.clone();
+        let object = self.handle.block_on(transfers.obtain(part.id, Asker::Local));
+        object.map(|bytes| (*bytes).clone()).map_err(|fault| InstallError::Fetch(word(fault)))
+    }
+
+    fn unpack(&self, wanted: &[ChunkRef], target: &Manifest) -> Result<(), InstallError> {
+        let Some(bundle) = self.bundle else { return Ok(()) };
+        let wanted: std::collections::BTreeSet<_> = wanted.iter().map(|chunk| chunk.id).collect();
+        let plan = content::plan(self.base.as_ref(), target);
+        let store = &*self.installs.transfers.store;
+        for part in &bundle.segments {
+            let bytes = self.part(part)?;
+            let mut batch = store.batch();
+            Segment::decode(&bytes, &plan, &mut |chunk, bytes| match wanted.contains(&chunk.id) {
+                true => batch.put(chunk.id, bytes).map_err(InstallError::Store),
+                false => Ok(()),
+            })?;
+            batch.commit().map_err(InstallError::Store)?;
+        }
+        Ok(())
+    }
+
+    /// Fetches chunks one by one: those that no bundle brings.
+    fn fetch(&self, chunks: &[ChunkRef]) -> Result<(), InstallError> {
+        let store = &*self.installs.transfers.store;
+        let absent = |chunk: &&ChunkRef| !store.has(&chunk.id).unwrap_or(false);
+        let left: Vec<_> = chunks.iter().filter(absent).map(|chunk| chunk.id).collect();
+        if !left.is_empty() {
+            info!(chunks = left.len(), "fetching single chunks: the base is not as expected");
+        }
+        for ids in left.chunks(WANTED_AT_ONCE) {
+            let transfers = &self.installs.transfers;
+            let all = async {
+                let mut tasks = tokio::task::JoinSet::new();
+                for id in ids {
+                    let (transfers, id) = (transfers.clone(), Digest(id.0));
+                    tasks.spawn(async move { transfers.want(id, Asker::Local).await });
+                }
+                tasks.join_all().await.into_iter().collect::<Result<(), PullFault>>()
+            };
+            self.handle.block_on(all).map_err(|fault| InstallError::Fetch(word(fault)))?;
+        }
+        Ok(())
+    }
+}
+
+/// Where the installer gets what it misses.
+struct Source<'a> {
+    work: &'a Work<'a>,
+    target: &'a Manifest,
+    fetched: Vec<ContentId>,
+}
+
+impl Chunks for Source<'_> {
+    fn provide(&mut self, wanted: &[ChunkRef]) -> Result<(), ApplyError> {
+        self.fetched = wanted.iter().map(|chunk| chunk.id).collect();
+        let provided = self.work.unpack(wanted, self.target).and_then(|()| self.work.fetch(wanted));
+        provided.map_err(|error| {
+            warn!(error = %crate::chain(&error), "content is missing");
+            ApplyError::Provide(Box::new(error))
+        })
+    }
+}
+
+/// What the host answers when a push failed: the stage, the kind and the whole story.
+fn failure(error: &InstallError) -> (State, Answer) {
+    let stage = match error {
+        InstallError::Apply(ApplyError::Provide(_))
+        | InstallError::Fetch(_)
+        | InstallError::Pack(_)
+        | InstallError::Manifest => "fetch",
+        InstallError::Apply(_) => "install",
+        InstallError::Store(_) | InstallError::Journal(_) => "store",
+    };
+    failed(stage, "push", crate::chain(error))
+}

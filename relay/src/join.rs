@@ -1,0 +1,156 @@
+//! Enrolment: asking for a place in the mesh, and passing such questions on.
+//!
+//! A newcomer proves that it holds a token without sending it, and believes the answer only if the
+//! authority whose key is pinned in the token has signed it. So any relay may carry the question
+//! to the controller: it can lose it, but neither read the token nor alter the answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use certs::{Credentials, NodeKey, OrderKey, Token};
+use protos::{Grant, GrantBody, JoinReply, JoinRequest, StreamKind};
+use quinn::{RecvStream, SendStream};
+use tokio::time::timeout;
+use tracing::{debug, info};
+
+use crate::accept::open_stream;
+use crate::drive::Links;
+use crate::link::{LinkError, read_framed, write_framed};
+
+const JOIN_LIMIT: Duration = Duration::from_secs(30);
+
+/// Who answers enrolments: the controller. Called on a blocking thread.
+pub trait Registrar: Send + Sync {
+    /// The answer to a newcomer: an encoded reply, be it a grant or a refusal.
+    fn enrol(&self, request: JoinRequest) -> JoinReply;
+}
+
+/// Answers enrolments, or passes them to the parent.
+#[derive(Clone)]
+pub(crate) struct JoinService {
+    pub(crate) registrar: Option<Arc<dyn Registrar>>,
+    pub(crate) links: Links,
+}
+
+impl JoinService {
+    /// One question, one answer.
+    pub(crate) async fn serve(&self, mut send: SendStream, mut recv: RecvStream) {
+        if let Err(error) = self.try_serve(&mut send, &mut recv).await {
+            debug!(error = %crate::chain(&error), "an enrolment broke off");
+        }
+    }
+
+    async fn try_serve(
+        &self,
+        send: &mut SendStream,
+        recv: &mut RecvStream,
+    ) -> Result<(), LinkError> {
+        let question = read_framed(recv).await?.ok_or(LinkError::Ended)?;
+        let answer = match (&self.registrar, self.links.parent()) {
+            (Some(registrar), _) => ask(registrar.clone(), &question).await,
+            (None, Some(parent)) => {
+                let (mut up, mut down) = open_stream(&parent, StreamKind::Join).await?;
+                write_framed(&mut up, &question).await?;
+                up.finish().ok();
+                read_framed(&mut down).await?.ok_or(LinkError::Ended)?
+            }
+            (None, None) => refusal("this relay has no link to its parent just now: try again"),
+        };
+        write_framed(send, &answer).await?;
+        send.finish().ok();
+        // Waits until the newcomer has it all.
+        send.stopped().await.ok();
+        Ok(())
+    }
+}
+
+async fn ask(registrar: Arc<dyn Registrar>, question: &Bytes) -> Bytes {
+    let request = match JoinRequest::decode(question.clone()) {
+        Ok(request) => request,
+        Err(error) => return refusal(&format!("the request is not readable: {error}")),
+    };
+    let enrol = move || registrar.enrol(request);
+    let reply = tokio::task::spawn_blocking(enrol).await;
+    match reply {
+        Ok(reply) => reply.encode(),
+        Err(_) => refusal("the controller failed: try again"),
+    }
+}
+
+fn refusal(reason: &str) -> Bytes {
+    JoinReply::Refusal(reason.into()).encode()
+}
+
+/// An enrolment failed. Nothing was written; the token is still good unless the reason says else.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// Neither controller nor relay answers there.
+    #[error("{addr}: no parent answers there")]
+    Dial {
+        /// What was dialled.
+        addr: String,
+        /// Why.
+        source: crate::dial::DialError,
+    },
+    /// The link broke before the answer; trying again with the same token is safe.
+    #[error("the link broke before the answer: try again with the same token")]
+    Broken,
+    /// No answer in time.
+    #[error("no answer within {} s: is the controller reachable from that relay?", JOIN_LIMIT.as_secs())]
+    Timeout,
+    /// The controller refuses.
+    #[error("the controller refuses: {0}")]
+    Refused(String),
+    /// The answer is not by the authority that the token names.
+    #[error("the answer is not from the controller that made this token")]
+    Forged(#[source] certs::GrantError),
+    /// The answer is not readable.
+    #[error("the answer is not readable: {0}")]
+    Unreadable(String),
+    /// The granted certificate does not fit.
+    #[error("the granted certificate does not fit this host's key")]
+    Unfit(#[source] certs::CredentialsError),
+}
+
+/// Asks the parent at `addr` for a place in the mesh.
+pub async fn join(addr: &str, token: &Token, name: &str) -> Result<Credentials, JoinError> {
+    let key = NodeKey::generate();
+    let csr = key.csr();
+    let proof = token.prove(name, &csr);
+    let request = JoinRequest::new(token.id().0, name.to_string(), csr.into(), proof);
+    let asked = timeout(JOIN_LIMIT, exchange(addr, token, &request)).await;
+    let reply = asked.map_err(|_| JoinError::Timeout)??;
+    let Grant { body, signature, authority } = match reply {
+        JoinReply::Refusal(reason) => return Err(JoinError::Refused(reason)),
+        JoinReply::Grant(grant) => grant,
+    };
+    certs::verify_grant(&authority, &token.pin(), &body, &signature).map_err(JoinError::Forged)?;
+    let unreadable = |error: &dyn std::fmt::Display| JoinError::Unreadable(error.to_string());
+    let grant = GrantBody::decode(body).map_err(|error| unreadable(&error))?;
+    let order_key = OrderKey(grant.order_key);
+    let credentials =
+        Credentials::new(key, grant.certificate.to_vec(), authority.to_vec(), order_key);
+    let credentials = credentials.map_err(JoinError::Unfit)?;
+    info!(identity = %credentials.identity(), "enrolled");
+    Ok(credentials)
+}
+
+async fn exchange(
+    addr: &str,
+    token: &Token,
+    request: &JoinRequest,
+) -> Result<JoinReply, JoinError> {
+    let config = crate::endpoint::join_client(&token.pin());
+    let dialled = crate::dial::connect(addr, &config, certs::JOIN_NAME).await;
+    let conn = dialled.map_err(|source| JoinError::Dial { addr: addr.into(), source })?;
+    let talk = async {
+        let (mut send, mut recv) = open_stream(&conn, StreamKind::Join).await?;
+        write_framed(&mut send, &request.encode()).await?;
+        send.finish().ok();
+        read_framed(&mut recv).await?.ok_or(LinkError::Ended)
+    };
+    let answer = talk.await.map_err(|_| JoinError::Broken)?;
+    conn.close(crate::link::CLOSE_STOPPING, b"thank you");
+    JoinReply::decode(answer).map_err(|error| JoinError::Unreadable(error.to_string()))
+}

@@ -1,0 +1,49 @@
+//! The shell of a node: everything that can fail or wait, around the core that can do neither.
+//!
+//! [`start`] runs a node of any role: its links (quinn), its journal (redb), its content, the
+//! commands and installs of its host. The controller embeds a node by the same call, with a
+//! [`Witness`] that writes its tables in the core's own commits and a [`Registrar`] that enrols
+//! newcomers. This crate knows nothing of operators, inventories or schedules.
+
+mod accept;
+mod dial;
+mod drive;
+mod endpoint;
+mod exec;
+mod install;
+mod join;
+mod journal;
+mod link;
+mod node;
+mod run;
+mod settings;
+mod transfer;
+mod verify;
+
+pub use dial::DialError;
+pub use drive::{DriveError, LinkStatus};
+pub use endpoint::EndpointError;
+pub use join::{JoinError, Registrar, join};
+pub use journal::{Journal, JournalError, NoWitness, Witness};
+pub use node::{Running, Setup, StartError, start};
+pub use settings::{Settings, SettingsError};
+
+/// The name of some bytes: their BLAKE3 hash.
+pub fn hash(bytes: &[u8]) -> mesh::Digest {
+    mesh::Digest(*blake3::hash(bytes).as_bytes())
+}
+
+/// An error with all its causes, in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        // Some libraries print their source themselves.
+        if !text.ends_with(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,283 @@
+//! A link: one QUIC connection, its three streams of frames, and their queues.
+//!
+//! Beats, control and reports each have a stream of their own with a strict priority, all above
+//! content. The child opens the streams, the first byte tells which is which. Each direction of a
+//! stream has a bounded queue and a task; sending is a `try_send`, and a queue that is full is a
+//! lost link, so that a child that does not read can never hold anybody up.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use bytes::{Bytes, BytesMut};
+use mesh::{Frame, HostId, Input, LinkId, Outcome, Peer, State};
+use protos::{Incoming, StreamKind};
+use quinn::{Connection, RecvStream, SendStream, VarInt};
+use tokio::sync::mpsc;
+use tracing::{debug, warn};
+
+use crate::hash;
+use crate::verify::Verifier;
+
+/// Frames that may wait for a stream. With the core's window of 64 entries for each log this is
+/// never reached by a peer that reads.
+const QUEUE: usize = 512;
+/// A writer gathers this much before it hands bytes to the connection.
+const GATHER: usize = 32 << 10;
+
+/// Why a connection is closed, as the peer sees it.
+pub(crate) const CLOSE_STOPPING: VarInt = VarInt::from_u32(0);
+pub(crate) const CLOSE_PROTOCOL: VarInt = VarInt::from_u32(1);
+pub(crate) const CLOSE_HANGUP: VarInt = VarInt::from_u32(2);
+
+/// The streams that carry frames, by their place in [`Link::queues`].
+const CLASSES: [(StreamKind, i32); 3] =
+    [(StreamKind::Beats, 30), (StreamKind::Control, 20), (StreamKind::Reports, 10)];
+
+/// Bytes of content that crossed a link, without the overhead of QUIC.
+#[derive(Default, Debug)]
+pub(crate) struct Counters {
+    pub(crate) content_sent: AtomicU64,
+    pub(crate) content_received: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn sent(&self, bytes: usize) {
+        self.content_sent.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn received(&self, bytes: usize) {
+        self.content_received.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+}
+
+/// The sending side of a link, owned by the drive loop.
+pub(crate) struct Link {
+    pub(crate) id: LinkId,
+    pub(crate) peer: Peer,
+    pub(crate) name: String,
+    pub(crate) conn: Connection,
+    pub(crate) since: SystemTime,
+    pub(crate) counters: Arc<Counters>,
+    queues: [mpsc::Sender<Frame>; 3],
+}
+
+/// The queues of a link, waiting for their streams.
+pub(crate) struct Queues([Option<mpsc::Receiver<Frame>>; 3]);
+
+/// Where frames and ends of links are reported.
+pub(crate) type Inbox = mpsc::Sender<crate::drive::Arrival>;
+
+impl Link {
+    pub(crate) fn new(id: LinkId, peer: Peer, name: String, conn: Connection) -> (Link, Queues) {
+        let channels: [_; 3] = std::array::from_fn(|_| mpsc::channel(QUEUE));
+        let [(a, x), (b, y), (c, z)] = channels;
+        let (counters, since) = (Arc::default(), SystemTime::now());
+        let link = Link { id, peer, name, conn, since, counters, queues: [a, b, c] };
+        (link, Queues([Some(x), Some(y), Some(z)]))
+    }
+
+    /// Queues a frame. `false`: the peer does not read, or the link is gone.
+    pub(crate) fn send(&self, frame: Frame) -> bool {
+        let class = match frame {
+            Frame::Beat { .. } => 0,
+            Frame::Report { .. } | Frame::ReportsHeld { .. } => 2,
+            _ => 1,
+        };
+        self.queues[class].try_send(frame).is_ok()
+    }
+
+    pub(crate) fn close(&self, reason: &str) {
+        self.conn.close(CLOSE_HANGUP, reason.as_bytes());
+    }
+}
+
+/// What the tasks of a link need.
+#[derive(Clone)]
+pub(crate) struct Reader {
+    pub(crate) id: LinkId,
+    pub(crate) peer: Peer,
+    pub(crate) conn: Connection,
+    pub(crate) inbox: Inbox,
+    pub(crate) verifier: Arc<Verifier>,
+}
+
+impl Reader {
+    /// The child's side: opens the three streams and starts their tasks.
+    pub(crate) async fn open_streams(&self, mut queues: Queues) -> Result<(), LinkError> {
+        for (class, (kind, priority)) in CLASSES.into_iter().enumerate() {
+            let (mut send, recv) = self.conn.open_bi().await.map_err(LinkError::Lost)?;
+            send.set_priority(priority).ok();
+            send.write_all(&[kind as u8]).await.map_err(LinkError::Write)?;
+            let queue = queues.0[class].take().expect("each class is opened once");
+            self.start(send, recv, queue);
+        }
+        Ok(())
+    }
+
+    /// The parent's side: attaches a stream that the child opened to its queue.
+    pub(crate) fn attach(
+        &self,
+        queues: &mut Queues,
+        kind: StreamKind,
+        send: SendStream,
+        recv: RecvStream,
+    ) -> Result<(), LinkError> {
+        let class = CLASSES.iter().position(|(class, _)| *class == kind);
+        let class = class.ok_or(LinkError::Protocol("a stream of an unexpected kind"))?;
+        let queue = queues.0[class].take().ok_or(LinkError::Protocol("a stream opened twice"))?;
+        send.set_priority(CLASSES[class].1).ok();
+        self.start(send, recv, queue);
+        Ok(())
+    }
+
+    fn start(&self, send: SendStream, recv: RecvStream, queue: mpsc::Receiver<Frame>) {
+        let conn = self.conn.clone();
+        tokio::spawn(async move {
+            if let Err(error) = write_frames(send, queue).await {
+                debug!(error = %crate::chain(&error), "a link's writer ended");
+                conn.close(CLOSE_HANGUP, b"write failed");
+            }
+        });
+        let reader = self.clone();
+        tokio::spawn(async move {
+            match reader.read_frames(recv).await {
+                Ok(()) | Err(LinkError::Lost(_) | LinkError::Ended) => {}
+                Err(error) => {
+                    let (host, error) = (reader.peer.host(), crate::chain(&error));
+                    warn!(peer = %host, %error, "closing a link: the peer broke the protocol");
+                    reader.conn.close(CLOSE_PROTOCOL, error.as_bytes());
+                }
+            }
+        });
+    }
+
+    /// Reads frames until the stream ends. Waits while the node is busy, so that the peer slows
+    /// down by flow control and nothing piles up here.
+    async fn read_frames(&self, mut recv: RecvStream) -> Result<(), LinkError> {
+        while let Some(bytes) = read_framed(&mut recv).await? {
+            let incoming = protos::decode_frame(bytes, hash).map_err(LinkError::Frame)?;
+            let input = match incoming {
+                Incoming::Frame(frame) => Input::Frame { link: self.id, frame },
+                Incoming::Order { log, seq, envelope } => self.check_order(log, seq, envelope),
+            };
+            if self.inbox.send(crate::drive::Arrival::Input(input)).await.is_err() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn check_order(&self, log: u64, seq: u64, envelope: Bytes) -> Input {
+        let link = self.id;
+        match self.verifier.check(&envelope, SystemTime::now()) {
+            Ok((_, order)) => {
+                let order = Arc::new(order);
+                Input::Frame { link, frame: Frame::Order { log, seq, order } }
+            }
+            Err(refused) => {
+                let from = self.peer.host();
+                warn!(%from, order = ?refused.id, reason = %refused.fault, "refusing an order");
+                let body = refused.answer().encode();
+                let outcome = Outcome { state: State::Refused, body: Some(hash(&body)) };
+                let order = refused.id.unwrap_or(mesh::OrderId([0; 16]));
+                let outcome = Some(outcome).filter(|_| refused.meant);
+                Input::BadOrder { link, log, seq, order, outcome, body: Some(body) }
+            }
+        }
+    }
+}
+
+/// Why a link ended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LinkError {
+    #[error("the connection is gone")]
+    Lost(#[source] quinn::ConnectionError),
+    #[error("the stream ended")]
+    Ended,
+    #[error("the peer broke the protocol: {0}")]
+    Protocol(&'static str),
+    #[error("a frame is not readable")]
+    Frame(#[source] protos::FrameError),
+    #[error("the length of a frame is not acceptable")]
+    Header(#[source] protos::HeaderError),
+    #[error("writing failed")]
+    Write(#[source] quinn::WriteError),
+    #[error("no sign of life for {} s", .0.as_secs())]
+    Timeout(Duration),
+}
+
+impl From<quinn::ReadExactError> for LinkError {
+    fn from(error: quinn::ReadExactError) -> LinkError {
+        match error {
+            quinn::ReadExactError::ReadError(quinn::ReadError::ConnectionLost(error)) => {
+                LinkError::Lost(error)
+            }
+            _ => LinkError::Ended,
+        }
+    }
+}
+
+/// The next length-prefixed message of a stream; `None` at its clean end.
+pub(crate) async fn read_framed(recv: &mut RecvStream) -> Result<Option<Bytes>, LinkError> {
+    let mut header = [0; 4];
+    match recv.read_exact(&mut header).await {
+        Ok(()) => {}
+        Err(quinn::ReadExactError::FinishedEarly(0)) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    }
+    let len = protos::parse_header(header).map_err(LinkError::Header)?;
+    let mut body = BytesMut::zeroed(len);
+    recv.read_exact(&mut body).await?;
+    Ok(Some(body.freeze()))
+}
+
+/// Writes one length-prefixed message.
+pub(crate) async fn write_framed(send: &mut SendStream, body: &[u8]) -> Result<(), LinkError> {
+    send.write_all(&protos::frame_header(body.len())).await.map_err(LinkError::Write)?;
+    send.write_all(body).await.map_err(LinkError::Write)
+}
+
+async fn write_frames(
+    mut send: SendStream,
+    mut queue: mpsc::Receiver<Frame>,
+) -> Result<(), LinkError> {
+    let mut buffer = BytesMut::new();
+    while let Some(frame) = queue.recv().await {
+        let mut next = Some(frame);
+        while let Some(frame) = next {
+            let body = protos::encode_frame(&frame);
+            buffer.extend_from_slice(&protos::frame_header(body.len()));
+            buffer.extend_from_slice(&body);
+            next = if buffer.len() < GATHER { queue.try_recv().ok() } else { None };
+        }
+        send.write_chunk(buffer.split().freeze()).await.map_err(LinkError::Write)?;
+    }
+    send.finish().ok();
+    Ok(())
+}
+
+/// Who the other end of a finished handshake is, by its certificate.
+pub(crate) fn identity_of(conn: &Connection) -> Result<certs::Identity, PeerFault> {
+    let chain = conn.peer_identity().ok_or(PeerFault::Nameless)?;
+    let chain = chain
+        .downcast::<Vec<rustls::pki_types::CertificateDer<'static>>>()
+        .map_err(|_| PeerFault::Nameless)?;
+    certs::peer_identity(&chain).map_err(PeerFault::Certificate)
+}
+
+/// A peer whose identity is not acceptable.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PeerFault {
+    #[error("the peer has shown no certificate")]
+    Nameless,
+    #[error("the peer's certificate is not acceptable")]
+    Certificate(#[source] certs::PeerError),
+    #[error("the peer belongs to another mesh")]
+    Mesh,
+}
+
+/// The number of a host as the core knows it.
+pub(crate) fn host_of(identity: &certs::Identity) -> HostId {
+    HostId(identity.id)
+}

@@ -1,0 +1,225 @@
+//! Starting a node, and the handle by which whoever started it speaks with it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use certs::Credentials;
+use content::{ContentId, Store};
+use mesh::{HostId, Input, Node, Order, Saved};
+use quinn::Endpoint;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use crate::accept::{Acceptor, LinkIds};
+use crate::dial::Dialler;
+use crate::drive::{Arrival, Clock, DriveError, Io, LinkStatus, Links, drive};
+use crate::endpoint::{self, EndpointError};
+use crate::exec::Executor;
+use crate::install::Installs;
+use crate::join::{JoinService, Registrar};
+use crate::journal::{Journal, JournalError, Witness};
+use crate::settings::Settings;
+use crate::transfer::Transfers;
+use crate::verify::Verifier;
+
+/// Things that may wait for the drive loop.
+const INBOX: usize = 1_024;
+/// How long a stopping node waits for its peers to take note.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// What a node is made of.
+pub struct Setup {
+    /// Who it is.
+    pub credentials: Credentials,
+    /// Its place and pace.
+    pub settings: Settings,
+    /// Its private folder.
+    pub state: PathBuf,
+    /// Its database.
+    pub journal: Journal,
+    /// Its content.
+    pub store: Arc<Store>,
+    /// Who writes into its commits.
+    pub witness: Box<dyn Witness>,
+    /// Who answers newcomers; none: the parent is asked.
+    pub registrar: Option<Arc<dyn Registrar>>,
+    /// Whether orders may be carried out here; not at the controller.
+    pub obeys: bool,
+}
+
+/// A node could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The database cannot be read.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The socket cannot be had.
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
+    /// A relay or controller without an address to listen on.
+    #[error("a {0} needs an address to listen on: set `listen`, for example 0.0.0.0:7400")]
+    NoListen(certs::Role),
+    /// A node without a parent, though not the controller.
+    #[error("a {0} needs at least one parent: set `parents`")]
+    NoParents(certs::Role),
+}
+
+/// A node that runs. Dropping it does not stop it; [`Running::stop`] does.
+pub struct Running {
+    addr: Option<SocketAddr>,
+    inbox: mpsc::Sender<Arrival>,
+    links: Links,
+    endpoint: Option<Endpoint>,
+    stop: watch::Sender<bool>,
+    ended: watch::Receiver<bool>,
+    task: Mutex<Option<JoinHandle<Result<(), DriveError>>>>,
+}
+
+/// Starts a node.
+pub fn start(setup: Setup) -> Result<Running, StartError> {
+    let identity = setup.credentials.identity().clone();
+    let is_root = identity.role == certs::Role::Controller;
+    let serves = identity.role.serves();
+    let listen = match setup.settings.listen {
+        None if serves => return Err(StartError::NoListen(identity.role)),
+        listen => listen.filter(|_| serves),
+    };
+    if setup.settings.parents.is_empty() && !is_root {
+        return Err(StartError::NoParents(identity.role));
+    }
+    let saved = setup.journal.load(SystemTime::now())?;
+    sweep(&setup, &saved)?;
+    let endpoint = match listen {
+        Some(addr) => Some(endpoint::listening(addr, &setup.credentials, &setup.state)?),
+        None => None,
+    };
+    let addr = endpoint.as_ref().and_then(|endpoint| endpoint.local_addr().ok());
+    info!(%identity, listen = ?addr, parents = ?setup.settings.parents, "starting");
+
+    let (inbox, arrivals) = mpsc::channel(INBOX);
+    let (stop, stopped) = watch::channel(false);
+    let links = Links::default();
+    let transfers = Transfers::new(setup.store.clone(), inbox.clone());
+    let verifier = Arc::new(Verifier {
+        mesh: identity.mesh,
+        key: setup.credentials.order_key(),
+        host: HostId(identity.id),
+    });
+    let ids = LinkIds::default();
+    if let Some(endpoint) = &endpoint {
+        let acceptor = Acceptor {
+            ids: ids.clone(),
+            inbox: inbox.clone(),
+            verifier: verifier.clone(),
+            transfers: transfers.clone(),
+            join: JoinService { registrar: setup.registrar.clone(), links: links.clone() },
+            join_config: endpoint::join_server(&setup.credentials),
+            max_connections: setup.settings.max_children * 2 + 64,
+        };
+        tokio::spawn(acceptor.run(endpoint.clone()));
+    }
+    let dialler = (!is_root).then(|| Dialler {
+        ids,
+        inbox: inbox.clone(),
+        verifier: verifier.clone(),
+        config: endpoint::client(&setup.credentials),
+        server_name: certs::parent_name(&identity.mesh),
+    });
+    let executor = setup.obeys.then(|| Executor {
+        verifier,
+        installs: Installs {
+            host: HostId(identity.id),
+            root: setup.settings.install_root.clone(),
+            journal: setup.journal.clone(),
+            transfers: transfers.clone(),
+            turn: Arc::new(Mutex::new(())),
+        },
+        slots: Arc::new(Semaphore::new(setup.settings.max_runs.max(1))),
+    });
+    let (journal, progress) = setup.journal.spawn(setup.witness);
+    let clock = Clock(Instant::now());
+    let config = setup.settings.mesh(identity.id, serves);
+    let seed = u64::from_le_bytes(certs::random::<8>());
+    let node = Node::new(config, saved, seed, mesh::Time::ZERO);
+    let io = Io {
+        clock,
+        links: links.clone(),
+        parents: setup.settings.parents,
+        dialler,
+        transfers,
+        executor,
+        journal,
+        progress,
+        inbox: inbox.clone(),
+        waiting: BTreeMap::new(),
+        tasks: JoinSet::new(),
+    };
+    let (end, ended) = watch::channel(false);
+    let task = tokio::spawn(async move {
+        let result = drive(node, io, arrivals, stopped).await;
+        crate::drive::log_end(&result);
+        end.send(true).ok();
+        result
+    });
+    Ok(Running { addr, inbox, links, endpoint, stop, ended, task: Mutex::new(Some(task)) })
+}
+
+/// Drops cached content that no open order and no installed manifest refers to.
+fn sweep(setup: &Setup, saved: &Saved) -> Result<(), JournalError> {
+    if !setup.obeys {
+        return Ok(());
+    }
+    let needs = saved.orders.iter().flat_map(|order| &order.needs);
+    let mut keep: std::collections::BTreeSet<ContentId> =
+        needs.flat_map(|need| &need.content).map(|id| ContentId(id.0)).collect();
+    keep.extend(setup.journal.all_installed()?.into_iter().map(|id| ContentId(id.0)));
+    match setup.store.retain(&|id| keep.contains(id)) {
+        Ok(0) => {}
+        Ok(dropped) => info!(dropped, "dropped cached content that nothing needs any more"),
+        Err(error) => warn!(error = %crate::chain(&error), "the content cache was not swept"),
+    }
+    Ok(())
+}
+
+impl Running {
+    /// Where it listens.
+    pub fn addr(&self) -> Option<SocketAddr> {
+        self.addr
+    }
+
+    /// Gives an order to the root. `false`: the node has stopped.
+    pub async fn submit(&self, order: Order) -> bool {
+        self.inbox.send(Arrival::Input(Input::Submit(Arc::new(order)))).await.is_ok()
+    }
+
+    /// How the links stand.
+    pub fn links(&self) -> Vec<LinkStatus> {
+        self.links.status()
+    }
+
+    /// Turns true when the node has stopped; [`Running::stop`] then says why.
+    pub fn watch_end(&self) -> watch::Receiver<bool> {
+        self.ended.clone()
+    }
+
+    /// Stops: no new inputs, links closed, what was queued for the disk is written. Says how the
+    /// node ended, also if it had ended before; a second call has nothing more to say.
+    pub async fn stop(&self) -> Result<(), DriveError> {
+        self.stop.send(true).ok();
+        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let result = match task {
+            Some(task) => task.await.expect("the drive loop does not panic"),
+            None => Ok(()),
+        };
+        if let Some(endpoint) = &self.endpoint {
+            endpoint.close(crate::link::CLOSE_STOPPING, b"stopping");
+            tokio::time::timeout(FAREWELL, endpoint.wait_idle()).await.ok();
+        }
+        result
+    }
+}

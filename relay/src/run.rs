@@ -1,0 +1,202 @@
+//! Running one command: a process group of its own, a closed environment, bounded output.
+//!
+//! Output beyond the limit is read and counted, not kept, so that the command never blocks and the
+//! true size is known. At the timeout the whole group gets TERM and then KILL.
+
+use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use mesh::State;
+use protos::{Answer, Fault, Run};
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+/// How long a group may take to obey TERM.
+const GRACE: Duration = Duration::from_secs(2);
+/// How long output is read on after the command itself has ended, should a child of it linger.
+const LINGER: Duration = Duration::from_secs(1);
+/// Shell lines run in this shell.
+const SHELL: &str = "/bin/sh";
+/// The whole environment, unless the order adds to it.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Runs a command to its end.
+pub(crate) async fn run(run: &Run) -> (State, Answer) {
+    if !run.user.is_empty() {
+        let detail = "this version runs commands as the user of the node only".into();
+        return refuse(Fault {
+            stage: "run".into(),
+            kind: "refused".into(),
+            detail,
+            ..Fault::default()
+        });
+    }
+    let mut child = match command(run).spawn() {
+        Ok(child) => child,
+        Err(error) => return not_started(run, &error),
+    };
+    let group = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+    let guard = Group(group);
+    let limit = usize::try_from(run.output_limit).unwrap_or(usize::MAX);
+    let stdout = Reading::start(child.stdout.take(), limit);
+    let stderr = Reading::start(child.stderr.take(), limit);
+    let waited = timeout(run.timeout, child.wait()).await;
+    let (status, timed_out) = match waited {
+        Ok(status) => (status, false),
+        Err(_) => (end(&mut child, group).await, true),
+    };
+    let (stdout, stdout_size) = stdout.finish().await;
+    let (stderr, stderr_size) = stderr.finish().await;
+    guard.disarm();
+    let answer = Answer { stdout, stderr, stdout_size, stderr_size, ..Answer::default() };
+    match status {
+        _ if timed_out => (State::TimedOut, answer),
+        Ok(status) => (state(status), answer),
+        Err(error) => {
+            let fault = Fault {
+                stage: "run".into(),
+                kind: "wait".into(),
+                detail: error.to_string(),
+                ..Fault::default()
+            };
+            (State::Failed(1), Answer { fault: Some(fault), ..answer })
+        }
+    }
+}
+
+fn command(run: &Run) -> Command {
+    let os = |bytes: &Bytes| std::ffi::OsString::from_vec(bytes.to_vec());
+    let mut command = if run.shell {
+        let mut command = Command::new(SHELL);
+        command.arg("-c").args(run.argv.iter().map(os));
+        command
+    } else {
+        let mut command = Command::new(os(&run.argv[0]));
+        command.args(run.argv[1..].iter().map(os));
+        command
+    };
+    let inherited = ["HOME", "USER", "LOGNAME", "LANG", "TZ"];
+    command.env_clear().env("PATH", PATH);
+    command.envs(inherited.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+    command.envs(run.env.iter().map(|v| (os(&v.name), os(&v.value))));
+    let dir = if run.dir.is_empty() { "/".into() } else { os(&run.dir) };
+    command
+        .current_dir(dir)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .kill_on_drop(true);
+    command
+}
+
+/// Ends a group that has run too long: TERM, and KILL for what does not obey.
+async fn end(child: &mut Child, group: Option<Pid>) -> io::Result<ExitStatus> {
+    if let Some(group) = group {
+        kill_process_group(group, Signal::TERM).ok();
+        if let Ok(status) = timeout(GRACE, child.wait()).await {
+            kill_process_group(group, Signal::KILL).ok();
+            return status;
+        }
+        kill_process_group(group, Signal::KILL).ok();
+    }
+    child.wait().await
+}
+
+/// Kills the group should the order be dropped half way, as when the node stops.
+struct Group(Option<Pid>);
+
+impl Group {
+    fn disarm(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            kill_process_group(group, Signal::KILL).ok();
+        }
+    }
+}
+
+/// Output as far as it has been read: what is kept, and its true size.
+#[derive(Default)]
+struct Kept {
+    bytes: Vec<u8>,
+    size: u64,
+}
+
+/// A pipe that is being read into a bounded buffer.
+struct Reading {
+    kept: Arc<Mutex<Kept>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Reading {
+    fn start(pipe: Option<impl AsyncRead + Unpin + Send + 'static>, limit: usize) -> Reading {
+        let kept = Arc::new(Mutex::new(Kept::default()));
+        let task = tokio::spawn(read_bounded(pipe, limit, kept.clone()));
+        Reading { kept, task }
+    }
+
+    /// What was read until the pipe's end; a process that lingers does not hold this up for long.
+    async fn finish(mut self) -> (Bytes, u64) {
+        if timeout(LINGER, &mut self.task).await.is_err() {
+            self.task.abort();
+        }
+        let kept = std::mem::take(&mut *lock(&self.kept));
+        (kept.bytes.into(), kept.size)
+    }
+}
+
+fn lock(kept: &Mutex<Kept>) -> MutexGuard<'_, Kept> {
+    kept.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn read_bounded(pipe: Option<impl AsyncRead + Unpin>, limit: usize, kept: Arc<Mutex<Kept>>) {
+    let Some(mut pipe) = pipe else { return };
+    let mut buffer = vec![0; 16 << 10];
+    while let Ok(read @ 1..) = pipe.read(&mut buffer).await {
+        let mut kept = lock(&kept);
+        kept.size += read as u64;
+        let room = limit.saturating_sub(kept.bytes.len());
+        kept.bytes.extend_from_slice(&buffer[..read.min(room)]);
+    }
+}
+
+fn state(status: ExitStatus) -> State {
+    use std::os::unix::process::ExitStatusExt;
+    match (status.code(), status.signal()) {
+        (Some(0), _) => State::Ok,
+        (Some(code), _) => State::Failed(code),
+        (None, Some(signal)) => State::Signalled(signal),
+        (None, None) => State::Failed(1),
+    }
+}
+
+/// A command that could not be started fails as a shell would have it: 127, or 126.
+fn not_started(run: &Run, error: &io::Error) -> (State, Answer) {
+    let what = if run.shell { SHELL.into() } else { String::from_utf8_lossy(&run.argv[0]) };
+    let (code, kind) = match error.kind() {
+        io::ErrorKind::NotFound => (127, "not found"),
+        io::ErrorKind::PermissionDenied => (126, "not executable"),
+        _ => (126, "not started"),
+    };
+    let detail = match run.dir.is_empty() {
+        true => format!("{what}: {error}"),
+        false => format!("{what} in {}: {error}", String::from_utf8_lossy(&run.dir)),
+    };
+    let fault = Fault { stage: "run".into(), kind: kind.into(), detail, ..Fault::default() };
+    (State::Failed(code), Answer { fault: Some(fault), ..Answer::default() })
+}
+
+fn refuse(fault: Fault) -> (State, Answer) {
+    (State::Refused, Answer { fault: Some(fault), ..Answer::default() })
+}

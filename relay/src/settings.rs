@@ -1,0 +1,130 @@
+//! How a node is set up: one small TOML file, every key with a default, unknown keys refused.
+//!
+//! `barid join` writes it, a person may edit it, flags of `barid node` win over it.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// The settings of a relay or a host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Parents as `host:port`, in order of preference.
+    pub parents: Vec<String>,
+    /// Where a relay listens for its children (UDP).
+    pub listen: Option<SocketAddr>,
+    /// The folder below which pushes install: `/` in production.
+    pub install_root: PathBuf,
+    /// How often this node beats on each link.
+    pub beat_interval_ms: u64,
+    /// The span of the first redial; it doubles from try to try.
+    pub redial_base_ms: u64,
+    /// The longest span between redials.
+    pub redial_cap_ms: u64,
+    /// How long answers wait for others to fold with.
+    pub flush_ms: u64,
+    /// How many children may be linked at once.
+    pub max_children: usize,
+    /// How many commands run at once at this host; more wait.
+    pub max_runs: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            parents: Vec::new(),
+            listen: None,
+            install_root: PathBuf::from("/"),
+            beat_interval_ms: 5_000,
+            redial_base_ms: 1_000,
+            redial_cap_ms: 300_000,
+            flush_ms: 10,
+            max_children: 2_000,
+            max_runs: 64,
+        }
+    }
+}
+
+/// Settings could not be read or written; nothing has changed.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// The file cannot be read or written.
+    #[error("{}: {action} failed", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// The file is not what it should be; the operator is at fault.
+    #[error("{}: not a valid node configuration", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: Box<toml::de::Error>,
+    },
+}
+
+impl Settings {
+    /// Reads the settings; a missing file means the defaults.
+    pub fn load(path: &Path) -> Result<Settings, SettingsError> {
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(source) => {
+                return Err(SettingsError::Io { path: path.into(), action: "reading", source });
+            }
+        };
+        toml::from_str(&text)
+            .map_err(|source| SettingsError::Syntax { path: path.into(), source: Box::new(source) })
+    }
+
+    /// Writes the settings beside the old file and puts them in its place.
+    pub fn save(&self, path: &Path) -> Result<(), SettingsError> {
+        let text = toml::to_string_pretty(self).expect("plain settings are valid TOML");
+        let beside = path.with_extension("toml.new");
+        let write = || {
+            let mut file = std::fs::File::create(&beside)?;
+            std::io::Write::write_all(&mut file, text.as_bytes())?;
+            file.sync_all()?;
+            std::fs::rename(&beside, path)
+        };
+        write().map_err(|source| SettingsError::Io { path: path.into(), action: "writing", source })
+    }
+
+    /// The core's configuration for a node with these settings.
+    pub fn mesh(&self, host: u32, serves: bool) -> mesh::Config {
+        let mut config = mesh::Config::new(mesh::HostId(host), self.parents.len(), serves);
+        config.beat_interval = Duration::from_millis(self.beat_interval_ms.max(10));
+        config.flush = Duration::from_millis(self.flush_ms);
+        config.backoff.base = Duration::from_millis(self.redial_base_ms.max(1));
+        config.backoff.cap = Duration::from_millis(self.redial_cap_ms.max(self.redial_base_ms));
+        config.limits.children = self.max_children;
+        config
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_it_wrote_and_names_what_it_does_not_know() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = dir.path().join("node.toml");
+        assert_eq!(Settings::load(&path).expect("defaults"), Settings::default());
+        let settings = Settings { parents: vec!["a:1".into()], ..Settings::default() };
+        settings.save(&path).expect("it is written");
+        assert_eq!(Settings::load(&path).expect("it is read"), settings);
+        std::fs::write(&path, "beat_intervall_ms = 3\n").expect("written");
+        let error = Settings::load(&path).expect_err("a misspelt key");
+        let SettingsError::Syntax { source, .. } = error else { panic!("{error}") };
+        assert!(source.to_string().contains("beat_intervall_ms"), "{source}");
+    }
+}

@@ -1,0 +1,97 @@
+//! Whether an order may be obeyed: by signature, mesh, signer and time, before anything else.
+//!
+//! Every node checks every order where it comes in, so that a relay passes on nothing that its
+//! hosts would refuse, and the host that carries it out has checked it itself. The wall clock is
+//! only used for the validity window.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use certs::{MeshId, OrderKey};
+use mesh::{HostId, Order, OrderId};
+use protos::{Answer, Envelope, Fault, ORDER_KIND, OrderBody};
+
+/// How far clocks may differ before an order counts as not valid yet.
+const SKEW: Duration = Duration::from_secs(300);
+
+/// Checks orders for one node.
+#[derive(Clone, Debug)]
+pub(crate) struct Verifier {
+    pub(crate) mesh: MeshId,
+    pub(crate) key: OrderKey,
+    pub(crate) host: HostId,
+}
+
+/// Why an order is not obeyed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OrderFault {
+    #[error("the envelope is not readable: {0}")]
+    Unreadable(String),
+    #[error("signed as `{0}`, which is not an order")]
+    Kind(String),
+    #[error("the signature is not by the key that this host was given at its enrolment")]
+    Signature,
+    #[error("meant for another mesh, {0}")]
+    Mesh(MeshId),
+    #[error("not valid before {0} s from now: the clocks of controller and host differ")]
+    TooEarly(u64),
+    #[error("no longer valid since {0} s")]
+    TooLate(u64),
+}
+
+/// An order that is not obeyed, with what can be said about it.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub(crate) id: Option<OrderId>,
+    /// Whether it claims this host as a target.
+    pub(crate) meant: bool,
+    pub(crate) fault: OrderFault,
+}
+
+impl Verifier {
+    /// The order in an envelope, if it may be obeyed.
+    pub(crate) fn check(
+        &self,
+        bytes: &Bytes,
+        now: SystemTime,
+    ) -> Result<(OrderBody, Order), Refused> {
+        let unreadable = |error: &dyn std::fmt::Display| Refused {
+            id: None,
+            meant: false,
+            fault: OrderFault::Unreadable(error.to_string()),
+        };
+        let envelope = Envelope::decode(bytes.clone()).map_err(|error| unreadable(&error))?;
+        let body = OrderBody::decode(&envelope.body).map_err(|error| unreadable(&error))?;
+        let (id, meant) = (Some(body.id), body.targets.contains(self.host));
+        let refused = |fault| Refused { id, meant, fault };
+        if envelope.kind != ORDER_KIND {
+            return Err(refused(OrderFault::Kind(envelope.kind)));
+        }
+        self.key
+            .verify(ORDER_KIND, &envelope.body, &envelope.signature)
+            .map_err(|_| refused(OrderFault::Signature))?;
+        if body.mesh != self.mesh.0 {
+            return Err(refused(OrderFault::Mesh(MeshId(body.mesh))));
+        }
+        let at = |ms| UNIX_EPOCH + Duration::from_millis(ms);
+        if let Ok(early) = at(body.not_before_ms).duration_since(now + SKEW) {
+            return Err(refused(OrderFault::TooEarly((early + SKEW).as_secs())));
+        }
+        match at(body.not_after_ms).duration_since(now) {
+            Ok(ttl) => {
+                let order = body.to_mesh(bytes.clone(), ttl);
+                Ok((body, order))
+            }
+            Err(error) => Err(refused(OrderFault::TooLate(error.duration().as_secs()))),
+        }
+    }
+}
+
+impl Refused {
+    /// What the host says of it.
+    pub(crate) fn answer(&self) -> Answer {
+        let (stage, kind) = ("verify".into(), "refused".into());
+        let fault = Fault { stage, kind, detail: self.fault.to_string(), path: Bytes::new() };
+        Answer { fault: Some(fault), ..Answer::default() }
+    }
+}
