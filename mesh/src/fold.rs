@@ -109,6 +109,12 @@ impl Shares {
         Shares { keep_bodies, body_budget, body_bytes: 0, shares: BTreeMap::new() }
     }
 
+    /// How many orders are remembered.
+    pub(crate) fn orders(&self) -> usize {
+        self.shares.values().filter(|share| share.order.is_some()).count()
+    }
+
+    /// How many orders are remembered or spoken of.
     pub(crate) fn len(&self) -> usize {
         self.shares.len()
     }
@@ -135,13 +141,21 @@ impl Shares {
         let new = share.order.is_none();
         if new {
             share.adopt(order.clone(), now);
+            share.settled = false;
         }
         new
     }
 
-    /// The oldest share whose answers the parent has in full, to make room.
-    pub(crate) fn oldest_settled(&self) -> Option<OrderId> {
-        self.shares.iter().find(|(_, share)| share.settled).map(|(id, _)| *id)
+    /// The oldest share that may make room: the parent has its answers in full, nobody is offered
+    /// its order any more, and the caller agrees.
+    pub(crate) fn oldest_settled(
+        &self,
+        now: Time,
+        may_go: impl Fn(OrderId, &Share) -> bool,
+    ) -> Option<OrderId> {
+        let old = |share: &Share| share.settled && share.hold_until <= now;
+        let mut shares = self.shares.iter();
+        shares.find(|(id, share)| old(share) && may_go(**id, share)).map(|(id, _)| *id)
     }
 
     /// Joins answers into the share of their order. Returns what of them was news, with the
@@ -191,6 +205,15 @@ impl Shares {
         }
     }
 
+    /// Takes back what was told of an order and was only supposed: it is told again.
+    pub(crate) fn doubt(&mut self, order: OrderId) {
+        if let Some(share) = self.shares.get_mut(&order) {
+            let lines = share.told.lines().filter(|(outcome, _)| outcome.state.is_provisional());
+            let supposed = lines.map(|(outcome, hosts)| (*outcome, hosts.clone())).collect();
+            share.told.retract(&supposed);
+        }
+    }
+
     /// Whether there is something about this order that the parent has not been told.
     pub(crate) fn has_news(&self, order: OrderId) -> bool {
         self.shares.get(&order).is_some_and(Share::has_news)
@@ -199,7 +222,7 @@ impl Shares {
     /// Takes an order as told in full and answered in full, as it was before a restart.
     pub(crate) fn restore_settled(&mut self, order: OrderId) {
         if let Some(share) = self.shares.get_mut(&order) {
-            (share.settled, share.flush_at) = (true, None);
+            (share.settled, share.flush_at) = (share.is_settled(), None);
             share.told = share.tally.clone();
             share.bodies_told = share.bodies.keys().copied().collect();
             share.cut_told = share.cut;

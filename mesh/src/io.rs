@@ -98,7 +98,8 @@ pub enum Input {
         /// Who.
         by: Asker,
     },
-    /// A pull ended.
+    /// A pull ended. Not said of one whose link is down: the node asks again by itself, and a late
+    /// word about the old pull would be taken for the new one's.
     Pulled {
         /// What was pulled.
         content: Digest,

@@ -18,6 +18,17 @@ struct Lane {
     waiting: VecDeque<(u64, Arc<Order>)>,
     /// Every open order that was ever put on this lane.
     offered: BTreeSet<OrderId>,
+    /// Those of them that the child holds.
+    held: BTreeSet<OrderId>,
+}
+
+impl Lane {
+    /// The child holds everything through this number.
+    fn hold(&mut self, through: u64) {
+        while let Some((_, order)) = self.waiting.pop_front_if(|(seq, _)| *seq <= through) {
+            self.held.insert(order.id);
+        }
+    }
 }
 
 /// The order logs towards all children.
@@ -47,6 +58,16 @@ impl Lanes {
         }
     }
 
+    /// Sends a child an order that it holds once more: the question how it stands there.
+    pub(crate) fn ask(&mut self, child: HostId, order: &Arc<Order>, out: &mut Outbox) {
+        if self.holds(child, order.id)
+            && let Some(lane) = self.lanes.get_mut(&child)
+        {
+            lane.offered.remove(&order.id);
+            self.offer(child, order, out);
+        }
+    }
+
     /// The child has said hello on a new link and told what it holds of which log. Returns whether
     /// it knows this log; if not, it may have lost its disk, and everything open is offered again.
     pub(crate) fn handle_hello(
@@ -60,10 +81,11 @@ impl Lanes {
         let lane = self.lanes.entry(child).or_default();
         lane.link = Some(link);
         if held_log == log {
-            lane.waiting.retain(|(seq, _)| *seq > held);
+            lane.hold(held);
         } else {
             lane.waiting.clear();
             lane.offered.clear();
+            lane.held.clear();
         }
         lane.sent = lane.waiting.front().map_or(lane.next, |(seq, _)| seq - 1);
         Self::pump(log, self.window, lane, out);
@@ -81,16 +103,14 @@ impl Lanes {
         if let Some(lane) = self.lanes.get_mut(&child)
             && log == self.log
         {
-            lane.waiting.retain(|(seq, _)| *seq > held);
+            lane.hold(held);
             Self::pump(log, self.window, lane, out);
         }
     }
 
     /// Whether the child holds this order.
     pub(crate) fn holds(&self, child: HostId, order: OrderId) -> bool {
-        self.lanes.get(&child).is_some_and(|lane| {
-            lane.offered.contains(&order) && !lane.waiting.iter().any(|(_, o)| o.id == order)
-        })
+        self.lanes.get(&child).is_some_and(|lane| lane.held.contains(&order))
     }
 
     /// Takes an order off the lane of a child that is away: its time is over.
@@ -103,6 +123,7 @@ impl Lanes {
     /// Takes an order off every lane: it is past its validity.
     pub(crate) fn forget(&mut self, order: OrderId) {
         for lane in self.lanes.values_mut() {
+            lane.held.remove(&order);
             if lane.offered.remove(&order) {
                 lane.waiting.retain(|(_, waiting)| waiting.id != order);
             }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
-use crate::fold::Shares;
+use crate::fold::{Share, Shares};
 use crate::inlog::Inlog;
 use crate::io::sooner;
 use crate::lanes::Lanes;
@@ -19,7 +19,7 @@ use crate::ledger::Ledger;
 use crate::outbox::{Gated, Outbox};
 use crate::pull::Pulls;
 use crate::pulse::Pulse;
-use crate::route::Routes;
+use crate::route::{Moves, Routes};
 use crate::sabotage::Bug;
 use crate::uplink::Uplink;
 use crate::uplog::Uplog;
@@ -82,8 +82,7 @@ impl Node {
         }
         for order in saved.orders {
             let begun = saved.intents.contains(&order.id) && !node.has(Bug::ForgetIntents);
-            let settled = saved.settled.contains(&order.id);
-            node.restore(now, order, begun, settled);
+            node.restore(now, order, begun);
         }
         if root {
             for (child, below) in saved.below {
@@ -183,7 +182,7 @@ impl Node {
 
     /// How many orders this node remembers.
     pub fn orders(&self) -> usize {
-        self.shares.len()
+        self.shares.orders()
     }
 
     /// How long ago the root's word was fresh, as far as this node knows.
@@ -261,16 +260,19 @@ impl Node {
     fn forget_link(&mut self, now: Time, link: LinkId) -> Option<Peer> {
         let peer = self.peers.remove(&link)?;
         self.pulse.handle_down(link);
-        if !(self.has(Bug::LosePulls) && self.uplink.link() == Some(link)) {
-            self.pulls.handle_down(link);
+        #[cfg(feature = "sabotage")]
+        if self.has(Bug::LosePulls) && self.uplink.link() == Some(link) {
+            self.pulls.lose();
         }
+        self.pulls.handle_down(link);
         if !self.has(Bug::LoseRedial) && self.uplink.handle_down(now, link, &mut self.rng) {
             if self.has(Bug::LoseInFlight) {
                 self.uplog.handle_held(self.uplog.log(), u64::MAX);
             }
             self.uplog.handle_down();
         }
-        if let Some(child) = self.routes.handle_down(now, link) {
+        if let Some((child, moves)) = self.routes.handle_down(now, link) {
+            self.follow(now, moves);
             self.lanes.handle_down(child);
             for (_, share) in self.shares.iter_mut() {
                 if let Some(reach) = share.order.as_ref().map(|order| order.reach)
@@ -366,22 +368,40 @@ impl Node {
             let reason = Reason::Protocol("a host announced others than itself");
             return self.hang_up(now, link, reason);
         }
-        let known = self.routes.child(child).map(|c| c.below.clone()).unwrap_or_default();
-        let (news, changed) = self.routes.handle_below(child, below, up);
+        let (moves, changed) = self.routes.handle_below(child, below, up);
         if changed {
             self.routes_changed(now);
         }
-        let below = self.routes.child(child).map(|c| c.below.clone()).unwrap_or_default();
-        if below != known {
+        self.follow(now, moves);
+        self.offer_all(now, child);
+    }
+
+    /// Hosts have moved from one child to another: what is known of them moves along.
+    fn follow(&mut self, now: Time, moves: Moves) {
+        for (child, news) in moves {
+            let below = self.routes.child(child).map(|c| c.below.clone()).unwrap_or_default();
             if self.config.is_root() {
                 self.out.push(Output::Tell(Event::Below { child, below: below.clone() }));
             }
             self.out.save(Record::Below { child, below });
+            if !news.is_empty() {
+                for id in self.shares.ids() {
+                    self.extend_duty(now, id, &news);
+                    self.ask(id, child, &news);
+                }
+                self.offer_all(now, child);
+            }
         }
-        for id in self.shares.ids() {
-            self.extend_duty(id, &news);
+    }
+
+    /// Asks a child about hosts that are routed through it only now and have no word yet.
+    fn ask(&mut self, id: OrderId, child: HostId, news: &HostSet) {
+        if let Some(share) = self.shares.get(id)
+            && let Some(order) = &share.order
+            && !share.missing().intersection(news).is_empty()
+        {
+            self.lanes.ask(child, order, &mut self.out);
         }
-        self.offer_all(now, child);
     }
 
     /// Orders that are still open reach whoever came, and whoever came back.
@@ -406,14 +426,20 @@ impl Node {
     /// A new order, from the parent or the operator.
     fn take_order(&mut self, now: Time, order: Arc<Order>) {
         let id = order.id;
-        if self.shares.get(id).is_none() && self.shares.len() >= self.config.limits.orders {
-            match self.shares.oldest_settled() {
+        let known = self.shares.get(id).is_some_and(|share| share.order.is_some());
+        if !known && self.shares.orders() >= self.config.limits.orders {
+            // What this host has carried out it must remember, lest it does so again.
+            let may_go = |id, share: &Share| share.order.is_some() && !self.ledger.knows(id);
+            match self.shares.oldest_settled(now, may_go) {
                 Some(old) => self.forget(old),
                 None => return self.refuse(now, &order),
             }
         }
         if !self.shares.open(now, &order) {
-            return;
+            // The parent asks how it stands: a supposition may have reached it while the host was
+            // routed elsewhere, and counted for nothing.
+            self.shares.doubt(id);
+            return self.shares.flush_by(id, now);
         }
         let duty = match self.config.is_root() {
             true => order.targets.clone(),
@@ -451,7 +477,7 @@ impl Node {
         let mut report = Report::new(order.id);
         let duty = order.targets.intersection(&self.routes.below());
         report.tally.record(Outcome::bare(State::Refused), &duty);
-        self.merge(now, report);
+        self.give(now, report);
     }
 
     /// Puts an order on a child's lane if somebody below it still owes an answer.
@@ -465,12 +491,18 @@ impl Node {
         }
     }
 
-    fn extend_duty(&mut self, id: OrderId, news: &HostSet) {
+    fn extend_duty(&mut self, now: Time, id: OrderId, news: &HostSet) {
         if let Some(share) = self.shares.get_mut(id)
             && let Some(order) = &share.order
         {
             let more = order.targets.intersection(news);
+            let reach = order.reach;
             share.duty = share.duty.union(&more);
+            share.settled &= share.is_settled();
+            // They came after the order's own deadlines were set.
+            if !share.missing().intersection(&more).is_empty() {
+                share.check_by(now + reach);
+            }
         }
     }
 
@@ -515,7 +547,7 @@ impl Node {
         self.handle_saved(now, 0);
     }
 
-    fn restore(&mut self, now: Time, order: Arc<Order>, begun: bool, settled: bool) {
+    fn restore(&mut self, now: Time, order: Arc<Order>, begun: bool) {
         let id = order.id;
         self.shares.open(now, &order);
         let duty = match self.config.is_root() {
@@ -527,7 +559,7 @@ impl Node {
             share.may_leave = true;
             share.closed = share.missing().is_empty();
         }
-        if settled || self.ledger.knows(id) || !order.targets.contains(self.config.host) {
+        if self.ledger.knows(id) || !order.targets.contains(self.config.host) {
             return;
         }
         if begun && !order.again {
@@ -549,13 +581,18 @@ impl Node {
 
     // Answers.
 
-    /// This host's own answer: durable first, then told.
+    /// This host's own answer.
     fn answer(&mut self, now: Time, order: OrderId, outcome: Outcome, body: Option<Bytes>) {
         let mut report = Report::new(order);
         report.tally.record(outcome, &self.me());
         if let (Some(digest), Some(bytes)) = (outcome.body, body) {
             report.bodies.insert(digest, bytes);
         }
+        self.give(now, report);
+    }
+
+    /// A word that this node gives itself and that is final: durable first, then told.
+    fn give(&mut self, now: Time, report: Report) {
         self.out.save(Record::Answers(report.clone()));
         if self.has(Bug::AnswerBeforeSave) {
             self.merge(now, report);
@@ -616,6 +653,11 @@ impl Node {
             // The root forgets an order when it has expired; nobody asks for its answers then.
             return Report::new(id);
         }
+        if self.shares.get(id).is_none() && self.shares.len() >= 2 * self.config.limits.orders {
+            // Answers are never turned away, so those without an order have a limit of their own.
+            let old = self.shares.oldest_settled(now, |id, _| !self.ledger.knows(id));
+            old.into_iter().for_each(|old| self.forget(old));
+        }
         let (news, cut) = self.shares.merge(now, report);
         if cut {
             self.out.push(Output::Tell(Event::Cut { what: "output", order: id }));
@@ -675,7 +717,13 @@ impl Node {
             let lost_for_long = child.lost_at.is_some_and(|at| now >= at + order.reach);
             match (child.link, holds) {
                 _ if waiting.is_empty() => {}
-                (Some(_), true) => {}
+                // The child will say. If it has spoken while its word did not count, because they
+                // were routed elsewhere, then at the end of the hold this node says it.
+                (Some(_), true) if now < hold_until => {}
+                (Some(_), true) => {
+                    let away = waiting.difference(&child.up);
+                    report.tally.record(Outcome::bare(State::NotReached), &away);
+                }
                 (None, true) if !lost_for_long => {
                     let at = child.lost_at.unwrap_or(now) + order.reach;
                     again = Some(again.map_or(at, |old| old.min(at)));

@@ -72,6 +72,12 @@ impl Pulls {
         self.drop_askers(|asker| *asker == by);
     }
 
+    /// The parent's link went away with all that was under way, and that is never looked at again.
+    #[cfg(feature = "sabotage")]
+    pub(crate) fn lose(&mut self) {
+        (self.link, self.active) = (None, 0);
+    }
+
     /// A link went away: its askers with it, and if it was the parent's, what was under way.
     pub(crate) fn handle_down(&mut self, link: LinkId) {
         self.drop_askers(|asker| matches!(asker, Asker::Child(l, _) if *l == link));

@@ -2,8 +2,10 @@
 //!
 //! Each child announces its subtree: everybody known there, and who of them is reachable now. A
 //! host that is announced by two children (it moved) belongs to the one through which it is
-//! reachable, and of two such to the later. What a child once announced is kept when its link
-//! goes, so that a host that is away still has a place where its orders wait.
+//! reachable, and of two such to the later. A child that is believed and then loses the host gives
+//! it back to the other: that one has said what it had to say and will not say it again. What a
+//! child once announced is kept when its link goes, so that a host that is away still has a place
+//! where its orders wait.
 
 use std::collections::BTreeMap;
 
@@ -16,8 +18,13 @@ pub(crate) struct Child {
     pub(crate) link: Option<LinkId>,
     pub(crate) below: HostSet,
     pub(crate) up: HostSet,
+    /// Whom it last said that it reaches, whoever else is believed.
+    claims_up: HostSet,
     pub(crate) lost_at: Option<Time>,
 }
+
+/// Children whose subtree has changed, each with those who are routed through it only now.
+pub(crate) type Moves = BTreeMap<HostId, HostSet>;
 
 /// The routing table of one node.
 pub(crate) struct Routes {
@@ -44,40 +51,77 @@ impl Routes {
         old
     }
 
-    /// Reacts to the end of a link. Returns the child whose link it was.
-    pub(crate) fn handle_down(&mut self, now: Time, link: LinkId) -> Option<HostId> {
+    /// Reacts to the end of a link. Returns the child whose link it was, and who has moved.
+    pub(crate) fn handle_down(&mut self, now: Time, link: LinkId) -> Option<(HostId, Moves)> {
         let host = self.links.remove(&link)?;
         let child = self.children.get_mut(&host).expect("a link belongs to a known child");
         (child.link, child.lost_at) = (None, Some(now));
-        child.up = HostSet::new();
-        Some(host)
+        (child.up, child.claims_up) = (HostSet::new(), HostSet::new());
+        let mut moves = Moves::new();
+        let stay = self.give_up(host, &mut moves);
+        self.children.entry(host).or_default().below = stay;
+        Some((host, moves))
     }
 
-    /// Takes what a child says of its subtree. Returns those who were not routed there before,
-    /// and whether the table has changed.
+    /// Takes what a child says of its subtree. Returns who has moved, and whether the table has
+    /// changed.
     pub(crate) fn handle_below(
         &mut self,
         host: HostId,
         below: HostSet,
         up: HostSet,
-    ) -> (HostSet, bool) {
-        let mut below = below.difference(&HostSet::one(self.me));
-        let up = up.intersection(&below);
-        for (_, other) in self.children.iter_mut().filter(|(other, _)| **other != host) {
-            let both = other.below.intersection(&below);
-            if both.is_empty() {
-                continue;
+    ) -> (Moves, bool) {
+        let claims = below.difference(&HostSet::one(self.me));
+        let up = up.intersection(&claims);
+        let child = self.children.entry(host).or_default();
+        let (old, old_up) = (child.below.clone(), child.up.clone());
+        (child.claims_up, child.lost_at) = (up.clone(), None);
+        let mut moves = Moves::new();
+        let given_back = old.difference(&self.give_up(host, &mut moves));
+        let mut mine = claims.difference(&given_back);
+        // Who is reachable through another child, and not through this one, stays there.
+        for (_, other) in self.children.iter().filter(|(other, _)| **other != host) {
+            let both = other.claims_up.intersection(&other.below).intersection(&mine);
+            mine = mine.difference(&both.difference(&up));
+        }
+        for (id, other) in self.children.iter_mut().filter(|(other, _)| **other != host) {
+            let taken = other.below.intersection(&mine);
+            if !taken.is_empty() {
+                other.below = other.below.difference(&taken);
+                other.up = other.up.difference(&taken);
+                moves.entry(*id).or_default();
             }
-            let theirs = other.up.intersection(&both).difference(&up);
-            below = below.difference(&theirs);
-            other.below = other.below.difference(&both.difference(&theirs));
-            other.up = other.up.intersection(&other.below);
         }
         let child = self.children.entry(host).or_default();
-        let news = below.difference(&child.below);
-        let changed = child.below != below || child.up != up;
-        (child.below, child.up, child.lost_at) = (below, up, None);
-        (news, changed)
+        child.up = up.intersection(&mine);
+        child.below = mine;
+        let changed = child.below != old || child.up != old_up || !moves.is_empty();
+        if child.below != old {
+            moves.insert(host, child.below.difference(&old));
+        }
+        (moves, changed)
+    }
+
+    /// Routes those whom a child does not reach any more through another that does: it said so
+    /// before, while this one was believed. Returns who stays with the child.
+    fn give_up(&mut self, host: HostId, moves: &mut Moves) -> HostSet {
+        let Some(child) = self.children.get(&host) else { return HostSet::new() };
+        let mut stay = child.below.clone();
+        let mut away = stay.difference(&child.claims_up);
+        if away.is_empty() {
+            return stay;
+        }
+        for (id, other) in self.children.iter_mut().filter(|(other, _)| **other != host) {
+            let back = other.claims_up.intersection(&away);
+            if !back.is_empty() {
+                (stay, away) = (stay.difference(&back), away.difference(&back));
+                other.below = other.below.union(&back);
+                other.up = other.up.union(&back);
+                moves.insert(*id, back);
+                moves.entry(host).or_default();
+            }
+        }
+        stay
     }
 
     /// Asks for an announcement to the parent, folded with others that follow at once.
@@ -144,16 +188,38 @@ mod tests {
         routes.handle_up(LinkId(2), b);
         routes.handle_below(a, hosts(10, 12), hosts(10, 12));
         // It moved to b, and a says so a little later: still b's.
-        let (news, changed) = routes.handle_below(b, hosts(12, 13), hosts(12, 13));
+        let (moves, changed) = routes.handle_below(b, hosts(12, 13), hosts(12, 13));
         assert!(changed);
-        assert_eq!(news, hosts(12, 13));
+        assert_eq!(moves, Moves::from([(a, HostSet::new()), (b, hosts(12, 13))]));
         routes.handle_below(a, hosts(10, 12), hosts(10, 11));
         assert_eq!(routes.child(a).map(|c| c.below.clone()), Some(hosts(10, 11)));
         assert_eq!(routes.child(b).map(|c| c.below.clone()), Some(hosts(12, 13)));
         // b's link goes: nobody is reachable there, and the place stays known.
-        assert_eq!(routes.handle_down(Time::ZERO, LinkId(2)), Some(b));
+        assert_eq!(routes.handle_down(Time::ZERO, LinkId(2)), Some((b, Moves::new())));
         assert_eq!(routes.below(), HostSet::from_ranges([(0, 0), (10, 13)]));
         assert_eq!(routes.up(), HostSet::from_ranges([(0, 0), (10, 11)]));
+    }
+
+    #[test]
+    fn a_host_that_was_claimed_in_error_is_given_back() {
+        let (a, b) = (HostId(1), HostId(2));
+        let both = || {
+            let mut routes = Routes::new(HostId(0), Vec::new(), Time::ZERO);
+            routes.handle_up(LinkId(1), a);
+            routes.handle_up(LinkId(2), b);
+            routes.handle_below(b, hosts(12, 12), hosts(12, 12));
+            // a has not noticed yet that it has lost 12, and speaks last.
+            routes.handle_below(a, hosts(10, 12), hosts(10, 12));
+            assert_eq!(routes.child(b).map(|c| c.below.clone()), Some(HostSet::new()));
+            routes
+        };
+        let back = Moves::from([(a, HostSet::new()), (b, hosts(12, 12))]);
+        let mut routes = both();
+        assert_eq!(routes.handle_below(a, hosts(10, 12), hosts(10, 11)).0, back);
+        assert_eq!(routes.child(b).map(|c| c.up.clone()), Some(hosts(12, 12)));
+        let mut routes = both();
+        assert_eq!(routes.handle_down(Time::ZERO, LinkId(1)), Some((a, back)));
+        assert_eq!(routes.up(), HostSet::from_ranges([(0, 0), (12, 12)]));
     }
 
     #[test]

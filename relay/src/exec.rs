@@ -20,6 +20,8 @@ use crate::verify::Verifier;
 /// What carrying out needs.
 #[derive(Clone)]
 pub(crate) struct Executor {
+    /// The node's name, for commands that ask who they run for.
+    pub(crate) name: Arc<str>,
     pub(crate) verifier: Arc<Verifier>,
     pub(crate) installs: Installs,
     pub(crate) slots: Arc<Semaphore>,
@@ -53,7 +55,7 @@ impl Executor {
         match body.work {
             Work::Run(command) => {
                 let _slot = self.slots.acquire().await.expect("the semaphore is never closed");
-                run::run(&command).await
+                run::run(&command, &self.name).await
             }
             Work::Push(push) => self.installs.install(order.id, push).await,
         }

@@ -131,6 +131,7 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
         server_name: certs::parent_name(&identity.mesh),
     });
     let executor = setup.obeys.then(|| Executor {
+        name: identity.name.as_str().into(),
         verifier,
         installs: Installs {
             host: HostId(identity.id),

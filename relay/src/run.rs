@@ -27,7 +27,7 @@ const SHELL: &str = "/bin/sh";
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Runs a command to its end.
-pub(crate) async fn run(run: &Run) -> (State, Answer) {
+pub(crate) async fn run(run: &Run, node: &str) -> (State, Answer) {
     if !run.user.is_empty() {
         let detail = "this version runs commands as the user of the node only".into();
         return refuse(Fault {
@@ -37,7 +37,7 @@ pub(crate) async fn run(run: &Run) -> (State, Answer) {
             ..Fault::default()
         });
     }
-    let mut child = match command(run).spawn() {
+    let mut child = match command(run, node).spawn() {
         Ok(child) => child,
         Err(error) => return not_started(run, &error),
     };
@@ -70,7 +70,7 @@ pub(crate) async fn run(run: &Run) -> (State, Answer) {
     }
 }
 
-fn command(run: &Run) -> Command {
+fn command(run: &Run, node: &str) -> Command {
     let os = |bytes: &Bytes| std::ffi::OsString::from_vec(bytes.to_vec());
     let mut command = if run.shell {
         let mut command = Command::new(SHELL);
@@ -82,7 +82,7 @@ fn command(run: &Run) -> Command {
         command
     };
     let inherited = ["HOME", "USER", "LOGNAME", "LANG", "TZ"];
-    command.env_clear().env("PATH", PATH);
+    command.env_clear().env("PATH", PATH).env("BARID_NODE", node);
     command.envs(inherited.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
     command.envs(run.env.iter().map(|v| (os(&v.name), os(&v.value))));
     let dir = if run.dir.is_empty() { "/".into() } else { os(&run.dir) };

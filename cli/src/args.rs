@@ -1,0 +1,210 @@
+//! The command line: global options, the verbs, and the short form without a verb.
+//!
+//! Each verb's own options are in its file. `barid -w web[1-3] uptime` is `barid run -w ...`.
+
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+
+use clap::{ArgAction, Parser, Subcommand};
+
+use crate::screen::ColorWhen;
+use crate::{completion, demo, hosts, join, node, push, run, runs, serve, token, tree};
+
+const EXAMPLES: &str = "\
+Examples:
+  barid run -a uptime                       every host, a line for each
+  barid run -w 'web[1-9]' -b uname -r       equal answers under one header
+  barid push /srv/www -w @lyon              a folder, to the same place at each host
+  barid runs show last -b                   the answers again
+  barid -w db1 'df -h | tail -1'            without a verb it is `run`
+
+Exit codes:
+  0 every target ok              1 a target or the request failed
+  2 usage or configuration       3 none failed, some were missed
+  5 not allowed                  6 the controller cannot be reached
+  130 cancelled                  131 detached, the order goes on";
+
+/// Push files to thousands of hosts, run commands on them, through any number of relays.
+#[derive(Debug, Parser)]
+#[command(name = "barid", version, after_help = EXAMPLES, max_term_width = 100)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    /// Options of every verb.
+    #[command(flatten)]
+    pub(crate) global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// Options of every verb.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Global {
+    /// The controller's socket [default: /run/barid/barid.sock, else
+    /// ~/.local/state/barid/controller/barid.sock]
+    #[arg(long, global = true, value_name = "PATH", env = "BARID_SOCKET", hide_env_values = true)]
+    #[arg(help_heading = "Global options")]
+    pub(crate) socket: Option<PathBuf>,
+    /// Output for programs: one JSON document, or one JSON object per line; errors likewise
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub(crate) json: bool,
+    /// When to use colour
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value = "auto")]
+    #[arg(help_heading = "Global options")]
+    pub(crate) color: ColorWhen,
+    /// Say more; twice: everything
+    #[arg(short, long, global = true, action = ArgAction::Count, help_heading = "Global options")]
+    pub(crate) verbose: u8,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Run a command on hosts
+    Run(run::Args),
+    /// Push a file or folder to hosts
+    Push(push::Args),
+    /// List past and present runs and pushes, or show one
+    Runs(runs::Args),
+    /// List relays and hosts
+    Hosts(hosts::Args),
+    /// Show how the hosts are connected
+    Tree(tree::Args),
+    /// Make, list and revoke the tokens by which hosts join
+    Token(token::Args),
+    /// Enrol this machine as a relay or host
+    Join(join::Args),
+    /// Be a relay or host, as this machine's certificate says
+    Node(node::Args),
+    /// Be the controller
+    Controller(serve::Args),
+    /// Start a fleet on this machine and watch it do the main job
+    Demo(demo::DemoArgs),
+    /// Print a completion script
+    Completion(completion::Args),
+}
+
+/// Puts `run` in where somebody began with the options of `run`, as pdsh and clush do.
+pub(crate) fn with_verb(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut args: Vec<OsString> = args.into_iter().collect();
+    let mut at = 1;
+    while let Some(arg) = args.get(at).and_then(|arg| arg.to_str()) {
+        match arg {
+            "--socket" | "--color" => at += 2,
+            "--json" | "-v" | "-vv" | "--verbose" => at += 1,
+            _ if arg.starts_with("--socket=") || arg.starts_with("--color=") => at += 1,
+            _ => break,
+        }
+    }
+    if args.get(at).is_some_and(|arg| begins_a_run(arg)) {
+        args.insert(at, "run".into());
+    }
+    args
+}
+
+fn begins_a_run(arg: &OsStr) -> bool {
+    let Some(text) = arg.to_str() else { return false };
+    let long = ["--where", "--all", "--group", "--gather"];
+    let is_long = long.iter().any(|name| text == *name || text.starts_with(&format!("{name}=")));
+    let mut letters = text.chars();
+    let is_short = letters.next() == Some('-')
+        && letters.next().is_some_and(|letter| "wagxbBLNSqtu".contains(letter));
+    is_long || is_short
+}
+
+/// Whether output for programs is wanted, for errors that come before the options are read.
+pub(crate) fn wants_json(args: &[OsString]) -> bool {
+    args.iter().take_while(|arg| *arg != "--").any(|arg| arg == "--json")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &[&str]) -> Result<Cli, clap::Error> {
+        let args = std::iter::once("barid").chain(line.iter().copied()).map(OsString::from);
+        Cli::try_parse_from(with_verb(args))
+    }
+
+    #[track_caller]
+    fn run(line: &[&str]) -> run::Args {
+        match parse(line).expect("it parses").verb {
+            Verb::Run(args) => args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_command_begins_with_the_first_word() {
+        let check = |line: &[&str], command: &[&str]| assert_eq!(run(line).command, command);
+        check(&["run", "-w", "a", "--", "-x"], &["-x"]);
+        check(&["run", "-w", "a", "uname", "-r"], &["uname", "-r"]);
+        check(&["run", "-w", "a", "uname", "-b", "--json"], &["uname", "-b", "--json"]);
+        check(&["run", "-w", "a", "--", "ls", "--", "x"], &["ls", "--", "x"]);
+        check(&["run", "-w", "a", "ls", "--", "x"], &["ls", "--", "x"]);
+        check(&["run", "-a", "--plan"], &[]);
+        assert!(parse(&["run", "-w", "a"]).is_err(), "a command is needed");
+        assert!(parse(&["run", "-w", "a", "-Z", "x"]).is_err(), "an unknown option is an error");
+    }
+
+    #[test]
+    fn options_of_run() {
+        let args =
+            run(&["run", "-w", "a[1-2],b", "-w", "c", "-x", "b", "-g", "l,p", "-bu", "60", "x"]);
+        assert_eq!(args.targets.sets, ["a[1-2],b", "c"]);
+        assert_eq!(args.targets.except, ["b"]);
+        assert_eq!(args.targets.groups, ["l", "p"]);
+        assert!(args.view.gather && !args.view.merge);
+        assert_eq!(args.timeout.as_secs(), 60);
+        assert!(run(&["run", "-bL", "-a", "x"]).view.lines);
+        assert!(parse(&["run", "-a", "-u", "0", "x"]).is_err());
+        assert!(parse(&["run", "-a", "--env", "novalue", "x"]).is_err());
+    }
+
+    #[test]
+    fn run_may_be_left_out() {
+        assert_eq!(run(&["-w", "a", "-b", "uname", "-r"]).command, ["uname", "-r"]);
+        assert_eq!(run(&["--json", "--socket", "s", "-a", "x"]).command, ["x"]);
+        assert_eq!(run(&["-wa", "x"]).targets.sets, ["a"]);
+        assert!(matches!(parse(&["hosts"]).expect("a verb").verb, Verb::Hosts(_)));
+        assert!(matches!(parse(&["-v", "hosts"]).expect("a verb").verb, Verb::Hosts(_)));
+        assert!(parse(&["--help"]).is_err() && parse(&["-V"]).is_err());
+    }
+
+    #[test]
+    fn global_options_go_anywhere_before_the_command() {
+        assert!(parse(&["run", "--json", "-a", "x"]).expect("it parses").global.json);
+        assert!(!parse(&["run", "-a", "x", "--json"]).expect("it parses").global.json);
+        let args = ["barid", "run", "-a", "--", "--json"].map(OsString::from);
+        assert!(!wants_json(&args));
+    }
+
+    #[test]
+    fn other_verbs_parse() {
+        for line in [
+            &["push", "/srv/www", "-w", "a", "--exclude", ".git", "--hold", "2h"][..],
+            &["runs"],
+            &["runs", "--limit", "5"],
+            &["runs", "show", "last", "-B"],
+            &["token", "create", "--role", "host", "--ttl", "30m"],
+            &["token", "list", "--json"],
+            &["token", "revoke", "abc"],
+            &["controller", "--state", "/s", "--listen", "127.0.0.1:0"],
+            &["node", "--state", "/s", "--join", "-", "--name", "n", "--parent", "a:1"],
+            &["join", "--state", "/s", "--parent", "a:1", "--token", "-"],
+            &["tree"],
+            &["completion", "zsh"],
+        ] {
+            parse(line).unwrap_or_else(|error| panic!("{line:?}: {error}"));
+        }
+        assert!(parse(&["token", "create", "--role", "king"]).is_err());
+        assert!(parse(&["push", "/x", "--dest", "y", "-a", "--hold", "0"]).is_err());
+    }
+}

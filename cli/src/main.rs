@@ -1,0 +1,131 @@
+//! `barid`: the operator's verbs, and the processes of the mesh, in one binary.
+//!
+//! A verb reads its options, asks the controller through [`client`], and shows the answer through
+//! [`render`] and [`screen`]; `controller`, `node` and `join` start what they are named after.
+//! There is no logic of the mesh here: what runs where is for the controller to say.
+//!
+//! | module | |
+//! |---|---|
+//! | `args` | the command line |
+//! | `run` `push` `runs` `hosts` `tree` `token` `completion` | verbs that ask the controller |
+//! | `serve` `node` `join` | verbs that are a part of the mesh |
+//! | `demo` | a fleet on this machine |
+//! | `client` | the controller's API |
+//! | `follow` | watching an order until it closes |
+//! | `gathered` `render` `words` | answers, put together and in words |
+//! | `screen` `escape` | the two streams, and what a terminal must not see |
+//! | `exit` `fail` | how a verb ends |
+
+mod args;
+mod client;
+mod completion;
+mod demo;
+mod escape;
+mod exit;
+mod fail;
+mod follow;
+mod gathered;
+mod hosts;
+mod join;
+mod logs;
+mod node;
+mod push;
+mod render;
+mod run;
+mod runs;
+mod screen;
+mod serve;
+mod targets;
+mod token;
+mod tree;
+mod units;
+mod words;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Cli, Verb};
+use crate::client::Client;
+use crate::exit::Exit;
+use crate::fail::Failure;
+use crate::screen::{ColorWhen, Screen};
+
+fn main() -> ExitCode {
+    let args = args::with_verb(std::env::args_os());
+    let cli = match Cli::try_parse_from(&args) {
+        Ok(cli) => cli,
+        Err(error) => return not_parsed(&error, &args),
+    };
+    let mut screen = Screen::standard(cli.global.color, cli.global.json);
+    let result = dispatch(cli, &mut screen);
+    let result = result.and_then(|exit| screen.flush().map(|()| exit).map_err(Failure::from));
+    match result {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            // If stderr is closed too there is nobody left to tell.
+            if !failure.is_broken_pipe() {
+                screen.fail(&failure).ok();
+            }
+            failure.exit.into()
+        }
+    }
+}
+
+fn dispatch(cli: Cli, screen: &mut Screen) -> Result<Exit, Failure> {
+    let verbose = cli.global.verbose;
+    match cli.verb {
+        Verb::Controller(args) => serve::main(args, verbose),
+        Verb::Node(args) => node::main(args, verbose),
+        Verb::Join(args) => join::main(args, verbose, screen),
+        Verb::Completion(args) => completion::main(&args, screen),
+        verb => {
+            if verbose > 0 {
+                logs::init("warn", verbose)?;
+            }
+            let client = Client::new(cli.global.socket);
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = runtime.map_err(|error| Failure::local(&error))?;
+            runtime.block_on(ask(verb, &client, screen))
+        }
+    }
+}
+
+/// The verbs that ask the controller.
+async fn ask(verb: Verb, client: &Client, screen: &mut Screen) -> Result<Exit, Failure> {
+    match verb {
+        Verb::Run(args) => ordered(Box::pin(run::main(args, client, screen)).await),
+        Verb::Push(args) => ordered(Box::pin(push::main(args, client, screen)).await),
+        Verb::Runs(args) => runs::main(args, client, screen).await,
+        Verb::Hosts(args) => hosts::main(args, client, screen).await,
+        Verb::Tree(args) => tree::main(args, client, screen).await,
+        Verb::Token(args) => token::main(args, client, screen).await,
+        Verb::Demo(args) => Box::pin(demo::run(&args)).await,
+        Verb::Controller(_) | Verb::Node(_) | Verb::Join(_) | Verb::Completion(_) => {
+            unreachable!("dispatched before")
+        }
+    }
+}
+
+/// An order goes on when whoever reads our output leaves, as `| head` does.
+fn ordered(result: Result<Exit, Failure>) -> Result<Exit, Failure> {
+    result.map_err(|failure| match failure.is_broken_pipe() {
+        true => Failure { exit: Exit::Detached, ..failure },
+        false => failure,
+    })
+}
+
+/// Help, the version, or what is wrong with the options.
+fn not_parsed(error: &clap::Error, args: &[OsString]) -> ExitCode {
+    if error.use_stderr() && args::wants_json(args) {
+        let text = error.render().to_string();
+        let message = text.trim().trim_start_matches("error: ").to_owned();
+        let failure = Failure::usage(message, "barid --help");
+        Screen::standard(ColorWhen::Never, true).fail(&failure).ok();
+        return failure.exit.into();
+    }
+    // If the stream is closed there is nobody left to tell.
+    error.print().ok();
+    if error.use_stderr() { Exit::Usage.into() } else { Exit::Ok.into() }
+}

@@ -1,0 +1,275 @@
+//! `barid push`: a file or folder to many hosts, over each link once.
+
+use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
+
+use controller::types::{LinkInfo, NewPush, OrderInfo, PushEvent, PushInfo};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::client::{Client, Lines};
+use crate::exit::Exit;
+use crate::fail::Failure;
+use crate::follow::{Follow, show_sites};
+use crate::gathered::Gathered;
+use crate::render::View;
+use crate::run::detached;
+use crate::screen::Screen;
+use crate::targets::TargetArgs;
+use crate::units::{millis, parse_duration, parse_some_duration, show_bytes, show_count};
+
+/// How many entries that were left out are named.
+const SKIPPED_SHOWN: usize = 10;
+
+const EXAMPLES: &str = "\
+Examples:
+  barid push /srv/www -w 'web[1-9]'                 to /srv/www at each host
+  barid push ./site -a --dest /srv/www --exclude .git
+  barid push agent.rpm -g lyon --dest /opt/agent.rpm --async";
+
+/// Options of `barid push`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// The file or folder, on the controller's machine
+    #[arg(value_name = "SOURCE")]
+    pub(crate) source: PathBuf,
+    #[command(flatten)]
+    pub(crate) targets: TargetArgs,
+    /// Where it goes at each host, absolute [default: where SOURCE is here]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) dest: Option<PathBuf>,
+    /// A file name to leave out wherever it occurs; may be given several times
+    #[arg(long, value_name = "NAME")]
+    pub(crate) exclude: Vec<String>,
+    /// How long to wait for a host that cannot be reached before saying so
+    #[arg(short = 't', long, value_name = "REACH", default_value = "15s")]
+    #[arg(value_parser = parse_duration)]
+    pub(crate) reach: Duration,
+    /// How long the push waits for hosts that are away
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = parse_some_duration)]
+    pub(crate) hold: Duration,
+    /// Do not wait: print the push's id, as for `barid runs show ID`
+    #[arg(long = "async")]
+    pub(crate) detach: bool,
+    /// No progress and no last line
+    #[arg(short = 'q', long)]
+    pub(crate) quiet: bool,
+}
+
+/// Pushes, and tells how it goes.
+pub(crate) async fn main(
+    args: Args,
+    client: &Client,
+    screen: &mut Screen,
+) -> Result<Exit, Failure> {
+    let source = absolute(&args.source)?;
+    let dest = destination(args.dest.as_deref().unwrap_or(&source))?;
+    let push = NewPush {
+        targets: args.targets.required()?,
+        source: text(&source)?,
+        dest: text(&dest)?,
+        exclude: args.exclude,
+        reach_ms: millis(args.reach),
+        hold_ms: millis(args.hold),
+    };
+    let before = sent_by_site(client).await?;
+    let mut events = client.post_lines("/v1/pushes", &push).await?;
+    let order = ordered(&mut events, screen, args.quiet, args.detach).await?;
+    drop(events);
+    if args.detach {
+        return detached(screen, &order);
+    }
+    let view = View { gather: true, quiet: args.quiet, ..View::default() };
+    let mut follow = Follow::new(client, screen, view, order)?;
+    let ended = follow.watch().await?;
+    if !follow.screen().json {
+        let text = report(&follow.order, &follow.gathered);
+        let sites = show_sites(&sent_since(client, &before, &follow.content_sent).await, None);
+        follow.screen().print(&text)?;
+        if !sites.is_empty() {
+            follow.screen().print(&format!("  sent over links: {sites}\n"))?;
+        }
+    }
+    follow.finish(ended)
+}
+
+/// What a push weighs and what became of its files.
+pub(crate) fn report(order: &OrderInfo, gathered: &Gathered) -> String {
+    let PushInfo { files, bytes, pack_bytes, dest, .. } = order.push.clone().unwrap_or_default();
+    let (mut written, mut unchanged, mut hosts) = (0, 0, 0);
+    for group in gathered.groups() {
+        let count = group.hosts.len() as u64;
+        written += group.answer.written * count;
+        unchanged += group.answer.unchanged * count;
+        hosts += if group.answer.state == "ok" { count } else { 0 };
+    }
+    let (files, hosts, total) = (show_count(files), show_count(hosts), show_count(order.count));
+    let (bytes, pack) = (show_bytes(bytes), show_bytes(pack_bytes));
+    let (written, unchanged) = (show_count(written), show_count(unchanged));
+    format!(
+        "{dest}: {files} files, {bytes}, pack {pack}\n  \
+         in place at {hosts} of {total} hosts: {written} files and folders written, \
+         {unchanged} unchanged\n"
+    )
+}
+
+/// Content bytes that have gone over the links of each site so far.
+async fn sent_by_site(client: &Client) -> Result<BTreeMap<String, u64>, Failure> {
+    let links: Vec<LinkInfo> = client.get("/v1/links").await?;
+    let mut sent = BTreeMap::new();
+    for link in links {
+        *sent.entry(link.site).or_default() += link.content_sent;
+    }
+    Ok(sent)
+}
+
+/// What has gone over since `before`. Watching begins a moment after sending does, so `watched`
+/// may be short of it; it has to do when the controller does not answer any more.
+async fn sent_since(
+    client: &Client,
+    before: &BTreeMap<String, u64>,
+    watched: &BTreeMap<String, u64>,
+) -> BTreeMap<String, u64> {
+    let Ok(mut sent) = sent_by_site(client).await else { return watched.clone() };
+    for (site, bytes) in &mut sent {
+        *bytes = bytes.saturating_sub(before.get(site).copied().unwrap_or_default());
+    }
+    sent
+}
+
+/// Waits until the order is on its way.
+async fn ordered(
+    events: &mut Lines<PushEvent>,
+    screen: &mut Screen,
+    quiet: bool,
+    detach: bool,
+) -> Result<OrderInfo, Failure> {
+    let bar = (screen.is_watched() && !quiet).then(spinner);
+    let show = |message: String| {
+        if let Some(bar) = &bar {
+            bar.set_message(message);
+        }
+    };
+    let result = loop {
+        let event = events.next().await?.ok_or_else(ended_early)?;
+        if screen.json && !detach && !matches!(event, PushEvent::Failed { .. }) {
+            screen.json(&event)?;
+        }
+        match event {
+            PushEvent::Reading { files, bytes } => {
+                let (files, bytes) = (show_count(files), show_bytes(bytes));
+                show(format!("reading: {files} files, {bytes}"));
+            }
+            PushEvent::Packing => show("packing".into()),
+            PushEvent::Ordered { order, skipped } => break Ok((order, skipped)),
+            PushEvent::Failed { error } => break Err(Failure::api(200, error)),
+        }
+    };
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+    let (order, skipped) = result?;
+    if !screen.json {
+        warn_skipped(screen, &skipped)?;
+    }
+    Ok(order)
+}
+
+fn warn_skipped(screen: &mut Screen, skipped: &[String]) -> Result<(), Failure> {
+    for path in skipped.iter().take(SKIPPED_SHOWN) {
+        screen.warn(&format!("left out: {path} is neither file, directory nor symlink"))?;
+    }
+    if let Some(more) = skipped.len().checked_sub(SKIPPED_SHOWN).filter(|more| *more > 0) {
+        screen.warn(&format!("left out: {more} more of that kind"))?;
+    }
+    Ok(())
+}
+
+fn spinner() -> ProgressBar {
+    let style = ProgressStyle::with_template("barid: {spinner} {msg} {elapsed}");
+    let style = style.expect("the template is right").tick_chars("|/-\\ ");
+    let bar = ProgressBar::new_spinner().with_style(style);
+    bar.enable_steady_tick(Duration::from_millis(120));
+    bar
+}
+
+fn ended_early() -> Failure {
+    let message = "the controller stopped answering before the push was ordered";
+    Failure::new(Exit::Unreachable, "connection-lost", message)
+        .with_help("`barid runs` shows whether it was; pushing again is harmless")
+}
+
+/// The source as the controller can find it.
+fn absolute(source: &Path) -> Result<PathBuf, Failure> {
+    let wrong = |error: std::io::Error| {
+        Failure::usage(format!("{}: {error}", source.display()), "name a file or folder here")
+    };
+    // Only the file system knows where `..` leads.
+    match source.components().any(|part| part == Component::ParentDir) {
+        true => std::fs::canonicalize(source).map_err(wrong),
+        false => std::path::absolute(source).map_err(wrong).map(|path| path.components().collect()),
+    }
+}
+
+fn destination(dest: &Path) -> Result<PathBuf, Failure> {
+    let is_plain =
+        dest.is_absolute() && !dest.components().any(|part| part == Component::ParentDir);
+    match is_plain {
+        true => Ok(dest.components().collect()),
+        false => Err(Failure::usage(
+            format!("{}: a destination must be an absolute path without `..`", dest.display()),
+            "it is a path at the hosts, as in --dest /srv/www",
+        )),
+    }
+}
+
+fn text(path: &Path) -> Result<String, Failure> {
+    path.to_str().map(str::to_owned).ok_or_else(|| {
+        let shown = path.display();
+        Failure::usage(format!("{shown}: the path is not UTF-8"), "rename it, or push its parent")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gathered::testing::answer;
+    use controller::types::Answer;
+
+    #[test]
+    fn sources_become_absolute() {
+        let here = std::env::current_dir().expect("there is one");
+        assert_eq!(absolute(Path::new("a/./b/")), Ok(here.join("a/b")));
+        assert_eq!(absolute(Path::new("/a//b/.")), Ok("/a/b".into()));
+        assert_eq!(absolute(Path::new("/usr/..")), Ok("/".into()));
+        assert_eq!(absolute(Path::new("/nonexistent/..")).expect_err("no").exit, Exit::Usage);
+    }
+
+    #[test]
+    fn destinations_are_absolute() {
+        assert_eq!(destination(Path::new("/srv/www/")), Ok("/srv/www".into()));
+        assert!(destination(Path::new("srv")).is_err());
+        assert!(destination(Path::new("/srv/../etc")).is_err());
+    }
+
+    #[test]
+    fn the_report_counts_hosts() {
+        let mut gathered = Gathered::default();
+        gathered.add(Answer { written: 3, unchanged: 1, ..answer("n[1-2]", "ok", None, "") });
+        gathered.add(answer("n3", "not-reached", None, ""));
+        let mut order = crate::render::tests::order("n[1-3]");
+        order.push = Some(PushInfo {
+            files: 4,
+            bytes: 2048,
+            pack_bytes: 1024,
+            manifest: String::new(),
+            dest: "/srv".into(),
+        });
+        assert_eq!(
+            report(&order, &gathered),
+            "/srv: 4 files, 2.0 KiB, pack 1.0 KiB\n  \
+             in place at 2 of 3 hosts: 6 files and folders written, 2 unchanged\n"
+        );
+    }
+}

@@ -1,0 +1,313 @@
+//! Answers as people read them: line by line, or gathered under folded headers, as in clush.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::time::Duration;
+
+use controller::sets;
+use controller::types::{Answer, OrderInfo};
+
+use crate::exit::{Class, Exit};
+use crate::gathered::{Gathered, Group, join, stderr, stdout};
+use crate::screen::{Screen, To};
+use crate::units::{show_bytes, show_count, show_duration};
+use crate::words::{complaint, remedy};
+
+const RULE: &str = "---------------\n";
+
+/// The longest folded set within a sentence.
+const SET_IN_LINE: usize = 200;
+
+/// How answers are shown: the same letters as clush.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::Args)]
+pub(crate) struct View {
+    /// Gather equal output of stdout under one header with the folded hosts
+    #[arg(short = 'b', long = "gather", help_heading = "View")]
+    pub(crate) gather: bool,
+    /// Gather as -b does, stderr included
+    #[arg(short = 'B', help_heading = "View")]
+    pub(crate) merge: bool,
+    /// Lines in the order of hosts, no headers; with -b equal lines once, with the folded hosts
+    #[arg(short = 'L', help_heading = "View")]
+    pub(crate) lines: bool,
+    /// No host names beside the output
+    #[arg(short = 'N', help_heading = "View")]
+    pub(crate) unlabelled: bool,
+    /// Exit with the largest code of the remote commands
+    #[arg(short = 'S', help_heading = "View")]
+    pub(crate) largest: bool,
+    /// No progress and no last line
+    #[arg(short = 'q', long, help_heading = "View")]
+    pub(crate) quiet: bool,
+}
+
+impl View {
+    /// Whether output waits until all have answered.
+    pub(crate) fn waits(self) -> bool {
+        self.gather || self.merge || self.lines
+    }
+}
+
+/// Shows what hosts have answered just now, each line with the name of its host.
+pub(crate) fn live(
+    screen: &mut Screen,
+    view: View,
+    kind: &str,
+    answer: &Answer,
+    hosts: &[String],
+) -> io::Result<()> {
+    for host in hosts {
+        labelled(screen, To::Out, view, host, &stdout(answer))?;
+        labelled(screen, To::Err, view, host, &stderr(answer))?;
+        remarks(screen, answer, host)?;
+        // What is only supposed may be replaced; it is said at the end if it was not.
+        if !is_supposed(answer)
+            && let Some(what) = complaint(kind, answer)
+        {
+            screen.warn(&format!("{host}: {what}"))?;
+        }
+    }
+    screen.flush()
+}
+
+/// Says at the end which hosts were not heard of.
+pub(crate) fn unheard(
+    screen: &mut Screen,
+    order: &OrderInfo,
+    gathered: &Gathered,
+) -> io::Result<()> {
+    let mut groups = gathered.groups();
+    groups.retain(|group| is_supposed(group.answer));
+    complaints(screen, order, &groups)
+}
+
+/// Shows everything gathered, in the way that was asked for.
+pub(crate) fn gathered(
+    screen: &mut Screen,
+    view: View,
+    order: &OrderInfo,
+    gathered: &Gathered,
+) -> io::Result<()> {
+    let groups = gathered.groups();
+    match view {
+        View { lines: true, gather: false, merge: false, .. } => by_host(screen, view, &groups)?,
+        View { lines: true, .. } => by_line(screen, view, &groups)?,
+        _ => blocks(screen, view, &groups)?,
+    }
+    if !view.merge {
+        for (text, group) in join(&groups, |answer| stderr(answer).into_owned()) {
+            labelled(screen, To::Err, view, &sets::fold(&group.hosts), &text)?;
+        }
+    }
+    for group in &groups {
+        remarks(screen, group.answer, &counted(&group.hosts))?;
+    }
+    complaints(screen, order, &groups)
+}
+
+/// The last line: `run 7k3q  288 targets: 287 ok, 1 timed-out (node285)  2.1 s`.
+pub(crate) fn summary(order: &OrderInfo, gathered: &Gathered, took: Duration) -> String {
+    let groups = gathered.groups();
+    let mut states: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for group in &groups {
+        states.entry(&group.answer.state).or_default().extend(&group.hosts);
+    }
+    let pending = pending(order, gathered);
+    if !pending.is_empty() {
+        states.insert("pending", pending.iter().map(String::as_str).collect());
+    }
+    let mut states: Vec<_> = states.into_iter().collect();
+    states.sort_by_key(|(state, hosts)| (Class::of(state), std::cmp::Reverse(hosts.len())));
+    let part = |(state, hosts): (&str, Vec<&str>)| match Class::of(state) {
+        Class::Good => format!("{} {state}", show_count(hosts.len() as u64)),
+        _ => format!("{} {state} ({})", show_count(hosts.len() as u64), short_fold(&hosts)),
+    };
+    let parts: Vec<String> = states.into_iter().map(part).collect();
+    let OrderInfo { kind, short, count, .. } = order;
+    let noun = if *count == 1 { "target" } else { "targets" };
+    let (count, parts, took) = (show_count(*count), parts.join(", "), show_duration(took));
+    format!("{kind} {short}  {count} {noun}: {parts}  {took}")
+}
+
+/// The targets without an answer, in natural order.
+pub(crate) fn pending(order: &OrderInfo, gathered: &Gathered) -> Vec<String> {
+    if u64::try_from(gathered.len()).is_ok_and(|answered| answered >= order.count) {
+        return Vec::new();
+    }
+    let mut names = sets::expand(&order.targets).unwrap_or_default();
+    names.retain(|name| !gathered.contains(name));
+    names
+}
+
+/// How an order with these answers ends this process.
+pub(crate) fn exit(gathered: &Gathered, largest: bool) -> Exit {
+    let groups = gathered.groups();
+    Exit::of(groups.iter().map(|group| (group.answer.state.as_str(), group.answer.code)), largest)
+}
+
+/// A folded set that fits into a sentence.
+pub(crate) fn short_fold(hosts: &[&str]) -> String {
+    let set = sets::fold(hosts);
+    if set.len() <= SET_IN_LINE {
+        return set;
+    }
+    // Names are ASCII; should one not be, the cut moves to where a character begins.
+    let cut = (0..=SET_IN_LINE).rev().find(|at| set.is_char_boundary(*at)).unwrap_or(0);
+    format!("{}...", &set[..cut])
+}
+
+/// A table with aligned columns.
+pub(crate) fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
+    let mut widths: Vec<usize> = heads.iter().map(|head| head.chars().count()).collect();
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let line = |cells: Vec<&str>| {
+        let padded = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        format!("{}\n", padded.collect::<Vec<_>>().join("  ").trim_end())
+    };
+    let mut text = line(heads.to_vec());
+    for row in rows {
+        text.push_str(&line(row.iter().map(String::as_str).collect()));
+    }
+    text
+}
+
+/// `node[001-284] (284)`, or the name alone of a single host.
+fn counted(hosts: &[&str]) -> String {
+    match hosts {
+        [host] => (*host).to_owned(),
+        hosts => format!("{} ({})", sets::fold(hosts), hosts.len()),
+    }
+}
+
+/// Whether somebody on the way supposes this, and the host's own word would replace it.
+fn is_supposed(answer: &Answer) -> bool {
+    ["relay-lost", "not-reached"].contains(&answer.state.as_str())
+}
+
+/// Equal output once, under a header.
+fn blocks(screen: &mut Screen, view: View, groups: &[Group<'_>]) -> io::Result<()> {
+    let text = |answer| match view.merge {
+        true => [lines(&stdout(answer)).as_ref(), lines(&stderr(answer)).as_ref()].concat(),
+        false => lines(&stdout(answer)).into_owned(),
+    };
+    let joined = join(groups, |answer| (text(answer), answer.state.as_str(), answer.code));
+    for ((text, _, _), group) in joined {
+        if text.is_empty() {
+            continue;
+        }
+        if !view.unlabelled {
+            screen.label(To::Out, &format!("{RULE}{}\n{RULE}", counted(&group.hosts)))?;
+        }
+        screen.remote(To::Out, &text)?;
+    }
+    screen.flush()
+}
+
+/// `-L`: all lines of one host, then of the next.
+fn by_host(screen: &mut Screen, view: View, groups: &[Group<'_>]) -> io::Result<()> {
+    let each = |group: &Group<'_>| group.hosts.len();
+    let mut hosts: Vec<(&str, &Answer)> = Vec::with_capacity(groups.iter().map(each).sum());
+    for group in groups {
+        hosts.extend(group.hosts.iter().map(|host| (*host, group.answer)));
+    }
+    hosts.sort_by(|(a, _), (b, _)| sets::natural_cmp(a, b));
+    for (host, answer) in hosts {
+        labelled(screen, To::Out, view, host, &stdout(answer))?;
+    }
+    screen.flush()
+}
+
+/// `-bL`: the first lines of all hosts, equal ones once, then the second lines, and so on.
+fn by_line(screen: &mut Screen, view: View, groups: &[Group<'_>]) -> io::Result<()> {
+    let text = |answer| match view.merge {
+        true => [lines(&stdout(answer)).as_ref(), lines(&stderr(answer)).as_ref()].concat(),
+        false => lines(&stdout(answer)).into_owned(),
+    };
+    let joined = join(groups, text);
+    let mut rests: Vec<(&[u8], &[&str])> =
+        joined.iter().map(|(text, group)| (text.as_slice(), group.hosts.as_slice())).collect();
+    loop {
+        rests.retain(|(rest, _)| !rest.is_empty());
+        if rests.is_empty() {
+            return screen.flush();
+        }
+        let mut equal: Vec<(&[u8], Vec<&str>)> = Vec::new();
+        let mut index: HashMap<&[u8], usize> = HashMap::new();
+        for (rest, hosts) in &mut rests {
+            let end = rest.iter().position(|b| *b == b'\n').map_or(rest.len(), |at| at + 1);
+            let (line, after) = rest.split_at(end);
+            *rest = after;
+            let at = *index.entry(line).or_insert(equal.len());
+            if at == equal.len() {
+                equal.push((line, Vec::new()));
+            }
+            equal[at].1.extend_from_slice(hosts);
+        }
+        for (line, hosts) in equal {
+            labelled(screen, To::Out, view, &sets::fold(&hosts), line)?;
+        }
+    }
+}
+
+/// `host: line` for each line.
+fn labelled(screen: &mut Screen, to: To, view: View, host: &str, text: &[u8]) -> io::Result<()> {
+    for line in lines(text).split_inclusive(|b| *b == b'\n') {
+        if !view.unlabelled {
+            screen.label(to, &format!("{host}:"))?;
+            screen.remote(to, b" ")?;
+        }
+        screen.remote(to, line)?;
+    }
+    Ok(())
+}
+
+/// The text with a newline at its end, unless it is empty.
+fn lines(text: &[u8]) -> Cow<'_, [u8]> {
+    match text.last() {
+        None | Some(b'\n') => text.into(),
+        Some(_) => Cow::Owned([text, b"\n"].concat()),
+    }
+}
+
+/// What must be said about an answer apart from its outcome: cut output, warnings.
+fn remarks(screen: &mut Screen, answer: &Answer, hosts: &str) -> io::Result<()> {
+    let kept = [
+        ("stdout", stdout(answer).len() as u64, answer.stdout_size),
+        ("stderr", stderr(answer).len() as u64, answer.stderr_size),
+    ];
+    for (name, shown, size) in kept {
+        if size > shown {
+            let (shown, size) = (show_bytes(shown), show_bytes(size));
+            screen.warn(&format!("{hosts}: {name} was cut: {shown} of {size} are shown"))?;
+        }
+    }
+    if answer.body_lost {
+        screen.warn(&format!("{hosts}: the output was lost on the way; the outcome is right"))?;
+    }
+    for warning in &answer.warnings {
+        screen.warn(&format!("{hosts}: warning: {warning}"))?;
+    }
+    Ok(())
+}
+
+/// One line for each distinct failure, with the folded hosts and what to do.
+fn complaints(screen: &mut Screen, order: &OrderInfo, groups: &[Group<'_>]) -> io::Result<()> {
+    let kind = order.kind.as_str();
+    for (what, group) in join(groups, |answer| complaint(kind, answer)) {
+        let Some(what) = what else { continue };
+        screen.warn(&format!("{}: {what}", counted(&group.hosts)))?;
+        if let Some(help) = remedy(kind, group.answer, &short_fold(&group.hosts)) {
+            screen.help(&help.replace("show ID", &format!("show {}", order.short)))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "render_tests.rs"]
+pub(crate) mod tests;

@@ -1,0 +1,172 @@
+//! `barid run`: a command on many hosts.
+
+use std::time::Duration;
+
+use controller::types::{NewRun, OrderInfo, PushEvent};
+
+use crate::client::Client;
+use crate::exit::Exit;
+use crate::fail::Failure;
+use crate::follow::Follow;
+use crate::render::View;
+use crate::screen::Screen;
+use crate::targets::{TargetArgs, resolve};
+use crate::units::{millis, parse_duration, parse_some_duration, show_count};
+
+/// How much of each of stdout and stderr hosts keep: as much as one answer can carry.
+const OUTPUT_LIMIT: u64 = 192 << 10;
+
+/// What makes a single word a line for the shell.
+const SHELL_CHARACTERS: &str = "|&;<>()$`\\\"'*?[]#~!{}";
+
+const EXAMPLES: &str = "\
+How COMMAND is read:
+  several words      a program and its arguments, exactly as given; no shell is involved
+  one word with a    a line for /bin/sh -c, as in pdsh and clush:  barid run -a 'df -h | tail -1'
+  space or a shell
+  character in it
+  --shell            always a line for /bin/sh -c; several words are joined by spaces
+
+Examples:
+  barid run -w 'node[001-288]' -b uname -r
+  barid run -a -x @lyon -u 10m -- systemctl restart sshd
+  barid run -g web --async 'sleep 60; uptime'";
+
+/// Options of `barid run`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) targets: TargetArgs,
+    #[command(flatten)]
+    pub(crate) view: View,
+    /// How long to wait for a host that cannot be reached
+    #[arg(short = 't', long, value_name = "REACH", default_value = "15s")]
+    #[arg(value_parser = parse_duration)]
+    pub(crate) reach: Duration,
+    /// How long the command may run; then its whole process group is ended
+    #[arg(short = 'u', long, value_name = "TIMEOUT", default_value = "1h")]
+    #[arg(value_parser = parse_some_duration)]
+    pub(crate) timeout: Duration,
+    /// COMMAND is a line for /bin/sh -c
+    #[arg(long)]
+    pub(crate) shell: bool,
+    /// Working directory [default: /]
+    #[arg(long, value_name = "DIR", default_value = "", hide_default_value = true)]
+    pub(crate) dir: String,
+    /// An addition to the command's environment; may be given several times
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parse_variable)]
+    pub(crate) env: Vec<(String, String)>,
+    /// Do not wait: print the run's id, as for `barid runs show ID`
+    #[arg(long = "async")]
+    pub(crate) detach: bool,
+    /// Only say on which hosts it would run
+    #[arg(long)]
+    pub(crate) plan: bool,
+    /// The command
+    #[arg(trailing_var_arg = true, required_unless_present = "plan", value_name = "COMMAND")]
+    pub(crate) command: Vec<String>,
+}
+
+/// Runs the command, and shows what it says.
+pub(crate) async fn main(
+    args: Args,
+    client: &Client,
+    screen: &mut Screen,
+) -> Result<Exit, Failure> {
+    let targets = args.targets.required()?;
+    if args.plan {
+        let resolved = resolve(client, &targets).await?;
+        if screen.json {
+            screen.json(&resolved)?;
+        } else {
+            screen.print(&format!("{}\n", resolved.set))?;
+            let noun = if resolved.hosts.len() == 1 { "target" } else { "targets" };
+            let count = show_count(resolved.hosts.len() as u64);
+            screen.say(&format!("{count} {noun}; nothing was run"))?;
+        }
+        return Ok(Exit::Ok);
+    }
+    let (argv, shell) = command(args.command, args.shell);
+    let run = NewRun {
+        targets,
+        argv,
+        shell,
+        dir: args.dir,
+        env: args.env.into_iter().collect(),
+        reach_ms: millis(args.reach),
+        timeout_ms: millis(args.timeout),
+        output_limit: OUTPUT_LIMIT,
+    };
+    let order: OrderInfo = client.post("/v1/runs", &run).await?;
+    if args.detach {
+        return detached(screen, &order);
+    }
+    if screen.json {
+        screen.json(&PushEvent::Ordered { order: order.clone(), skipped: Vec::new() })?;
+    }
+    let mut follow = Follow::new(client, screen, args.view, order)?;
+    let ended = follow.watch().await?;
+    follow.finish(ended)
+}
+
+/// `--async`: the id, and nothing else, on stdout.
+pub(crate) fn detached(screen: &mut Screen, order: &OrderInfo) -> Result<Exit, Failure> {
+    match screen.json {
+        true => screen.json(order)?,
+        false => screen.print(&format!("{}\n", order.short))?,
+    }
+    Ok(Exit::Ok)
+}
+
+/// The words as the API wants them: arguments, or one line for the shell.
+fn command(mut words: Vec<String>, shell: bool) -> (Vec<String>, bool) {
+    if shell {
+        return (vec![words.join(" ")], true);
+    }
+    let is_line =
+        |word: &str| word.chars().any(|c| c.is_whitespace() || SHELL_CHARACTERS.contains(c));
+    match words.as_mut_slice() {
+        [word] if is_line(word) => (words, true),
+        _ => (words, false),
+    }
+}
+
+fn parse_variable(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("write NAME=VALUE".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_word_may_be_a_shell_line() {
+        let check = |words: &[&str], shell: bool, argv: &[&str], is_shell: bool| {
+            let words = words.iter().map(|word| (*word).to_owned()).collect();
+            let (found, found_shell) = command(words, shell);
+            assert_eq!(
+                (found, found_shell),
+                (argv.iter().map(|w| (*w).into()).collect(), is_shell)
+            );
+        };
+        check(&["uptime"], false, &["uptime"], false);
+        check(&["uname", "-r"], false, &["uname", "-r"], false);
+        check(&["echo", "$HOME; ls"], false, &["echo", "$HOME; ls"], false);
+        check(&["echo $HOME"], false, &["echo $HOME"], true);
+        check(&["a;b"], false, &["a;b"], true);
+        check(&["/usr/bin/a-b_c.d=e"], false, &["/usr/bin/a-b_c.d=e"], false);
+        check(&["echo", "a  b", "|", "wc"], true, &["echo a  b | wc"], true);
+        check(&["uptime"], true, &["uptime"], true);
+    }
+
+    #[test]
+    fn variables() {
+        assert_eq!(parse_variable("A=b=c"), Ok(("A".into(), "b=c".into())));
+        assert_eq!(parse_variable("A="), Ok(("A".into(), String::new())));
+        assert!(parse_variable("A").is_err() && parse_variable("=b").is_err());
+    }
+}

@@ -1,0 +1,130 @@
+//! `barid runs`: what was ordered, and what became of it.
+
+use controller::types::{OrderDetail, OrderInfo};
+
+use crate::client::{Client, segment};
+use crate::exit::{Class, Exit};
+use crate::fail::Failure;
+use crate::follow::{age, standing};
+use crate::gathered::Gathered;
+use crate::push::report;
+use crate::render::{self, View};
+use crate::screen::Screen;
+use crate::units::{show_count, show_duration, show_time, since};
+
+/// How much of an order's text a list shows.
+const WHAT_WIDTH: usize = 60;
+/// How much of an order's targets a list shows.
+const TARGETS_WIDTH: usize = 40;
+
+/// Options of `barid runs`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Args {
+    /// How many, the newest first
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    limit: u32,
+    #[command(subcommand)]
+    verb: Option<Verb>,
+}
+
+/// What `barid runs` can do apart from listing.
+#[derive(Clone, Debug, clap::Subcommand)]
+enum Verb {
+    /// Show the answers of one run or push, gathered unless -L is given
+    Show(ShowArgs),
+}
+
+/// Options of `barid runs show`.
+#[derive(Clone, Debug, clap::Args)]
+struct ShowArgs {
+    /// The id, any unique beginning of it, or `last`
+    #[arg(value_name = "ID")]
+    id: String,
+    #[command(flatten)]
+    view: View,
+}
+
+/// Lists the orders, or shows one.
+pub(crate) async fn main(
+    args: Args,
+    client: &Client,
+    screen: &mut Screen,
+) -> Result<Exit, Failure> {
+    match args.verb {
+        Some(Verb::Show(args)) => show(args, client, screen).await,
+        None => list(args.limit, client, screen).await,
+    }
+}
+
+async fn list(limit: u32, client: &Client, screen: &mut Screen) -> Result<Exit, Failure> {
+    let orders: Vec<OrderInfo> = client.get(&format!("/v1/orders?limit={limit}")).await?;
+    if screen.json {
+        screen.json(&orders)?;
+        return Ok(Exit::Ok);
+    }
+    let is_terminal = screen.is_terminal();
+    let rows: Vec<Vec<String>> = orders.iter().map(|order| row(order, is_terminal)).collect();
+    let heads = ["ID", "KIND", "GIVEN", "STANDS", "STATES", "TARGETS", "WHAT"];
+    screen.print(&render::table(&heads, &rows))?;
+    if orders.is_empty() {
+        screen.say("nothing was ordered yet: `barid run -a uptime` is a beginning")?;
+    }
+    Ok(Exit::Ok)
+}
+
+fn row(order: &OrderInfo, is_terminal: bool) -> Vec<String> {
+    let given = match is_terminal {
+        true => format!("{} ago", show_duration(since(order.issued_ms))),
+        false => show_time(order.issued_ms),
+    };
+    let clip = |text: &str, width: usize| match is_terminal && text.chars().count() > width {
+        true => format!("{}...", text.chars().take(width - 3).collect::<String>()),
+        false => text.to_owned(),
+    };
+    let mut states: Vec<(&String, &u64)> = order.states.iter().filter(|(_, n)| **n > 0).collect();
+    states.sort_by_key(|(state, _)| Class::of(state));
+    let states = states.into_iter().map(|(state, n)| format!("{} {state}", show_count(*n)));
+    vec![
+        order.short.clone(),
+        order.kind.clone(),
+        given,
+        standing(order),
+        states.collect::<Vec<_>>().join(", "),
+        clip(&order.targets, TARGETS_WIDTH),
+        crate::escape::escape_line(&clip(&order.what, WHAT_WIDTH)).into_owned(),
+    ]
+}
+
+async fn show(args: ShowArgs, client: &Client, screen: &mut Screen) -> Result<Exit, Failure> {
+    let path = format!("/v1/orders/{}", segment(&args.id)?);
+    let detail: OrderDetail = client.get(&path).await?;
+    if screen.json {
+        screen.json(&detail)?;
+    }
+    let OrderDetail { order, answers, .. } = detail;
+    let mut gathered = Gathered::default();
+    for answer in answers {
+        gathered.add(answer);
+    }
+    if !screen.json {
+        let view = View { gather: args.view.gather || !args.view.waits(), ..args.view };
+        if !view.quiet {
+            let given = show_time(order.issued_ms);
+            screen.say(&format!("{} {}  {given}  {}", order.kind, order.short, order.what))?;
+        }
+        render::gathered(screen, view, &order, &gathered)?;
+        if order.push.is_some() {
+            screen.print(&report(&order, &gathered))?;
+        }
+        if !view.quiet {
+            screen.say(&render::summary(&order, &gathered, age(&order)))?;
+        }
+    }
+    // Showing has succeeded, whatever is shown; -S asks for the order's own exit code.
+    match args.view.largest {
+        true if !render::pending(&order, &gathered).is_empty() => Ok(Exit::Missed),
+        true => Ok(render::exit(&gathered, true)),
+        false => Ok(Exit::Ok),
+    }
+}

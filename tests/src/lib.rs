@@ -1,0 +1,389 @@
+//! A fleet of real `barid` processes on loopback, for tests and benchmarks.
+//!
+//! Each node has its own state folder below one temporary folder, and enrols with a join token as
+//! a real one does. Everything ends with the [`Fleet`]: the processes stop when the pipe that is
+//! their standard input closes, even if the test is killed. Nothing here sleeps blindly: it waits
+//! for a condition, with a limit.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+/// How long anything that should happen may take, on a busy machine.
+pub const LIMIT: Duration = Duration::from_secs(60);
+
+/// The binary under test, beside the test's own.
+pub fn binary() -> Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let dir = own.ancestors().find(|dir| dir.join("barid").is_file());
+    let dir = dir.context("there is no barid binary beside the tests: cargo build --workspace")?;
+    Ok(dir.join("barid"))
+}
+
+/// Waits until `what` says so; looks again every few milliseconds.
+pub fn wait_for<T>(
+    what: &str,
+    limit: Duration,
+    mut ready: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
+    let until = Instant::now() + limit;
+    loop {
+        if let Some(found) = ready()? {
+            return Ok(found);
+        }
+        ensure!(Instant::now() < until, "waited {} s in vain for: {what}", limit.as_secs());
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+}
+
+/// What a node is to be.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    /// `relay` or `host`.
+    pub role: &'static str,
+    /// Its name.
+    pub name: String,
+    /// Its site.
+    pub site: String,
+    /// Names of its parents, in order.
+    pub parents: Vec<String>,
+    /// Lines for its `node.toml`.
+    pub config: String,
+}
+
+struct Process {
+    child: Child,
+    args: Vec<String>,
+}
+
+/// The fleet.
+pub struct Fleet {
+    dir: tempfile::TempDir,
+    binary: PathBuf,
+    processes: BTreeMap<String, Process>,
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        for process in self.processes.values_mut() {
+            process.child.kill().ok();
+            process.child.wait().ok();
+        }
+        if std::thread::panicking() {
+            eprintln!("{}", self.logs());
+        }
+    }
+}
+
+impl Fleet {
+    /// A controller, alone.
+    pub fn new() -> Result<Fleet> {
+        let dir = tempfile::Builder::new().prefix("barid-test-").tempdir()?;
+        let mut fleet = Fleet { dir, binary: binary()?, processes: BTreeMap::new() };
+        let state = fleet.state("controller");
+        let args = ["controller", "--state", text(&state), "--listen", "127.0.0.1:0"];
+        fleet.spawn("controller", args.map(String::from).to_vec())?;
+        fleet.wait_controller()?;
+        // After a restart the children must find it at the same address.
+        let listen = fleet.listen("controller")?;
+        let process = fleet.processes.get_mut("controller").context("it runs")?;
+        *process.args.last_mut().context("it has arguments")? = listen;
+        Ok(fleet)
+    }
+
+    /// A controller, `sites` relays, and `hosts` hosts behind each: `site1-relay`, `site1-host1`.
+    pub fn tree(sites: usize, hosts: usize) -> Result<Fleet> {
+        let mut fleet = Fleet::new()?;
+        for site in 1..=sites {
+            let (site, relay) = (format!("site{site}"), format!("site{site}-relay"));
+            fleet.add(&Spec {
+                role: "relay",
+                name: relay.clone(),
+                site: site.clone(),
+                parents: vec!["controller".into()],
+                config: String::new(),
+            })?;
+            for host in 1..=hosts {
+                fleet.add(&Spec {
+                    role: "host",
+                    name: format!("{site}-host{host}"),
+                    site: site.clone(),
+                    parents: vec![relay.clone()],
+                    config: String::new(),
+                })?;
+            }
+        }
+        fleet.wait_up((sites * (hosts + 1)) as u64)?;
+        Ok(fleet)
+    }
+
+    /// Enrols and starts a node. A relay is waited for until it listens.
+    pub fn add(&mut self, spec: &Spec) -> Result<()> {
+        let token = self.token(&["--role", spec.role, "--site", &spec.site])?;
+        let mut args = vec!["--name".into(), spec.name.clone(), "--join".into(), token];
+        self.start_node(spec, &mut args)
+    }
+
+    /// Starts a node with these arguments on top of where its state and parents are.
+    pub fn start_node(&mut self, spec: &Spec, more: &mut Vec<String>) -> Result<()> {
+        let state = self.state(&spec.name);
+        fs::create_dir_all(&state)?;
+        set_private(&state)?;
+        let pace = "beat_interval_ms = 500\nredial_base_ms = 200\nredial_cap_ms = 2000\n";
+        fs::write(state.join("node.toml"), format!("{pace}{}", spec.config))?;
+        let root = state.join("root");
+        fs::create_dir_all(&root)?;
+        let mut args: Vec<String> = ["node", "--state", text(&state)].map(String::from).to_vec();
+        for parent in &spec.parents {
+            args.extend(["--parent".into(), self.listen(parent)?]);
+        }
+        args.append(more);
+        args.extend(["--install-root".into(), text(&root).into()]);
+        if spec.role == "relay" {
+            args.extend(["--listen".into(), "127.0.0.1:0".into()]);
+        }
+        self.spawn(&spec.name, args)?;
+        if spec.role == "relay" {
+            let name = spec.name.clone();
+            let listen = wait_for("a relay to listen", LIMIT, || {
+                self.check_alive(&name)?;
+                Ok(self.listen(&name).ok())
+            })?;
+            let process = self.processes.get_mut(&name).context("it runs")?;
+            *process.args.last_mut().context("it has arguments")? = listen;
+        }
+        Ok(())
+    }
+
+    fn spawn(&mut self, name: &str, args: Vec<String>) -> Result<()> {
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.dir.path().join(format!("{name}.log")))?;
+        let child = Command::new(&self.binary)
+            .args(&args)
+            .arg("--until-eof")
+            .env("BARID_LOG", std::env::var("BARID_LOG").unwrap_or_else(|_| "info".into()))
+            .stdin(Stdio::piped())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("starting {name}"))?;
+        self.processes.insert(name.into(), Process { child, args });
+        Ok(())
+    }
+
+    fn check_alive(&mut self, name: &str) -> Result<()> {
+        let process = self.processes.get_mut(name).context("no such process")?;
+        if let Some(status) = process.child.try_wait()? {
+            bail!("{name} has ended: {status}\n{}", self.log(name));
+        }
+        Ok(())
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self, name: &str) -> Result<()> {
+        let process = self.processes.get_mut(name).context("no such process")?;
+        process.child.kill()?;
+        process.child.wait()?;
+        Ok(())
+    }
+
+    /// Starts a killed process again, with the same arguments and state.
+    pub fn restart(&mut self, name: &str) -> Result<()> {
+        let args = self.processes.get(name).context("no such process")?.args.clone();
+        self.spawn(name, args)?;
+        if name == "controller" { self.wait_controller() } else { Ok(()) }
+    }
+
+    /// Stops or continues a process with a signal.
+    pub fn signal(&self, name: &str, signal: rustix::process::Signal) -> Result<()> {
+        let id = self.pid(name)?.cast_signed();
+        let pid = rustix::process::Pid::from_raw(id).context("a process id")?;
+        Ok(rustix::process::kill_process(pid, signal)?)
+    }
+
+    /// The process id of a node.
+    pub fn pid(&self, name: &str) -> Result<u32> {
+        Ok(self.processes.get(name).context("no such process")?.child.id())
+    }
+
+    /// The state folder of a node.
+    pub fn state(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Where a destination lies at a host.
+    pub fn at(&self, host: &str, dest: &str) -> PathBuf {
+        self.state(host).join("root").join(dest.trim_start_matches('/'))
+    }
+
+    /// The temporary folder of this fleet, for sources.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Where a node listens.
+    pub fn listen(&self, name: &str) -> Result<String> {
+        Ok(fs::read_to_string(self.state(name).join("listen"))?.trim().to_string())
+    }
+
+    /// What a node has logged.
+    pub fn log(&self, name: &str) -> String {
+        fs::read_to_string(self.dir.path().join(format!("{name}.log"))).unwrap_or_default()
+    }
+
+    fn logs(&self) -> String {
+        let tail = |name: &String| {
+            let log = self.log(name);
+            let lines: Vec<_> = log.lines().collect();
+            let last = lines[lines.len().saturating_sub(15)..].join("\n  ");
+            format!("--- {name}\n  {last}\n")
+        };
+        self.processes.keys().map(tail).collect()
+    }
+
+    /// An operator's command, to be run.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(&self.binary);
+        command.arg("--socket").arg(self.state("controller").join("barid.sock")).args(args);
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// Runs an operator's command to its end.
+    pub fn barid(&self, args: &[&str]) -> Result<Output> {
+        Ok(self.command(args).output()?)
+    }
+
+    /// Runs an operator's command that must succeed, and reads its JSON.
+    pub fn json(&self, args: &[&str]) -> Result<Value> {
+        let output = self.barid(args)?;
+        let context = || format!("barid {args:?}: {}\n{}", output.status, show(&output.stderr));
+        ensure!(output.status.success(), context());
+        serde_json::from_slice(&output.stdout).with_context(context)
+    }
+
+    /// Makes a join token.
+    pub fn token(&self, args: &[&str]) -> Result<String> {
+        let output = self.barid(&[&["token", "create"], args].concat())?;
+        ensure!(output.status.success(), show(&output.stderr));
+        Ok(show(&output.stdout).trim().to_string())
+    }
+
+    fn wait_controller(&mut self) -> Result<()> {
+        wait_for("the controller to answer", LIMIT, || {
+            self.check_alive("controller")?;
+            Ok(self.barid(&["hosts"])?.status.success().then_some(()))
+        })
+    }
+
+    /// Waits until exactly this many nodes are reachable.
+    pub fn wait_up(&mut self, nodes: u64) -> Result<()> {
+        wait_for(&format!("{nodes} nodes to be up"), LIMIT, || {
+            let hosts = self.json(&["hosts", "--json"])?;
+            let hosts = hosts.as_array().context("a list of hosts")?;
+            let up = hosts.iter().filter(|host| host["up"] == true).count();
+            Ok((up as u64 == nodes).then_some(()))
+        })
+    }
+
+    /// The detail of an order, as JSON.
+    pub fn order(&self, id: &str) -> Result<Value> {
+        self.json(&["runs", "show", id, "--json"])
+    }
+
+    /// Waits until an order shows these counts by state, and no others.
+    pub fn wait_states(&self, id: &str, states: &[(&str, u64)]) -> Result<Value> {
+        wait_for(&format!("{id} to be {states:?}"), LIMIT, || {
+            let detail = self.order(id)?;
+            let now = detail["order"]["states"].as_object().context("states")?.clone();
+            let same = now.len() == states.len()
+                && states.iter().all(|(word, n)| now.get(*word) == Some(&Value::from(*n)));
+            Ok(same.then_some(detail))
+        })
+    }
+}
+
+/// Makes a folder private, as a node wants its state to be.
+fn set_private(path: &Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    Ok(fs::set_permissions(path, fs::Permissions::from_mode(0o700))?)
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("temporary folders have plain names")
+}
+
+/// Bytes as text, for messages.
+pub fn show(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Writes a small tree of many kinds: nested folders, an executable, links, an empty file, odd
+/// names, and one file of `big` bytes that does not compress.
+pub fn sample_tree(dir: &Path, big: usize) -> Result<()> {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    fs::create_dir_all(dir.join("a/b/c"))?;
+    fs::create_dir_all(dir.join("empty folder"))?;
+    fs::write(dir.join("a/one.conf"), "one = 1\n".repeat(100))?;
+    fs::write(dir.join("a/b/two.conf"), "two = 2\n".repeat(100))?;
+    fs::write(dir.join("a/b/c/leaf"), "")?;
+    fs::write(dir.join("odd \u{e4}\u{1f600} name"), "odd\n")?;
+    fs::write(dir.join("run.sh"), "#!/bin/sh\necho it runs\n")?;
+    fs::set_permissions(dir.join("run.sh"), fs::Permissions::from_mode(0o750))?;
+    symlink("a/one.conf", dir.join("link"))?;
+    symlink("/nowhere/at/all", dir.join("a/dangling"))?;
+    let mut file = fs::File::create(dir.join("big.bin"))?;
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut bytes = Vec::with_capacity(big);
+    while bytes.len() < big {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    file.write_all(&bytes[..big])?;
+    Ok(())
+}
+
+/// Everything about a tree that a push must keep: kind, mode, mtime and bytes, by path.
+pub fn listing(dir: &Path) -> Result<BTreeMap<PathBuf, String>> {
+    use std::os::unix::fs::MetadataExt;
+    let mut found = BTreeMap::new();
+    let mut folders = vec![dir.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        let own = fs::symlink_metadata(&folder)?;
+        let key = folder.strip_prefix(dir)?.to_path_buf();
+        found.insert(key, format!("d {:o} {}.{}", own.mode(), own.mtime(), own.mtime_nsec()));
+        for entry in fs::read_dir(&folder)? {
+            let path = entry?.path();
+            let meta = fs::symlink_metadata(&path)?;
+            let line = if meta.is_dir() {
+                folders.push(path);
+                continue;
+            } else if meta.is_symlink() {
+                format!("l {:?}", fs::read_link(&path)?)
+            } else {
+                let (mode, at) = (meta.mode(), (meta.mtime(), meta.mtime_nsec()));
+                format!("f {mode:o} {}.{} {:?}", at.0, at.1, digest(&fs::read(&path)?))
+            };
+            found.insert(path.strip_prefix(dir)?.to_path_buf(), line);
+        }
+    }
+    Ok(found)
+}
+
+/// Length and a 64-bit FNV-1a hash: enough to tell test files apart.
+fn digest(bytes: &[u8]) -> (usize, u64) {
+    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    (bytes.len(), hash)
+}

@@ -1,0 +1,35 @@
+//! What Barid promises, tried with real processes.
+
+mod bad_input;
+mod crash;
+mod enrol;
+mod push;
+mod run;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use tests::Fleet;
+
+/// Gives an order without waiting for it. Returns its id.
+fn order(fleet: &Fleet, args: &[&str]) -> Result<String> {
+    let output = fleet.barid(args)?;
+    ensure!(output.status.success(), "{args:?}: {}", tests::show(&output.stderr));
+    let lines = tests::show(&output.stdout);
+    let id = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let id = id.filter_map(|line| find_id(&line)).next_back();
+    id.with_context(|| format!("an order in the answer to {args:?}:\n{lines}"))
+}
+
+fn find_id(line: &Value) -> Option<String> {
+    let order = line.get("order").unwrap_or(line);
+    order["id"].as_str().map(String::from)
+}
+
+/// The answer of one host.
+fn answer<'a>(detail: &'a Value, host: &str) -> Result<&'a Value> {
+    let answers = detail["answers"].as_array().context("answers")?;
+    let found = answers.iter().find(|answer| {
+        answer["hosts"].as_array().is_some_and(|hosts| hosts.iter().any(|name| name == host))
+    });
+    found.with_context(|| format!("an answer of {host} in {detail:#}"))
+}

@@ -1,0 +1,77 @@
+//! Commands: everywhere, folded, with the right states and exit codes.
+
+use anyhow::Result;
+use tests::{Fleet, show};
+
+use crate::{answer, order};
+
+#[test]
+fn equal_answers_fold_and_failures_are_told() -> Result<()> {
+    let fleet = Fleet::tree(2, 3)?;
+    let output = fleet.barid(&["run", "-a", "-b", "--", "echo", "hello"])?;
+    assert_eq!(output.status.code(), Some(0), "{}", show(&output.stderr));
+    let text = show(&output.stdout);
+    assert!(text.contains("site1-host[1-3],site2-host[1-3] (6)"), "{text}");
+    assert_eq!(text.matches("hello").count(), 1, "{text}");
+
+    let line = "case $BARID_NODE in *2) echo bad >&2; exit 7;; esac; echo fine";
+    let output = fleet.barid(&["run", "-a", "-B", line])?;
+    assert_eq!(output.status.code(), Some(1));
+    let all = show(&output.stdout) + &show(&output.stderr);
+    assert!(all.contains("site1-host2,site2-host2"), "{all}");
+    assert!(all.contains('7') && all.contains("bad"), "{all}");
+
+    let output = fleet.barid(&["run", "-a", "-S", "-b", line])?;
+    assert_eq!(output.status.code(), Some(7), "-S gives the largest code");
+
+    let output = fleet.barid(&["run", "-w", "site1-host[1-2]", "--", "echo", "a b"])?;
+    let mut lines: Vec<_> = show(&output.stdout).lines().map(String::from).collect();
+    lines.sort();
+    assert_eq!(lines, ["site1-host1: a b", "site1-host2: a b"]);
+    Ok(())
+}
+
+#[test]
+fn every_end_has_its_own_state() -> Result<()> {
+    let fleet = Fleet::tree(1, 1)?;
+    let host = "site1-host1";
+    let states: [(&[&str], &str, Option<i64>); 5] = [
+        (&["--", "true"], "ok", None),
+        (&["exit 3"], "failed", Some(3)),
+        (&["kill -9 $$"], "signalled", Some(9)),
+        (&["-u", "200ms", "--", "tail", "-f", "/dev/null"], "timed-out", None),
+        (&["--", "/no/such/program"], "failed", Some(127)),
+    ];
+    for (command, state, code) in states {
+        let id = order(&fleet, &[&["run", "-w", host, "--async", "--json"], command].concat())?;
+        let detail = fleet.wait_states(&id, &[(state, 1)])?;
+        assert_eq!(answer(&detail, host)?["code"].as_i64(), code, "{detail:#}");
+    }
+    Ok(())
+}
+
+#[test]
+fn what_a_limit_cuts_keeps_its_true_size() -> Result<()> {
+    let fleet = Fleet::tree(1, 1)?;
+    let line = "head -c 3000000 /dev/zero | tr '\\0' x";
+    let id = order(&fleet, &["run", "-a", "--async", "--json", line])?;
+    let detail = fleet.wait_states(&id, &[("ok", 1)])?;
+    let answer = answer(&detail, "site1-host1")?;
+    assert_eq!(answer["stdout_size"], 3_000_000);
+    let kept = answer["stdout"].as_str().map_or(0, str::len);
+    assert!(kept > 1_000 && kept < 1_000_000, "{kept}");
+    Ok(())
+}
+
+#[test]
+fn a_host_that_is_away_is_named_and_costs_the_others_nothing() -> Result<()> {
+    let mut fleet = Fleet::tree(1, 3)?;
+    fleet.kill("site1-host2")?;
+    fleet.wait_up(3)?;
+    let output = fleet.barid(&["run", "-a", "-t", "1s", "-b", "--", "echo", "here"])?;
+    assert_eq!(output.status.code(), Some(3), "missed hosts are exit 3");
+    let all = show(&output.stdout) + &show(&output.stderr);
+    assert!(all.contains("site1-host[1,3] (2)"), "{all}");
+    assert!(all.contains("site1-host2") && all.contains("not-reached"), "{all}");
+    Ok(())
+}
