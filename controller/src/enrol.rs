@@ -16,7 +16,7 @@ use tracing::{info, warn};
 
 use crate::clock::{now_ms, to_ms};
 use crate::fault::Failure;
-use crate::tables::{Enrolment, HostRow, Tables, TokenRow};
+use crate::tables::{Accepted, Enrolment, HostRow, Tables, TokenRow};
 use crate::types::{NewToken, TokenInfo};
 
 /// How long a certificate is good.
@@ -150,7 +150,7 @@ fn decide(
     };
     let again = |held: &(u32, HostRow)| token.used_by == Some(held.0) && held.1.key == key;
     if let Some((id, host)) = holder.clone().filter(again) {
-        return Enrolment::Accept { id, host, token };
+        return accept(id, host, token);
     }
     if token.used_by.is_some() {
         warn!(token = %id, name = %request.name, "a used token was shown by somebody else");
@@ -188,7 +188,11 @@ fn decide(
         key,
         enrolled_ms: now,
     };
-    Enrolment::Accept { id, host, token: TokenRow { used_by: Some(id), ..token } }
+    accept(id, host, TokenRow { used_by: Some(id), ..token })
+}
+
+fn accept(id: u32, host: HostRow, token: TokenRow) -> Enrolment<String> {
+    Enrolment::Accept(Box::new(Accepted { id, host, token }))
 }
 
 fn describe(id: TokenId, row: &TokenRow, used_by: Option<String>) -> TokenInfo {

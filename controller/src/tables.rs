@@ -155,7 +155,8 @@ impl Tables {
             let next = hosts.last()?.map_or(1, |(id, _)| id.value() + 1);
             match decide(row, holder, next) {
                 Enrolment::Refuse(error) => Err(error),
-                Enrolment::Accept { id, host, token: used } => {
+                Enrolment::Accept(accepted) => {
+                    let Accepted { id, host, token: used } = *accepted;
                     hosts.insert(id, json(&host).as_slice())?;
                     names.insert(name, id)?;
                     tokens.insert(token, json(&used).as_slice())?;
@@ -277,7 +278,14 @@ pub(crate) enum Enrolment<E> {
     /// Nothing is written.
     Refuse(E),
     /// The host is entered and the token marked.
-    Accept { id: u32, host: HostRow, token: TokenRow },
+    Accept(Box<Accepted>),
+}
+
+/// A newcomer's number and row, and the token as it is now.
+pub(crate) struct Accepted {
+    pub(crate) id: u32,
+    pub(crate) host: HostRow,
+    pub(crate) token: TokenRow,
 }
 
 /// Writes answers into a transaction of the node's journal.

@@ -71,7 +71,7 @@ impl<'a> Namespace<'a> {
             let part = match term.strip_prefix('@') {
                 Some("*") => self.hosts.keys().copied().collect(),
                 Some(group) => self.group(group, depth)?,
-                None => self.names(&sets::expand(&term).map_err(bad)?)?,
+                None => self.names(&sets::expand(term).map_err(bad)?)?,
             };
             set = set.union(&part);
         }

@@ -279,10 +279,10 @@ pub struct Answer {
     /// Warnings of a push.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
-    /// Files written by a push.
+    /// Files, links and folders written by a push.
     #[serde(default)]
     pub written: u64,
-    /// Files that a push found in place.
+    /// Files, links and folders that a push found in place.
     #[serde(default)]
     pub unchanged: u64,
     /// Whether the output was cut by a limit on the way, though the outcome is right.

@@ -339,7 +339,7 @@ pub enum Event {
     },
     /// The root's beat number moves again.
     RootFresh,
-    /// Root: answers came in; durable together with the save before it.
+    /// Root: answers came in; to be made durable no later than the save that follows.
     Answers(Report),
     /// Root: each target of the order has an outcome now.
     Closed(OrderId),

@@ -68,17 +68,12 @@ impl Acceptor {
                 incoming.retry().ok();
                 continue;
             }
-            let Ok(permit) = handshakes.clone().acquire_owned().await else { return };
             if incoming.orig_dst_cid().starts_with(&JOIN_HINT) {
-                match joins.clone().try_acquire_owned() {
-                    Ok(slot) => {
-                        drop(tokio::spawn(self.clone().accept_join(incoming, permit, slot)))
-                    }
-                    Err(_) => incoming.refuse(),
-                }
-            } else {
-                tokio::spawn(self.clone().accept_child(incoming, permit));
+                tokio::spawn(self.clone().accept_join(incoming, joins.clone()));
+                continue;
             }
+            let Ok(permit) = handshakes.clone().acquire_owned().await else { return };
+            tokio::spawn(self.clone().accept_child(incoming, permit));
         }
     }
 
@@ -155,18 +150,14 @@ impl Acceptor {
         self.inbox.send(Arrival::Input(mesh::Input::LinkDown { link: id })).await.ok();
     }
 
-    async fn accept_join(
-        self,
-        incoming: Incoming,
-        permit: OwnedSemaphorePermit,
-        _slot: OwnedSemaphorePermit,
-    ) {
+    /// Newcomers wait for their turn here, as many as the endpoint lets wait.
+    async fn accept_join(self, incoming: Incoming, turns: Arc<Semaphore>) {
         let from = incoming.remote_address();
+        let Ok(_turn) = turns.acquire().await else { return };
         let Ok(connecting) = incoming.accept_with(self.join_config.clone()) else { return };
         let Ok(Ok(conn)) = timeout(HANDSHAKE_LIMIT, connecting).await else {
             return info!(%from, "a newcomer's handshake failed");
         };
-        drop(permit);
         let serve = async {
             let (send, recv) = conn.accept_bi().await.ok()?;
             let (kind, recv) = stream_kind(recv).await.ok()?;

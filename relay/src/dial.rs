@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh::{Input, Peer};
-use quinn::{ClientConfig, Connection};
+use quinn::{ClientConfig, Connection, Endpoint};
 use tokio::time::timeout;
 use tracing::{debug, info};
 
@@ -53,8 +53,8 @@ impl Dialler {
     /// Dials the parent at a place of the list; tells the drive loop what came of it.
     pub(crate) async fn dial(self, place: usize, addr: String) {
         let dialled = timeout(DIAL_LIMIT, connect(&addr, &self.config, &self.server_name)).await;
-        let conn = match dialled.unwrap_or(Err(DialError::Timeout)) {
-            Ok(conn) => conn,
+        let (endpoint, conn) = match dialled.unwrap_or(Err(DialError::Timeout)) {
+            Ok(connected) => connected,
             Err(error) => {
                 info!(parent = %addr, error = %crate::chain(&error), "the parent is not reached");
                 return self.failed(place).await;
@@ -63,7 +63,7 @@ impl Dialler {
         match link::identity_of(&conn) {
             Ok(identity) if identity.mesh == self.verifier.mesh && identity.role.serves() => {
                 let peer = Peer::Parent { place, host: link::host_of(&identity) };
-                self.run(conn, peer, identity.name).await;
+                self.run((endpoint, conn), peer, identity.name).await;
             }
             other => {
                 let fault = other.err().unwrap_or(PeerFault::Mesh);
@@ -78,9 +78,10 @@ impl Dialler {
         self.inbox.send(Arrival::Input(Input::DialFailed { place })).await.ok();
     }
 
-    async fn run(self, conn: Connection, peer: Peer, name: String) {
+    async fn run(self, (endpoint, conn): (Endpoint, Connection), peer: Peer, name: String) {
         let id = self.ids.next();
-        let (link, queues) = Link::new(id, peer, name, conn.clone());
+        let (mut link, queues) = Link::new(id, peer, name, conn.clone());
+        link.endpoint = Some(endpoint);
         if self.inbox.send(Arrival::Linked(link)).await.is_err() {
             return;
         }
@@ -100,17 +101,18 @@ impl Dialler {
     }
 }
 
-/// Connects to the first of a name's addresses that answers.
+/// Connects to the first of a name's addresses that answers. The endpoint is the connection's own:
+/// waiting for it to be idle makes sure that a farewell has left.
 pub(crate) async fn connect(
     addr: &str,
     config: &ClientConfig,
     server_name: &str,
-) -> Result<Connection, DialError> {
+) -> Result<(Endpoint, Connection), DialError> {
     let addrs = tokio::net::lookup_host(addr).await.map_err(DialError::Resolve)?;
     let mut last = DialError::Nowhere;
     for addr in addrs {
         match connect_one(addr, config, server_name).await {
-            Ok(conn) => return Ok(conn),
+            Ok(connected) => return Ok(connected),
             Err(error) => last = error,
         }
     }
@@ -121,8 +123,9 @@ async fn connect_one(
     addr: SocketAddr,
     config: &ClientConfig,
     server_name: &str,
-) -> Result<Connection, DialError> {
+) -> Result<(Endpoint, Connection), DialError> {
     let endpoint = crate::endpoint::dialling(addr)?;
     let connecting = endpoint.connect_with(config.clone(), addr, server_name);
-    connecting.map_err(DialError::Connect)?.await.map_err(DialError::Connection)
+    let conn = connecting.map_err(DialError::Connect)?.await.map_err(DialError::Connection)?;
+    Ok((endpoint, conn))
 }

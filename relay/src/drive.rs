@@ -20,12 +20,17 @@ use crate::journal::{Entry, JournalError, Progress};
 use crate::link::Link;
 use crate::transfer::Transfers;
 
+/// How long the end of a link may take to follow the end of its streams.
+const BROKEN_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// What comes to the drive loop.
 pub(crate) enum Arrival {
     /// Something for the core.
     Input(Input),
     /// A new link, before any of its frames.
     Linked(Link),
+    /// A pull by a link has ended.
+    Pulled { link: LinkId, content: Digest, result: Result<(), PullFault> },
     /// Somebody wants content and waits for the reply.
     Want { by: Asker, content: Digest, reply: oneshot::Sender<Result<(), PullFault>> },
 }
@@ -66,6 +71,11 @@ impl Links {
 
     pub(crate) fn status(&self) -> Vec<LinkStatus> {
         self.lock().values().map(|link| status(link)).collect()
+    }
+
+    /// The endpoints that were made for links of their own.
+    pub(crate) fn endpoints(&self) -> Vec<quinn::Endpoint> {
+        self.lock().values().filter_map(|link| link.endpoint.clone()).collect()
     }
 
     /// The connection to the parent, if there is one.
@@ -182,6 +192,12 @@ impl Io {
                 self.links.lock().insert(id, Arc::new(link));
                 node.handle(now, Input::LinkUp { link: id, peer });
             }
+            Arrival::Pulled { link, content, result } => {
+                // When a link goes, the core takes up its pulls anew: its word comes too late.
+                if self.links.lock().contains_key(&link) {
+                    node.handle(now, Input::Pulled { content, result });
+                }
+            }
             Arrival::Want { by, content, reply } => {
                 self.waiting.insert(by, reply);
                 node.handle(now, Input::Wanted { by, content });
@@ -245,14 +261,14 @@ impl Io {
 
     fn pull(&mut self, id: LinkId, content: Digest) {
         let (transfers, inbox) = (self.transfers.clone(), self.inbox.clone());
-        let link = self.links.lock().get(&id).cloned();
+        let Some(link) = self.links.lock().get(&id).cloned() else { return };
         self.tasks.spawn(async move {
-            let result = match link {
-                Some(link) => transfers.pull(&link.conn, content, &link.counters).await,
-                None => Err(PullFault::Broken),
-            };
-            let pulled = Input::Pulled { content, result };
-            inbox.send(Arrival::Input(pulled)).await.ok();
+            let result = transfers.pull(&link.conn, content, &link.counters).await;
+            if result == Err(PullFault::Broken) {
+                // If it is the link that broke, its end says so first.
+                tokio::time::timeout(BROKEN_WAIT, link.conn.closed()).await.ok();
+            }
+            inbox.send(Arrival::Pulled { link: id, content, result }).await.ok();
         });
     }
 

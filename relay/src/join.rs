@@ -19,6 +19,8 @@ use crate::drive::Links;
 use crate::link::{LinkError, read_framed, write_framed};
 
 const JOIN_LIMIT: Duration = Duration::from_secs(30);
+/// How often a newcomer asks before it gives up.
+const TRIES: u32 = 4;
 
 /// Who answers enrolments: the controller. Called on a blocking thread.
 pub trait Registrar: Send + Sync {
@@ -119,7 +121,7 @@ pub async fn join(addr: &str, token: &Token, name: &str) -> Result<Credentials, 
     let csr = key.csr();
     let proof = token.prove(name, &csr);
     let request = JoinRequest::new(token.id().0, name.to_string(), csr.into(), proof);
-    let asked = timeout(JOIN_LIMIT, exchange(addr, token, &request)).await;
+    let asked = timeout(JOIN_LIMIT, ask_again(addr, token, &request)).await;
     let reply = asked.map_err(|_| JoinError::Timeout)??;
     let Grant { body, signature, authority } = match reply {
         JoinReply::Refusal(reason) => return Err(JoinError::Refused(reason)),
@@ -136,6 +138,27 @@ pub async fn join(addr: &str, token: &Token, name: &str) -> Result<Credentials, 
     Ok(credentials)
 }
 
+/// Asks until there is an answer, a few times: the parent may be busy or only just starting, and
+/// asking twice with one key is harmless.
+async fn ask_again(
+    addr: &str,
+    token: &Token,
+    request: &JoinRequest,
+) -> Result<JoinReply, JoinError> {
+    let mut tries = 1;
+    loop {
+        match exchange(addr, token, request).await {
+            Err(JoinError::Dial { .. } | JoinError::Broken) if tries < TRIES => {
+                let [random] = certs::random::<1>();
+                let span = Duration::from_millis(250 << tries);
+                tokio::time::sleep(span.mul_f64(f64::from(random) / 255.0)).await;
+                tries += 1;
+            }
+            other => return other,
+        }
+    }
+}
+
 async fn exchange(
     addr: &str,
     token: &Token,
@@ -143,7 +166,8 @@ async fn exchange(
 ) -> Result<JoinReply, JoinError> {
     let config = crate::endpoint::join_client(&token.pin());
     let dialled = crate::dial::connect(addr, &config, certs::JOIN_NAME).await;
-    let conn = dialled.map_err(|source| JoinError::Dial { addr: addr.into(), source })?;
+    let dialled = dialled.map_err(|source| JoinError::Dial { addr: addr.into(), source });
+    let (endpoint, conn) = dialled?;
     let talk = async {
         let (mut send, mut recv) = open_stream(&conn, StreamKind::Join).await?;
         write_framed(&mut send, &request.encode()).await?;
@@ -152,5 +176,6 @@ async fn exchange(
     };
     let answer = talk.await.map_err(|_| JoinError::Broken)?;
     conn.close(crate::link::CLOSE_STOPPING, b"thank you");
+    timeout(Duration::from_secs(1), endpoint.wait_idle()).await.ok();
     JoinReply::decode(answer).map_err(|error| JoinError::Unreadable(error.to_string()))
 }

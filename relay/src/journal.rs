@@ -261,6 +261,8 @@ fn keep(txn: &WriteTransaction, record: Record) -> Result<(), JournalError> {
             txn.open_table(INTENTS)?.insert(id.0, ())?;
         }
         Record::Answers(report) => {
+            // There is something to tell again.
+            txn.open_table(SETTLED)?.remove(report.order.0)?;
             let mut table = txn.open_table(ANSWERS)?;
             let id = report.order.0;
             let last = table.range((id, 0)..=(id, u64::MAX))?.next_back().transpose()?;

@@ -57,6 +57,8 @@ pub(crate) struct Link {
     pub(crate) peer: Peer,
     pub(crate) name: String,
     pub(crate) conn: Connection,
+    /// The endpoint that was made for this connection, if this side has dialled.
+    pub(crate) endpoint: Option<quinn::Endpoint>,
     pub(crate) since: SystemTime,
     pub(crate) counters: Arc<Counters>,
     queues: [mpsc::Sender<Frame>; 3],
@@ -73,7 +75,8 @@ impl Link {
         let channels: [_; 3] = std::array::from_fn(|_| mpsc::channel(QUEUE));
         let [(a, x), (b, y), (c, z)] = channels;
         let (counters, since) = (Arc::default(), SystemTime::now());
-        let link = Link { id, peer, name, conn, since, counters, queues: [a, b, c] };
+        let queues = [a, b, c];
+        let link = Link { id, peer, name, conn, endpoint: None, since, counters, queues };
         (link, Queues([Some(x), Some(y), Some(z)]))
     }
 

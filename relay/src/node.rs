@@ -217,7 +217,8 @@ impl Running {
             Some(task) => task.await.expect("the drive loop does not panic"),
             None => Ok(()),
         };
-        if let Some(endpoint) = &self.endpoint {
+        // The links are closed; here the farewells leave.
+        for endpoint in self.links.endpoints().iter().chain(&self.endpoint) {
             endpoint.close(crate::link::CLOSE_STOPPING, b"stopping");
             tokio::time::timeout(FAREWELL, endpoint.wait_idle()).await.ok();
         }

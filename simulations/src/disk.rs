@@ -1,0 +1,126 @@
+//! A node's disk: what is on it, and what is on its way to it.
+//!
+//! Records reach the image in the order of their numbers, some time after they were asked for. A
+//! crash loses what was on its way; a restart finds the image and nothing else.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh::{Digest, HostId, HostSet, Order, OrderId, Record, Report, Saved, Tally};
+use rand::RngExt;
+use rand::rngs::SmallRng;
+
+/// What a restart finds.
+#[derive(Default)]
+pub(crate) struct Image {
+    pub(crate) orders: BTreeMap<OrderId, Arc<Order>>,
+    pub(crate) intents: BTreeSet<OrderId>,
+    answers: BTreeMap<OrderId, Vec<Report>>,
+    settled: BTreeSet<OrderId>,
+    below: BTreeMap<HostId, HostSet>,
+    /// Content, verified.
+    pub(crate) store: BTreeSet<Digest>,
+    /// The answers of each order, joined; for the checks.
+    pub(crate) tallies: BTreeMap<OrderId, Tally>,
+    /// The bodies kept for each order; at the root, those of its controller's tables.
+    pub(crate) bodies: BTreeMap<OrderId, BTreeSet<Digest>>,
+}
+
+/// What goes to the disk.
+pub(crate) enum Entry {
+    /// A record of the core.
+    Save { no: u64, record: Record },
+    /// Bodies that the root's watcher keeps; the core's record of them comes after.
+    Bodies(Report),
+}
+
+/// A disk.
+#[derive(Default)]
+pub(crate) struct Disk {
+    pub(crate) image: Image,
+    queue: VecDeque<Entry>,
+    last: Duration,
+}
+
+impl Disk {
+    /// Takes an entry; returns when it will be durable.
+    pub(crate) fn push(&mut self, now: Duration, takes: Duration, entry: Entry) -> Duration {
+        self.queue.push_back(entry);
+        self.last = self.last.max(now + takes);
+        self.last
+    }
+
+    /// Makes the next entry durable, up to the save of this number.
+    pub(crate) fn pop(&mut self, through: u64) -> Option<Entry> {
+        match self.queue.front()? {
+            Entry::Save { no, .. } if *no > through => None,
+            _ => self.queue.pop_front(),
+        }
+    }
+
+    /// The power goes.
+    pub(crate) fn crash(&mut self) {
+        self.queue.clear();
+        self.last = Duration::ZERO;
+    }
+}
+
+impl Image {
+    pub(crate) fn apply(&mut self, entry: &Entry) {
+        let record = match entry {
+            Entry::Save { record, .. } => record,
+            Entry::Bodies(report) => return self.keep_bodies(report),
+        };
+        match record {
+            Record::Order(order) => drop(self.orders.insert(order.id, order.clone())),
+            Record::Intent(id) => drop(self.intents.insert(*id)),
+            Record::Answers(report) => {
+                self.tallies.entry(report.order).or_default().join(&report.tally);
+                self.keep_bodies(report);
+                self.answers.entry(report.order).or_default().push(report.clone());
+                self.settled.remove(&report.order);
+            }
+            Record::Settled(id) => drop(self.settled.insert(*id)),
+            Record::Below { child, below } => drop(self.below.insert(*child, below.clone())),
+            Record::Forget(id) => self.forget(*id),
+        }
+    }
+
+    fn forget(&mut self, id: OrderId) {
+        self.orders.remove(&id);
+        self.intents.remove(&id);
+        self.answers.remove(&id);
+        self.settled.remove(&id);
+        self.tallies.remove(&id);
+        self.bodies.remove(&id);
+    }
+
+    fn keep_bodies(&mut self, report: &Report) {
+        self.bodies.entry(report.order).or_default().extend(report.bodies.keys());
+    }
+
+    /// What a node starts again with, its lists in any order. Orders past their validity go.
+    pub(crate) fn load(&mut self, left: impl Fn(OrderId) -> Duration, rng: &mut SmallRng) -> Saved {
+        let gone: Vec<_> = self.orders.keys().copied().filter(|id| left(*id).is_zero()).collect();
+        gone.into_iter().for_each(|id| self.forget(id));
+        let order =
+            |order: &Arc<Order>| Arc::new(Order { ttl: left(order.id), ..Order::clone(order) });
+        let mut saved = Saved {
+            orders: self.orders.values().map(order).collect(),
+            intents: self.intents.iter().copied().collect(),
+            answers: self.answers.values().flatten().cloned().collect(),
+            settled: self.settled.iter().copied().collect(),
+            below: self.below.iter().map(|(child, below)| (*child, below.clone())).collect(),
+        };
+        shuffle(&mut saved.orders, rng);
+        shuffle(&mut saved.answers, rng);
+        saved
+    }
+}
+
+fn shuffle<T>(list: &mut [T], rng: &mut SmallRng) {
+    for n in (1..list.len()).rev() {
+        list.swap(n, rng.random_range(0..=n));
+    }
+}

@@ -1,0 +1,105 @@
+//! What goes wrong: processes die, links break, the network parts. And its end: everything heals.
+
+use std::time::Duration;
+
+use mesh::LinkId;
+use rand::RngExt;
+
+use crate::checks::Violation;
+use crate::net::{Item, Phase, Side};
+use crate::plan::{Fault, Weather};
+use crate::queue::Event;
+use crate::sim::Sim;
+
+impl Sim {
+    pub(crate) fn fault(&mut self, index: usize) -> Result<(), Violation> {
+        match self.plan.faults[index].1 {
+            Fault::Kill { node, down } => self.kill(node, down)?,
+            Fault::Cut { child, noticed } => {
+                let uplink = self.net.links.iter().find(|(_, link)| {
+                    let end = link.end(Side::Child);
+                    end.node == child && end.phase != Phase::Closed
+                });
+                if let Some(link) = uplink.map(|(id, _)| *id) {
+                    self.cut(link, noticed);
+                }
+            }
+            Fault::Part { from, to, both, lasts } => {
+                let ways = [Some((from, to)), both.then_some((to, from))];
+                for (from, to) in ways.into_iter().flatten() {
+                    self.net.block(from, to);
+                    self.queue.push(self.now + lasts, Event::Heal { from, to });
+                    self.note(from, &format!("cannot reach {to} any more"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A process dies: what was not on disk is gone, and its commands with it. Peers learn of it
+    /// at some time, or by silence.
+    pub(crate) fn kill(&mut self, node: usize, down: Duration) -> Result<(), Violation> {
+        if self.seats[node].process.take().is_none() {
+            return Ok(());
+        }
+        self.note(node, "dies");
+        self.stats.deaths += 1;
+        self.seats[node].disk.crash();
+        self.checks.died(&self.seats[node]);
+        let held = |(id, link): (&LinkId, &crate::net::Link)| {
+            Side::BOTH.into_iter().find(|side| link.end(*side).node == node).map(|s| (*id, s))
+        };
+        let links: Vec<_> = self.net.links.iter().filter_map(held).collect();
+        for (link, side) in links {
+            self.net.close(link, side);
+            let noticed = self.rng.random_bool(0.7);
+            self.cut(link, noticed);
+        }
+        self.queue.push(self.now + down, Event::Restart { node });
+        Ok(())
+    }
+
+    /// A link breaks: nothing more goes in, what is on its way arrives or is lost, and each end
+    /// that is still there is told after a while, unless the break is silent.
+    pub(crate) fn cut(&mut self, link: LinkId, noticed: bool) {
+        let Some(path) = self.net.links.get_mut(&link) else { return };
+        path.broken = true;
+        for side in Side::BOTH {
+            let end = path.end_mut(side);
+            end.lost |= self.rng.random_bool(0.5);
+        }
+        if noticed {
+            for to in Side::BOTH {
+                let takes = Duration::from_secs(3).mul_f64(self.rng.random_range(0.0..1.0));
+                self.net.send_after(self.now, takes, link, to, Item::Down, &mut self.queue);
+            }
+        }
+    }
+
+    /// Faults stop: the network is whole again, and every computer starts.
+    pub(crate) fn heal(&mut self) -> Result<(), Violation> {
+        self.rough = false;
+        let fair = Weather::fair();
+        (self.net.delay, self.plan.weather) = (fair.delay, fair);
+        for (from, to) in self.net.partitions() {
+            while self.net.is_blocked(from, to) {
+                let dice = (&mut self.rng, &mut self.queue);
+                self.net.unblock(self.now, (from, to), dice);
+            }
+        }
+        for node in 0..self.seats.len() {
+            if self.seats[node].process.is_none() {
+                let at = self.now + Duration::from_secs(2).mul_f64(self.rng.random_range(0.0..1.0));
+                self.queue.push(at, Event::Restart { node });
+            }
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, node: usize, text: &str) {
+        self.trace.step(self.now, node, [102, text.len() as u64]);
+        if self.trace.wants_text() {
+            self.trace.line(self.now, node, text);
+        }
+    }
+}

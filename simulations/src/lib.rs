@@ -1,0 +1,27 @@
+//! The simulator: the real core under a shell that is all dice, in virtual time.
+//!
+//! One seed makes one [`Plan`]: a tree, a workload, a mix of faults ("none" is one of them). A
+//! [`Sim`] plays it: it obeys what each [`mesh::Node`] wants as the real shell would, but loses
+//! links, stalls networks, kills processes in the worst moments and forgets what was not yet on
+//! disk. [`Checks`] watch from outside; after the faults stop, the tree must find its way back.
+//! Two runs of a seed are the same run, so a failure is one command to replay.
+//!
+//! It does not simulate QUIC, TLS, redb or processes: what those promise is written in
+//! [`mesh::Input`] and [`mesh::Output`], and the simulator plays the least that they promise.
+
+pub mod checks;
+mod disk;
+mod faults;
+mod net;
+mod obey;
+pub mod plan;
+mod queue;
+pub mod scale;
+mod seat;
+mod settle;
+pub mod sim;
+pub mod trace;
+
+pub use checks::{Checks, Violation};
+pub use plan::{Options, Plan};
+pub use sim::{Failure, Sim, Stats, run};

@@ -1,0 +1,295 @@
+//! The shell's side of the core: what happens when a node wants something.
+
+use std::time::Duration;
+
+use mesh::{
+    Asker, Digest, Event as Told, Frame, HostId, Input, LinkId, Order, OrderId, Outcome, Output,
+    PullFault, Record, RequestId, State,
+};
+use rand::RngExt;
+
+use crate::checks::Violation;
+use crate::disk::Entry;
+use crate::net::{Item, Phase, Side, draw};
+use crate::queue::Event;
+use crate::sim::{Sim, body};
+
+impl Sim {
+    /// Does what a node wants.
+    pub(crate) fn obey(&mut self, node: usize, output: Output) -> Result<(), Violation> {
+        match output {
+            Output::Save { no, record } => self.save(node, no, record),
+            Output::Dial { place } => {
+                let takes = draw(&mut self.rng, self.net.delay);
+                let life = self.seats[node].life;
+                self.queue.push(self.now + takes, Event::Dialled { node, life, place });
+                Ok(())
+            }
+            Output::Hangup { link, .. } => self.hang_up(node, link),
+            Output::Send { link, frame } => self.send(node, link, frame),
+            Output::Pull { link, content } => self.pull(node, link, content),
+            Output::Serve { by, content } => self.answer(node, by, content, Ok(())),
+            Output::Deny { by, content, fault } => self.answer(node, by, content, Err(fault)),
+            Output::Start { order, missing } => self.start(node, &order, !missing.is_empty()),
+            Output::Tell(event) => self.tell(node, event),
+        }
+    }
+
+    fn save(&mut self, node: usize, no: u64, record: Record) -> Result<(), Violation> {
+        self.checks.saving(&self.seats[node], no, &record)?;
+        let takes = draw(&mut self.rng, self.plan.weather.save);
+        let seat = &mut self.seats[node];
+        let at = seat.disk.push(self.now, takes, Entry::Save { no, record });
+        let life = seat.life;
+        if let Some(process) = &mut seat.process {
+            process.saves = no;
+        }
+        self.queue.push(at, Event::Durable { node, life, through: no });
+        if self.rough && self.rng.random_bool(self.plan.weather.trip) {
+            let at = self.now + takes.mul_f64(self.rng.random_range(0.0..2.0));
+            let down = Duration::from_secs(8).mul_f64(self.rng.random_range(0.01..1.0));
+            self.queue.push(at, Event::Trip { node, life, down });
+        }
+        Ok(())
+    }
+
+    /// The node's end closes at once; the peer learns of it, if the network lets it.
+    fn hang_up(&mut self, node: usize, link: LinkId) -> Result<(), Violation> {
+        let side = self.open_side(node, link, "Hangup")?;
+        if let Some(process) = &mut self.seats[node].process {
+            process.pulling.retain(|_, from| *from != link);
+            process.asks.retain(|_, (from, _)| *from != link);
+        }
+        let late = self.rng.random_bool(0.5);
+        if let Some(path) = self.net.links.get_mut(&link) {
+            path.end_mut(side).lost |= !late;
+            path.end_mut(side.other()).lost |= self.rng.random_bool(0.5);
+            path.broken = true;
+        }
+        self.net.close(link, side);
+        let dice = (&mut self.rng, &mut self.queue);
+        self.net.send(self.now, link, side.other(), Item::Down, dice);
+        Ok(())
+    }
+
+    fn send(&mut self, node: usize, link: LinkId, frame: Frame) -> Result<(), Violation> {
+        let side = self.open_side(node, link, "Send")?;
+        self.stats.frames += 1;
+        self.stats.talk += u64::from(!matches!(frame, Frame::Beat { .. }));
+        self.checks.sending(&self.seats[node], &frame, self.now)?;
+        if let Frame::Order { seq, .. } | Frame::Report { seq, .. } = &frame {
+            let window = self.seats[node].config.limits.window;
+            let path = self.net.links.get_mut(&link).expect("it is open");
+            let unheld = &mut path.end_mut(side).unheld;
+            unheld.push_back(*seq);
+            if unheld.len() > window {
+                let detail = format!("node {node} has {} entries in flight", unheld.len());
+                return Err(Violation::new("window", detail));
+            }
+        }
+        let weighty = !matches!(frame, Frame::Beat { .. } | Frame::Hello { .. });
+        let dice = (&mut self.rng, &mut self.queue);
+        self.net.send(self.now, link, side.other(), Item::Frame(frame), dice);
+        if weighty && self.rough && self.rng.random_bool(self.plan.weather.snap) {
+            let within = self.net.delay.1 * 2;
+            let at = self.now + within.mul_f64(self.rng.random_range(0.0..1.0));
+            self.queue.push(at, Event::Snap { link });
+        }
+        Ok(())
+    }
+
+    /// A node may only use links that it was told of and that it has not closed.
+    fn open_side(&self, node: usize, link: LinkId, what: &str) -> Result<Side, Violation> {
+        let path = self.net.links.get(&link).map(|path| (path.side(node), path));
+        match path {
+            Some((side, path)) if path.end(side).phase == Phase::Open => Ok(side),
+            _ => {
+                let detail = format!("node {node}: {what} on {link:?}, which it does not have");
+                Err(Violation::new("dead link used", detail))
+            }
+        }
+    }
+
+    fn pull(&mut self, node: usize, link: LinkId, content: Digest) -> Result<(), Violation> {
+        let side = self.open_side(node, link, "Pull")?;
+        let seat = &mut self.seats[node];
+        let Some(process) = &mut seat.process else { return Ok(()) };
+        if side != Side::Child || process.pulling.contains_key(&content) {
+            let detail = format!("node {node} pulls {content:?}, which is on its way already");
+            return Err(Violation::new("one pull for each content", detail));
+        }
+        if process.pulling.len() >= seat.config.limits.pulls {
+            let detail = format!("node {node} has {} pulls under way", process.pulling.len());
+            return Err(Violation::new("pulls at once", detail));
+        }
+        process.pulling.insert(content, link);
+        if seat.disk.image.store.contains(&content) {
+            self.queue.push(self.now, Event::Found { node, life: seat.life, content });
+        } else {
+            let dice = (&mut self.rng, &mut self.queue);
+            self.net.send(self.now, link, Side::Parent, Item::Ask(content), dice);
+        }
+        Ok(())
+    }
+
+    /// A child's shell asks this one for content.
+    pub(crate) fn ask(
+        &mut self,
+        node: usize,
+        link: LinkId,
+        content: Digest,
+    ) -> Result<(), Violation> {
+        if self.seats[node].disk.image.store.contains(&content) {
+            self.give(link, content, Ok(()));
+            return Ok(());
+        }
+        let Some(process) = &mut self.seats[node].process else { return Ok(()) };
+        let request = process.request();
+        process.asks.insert(request, (link, content));
+        self.feed(node, Input::Wanted { by: Asker::Child(link, request), content })
+    }
+
+    /// Sends content to the child at the other end.
+    fn give(&mut self, link: LinkId, content: Digest, result: Result<(), PullFault>) {
+        let weather = &self.plan.weather;
+        let (torn, corrupt) = match self.rough {
+            true => (weather.torn, weather.corrupt),
+            false => (0.0, 0.0),
+        };
+        let result = match result {
+            Ok(()) if self.rng.random_bool(torn) => Err(PullFault::Broken),
+            Ok(()) if self.rng.random_bool(corrupt) => Err(PullFault::Corrupt),
+            result => result,
+        };
+        let takes = draw(&mut self.rng, self.net.delay) + draw(&mut self.rng, weather.transfer);
+        let item = Item::Got(content, result);
+        self.net.send_after(self.now, takes, link, Side::Child, item, &mut self.queue);
+    }
+
+    /// A pull ends, on a link or in the node's own store.
+    pub(crate) fn got(
+        &mut self,
+        node: usize,
+        link: Option<LinkId>,
+        content: Digest,
+        result: Result<(), PullFault>,
+    ) -> Result<(), Violation> {
+        let seat = &mut self.seats[node];
+        let Some(process) = &mut seat.process else { return Ok(()) };
+        let from = process.pulling.get(&content).copied();
+        if from.is_none() || (link.is_some() && link != from) {
+            return Ok(());
+        }
+        process.pulling.remove(&content);
+        if result.is_ok() {
+            seat.disk.image.store.insert(content);
+        }
+        self.feed(node, Input::Pulled { content, result })
+    }
+
+    /// The core has decided about a request.
+    fn answer(
+        &mut self,
+        node: usize,
+        by: Asker,
+        content: Digest,
+        result: Result<(), PullFault>,
+    ) -> Result<(), Violation> {
+        let seat = &mut self.seats[node];
+        if result.is_ok() && !seat.disk.image.store.contains(&content) {
+            let detail = format!("node {node} serves {content:?}, which it does not have");
+            return Err(Violation::new("serve what is there", detail));
+        }
+        let Some(process) = &mut seat.process else { return Ok(()) };
+        match by {
+            Asker::Child(_, request) => {
+                let Some((link, asked)) = process.asks.remove(&request) else {
+                    let detail = format!("node {node} answers {by:?}, who does not wait");
+                    return Err(Violation::new("one answer for each request", detail));
+                };
+                debug_assert_eq!(asked, content);
+                self.give(link, content, result);
+            }
+            Asker::Local(request) => {
+                let Some(order) = process.wants.remove(&request) else {
+                    let detail = format!("node {node} answers {by:?}, who does not wait");
+                    return Err(Violation::new("one answer for each request", detail));
+                };
+                if result.is_err() {
+                    let failed = Outcome { state: State::Failed(74), body: None };
+                    process.running.insert(order, failed);
+                }
+                let life = seat.life;
+                self.queue.push(self.now, Event::Ended { node, life, order });
+            }
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, node: usize, order: &Order, missing: bool) -> Result<(), Violation> {
+        let (id, life) = (order.id, self.seats[node].life);
+        self.checks.starting(&self.seats[node], order)?;
+        self.stats.starts += 1;
+        let Some(work) = self.work(id) else { return Ok(()) };
+        let (expired, extra, span) = (work.expires <= self.now, work.extra, work.takes);
+        let text = Some(body(self.rng.random_range(1..5)).0);
+        let (outcome, takes) = match (expired, missing) {
+            (true, _) => (Outcome::bare(State::Expired), Duration::ZERO),
+            (_, true) => (Outcome { state: State::Failed(66), body: text }, Duration::ZERO),
+            _ => {
+                let states = [State::Ok, State::Ok, State::Failed(1), State::Signalled(9)];
+                let state = states[self.rng.random_range(0..states.len())];
+                (Outcome { state, body: text }, draw(&mut self.rng, span))
+            }
+        };
+        let seat = &mut self.seats[node];
+        let Some(process) = &mut seat.process else { return Ok(()) };
+        process.running.insert(id, outcome);
+        let wants_more = extra.is_some_and(|extra| !seat.disk.image.store.contains(&extra));
+        let event = match wants_more && !expired && !missing {
+            true => Event::Midway { node, life, order: id, request: process.request() },
+            false => Event::Ended { node, life, order: id },
+        };
+        self.queue.push(self.now + takes, event);
+        Ok(())
+    }
+
+    /// A command finds that it wants more content.
+    pub(crate) fn midway(
+        &mut self,
+        node: usize,
+        order: OrderId,
+        request: RequestId,
+    ) -> Result<(), Violation> {
+        let extra = self.work(order).and_then(|work| work.extra);
+        let seat = &mut self.seats[node];
+        let (Some(process), Some(extra)) = (&mut seat.process, extra) else { return Ok(()) };
+        if seat.disk.image.store.contains(&extra) {
+            self.queue.push(self.now, Event::Ended { node, life: seat.life, order });
+            return Ok(());
+        }
+        process.wants.insert(request, order);
+        self.feed(node, Input::Wanted { by: Asker::Local(request), content: extra })
+    }
+
+    /// A command ends.
+    pub(crate) fn ended(&mut self, node: usize, order: OrderId) -> Result<(), Violation> {
+        let Some(process) = &mut self.seats[node].process else { return Ok(()) };
+        let Some(outcome) = process.running.remove(&order) else { return Ok(()) };
+        self.checks.word(order, HostId(node as u32), outcome);
+        let text = outcome.body.map(|digest| body(digest.0[0]).1);
+        self.feed(node, Input::Ended { order, outcome, body: text })
+    }
+
+    fn tell(&mut self, node: usize, event: Told) -> Result<(), Violation> {
+        let expiry = match &event {
+            Told::Answers(report) => self.expiry(report.order),
+            _ => Duration::ZERO,
+        };
+        self.checks.told(&self.seats[node], &event, expiry <= self.now)?;
+        if let Told::Answers(report) = event {
+            self.seats[node].disk.push(self.now, Duration::ZERO, Entry::Bodies(report));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,71 @@
+//! One node's place in the world: its disk, which survives, and its process, which may not.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use mesh::{Config, Digest, HostId, LinkId, Node, OrderId, Outcome, RequestId, Time};
+
+use crate::disk::Disk;
+
+/// A computer.
+pub(crate) struct Seat {
+    pub(crate) config: Config,
+    pub(crate) disk: Disk,
+    pub(crate) process: Option<Process>,
+    /// How many processes it has had.
+    pub(crate) life: u64,
+}
+
+/// A process: a node and what its shell remembers.
+pub(crate) struct Process {
+    pub(crate) node: Node,
+    pub(crate) started: Duration,
+    /// When it wants to be woken.
+    pub(crate) wake: Option<Duration>,
+    /// How often it was woken in one instant.
+    pub(crate) restless: u32,
+    /// The last save asked for.
+    pub(crate) saves: u64,
+    /// Content on its way here, by the link that it comes on.
+    pub(crate) pulling: BTreeMap<Digest, LinkId>,
+    /// Requests of children that wait.
+    pub(crate) asks: BTreeMap<RequestId, (LinkId, Digest)>,
+    /// Requests of own commands that wait.
+    pub(crate) wants: BTreeMap<RequestId, OrderId>,
+    /// Commands under way, and how each will end.
+    pub(crate) running: BTreeMap<OrderId, Outcome>,
+    pub(crate) requests: u64,
+}
+
+impl Seat {
+    pub(crate) fn host(&self) -> HostId {
+        self.config.host
+    }
+}
+
+impl Process {
+    pub(crate) fn new(node: Node, started: Duration) -> Process {
+        Process {
+            node,
+            started,
+            wake: None,
+            restless: 0,
+            saves: 0,
+            pulling: BTreeMap::new(),
+            asks: BTreeMap::new(),
+            wants: BTreeMap::new(),
+            running: BTreeMap::new(),
+            requests: 0,
+        }
+    }
+
+    /// The process's own clock.
+    pub(crate) fn time(&self, now: Duration) -> Time {
+        Time(now - self.started)
+    }
+
+    pub(crate) fn request(&mut self) -> RequestId {
+        self.requests += 1;
+        RequestId(self.requests)
+    }
+}

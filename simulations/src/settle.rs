@@ -1,0 +1,135 @@
+//! After the storm: once faults stop, the tree must find its way back by itself, and be quiet.
+//!
+//! [`Sim::play`] is the whole of a run: rough weather until the plan's horizon, then healing, then
+//! a bounded time to converge, then silence, then one more order over everybody in which no host
+//! may be supposed lost by anyone.
+
+use std::time::Duration;
+
+use mesh::{HostId, HostSet, OrderId};
+
+use crate::checks::{Checks, Violation};
+use crate::queue::Event;
+use crate::sim::Sim;
+
+/// How long after healing everything must be in its place.
+const WITHIN: Duration = Duration::from_secs(180);
+/// The holds and suppositions of old orders are over by then.
+const LAST_HOLD: Duration = Duration::from_secs(75);
+/// How long the tree is watched for silence.
+const SILENCE: Duration = Duration::from_secs(15);
+/// How long the last order may take.
+const PROBE: Duration = Duration::from_secs(15);
+/// Everybody has found a parent by then.
+const HOME: Duration = Duration::from_secs(60);
+
+impl Sim {
+    /// Plays the plan to its end.
+    pub fn play(&mut self) -> Result<(), Violation> {
+        self.run_until(self.plan.horizon)?;
+        let healed = self.now;
+        self.heal()?;
+        loop {
+            self.run_until(self.now + Duration::from_secs(5))?;
+            match self.unsettled(healed) {
+                None => break,
+                Some(_) if self.now < healed + WITHIN => {}
+                Some(detail) => return Err(Violation::new("convergence", detail)),
+            }
+        }
+        self.run_until(self.now.max(healed + LAST_HOLD))?;
+        let talk = self.stats.talk;
+        self.run_until(self.now + SILENCE)?;
+        if self.stats.talk > talk {
+            let detail = format!("{} frames at rest", self.stats.talk - talk);
+            return Err(Violation::new("quiet at rest", detail));
+        }
+        self.probe()?;
+        match self.unsettled(healed) {
+            None => Ok(()),
+            Some(detail) => Err(Violation::new("convergence", detail)),
+        }
+    }
+
+    /// One more order over everybody, in a tree where nothing is wrong.
+    fn probe(&mut self) -> Result<(), Violation> {
+        let work = self.plan.probe(self.now);
+        let id = work.order.id;
+        self.checks.add(&work);
+        self.checks.calm = true;
+        self.plan.work.push(work);
+        self.queue.push(self.now, Event::Submit { work: self.plan.work.len() - 1 });
+        self.run_until(self.now + PROBE)?;
+        let everybody = HostSet::from_ranges([(0, (self.seats.len() - 1) as u32)]);
+        let root = self.seats[0].process.as_ref();
+        let settled = root.and_then(|root| root.node.tally(id)).map(|tally| tally.settled());
+        if settled.as_ref() == Some(&everybody) || self.checks.is_rejected(id) {
+            return Ok(());
+        }
+        let detail = format!("only {settled:?} answered in a healthy tree");
+        Err(Violation::new("a healthy tree answers", detail))
+    }
+
+    /// What is not as it should be, in words.
+    fn unsettled(&self, healed: Duration) -> Option<String> {
+        let everybody = HostSet::from_ranges([(0, (self.seats.len() - 1) as u32)]);
+        let Some(root) = &self.seats[0].process else { return Some("the root is dead".into()) };
+        if root.node.up() != everybody {
+            return Some(format!("only {} are up", root.node.up()));
+        }
+        for (node, seat) in self.seats.iter().enumerate() {
+            let Some(process) = &seat.process else { return Some(format!("{node} is dead")) };
+            if !process.pulling.is_empty() {
+                return Some(format!("{node} still pulls {:?}", process.pulling));
+            }
+            if !process.asks.is_empty() || !process.wants.is_empty() {
+                return Some(format!("{node} keeps {:?} waiting", process.asks));
+            }
+            if !process.running.is_empty() {
+                return Some(format!("{node} still runs {:?}", process.running));
+            }
+        }
+        let orders = self.plan.work.iter().filter(|work| work.expires > self.now);
+        orders.map(|work| work.order.id).find_map(|id| self.unanswered(id, healed))
+    }
+
+    /// What the root lacks about an order that is still valid.
+    fn unanswered(&self, id: OrderId, healed: Duration) -> Option<String> {
+        if self.checks.is_rejected(id) {
+            return None;
+        }
+        let root = self.seats[0].process.as_ref()?;
+        let work = self.work(id)?;
+        let (order, tally) = (&work.order, root.node.tally(id));
+        if !Checks::covers(tally, order) {
+            return Some(format!("{id:?} for {} has {tally:?}", order.targets));
+        }
+        let tally = tally?;
+        let bodies = self.seats[0].disk.image.bodies.get(&id);
+        for host in order.targets.iter().filter(|host| (host.0 as usize) < self.seats.len()) {
+            let said = tally.outcome(host)?;
+            let own = self.checks.own_words(id, host);
+            let own = own.and_then(|words| words.iter().max_by_key(|word| word.state.weight()));
+            if own.is_some_and(|own| said.state.weight() < own.state.weight()) {
+                return Some(format!("{host:?} says {own:?} of {id:?}, the root {said:?}"));
+            }
+            let got = self.checks.has_got(host, id);
+            let soon = work.at + order.hold > healed + HOME;
+            if (got || soon && !self.checks.is_crowded_out(id)) && said.state.is_provisional() {
+                let how = if got { "has it" } else { "could have it" };
+                return Some(format!("{host:?} {how}, the root says {said:?} of {id:?}"));
+            }
+            let body = said.body.filter(|digest| !bodies.is_some_and(|b| b.contains(digest)));
+            if let Some(digest) = body.filter(|_| self.plan.limits.body_bytes > 1 << 20) {
+                return Some(format!("the root lacks {digest:?} of {host:?} for {id:?}"));
+            }
+        }
+        None
+    }
+
+    /// Who the root reaches now.
+    pub fn reached(&self) -> HostSet {
+        let root = self.seats[HostId::ROOT.0 as usize].process.as_ref();
+        root.map(|root| root.node.up()).unwrap_or_default()
+    }
+}

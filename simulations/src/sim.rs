@@ -1,0 +1,455 @@
+//! [`Sim`]: virtual time, one event after the other, and what each does to a node.
+//!
+//! A step takes the next event, gives a node at most one input at a time, obeys all that it wants,
+//! and lets the checks look on. Nothing here depends on anything but the plan and its seed.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+use mesh::{
+    Digest, Frame, HostId, Input, LinkId, Node, Order, OrderId, Outcome, Peer, Saved, State,
+};
+use rand::rngs::SmallRng;
+use rand::{Rng, RngExt, SeedableRng};
+
+use crate::checks::{Checks, Violation};
+use crate::disk::Entry;
+use crate::net::{Item, Net, Phase, Side};
+use crate::plan::{Options, Plan, Work};
+use crate::queue::{Event, Queue};
+use crate::seat::{Process, Seat};
+use crate::trace::{self, Sink, Trace};
+
+/// How often a node may be woken in one instant before it counts as a storm.
+const RESTLESS: u32 = 50;
+
+/// What a run has cost and seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// How many nodes there were.
+    pub nodes: usize,
+    /// Inputs and timeouts that nodes have handled.
+    pub steps: u64,
+    /// Frames sent, beats included.
+    pub frames: u64,
+    /// Frames sent that were not beats.
+    pub talk: u64,
+    /// Commands started.
+    pub starts: u64,
+    /// Processes that died.
+    pub deaths: u64,
+    /// Links that stood.
+    pub links: u64,
+    /// Orders that the root took.
+    pub orders: u64,
+    /// How much virtual time has passed.
+    pub virtual_time: Duration,
+    /// The hash of the trace.
+    pub hash: u64,
+}
+
+/// A run that broke a promise.
+#[derive(Debug)]
+pub struct Failure {
+    /// What was broken.
+    pub violation: Violation,
+    /// The seed.
+    pub seed: u64,
+    /// The options of the plan.
+    pub options: Options,
+    /// When, in virtual time.
+    pub at: Duration,
+    /// What the run was like so far.
+    pub stats: Stats,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Failure { violation, seed, options, at, .. } = self;
+        writeln!(f, "seed {seed}: {violation}, at {:.4} s", at.as_secs_f64())?;
+        write!(f, "replay: cargo run -p simulations --bin sim -- --seed {seed} --trace")?;
+        if let Some(nodes) = options.nodes {
+            write!(f, " --nodes {nodes}")?;
+        }
+        if let Some(bug) = options.bug {
+            write!(f, " --bug {bug:?}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// Plays one seed: faults, healing, convergence, and a last order over a healthy tree.
+pub fn run(seed: u64, options: &Options, sink: Sink) -> Result<(Stats, Trace), Box<Failure>> {
+    let mut sim = Sim::new(Plan::draw(seed, options), sink);
+    match sim.play() {
+        Ok(()) => {
+            let stats = sim.stats();
+            Ok((stats, std::mem::take(&mut sim.trace)))
+        }
+        Err(violation) => {
+            let (at, stats) = (sim.now, sim.stats());
+            Err(Box::new(Failure { violation, seed, options: *options, at, stats }))
+        }
+    }
+}
+
+/// A world of nodes.
+pub struct Sim {
+    pub(crate) plan: Plan,
+    pub(crate) now: Duration,
+    pub(crate) rng: SmallRng,
+    pub(crate) queue: Queue,
+    pub(crate) seats: Vec<Seat>,
+    pub(crate) net: Net,
+    pub(crate) checks: Checks,
+    pub(crate) trace: Trace,
+    pub(crate) stats: Stats,
+    /// Whether faults still happen.
+    pub(crate) rough: bool,
+}
+
+impl Sim {
+    /// The world of a plan, with every process about to start.
+    pub fn new(plan: Plan, sink: Sink) -> Sim {
+        let seats = (0..plan.tree.len()).map(|node| Seat {
+            config: plan.config(node),
+            disk: Default::default(),
+            process: None,
+            life: 0,
+        });
+        let mut sim = Sim {
+            now: Duration::ZERO,
+            rng: SmallRng::seed_from_u64(plan.seed),
+            queue: Queue::default(),
+            seats: seats.collect(),
+            net: Net::new(plan.weather.delay),
+            checks: Checks::new(&plan),
+            trace: Trace::new(sink),
+            stats: Stats { nodes: plan.tree.len(), ..Stats::default() },
+            rough: true,
+            plan,
+        };
+        sim.seats[0].disk.image.store = sim.plan.content().collect();
+        for node in 0..sim.seats.len() {
+            let at = Duration::from_secs(1).mul_f64(sim.rng.random_range(0.0..1.0));
+            sim.queue.push(at, Event::Restart { node });
+        }
+        for work in 0..sim.plan.work.len() {
+            sim.queue.push(sim.plan.work[work].at, Event::Submit { work });
+        }
+        for index in 0..sim.plan.faults.len() {
+            sim.queue.push(sim.plan.faults[index].0, Event::Fault { index });
+        }
+        sim
+    }
+
+    /// What the run has cost so far.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            steps: self.trace.steps(),
+            hash: self.trace.hash(),
+            virtual_time: self.now,
+            ..self.stats
+        }
+    }
+
+    /// Runs until this moment.
+    pub fn run_until(&mut self, until: Duration) -> Result<(), Violation> {
+        while let Some((at, event)) = self.queue.pop(until) {
+            self.now = at;
+            self.step(event)?;
+        }
+        self.now = until;
+        Ok(())
+    }
+
+    fn step(&mut self, event: Event) -> Result<(), Violation> {
+        match event {
+            Event::Wake { node, life } => self.wake(node, life),
+            Event::Arrive { link, to, item } => self.arrive(link, to, item),
+            Event::Durable { node, life, through } => self.durable(node, life, through),
+            Event::Dialled { node, life, place } => self.dialled(node, life, place),
+            Event::DialFailed { node, life, place } if self.lives(node, life) => {
+                self.feed(node, Input::DialFailed { place })
+            }
+            Event::Found { node, life, content } if self.lives(node, life) => {
+                self.got(node, None, content, Ok(()))
+            }
+            Event::Midway { node, life, order, request } if self.lives(node, life) => {
+                self.midway(node, order, request)
+            }
+            Event::Ended { node, life, order } if self.lives(node, life) => self.ended(node, order),
+            Event::Submit { work } => self.submit(work),
+            Event::Fault { index } if self.rough => self.fault(index),
+            Event::Trip { node, life, down } if self.rough && self.lives(node, life) => {
+                self.kill(node, down)
+            }
+            Event::Snap { link } if self.rough => {
+                let noticed = self.rng.random_bool(0.7);
+                self.cut(link, noticed);
+                Ok(())
+            }
+            Event::Heal { from, to } => {
+                let dice = (&mut self.rng, &mut self.queue);
+                self.net.unblock(self.now, (from, to), dice);
+                Ok(())
+            }
+            Event::Restart { node } => self.restart(node),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a process is still the one that it was.
+    pub(crate) fn lives(&self, node: usize, life: u64) -> bool {
+        self.seats[node].life == life && self.seats[node].process.is_some()
+    }
+
+    /// Gives a node one input and obeys what it wants.
+    pub(crate) fn feed(&mut self, node: usize, input: Input) -> Result<(), Violation> {
+        if self.seats[node].process.is_none() {
+            return Ok(());
+        }
+        self.trace.step(self.now, node, trace::marks(&input));
+        if self.trace.wants_text() {
+            self.trace.line(self.now, node, &trace::input(&input));
+        }
+        self.checks.input(&self.seats[node], &input);
+        let seat = &mut self.seats[node];
+        if let Some(process) = &mut seat.process {
+            let time = process.time(self.now);
+            process.node.handle(time, input);
+        }
+        self.drain(node)
+    }
+
+    /// Starts a process with what its disk has.
+    pub(crate) fn restart(&mut self, node: usize) -> Result<(), Violation> {
+        if self.seats[node].process.is_some() {
+            return Ok(());
+        }
+        self.checks.restarted(&self.seats[node]);
+        let (plan, now) = (&self.plan, self.now);
+        let expires = |id: OrderId| plan.work.iter().find(|w| w.order.id == id).map(|w| w.expires);
+        let left = |id: OrderId| expires(id).unwrap_or_default().saturating_sub(now);
+        let seat = &mut self.seats[node];
+        let saved: Saved = seat.disk.image.load(left, &mut self.rng);
+        let core = Node::new(seat.config.clone(), saved, self.rng.next_u64(), mesh::Time::ZERO);
+        seat.life += 1;
+        seat.process = Some(Process::new(core, now));
+        self.trace.step(now, node, [100, seat.life]);
+        if self.trace.wants_text() {
+            self.trace.line(now, node, "starts");
+        }
+        self.drain(node)
+    }
+
+    fn wake(&mut self, node: usize, life: u64) -> Result<(), Violation> {
+        let now = self.now;
+        let seat = &mut self.seats[node];
+        let due = |process: &&mut Process| process.wake == Some(now);
+        let Some(process) = seat.process.as_mut().filter(due).filter(|_| seat.life == life) else {
+            return Ok(());
+        };
+        process.wake = None;
+        process.node.handle_timeout(process.time(now));
+        self.trace.step(now, node, [101, 0]);
+        if self.trace.wants_text() {
+            self.trace.line(now, node, "timeout");
+        }
+        self.drain(node)
+    }
+
+    /// Obeys a node until it wants nothing more, and notes when it wants to be woken.
+    fn drain(&mut self, node: usize) -> Result<(), Violation> {
+        while let Some(output) =
+            self.seats[node].process.as_mut().and_then(|process| process.node.poll_output())
+        {
+            if self.trace.wants_text() {
+                let text = format!("    {}", trace::output(&output));
+                self.trace.line(self.now, node, &text);
+            }
+            self.obey(node, output)?;
+        }
+        let now = self.now;
+        let seat = &mut self.seats[node];
+        let Some(process) = &mut seat.process else { return Ok(()) };
+        self.checks.bounds(seat.config.host, &seat.config, &process.node)?;
+        let Some((at, _)) = process.node.poll_timeout() else { return Ok(()) };
+        let at = (process.started + at.0).max(now);
+        process.restless = if at == now { process.restless + 1 } else { 0 };
+        if process.restless > RESTLESS {
+            let detail = format!("node {node} wants to be woken at once, over and over");
+            return Err(Violation::new("timer storm", detail));
+        }
+        if process.wake != Some(at) {
+            process.wake = Some(at);
+            self.queue.push(at, Event::Wake { node, life: seat.life });
+        }
+        Ok(())
+    }
+
+    fn durable(&mut self, node: usize, life: u64, through: u64) -> Result<(), Violation> {
+        if !self.lives(node, life) {
+            return Ok(());
+        }
+        while let Some(entry) = self.seats[node].disk.pop(through) {
+            self.seats[node].disk.image.apply(&entry);
+            if let Entry::Save { record, .. } = &entry {
+                self.checks.durable(&self.seats[node], record)?;
+            }
+        }
+        self.feed(node, Input::Saved { through })
+    }
+
+    fn dialled(&mut self, node: usize, life: u64, place: usize) -> Result<(), Violation> {
+        if !self.lives(node, life) {
+            return Ok(());
+        }
+        let parent = self.plan.tree[node].parents[place];
+        let alive = self.seats[parent].process.is_some();
+        let blocked = self.net.is_blocked(node, parent) || self.net.is_blocked(parent, node);
+        let half = self.rough && self.rng.random_bool(self.plan.weather.half_open);
+        if !alive || blocked || half {
+            let at = self.now + Duration::from_secs(2).mul_f64(self.rng.random_range(0.0..1.0));
+            self.queue.push(at, Event::DialFailed { node, life, place });
+        }
+        if !alive || blocked {
+            return Ok(());
+        }
+        self.stats.links += 1;
+        let link = self.net.join((node, life), (parent, self.seats[parent].life), place);
+        let (child_id, parent_id) = (HostId(node as u32), HostId(parent as u32));
+        let serves = self.plan.tree[node].serves;
+        let dice = (&mut self.rng, &mut self.queue);
+        let up = Item::Up(Peer::Child { host: child_id, serves });
+        self.net.send(self.now, link, Side::Parent, up, dice);
+        if half {
+            self.net.close(link, Side::Child);
+            let noticed = self.rng.random_bool(0.5);
+            self.cut(link, noticed);
+        } else {
+            let dice = (&mut self.rng, &mut self.queue);
+            let up = Item::Up(Peer::Parent { place, host: parent_id });
+            self.net.send(self.now, link, Side::Child, up, dice);
+        }
+        Ok(())
+    }
+
+    fn arrive(&mut self, link: LinkId, to: Side, item: Item) -> Result<(), Violation> {
+        let Some(path) = self.net.links.get_mut(&link) else { return Ok(()) };
+        let (place, end) = (path.place, path.end_mut(to));
+        let (node, life, phase, lost) = (end.node, end.life, end.phase, end.lost);
+        if self.seats[node].life != life || self.seats[node].process.is_none() {
+            return Ok(());
+        }
+        if let (Item::Up(_), Phase::Coming) = (&item, phase) {
+            end.phase = Phase::Open;
+        }
+        match (item, phase) {
+            (Item::Up(peer), Phase::Coming) => self.feed(node, Input::LinkUp { link, peer }),
+            (Item::Down, Phase::Coming) if to == Side::Child => {
+                self.net.close(link, to);
+                self.feed(node, Input::DialFailed { place })
+            }
+            (Item::Down, _) => self.link_down(node, link, to, phase),
+            // What was queued when the node hung up may still be handed to it.
+            (Item::Frame(frame), Phase::Open | Phase::Closed) if !lost => {
+                self.frame(node, link, to, frame)
+            }
+            (Item::Ask(content), Phase::Open) if !lost => self.ask(node, link, content),
+            (Item::Got(content, result), Phase::Open) if !lost => {
+                self.got(node, Some(link), content, result)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn frame(
+        &mut self,
+        node: usize,
+        link: LinkId,
+        to: Side,
+        frame: Frame,
+    ) -> Result<(), Violation> {
+        if let Frame::OrdersHeld { through, .. } | Frame::ReportsHeld { through, .. } = &frame
+            && let Some(path) = self.net.links.get_mut(&link)
+        {
+            path.end_mut(to).unheld.retain(|seq| seq > through);
+        }
+        match frame {
+            Frame::Order { log, seq, order } => {
+                let left = self.expiry(order.id).saturating_sub(self.now);
+                if left.is_zero() {
+                    let me = HostId(node as u32);
+                    let meant = order.targets.contains(me);
+                    let outcome = meant.then_some(Outcome::bare(State::Expired));
+                    let order = order.id;
+                    outcome.into_iter().for_each(|word| self.checks.word(order, me, word));
+                    let bad = Input::BadOrder { link, log, seq, order, outcome, body: None };
+                    return self.feed(node, bad);
+                }
+                let order = Order { ttl: left, ..Order::clone(&order) }.into();
+                self.feed(node, Input::Frame { link, frame: Frame::Order { log, seq, order } })
+            }
+            frame => self.feed(node, Input::Frame { link, frame }),
+        }
+    }
+
+    /// An end learns that its link is gone. Streams may break a moment before the link does.
+    fn link_down(
+        &mut self,
+        node: usize,
+        link: LinkId,
+        to: Side,
+        phase: Phase,
+    ) -> Result<(), Violation> {
+        let torn = self.rng.random_bool(0.5);
+        if let Some(process) = &mut self.seats[node].process {
+            let of_link = |from: &mut LinkId| *from == link;
+            let gone: Vec<_> =
+                process.pulling.extract_if(.., |_, from| of_link(from)).map(|(c, _)| c).collect();
+            if torn && phase == Phase::Open {
+                for content in gone {
+                    let result = Err(mesh::PullFault::Broken);
+                    self.feed(node, Input::Pulled { content, result })?;
+                }
+            }
+        }
+        // The dead link takes what was asked on it in between.
+        self.net.close(link, to);
+        if let Some(process) = &mut self.seats[node].process {
+            process.pulling.retain(|_, from| *from != link);
+            process.asks.retain(|_, (from, _)| *from != link);
+        }
+        self.feed(node, Input::LinkDown { link })
+    }
+
+    /// The operator gives an order, and gives it again until it is known to be kept.
+    fn submit(&mut self, work: usize) -> Result<(), Violation> {
+        let Work { order, expires, .. } = &self.plan.work[work];
+        let (id, left) = (order.id, expires.saturating_sub(self.now));
+        if left.is_zero() || self.checks.is_kept(id) {
+            return Ok(());
+        }
+        self.queue.push(self.now + Duration::from_secs(2), Event::Submit { work });
+        let order = Order { ttl: left, ..Order::clone(order) };
+        self.feed(0, Input::Submit(order.into()))
+    }
+
+    /// When an order stops being valid.
+    pub(crate) fn expiry(&self, id: OrderId) -> Duration {
+        self.work(id).map(|work| work.expires).unwrap_or_default()
+    }
+
+    pub(crate) fn work(&self, id: OrderId) -> Option<&Work> {
+        self.plan.work.iter().find(|work| work.order.id == id)
+    }
+}
+
+/// One of the few bodies that commands print.
+pub(crate) fn body(n: u8) -> (Digest, Bytes) {
+    (Digest([n; 32]), Bytes::from(vec![n; 10 + usize::from(n)]))
+}
