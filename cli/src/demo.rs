@@ -50,7 +50,7 @@ pub(crate) struct DemoArgs {
     #[arg(long)]
     pub(crate) keep: bool,
     /// Stop a fleet that was left up, and remove its folder.
-    #[arg(long, value_name = "DIR", exclusive = true)]
+    #[arg(long, value_name = "DIR")]
     pub(crate) stop: Option<PathBuf>,
 }
 
@@ -380,9 +380,13 @@ fn stop(dir: &Path) -> Result<Exit, Failure> {
     })?;
     let state = dir.display().to_string();
     let mut ours = Vec::new();
-    for id in pids.lines().filter_map(|line| line.parse::<i32>().ok()) {
+    // A process that has ended, reaped or not, has no command line.
+    let is_ours = |id: i32| {
         let command = std::fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
-        if String::from_utf8_lossy(&command).contains(&state)
+        String::from_utf8_lossy(&command).contains(&state)
+    };
+    for id in pids.lines().filter_map(|line| line.parse::<i32>().ok()) {
+        if is_ours(id)
             && let Some(pid) = Pid::from_raw(id)
         {
             kill_process(pid, Signal::TERM).ok();
@@ -390,7 +394,7 @@ fn stop(dir: &Path) -> Result<Exit, Failure> {
         }
     }
     let patience = Instant::now() + Duration::from_secs(10);
-    while ours.iter().any(|id| Path::new(&format!("/proc/{id}")).exists()) {
+    while ours.iter().any(|id| is_ours(*id)) {
         if Instant::now() > patience {
             let message = "some processes do not stop";
             return Err(Failure::new(Exit::Failed, "demo", message));

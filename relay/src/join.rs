@@ -176,6 +176,6 @@ async fn exchange(
     };
     let answer = talk.await.map_err(|_| JoinError::Broken)?;
     conn.close(crate::link::CLOSE_STOPPING, b"thank you");
-    timeout(Duration::from_secs(1), endpoint.wait_idle()).await.ok();
+    timeout(crate::node::FAREWELL, endpoint.wait_idle()).await.ok();
     JoinReply::decode(answer).map_err(|error| JoinError::Unreadable(error.to_string()))
 }

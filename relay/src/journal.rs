@@ -7,14 +7,16 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use mesh::{Digest, Event, Frame, HostId, OrderId, Record, Report, Saved};
 use protos::{Envelope, Incoming, OrderBody};
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
 use redb::{WriteTransaction, backends::FileBackend};
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
 
 use crate::hash;
 
@@ -25,6 +27,8 @@ const SETTLED: TableDefinition<[u8; 16], ()> = TableDefinition::new("settled.v1"
 const BELOW: TableDefinition<u32, &[u8]> = TableDefinition::new("below.v1");
 const INSTALLED: TableDefinition<&[u8], [u8; 32]> = TableDefinition::new("installed.v1");
 
+/// How long records that can wait do so.
+const LAZY: Duration = Duration::from_millis(500);
 /// How many entries one commit takes at most.
 const BATCH: usize = 4_096;
 /// How long answers to orders that this node was never given are kept.
@@ -78,6 +82,13 @@ impl Witness for NoWitness {
 pub(crate) enum Entry {
     Save { no: u64, record: Record },
     Tell(Event),
+}
+
+impl Entry {
+    /// Whether losing it in a crash costs no more than telling something twice.
+    fn can_wait(&self) -> bool {
+        matches!(self, Entry::Save { record: Record::Settled(_), .. })
+    }
 }
 
 /// The node's database.
@@ -201,12 +212,12 @@ impl Journal {
     ) -> (mpsc::Sender<Entry>, watch::Receiver<Progress>) {
         let (entries, mut queue) = mpsc::channel(BATCH);
         let (progress, saved) = watch::channel(Progress { through: 0, failed: None });
-        let journal = self.clone();
+        let (journal, timer) = (self.clone(), Handle::current());
         std::thread::Builder::new()
             .name("journal".into())
             .spawn(move || {
                 let mut batch = Vec::new();
-                while queue.blocking_recv_many(&mut batch, BATCH) > 0 {
+                while gather(&mut queue, &mut batch, &timer) {
                     match journal.commit(&mut batch, witness.as_mut()) {
                         Ok(through) => {
                             witness.committed();
@@ -243,6 +254,29 @@ impl Journal {
         txn.commit()?;
         Ok(through)
     }
+}
+
+/// Takes what is queued. Records that nothing waits for and that are cheap to lose wait for others
+/// to share a commit with, for a short while. `false`: nothing more will come.
+fn gather(queue: &mut mpsc::Receiver<Entry>, batch: &mut Vec<Entry>, timer: &Handle) -> bool {
+    if queue.blocking_recv_many(batch, BATCH) == 0 {
+        return false;
+    }
+    let until = Instant::now() + LAZY;
+    while batch.len() < BATCH && batch.iter().all(Entry::can_wait) {
+        let left = until.saturating_duration_since(Instant::now());
+        match timer.block_on(async { timeout(left, queue.recv()).await }) {
+            Ok(Some(entry)) => batch.push(entry),
+            Ok(None) | Err(_) => break,
+        }
+    }
+    while let Ok(entry) = queue.try_recv() {
+        batch.push(entry);
+        if batch.len() >= BATCH {
+            break;
+        }
+    }
+    true
 }
 
 /// How far the writer has come.

@@ -29,8 +29,9 @@ use crate::verify::Verifier;
 
 /// Things that may wait for the drive loop.
 const INBOX: usize = 1_024;
-/// How long a stopping node waits for its peers to take note.
-const FAREWELL: Duration = Duration::from_secs(2);
+/// How long an endpoint lives on after its last word, so that the word leaves. What QUIC would
+/// still wait for are late packets, and nobody reads those.
+pub(crate) const FAREWELL: Duration = Duration::from_millis(200);
 
 /// What a node is made of.
 pub struct Setup {

@@ -3,8 +3,10 @@
 //! Output beyond the limit is read and counted, not kept, so that the command never blocks and the
 //! true size is known. At the timeout the whole group gets TERM and then KILL.
 
+use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -71,13 +73,13 @@ pub(crate) async fn run(run: &Run, node: &str) -> (State, Answer) {
 }
 
 fn command(run: &Run, node: &str) -> Command {
-    let os = |bytes: &Bytes| std::ffi::OsString::from_vec(bytes.to_vec());
+    let os = |bytes: &Bytes| OsString::from_vec(bytes.to_vec());
     let mut command = if run.shell {
         let mut command = Command::new(SHELL);
         command.arg("-c").args(run.argv.iter().map(os));
         command
     } else {
-        let mut command = Command::new(os(&run.argv[0]));
+        let mut command = Command::new(program(os(&run.argv[0])));
         command.args(run.argv[1..].iter().map(os));
         command
     };
@@ -94,6 +96,17 @@ fn command(run: &Run, node: &str) -> Command {
         .process_group(0)
         .kill_on_drop(true);
     command
+}
+
+/// The file of a program that is named without a folder, found along our own `PATH`. With a whole
+/// path the system can start it without copying this process first.
+fn program(name: OsString) -> OsString {
+    if name.as_encoded_bytes().contains(&b'/') {
+        return name;
+    }
+    let is_file = |path: &PathBuf| path.is_file();
+    let found = PATH.split(':').map(|dir| Path::new(dir).join(&name)).find(is_file);
+    found.map_or(name, PathBuf::into_os_string)
 }
 
 /// Ends a group that has run too long: TERM, and KILL for what does not obey.

@@ -264,3 +264,46 @@ fn a_state_folder_serves_one_process() {
     let error = Journal::open(Path::new(&path), 1 << 20).err().expect("the second is refused");
     assert!(error.to_string().contains("another node"), "{error}");
 }
+
+/// A peer that has a genuine certificate and does not keep to the protocol.
+async fn misbehave(mesh: &Mesh, root: SocketAddr, id: u32, bytes: &[u8]) -> String {
+    let tls = certs::client_config(&mesh.credentials(id, Role::Host));
+    let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(tls).expect("TLS 1.3");
+    let endpoint = quinn::Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).expect("a socket");
+    let config = quinn::ClientConfig::new(Arc::new(crypto));
+    let name = certs::parent_name(&mesh.authority.mesh());
+    let connecting = endpoint.connect_with(config, root, &name).expect("it begins");
+    let conn = connecting.await.expect("a genuine certificate is let in");
+    let (mut send, _recv) = conn.open_bi().await.expect("a stream");
+    send.write_all(bytes).await.expect("it is sent");
+    tokio::time::timeout(LIMIT, conn.closed()).await.expect("it is closed").to_string()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_breaks_the_protocol_loses_its_link_alone() {
+    let mesh = Mesh::new();
+    let (root, seen) = mesh.root();
+    let host = mesh.start(mesh.credentials(2, Role::Host), root.addr(), Box::new(NoWitness));
+    wait_up(&seen, 2);
+    let addr = root.addr().expect("it listens");
+    let control = protos::StreamKind::Control as u8;
+
+    // A frame that says it is 4 GiB long.
+    let reason = misbehave(&mesh, addr, 3, &[control, 0xff, 0xff, 0xff, 0xff]).await;
+    assert!(reason.contains("length"), "{reason}");
+    // A frame of rubbish.
+    let reason = misbehave(&mesh, addr, 4, &[control, 0, 0, 0, 3, 0xff, 0xff, 0xff]).await;
+    assert!(reason.contains("not readable"), "{reason}");
+    // A host that says others live below it.
+    let hosts = HostSet::from_ranges([(2, 9)]);
+    let claim = protos::encode_frame(&mesh::Frame::Below { below: hosts.clone(), up: hosts });
+    let claim = [&[control][..], &protos::frame_header(claim.len()), &claim].concat();
+    let reason = misbehave(&mesh, addr, 5, &claim).await;
+    assert!(reason.contains("others than itself"), "{reason}");
+
+    let (body, envelope) = mesh.order(HostSet::one(HostId(2)), "true");
+    assert!(root.submit(mesh_order(&body, &envelope)).await);
+    assert_eq!(answer_of(&seen, 2).0, State::Ok);
+    host.stop().await.expect("a clean stop");
+    root.stop().await.expect("a clean stop");
+}

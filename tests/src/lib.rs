@@ -42,6 +42,9 @@ pub fn wait_for<T>(
     }
 }
 
+/// How nodes beat and redial in tests, where a lost link should be noticed soon.
+const PACE: &str = "beat_interval_ms = 500\nredial_base_ms = 200\nredial_cap_ms = 2000\n";
+
 /// What a node is to be.
 #[derive(Clone, Debug)]
 pub struct Spec {
@@ -66,6 +69,7 @@ struct Process {
 pub struct Fleet {
     dir: tempfile::TempDir,
     binary: PathBuf,
+    pace: String,
     processes: BTreeMap<String, Process>,
 }
 
@@ -84,8 +88,13 @@ impl Drop for Fleet {
 impl Fleet {
     /// A controller, alone.
     pub fn new() -> Result<Fleet> {
+        Fleet::with(binary()?, PACE)
+    }
+
+    /// A controller of this binary, alone. `pace` begins the `node.toml` of each node.
+    pub fn with(binary: PathBuf, pace: &str) -> Result<Fleet> {
         let dir = tempfile::Builder::new().prefix("barid-test-").tempdir()?;
-        let mut fleet = Fleet { dir, binary: binary()?, processes: BTreeMap::new() };
+        let mut fleet = Fleet { dir, binary, pace: pace.into(), processes: BTreeMap::new() };
         let state = fleet.state("controller");
         let args = ["controller", "--state", text(&state), "--listen", "127.0.0.1:0"];
         fleet.spawn("controller", args.map(String::from).to_vec())?;
@@ -135,8 +144,7 @@ impl Fleet {
         let state = self.state(&spec.name);
         fs::create_dir_all(&state)?;
         set_private(&state)?;
-        let pace = "beat_interval_ms = 500\nredial_base_ms = 200\nredial_cap_ms = 2000\n";
-        fs::write(state.join("node.toml"), format!("{pace}{}", spec.config))?;
+        fs::write(state.join("node.toml"), format!("{}{}", self.pace, spec.config))?;
         let root = state.join("root");
         fs::create_dir_all(&root)?;
         let mut args: Vec<String> = ["node", "--state", text(&state)].map(String::from).to_vec();
@@ -232,6 +240,11 @@ impl Fleet {
     /// Where a node listens.
     pub fn listen(&self, name: &str) -> Result<String> {
         Ok(fs::read_to_string(self.state(name).join("listen"))?.trim().to_string())
+    }
+
+    /// The names of all processes, the controller's too.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.processes.keys().map(String::as_str)
     }
 
     /// What a node has logged.

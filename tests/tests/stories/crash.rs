@@ -135,3 +135,66 @@ fn a_host_dies_during_a_push() -> Result<()> {
 fn the_controller_dies_during_a_push() -> Result<()> {
     push_with_crash("controller")
 }
+
+#[test]
+fn a_host_that_hangs_holds_nobody_up() -> Result<()> {
+    let fleet = Fleet::tree(1, 4)?;
+    fleet.signal("site1-host2", rustix::process::Signal::STOP)?;
+    let source = fleet.path().join("source");
+    sample_tree(&source, 2 << 20)?;
+    let text = source.to_str().context("a plain path")?;
+    let push = ["push", text, "-a", "-t", "2s", "--dest", "/srv/app", "--async", "--json"];
+    let push = order(&fleet, &push)?;
+    let run = order(&fleet, &["run", "-a", "-t", "2s", "--async", "--json", "--", "echo", "hi"])?;
+    // The order may have been handed to its socket before it was known to hang.
+    let missed = |detail: &serde_json::Value| {
+        let states = &detail["order"]["states"];
+        let away = states["not-reached"].as_u64().or(states["relay-lost"].as_u64());
+        (states["ok"] == 3 && away == Some(1)).then_some(())
+    };
+    for id in [&run, &push] {
+        wait_for("everybody else to answer", LIMIT, || Ok(missed(&fleet.order(id)?)))?;
+    }
+    // It wakes: the push has waited for it, the run has not.
+    fleet.signal("site1-host2", rustix::process::Signal::CONT)?;
+    fleet.wait_states(&push, &[("ok", 4)])?;
+    assert_eq!(listing(&fleet.at("site1-host2", "/srv/app"))?, listing(&source)?);
+    Ok(())
+}
+
+#[test]
+fn a_host_moves_to_its_second_parent_when_the_first_dies() -> Result<()> {
+    let mut fleet = Fleet::new()?;
+    let relay = |n: u8| tests::Spec {
+        role: "relay",
+        name: format!("relay{n}"),
+        site: "site1".into(),
+        parents: vec!["controller".into()],
+        config: String::new(),
+    };
+    fleet.add(&relay(1))?;
+    fleet.add(&relay(2))?;
+    let parents = vec!["relay1".into(), "relay2".into()];
+    for n in 1..=3 {
+        fleet.add(&tests::Spec {
+            role: "host",
+            name: format!("host{n}"),
+            site: "site1".into(),
+            parents: parents.clone(),
+            config: String::new(),
+        })?;
+    }
+    fleet.wait_up(5)?;
+    let gate = Gate::new(&fleet)?;
+    let run = ["run", "-a", "-t", "30s", "-u", "60s", "--async", "--json", &gate.line()];
+    let id = order(&fleet, &run)?;
+    gate.wait_started(&["host1", "host2", "host3"])?;
+    // The relay dies for good while the command runs: the answers come by the other one.
+    fleet.kill("relay1")?;
+    gate.open()?;
+    fleet.wait_states(&id, &[("ok", 3)])?;
+    for host in ["host1", "host2", "host3"] {
+        assert_eq!(gate.starts(host), 1, "{host}");
+    }
+    Ok(())
+}

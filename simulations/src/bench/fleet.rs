@@ -1,0 +1,138 @@
+//! Fleets of hundreds of real processes, started in waves.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+use tests::{Fleet, Spec};
+
+use crate::api::Api;
+
+/// How many nodes start at once: enrolling is work for the controller, too.
+const WAVE: usize = 24;
+/// Nodes beat as they would in the field; redialling is quick, so that a fleet is up soon.
+const PACE: &str = "redial_base_ms = 200\nredial_cap_ms = 2000\n";
+
+/// A fleet with a connection to its API.
+pub(crate) struct Bench {
+    pub(crate) fleet: Fleet,
+    pub(crate) api: Api,
+    nodes: u64,
+}
+
+impl Bench {
+    /// A controller and one relay for each entry of `hosts`, with so many hosts behind it.
+    pub(crate) fn start(barid: &Path, hosts: &[usize]) -> Result<Bench> {
+        let fleet = Fleet::with(barid.to_owned(), PACE)?;
+        let api = Api::connect(&fleet.state("controller").join("barid.sock"))?;
+        let mut bench = Bench { fleet, api, nodes: 0 };
+        for site in 1..=hosts.len() {
+            bench.add(&spec("relay", &relay(site), site, "controller"))?;
+        }
+        bench.wait()?;
+        for (at, count) in hosts.iter().enumerate() {
+            for number in 1..=*count {
+                bench.add(&spec("host", &host(at + 1, number), at + 1, &relay(at + 1)))?;
+                if bench.nodes.is_multiple_of(WAVE as u64) {
+                    bench.wait()?;
+                }
+            }
+        }
+        bench.wait()?;
+        Ok(bench)
+    }
+
+    /// Starts one node. Does not wait for it.
+    pub(crate) fn add(&mut self, spec: &Spec) -> Result<()> {
+        let new = json!({
+            "role": spec.role, "site": spec.site, "name": spec.name, "ttl_s": 3600,
+        });
+        let made = self.api.ask("POST", "/v1/tokens", Some(&new))?;
+        let token = made["token"].as_str().context("the answer holds the token")?;
+        let mut args = ["--name", &spec.name, "--join", token].map(String::from).to_vec();
+        self.nodes += 1;
+        self.fleet.start_node(spec, &mut args)
+    }
+
+    /// Waits until everybody is reachable.
+    pub(crate) fn wait(&mut self) -> Result<()> {
+        self.fleet.wait_up(self.nodes)
+    }
+
+    /// The process ids of the nodes whose names end so: `-relay`, or hold it: `-host`.
+    pub(crate) fn pids(&self, word: &str) -> Result<Vec<u32>> {
+        let names = self.fleet.names().filter(|name| name.contains(word));
+        names.map(|name| self.fleet.pid(name)).collect()
+    }
+
+    /// The controller's own links.
+    pub(crate) fn links(&mut self) -> Result<Vec<Link>> {
+        let links = self.api.ask("GET", "/v1/links", None)?;
+        let links = links.as_array().context("a list of links")?;
+        Ok(links.iter().map(Link::read).collect())
+    }
+
+    /// `true` everywhere. Returns when the order is closed.
+    pub(crate) fn run_true(&mut self) -> Result<Value> {
+        let run = json!({
+            "targets": { "all": true }, "argv": ["true"],
+            "reach_ms": 15_000, "timeout_ms": 60_000, "output_limit": 192 << 10,
+        });
+        let order = self.api.ask("POST", "/v1/runs", Some(&run))?;
+        self.api.follow(order["id"].as_str().context("an order has an id")?)
+    }
+}
+
+/// What has crossed one of the controller's links.
+#[derive(Clone, Debug)]
+pub(crate) struct Link {
+    pub(crate) name: String,
+    pub(crate) content: u64,
+    pub(crate) sent: u64,
+    pub(crate) received: u64,
+}
+
+impl Link {
+    fn read(value: &Value) -> Link {
+        let number = |key: &str| value[key].as_u64().unwrap_or_default();
+        Link {
+            name: value["name"].as_str().unwrap_or_default().into(),
+            content: number("content_sent"),
+            sent: number("wire_sent"),
+            received: number("wire_received"),
+        }
+    }
+
+    /// What was added since the same link was read before.
+    pub(crate) fn since(&self, before: &[Link]) -> Link {
+        let before = before.iter().find(|link| link.name == self.name);
+        let less = |now: u64, of: fn(&Link) -> u64| now.saturating_sub(before.map_or(0, of));
+        Link {
+            name: self.name.clone(),
+            content: less(self.content, |link| link.content),
+            sent: less(self.sent, |link| link.sent),
+            received: less(self.received, |link| link.received),
+        }
+    }
+}
+
+/// The name of a site's relay.
+pub(crate) fn relay(site: usize) -> String {
+    format!("site{site}-relay")
+}
+
+/// The name of a host.
+pub(crate) fn host(site: usize, number: usize) -> String {
+    format!("site{site}-host{number}")
+}
+
+/// What a node is to be.
+pub(crate) fn spec(role: &'static str, name: &str, site: usize, parent: &str) -> Spec {
+    Spec {
+        role,
+        name: name.into(),
+        site: format!("site{site}"),
+        parents: vec![parent.into()],
+        config: String::new(),
+    }
+}
