@@ -24,6 +24,7 @@ use crate::order::OrderKey;
 use crate::x509::{Ca, CaError, Leaf, PeerError};
 
 const FILE: &str = "identity.pem";
+const JOIN_FILE: &str = "join.key";
 
 /// The secret key of a node. Its `Debug` shows the public half only.
 #[derive(Clone, Debug)]
@@ -33,6 +34,25 @@ impl NodeKey {
     /// A new key.
     pub fn generate() -> NodeKey {
         NodeKey(Key::generate())
+    }
+
+    /// The key with which this node asks for its place, kept in `dir` until the place is granted:
+    /// whoever asks again with the same key gets the same place.
+    pub fn for_joining(dir: &Path) -> Result<NodeKey, LoadError> {
+        let path = dir.join(JOIN_FILE);
+        if !path.exists() {
+            let key = Key::generate();
+            files::create_secret(&path, key.to_pem().as_bytes())?;
+            return Ok(NodeKey(key));
+        }
+        let text = files::read_secret(&path)?;
+        Key::from_pem(&text).map(NodeKey).map_err(|_| LoadError::Content { path })
+    }
+
+    /// Drops the key of [`NodeKey::for_joining`]: it is part of the credentials now.
+    pub fn joined(dir: &Path) {
+        // One that stays is never used again, since the node is enrolled.
+        std::fs::remove_file(dir.join(JOIN_FILE)).ok();
     }
 
     /// A request (DER) for a certificate for this key. It asks for nothing: what the certificate
@@ -240,7 +260,7 @@ pub enum LoadError {
     #[error(transparent)]
     File(#[from] FileError),
     /// The file is damaged.
-    #[error("{} does not hold a key, two certificates and an order key in PEM", path.display())]
+    #[error("{} does not hold what it should in PEM", path.display())]
     Content {
         /// Which file.
         path: PathBuf,

@@ -3,7 +3,8 @@
 //! Every node is a process of its own with its own state folder, key and certificate, enrolled
 //! with a join token as a real one is. The demo then types what an operator would type and shows
 //! what comes of it. Without `--keep` it ends with no process and no file left, also if it is
-//! interrupted or killed: the nodes stop when the pipe on their standard input closes.
+//! interrupted. If it is killed the nodes stop all the same, because the pipe on their standard
+//! input closes, and the folder stays; so it does if the demo fails, for its logs.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -26,6 +27,8 @@ use crate::units;
 const STARTING: usize = 24;
 /// How long the whole fleet may take to come up without any progress.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How the names of the demo's folders begin.
+const PREFIX: &str = "barid-demo-";
 /// Where the demo's pushes go, below each node's own root.
 const DEST: &str = "/srv/demo";
 /// What is left out of the project's own tree.
@@ -75,7 +78,9 @@ pub(crate) async fn run(args: &DemoArgs) -> Result<Exit, Failure> {
     if args.keep && matches!(done, Ok(Exit::Ok)) {
         fleet.leave_up()?;
     } else {
-        fleet.end().await;
+        // A demo that failed leaves its logs to be read.
+        let has_logs = !fleet.nodes.is_empty();
+        fleet.end(done.is_err() && has_logs).await;
     }
     done
 }
@@ -131,9 +136,9 @@ struct Fleet {
 
 impl Fleet {
     fn new(keep: bool) -> Result<Fleet, Failure> {
-        let temp = tempfile::Builder::new().prefix("barid-demo-").tempdir();
+        let temp = tempfile::Builder::new().prefix(PREFIX).tempdir();
         let temp = temp.map_err(|error| Failure::local(&error))?;
-        let dir = temp.path().to_path_buf();
+        let dir = std::fs::canonicalize(temp.path()).map_err(|error| Failure::local(&error))?;
         let client = Client::new(Some(dir.join("controller").join("barid.sock")));
         let binary = std::env::current_exe().map_err(|error| Failure::local(&error))?;
         Ok(Fleet { dir, temp: Some(temp), binary, client, nodes: Vec::new(), keep })
@@ -351,8 +356,8 @@ impl Fleet {
         Ok(())
     }
 
-    /// Ends every process, hosts first, and removes the folder.
-    async fn end(mut self) {
+    /// Ends every process, hosts first, and removes the folder, or says where it is.
+    async fn end(mut self, keep_files: bool) {
         for node in self.nodes.iter_mut().rev() {
             drop(node.stdin.take());
             if let Some(pid) = node.id().and_then(|id| Pid::from_raw(id.cast_signed())) {
@@ -366,7 +371,13 @@ impl Fleet {
                 node.kill().await.ok();
             }
         }
-        if let Some(Err(error)) = self.temp.take().map(tempfile::TempDir::close) {
+        if keep_files {
+            self.temp.take().map(tempfile::TempDir::keep);
+            say(&format!(
+                "the processes are stopped; logs and files stay in {}",
+                self.dir.display()
+            ));
+        } else if let Some(Err(error)) = self.temp.take().map(tempfile::TempDir::close) {
             say(&format!("{}: cannot be removed: {error}", self.dir.display()));
         }
     }
@@ -374,6 +385,13 @@ impl Fleet {
 
 /// Ends a fleet that was left up. Only processes that are this fleet's own are touched.
 fn stop(dir: &Path) -> Result<Exit, Failure> {
+    // The processes know the folder by its whole path; and nothing else is to be removed.
+    let dir = &std::fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());
+    let is_demo = |name: &OsStr| name.as_encoded_bytes().starts_with(PREFIX.as_bytes());
+    if !dir.file_name().is_some_and(is_demo) {
+        let message = format!("{}: the folder of a demo is named {PREFIX}...", dir.display());
+        return Err(Failure::usage(message, "give the folder that `barid demo --keep` named"));
+    }
     let pids = std::fs::read_to_string(dir.join("pids")).map_err(|error| {
         let message = format!("{} holds no demo: {error}", dir.display());
         Failure::usage(message, "give the folder that `barid demo --keep` named")

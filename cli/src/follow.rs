@@ -142,8 +142,9 @@ impl<'a> Follow<'a> {
             let before = self.content_sent.clone();
             let lost = match self.client.get_lines(&path).await {
                 Ok(mut events) => {
+                    let watched = self.watch_one(&mut events, &before).await?;
                     heard = Instant::now();
-                    match self.watch_one(&mut events, &before).await? {
+                    match watched {
                         Ok(ended) => return Ok(ended),
                         Err(lost) => lost,
                     }

@@ -89,12 +89,14 @@ pub(crate) fn enrol(
     certs::files::private_dir(state).map_err(|error| Failure::local(&error))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::local(&error))?;
-    let credentials = runtime.block_on(ask(&settings.parents, &token, &name))?;
+    let key = certs::NodeKey::for_joining(state).map_err(|error| Failure::local(&error))?;
+    let credentials = runtime.block_on(ask(&settings.parents, &token, &name, &key))?;
     if credentials.identity().role.serves() {
         settings.listen.get_or_insert(RELAY_LISTEN);
     }
     settings.save(&state.join("node.toml")).map_err(|error| Failure::local(&error))?;
     credentials.save(state).map_err(|error| Failure::local(&error))?;
+    certs::NodeKey::joined(state);
     Ok(credentials)
 }
 
@@ -139,10 +141,15 @@ fn read_token(given: &str) -> Result<Token, Failure> {
 }
 
 /// Asks one parent after the other. Only where nobody answers is the next one asked.
-async fn ask(parents: &[String], token: &Token, name: &str) -> Result<Credentials, Failure> {
+async fn ask(
+    parents: &[String],
+    token: &Token,
+    name: &str,
+    key: &certs::NodeKey,
+) -> Result<Credentials, Failure> {
     let mut silent = Vec::new();
     for parent in parents {
-        match relay::join(parent, token, name).await {
+        match relay::join(parent, token, name, key).await {
             Ok(credentials) => return Ok(credentials),
             Err(error @ (JoinError::Dial { .. } | JoinError::Broken | JoinError::Timeout)) => {
                 let text = relay::chain(&error);

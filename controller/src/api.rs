@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -23,6 +24,7 @@ use mesh::{HostId, OrderId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
+use tracing::info;
 
 use crate::answers::Reader;
 use crate::clock::to_ms;
@@ -203,6 +205,10 @@ async fn push(State(api): State<Api>, bytes: Bytes) -> Result<Response, Failure>
         let packed = blocking(move || packer.pack(&new, targets, &tell)).await;
         let given = async {
             let (draft, skipped) = packed?;
+            if lines.is_closed() {
+                info!(what = %draft.what, "not pushed: whoever asked has left while it was packed");
+                return Err(Failure::conflict("whoever asked has left", "push again"));
+            }
             let (id, row) = api.desk.give(draft).await?;
             Ok((api.info(id, row, hosts).await?, skipped))
         };
@@ -228,7 +234,11 @@ impl Page {
     }
 }
 
-async fn orders(State(api): State<Api>, Query(page): Query<Page>) -> Answer<Vec<OrderInfo>> {
+async fn orders(
+    State(api): State<Api>,
+    page: Result<Query<Page>, QueryRejection>,
+) -> Answer<Vec<OrderInfo>> {
+    let Query(page) = page.map_err(|error| Failure::bad(error.body_text(), "see docs/api.md"))?;
     let hosts = api.live.state().hosts.clone();
     let list = move || {
         let reader = Reader { tables: &api.tables, hosts: &hosts };
@@ -272,7 +282,11 @@ fn find(tables: &Tables, text: &str) -> Result<(OrderId, OrderRow), Failure> {
     match found.as_slice() {
         [id] => Ok((*id, tables.order(*id)?.ok_or_else(unknown)?)),
         [] => Err(unknown()),
-        _ => Err(Failure::bad(format!("{text} means more than one order"), "give more digits")),
+        some => {
+            let ids: Vec<String> = some.iter().map(OrderId::to_string).collect();
+            let message = format!("{text} means more than one order, such as {}", ids.join(", "));
+            Err(Failure::bad(message, "give more digits"))
+        }
     }
 }
 

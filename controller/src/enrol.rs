@@ -90,6 +90,12 @@ impl Enroller {
             warn!(error = %relay::chain(error), "an enrolment failed");
             "the controller failed: try again".to_string()
         };
+        // Nothing is made or written for somebody who does not hold a token.
+        let id = request.token_id;
+        let token = self.tables.token(id).map_err(|error| failed(&error))?;
+        if proven(request, token).is_none() {
+            return Err(UNPROVEN.into());
+        }
         // The key is in the request only; a trial certificate proves that it is held.
         let trial = self.issue(&request.csr, &probe).map_err(|error| error.to_string())?;
         let key = Leaf::parse(&trial).map_err(|error| failed(&error))?.public;
@@ -132,6 +138,18 @@ impl Registrar for Enroller {
     }
 }
 
+/// What somebody hears who does not hold a token: only who does learns what is wrong with it.
+const UNPROVEN: &str = "the token is unknown, or was revoked, or is not whole";
+
+/// The token, if the request proves that its maker holds it.
+fn proven(request: &JoinRequest, token: Option<TokenRow>) -> Option<TokenRow> {
+    let id = TokenId(request.token_id);
+    let holds = |row: &TokenRow| {
+        TokenCheck(row.check).verify(id, &request.name, &request.csr, &request.proof)
+    };
+    token.filter(holds)
+}
+
 /// What becomes of a newcomer, given its token, who has its name now, and the next free number.
 fn decide(
     request: &JoinRequest,
@@ -141,14 +159,13 @@ fn decide(
     next: u32,
 ) -> Enrolment<String> {
     let id = TokenId(request.token_id);
-    let proven = token.filter(|row| {
-        TokenCheck(row.check).verify(id, &request.name, &request.csr, &request.proof)
-    });
-    // Only who holds the token learns what is wrong with it.
-    let Some(token) = proven else {
-        return Enrolment::Refuse("the token is unknown, or was revoked, or is not whole".into());
+    let Some(token) = proven(request, token) else {
+        return Enrolment::Refuse(UNPROVEN.into());
     };
-    let again = |held: &(u32, HostRow)| token.used_by == Some(held.0) && held.1.key == key;
+    let now = now_ms();
+    let again = |held: &(u32, HostRow)| {
+        token.used_by == Some(held.0) && held.1.key == key && token.expires_ms > now
+    };
     if let Some((id, host)) = holder.clone().filter(again) {
         return accept(id, host, token);
     }
@@ -157,7 +174,6 @@ fn decide(
         let text = "the token was used already: make a new one with `barid token create`";
         return Enrolment::Refuse(text.into());
     }
-    let now = now_ms();
     if token.expires_ms <= now {
         let ago = (now - token.expires_ms) / 1000;
         return Enrolment::Refuse(format!(

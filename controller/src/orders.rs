@@ -51,6 +51,11 @@ impl Desk {
     pub(crate) async fn give(&self, draft: Draft) -> Result<(OrderId, OrderRow), Failure> {
         let now = SystemTime::now();
         let ttl = draft.hold.max(draft.reach) + draft.longest + MARGIN;
+        if ttl + BACKDATE > protos::LONGEST {
+            let days = protos::LONGEST.as_secs() / (24 * 3600);
+            let message = format!("an order can wait and run for less than {days} days in all");
+            return Err(Failure::bad(message, "give it less time"));
+        }
         let body = OrderBody {
             mesh: self.authority.mesh().0,
             id: new_id(now),
@@ -79,18 +84,21 @@ impl Desk {
             targets: body.targets.ranges().to_vec(),
             issued_ms: to_ms(now),
             closed_ms: 0,
+            expires_ms: body.not_after_ms,
             push: draft.push,
         };
+        let envelope = envelope.encode();
+        let kept_envelope = envelope.clone();
         let (id, tables, kept) = (body.id, self.tables.clone(), row.clone());
         blocking(move || {
             if tables.open_orders()? >= OPEN_LIMIT {
                 let message = format!("{OPEN_LIMIT} orders are open already");
                 return Err(Failure::conflict(message, "wait until some are closed"));
             }
-            Ok(tables.add_order(id, &kept)?)
+            Ok(tables.add_order(id, &kept, &kept_envelope)?)
         })
         .await?;
-        let order = body.to_mesh(envelope.encode(), ttl);
+        let order = body.to_mesh(envelope, ttl);
         match self.node.submit(order).await {
             true => Ok((id, row)),
             false => Err(Failure::internal("the controller is stopping: the order did not leave")),

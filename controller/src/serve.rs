@@ -5,7 +5,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use certs::{Authority, Credentials, MeshId, NodeKey, Role};
@@ -13,9 +13,10 @@ use content::Store;
 use relay::{Journal, Settings, Setup};
 use tokio::net::UnixListener;
 use tokio::sync::watch;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::api::{Api, router};
+use crate::clock::now_ms;
 use crate::enrol::{Enroller, identity};
 use crate::live::Live;
 use crate::orders::Desk;
@@ -113,6 +114,8 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         registrar: Some(Arc::new(enroller.clone())),
         obeys: false,
     })?;
+    // After the node has forgotten what had expired, so that none falls between.
+    tables.close_expired(now_ms())?;
     let listen = node.addr().map_or_else(String::new, |addr| addr.to_string());
     let ended = node.watch_end();
     let node = Arc::new(node);
@@ -133,7 +136,10 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     let served = serve(&state, api, stop, ended).await;
     metering.abort();
     let (_, total) = meter.read();
-    tables.set_traffic(&total)?;
+    if let Err(error) = tables.set_traffic(&total) {
+        // If it is the database that failed, the node says so below.
+        warn!(error = %relay::chain(&error), "link counters are not kept");
+    }
     std::fs::remove_file(state.join("barid.sock")).ok();
     info!("stopping");
     node.stop().await?;
@@ -172,9 +178,16 @@ fn credentials(authority: &Authority) -> Result<Credentials, RunError> {
 
 /// Reads the inventory again when somebody has enrolled.
 fn on_change(live: Live, tables: Tables) -> Arc<dyn Fn() + Send + Sync> {
-    Arc::new(move || match tables.hosts() {
-        Ok(hosts) => live.state().hosts = Arc::new(hosts),
-        Err(error) => tracing::error!(error = %relay::chain(&error), "the inventory is not read"),
+    let turn = Mutex::new(());
+    Arc::new(move || {
+        // One at a time: of two newcomers at once, the older reading must not come last.
+        let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+        match tables.hosts() {
+            Ok(hosts) => live.state().hosts = Arc::new(hosts),
+            Err(error) => {
+                tracing::error!(error = %relay::chain(&error), "the inventory is not read");
+            }
+        }
     })
 }
 

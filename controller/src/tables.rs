@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use mesh::{Digest, Frame, HostId, HostSet, OrderId, Report, Tally};
+use mesh::{Digest, Frame, HostId, HostSet, OrderId, Outcome, Report, State, Tally};
 use protos::Incoming;
 use redb::{ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use relay::{Journal, JournalError};
@@ -56,6 +56,9 @@ pub(crate) struct OrderRow {
     pub(crate) targets: Vec<(u32, u32)>,
     pub(crate) issued_ms: u64,
     pub(crate) closed_ms: u64,
+    /// When its validity ends; the node forgets it a little later.
+    #[serde(default)]
+    pub(crate) expires_ms: u64,
     pub(crate) push: Option<PushInfo>,
 }
 
@@ -107,6 +110,11 @@ impl Tables {
             hosts.insert(HostId(id.value()), parse(row.value()));
         }
         Ok(hosts)
+    }
+
+    pub(crate) fn token(&self, id: [u8; 8]) -> Result<Option<TokenRow>> {
+        let table = self.journal.database().begin_read()?.open_table(TOKENS)?;
+        Ok(table.get(id)?.map(|row| parse(row.value())))
     }
 
     pub(crate) fn tokens(&self) -> Result<Vec<([u8; 8], TokenRow)>> {
@@ -172,8 +180,11 @@ impl Tables {
 
     // Orders.
 
-    pub(crate) fn add_order(&self, id: OrderId, row: &OrderRow) -> Result<()> {
+    /// Enters an order together with its envelope: from here on it is carried out, also if this
+    /// process dies before the core has heard of it.
+    pub(crate) fn add_order(&self, id: OrderId, row: &OrderRow, envelope: &[u8]) -> Result<()> {
         let txn = self.journal.begin()?;
+        Journal::keep_order(&txn, id, envelope)?;
         txn.open_table(ORDERS)?.insert(id.0, json(row).as_slice())?;
         txn.commit()?;
         Ok(())
@@ -222,19 +233,32 @@ impl Tables {
         Ok(open)
     }
 
-    pub(crate) fn tally(&self, id: OrderId) -> Result<(Tally, u64)> {
-        let table = self.journal.database().begin_read()?.open_table(ANSWERS)?;
-        let (mut tally, mut cut) = (Tally::new(), 0);
-        for row in table.range((id.0, 0)..=(id.0, u64::MAX))? {
-            let frame = Bytes::copy_from_slice(row?.1.value());
-            if let Ok(Incoming::Frame(Frame::Report { report, .. })) =
-                protos::decode_frame(frame, relay::hash)
-            {
-                tally.join(&report.tally);
-                cut += report.cut;
+    /// Closes the orders whose validity has ended while no controller ran: the node has forgotten
+    /// them, and nobody else would ever say of the silent ones that they are lost.
+    pub(crate) fn close_expired(&self, now_ms: u64) -> Result<()> {
+        let txn = self.journal.begin()?;
+        let mut expired = Vec::new();
+        for row in txn.open_table(ORDERS)?.iter()? {
+            let (id, row) = row?;
+            let row: OrderRow = parse(row.value());
+            if row.closed_ms == 0 && (1..now_ms).contains(&row.expires_ms) {
+                expired.push((OrderId(id.value()), row.targets()));
             }
         }
-        Ok((tally, cut))
+        for (id, targets) in expired {
+            let (tally, _) = read_tally(&txn.open_table(ANSWERS)?, id)?;
+            let mut report = Report::new(id);
+            let silent = targets.difference(tally.hosts());
+            report.tally.record(Outcome::bare(State::RelayLost), &silent);
+            note_answers(&txn, &report)?;
+            note_closed(&txn, id, now_ms)?;
+        }
+        txn.commit()?;
+        Ok(())
+    }
+
+    pub(crate) fn tally(&self, id: OrderId) -> Result<(Tally, u64)> {
+        read_tally(&self.journal.database().begin_read()?.open_table(ANSWERS)?, id)
     }
 
     pub(crate) fn body(&self, id: OrderId, digest: Digest) -> Result<Option<Bytes>> {
@@ -286,6 +310,24 @@ pub(crate) struct Accepted {
     pub(crate) id: u32,
     pub(crate) host: HostRow,
     pub(crate) token: TokenRow,
+}
+
+/// What an order's answers come to, and how many bodies were cut.
+fn read_tally(
+    table: &impl ReadableTable<([u8; 16], u64), &'static [u8]>,
+    id: OrderId,
+) -> Result<(Tally, u64)> {
+    let (mut tally, mut cut) = (Tally::new(), 0);
+    for row in table.range((id.0, 0)..=(id.0, u64::MAX))? {
+        let frame = Bytes::copy_from_slice(row?.1.value());
+        if let Ok(Incoming::Frame(Frame::Report { report, .. })) =
+            protos::decode_frame(frame, relay::hash)
+        {
+            tally.join(&report.tally);
+            cut += report.cut;
+        }
+    }
+    Ok((tally, cut))
 }
 
 /// Writes answers into a transaction of the node's journal.

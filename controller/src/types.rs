@@ -209,7 +209,7 @@ pub enum PushEvent {
 pub struct OrderInfo {
     /// Its id, 32 hex digits.
     pub id: String,
-    /// The short id that people type: unique among the orders known.
+    /// The short id that people type: the end of the whole id, in practice unique for a long time.
     pub short: String,
     /// `run` or `push`.
     pub kind: String,

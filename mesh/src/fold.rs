@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::agenda::Agenda;
 use crate::io::{Deadline, sooner};
 use crate::{Digest, HostSet, Order, OrderId, Report, Tally, Time, Wake};
 
@@ -22,9 +23,10 @@ const TTL_SLACK: Duration = Duration::from_secs(60);
 const LINE_BYTES: usize = 48;
 const RANGE_BYTES: usize = 10;
 
+#[derive(Default)]
 pub(crate) struct Share {
     pub(crate) order: Option<Arc<Order>>,
-    pub(crate) duty: HostSet,
+    duty: HostSet,
     pub(crate) tally: Tally,
     told: Tally,
     bodies: BTreeMap<Digest, Bytes>,
@@ -33,66 +35,32 @@ pub(crate) struct Share {
     cut_told: u64,
     /// Whether children may have the order yet.
     pub(crate) may_leave: bool,
+    /// Whether the parent has acknowledged all that there will be.
     pub(crate) settled: bool,
+    /// Root: whether the watcher knows that nobody is missing.
     pub(crate) closed: bool,
-    pub(crate) reach_at: Time,
+    /// Until when the order waits for hosts that are away.
     pub(crate) hold_until: Time,
-    pub(crate) check_at: Option<Time>,
-    flush_at: Option<Time>,
-    expires_at: Time,
 }
 
 impl Share {
-    fn new(order: Option<Arc<Order>>, now: Time) -> Share {
-        let mut share = Share {
-            order: None,
-            duty: HostSet::new(),
-            tally: Tally::new(),
-            told: Tally::new(),
-            bodies: BTreeMap::new(),
-            bodies_told: BTreeSet::new(),
-            cut: 0,
-            cut_told: 0,
-            may_leave: false,
-            settled: false,
-            closed: false,
-            reach_at: now,
-            hold_until: now,
-            check_at: None,
-            flush_at: None,
-            expires_at: now + ORPHAN_TTL,
-        };
-        if let Some(order) = order {
-            share.adopt(order, now);
-        }
-        share
-    }
-
-    fn adopt(&mut self, order: Arc<Order>, now: Time) {
-        self.reach_at = now + order.reach;
-        self.hold_until = now + order.hold.max(order.reach);
-        self.check_at = Some(self.reach_at);
-        self.expires_at = now + order.ttl + TTL_SLACK;
-        self.order = Some(order);
-    }
-
     /// Those of the duty of whom nothing is known, not even a supposition.
     pub(crate) fn missing(&self) -> HostSet {
         self.duty.difference(self.tally.hosts())
     }
 
-    /// Whether every host of the duty has given its own word.
-    pub(crate) fn is_settled(&self) -> bool {
-        self.duty.is_subset(&self.tally.settled())
+    /// Whether something is known of everybody, be it a supposition.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.duty.is_subset(self.tally.hosts())
     }
 
-    /// Looks again at who was reached, at this time or sooner.
-    pub(crate) fn check_by(&mut self, at: Time) {
-        self.check_at = Some(self.check_at.map_or(at, |old| old.min(at)));
+    /// Whether every host of the duty has given its own word.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.tally.has_settled(&self.duty)
     }
 
     fn has_news(&self) -> bool {
-        self.cut > self.cut_told || !self.tally.news_since(&self.told).is_empty()
+        self.cut > self.cut_told || self.tally.has_news_since(&self.told)
     }
 }
 
@@ -102,16 +70,36 @@ pub(crate) struct Shares {
     body_budget: usize,
     body_bytes: usize,
     shares: BTreeMap<OrderId, Share>,
+    /// How many of them have their order.
+    orders: usize,
+    /// Those of them in which some host of the duty has not given its own word.
+    open: BTreeSet<OrderId>,
+    /// When news goes up.
+    flushes: Agenda,
+    /// When to look who was reached.
+    checks: Agenda,
+    /// When they are forgotten.
+    expiries: Agenda,
 }
 
 impl Shares {
     pub(crate) fn new(keep_bodies: bool, body_budget: usize) -> Shares {
-        Shares { keep_bodies, body_budget, body_bytes: 0, shares: BTreeMap::new() }
+        Shares {
+            keep_bodies,
+            body_budget,
+            body_bytes: 0,
+            shares: BTreeMap::new(),
+            orders: 0,
+            open: BTreeSet::new(),
+            flushes: Agenda::default(),
+            checks: Agenda::default(),
+            expiries: Agenda::default(),
+        }
     }
 
     /// How many orders are remembered.
     pub(crate) fn orders(&self) -> usize {
-        self.shares.values().filter(|share| share.order.is_some()).count()
+        self.orders
     }
 
     /// How many orders are remembered or spoken of.
@@ -127,23 +115,73 @@ impl Shares {
         self.shares.get_mut(&order)
     }
 
-    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (OrderId, &mut Share)> {
-        self.shares.iter_mut().map(|(id, share)| (*id, share))
+    /// The orders to which somebody still owes their own word.
+    pub(crate) fn open_orders(&self) -> Vec<OrderId> {
+        self.open.iter().copied().collect()
     }
 
-    pub(crate) fn ids(&self) -> Vec<OrderId> {
-        self.shares.keys().copied().collect()
+    /// The orders that are meant for some of these hosts.
+    pub(crate) fn orders_for(&self, hosts: &HostSet) -> Vec<OrderId> {
+        let meant =
+            |share: &Share| share.order.as_ref().is_some_and(|o| o.targets.intersects(hosts));
+        self.shares.iter().filter(|(_, share)| meant(share)).map(|(id, _)| *id).collect()
     }
 
-    /// Opens a share for an order. Returns whether the order is new here.
-    pub(crate) fn open(&mut self, now: Time, order: &Arc<Order>) -> bool {
-        let share = self.shares.entry(order.id).or_insert_with(|| Share::new(None, now));
-        let new = share.order.is_none();
-        if new {
-            share.adopt(order.clone(), now);
-            share.settled = false;
+    /// Takes an order. Returns whether it is new here.
+    pub(crate) fn adopt(&mut self, now: Time, order: &Arc<Order>, duty: HostSet) -> bool {
+        let id = order.id;
+        let share = self.shares.entry(id).or_default();
+        if share.order.is_some() {
+            return false;
         }
-        new
+        share.order = Some(order.clone());
+        share.hold_until = now + order.hold.max(order.reach);
+        (share.duty, share.settled) = (duty, false);
+        self.orders += 1;
+        self.checks.set(id, now + order.reach);
+        self.expiries.set(id, now + order.ttl + TTL_SLACK);
+        self.sort(id);
+        true
+    }
+
+    /// These hosts live here from now on.
+    pub(crate) fn extend_duty(&mut self, now: Time, id: OrderId, hosts: &HostSet) {
+        let Some(share) = self.shares.get_mut(&id) else { return };
+        let Some(order) = &share.order else { return };
+        let more = order.targets.intersection(hosts);
+        share.duty = share.duty.union(&more);
+        share.settled &= share.is_settled();
+        // They came after the order's own deadlines were set.
+        if !more.is_subset(share.tally.hosts()) {
+            self.checks.by(id, now + order.reach);
+        }
+        self.sort(id);
+    }
+
+    /// Looks who was reached at this order, at this time or sooner.
+    pub(crate) fn check_by(&mut self, order: OrderId, at: Time) {
+        self.checks.by(order, at);
+    }
+
+    /// A child was lost: looks again at all orders of which somebody is silent, when their time
+    /// to reach a host has passed.
+    pub(crate) fn check_again(&mut self, now: Time) {
+        for id in &self.open {
+            if let Some(share) = self.shares.get(id).filter(|share| !share.is_complete())
+                && let Some(order) = &share.order
+            {
+                self.checks.by(*id, now + order.reach);
+            }
+        }
+    }
+
+    /// Puts an order among the open ones or takes it from there.
+    fn sort(&mut self, id: OrderId) {
+        let open = |share: &Share| !share.is_settled();
+        match self.shares.get(&id).is_some_and(open) {
+            true => self.open.insert(id),
+            false => self.open.remove(&id),
+        };
     }
 
     /// The oldest share that may make room: the parent has its answers in full, nobody is offered
@@ -161,8 +199,12 @@ impl Shares {
     /// Joins answers into the share of their order. Returns what of them was news, with the
     /// bodies that were new here, and whether the budget has cut a body.
     pub(crate) fn merge(&mut self, now: Time, report: Report) -> (Report, bool) {
-        let share = self.shares.entry(report.order).or_insert_with(|| Share::new(None, now));
-        let mut news = Report::new(report.order);
+        let id = report.order;
+        if !self.shares.contains_key(&id) {
+            self.expiries.set(id, now + ORPHAN_TTL);
+        }
+        let share = self.shares.entry(id).or_default();
+        let mut news = Report::new(id);
         news.tally = share.tally.join(&report.tally);
         (news.cut, share.cut) = (report.cut, share.cut + report.cut);
         let mut cut = false;
@@ -179,6 +221,9 @@ impl Shares {
             } else {
                 (share.cut, cut) = (share.cut + 1, true);
             }
+        }
+        if !news.tally.is_empty() {
+            self.sort(id);
         }
         (news, cut)
     }
@@ -201,7 +246,7 @@ impl Shares {
             && share.has_news()
         {
             share.settled = false;
-            share.flush_at = Some(share.flush_at.map_or(at, |old| old.min(at)));
+            self.flushes.by(order, at);
         }
     }
 
@@ -222,17 +267,17 @@ impl Shares {
     /// Takes an order as told in full and answered in full, as it was before a restart.
     pub(crate) fn restore_settled(&mut self, order: OrderId) {
         if let Some(share) = self.shares.get_mut(&order) {
-            (share.settled, share.flush_at) = (share.is_settled(), None);
+            share.settled = share.is_settled();
             share.told = share.tally.clone();
             share.bodies_told = share.bodies.keys().copied().collect();
             share.cut_told = share.cut;
+            self.flushes.clear(order);
         }
     }
 
-    /// The orders whose news is due.
-    pub(crate) fn due(&self, now: Time) -> Vec<OrderId> {
-        let due = |share: &Share| share.flush_at.is_some_and(|at| at <= now);
-        self.shares.iter().filter(|(_, share)| due(share)).map(|(id, _)| *id).collect()
+    /// The order whose news has been due for longest.
+    pub(crate) fn due(&self, now: Time) -> Option<OrderId> {
+        self.flushes.due(now)
     }
 
     /// The next report on an order, of about `limit` bytes at most; it counts as told.
@@ -258,7 +303,7 @@ impl Shares {
         }
         report.cut = share.cut - share.cut_told;
         if report.tally.is_empty() && report.cut == 0 {
-            share.flush_at = None;
+            self.flushes.clear(order);
             return None;
         }
         share.cut_told = share.cut;
@@ -273,44 +318,45 @@ impl Shares {
 
     /// Nothing that was told counts any more: there is another parent.
     pub(crate) fn retell(&mut self, now: Time) {
-        for share in self.shares.values_mut() {
+        for (id, share) in &mut self.shares {
             share.told = Tally::new();
             share.bodies_told.clear();
             share.cut_told = 0;
             if share.has_news() {
-                (share.settled, share.flush_at) = (false, Some(now));
+                share.settled = false;
+                self.flushes.set(*id, now);
             }
         }
     }
 
     /// Forgets an order.
-    pub(crate) fn forget(&mut self, order: OrderId) -> Option<Share> {
-        let share = self.shares.remove(&order)?;
-        self.body_bytes -= share.bodies.values().map(Bytes::len).sum::<usize>();
-        Some(share)
+    pub(crate) fn forget(&mut self, order: OrderId) {
+        for agenda in [&mut self.flushes, &mut self.checks, &mut self.expiries] {
+            agenda.clear(order);
+        }
+        self.open.remove(&order);
+        if let Some(share) = self.shares.remove(&order) {
+            self.orders -= usize::from(share.order.is_some());
+            self.body_bytes -= share.bodies.values().map(Bytes::len).sum::<usize>();
+        }
     }
 
-    /// The orders that are past their validity.
-    pub(crate) fn expired(&self, now: Time) -> Vec<OrderId> {
-        let expired = |share: &Share| share.expires_at <= now;
-        self.shares.iter().filter(|(_, share)| expired(share)).map(|(id, _)| *id).collect()
+    /// The orders that are past their validity; the caller forgets them.
+    pub(crate) fn take_expired(&mut self, now: Time) -> Vec<OrderId> {
+        self.expiries.take_due(now)
     }
 
     /// The orders at which to look who was reached.
     pub(crate) fn take_checks(&mut self, now: Time) -> Vec<OrderId> {
-        let due = |share: &mut Share| share.check_at.take_if(|at| *at <= now).is_some();
-        let shares = self.shares.iter_mut();
-        shares.filter_map(|(id, share)| due(share).then_some(*id)).collect()
+        self.checks.take_due(now)
     }
 
     /// `flushes`: whether there is a parent who would listen.
     pub(crate) fn poll_timeout(&self, flushes: bool) -> Deadline {
-        self.shares.values().fold(None, |next, share| {
-            let flush = share.flush_at.filter(|_| flushes).map(|at| (at, Wake::Flush));
-            let check = share.check_at.map(|at| (at, Wake::Reach));
-            let expire = Some((share.expires_at, Wake::Expire));
-            sooner(next, sooner(flush, sooner(check, expire)))
-        })
+        let flush = self.flushes.next().filter(|_| flushes).map(|at| (at, Wake::Flush));
+        let check = self.checks.next().map(|at| (at, Wake::Reach));
+        let expire = self.expiries.next().map(|at| (at, Wake::Expire));
+        sooner(flush, sooner(check, expire))
     }
 }
 

@@ -4,7 +4,7 @@
 //! Numbers live as long as the process (a restart opens a new log and sends what is still open;
 //! the child knows by the order's id what it has seen), so only the orders themselves are on disk.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::outbox::Outbox;
@@ -15,9 +15,10 @@ struct Lane {
     link: Option<LinkId>,
     next: u64,
     sent: u64,
-    waiting: VecDeque<(u64, Arc<Order>)>,
-    /// Every open order that was ever put on this lane.
-    offered: BTreeSet<OrderId>,
+    /// What the child may not hold yet, by its number.
+    waiting: BTreeMap<u64, Arc<Order>>,
+    /// Every open order that was ever put on this lane, with its last number.
+    offered: BTreeMap<OrderId, u64>,
     /// Those of them that the child holds.
     held: BTreeSet<OrderId>,
 }
@@ -25,9 +26,19 @@ struct Lane {
 impl Lane {
     /// The child holds everything through this number.
     fn hold(&mut self, through: u64) {
-        while let Some((_, order)) = self.waiting.pop_front_if(|(seq, _)| *seq <= through) {
-            self.held.insert(order.id);
+        while let Some(first) = self.waiting.first_entry().filter(|first| *first.key() <= through) {
+            self.held.insert(first.remove().id);
         }
+    }
+
+    /// Takes an order off, though it stays known as offered.
+    fn withdraw(&mut self, order: OrderId, window: usize) {
+        let Some(seq) = self.offered.get(&order) else { return };
+        self.waiting.remove(seq);
+        // One that was asked about may also be in flight under an older number.
+        let in_flight = self.waiting.iter().take(window);
+        let older: Vec<_> = in_flight.filter(|(_, o)| o.id == order).map(|(seq, _)| *seq).collect();
+        older.iter().for_each(|seq| drop(self.waiting.remove(seq)));
     }
 }
 
@@ -51,17 +62,20 @@ impl Lanes {
     /// Puts an order on a child's lane, once.
     pub(crate) fn offer(&mut self, child: HostId, order: &Arc<Order>, out: &mut Outbox) {
         let lane = self.lanes.entry(child).or_default();
-        if lane.offered.insert(order.id) {
+        if !lane.offered.contains_key(&order.id) {
             lane.next += 1;
-            lane.waiting.push_back((lane.next, order.clone()));
+            lane.offered.insert(order.id, lane.next);
+            lane.waiting.insert(lane.next, order.clone());
             Self::pump(self.log, self.window, lane, out);
         }
     }
 
-    /// Sends a child an order that it holds once more: the question how it stands there.
+    /// Sends a child an order that it holds once more: the question how it stands there. One that
+    /// is still to be sent asks as well.
     pub(crate) fn ask(&mut self, child: HostId, order: &Arc<Order>, out: &mut Outbox) {
         if self.holds(child, order.id)
             && let Some(lane) = self.lanes.get_mut(&child)
+            && lane.offered.get(&order.id).is_none_or(|seq| *seq <= lane.sent)
         {
             lane.offered.remove(&order.id);
             self.offer(child, order, out);
@@ -87,7 +101,7 @@ impl Lanes {
             lane.offered.clear();
             lane.held.clear();
         }
-        lane.sent = lane.waiting.front().map_or(lane.next, |(seq, _)| seq - 1);
+        lane.sent = lane.waiting.first_key_value().map_or(lane.next, |(seq, _)| seq - 1);
         Self::pump(log, self.window, lane, out);
         held_log == log
     }
@@ -113,20 +127,19 @@ impl Lanes {
         self.lanes.get(&child).is_some_and(|lane| lane.held.contains(&order))
     }
 
-    /// Takes an order off the lane of a child that is away: its time is over.
-    pub(crate) fn withdraw(&mut self, child: HostId, order: OrderId) {
-        if let Some(lane) = self.lanes.get_mut(&child).filter(|lane| lane.link.is_none()) {
-            lane.waiting.retain(|(_, waiting)| waiting.id != order);
+    /// Takes an order off the lanes of all children that are away: its time is over.
+    pub(crate) fn withdraw(&mut self, order: OrderId) {
+        for lane in self.lanes.values_mut().filter(|lane| lane.link.is_none()) {
+            lane.withdraw(order, self.window);
         }
     }
 
     /// Takes an order off every lane: it is past its validity.
     pub(crate) fn forget(&mut self, order: OrderId) {
         for lane in self.lanes.values_mut() {
+            lane.withdraw(order, self.window);
             lane.held.remove(&order);
-            if lane.offered.remove(&order) {
-                lane.waiting.retain(|(_, waiting)| waiting.id != order);
-            }
+            lane.offered.remove(&order);
         }
     }
 

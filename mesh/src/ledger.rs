@@ -16,6 +16,7 @@ enum Entry {
 }
 
 /// An order whose content is all here, or known not to come.
+#[derive(Clone, Debug)]
 pub(crate) struct Ready {
     pub(crate) order: Arc<Order>,
     pub(crate) missing: Vec<(Digest, PullFault)>,

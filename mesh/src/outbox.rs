@@ -4,9 +4,9 @@
 //! record is durable is parked with [`Outbox::after`] and comes back from [`Outbox::saved`].
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
-use crate::{Frame, HostId, LinkId, Order, OrderId, Output, Record, Report};
+use crate::ledger::Ready;
+use crate::{Frame, HostId, LinkId, OrderId, Output, Record, Report};
 
 /// A step that waits for a record to be durable.
 #[derive(Clone, Debug)]
@@ -18,7 +18,7 @@ pub(crate) enum Gated {
     /// Put an order on its way to the children.
     Offer(OrderId),
     /// Carry out an order.
-    Start(Arc<Order>),
+    Start(Ready),
     /// Take this host's own answer into the tally.
     Answer(Report),
 }

@@ -104,11 +104,14 @@ impl Tally {
 
     /// Those who are in it with their own word, not with a supposition.
     pub fn settled(&self) -> HostSet {
-        let mut settled = self.hosts.clone();
-        for (_, hosts) in self.lines.iter().filter(|(o, _)| o.state.is_provisional()) {
-            settled = settled.difference(hosts);
-        }
-        settled
+        let supposed = self.lines.iter().filter(|(outcome, _)| outcome.state.is_provisional());
+        self.hosts.difference(&gathered(supposed.map(|(_, hosts)| hosts)))
+    }
+
+    /// Whether all these are in it with their own word.
+    pub(crate) fn has_settled(&self, hosts: &HostSet) -> bool {
+        let mut supposed = self.lines.iter().filter(|(outcome, _)| outcome.state.is_provisional());
+        hosts.is_subset(&self.hosts) && !supposed.any(|(_, line)| line.intersects(hosts))
     }
 
     /// Whether nobody is in it.
@@ -123,66 +126,125 @@ impl Tally {
 
     /// Enters a word about `hosts`. Returns those for whom it was news.
     pub fn record(&mut self, outcome: Outcome, hosts: &HostSet) -> HostSet {
-        let mut news = hosts.difference(&self.hosts);
-        let known = hosts.intersection(&self.hosts);
-        if !known.is_empty() {
-            for (_, line) in self.lines.iter_mut().filter(|(old, _)| outcome.beats(old)) {
-                let moved = line.intersection(&known);
-                if !moved.is_empty() {
-                    *line = line.difference(&moved);
-                    news = news.union(&moved);
-                }
-            }
-            self.lines.retain(|_, line| !line.is_empty());
+        if hosts.is_empty() {
+            return HostSet::new();
         }
-        if !news.is_empty() {
-            self.hosts = self.hosts.union(&news);
-            let line = self.lines.entry(outcome).or_default();
-            *line = line.union(&news);
-        }
-        news
+        let lines = BTreeMap::from([(outcome, hosts.clone())]);
+        self.join(&Tally { lines, hosts: hosts.clone() }).hosts
     }
 
     /// Joins another tally into this one. Returns the part of it that was news.
     pub fn join(&mut self, other: &Tally) -> Tally {
-        let mut news = Tally::new();
-        for (outcome, hosts) in &other.lines {
-            let fresh = self.record(*outcome, hosts);
-            news.record(*outcome, &fresh);
+        let known = self.hosts.intersection(&other.hosts);
+        let bettered = self.bettered_by(other, &known);
+        let news = match known.is_empty() {
+            true => other.clone(),
+            false => other.only(&other.hosts.difference(&known).union(&bettered)),
+        };
+        if !bettered.is_empty() {
+            for line in self.lines.values_mut().filter(|line| line.intersects(&bettered)) {
+                *line = line.difference(&bettered);
+            }
+            self.lines.retain(|_, line| !line.is_empty());
+        }
+        if !news.is_empty() {
+            self.hosts = self.hosts.union(&news.hosts);
+        }
+        for (outcome, hosts) in &news.lines {
+            let line = self.lines.entry(*outcome).or_default();
+            *line = line.union(hosts);
         }
         news
+    }
+
+    /// Those of `known`, who are in both tallies, whose word in `other` beats the one in this.
+    fn bettered_by(&self, other: &Tally, known: &HostSet) -> HostSet {
+        if known.is_empty() {
+            return HostSet::new();
+        }
+        // Both lists cover the same hosts in ascending order.
+        let (old, new) = (self.ranges_of(known), other.ranges_of(known));
+        let (mut old, mut new) = (old.into_iter().peekable(), new.into_iter().peekable());
+        let mut bettered = Vec::new();
+        while let (Some(a), Some(b)) = (old.peek(), new.peek()) {
+            let last = a.1.min(b.1);
+            if b.2.beats(a.2) {
+                bettered.push((a.0.max(b.0), last));
+            }
+            old.next_if(|a| a.1 == last);
+            new.next_if(|b| b.1 == last);
+        }
+        HostSet::from_ranges(bettered)
+    }
+
+    /// The ranges of all lines, as far as they are in `hosts`, in ascending order.
+    fn ranges_of(&self, hosts: &HostSet) -> Vec<(u32, u32, &Outcome)> {
+        let mut ranges = Vec::new();
+        for (outcome, line) in &self.lines {
+            let line = line.intersection(hosts);
+            ranges.extend(line.ranges().iter().map(|&(first, last)| (first, last, outcome)));
+        }
+        ranges.sort_unstable_by_key(|&(first, ..)| first);
+        ranges
+    }
+
+    /// The part of this tally that is about `hosts`.
+    fn only(&self, hosts: &HostSet) -> Tally {
+        self.lines.iter().map(|(outcome, line)| (*outcome, line.intersection(hosts))).collect()
     }
 
     /// The lines of this tally that do not stand in `told` in the same words.
     pub fn news_since(&self, told: &Tally) -> Tally {
-        let mut news = Tally::new();
-        for (outcome, hosts) in &self.lines {
-            let fresh = match told.lines.get(outcome) {
-                Some(known) => hosts.difference(known),
-                None => hosts.clone(),
-            };
-            news.record(*outcome, &fresh);
-        }
-        news
+        let news = self.lines.iter().map(|(outcome, hosts)| match told.lines.get(outcome) {
+            Some(known) => (*outcome, hosts.difference(known)),
+            None => (*outcome, hosts.clone()),
+        });
+        news.collect()
+    }
+
+    /// Whether some line of this tally does not stand in `told` in the same words.
+    pub(crate) fn has_news_since(&self, told: &Tally) -> bool {
+        let known = |outcome, hosts: &HostSet| {
+            told.lines.get(outcome).is_some_and(|known| hosts.is_subset(known))
+        };
+        self.lines.iter().any(|(outcome, hosts)| !known(outcome, hosts))
     }
 
     /// Takes back what `other` says, where this tally says the same.
     pub fn retract(&mut self, other: &Tally) {
+        let mut gone = Vec::new();
         for (outcome, hosts) in &other.lines {
             if let Some(line) = self.lines.get_mut(outcome) {
-                self.hosts = self.hosts.difference(&line.intersection(hosts));
+                gone.push(line.intersection(hosts));
                 *line = line.difference(hosts);
             }
         }
+        self.hosts = self.hosts.difference(&gathered(&gone));
         self.lines.retain(|_, line| !line.is_empty());
     }
 }
 
+/// Everybody in any of these sets.
+fn gathered<'a>(sets: impl IntoIterator<Item = &'a HostSet>) -> HostSet {
+    HostSet::from_ranges(sets.into_iter().flat_map(|set| set.ranges().iter().copied()))
+}
+
 impl FromIterator<(Outcome, HostSet)> for Tally {
     fn from_iter<I: IntoIterator<Item = (Outcome, HostSet)>>(lines: I) -> Tally {
+        let mut sets = BTreeMap::<_, Vec<_>>::new();
+        for (outcome, hosts) in lines.into_iter().filter(|(_, hosts)| !hosts.is_empty()) {
+            sets.entry(outcome).or_default().push(hosts);
+        }
+        let lines: BTreeMap<_, _> =
+            sets.into_iter().map(|(outcome, sets)| (outcome, gathered(&sets))).collect();
+        let hosts = gathered(lines.values());
+        // Where no host has two words, as in every tally that was one before, this is all.
+        if lines.values().map(HostSet::len).sum::<u64>() == hosts.len() {
+            return Tally { lines, hosts };
+        }
         let mut tally = Tally::new();
-        for (outcome, hosts) in lines {
-            tally.record(outcome, &hosts);
+        for (outcome, hosts) in &lines {
+            tally.record(*outcome, hosts);
         }
         tally
     }
@@ -205,13 +267,15 @@ mod tests {
         ]
     }
 
-    fn tally() -> impl Strategy<Value = Tally> {
+    fn line() -> impl Strategy<Value = (Outcome, HostSet)> {
         let body = prop_oneof![Just(None), (0u8..3).prop_map(|n| Some(Digest([n; 32])))];
         let hosts = proptest::collection::btree_set(0u32..20, 0..8)
             .prop_map(|set| set.into_iter().map(HostId).collect::<HostSet>());
-        let line = (state(), body, hosts)
-            .prop_map(|(state, body, hosts)| (Outcome { state, body }, hosts));
-        proptest::collection::vec(line, 0..6).prop_map(|lines| lines.into_iter().collect())
+        (state(), body, hosts).prop_map(|(state, body, hosts)| (Outcome { state, body }, hosts))
+    }
+
+    fn tally() -> impl Strategy<Value = Tally> {
+        proptest::collection::vec(line(), 0..6).prop_map(|lines| lines.into_iter().collect())
     }
 
     fn joined(a: &Tally, b: &Tally) -> Tally {
@@ -229,6 +293,31 @@ mod tests {
         }
 
         #[test]
+        fn agrees_with_a_plain_map(lines in proptest::collection::vec(line(), 0..6), b in tally()) {
+            let mut plain = BTreeMap::<HostId, Outcome>::new();
+            let mut enter = |outcome: &Outcome, hosts: &HostSet| {
+                hosts.iter().for_each(|host| {
+                    let word = plain.entry(host).or_insert(*outcome);
+                    if outcome.beats(word) {
+                        *word = *outcome;
+                    }
+                });
+            };
+            lines.iter().for_each(|(outcome, hosts)| enter(outcome, hosts));
+            b.lines().for_each(|(outcome, hosts)| enter(outcome, hosts));
+            let a: Tally = lines.into_iter().collect();
+            let mut sum = a.clone();
+            let news = sum.join(&b);
+            prop_assert_eq!(&news, &sum.news_since(&a));
+            prop_assert_eq!(sum.has_news_since(&a), !news.is_empty());
+            for host in (0..20).map(HostId) {
+                prop_assert_eq!(sum.outcome(host), plain.get(&host).copied());
+                let settled = sum.settled().contains(host);
+                prop_assert_eq!(sum.has_settled(&HostSet::one(host)), settled);
+            }
+        }
+
+        #[test]
         fn everybody_stands_in_one_line(a in tally(), b in tally()) {
             let sum = joined(&a, &b);
             prop_assert_eq!(sum.hosts(), &a.hosts().union(b.hosts()));
@@ -243,6 +332,27 @@ mod tests {
             rest.retract(&sum.news_since(&a));
             prop_assert!(rest.news_since(&a).is_empty());
         }
+    }
+
+    #[test]
+    fn many_lines_join_without_being_compared_with_each_other() {
+        // As many lines and ranges as a report may have, interleaved; pairwise work would be 10^9.
+        let tally = |shift: u32| -> Tally {
+            let line = |n: u32| {
+                let outcome = Outcome::bare(State::Failed((n + shift) as i32 + 1));
+                (
+                    outcome,
+                    HostSet::from_ranges((0..6).map(|k| (k * 40_000 + n * 3, k * 40_000 + n * 3))),
+                )
+            };
+            (0..10_000).map(line).collect()
+        };
+        let (mut sum, better) = (tally(0), tally(1));
+        assert_eq!(sum.join(&better), better);
+        assert_eq!(sum, better);
+        assert!(sum.join(&tally(0)).is_empty());
+        sum.retract(&better);
+        assert!(sum.is_empty() && sum.hosts().is_empty());
     }
 
     #[test]

@@ -5,20 +5,27 @@
 //! order in which they were wanted. When the parent's link goes, what was under way waits for the
 //! next one: nobody who waits is ever told "no" because a link broke.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::outbox::Outbox;
-use crate::{Asker, Digest, Event, LinkId, OrderId, Output, PullFault};
+use crate::{Asker, Digest, Event, LinkId, OrderId, Output, PullFault, RequestId};
 
 /// How often one link may break a single pull before the pull is given up.
 const TRIES: u32 = 3;
 
-#[derive(Default)]
+/// Who waits for content: somebody who asked, or an order of this host or of hosts below.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Waiter {
+    Asker(Asker),
+    Order(OrderId),
+}
+
 struct Want {
-    askers: BTreeSet<Asker>,
-    orders: BTreeSet<OrderId>,
+    waiters: BTreeSet<Waiter>,
     tries: u32,
     under_way: bool,
+    /// Its place in the queue; kept while it is under way, for the case that the link breaks.
+    place: u64,
 }
 
 /// Who waits for what.
@@ -28,8 +35,11 @@ pub(crate) struct Pulls {
     limit: usize,
     link: Option<LinkId>,
     wants: BTreeMap<Digest, Want>,
-    queue: VecDeque<Digest>,
-    waiting: usize,
+    /// The same by who waits.
+    waits: BTreeSet<(Waiter, Digest)>,
+    /// What is not under way yet, by its place.
+    queue: BTreeMap<u64, Digest>,
+    last_place: u64,
     active: usize,
 }
 
@@ -41,15 +51,16 @@ impl Pulls {
             limit,
             link: None,
             wants: BTreeMap::new(),
-            queue: VecDeque::new(),
-            waiting: 0,
+            waits: BTreeSet::new(),
+            queue: BTreeMap::new(),
+            last_place: 0,
             active: 0,
         }
     }
 
     /// A child's stream or the shell wants content that is not in the store.
     pub(crate) fn handle_wanted(&mut self, by: Asker, content: Digest, out: &mut Outbox) {
-        let fault = match (self.is_root, self.waiting >= self.limit) {
+        let fault = match (self.is_root, self.waits.len() >= self.limit) {
             (true, _) => Some(PullFault::Absent),
             (_, true) => Some(PullFault::Busy),
             _ => None,
@@ -57,19 +68,24 @@ impl Pulls {
         if let Some(fault) = fault {
             return out.push(Output::Deny { by, content, fault });
         }
-        self.waiting += usize::from(self.want(content).askers.insert(by));
+        self.want(Waiter::Asker(by), content);
         self.pump(out);
     }
 
     /// An order of this host, or of hosts below, needs content.
     pub(crate) fn handle_needed(&mut self, order: OrderId, content: Digest, out: &mut Outbox) {
-        self.waiting += usize::from(self.want(content).orders.insert(order));
+        self.want(Waiter::Order(order), content);
         self.pump(out);
     }
 
     /// An asker went away.
     pub(crate) fn handle_unwanted(&mut self, by: Asker) {
-        self.drop_askers(|asker| *asker == by);
+        self.drop_waits(Waiter::Asker(by), |waiter| waiter == Waiter::Asker(by));
+    }
+
+    /// An order is forgotten: nothing is needed for it any more.
+    pub(crate) fn forget(&mut self, order: OrderId) {
+        self.drop_waits(Waiter::Order(order), |waiter| waiter == Waiter::Order(order));
     }
 
     /// The parent's link went away with all that was under way, and that is never looked at again.
@@ -80,20 +96,27 @@ impl Pulls {
 
     /// A link went away: its askers with it, and if it was the parent's, what was under way.
     pub(crate) fn handle_down(&mut self, link: LinkId) {
-        self.drop_askers(|asker| matches!(asker, Asker::Child(l, _) if *l == link));
+        self.drop_waits(
+            Waiter::Asker(Asker::Child(link, RequestId(0))),
+            |waiter| matches!(waiter, Waiter::Asker(Asker::Child(l, _)) if l == link),
+        );
         if self.link == Some(link) {
             self.link = None;
             self.active = 0;
+            self.wants.retain(|_, want| !want.waiters.is_empty());
             for (content, want) in self.wants.iter_mut().filter(|(_, want)| want.under_way) {
                 want.under_way = false;
-                self.queue.push_front(*content);
+                self.queue.insert(want.place, *content);
             }
         }
     }
 
     /// The parent answers on this link.
     pub(crate) fn handle_up(&mut self, link: LinkId, out: &mut Outbox) {
-        self.handle_down_of_old(link);
+        if let Some(old) = self.link.filter(|old| *old != link) {
+            self.handle_down(old);
+        }
+        self.link = Some(link);
         for want in self.wants.values_mut() {
             want.tries = 0;
         }
@@ -106,67 +129,74 @@ impl Pulls {
         content: Digest,
         result: Result<(), PullFault>,
         out: &mut Outbox,
-    ) -> BTreeSet<OrderId> {
+    ) -> Vec<OrderId> {
         let Some(want) = self.wants.get_mut(&content).filter(|want| want.under_way) else {
-            return BTreeSet::new();
+            return Vec::new();
         };
         want.under_way = false;
         want.tries += 1;
         self.active -= 1;
         let again = matches!(result, Err(PullFault::Broken | PullFault::Corrupt));
         if again && want.tries < TRIES {
-            self.queue.push_back(content);
+            self.last_place += 1;
+            want.place = self.last_place;
+            self.queue.insert(want.place, content);
             self.pump(out);
-            return BTreeSet::new();
+            return Vec::new();
         }
         let want = self.wants.remove(&content).expect("it was just there");
-        self.waiting -= want.askers.len() + want.orders.len();
-        for by in want.askers {
-            out.push(match result {
-                Ok(()) => Output::Serve { by, content },
-                Err(fault) => Output::Deny { by, content, fault },
-            });
+        let mut orders = Vec::new();
+        for waiter in want.waiters {
+            self.waits.remove(&(waiter, content));
+            match (waiter, result) {
+                (Waiter::Order(order), _) => orders.push(order),
+                (Waiter::Asker(by), Ok(())) => out.push(Output::Serve { by, content }),
+                (Waiter::Asker(by), Err(fault)) => out.push(Output::Deny { by, content, fault }),
+            }
         }
         if let Err(fault) = result {
             out.push(Output::Tell(Event::PullFailed { content, fault }));
         }
         self.pump(out);
-        want.orders
+        orders
     }
 
-    fn handle_down_of_old(&mut self, link: LinkId) {
-        if let Some(old) = self.link.filter(|old| *old != link) {
-            self.handle_down(old);
+    fn want(&mut self, waiter: Waiter, content: Digest) {
+        let want = self.wants.entry(content).or_insert_with(|| {
+            self.last_place += 1;
+            self.queue.insert(self.last_place, content);
+            let (waiters, place) = (BTreeSet::new(), self.last_place);
+            Want { waiters, tries: 0, under_way: false, place }
+        });
+        want.waiters.insert(waiter);
+        self.waits.insert((waiter, content));
+    }
+
+    /// Drops waiters, from the first of them on. What nobody waits for any more is not asked for;
+    /// what is under way goes on into the store.
+    fn drop_waits(&mut self, first: Waiter, gone: impl Fn(Waiter) -> bool) {
+        let after = self.waits.range((first, Digest([0; 32]))..);
+        let waits: Vec<_> = after.copied().take_while(|(waiter, _)| gone(*waiter)).collect();
+        for (waiter, content) in waits {
+            self.waits.remove(&(waiter, content));
+            let Some(want) = self.wants.get_mut(&content) else { continue };
+            want.waiters.remove(&waiter);
+            if want.waiters.is_empty() && !want.under_way {
+                self.queue.remove(&want.place);
+                self.wants.remove(&content);
+            }
         }
-        self.link = Some(link);
-    }
-
-    fn want(&mut self, content: Digest) -> &mut Want {
-        self.wants.entry(content).or_insert_with(|| {
-            self.queue.push_back(content);
-            Want::default()
-        })
-    }
-
-    /// What nobody waits for any more is not asked for; what is under way goes on into the store.
-    fn drop_askers(&mut self, gone: impl Fn(&Asker) -> bool) {
-        for want in self.wants.values_mut() {
-            let before = want.askers.len();
-            want.askers.retain(|asker| !gone(asker));
-            self.waiting -= before - want.askers.len();
-        }
-        self.wants.retain(|_, w| w.under_way || !w.askers.is_empty() || !w.orders.is_empty());
     }
 
     fn pump(&mut self, out: &mut Outbox) {
         let Some(link) = self.link else { return };
-        while self.active < self.at_once {
-            let Some(content) = self.queue.pop_front() else { return };
-            if let Some(want) = self.wants.get_mut(&content).filter(|want| !want.under_way) {
-                want.under_way = true;
-                self.active += 1;
-                out.push(Output::Pull { link, content });
-            }
+        while self.active < self.at_once
+            && let Some((_, content)) = self.queue.pop_first()
+        {
+            let want = self.wants.get_mut(&content).expect("what is queued is wanted");
+            want.under_way = true;
+            self.active += 1;
+            out.push(Output::Pull { link, content });
         }
     }
 }
@@ -174,7 +204,6 @@ impl Pulls {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::RequestId;
 
     const WHAT: Digest = Digest([7; 32]);
 
@@ -194,7 +223,7 @@ mod tests {
         assert_eq!(drain(&mut out), [Output::Pull { link: LinkId(9), content: WHAT }]);
         pulls.handle_pulled(WHAT, Ok(()), &mut out);
         assert_eq!(drain(&mut out).len(), 50);
-        assert_eq!(pulls.waiting, 0);
+        assert!(pulls.waits.is_empty());
     }
 
     #[test]
@@ -211,6 +240,24 @@ mod tests {
         pulls.handle_pulled(WHAT, Ok(()), &mut out);
         let last = drain(&mut out).pop();
         assert_eq!(last, Some(Output::Pull { link: LinkId(10), content: other }));
+    }
+
+    #[test]
+    fn whoever_goes_leaves_nothing_behind() {
+        let (mut pulls, mut out) = (Pulls::new(false, 8, 100), Outbox::default());
+        let order = OrderId([1; 16]);
+        for n in 1..=50 {
+            pulls.handle_needed(order, WHAT, &mut out);
+            pulls.handle_wanted(child(n), WHAT, &mut out);
+            pulls.handle_wanted(child(n), Digest([n as u8 + 10; 32]), &mut out);
+            match n % 2 {
+                0 => pulls.handle_unwanted(child(n)),
+                _ => pulls.handle_down(LinkId(n)),
+            }
+            assert_eq!((pulls.wants.len(), pulls.queue.len(), pulls.waits.len()), (1, 1, 1));
+        }
+        pulls.forget(order);
+        assert_eq!((pulls.wants.len(), pulls.queue.len(), pulls.waits.len()), (0, 0, 0));
     }
 
     #[test]

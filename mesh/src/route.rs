@@ -81,8 +81,10 @@ impl Routes {
         let mut mine = claims.difference(&given_back);
         // Who is reachable through another child, and not through this one, stays there.
         for (_, other) in self.children.iter().filter(|(other, _)| **other != host) {
-            let both = other.claims_up.intersection(&other.below).intersection(&mine);
-            mine = mine.difference(&both.difference(&up));
+            let both = other.claims_up.intersection(&mine).intersection(&other.below);
+            if !both.is_empty() {
+                mine = mine.difference(&both.difference(&up));
+            }
         }
         for (id, other) in self.children.iter_mut().filter(|(other, _)| **other != host) {
             let taken = other.below.intersection(&mine);

@@ -2,6 +2,7 @@
 //!
 //! Host numbers are dense and a subtree's numbers lie together, so "everybody at this site" is one
 //! range however many hosts it has, and every operation costs the number of ranges, not of hosts.
+//! What compares a small set with a large one costs little more than the small one.
 
 use std::fmt;
 
@@ -89,15 +90,14 @@ impl HostSet {
         let (a, b) = (&self.ranges, &other.ranges);
         let (mut i, mut j) = (0, 0);
         let mut set = HostSet::new();
-        while i < a.len() && j < b.len() {
-            let (first, last) = (a[i].0.max(b[j].0), a[i].1.min(b[j].1));
-            if first <= last {
-                set.push((first, last));
-            }
-            if a[i].1 < b[j].1 {
-                i += 1;
+        while let (Some(&x), Some(&y)) = (a.get(i), b.get(j)) {
+            if x.1 < y.0 {
+                i = skip(a, i, y.0);
+            } else if y.1 < x.0 {
+                j = skip(b, j, x.0);
             } else {
-                j += 1;
+                set.push((x.0.max(y.0), x.1.min(y.1)));
+                if x.1 < y.1 { i += 1 } else { j += 1 }
             }
         }
         set
@@ -108,9 +108,7 @@ impl HostSet {
         let mut set = HostSet::new();
         let mut j = 0;
         for &(mut first, last) in &self.ranges {
-            while j < other.ranges.len() && other.ranges[j].1 < first {
-                j += 1;
-            }
+            j = skip(&other.ranges, j, first);
             let mut k = j;
             loop {
                 match other.ranges.get(k) {
@@ -134,9 +132,24 @@ impl HostSet {
         set
     }
 
+    /// Whether somebody is in both sets.
+    pub fn intersects(&self, other: &HostSet) -> bool {
+        let sorted = self.ranges.len() <= other.ranges.len();
+        let (few, many) = if sorted { (self, other) } else { (other, self) };
+        let mut j = 0;
+        few.ranges.iter().any(|&(first, last)| {
+            j = skip(&many.ranges, j, first);
+            many.ranges.get(j).is_some_and(|range| range.0 <= last)
+        })
+    }
+
     /// Whether every member of this set is in `other`.
     pub fn is_subset(&self, other: &HostSet) -> bool {
-        self.difference(other).is_empty()
+        let mut j = 0;
+        self.ranges.iter().all(|&(first, last)| {
+            j = skip(&other.ranges, j, first);
+            other.ranges.get(j).is_some_and(|range| range.0 <= first && last <= range.1)
+        })
     }
 
     /// Appends a range that starts no earlier than the last one does.
@@ -146,6 +159,18 @@ impl HostSet {
             _ => self.ranges.push((first, last)),
         }
     }
+}
+
+/// The first range from `from` on that does not end before `host`. Strides grow, so that a small
+/// set goes through a large one in leaps, and two sets of a size step by step.
+fn skip(ranges: &[(u32, u32)], from: usize, host: u32) -> usize {
+    let (mut low, mut stride) = (from, 1);
+    while ranges.get(low + stride - 1).is_some_and(|range| range.1 < host) {
+        low += stride;
+        stride *= 2;
+    }
+    let high = ranges.len().min(low + stride);
+    low + ranges[low..high].partition_point(|range| range.1 < host)
 }
 
 impl FromIterator<HostId> for HostSet {
@@ -198,6 +223,8 @@ mod tests {
             prop_assert_eq!(x.intersection(&y), set(&a.intersection(&b).copied().collect()));
             prop_assert_eq!(x.difference(&y), set(&a.difference(&b).copied().collect()));
             prop_assert_eq!(x.is_subset(&y), a.is_subset(&b));
+            prop_assert!(x.intersection(&y).is_subset(&y));
+            prop_assert_eq!(x.intersects(&y), !a.is_disjoint(&b));
             prop_assert_eq!(x.len(), a.len() as u64);
             prop_assert_eq!(x.iter().map(|h| h.0).collect::<BTreeSet<_>>(), a.clone());
             for host in 0..60 {

@@ -63,17 +63,24 @@ impl Acceptor {
                 incoming.refuse();
                 continue;
             }
-            let busy = handshakes.available_permits() < HANDSHAKES / 2;
+            let busy = handshakes.available_permits() < HANDSHAKES / 2
+                || joins.available_permits() < JOINS / 2;
             if busy && !incoming.remote_address_validated() && incoming.may_retry() {
                 incoming.retry().ok();
                 continue;
             }
             if incoming.orig_dst_cid().starts_with(&JOIN_HINT) {
-                tokio::spawn(self.clone().accept_join(incoming, joins.clone()));
+                match joins.clone().try_acquire_owned() {
+                    Ok(turn) => drop(tokio::spawn(self.clone().accept_join(incoming, turn))),
+                    Err(_) => incoming.refuse(),
+                }
                 continue;
             }
-            let Ok(permit) = handshakes.clone().acquire_owned().await else { return };
-            tokio::spawn(self.clone().accept_child(incoming, permit));
+            // Whoever is refused comes back after a random wait; nobody waits in this loop.
+            match handshakes.clone().try_acquire_owned() {
+                Ok(turn) => drop(tokio::spawn(self.clone().accept_child(incoming, turn))),
+                Err(_) => incoming.refuse(),
+            }
         }
     }
 
@@ -150,10 +157,8 @@ impl Acceptor {
         self.inbox.send(Arrival::Input(mesh::Input::LinkDown { link: id })).await.ok();
     }
 
-    /// Newcomers wait for their turn here, as many as the endpoint lets wait.
-    async fn accept_join(self, incoming: Incoming, turns: Arc<Semaphore>) {
+    async fn accept_join(self, incoming: Incoming, _turn: OwnedSemaphorePermit) {
         let from = incoming.remote_address();
-        let Ok(_turn) = turns.acquire().await else { return };
         let Ok(connecting) = incoming.accept_with(self.join_config.clone()) else { return };
         let Ok(Ok(conn)) = timeout(HANDSHAKE_LIMIT, connecting).await else {
             return info!(%from, "a newcomer's handshake failed");

@@ -14,7 +14,9 @@ use crate::drive::Arrival;
 use crate::link::{self, Inbox, Link, PeerFault, Reader};
 use crate::verify::Verifier;
 
-const DIAL_LIMIT: Duration = Duration::from_secs(10);
+const DIAL_LIMIT: Duration = Duration::from_secs(15);
+/// How long one address may be silent before the next of the name is tried.
+const ADDRESS_LIMIT: Duration = Duration::from_secs(4);
 
 /// What dialling needs.
 #[derive(Clone)]
@@ -45,7 +47,7 @@ pub enum DialError {
     #[error("no connection")]
     Connection(#[source] quinn::ConnectionError),
     /// Nothing came of it in time.
-    #[error("no answer within {} s", DIAL_LIMIT.as_secs())]
+    #[error("no answer within {} s", ADDRESS_LIMIT.as_secs())]
     Timeout,
 }
 
@@ -126,6 +128,8 @@ async fn connect_one(
 ) -> Result<(Endpoint, Connection), DialError> {
     let endpoint = crate::endpoint::dialling(addr)?;
     let connecting = endpoint.connect_with(config.clone(), addr, server_name);
-    let conn = connecting.map_err(DialError::Connect)?.await.map_err(DialError::Connection)?;
+    let connecting = connecting.map_err(DialError::Connect)?;
+    let connected = timeout(ADDRESS_LIMIT, connecting).await.map_err(|_| DialError::Timeout)?;
+    let conn = connected.map_err(DialError::Connection)?;
     Ok((endpoint, conn))
 }

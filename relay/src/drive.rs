@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use mesh::{Asker, Digest, Event, HostId, Input, LinkId, Node, Output, Peer, PullFault, Time};
+use mesh::{
+    Asker, Digest, Event, HostId, Input, LinkId, Node, Output, Peer, PullFault, Record, Time,
+};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -18,6 +20,7 @@ use crate::dial::Dialler;
 use crate::exec::Executor;
 use crate::journal::{Entry, JournalError, Progress};
 use crate::link::Link;
+use crate::sweep::Sweeper;
 use crate::transfer::Transfers;
 
 /// How long the end of a link may take to follow the end of its streams.
@@ -132,6 +135,7 @@ pub(crate) struct Io {
     pub(crate) journal: mpsc::Sender<Entry>,
     pub(crate) progress: watch::Receiver<Progress>,
     pub(crate) inbox: mpsc::Sender<Arrival>,
+    pub(crate) sweeper: Sweeper,
     pub(crate) waiting: BTreeMap<Asker, oneshot::Sender<Result<(), PullFault>>>,
     pub(crate) tasks: JoinSet<()>,
 }
@@ -208,7 +212,12 @@ impl Io {
     async fn apply(&mut self, output: Output) -> Result<(), DriveError> {
         trace!(?output, "out");
         match output {
-            Output::Save { no, record } => self.keep(Entry::Save { no, record }).await?,
+            Output::Save { no, record } => {
+                if let Record::Forget(_) = record {
+                    self.sweeper.ask();
+                }
+                self.keep(Entry::Save { no, record }).await?;
+            }
             Output::Tell(event) => {
                 tell(&event);
                 self.keep(Entry::Tell(event)).await?;
@@ -243,7 +252,8 @@ impl Io {
     async fn keep(&mut self, entry: Entry) -> Result<(), DriveError> {
         if self.journal.send(entry).await.is_err() {
             let failed = self.progress.borrow().failed.clone();
-            return Err(DriveError::Journal(failed.expect("the writer says why it ended")));
+            let failed = failed.unwrap_or_else(|| Arc::new(JournalError::Stopped));
+            return Err(DriveError::Journal(failed));
         }
         Ok(())
     }
@@ -251,11 +261,12 @@ impl Io {
     fn send(&mut self, id: LinkId, frame: mesh::Frame) {
         let link = self.links.lock().get(&id).cloned();
         if let Some(link) = link
-            && !link.send(frame)
+            && link.send(frame).is_err()
         {
-            // Its reader's end tells the core.
+            // The end of the connection tells the core.
             warn!(peer = %link.peer.host(), name = %link.name, "closing a link: its queue is full");
             link.close("your queue is full");
+            self.links.lock().remove(&id);
         }
     }
 

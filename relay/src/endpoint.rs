@@ -32,7 +32,15 @@ pub enum EndpointError {
     Key(#[source] certs::files::FileError),
 }
 
-fn transport(serves: bool) -> Arc<TransportConfig> {
+/// How long a connection may be silent if the beats do not say otherwise.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// A connection outlives the beats that would find its peer stale.
+fn idle(beat: Duration) -> Duration {
+    IDLE.max(beat.saturating_mul(6)).min(Duration::from_secs(24 * 3600))
+}
+
+fn transport(serves: bool, idle: Duration) -> Arc<TransportConfig> {
     let mut config = TransportConfig::default();
     config
         .max_concurrent_bidi_streams(VarInt::from_u32(if serves { 40 } else { 0 }))
@@ -42,25 +50,36 @@ fn transport(serves: bool) -> Arc<TransportConfig> {
         .receive_window(VarInt::from_u32(8 << 20))
         .send_window(4 << 20)
         .initial_rtt(Duration::from_millis(200))
-        .max_idle_timeout(Some(VarInt::from_u32(60_000).into()));
+        .max_idle_timeout(idle.try_into().ok());
     Arc::new(config)
 }
 
 /// The settings of the mesh's own connections at the parent's side.
-pub(crate) fn server(credentials: &Credentials) -> Arc<ServerConfig> {
-    quic_server(certs::server_config(credentials))
+fn server(credentials: &Credentials, beat: Duration) -> Arc<ServerConfig> {
+    quic_server(certs::server_config(credentials), idle(beat))
 }
 
 /// The settings of the join service.
 pub(crate) fn join_server(credentials: &Credentials) -> Arc<ServerConfig> {
-    quic_server(certs::join_server_config(credentials))
+    let mut config =
+        Arc::unwrap_or_clone(quic_server(certs::join_server_config(credentials), IDLE));
+    let mut transport = TransportConfig::default();
+    transport
+        .max_concurrent_bidi_streams(VarInt::from_u32(1))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .datagram_receive_buffer_size(None)
+        .stream_receive_window(VarInt::from_u32(64 << 10))
+        .receive_window(VarInt::from_u32(64 << 10))
+        .max_idle_timeout(Some(VarInt::from_u32(10_000).into()));
+    config.transport_config(Arc::new(transport));
+    Arc::new(config)
 }
 
-fn quic_server(tls: rustls::ServerConfig) -> Arc<ServerConfig> {
+fn quic_server(tls: rustls::ServerConfig, idle: Duration) -> Arc<ServerConfig> {
     let crypto = QuicServerConfig::try_from(tls).expect("the configuration allows TLS 1.3");
     let mut config = ServerConfig::with_crypto(Arc::new(crypto));
     config
-        .transport_config(transport(true))
+        .transport_config(transport(true, idle))
         .max_incoming(1_024)
         .incoming_buffer_size(64 << 10)
         .incoming_buffer_size_total(8 << 20)
@@ -69,13 +88,13 @@ fn quic_server(tls: rustls::ServerConfig) -> Arc<ServerConfig> {
 }
 
 /// The settings by which a child dials.
-pub(crate) fn client(credentials: &Credentials) -> ClientConfig {
-    quic_client(certs::client_config(credentials))
+pub(crate) fn client(credentials: &Credentials, beat: Duration) -> ClientConfig {
+    quic_client(certs::client_config(credentials), idle(beat))
 }
 
 /// The settings by which a newcomer dials the join service.
 pub(crate) fn join_client(pin: &certs::Pin) -> ClientConfig {
-    let mut config = quic_client(certs::join_client_config(pin));
+    let mut config = quic_client(certs::join_client_config(pin), IDLE);
     config.initial_dst_cid_provider(Arc::new(|| {
         let mut id = [0; 20];
         id[..8].copy_from_slice(&JOIN_HINT);
@@ -85,10 +104,10 @@ pub(crate) fn join_client(pin: &certs::Pin) -> ClientConfig {
     config
 }
 
-fn quic_client(tls: rustls::ClientConfig) -> ClientConfig {
+fn quic_client(tls: rustls::ClientConfig, idle: Duration) -> ClientConfig {
     let crypto = QuicClientConfig::try_from(tls).expect("the configuration allows TLS 1.3");
     let mut config = ClientConfig::new(Arc::new(crypto));
-    config.transport_config(transport(false));
+    config.transport_config(transport(false, idle));
     config
 }
 
@@ -98,6 +117,7 @@ pub(crate) fn listening(
     addr: SocketAddr,
     credentials: &Credentials,
     dir: &Path,
+    beat: Duration,
 ) -> Result<Endpoint, EndpointError> {
     let key = endpoint_key(dir).map_err(EndpointError::Key)?;
     let mut config =
@@ -106,7 +126,7 @@ pub(crate) fn listening(
     config.cid_generator(move || {
         Box::new(quinn_proto::HashedConnectionIdGenerator::from_key(cid_key))
     });
-    let server = Arc::unwrap_or_clone(server(credentials));
+    let server = Arc::unwrap_or_clone(server(credentials, beat));
     let bind = || {
         let socket = UdpSocket::bind(addr)?;
         widen(&socket);

@@ -44,19 +44,22 @@ impl Executor {
     }
 
     async fn work(&self, order: &Order, missing: Vec<(Digest, PullFault)>) -> (State, Answer) {
+        // Pushes go one at a time, runs a few at a time. Whoever waits holds no thread, and is
+        // looked at when it comes on: an order may have expired meanwhile.
+        let (_turn, _slot) = match order.again {
+            true => (Some(self.installs.turn.lock().await), None),
+            false => (None, self.slots.acquire().await.ok()),
+        };
         let body = match self.verifier.check(&order.body, SystemTime::now()) {
             Ok((body, _)) => body,
-            Err(refused) => return (State::Refused, refused.answer()),
+            Err(refused) => return (refused.state(), refused.answer()),
         };
         if let Some((content, fault)) = missing.first() {
             let detail = format!("{content}: {}", word(*fault));
             return failed("fetch", "content", detail);
         }
         match body.work {
-            Work::Run(command) => {
-                let _slot = self.slots.acquire().await.expect("the semaphore is never closed");
-                run::run(&command, &self.name).await
-            }
+            Work::Run(command) => run::run(&command, &self.name).await,
             Work::Push(push) => self.installs.install(order.id, push).await,
         }
     }
@@ -68,7 +71,9 @@ pub(crate) fn word(fault: PullFault) -> &'static str {
         PullFault::Absent => "nobody has it",
         PullFault::Broken => "the link broke",
         PullFault::Corrupt => "the bytes are not what the order names",
-        PullFault::Disk => "the content store of this host cannot take it",
+        PullFault::Disk => {
+            "no room, or a disk error, in the content store here or at a relay above"
+        }
         PullFault::Busy => "too much is wanted at once",
     }
 }

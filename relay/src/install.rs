@@ -5,13 +5,14 @@
 //! costs the files concerned and no more. All of it is blocking work on one thread at a time.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use content::{ApplyError, ChunkRef, Chunks, ContentId, Installer, Job, Limits, Manifest, Segment};
 use mesh::{Asker, Digest, HostId, OrderId, PullFault, State};
 use protos::{Answer, Bundle, Part, Push, Pushed};
 use tokio::runtime::Handle;
+use tokio::sync::Mutex;
 use tracing::{info, warn};
 
 use crate::exec::{failed, word};
@@ -28,8 +29,10 @@ pub(crate) struct Installs {
     pub(crate) root: PathBuf,
     pub(crate) journal: Journal,
     pub(crate) transfers: Transfers,
-    /// One install at a time.
+    /// One install at a time; the executor takes it.
     pub(crate) turn: Arc<Mutex<()>>,
+    /// Whether packs are kept for children.
+    pub(crate) serves: bool,
 }
 
 /// Why a push failed at this host; nothing is half done.
@@ -55,7 +58,11 @@ impl Installs {
         let (installs, handle) = (self.clone(), Handle::current());
         let work = move || installs.install_blocking(order, &push, &handle);
         match tokio::task::spawn_blocking(work).await {
-            Ok(Ok(pushed)) => (State::Ok, Answer { push: Some(pushed), ..Answer::default() }),
+            Ok(Ok(Some(pushed))) => (State::Ok, Answer { push: Some(pushed), ..Answer::default() }),
+            Ok(Ok(None)) => {
+                let detail = "a push that was given later is in place already".to_string();
+                (State::Skipped, failed("install", "superseded", detail).1)
+            }
             Ok(Err(error)) => failure(&error),
             Err(error) => failed("install", "the installer failed", error.to_string()),
         }
@@ -66,8 +73,11 @@ impl Installs {
         order: OrderId,
         push: &Push,
         handle: &Handle,
-    ) -> Result<Pushed, InstallError> {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+    ) -> Result<Option<Pushed>, InstallError> {
+        let newest = self.journal.installed(&push.dest).map_err(InstallError::Journal)?;
+        if newest.is_some_and(|(_, newest)| newest > order) {
+            return Ok(None);
+        }
         let store = &*self.transfers.store;
         for part in &push.inline {
             store.put(ContentId::of(part), part).map_err(InstallError::Store)?;
@@ -77,28 +87,42 @@ impl Installs {
         let tag = order.to_string();
         let job = Job { tag: &tag[20..], dest: &push.dest, target: &target };
         let mut source = Source { work: &work, target: &target, fetched: Vec::new() };
-        let applied = Installer::new(self.root.clone()).apply(&job, store, &mut source);
+        let installer = Installer::new(self.root.clone());
+        // This order may have been begun before, by a process that was killed.
+        let swept = installer.sweep(job.tag, job.dest, job.target);
+        swept.map_err(InstallError::Apply)?;
+        let applied = installer.apply(&job, store, &mut source);
         let fetched = std::mem::take(&mut source.fetched);
         let applied = applied.map_err(InstallError::Apply)?;
         let canonical = target.encode();
         store.put(ContentId(push.manifest.0), &canonical).map_err(InstallError::Store)?;
-        let noted = self.journal.set_installed(&push.dest, push.manifest);
+        let noted = self.journal.set_installed(&push.dest, push.manifest, order);
         noted.map_err(InstallError::Journal)?;
         // The files are in place: their chunks need not lie in the store as well.
         store.remove(&fetched).map_err(InstallError::Store)?;
+        if !self.serves {
+            store.remove(&parts(push)).map_err(InstallError::Store)?;
+        }
         let warnings = match applied.owner_skipped {
             0 => Vec::new(),
             n => vec![format!("the owner of {n} entries is not kept: the node is not root")],
         };
         info!(dest = %String::from_utf8_lossy(&push.dest), written = applied.written, "installed");
-        Ok(Pushed {
+        Ok(Some(Pushed {
             written: applied.written,
             unchanged: applied.unchanged,
             bytes: applied.bytes_written,
             fixed: applied.metadata_fixed,
             warnings,
-        })
+        }))
     }
+}
+
+/// Every object in which a push may have come here.
+fn parts(push: &Push) -> Vec<ContentId> {
+    let bundles = push.bundles.iter().flat_map(|b| std::iter::once(&b.manifest).chain(&b.segments));
+    let sent = bundles.chain([&push.full_manifest]).map(|part| ContentId(part.id.0));
+    sent.chain(push.inline.iter().map(|part| ContentId::of(part))).collect()
 }
 
 /// One push while it is carried out.
@@ -116,7 +140,7 @@ impl Work<'_> {
         let installed = self.installs.journal.installed(&self.push.dest);
         let installed = installed.map_err(InstallError::Journal)?;
         let base = match installed {
-            Some(root) => self.load_manifest(root)?.map(|manifest| (root, manifest)),
+            Some((root, _)) => self.load_manifest(root)?.map(|manifest| (root, manifest)),
             None => None,
         };
         let based = |root| self.push.bundles.iter().find(|b| b.base == Some(root));

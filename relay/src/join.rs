@@ -11,12 +11,13 @@ use bytes::Bytes;
 use certs::{Credentials, NodeKey, OrderKey, Token};
 use protos::{Grant, GrantBody, JoinReply, JoinRequest, StreamKind};
 use quinn::{RecvStream, SendStream};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tracing::{debug, info};
 
 use crate::accept::open_stream;
 use crate::drive::Links;
-use crate::link::{LinkError, read_framed, write_framed};
+use crate::link::{LinkError, read_framed_within, write_framed};
 
 const JOIN_LIMIT: Duration = Duration::from_secs(30);
 /// How often a newcomer asks before it gives up.
@@ -33,6 +34,8 @@ pub trait Registrar: Send + Sync {
 pub(crate) struct JoinService {
     pub(crate) registrar: Option<Arc<dyn Registrar>>,
     pub(crate) links: Links,
+    /// Questions on their way up at once: they share the uplink's streams with content.
+    pub(crate) forwards: Arc<Semaphore>,
 }
 
 impl JoinService {
@@ -48,14 +51,17 @@ impl JoinService {
         send: &mut SendStream,
         recv: &mut RecvStream,
     ) -> Result<(), LinkError> {
-        let question = read_framed(recv).await?.ok_or(LinkError::Ended)?;
+        let question = read_framed_within(recv, protos::JOIN_LIMIT).await?;
+        let question = question.ok_or(LinkError::Ended)?;
         let answer = match (&self.registrar, self.links.parent()) {
             (Some(registrar), _) => ask(registrar.clone(), &question).await,
             (None, Some(parent)) => {
+                let _turn = self.forwards.acquire().await;
                 let (mut up, mut down) = open_stream(&parent, StreamKind::Join).await?;
                 write_framed(&mut up, &question).await?;
                 up.finish().ok();
-                read_framed(&mut down).await?.ok_or(LinkError::Ended)?
+                let answer = read_framed_within(&mut down, protos::JOIN_LIMIT).await?;
+                answer.ok_or(LinkError::Ended)?
             }
             (None, None) => refusal("this relay has no link to its parent just now: try again"),
         };
@@ -99,7 +105,7 @@ pub enum JoinError {
     #[error("the link broke before the answer: try again with the same token")]
     Broken,
     /// No answer in time.
-    #[error("no answer within {} s: is the controller reachable from that relay?", JOIN_LIMIT.as_secs())]
+    #[error("no answer within {} s: does that relay reach its parent?", JOIN_LIMIT.as_secs())]
     Timeout,
     /// The controller refuses.
     #[error("the controller refuses: {0}")]
@@ -115,9 +121,14 @@ pub enum JoinError {
     Unfit(#[source] certs::CredentialsError),
 }
 
-/// Asks the parent at `addr` for a place in the mesh.
-pub async fn join(addr: &str, token: &Token, name: &str) -> Result<Credentials, JoinError> {
-    let key = NodeKey::generate();
+/// Asks the parent at `addr` for a place in the mesh. Asking again with the same key, also at
+/// another parent, gives the same place; with another key the token counts as used.
+pub async fn join(
+    addr: &str,
+    token: &Token,
+    name: &str,
+    key: &NodeKey,
+) -> Result<Credentials, JoinError> {
     let csr = key.csr();
     let proof = token.prove(name, &csr);
     let request = JoinRequest::new(token.id().0, name.to_string(), csr.into(), proof);
@@ -132,7 +143,7 @@ pub async fn join(addr: &str, token: &Token, name: &str) -> Result<Credentials, 
     let grant = GrantBody::decode(body).map_err(|error| unreadable(&error))?;
     let order_key = OrderKey(grant.order_key);
     let credentials =
-        Credentials::new(key, grant.certificate.to_vec(), authority.to_vec(), order_key);
+        Credentials::new(key.clone(), grant.certificate.to_vec(), authority.to_vec(), order_key);
     let credentials = credentials.map_err(JoinError::Unfit)?;
     info!(identity = %credentials.identity(), "enrolled");
     Ok(credentials)
@@ -172,7 +183,7 @@ async fn exchange(
         let (mut send, mut recv) = open_stream(&conn, StreamKind::Join).await?;
         write_framed(&mut send, &request.encode()).await?;
         send.finish().ok();
-        read_framed(&mut recv).await?.ok_or(LinkError::Ended)
+        read_framed_within(&mut recv, protos::JOIN_LIMIT).await?.ok_or(LinkError::Ended)
     };
     let answer = talk.await.map_err(|_| JoinError::Broken)?;
     conn.close(crate::link::CLOSE_STOPPING, b"thank you");

@@ -25,7 +25,8 @@ const INTENTS: TableDefinition<[u8; 16], ()> = TableDefinition::new("intents.v1"
 const ANSWERS: TableDefinition<([u8; 16], u64), &[u8]> = TableDefinition::new("answers.v1");
 const SETTLED: TableDefinition<[u8; 16], ()> = TableDefinition::new("settled.v1");
 const BELOW: TableDefinition<u32, &[u8]> = TableDefinition::new("below.v1");
-const INSTALLED: TableDefinition<&[u8], [u8; 32]> = TableDefinition::new("installed.v1");
+const INSTALLED: TableDefinition<&[u8], ([u8; 32], [u8; 16])> =
+    TableDefinition::new("installed.v1");
 
 /// How long records that can wait do so.
 const LAZY: Duration = Duration::from_millis(500);
@@ -38,13 +39,16 @@ const ORPHAN_AGE: Duration = Duration::from_secs(24 * 3600);
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
     /// The database cannot be opened: another process has it, or it is damaged.
-    #[error("{}: the node's database cannot be opened (is another node using this state folder?)", path.display())]
+    #[error("{}: cannot be opened (does another node use this state folder?)", path.display())]
     Open {
         /// The file.
         path: PathBuf,
         /// Why.
         source: Box<redb::DatabaseError>,
     },
+    /// The writer has stopped without a word: a bug of ours.
+    #[error("the node's database writer has stopped")]
+    Stopped,
     /// A read or a commit failed; what was not acknowledged is not there.
     #[error("the node's database failed")]
     Failed {
@@ -137,6 +141,17 @@ impl Journal {
         Ok(txn)
     }
 
+    /// Keeps an order's envelope in a transaction of the caller's, before the core is given it: a
+    /// node that starts anew then knows it.
+    pub fn keep_order(
+        txn: &WriteTransaction,
+        id: OrderId,
+        envelope: &[u8],
+    ) -> Result<(), JournalError> {
+        txn.open_table(ORDERS)?.insert(id.0, envelope)?;
+        Ok(())
+    }
+
     /// What the core knew before. Drops what has expired meanwhile.
     pub fn load(&self, now: SystemTime) -> Result<Saved, JournalError> {
         let txn = self.begin()?;
@@ -184,36 +199,53 @@ impl Journal {
         Ok(saved)
     }
 
-    /// The manifest that was last installed at a destination.
-    pub fn installed(&self, dest: &[u8]) -> Result<Option<Digest>, JournalError> {
+    /// The manifest that was last installed at a destination, and the order that did it.
+    pub fn installed(&self, dest: &[u8]) -> Result<Option<(Digest, OrderId)>, JournalError> {
         let table = self.db.begin_read()?.open_table(INSTALLED)?;
-        Ok(table.get(dest)?.map(|root| Digest(root.value())))
+        let row = table.get(dest)?.map(|row| row.value());
+        Ok(row.map(|(root, order)| (Digest(root), OrderId(order))))
+    }
+
+    /// The content that orders which are still valid name.
+    pub(crate) fn needed(&self) -> Result<BTreeSet<Digest>, JournalError> {
+        let table = self.db.begin_read()?.open_table(ORDERS)?;
+        let mut needed = BTreeSet::new();
+        for row in table.iter()? {
+            let envelope = Bytes::copy_from_slice(row?.1.value());
+            let body = Envelope::decode(envelope).ok().map(|e| OrderBody::decode(&e.body));
+            if let Some(Ok(body)) = body {
+                needed.extend(body.needs.iter().flat_map(|need| need.content.iter().copied()));
+            }
+        }
+        Ok(needed)
     }
 
     /// The manifests that are installed anywhere.
     pub fn all_installed(&self) -> Result<BTreeSet<Digest>, JournalError> {
         let table = self.db.begin_read()?.open_table(INSTALLED)?;
-        let roots = table.iter()?.map(|row| Ok(Digest(row?.1.value())));
+        let roots = table.iter()?.map(|row| Ok(Digest(row?.1.value().0)));
         roots.collect::<Result<_, JournalError>>()
     }
 
     /// Notes which manifest is installed at a destination now.
-    pub fn set_installed(&self, dest: &[u8], manifest: Digest) -> Result<(), JournalError> {
+    pub fn set_installed(
+        &self,
+        dest: &[u8],
+        manifest: Digest,
+        order: OrderId,
+    ) -> Result<(), JournalError> {
         let txn = self.begin()?;
-        txn.open_table(INSTALLED)?.insert(dest, manifest.0)?;
+        txn.open_table(INSTALLED)?.insert(dest, (manifest.0, order.0))?;
         txn.commit()?;
         Ok(())
     }
 
     /// Starts the writer. It ends when the sender is dropped; then the last commit is done.
-    pub(crate) fn spawn(
-        &self,
-        mut witness: Box<dyn Witness>,
-    ) -> (mpsc::Sender<Entry>, watch::Receiver<Progress>) {
+    pub(crate) fn spawn(&self, mut witness: Box<dyn Witness>) -> Writer {
         let (entries, mut queue) = mpsc::channel(BATCH);
         let (progress, saved) = watch::channel(Progress { through: 0, failed: None });
         let (journal, timer) = (self.clone(), Handle::current());
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("journal".into())
             .spawn(move || {
                 let mut batch = Vec::new();
@@ -232,7 +264,7 @@ impl Journal {
                 }
             })
             .expect("the system can start a thread");
-        (entries, saved)
+        Writer { entries, saved, thread }
     }
 
     fn commit(
@@ -277,6 +309,13 @@ fn gather(queue: &mut mpsc::Receiver<Entry>, batch: &mut Vec<Entry>, timer: &Han
         }
     }
     true
+}
+
+/// The writing thread of a journal.
+pub(crate) struct Writer {
+    pub(crate) entries: mpsc::Sender<Entry>,
+    pub(crate) saved: watch::Receiver<Progress>,
+    pub(crate) thread: std::thread::JoinHandle<()>,
 }
 
 /// How far the writer has come.

@@ -17,6 +17,7 @@ mod link;
 mod node;
 mod run;
 mod settings;
+mod sweep;
 mod transfer;
 mod verify;
 

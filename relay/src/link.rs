@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
-use mesh::{Frame, HostId, Input, LinkId, Outcome, Peer, State};
+use mesh::{Frame, HostId, Input, LinkId, Outcome, Peer};
 use protos::{Incoming, StreamKind};
 use quinn::{Connection, RecvStream, SendStream, VarInt};
 use tokio::sync::mpsc;
@@ -67,6 +67,9 @@ pub(crate) struct Link {
 /// The queues of a link, waiting for their streams.
 pub(crate) struct Queues([Option<mpsc::Receiver<Frame>>; 3]);
 
+/// A queue that has no room.
+pub(crate) struct Full;
+
 /// Where frames and ends of links are reported.
 pub(crate) type Inbox = mpsc::Sender<crate::drive::Arrival>;
 
@@ -80,14 +83,17 @@ impl Link {
         (link, Queues([Some(x), Some(y), Some(z)]))
     }
 
-    /// Queues a frame. `false`: the peer does not read, or the link is gone.
-    pub(crate) fn send(&self, frame: Frame) -> bool {
+    /// Queues a frame. An error: the peer does not read. On a link that has ended it is dropped.
+    pub(crate) fn send(&self, frame: Frame) -> Result<(), Full> {
         let class = match frame {
             Frame::Beat { .. } => 0,
             Frame::Report { .. } | Frame::ReportsHeld { .. } => 2,
             _ => 1,
         };
-        self.queues[class].try_send(frame).is_ok()
+        match self.queues[class].try_send(frame) {
+            Err(mpsc::error::TrySendError::Full(_)) => Err(Full),
+            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
+        }
     }
 
     pub(crate) fn close(&self, reason: &str) {
@@ -182,7 +188,7 @@ impl Reader {
                 let from = self.peer.host();
                 warn!(%from, order = ?refused.id, reason = %refused.fault, "refusing an order");
                 let body = refused.answer().encode();
-                let outcome = Outcome { state: State::Refused, body: Some(hash(&body)) };
+                let outcome = Outcome { state: refused.state(), body: Some(hash(&body)) };
                 let order = refused.id.unwrap_or(mesh::OrderId([0; 16]));
                 let outcome = Some(outcome).filter(|_| refused.meant);
                 Input::BadOrder { link, log, seq, order, outcome, body: Some(body) }
@@ -223,13 +229,21 @@ impl From<quinn::ReadExactError> for LinkError {
 
 /// The next length-prefixed message of a stream; `None` at its clean end.
 pub(crate) async fn read_framed(recv: &mut RecvStream) -> Result<Option<Bytes>, LinkError> {
+    read_framed_within(recv, protos::FRAME_LIMIT).await
+}
+
+/// The same, for messages that may not be as long as a frame.
+pub(crate) async fn read_framed_within(
+    recv: &mut RecvStream,
+    limit: usize,
+) -> Result<Option<Bytes>, LinkError> {
     let mut header = [0; 4];
     match recv.read_exact(&mut header).await {
         Ok(()) => {}
         Err(quinn::ReadExactError::FinishedEarly(0)) => return Ok(None),
         Err(error) => return Err(error.into()),
     }
-    let len = protos::parse_header(header).map_err(LinkError::Header)?;
+    let len = protos::parse_header_within(header, limit).map_err(LinkError::Header)?;
     let mut body = BytesMut::zeroed(len);
     recv.read_exact(&mut body).await?;
     Ok(Some(body.freeze()))

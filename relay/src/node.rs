@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use certs::Credentials;
-use content::{ContentId, Store};
-use mesh::{HostId, Input, Node, Order, Saved};
+use content::Store;
+use mesh::{HostId, Input, Node, Order};
 use quinn::Endpoint;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::accept::{Acceptor, LinkIds};
 use crate::dial::Dialler;
@@ -22,13 +22,16 @@ use crate::endpoint::{self, EndpointError};
 use crate::exec::Executor;
 use crate::install::Installs;
 use crate::join::{JoinService, Registrar};
-use crate::journal::{Journal, JournalError, Witness};
+use crate::journal::{Journal, JournalError, Witness, Writer};
 use crate::settings::Settings;
+use crate::sweep::Sweeper;
 use crate::transfer::Transfers;
 use crate::verify::Verifier;
 
 /// Things that may wait for the drive loop.
 const INBOX: usize = 1_024;
+/// Enrolments that a relay passes up at once.
+const FORWARDS: usize = 8;
 /// How long an endpoint lives on after its last word, so that the word leaves. What QUIC would
 /// still wait for are late packets, and nobody reads those.
 pub(crate) const FAREWELL: Duration = Duration::from_millis(200);
@@ -93,10 +96,15 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
     if setup.settings.parents.is_empty() && !is_root {
         return Err(StartError::NoParents(identity.role));
     }
+    let beat = Duration::from_millis(setup.settings.beat_interval_ms);
     let saved = setup.journal.load(SystemTime::now())?;
-    sweep(&setup, &saved)?;
+    let sweeper = Sweeper::new(setup.store.clone(), setup.journal.clone());
+    if setup.obeys {
+        sweeper.sweep();
+        tokio::spawn(sweeper.clone().run());
+    }
     let endpoint = match listen {
-        Some(addr) => Some(endpoint::listening(addr, &setup.credentials, &setup.state)?),
+        Some(addr) => Some(endpoint::listening(addr, &setup.credentials, &setup.state, beat)?),
         None => None,
     };
     let addr = endpoint.as_ref().and_then(|endpoint| endpoint.local_addr().ok());
@@ -118,7 +126,11 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
             inbox: inbox.clone(),
             verifier: verifier.clone(),
             transfers: transfers.clone(),
-            join: JoinService { registrar: setup.registrar.clone(), links: links.clone() },
+            join: JoinService {
+                registrar: setup.registrar.clone(),
+                links: links.clone(),
+                forwards: Arc::new(Semaphore::new(FORWARDS)),
+            },
             join_config: endpoint::join_server(&setup.credentials),
             max_connections: setup.settings.max_children * 2 + 64,
         };
@@ -128,7 +140,7 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
         ids,
         inbox: inbox.clone(),
         verifier: verifier.clone(),
-        config: endpoint::client(&setup.credentials),
+        config: endpoint::client(&setup.credentials, beat),
         server_name: certs::parent_name(&identity.mesh),
     });
     let executor = setup.obeys.then(|| Executor {
@@ -139,11 +151,12 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
             root: setup.settings.install_root.clone(),
             journal: setup.journal.clone(),
             transfers: transfers.clone(),
-            turn: Arc::new(Mutex::new(())),
+            turn: Arc::default(),
+            serves,
         },
         slots: Arc::new(Semaphore::new(setup.settings.max_runs.max(1))),
     });
-    let (journal, progress) = setup.journal.spawn(setup.witness);
+    let Writer { entries: journal, saved: progress, thread } = setup.journal.spawn(setup.witness);
     let clock = Clock(Instant::now());
     let config = setup.settings.mesh(identity.id, serves);
     let seed = u64::from_le_bytes(certs::random::<8>());
@@ -158,34 +171,20 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
         journal,
         progress,
         inbox: inbox.clone(),
+        sweeper,
         waiting: BTreeMap::new(),
         tasks: JoinSet::new(),
     };
     let (end, ended) = watch::channel(false);
     let task = tokio::spawn(async move {
         let result = drive(node, io, arrivals, stopped).await;
+        // The queue is closed: what was in it is written before the node counts as stopped.
+        tokio::task::spawn_blocking(move || thread.join()).await.ok();
         crate::drive::log_end(&result);
         end.send(true).ok();
         result
     });
     Ok(Running { addr, inbox, links, endpoint, stop, ended, task: Mutex::new(Some(task)) })
-}
-
-/// Drops cached content that no open order and no installed manifest refers to.
-fn sweep(setup: &Setup, saved: &Saved) -> Result<(), JournalError> {
-    if !setup.obeys {
-        return Ok(());
-    }
-    let needs = saved.orders.iter().flat_map(|order| &order.needs);
-    let mut keep: std::collections::BTreeSet<ContentId> =
-        needs.flat_map(|need| &need.content).map(|id| ContentId(id.0)).collect();
-    keep.extend(setup.journal.all_installed()?.into_iter().map(|id| ContentId(id.0)));
-    match setup.store.retain(&|id| keep.contains(id)) {
-        Ok(0) => {}
-        Ok(dropped) => info!(dropped, "dropped cached content that nothing needs any more"),
-        Err(error) => warn!(error = %crate::chain(&error), "the content cache was not swept"),
-    }
-    Ok(())
 }
 
 impl Running {

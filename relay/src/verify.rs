@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use certs::{MeshId, OrderKey};
-use mesh::{HostId, Order, OrderId};
+use mesh::{HostId, Order, OrderId, State};
 use protos::{Answer, Envelope, Fault, ORDER_KIND, OrderBody};
 
 /// How far clocks may differ before an order counts as not valid yet.
@@ -88,6 +88,14 @@ impl Verifier {
 }
 
 impl Refused {
+    /// The word for it: an order that came too late has expired, any other is refused.
+    pub(crate) fn state(&self) -> State {
+        match self.fault {
+            OrderFault::TooLate(_) => State::Expired,
+            _ => State::Refused,
+        }
+    }
+
     /// What the host says of it.
     pub(crate) fn answer(&self) -> Answer {
         let (stage, kind) = ("verify".into(), "refused".into());

@@ -10,6 +10,8 @@ use crate::api::Api;
 
 /// How many nodes start at once: enrolling is work for the controller, too.
 const WAVE: usize = 24;
+/// Of so many nodes that are not up the log is shown.
+const LOGS_SHOWN: usize = 3;
 /// Nodes beat as they would in the field; redialling is quick, so that a fleet is up soon.
 const PACE: &str = "redial_base_ms = 200\nredial_cap_ms = 2000\n";
 
@@ -54,9 +56,22 @@ impl Bench {
         self.fleet.start_node(spec, &mut args)
     }
 
-    /// Waits until everybody is reachable.
+    /// Waits until everybody is reachable. If somebody is not, its log says why.
     pub(crate) fn wait(&mut self) -> Result<()> {
-        self.fleet.wait_up(self.nodes)
+        let waited = self.fleet.wait_up(self.nodes);
+        if waited.is_err() {
+            let hosts = self.api.ask("GET", "/v1/hosts", None)?;
+            let hosts = hosts.as_array().context("a list of hosts")?;
+            let is_up = |name: &str| hosts.iter().any(|h| h["name"] == name && h["up"] == true);
+            let names = self.fleet.names().filter(|name| *name != "controller");
+            for name in names.filter(|name| !is_up(name)).take(LOGS_SHOWN) {
+                let log = self.fleet.log(name);
+                let tail = log.lines().rev().take(10).collect::<Vec<_>>();
+                let tail = tail.into_iter().rev().collect::<Vec<_>>().join("\n  ");
+                eprintln!("{name} is not up; its log ends:\n  {tail}");
+            }
+        }
+        waited
     }
 
     /// The process ids of the nodes whose names end so: `-relay`, or hold it: `-host`.

@@ -44,7 +44,9 @@ pub(crate) fn measure(barid: &Path, work: &Path, given: Option<&Path>) -> Result
     let (count, raw) = (tree::files(&source)?.len(), size(&source)?);
     drop(tar);
     let mut bench = Bench::start(barid, &HOSTS)?;
+    let lost = lost_datagrams();
     let mut costs = vec![push(&mut bench, "first", &source)?];
+    let lost = lost_datagrams().saturating_sub(lost);
     let changed = tree::change(&source)?;
     let changed = std::fs::metadata(&changed)?.len();
     costs.push(push(&mut bench, "one file changed", &source)?);
@@ -77,8 +79,22 @@ pub(crate) fn measure(barid: &Path, work: &Path, given: Option<&Path>) -> Result
     let rows: Vec<_> = costs.iter().map(Cost::usage).collect();
     let head = ["push", "controller", "written", "one relay", "written", "one host", "written"];
     table::print(&head, &rows);
-    println!("\nrsync: {}.", rsync());
+    println!(
+        "\nDatagrams dropped on this machine during the first push, because a socket's buffer was \
+         full: {lost}. rsync: {}.",
+        rsync()
+    );
     Ok(())
+}
+
+/// Datagrams that this machine has dropped at full receive buffers since it started.
+fn lost_datagrams() -> u64 {
+    let text = std::fs::read_to_string("/proc/net/snmp").unwrap_or_default();
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("Udp: "));
+    let (names, numbers) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+    let mut pairs = names.split(' ').zip(numbers.split(' '));
+    let found = pairs.find(|(name, _)| *name == "RcvbufErrors");
+    found.and_then(|(_, number)| number.parse().ok()).unwrap_or_default()
 }
 
 fn rsync() -> &'static str {

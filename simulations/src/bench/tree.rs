@@ -1,7 +1,8 @@
 //! Something to push: a seeded tree that looks like sources, and the size of a tree under zstd.
 //!
 //! Text is words of a fixed vocabulary, the frequent ones first (Zipf), with each file's own names
-//! and each folder's own licence, since real sources repeat themselves both nearby and afar. Binaries
+//! and each folder's own licence, since real sources repeat themselves both nearby and afar.
+//! Binaries
 //! are half tables that compress and half noise that does not, as programs and pictures are.
 
 use std::fs;

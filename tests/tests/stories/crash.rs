@@ -198,3 +198,17 @@ fn a_host_moves_to_its_second_parent_when_the_first_dies() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn an_order_that_was_accepted_survives_the_controller() -> Result<()> {
+    let mut fleet = Fleet::tree(1, 2)?;
+    for _ in 0..5 {
+        let run = ["run", "-a", "-t", "30s", "--async", "--json", "--", "true"];
+        let id = order(&fleet, &run)?;
+        // At this very moment, before anything else can have been written.
+        fleet.kill("controller")?;
+        fleet.restart("controller")?;
+        fleet.wait_states(&id, &[("ok", 2)])?;
+    }
+    Ok(())
+}

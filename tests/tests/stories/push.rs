@@ -106,3 +106,25 @@ fn a_single_file_is_a_push_too() -> Result<()> {
     assert_eq!(fs::read_to_string(fleet.at("site1-host1", "/etc/motd"))?, "welcome\n");
     Ok(())
 }
+
+#[test]
+fn of_two_pushes_to_one_place_the_later_stays() -> Result<()> {
+    let fleet = Fleet::tree(1, 2)?;
+    let (mistake, fix) = (fleet.path().join("mistake"), fleet.path().join("fix"));
+    sample_tree(&mistake, 40 << 20)?;
+    sample_tree(&fix, 1_000)?;
+    fs::write(fix.join("a/one.conf"), "right\n")?;
+    // The fix is small and overtakes the mistake, which still has to fetch its content.
+    let first = push(&fleet, mistake.to_str().context("a path")?, &["-a"])?;
+    let second = push(&fleet, fix.to_str().context("a path")?, &["-a"])?;
+    fleet.wait_states(&second, &[("ok", 2)])?;
+    tests::wait_for("the mistake to end too", tests::LIMIT, || {
+        let detail = fleet.order(&first)?;
+        Ok((detail["order"]["states"].get("pending").is_none()).then_some(()))
+    })?;
+    for host in ["site1-host1", "site1-host2"] {
+        let there = fleet.at(host, DEST).join("a/one.conf");
+        assert_eq!(fs::read_to_string(there)?, "right\n", "{host}");
+    }
+    Ok(())
+}

@@ -1,0 +1,247 @@
+//! Reports upward: this host's own answers, those of children, and what must be supposed.
+//!
+//! A word is saved before it is told or acknowledged. What joins a share is news or nothing; news
+//! goes to the root's watcher or, folded, to the parent. Whoever could not be reached in time is
+//! supposed so here, by the node that notices.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::Node;
+use crate::outbox::Gated;
+use crate::route::Child;
+use crate::sabotage::Bug;
+use crate::{
+    Event, Frame, HostId, HostSet, Order, OrderId, Outcome, Output, Record, Report, State, Time,
+};
+
+impl Node {
+    /// This host's own answer.
+    pub(super) fn answer(
+        &mut self,
+        now: Time,
+        order: OrderId,
+        outcome: Outcome,
+        body: Option<Bytes>,
+    ) {
+        let mut report = Report::new(order);
+        report.tally.record(outcome, &self.me());
+        if let (Some(digest), Some(bytes)) = (outcome.body, body) {
+            report.bodies.insert(digest, bytes);
+        }
+        self.give(now, report);
+    }
+
+    /// A word that this node gives itself and that is final: durable first, then told.
+    pub(super) fn give(&mut self, now: Time, report: Report) {
+        self.out.save(Record::Answers(report.clone()));
+        if self.has(Bug::AnswerBeforeSave) {
+            self.merge(now, report);
+        } else {
+            self.out.after(Gated::Answer(report));
+        }
+    }
+
+    pub(super) fn handle_report(
+        &mut self,
+        now: Time,
+        child: HostId,
+        (log, seq): (u64, u64),
+        mut report: Report,
+    ) {
+        if self.reports_in.entry(child).or_default().accept(log, seq) {
+            self.drop_hearsay(child, &mut report);
+            let news = self.merge(now, report);
+            self.keep(news);
+        }
+        if self.has(Bug::AckReportsBeforeSave) {
+            return self.ack_reports(child, log, seq);
+        }
+        self.out.after(Gated::AckReports { child, log, through: seq });
+        self.handle_saved(now, 0);
+    }
+
+    /// Tells a child that its reports through this number are durable here.
+    pub(super) fn ack_reports(&mut self, child: HostId, log: u64, through: u64) {
+        let same = self.reports_in.entry(child).or_default().saved(log, through);
+        if same && let Some(link) = self.routes.child(child).and_then(|child| child.link) {
+            self.out.send(link, Frame::ReportsHeld { log, through });
+        }
+    }
+
+    /// A supposition counts only from the child through which the host is reached.
+    fn drop_hearsay(&self, child: HostId, report: &mut Report) {
+        if self.has(Bug::BelieveAnybody) {
+            return;
+        }
+        let below = self.routes.child(child).map(|c| c.below.clone()).unwrap_or_default();
+        let lines = report.tally.lines().map(|(outcome, hosts)| match outcome.state {
+            state if state.is_provisional() => (*outcome, hosts.intersection(&below)),
+            _ => (*outcome, hosts.clone()),
+        });
+        report.tally = lines.collect();
+    }
+
+    /// Saves news. The bodies of the root's are kept by whoever was told of them.
+    fn keep(&mut self, news: Report) {
+        if !news.tally.is_empty() || !news.bodies.is_empty() {
+            let kept = match self.config.is_root() {
+                true => Report { bodies: BTreeMap::new(), ..news },
+                false => news,
+            };
+            // A body whose line is no news is in the share; the record says only what is new.
+            let kept = kept.with_bodies_of_lines();
+            self.out.save(Record::Answers(kept));
+        }
+    }
+
+    /// Joins answers into their share, tells the root's watcher, and has the rest told upward.
+    /// Returns what of them was news.
+    pub(super) fn merge(&mut self, now: Time, report: Report) -> Report {
+        let id = report.order;
+        if self.shares.get(id).is_none() && self.config.is_root() {
+            // The root forgets an order when it has expired; nobody asks for its answers then.
+            return Report::new(id);
+        }
+        if self.shares.get(id).is_none() && self.shares.len() >= 2 * self.config.limits.orders {
+            // Answers are never turned away, so those without an order have a limit of their own.
+            let old = self.shares.oldest_settled(now, |id, _| !self.ledger.knows(id));
+            old.into_iter().for_each(|old| self.forget(old));
+        }
+        let (news, cut) = self.shares.merge(now, report);
+        if cut {
+            self.out.push(Output::Tell(Event::Cut { what: "output", order: id }));
+            self.shares.trim();
+        }
+        if self.config.is_root() {
+            if !news.tally.is_empty() || !news.bodies.is_empty() || news.cut > 0 {
+                self.out.push(Output::Tell(Event::Answers(news.clone())));
+            }
+            self.close(id);
+        } else {
+            let share = self.shares.get(id).expect("merging opened it");
+            let wait = if share.is_complete() { now } else { now + self.config.flush };
+            self.shares.flush_by(id, wait);
+        }
+        news
+    }
+
+    /// Root: says once that each target has an outcome.
+    fn close(&mut self, id: OrderId) {
+        if let Some(share) = self.shares.get_mut(id)
+            && !share.closed
+            && share.is_complete()
+        {
+            share.closed = true;
+            self.out.push(Output::Tell(Event::Closed(id)));
+        }
+    }
+
+    /// Sends the parent the news that is due, as far as the window goes.
+    pub(super) fn tell_parent(&mut self, now: Time) {
+        if self.uplink.ready().is_none() {
+            return;
+        }
+        let limit = self.config.limits.report_bytes;
+        while self.uplog.has_room()
+            && let Some(id) = self.shares.due(now)
+        {
+            // It stays due until there is nothing left to say about it.
+            if let Some(report) = self.shares.take_report(id, limit) {
+                self.uplog.push(report, &mut self.out);
+            }
+        }
+    }
+
+    /// The parent has acknowledged reports on these orders: some may be settled now.
+    pub(super) fn settle(&mut self, orders: Vec<OrderId>) {
+        for id in orders {
+            let told = !self.uplog.is_in_flight(id) && !self.shares.has_news(id);
+            if let Some(share) = self.shares.get_mut(id)
+                && told
+                && !share.settled
+                && share.is_settled()
+            {
+                share.settled = true;
+                self.out.save(Record::Settled(id));
+            }
+        }
+    }
+
+    /// Says of those who should have been reached by now what is known of them.
+    pub(super) fn check_reach(&mut self, now: Time, id: OrderId) {
+        let Some(share) = self.shares.get(id) else { return };
+        let Some(order) = share.order.clone() else { return };
+        let (hold_until, missing) = (share.hold_until, share.missing());
+        let mut report = Report::new(id);
+        let mut again = Some(hold_until).filter(|at| *at > now);
+        let unplaced = missing.difference(&self.routes.below());
+        report.tally.record(Outcome::bare(State::NotReached), &unplaced);
+        for (host, child) in self.routes.children().filter(|_| !missing.is_empty()) {
+            let waiting = missing.intersection(&child.below);
+            if waiting.is_empty() {
+                continue;
+            }
+            let held = self.lanes.holds(host, id);
+            match suppose(now, &order, (child, held), now >= hold_until, waiting) {
+                Guess::Later(at) => again = Some(again.map_or(at, |old| old.min(at))),
+                Guess::Now(state, hosts) => {
+                    report.tally.record(Outcome::bare(state), &hosts);
+                }
+            }
+        }
+        if now >= hold_until {
+            self.lanes.withdraw(id);
+        }
+        if let Some(at) = again {
+            self.shares.check_by(id, at);
+        }
+        // Kept like any other word: a child that supposes the same is told that it is held here.
+        let news = self.merge(now, report);
+        self.keep(news);
+    }
+
+    /// An order is past its validity: whoever is silent still gets a last word, then it goes.
+    pub(super) fn expire(&mut self, id: OrderId) {
+        if self.config.is_root()
+            && let Some(share) = self.shares.get_mut(id)
+            && !share.closed
+        {
+            let mut report = Report::new(id);
+            report.tally.record(Outcome::bare(State::RelayLost), &share.missing());
+            self.out.push(Output::Tell(Event::Answers(report)));
+            self.out.push(Output::Tell(Event::Closed(id)));
+        }
+        self.forget(id);
+    }
+}
+
+/// What to say of hosts that are silent.
+enum Guess {
+    /// Nothing before this moment.
+    Later(Time),
+    /// This of these.
+    Now(State, HostSet),
+}
+
+/// What to say of `waiting`, who are below a child. `held`: it holds the order. `over`: the order
+/// waits for nobody any more.
+fn suppose(
+    now: Time,
+    order: &Order,
+    (child, held): (&Child, bool),
+    over: bool,
+    waiting: HostSet,
+) -> Guess {
+    let lost_at = child.lost_at.unwrap_or(now);
+    match (child.link, held) {
+        (_, false) => Guess::Now(State::NotReached, waiting),
+        // The child will say. If it has spoken while its word did not count, because they were
+        // routed elsewhere, then at the end of the hold this node says it.
+        (Some(_), true) if !over => Guess::Now(State::NotReached, HostSet::new()),
+        (Some(_), true) => Guess::Now(State::NotReached, waiting.difference(&child.up)),
+        (None, true) if now < lost_at + order.reach => Guess::Later(lost_at + order.reach),
+        (None, true) => Guess::Now(State::RelayLost, waiting),
+    }
+}

@@ -1,0 +1,228 @@
+//! Links: what comes and goes with them, what their frames say, and who lives below them.
+//!
+//! A link's end and a move of hosts touch every machine; here is the one place that tells each.
+
+use super::Node;
+use crate::outbox::Gated;
+use crate::route::Moves;
+use crate::sabotage::Bug;
+use crate::{Event, Frame, HostId, HostSet, LinkId, Output, Peer, Reason, Record, Time};
+
+/// A frame that only the peer at the other side of such a link may send.
+pub(super) const WRONG_SIDE: Reason = Reason::Protocol("a frame from the wrong side");
+
+impl Node {
+    pub(super) fn handle_link_up(&mut self, now: Time, link: LinkId, peer: Peer) {
+        let replaced = match peer {
+            Peer::Parent { place, host } => self.uplink.handle_up(now, link, host, place),
+            Peer::Child { host, .. } => {
+                if let Some(reason) = self.refusal(host) {
+                    return self.out.push(Output::Hangup { link, reason });
+                }
+                self.routes.handle_up(link, host)
+            }
+        };
+        self.peers.insert(link, peer);
+        if let Some(old) = replaced {
+            self.forget_link(now, old);
+            // The machines have the new link in the old one's place already; until the peer says
+            // hello on it, nothing may be sent to either.
+            match peer {
+                Peer::Parent { .. } => self.uplog.handle_down(),
+                Peer::Child { host, .. } => self.lanes.handle_down(host),
+            }
+            self.out.push(Output::Hangup { link: old, reason: Reason::Replaced });
+        }
+        self.out.push(Output::Tell(Event::Linked { peer }));
+        let (log, inlog) = match peer {
+            Peer::Parent { .. } => (self.uplog.log(), self.orders_in),
+            Peer::Child { host, .. } => {
+                (self.lanes.log(), self.reports_in.get(&host).copied().unwrap_or_default())
+            }
+        };
+        self.out.send(link, Frame::Hello { log, held_log: inlog.log, held: inlog.held });
+        self.pulse.handle_up(now, link, &mut self.out);
+        if let Peer::Parent { .. } = peer {
+            self.announce(link);
+            self.pulls.handle_up(link, &mut self.out);
+        }
+    }
+
+    /// Why this node does not take a child, if it does not.
+    fn refusal(&self, child: HostId) -> Option<Reason> {
+        if !self.config.serves {
+            return Some(Reason::Protocol("this node has no children"));
+        }
+        if child == self.config.host {
+            return Some(Reason::Protocol("a node dialled itself"));
+        }
+        let more = !self.routes.has_link(child);
+        let full = self.routes.linked() >= self.config.limits.children;
+        (more && full).then_some(Reason::Full("children"))
+    }
+
+    /// Closes a link that the peer has spoilt.
+    pub(super) fn hang_up(&mut self, now: Time, link: LinkId, reason: Reason) {
+        self.out.push(Output::Hangup { link, reason });
+        self.drop_link(now, link, Some(reason));
+    }
+
+    pub(super) fn drop_link(&mut self, now: Time, link: LinkId, reason: Option<Reason>) {
+        if let Some(peer) = self.forget_link(now, link) {
+            self.out.push(Output::Tell(Event::Unlinked { peer, reason }));
+        }
+    }
+
+    /// Takes a link out of every machine.
+    fn forget_link(&mut self, now: Time, link: LinkId) -> Option<Peer> {
+        let peer = self.peers.remove(&link)?;
+        self.pulse.handle_down(link);
+        #[cfg(feature = "sabotage")]
+        if self.has(Bug::LosePulls) && self.uplink.link() == Some(link) {
+            self.pulls.lose();
+        }
+        self.pulls.handle_down(link);
+        if !self.has(Bug::LoseRedial) && self.uplink.handle_down(now, link, &mut self.rng) {
+            if self.has(Bug::LoseInFlight) {
+                self.uplog.handle_held(self.uplog.log(), u64::MAX);
+            }
+            self.uplog.handle_down();
+        }
+        if let Some((child, moves)) = self.routes.handle_down(now, link) {
+            self.follow(now, moves);
+            self.lanes.handle_down(child);
+            self.shares.check_again(now);
+            self.routes_changed(now);
+        }
+        Some(peer)
+    }
+
+    pub(super) fn handle_frame(&mut self, now: Time, link: LinkId, frame: Frame) {
+        let Some(peer) = self.peers.get(&link).copied() else { return };
+        self.pulse.handle_frame(now, link);
+        match (peer, frame) {
+            (_, Frame::Beat { root, interval }) => {
+                let from_parent = matches!(peer, Peer::Parent { .. });
+                let beat = (root, interval);
+                self.pulse.handle_beat(now, link, beat, from_parent, &mut self.out);
+            }
+            (Peer::Parent { host, .. }, Frame::Hello { held_log, held, .. }) => {
+                self.handle_parent_hello(now, link, host, (held_log, held));
+            }
+            (Peer::Child { host, .. }, Frame::Hello { held_log, held, .. }) => {
+                if !self.lanes.handle_hello(host, link, (held_log, held), &mut self.out) {
+                    self.offer_all(now, host);
+                }
+            }
+            (Peer::Child { host, serves }, Frame::Below { below, up }) => {
+                self.handle_below(now, link, (host, serves), below, up);
+            }
+            (Peer::Parent { .. }, Frame::Order { log, seq, order }) => {
+                if self.orders_in.accept(log, seq) {
+                    self.take_order(now, order);
+                }
+                self.hold_order(now, link, log, seq);
+            }
+            (Peer::Child { host, .. }, Frame::OrdersHeld { log, through }) => {
+                self.lanes.handle_held(host, log, through, &mut self.out);
+            }
+            (Peer::Child { host, .. }, Frame::Report { log, seq, report }) => {
+                self.handle_report(now, host, (log, seq), report);
+            }
+            (Peer::Parent { .. }, Frame::ReportsHeld { log, through }) => {
+                let orders = self.uplog.handle_held(log, through);
+                self.settle(orders);
+            }
+            _ => self.hang_up(now, link, WRONG_SIDE),
+        }
+    }
+
+    fn handle_parent_hello(&mut self, now: Time, link: LinkId, host: HostId, held: (u64, u64)) {
+        self.uplink.handle_hello(link);
+        match self.uplog.handle_hello(link, host, held, &mut self.out) {
+            Some(acked) => self.settle(acked),
+            None if self.has(Bug::TrustOldParent) => {}
+            None => self.shares.retell(now),
+        }
+    }
+
+    /// Acknowledges an entry of the parent's log once it is durable here.
+    pub(super) fn hold_order(&mut self, now: Time, link: LinkId, log: u64, seq: u64) {
+        if self.has(Bug::AckOrdersBeforeSave) {
+            return self.out.send(link, Frame::OrdersHeld { log, through: seq });
+        }
+        self.out.after(Gated::AckOrders { link, log, through: seq });
+        self.handle_saved(now, 0);
+    }
+
+    pub(super) fn ack_orders(&mut self, link: LinkId, log: u64, through: u64) {
+        let same = self.orders_in.saved(log, through);
+        if same && matches!(self.peers.get(&link), Some(Peer::Parent { .. })) {
+            self.out.send(link, Frame::OrdersHeld { log, through });
+        }
+    }
+
+    fn handle_below(
+        &mut self,
+        now: Time,
+        link: LinkId,
+        (child, serves): (HostId, bool),
+        below: HostSet,
+        up: HostSet,
+    ) {
+        if below.contains(self.config.host) {
+            let reason = Reason::Protocol("a loop: its subtree holds this node");
+            return self.hang_up(now, link, reason);
+        }
+        if !serves && below != HostSet::one(child) {
+            let reason = Reason::Protocol("a host announced others than itself");
+            return self.hang_up(now, link, reason);
+        }
+        let (moves, changed) = self.routes.handle_below(child, below, up);
+        if changed {
+            self.routes_changed(now);
+        }
+        self.follow(now, moves);
+    }
+
+    /// Hosts have moved from one child to another: what is known of them moves along, and open
+    /// orders reach whoever came.
+    fn follow(&mut self, now: Time, moves: Moves) {
+        for (child, news) in moves {
+            let below = self.routes.child(child).map(|c| c.below.clone()).unwrap_or_default();
+            if self.config.is_root() {
+                self.out.push(Output::Tell(Event::Below { child, below: below.clone() }));
+            }
+            self.out.save(Record::Below { child, below });
+            if !news.is_empty() {
+                for id in self.shares.orders_for(&news) {
+                    self.shares.extend_duty(now, id, &news);
+                    self.ask(id, child, &news);
+                }
+                self.offer_all(now, child);
+            }
+        }
+    }
+
+    fn routes_changed(&mut self, now: Time) {
+        self.routes.announce_by(now + self.config.flush);
+    }
+
+    /// Says what has changed below, if it is time to.
+    pub(super) fn announce_changes(&mut self, now: Time) {
+        if !self.routes.announcement_due(now) {
+            return;
+        }
+        if let Some(link) = self.uplink.link() {
+            self.announce(link);
+        } else if self.config.is_root() {
+            let (below, up) = (self.routes.below(), self.routes.up());
+            self.out.push(Output::Tell(Event::Reachable { below, up }));
+        }
+    }
+
+    fn announce(&mut self, link: LinkId) {
+        let (below, up) = (self.routes.below(), self.routes.up());
+        self.out.send(link, Frame::Below { below, up });
+    }
+}

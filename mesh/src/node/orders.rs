@@ -1,0 +1,213 @@
+//! Orders downward: taken from above, put on the lanes of children, carried out by this host.
+//!
+//! A relay forwards before it saves, since whoever is above keeps the order meanwhile; the root
+//! saves first. A host saves its intent and only then starts.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::Node;
+use super::links::WRONG_SIDE;
+use crate::fold::Share;
+use crate::outbox::Gated;
+use crate::sabotage::Bug;
+use crate::{
+    Digest, Event, HostId, HostSet, LinkId, Order, OrderId, Outcome, Output, Peer, PullFault,
+    Record, Report, State, Time,
+};
+
+impl Node {
+    /// A new order, from the parent or the operator.
+    pub(super) fn take_order(&mut self, now: Time, order: Arc<Order>) {
+        let id = order.id;
+        let known = self.shares.get(id).is_some_and(|share| share.order.is_some());
+        if known {
+            // The parent asks how it stands: a supposition may have reached it while the host was
+            // routed elsewhere, and counted for nothing.
+            self.shares.doubt(id);
+            return self.shares.flush_by(id, now);
+        }
+        let below = self.routes.below();
+        if self.shares.orders() >= self.config.limits.orders {
+            // What this host has carried out it must remember, lest it does so again.
+            let may_go = |id, share: &Share| share.order.is_some() && !self.ledger.knows(id);
+            match self.shares.oldest_settled(now, may_go) {
+                Some(old) => self.forget(old),
+                None => return self.refuse(now, &order, &below),
+            }
+        }
+        self.shares.adopt(now, &order, self.duty(&order, &below));
+        if self.config.is_root() {
+            // Nothing happens anywhere that the root could forget: the order first, then its way.
+            self.out.save(Record::Order(order.clone()));
+            self.out.after(Gated::Offer(id));
+            self.handle_saved(now, 0);
+        } else {
+            // Whoever is above keeps the order until it is held here, so it may go on at once.
+            self.offer_to_all(now, id);
+            self.out.save(Record::Order(order.clone()));
+        }
+        self.fetch_for_children(&order, &below);
+        self.enter(now, order);
+    }
+
+    /// An order that must not be carried out: it is answered, if it is meant for this host, and
+    /// then held like any other entry of the parent's log.
+    pub(super) fn handle_bad_order(
+        &mut self,
+        now: Time,
+        link: LinkId,
+        (log, seq): (u64, u64),
+        id: OrderId,
+        answer: Option<(Outcome, Option<Bytes>)>,
+    ) {
+        match self.peers.get(&link) {
+            Some(Peer::Parent { .. }) => {}
+            // A child must not move the mark up to which this node holds its parent's log.
+            Some(Peer::Child { .. }) => return self.hang_up(now, link, WRONG_SIDE),
+            None => return,
+        }
+        self.pulse.handle_frame(now, link);
+        let new = self.orders_in.accept(log, seq);
+        if let Some((outcome, body)) = answer.filter(|_| new && !self.ledger.knows(id)) {
+            self.answer(now, id, outcome, body);
+        }
+        self.hold_order(now, link, log, seq);
+    }
+
+    /// Opens an order that was on the disk at start.
+    pub(super) fn restore(&mut self, now: Time, order: Arc<Order>, begun: bool, below: &HostSet) {
+        let id = order.id;
+        self.shares.adopt(now, &order, self.duty(&order, below));
+        if let Some(share) = self.shares.get_mut(id) {
+            share.may_leave = true;
+            share.closed = share.is_complete();
+        }
+        if self.ledger.knows(id) || !order.targets.contains(self.config.host) {
+            return;
+        }
+        if begun && !order.again {
+            self.ledger.answer(id);
+            self.answer(now, id, Outcome::bare(State::Interrupted), None);
+        } else {
+            self.enter(now, order);
+        }
+    }
+
+    /// For whom of an order's targets this node speaks. `below`: who lives here.
+    fn duty(&self, order: &Order, below: &HostSet) -> HostSet {
+        match self.config.is_root() {
+            true => order.targets.clone(),
+            false => order.targets.intersection(below),
+        }
+    }
+
+    fn refuse(&mut self, now: Time, order: &Order, below: &HostSet) {
+        self.out.push(Output::Tell(Event::Cut { what: "orders", order: order.id }));
+        let mut report = Report::new(order.id);
+        let duty = order.targets.intersection(below);
+        report.tally.record(Outcome::bare(State::Refused), &duty);
+        self.give(now, report);
+    }
+
+    /// Puts an order on the lanes of all children that it concerns, now and from here on.
+    pub(super) fn offer_to_all(&mut self, now: Time, id: OrderId) {
+        let Some(share) = self.shares.get_mut(id) else { return };
+        share.may_leave = true;
+        let children: Vec<_> = self.routes.children().map(|(host, _)| host).collect();
+        for child in children {
+            self.offer(now, id, child);
+        }
+    }
+
+    /// Puts all orders that are still open on the lane of a child that came, or came back.
+    pub(super) fn offer_all(&mut self, now: Time, child: HostId) {
+        for id in self.shares.open_orders() {
+            self.offer(now, id, child);
+        }
+    }
+
+    /// Puts an order on a child's lane if somebody below it still owes an answer.
+    fn offer(&mut self, now: Time, id: OrderId, child: HostId) {
+        let Some(share) = self.shares.get(id) else { return };
+        let (Some(order), Some(below)) = (&share.order, self.routes.child(child)) else { return };
+        if !share.may_leave || now >= share.hold_until || !order.targets.intersects(&below.below) {
+            return;
+        }
+        if !share.tally.has_settled(&order.targets.intersection(&below.below)) {
+            self.lanes.offer(child, order, &mut self.out);
+        }
+    }
+
+    /// Asks a child about hosts that are routed through it only now and have no word yet.
+    pub(super) fn ask(&mut self, id: OrderId, child: HostId, news: &HostSet) {
+        if let Some(share) = self.shares.get(id)
+            && let Some(order) = &share.order
+            && share.missing().intersects(news)
+        {
+            self.lanes.ask(child, order, &mut self.out);
+        }
+    }
+
+    /// A relay asks for what its subtree will want before anybody below does.
+    fn fetch_for_children(&mut self, order: &Order, below: &HostSet) {
+        if self.config.serves && !self.config.is_root() {
+            let below = below.difference(&self.me());
+            for content in order.content_for(&below.intersection(&order.targets)) {
+                self.pulls.handle_needed(order.id, content, &mut self.out);
+            }
+        }
+    }
+
+    /// Enters an order into this host's own ledger, if it is meant.
+    fn enter(&mut self, now: Time, order: Arc<Order>) {
+        if !order.targets.contains(self.config.host) || self.ledger.knows(order.id) {
+            return;
+        }
+        let id = order.id;
+        let content = match self.config.is_root() {
+            // What the root's orders need lies in its own store; there is nobody to ask for it.
+            true => Vec::new(),
+            false => order.content_for(&self.me()),
+        };
+        self.ledger.enter(order, content.clone());
+        for piece in content {
+            self.pulls.handle_needed(id, piece, &mut self.out);
+        }
+        self.begin(now, id);
+    }
+
+    /// Starts a local order if its content is here: the intent first, then the start.
+    fn begin(&mut self, now: Time, id: OrderId) {
+        let Some(ready) = self.ledger.begin(id) else { return };
+        self.out.save(Record::Intent(id));
+        if self.has(Bug::StartBeforeIntent) {
+            let (order, missing) = (ready.order, ready.missing);
+            return self.out.push(Output::Start { order, missing });
+        }
+        self.out.after(Gated::Start(ready));
+        self.handle_saved(now, 0);
+    }
+
+    pub(super) fn handle_pulled(
+        &mut self,
+        now: Time,
+        content: Digest,
+        result: Result<(), PullFault>,
+    ) {
+        for order in self.pulls.handle_pulled(content, result, &mut self.out) {
+            self.ledger.handle_pulled(order, content, result);
+            self.begin(now, order);
+        }
+    }
+
+    /// Forgets an order in every machine, and on the disk.
+    pub(super) fn forget(&mut self, id: OrderId) {
+        self.shares.forget(id);
+        self.lanes.forget(id);
+        self.pulls.forget(id);
+        self.ledger.forget(id);
+        self.out.save(Record::Forget(id));
+    }
+}

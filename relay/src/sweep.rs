@@ -1,0 +1,63 @@
+//! Keeping the content cache small: what no valid order and no installed manifest names, goes.
+//!
+//! Runs at the start and when orders have expired. It may take away something that was fetched for
+//! an order which is not in the journal yet; whoever wants that then has it fetched once more.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use content::{ContentId, Store};
+use tokio::sync::Notify;
+use tracing::{info, warn};
+
+use crate::journal::{Journal, JournalError};
+
+/// Orders that expire about together share a sweep.
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// Sweeps one node's content cache.
+#[derive(Clone)]
+pub(crate) struct Sweeper {
+    store: Arc<Store>,
+    journal: Journal,
+    asked: Arc<Notify>,
+}
+
+impl Sweeper {
+    pub(crate) fn new(store: Arc<Store>, journal: Journal) -> Sweeper {
+        Sweeper { store, journal, asked: Arc::default() }
+    }
+
+    /// Has the cache swept soon.
+    pub(crate) fn ask(&self) {
+        self.asked.notify_one();
+    }
+
+    /// Sweeps whenever it was asked, until the runtime ends.
+    pub(crate) async fn run(self) {
+        loop {
+            self.asked.notified().await;
+            tokio::time::sleep(PAUSE).await;
+            let sweeper = self.clone();
+            tokio::task::spawn_blocking(move || sweeper.sweep()).await.ok();
+        }
+    }
+
+    /// Sweeps now. Blocks.
+    pub(crate) fn sweep(&self) {
+        let swept = self.named().map(|named| self.store.retain(&|id| named.contains(id)));
+        match swept {
+            Ok(Ok(0)) => {}
+            Ok(Ok(dropped)) => info!(dropped, "dropped cached content that nothing needs any more"),
+            Ok(Err(error)) => warn!(error = %crate::chain(&error), "the cache was not swept"),
+            Err(error) => warn!(error = %crate::chain(&error), "the cache was not swept"),
+        }
+    }
+
+    fn named(&self) -> Result<BTreeSet<ContentId>, JournalError> {
+        let mut named = self.journal.needed()?;
+        named.extend(self.journal.all_installed()?);
+        Ok(named.into_iter().map(|digest| ContentId(digest.0)).collect())
+    }
+}
