@@ -74,6 +74,8 @@ pub(crate) struct Shares {
     orders: usize,
     /// Those of them in which some host of the duty has not given its own word.
     open: BTreeSet<OrderId>,
+    /// Those of them in which nothing is known of some host of the duty.
+    silent: BTreeSet<OrderId>,
     /// When news goes up.
     flushes: Agenda,
     /// When to look who was reached.
@@ -91,6 +93,7 @@ impl Shares {
             shares: BTreeMap::new(),
             orders: 0,
             open: BTreeSet::new(),
+            silent: BTreeSet::new(),
             flushes: Agenda::default(),
             checks: Agenda::default(),
             expiries: Agenda::default(),
@@ -166,22 +169,27 @@ impl Shares {
     /// A child was lost: looks again at all orders of which somebody is silent, when their time
     /// to reach a host has passed.
     pub(crate) fn check_again(&mut self, now: Time) {
-        for id in &self.open {
-            if let Some(share) = self.shares.get(id).filter(|share| !share.is_complete())
-                && let Some(order) = &share.order
-            {
+        for id in &self.silent {
+            if let Some(order) = self.shares.get(id).and_then(|share| share.order.as_ref()) {
                 self.checks.by(*id, now + order.reach);
             }
         }
     }
 
-    /// Puts an order among the open ones or takes it from there.
+    /// Puts an order among the open ones and the silent ones, or takes it from there.
     fn sort(&mut self, id: OrderId) {
-        let open = |share: &Share| !share.is_settled();
-        match self.shares.get(&id).is_some_and(open) {
-            true => self.open.insert(id),
-            false => self.open.remove(&id),
-        };
+        let share = self.shares.get(&id);
+        let kinds = [
+            (&mut self.open, share.is_some_and(|share| !share.is_settled())),
+            (&mut self.silent, share.is_some_and(|share| !share.is_complete())),
+        ];
+        for (ids, belongs) in kinds {
+            if belongs {
+                ids.insert(id);
+            } else {
+                ids.remove(&id);
+            }
+        }
     }
 
     /// The oldest share that may make room: the parent has its answers in full, nobody is offered
@@ -334,11 +342,11 @@ impl Shares {
         for agenda in [&mut self.flushes, &mut self.checks, &mut self.expiries] {
             agenda.clear(order);
         }
-        self.open.remove(&order);
         if let Some(share) = self.shares.remove(&order) {
             self.orders -= usize::from(share.order.is_some());
             self.body_bytes -= share.bodies.values().map(Bytes::len).sum::<usize>();
         }
+        self.sort(order);
     }
 
     /// The orders that are past their validity; the caller forgets them.

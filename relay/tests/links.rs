@@ -304,9 +304,18 @@ async fn a_peer_that_breaks_the_protocol_loses_its_link_alone() {
     let reason = misbehave(&mesh, addr, 5, &claim).await;
     assert!(reason.contains("others than itself"), "{reason}");
 
-    let (body, envelope) = mesh.order(HostSet::one(HostId(2)), "true");
+    // A host that answers for another.
+    let (body, envelope) = mesh.order(HostSet::one(HostId(2)), "exit 4");
+    let mut report = mesh::Report::new(body.id);
+    report.tally.record(mesh::Outcome::bare(State::Ok), &HostSet::one(HostId(2)));
+    let forged = protos::encode_frame(&mesh::Frame::Report { log: 1, seq: 1, report });
+    let reports = protos::StreamKind::Reports as u8;
+    let forged = [&[reports][..], &protos::frame_header(forged.len()), &forged].concat();
+    let reason = misbehave(&mesh, addr, 6, &forged).await;
+    assert!(reason.contains("reported others than itself"), "{reason}");
+
     assert!(root.submit(mesh_order(&body, &envelope)).await);
-    assert_eq!(answer_of(&seen, 2).0, State::Ok);
+    assert_eq!(answer_of(&seen, 2).0, State::Failed(4));
     host.stop().await.expect("a clean stop");
     root.stop().await.expect("a clean stop");
 }

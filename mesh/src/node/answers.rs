@@ -10,7 +10,6 @@ use bytes::Bytes;
 
 use super::Node;
 use crate::outbox::Gated;
-use crate::route::Child;
 use crate::sabotage::Bug;
 use crate::{
     Event, Frame, HostId, HostSet, Order, OrderId, Outcome, Output, Record, Report, State, Time,
@@ -172,34 +171,56 @@ impl Node {
     /// Says of those who should have been reached by now what is known of them.
     pub(super) fn check_reach(&mut self, now: Time, id: OrderId) {
         let Some(share) = self.shares.get(id) else { return };
-        let Some(order) = share.order.clone() else { return };
-        let (hold_until, missing) = (share.hold_until, share.missing());
-        let mut report = Report::new(id);
-        let mut again = Some(hold_until).filter(|at| *at > now);
-        let unplaced = missing.difference(&self.routes.below());
-        report.tally.record(Outcome::bare(State::NotReached), &unplaced);
-        for (host, child) in self.routes.children().filter(|_| !missing.is_empty()) {
-            let waiting = missing.intersection(&child.below);
-            if waiting.is_empty() {
-                continue;
-            }
-            let held = self.lanes.holds(host, id);
-            match suppose(now, &order, (child, held), now >= hold_until, waiting) {
-                Guess::Later(at) => again = Some(again.map_or(at, |old| old.min(at))),
-                Guess::Now(state, hosts) => {
-                    report.tally.record(Outcome::bare(state), &hosts);
-                }
-            }
-        }
+        let Some(order) = &share.order else { return };
+        let hold_until = share.hold_until;
+        let (report, again) = match share.missing() {
+            missing if missing.is_empty() => (Report::new(id), None),
+            missing => self.suppose(now, order, &missing, now >= hold_until),
+        };
         if now >= hold_until {
             self.lanes.withdraw(id);
         }
+        let again = [again, Some(hold_until).filter(|at| *at > now)].into_iter().flatten().min();
         if let Some(at) = again {
             self.shares.check_by(id, at);
         }
         // Kept like any other word: a child that supposes the same is told that it is held here.
         let news = self.merge(now, report);
         self.keep(news);
+    }
+
+    /// What to say of those who are silent, and when there may be more to say. `over`: the order
+    /// waits for nobody any more.
+    fn suppose(
+        &self,
+        now: Time,
+        order: &Order,
+        missing: &HostSet,
+        over: bool,
+    ) -> (Report, Option<Time>) {
+        let (mut report, mut again) = (Report::new(order.id), None::<Time>);
+        let mut say =
+            |state, hosts: &HostSet| drop(report.tally.record(Outcome::bare(state), hosts));
+        say(State::NotReached, &missing.difference(&self.routes.below()));
+        for (host, child) in self.routes.children() {
+            let waiting = missing.intersection(&child.below);
+            if waiting.is_empty() {
+                continue;
+            }
+            let patience = child.lost_at.unwrap_or(now) + order.reach;
+            match (child.link, self.lanes.holds(host, order.id)) {
+                (_, false) => say(State::NotReached, &waiting),
+                // The child will say. If it has spoken while its word did not count, because they
+                // were routed elsewhere, then at the end of the hold this node says it.
+                (Some(_), true) if !over => {}
+                (Some(_), true) => say(State::NotReached, &waiting.difference(&child.up)),
+                (None, true) if now < patience => {
+                    again = Some(again.map_or(patience, |old| old.min(patience)));
+                }
+                (None, true) => say(State::RelayLost, &waiting),
+            }
+        }
+        (report, again)
     }
 
     /// An order is past its validity: whoever is silent still gets a last word, then it goes.
@@ -214,34 +235,5 @@ impl Node {
             self.out.push(Output::Tell(Event::Closed(id)));
         }
         self.forget(id);
-    }
-}
-
-/// What to say of hosts that are silent.
-enum Guess {
-    /// Nothing before this moment.
-    Later(Time),
-    /// This of these.
-    Now(State, HostSet),
-}
-
-/// What to say of `waiting`, who are below a child. `held`: it holds the order. `over`: the order
-/// waits for nobody any more.
-fn suppose(
-    now: Time,
-    order: &Order,
-    (child, held): (&Child, bool),
-    over: bool,
-    waiting: HostSet,
-) -> Guess {
-    let lost_at = child.lost_at.unwrap_or(now);
-    match (child.link, held) {
-        (_, false) => Guess::Now(State::NotReached, waiting),
-        // The child will say. If it has spoken while its word did not count, because they were
-        // routed elsewhere, then at the end of the hold this node says it.
-        (Some(_), true) if !over => Guess::Now(State::NotReached, HostSet::new()),
-        (Some(_), true) => Guess::Now(State::NotReached, waiting.difference(&child.up)),
-        (None, true) if now < lost_at + order.reach => Guess::Later(lost_at + order.reach),
-        (None, true) => Guess::Now(State::RelayLost, waiting),
     }
 }

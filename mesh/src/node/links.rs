@@ -126,7 +126,11 @@ impl Node {
             (Peer::Child { host, .. }, Frame::OrdersHeld { log, through }) => {
                 self.lanes.handle_held(host, log, through, &mut self.out);
             }
-            (Peer::Child { host, .. }, Frame::Report { log, seq, report }) => {
+            (Peer::Child { host, serves }, Frame::Report { log, seq, report }) => {
+                if !serves && !report.tally.hosts().is_subset(&HostSet::one(host)) {
+                    let reason = Reason::Protocol("a host reported others than itself");
+                    return self.hang_up(now, link, reason);
+                }
                 self.handle_report(now, host, (log, seq), report);
             }
             (Peer::Parent { .. }, Frame::ReportsHeld { log, through }) => {
