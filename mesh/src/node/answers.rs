@@ -42,6 +42,14 @@ impl Node {
         }
     }
 
+    /// Whether answers to this order can be kept. With the parent away nothing can be given up for
+    /// them, and a child that invents orders must not fill this node.
+    pub(super) fn has_room_for(&self, order: OrderId) -> bool {
+        let limit = 4 * self.config.limits.orders;
+        let known = self.config.is_root() || self.shares.get(order).is_some();
+        known || self.shares.len() < limit
+    }
+
     pub(super) fn handle_report(
         &mut self,
         now: Time,

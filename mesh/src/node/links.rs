@@ -131,6 +131,9 @@ impl Node {
                     let reason = Reason::Protocol("a host reported others than itself");
                     return self.hang_up(now, link, reason);
                 }
+                if !self.has_room_for(report.order) {
+                    return self.hang_up(now, link, Reason::Full("answers"));
+                }
                 self.handle_report(now, host, (log, seq), report);
             }
             (Peer::Parent { .. }, Frame::ReportsHeld { log, through }) => {
