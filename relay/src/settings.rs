@@ -115,6 +115,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_example_is_valid() {
+        let settings: Settings =
+            toml::from_str(include_str!("../../examples/node.toml")).expect("valid");
+        assert_eq!(settings.parents.len(), 2);
+    }
+
+    #[test]
     fn reads_what_it_wrote_and_names_what_it_does_not_know() {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let path = dir.path().join("node.toml");
