@@ -28,6 +28,7 @@ mod gathered;
 mod hosts;
 mod join;
 mod logs;
+mod memory;
 mod node;
 mod push;
 mod render;
@@ -53,6 +54,7 @@ use crate::fail::Failure;
 use crate::screen::{ColorWhen, Screen};
 
 fn main() -> ExitCode {
+    memory::give_back();
     let args = args::with_verb(std::env::args_os());
     let cli = match Cli::try_parse_from(&args) {
         Ok(cli) => cli,

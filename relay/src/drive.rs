@@ -132,7 +132,9 @@ pub(crate) struct Io {
     pub(crate) dialler: Option<Dialler>,
     pub(crate) transfers: Transfers,
     pub(crate) executor: Option<Executor>,
-    pub(crate) journal: mpsc::Sender<Entry>,
+    pub(crate) journal: mpsc::Sender<Vec<Entry>>,
+    /// What the present drain wants to be kept.
+    pub(crate) entries: Vec<Entry>,
     pub(crate) progress: watch::Receiver<Progress>,
     pub(crate) inbox: mpsc::Sender<Arrival>,
     pub(crate) sweeper: Sweeper,
@@ -149,8 +151,9 @@ pub(crate) async fn drive(
 ) -> Result<(), DriveError> {
     loop {
         while let Some(output) = node.poll_output() {
-            io.apply(output).await?;
+            io.apply(output);
         }
+        io.flush_journal().await?;
         let wake = node.poll_timeout().map(|(at, _)| io.clock.0 + at.0);
         let sleep = async {
             match wake {
@@ -209,18 +212,18 @@ impl Io {
         }
     }
 
-    async fn apply(&mut self, output: Output) -> Result<(), DriveError> {
+    fn apply(&mut self, output: Output) {
         trace!(?output, "out");
         match output {
             Output::Save { no, record } => {
                 if let Record::Forget(_) = record {
                     self.sweeper.ask();
                 }
-                self.keep(Entry::Save { no, record }).await?;
+                self.entries.push(Entry::Save { no, record });
             }
             Output::Tell(event) => {
                 tell(&event);
-                self.keep(Entry::Tell(event)).await?;
+                self.entries.push(Entry::Tell(event));
             }
             Output::Send { link, frame } => self.send(link, frame),
             Output::Hangup { link, reason } => {
@@ -246,11 +249,15 @@ impl Io {
                 }
             }
         }
-        Ok(())
     }
 
-    async fn keep(&mut self, entry: Entry) -> Result<(), DriveError> {
-        if self.journal.send(entry).await.is_err() {
+    /// Hands what is to be kept to the writer: all of one drain together, so that what belongs
+    /// together shares a commit.
+    async fn flush_journal(&mut self) -> Result<(), DriveError> {
+        if self.entries.is_empty() {
+            return Ok(());
+        }
+        if self.journal.send(std::mem::take(&mut self.entries)).await.is_err() {
             let failed = self.progress.borrow().failed.clone();
             let failed = failed.unwrap_or_else(|| Arc::new(JournalError::Stopped));
             return Err(DriveError::Journal(failed));

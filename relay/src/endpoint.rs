@@ -19,7 +19,9 @@ use tracing::warn;
 pub(crate) const JOIN_HINT: [u8; 8] = *b"baridjoi";
 
 /// What the UDP socket of a serving node should buffer; the kernel's default loses handshakes.
-const SOCKET_BUFFER: usize = 4 << 20;
+const SERVING_BUFFER: usize = 4 << 20;
+/// What the socket towards a parent should buffer: a pack arrives faster than the default holds.
+const DIALLING_BUFFER: usize = 1 << 20;
 
 /// An endpoint could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -129,7 +131,7 @@ pub(crate) fn listening(
     let server = Arc::unwrap_or_clone(server(credentials, beat));
     let bind = || {
         let socket = UdpSocket::bind(addr)?;
-        widen(&socket);
+        widen(&socket, SERVING_BUFFER);
         Endpoint::new(config, Some(server), socket, Arc::new(quinn::TokioRuntime))
     };
     bind().map_err(|error| EndpointError::Bind(addr, error))
@@ -142,7 +144,13 @@ pub(crate) fn dialling(peer: SocketAddr) -> Result<Endpoint, EndpointError> {
         IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
     };
     let addr = SocketAddr::new(ip, 0);
-    Endpoint::client(addr).map_err(|error| EndpointError::Bind(addr, error))
+    let bind = || {
+        let socket = UdpSocket::bind(addr)?;
+        widen(&socket, DIALLING_BUFFER);
+        let runtime = Arc::new(quinn::TokioRuntime);
+        Endpoint::new(EndpointConfig::default(), None, socket, runtime)
+    };
+    bind().map_err(|error| EndpointError::Bind(addr, error))
 }
 
 fn endpoint_key(dir: &Path) -> Result<[u8; 40], certs::files::FileError> {
@@ -157,17 +165,13 @@ fn endpoint_key(dir: &Path) -> Result<[u8; 40], certs::files::FileError> {
     Ok(key)
 }
 
-fn widen(socket: &UdpSocket) {
+fn widen(socket: &UdpSocket, wanted: usize) {
     let socket = socket2::SockRef::from(socket);
-    socket.set_recv_buffer_size(SOCKET_BUFFER).ok();
-    socket.set_send_buffer_size(SOCKET_BUFFER).ok();
+    socket.set_recv_buffer_size(wanted).ok();
+    socket.set_send_buffer_size(wanted).ok();
     // Linux reports twice what it grants.
     let granted = socket.recv_buffer_size().unwrap_or(0) / 2;
-    if granted < SOCKET_BUFFER / 8 {
-        warn!(
-            granted,
-            wanted = SOCKET_BUFFER,
-            "the UDP buffer is small: raise the sysctl net.core.rmem_max"
-        );
+    if granted < wanted / 8 {
+        warn!(granted, wanted, "the UDP buffer is small: raise the sysctl net.core.rmem_max");
     }
 }

@@ -30,7 +30,9 @@ const INSTALLED: TableDefinition<&[u8], ([u8; 32], [u8; 16])> =
 
 /// How long records that can wait do so.
 const LAZY: Duration = Duration::from_millis(500);
-/// How many entries one commit takes at most.
+/// How many drains of the core may wait for the writer.
+const QUEUE: usize = 1_024;
+/// How many entries one commit takes, about.
 const BATCH: usize = 4_096;
 /// How long answers to orders that this node was never given are kept.
 const ORPHAN_AGE: Duration = Duration::from_secs(24 * 3600);
@@ -242,7 +244,7 @@ impl Journal {
 
     /// Starts the writer. It ends when the sender is dropped; then the last commit is done.
     pub(crate) fn spawn(&self, mut witness: Box<dyn Witness>) -> Writer {
-        let (entries, mut queue) = mpsc::channel(BATCH);
+        let (entries, mut queue) = mpsc::channel(QUEUE);
         let (progress, saved) = watch::channel(Progress { through: 0, failed: None });
         let (journal, timer) = (self.clone(), Handle::current());
         let thread = std::thread::Builder::new()
@@ -290,30 +292,30 @@ impl Journal {
 
 /// Takes what is queued. Records that nothing waits for and that are cheap to lose wait for others
 /// to share a commit with, for a short while. `false`: nothing more will come.
-fn gather(queue: &mut mpsc::Receiver<Entry>, batch: &mut Vec<Entry>, timer: &Handle) -> bool {
-    if queue.blocking_recv_many(batch, BATCH) == 0 {
-        return false;
+fn gather(queue: &mut mpsc::Receiver<Vec<Entry>>, batch: &mut Vec<Entry>, timer: &Handle) -> bool {
+    match queue.blocking_recv() {
+        Some(entries) => batch.extend(entries),
+        None => return false,
     }
     let until = Instant::now() + LAZY;
     while batch.len() < BATCH && batch.iter().all(Entry::can_wait) {
         let left = until.saturating_duration_since(Instant::now());
         match timer.block_on(async { timeout(left, queue.recv()).await }) {
-            Ok(Some(entry)) => batch.push(entry),
+            Ok(Some(entries)) => batch.extend(entries),
             Ok(None) | Err(_) => break,
         }
     }
-    while let Ok(entry) = queue.try_recv() {
-        batch.push(entry);
-        if batch.len() >= BATCH {
-            break;
-        }
+    while batch.len() < BATCH
+        && let Ok(entries) = queue.try_recv()
+    {
+        batch.extend(entries);
     }
     true
 }
 
 /// The writing thread of a journal.
 pub(crate) struct Writer {
-    pub(crate) entries: mpsc::Sender<Entry>,
+    pub(crate) entries: mpsc::Sender<Vec<Entry>>,
     pub(crate) saved: watch::Receiver<Progress>,
     pub(crate) thread: std::thread::JoinHandle<()>,
 }

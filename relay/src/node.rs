@@ -169,6 +169,7 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
         transfers,
         executor,
         journal,
+        entries: Vec::new(),
         progress,
         inbox: inbox.clone(),
         sweeper,
