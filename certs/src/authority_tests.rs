@@ -1,3 +1,5 @@
+//! Tests of `authority`.
+
 #![allow(clippy::unwrap_used)]
 
 use std::fs;

@@ -1,3 +1,5 @@
+//! Tests of `identity`.
+
 #![allow(clippy::unwrap_used)]
 
 use std::fs;

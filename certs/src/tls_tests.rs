@@ -1,3 +1,5 @@
+//! Tests of `tls`.
+
 #![allow(clippy::unwrap_used)]
 
 use rustls::{AlertDescription, ClientConnection, ConnectionCommon, ServerConnection};

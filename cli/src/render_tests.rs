@@ -1,3 +1,5 @@
+//! Tests of `render`.
+
 use super::*;
 use crate::gathered::testing::answer;
 use crate::screen::testing::screen;

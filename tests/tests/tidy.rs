@@ -92,11 +92,7 @@ fn one_provider_of_cryptography_and_no_system_library() -> Result<()> {
 fn every_module_says_what_it_is() -> Result<()> {
     for krate in CRATES {
         for (path, text) in sources(krate)? {
-            // Tests that lie beside their module belong to it.
-            let is_tests = path.file_stem().is_some_and(|stem| {
-                stem.to_str().is_some_and(|stem| stem == "tests" || stem.ends_with("_tests"))
-            });
-            let headed = is_tests || text.starts_with("//!");
+            let headed = text.starts_with("//!");
             assert!(headed, "{} has no //! header", path.display());
             for (n, line) in text.lines().enumerate() {
                 let long = line.chars().count() > 100;

@@ -1,3 +1,5 @@
+//! Tests of `manifest`.
+
 use std::collections::BTreeMap;
 
 use proptest::collection::{btree_map, vec};

@@ -1,3 +1,5 @@
+//! Tests of `pack`.
+
 use std::sync::Arc;
 
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! Tests of `store`.
+
 use super::*;
 
 fn bytes(seed: u64, len: usize) -> (ContentId, Vec<u8>) {
