@@ -51,7 +51,7 @@ impl Executor {
             false => (None, self.slots.acquire().await.ok()),
         };
         let body = match self.verifier.check(&order.body, SystemTime::now()) {
-            Ok((body, _)) => body,
+            Ok(body) => body,
             Err(refused) => return (refused.state(), refused.answer()),
         };
         if let Some((content, fault)) = missing.first() {

@@ -179,8 +179,8 @@ impl Reader {
 
     fn check_order(&self, log: u64, seq: u64, envelope: Bytes) -> Input {
         let link = self.id;
-        match self.verifier.check(&envelope, SystemTime::now()) {
-            Ok((_, order)) => {
+        match self.verifier.admit(&envelope, SystemTime::now()) {
+            Ok(order) => {
                 let order = Arc::new(order);
                 Input::Frame { link, frame: Frame::Order { log, seq, order } }
             }

@@ -14,6 +14,9 @@ use protos::{Answer, Envelope, Fault, ORDER_KIND, OrderBody};
 /// How far clocks may differ before an order counts as not valid yet.
 const SKEW: Duration = Duration::from_secs(300);
 
+/// How long a node remembers an order that is not valid by its own clock.
+const UNSURE_TTL: Duration = Duration::from_secs(3600);
+
 /// Checks orders for one node.
 #[derive(Clone, Debug)]
 pub(crate) struct Verifier {
@@ -49,12 +52,23 @@ pub(crate) struct Refused {
 }
 
 impl Verifier {
-    /// The order in an envelope, if it may be obeyed.
-    pub(crate) fn check(
-        &self,
-        bytes: &Bytes,
-        now: SystemTime,
-    ) -> Result<(OrderBody, Order), Refused> {
+    /// The order in an envelope, if it may be obeyed here and now.
+    pub(crate) fn check(&self, bytes: &Bytes, now: SystemTime) -> Result<OrderBody, Refused> {
+        let body = self.genuine(bytes)?;
+        let (id, meant) = (Some(body.id), body.targets.contains(self.host));
+        validity(&body, now).map_err(|fault| Refused { id, meant, fault })?;
+        Ok(body)
+    }
+
+    /// The order in an envelope, if it is genuine. When it may be obeyed is for the hosts to judge:
+    /// a relay whose clock is wrong must not keep its whole site from an order.
+    pub(crate) fn admit(&self, bytes: &Bytes, now: SystemTime) -> Result<Order, Refused> {
+        let body = self.genuine(bytes)?;
+        let ttl = validity(&body, now).unwrap_or(UNSURE_TTL);
+        Ok(body.to_mesh(bytes.clone(), ttl))
+    }
+
+    fn genuine(&self, bytes: &Bytes) -> Result<OrderBody, Refused> {
         let unreadable = |error: &dyn std::fmt::Display| Refused {
             id: None,
             meant: false,
@@ -73,18 +87,18 @@ impl Verifier {
         if body.mesh != self.mesh.0 {
             return Err(refused(OrderFault::Mesh(MeshId(body.mesh))));
         }
-        let at = |ms| UNIX_EPOCH + Duration::from_millis(ms);
-        if let Ok(early) = at(body.not_before_ms).duration_since(now + SKEW) {
-            return Err(refused(OrderFault::TooEarly((early + SKEW).as_secs())));
-        }
-        match at(body.not_after_ms).duration_since(now) {
-            Ok(ttl) => {
-                let order = body.to_mesh(bytes.clone(), ttl);
-                Ok((body, order))
-            }
-            Err(error) => Err(refused(OrderFault::TooLate(error.duration().as_secs()))),
-        }
+        Ok(body)
     }
+}
+
+/// What is left of an order's validity, by this node's clock.
+fn validity(body: &OrderBody, now: SystemTime) -> Result<Duration, OrderFault> {
+    let at = |ms| UNIX_EPOCH + Duration::from_millis(ms);
+    if let Ok(early) = at(body.not_before_ms).duration_since(now + SKEW) {
+        return Err(OrderFault::TooEarly((early + SKEW).as_secs()));
+    }
+    let left = at(body.not_after_ms).duration_since(now);
+    left.map_err(|error| OrderFault::TooLate(error.duration().as_secs()))
 }
 
 impl Refused {
