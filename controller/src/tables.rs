@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use mesh::{Digest, Frame, HostId, HostSet, OrderId, Outcome, Report, State, Tally};
 use protos::Incoming;
-use redb::{ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{
+    ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction,
+};
 use relay::{Journal, JournalError};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -19,6 +21,8 @@ const HOSTS: TableDefinition<u32, &[u8]> = TableDefinition::new("controller.host
 const NAMES: TableDefinition<&str, u32> = TableDefinition::new("controller.names.v1");
 const TOKENS: TableDefinition<[u8; 8], &[u8]> = TableDefinition::new("controller.tokens.v1");
 const ORDERS: TableDefinition<[u8; 16], &[u8]> = TableDefinition::new("controller.orders.v1");
+/// The orders that are not closed, so that nobody has to look through all the others.
+const OPEN: TableDefinition<[u8; 16], ()> = TableDefinition::new("controller.open.v1");
 const ANSWERS: TableDefinition<([u8; 16], u64), &[u8]> =
     TableDefinition::new("controller.answers.v1");
 const BODIES: TableDefinition<([u8; 16], [u8; 32]), &[u8]> =
@@ -92,6 +96,7 @@ impl Tables {
         txn.open_table(NAMES)?;
         txn.open_table(TOKENS)?;
         txn.open_table(ORDERS)?;
+        txn.open_table(OPEN)?;
         txn.open_table(ANSWERS)?;
         txn.open_table(BODIES)?;
         txn.open_table(PLACED)?;
@@ -186,6 +191,7 @@ impl Tables {
         let txn = self.journal.begin()?;
         Journal::keep_order(&txn, id, envelope)?;
         txn.open_table(ORDERS)?.insert(id.0, json(row).as_slice())?;
+        txn.open_table(OPEN)?.insert(id.0, ())?;
         txn.commit()?;
         Ok(())
     }
@@ -223,14 +229,8 @@ impl Tables {
 
     /// How many orders wait for somebody.
     pub(crate) fn open_orders(&self) -> Result<usize> {
-        let table = self.journal.database().begin_read()?.open_table(ORDERS)?;
-        // Orders close in about the order in which they were given: the newest tell.
-        let recent = table.iter()?.rev().take(20_000);
-        let mut open = 0;
-        for row in recent {
-            open += usize::from(parse::<OrderRow>(row?.1.value()).closed_ms == 0);
-        }
-        Ok(open)
+        let open = self.journal.database().begin_read()?.open_table(OPEN)?.len()?;
+        Ok(usize::try_from(open).unwrap_or(usize::MAX))
     }
 
     /// Closes the orders whose validity has ended while no controller ran: the node has forgotten
@@ -238,11 +238,11 @@ impl Tables {
     pub(crate) fn close_expired(&self, now_ms: u64) -> Result<()> {
         let txn = self.journal.begin()?;
         let mut expired = Vec::new();
-        for row in txn.open_table(ORDERS)?.iter()? {
-            let (id, row) = row?;
-            let row: OrderRow = parse(row.value());
-            if row.closed_ms == 0 && (1..now_ms).contains(&row.expires_ms) {
-                expired.push((OrderId(id.value()), row.targets()));
+        for row in txn.open_table(OPEN)?.iter()? {
+            let id = OrderId(row?.0.value());
+            let row = order_row(&txn, id)?;
+            if let Some(row) = row.filter(|row| (1..now_ms).contains(&row.expires_ms)) {
+                expired.push((id, row.targets()));
             }
         }
         for (id, targets) in expired {
@@ -375,6 +375,7 @@ pub(crate) fn note_closed(txn: &WriteTransaction, id: OrderId, now_ms: u64) -> R
     if row.closed_ms == 0 {
         row.closed_ms = now_ms;
         txn.open_table(ORDERS)?.insert(id.0, json(&row).as_slice())?;
+        txn.open_table(OPEN)?.remove(id.0)?;
     }
     Ok(())
 }
