@@ -114,11 +114,8 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
     let (stop, stopped) = watch::channel(false);
     let links = Links::default();
     let transfers = Transfers::new(setup.store.clone(), inbox.clone());
-    let verifier = Arc::new(Verifier {
-        mesh: identity.mesh,
-        key: setup.credentials.order_key(),
-        host: HostId(identity.id),
-    });
+    let order_key = setup.credentials.order_key();
+    let verifier = Arc::new(Verifier::new(identity.mesh, order_key, HostId(identity.id)));
     let ids = LinkIds::default();
     if let Some(endpoint) = &endpoint {
         let acceptor = Acceptor {

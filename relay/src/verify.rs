@@ -1,15 +1,20 @@
 //! Whether an order may be obeyed: by signature, mesh, signer and time, before anything else.
 //!
 //! Every node checks every order where it comes in, so that a relay passes on nothing that its
-//! hosts would refuse, and the host that carries it out has checked it itself. The wall clock is
-//! only used for the validity window.
+//! hosts would refuse, and the host that carries it out has checked it itself. A signature that
+//! was good is not computed again when the order starts a moment later. The wall clock is only
+//! used for the validity window.
 
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use certs::{MeshId, OrderKey};
-use mesh::{HostId, Order, OrderId, State};
+use mesh::{Digest, HostId, Order, OrderId, State};
 use protos::{Answer, Envelope, Fault, ORDER_KIND, OrderBody};
+
+use crate::hash;
 
 /// How far clocks may differ before an order counts as not valid yet.
 const SKEW: Duration = Duration::from_secs(300);
@@ -17,12 +22,17 @@ const SKEW: Duration = Duration::from_secs(300);
 /// How long a node remembers an order that is not valid by its own clock.
 const UNSURE_TTL: Duration = Duration::from_secs(3600);
 
+/// How many good envelopes are remembered between their arrival and their start.
+const REMEMBERED: usize = 64;
+
 /// Checks orders for one node.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Verifier {
     pub(crate) mesh: MeshId,
-    pub(crate) key: OrderKey,
-    pub(crate) host: HostId,
+    key: OrderKey,
+    host: HostId,
+    /// Hashes of the last envelopes whose signatures were good.
+    good: Mutex<VecDeque<Digest>>,
 }
 
 /// Why an order is not obeyed.
@@ -52,6 +62,10 @@ pub(crate) struct Refused {
 }
 
 impl Verifier {
+    pub(crate) fn new(mesh: MeshId, key: OrderKey, host: HostId) -> Verifier {
+        Verifier { mesh, key, host, good: Mutex::default() }
+    }
+
     /// The order in an envelope, if it may be obeyed here and now.
     pub(crate) fn check(&self, bytes: &Bytes, now: SystemTime) -> Result<OrderBody, Refused> {
         let body = self.genuine(bytes)?;
@@ -81,13 +95,31 @@ impl Verifier {
         if envelope.kind != ORDER_KIND {
             return Err(refused(OrderFault::Kind(envelope.kind)));
         }
-        self.key
-            .verify(ORDER_KIND, &envelope.body, &envelope.signature)
-            .map_err(|_| refused(OrderFault::Signature))?;
+        self.check_signature(bytes, &envelope).map_err(refused)?;
         if body.mesh != self.mesh.0 {
             return Err(refused(OrderFault::Mesh(MeshId(body.mesh))));
         }
         Ok(body)
+    }
+
+    fn check_signature(&self, bytes: &Bytes, envelope: &Envelope) -> Result<(), OrderFault> {
+        let name = hash(bytes);
+        if self.good().contains(&name) {
+            return Ok(());
+        }
+        self.key
+            .verify(ORDER_KIND, &envelope.body, &envelope.signature)
+            .map_err(|_| OrderFault::Signature)?;
+        let mut good = self.good();
+        if good.len() == REMEMBERED {
+            good.pop_front();
+        }
+        good.push_back(name);
+        Ok(())
+    }
+
+    fn good(&self) -> MutexGuard<'_, VecDeque<Digest>> {
+        self.good.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
