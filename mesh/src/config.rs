@@ -22,6 +22,8 @@ pub struct Config {
     pub missed_beats: u32,
     /// How long answers and announcements wait for others to fold with.
     pub flush: Duration,
+    /// How long an acknowledgement waits for something to go with.
+    pub ack_delay: Duration,
     /// How redialling backs off.
     pub backoff: Backoff,
     /// Limits on every queue and set.
@@ -72,6 +74,7 @@ impl Config {
             beat_interval: Duration::from_secs(5),
             missed_beats: 3,
             flush: Duration::from_millis(10),
+            ack_delay: Duration::from_millis(50),
             backoff: Backoff {
                 base: Duration::from_secs(1),
                 cap: Duration::from_secs(300),

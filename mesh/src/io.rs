@@ -384,6 +384,8 @@ pub enum Wake {
     Announce,
     /// To send folded answers up.
     Flush,
+    /// To acknowledge what nothing else has gone with.
+    Ack,
     /// To see who was not reached.
     Reach,
     /// To forget an order.

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
+use crate::acks::Acks;
 use crate::fold::Shares;
 use crate::inlog::Inlog;
 use crate::io::sooner;
@@ -44,6 +45,7 @@ pub struct Node {
     reports_in: BTreeMap<HostId, Inlog>,
     shares: Shares,
     uplog: Uplog,
+    acks: Acks,
     pulls: Pulls,
     ledger: Ledger,
     /// The last save that is known to be durable.
@@ -67,6 +69,7 @@ impl Node {
             reports_in: BTreeMap::new(),
             shares: Shares::new(!root, limits.body_bytes),
             uplog: Uplog::new(log, limits.window),
+            acks: Acks::new(config.ack_delay, limits.window),
             pulls: Pulls::new(root, limits.pulls, limits.wants),
             ledger: Ledger::default(),
             saved: 0,
@@ -147,6 +150,7 @@ impl Node {
         }
         self.announce_changes(now);
         self.tell_parent(now);
+        self.acks.handle_timeout(now, &mut self.out);
     }
 
     /// When to call [`Node::handle_timeout`], and why.
@@ -155,7 +159,7 @@ impl Node {
         let shares = self.shares.poll_timeout(self.uplog.has_room());
         sooner(
             sooner(self.uplink.poll_timeout(), self.pulse.poll_timeout()),
-            sooner(announce, shares),
+            sooner(sooner(announce, shares), self.acks.poll_timeout()),
         )
     }
 
@@ -194,8 +198,10 @@ impl Node {
         self.saved = self.saved.max(through);
         while let Some(step) = self.out.saved(self.saved) {
             match step {
-                Gated::AckOrders { link, log, through } => self.ack_orders(link, log, through),
-                Gated::AckReports { child, log, through } => self.ack_reports(child, log, through),
+                Gated::AckOrders { link, log, through } => self.ack_orders(now, link, log, through),
+                Gated::AckReports { child, log, through } => {
+                    self.ack_reports(now, child, log, through)
+                }
                 Gated::Offer(id) => self.offer_to_all(now, id),
                 Gated::Start(Ready { order, missing }) => {
                     self.out.push(Output::Start { order, missing });

@@ -63,17 +63,19 @@ impl Node {
             self.keep(news);
         }
         if self.has(Bug::AckReportsBeforeSave) {
-            return self.ack_reports(child, log, seq);
+            self.ack_reports(now, child, log, seq);
+            let link = self.routes.child(child).and_then(|child| child.link);
+            return link.into_iter().for_each(|link| self.acks.send(link, &mut self.out));
         }
         self.out.after(Gated::AckReports { child, log, through: seq });
         self.handle_saved(now, 0);
     }
 
     /// Tells a child that its reports through this number are durable here.
-    pub(super) fn ack_reports(&mut self, child: HostId, log: u64, through: u64) {
+    pub(super) fn ack_reports(&mut self, now: Time, child: HostId, log: u64, through: u64) {
         let same = self.reports_in.entry(child).or_default().saved(log, through);
         if same && let Some(link) = self.routes.child(child).and_then(|child| child.link) {
-            self.out.send(link, Frame::ReportsHeld { log, through });
+            self.acks.add(now, link, Frame::ReportsHeld { log, through }, &mut self.out);
         }
     }
 
@@ -147,15 +149,14 @@ impl Node {
 
     /// Sends the parent the news that is due, as far as the window goes.
     pub(super) fn tell_parent(&mut self, now: Time) {
-        if self.uplink.ready().is_none() {
-            return;
-        }
+        let Some((link, _)) = self.uplink.ready() else { return };
         let limit = self.config.limits.report_bytes;
         while self.uplog.has_room()
             && let Some(id) = self.shares.due(now)
         {
             // It stays due until there is nothing left to say about it.
             if let Some(report) = self.shares.take_report(id, limit) {
+                self.acks.send(link, &mut self.out);
                 self.uplog.push(report, &mut self.out);
             }
         }

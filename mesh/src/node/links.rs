@@ -77,6 +77,7 @@ impl Node {
     fn forget_link(&mut self, now: Time, link: LinkId) -> Option<Peer> {
         let peer = self.peers.remove(&link)?;
         self.pulse.handle_down(link);
+        self.acks.handle_down(link);
         #[cfg(feature = "sabotage")]
         if self.has(Bug::LosePulls) && self.uplink.link() == Some(link) {
             self.pulls.lose();
@@ -162,10 +163,10 @@ impl Node {
         self.handle_saved(now, 0);
     }
 
-    pub(super) fn ack_orders(&mut self, link: LinkId, log: u64, through: u64) {
+    pub(super) fn ack_orders(&mut self, now: Time, link: LinkId, log: u64, through: u64) {
         let same = self.orders_in.saved(log, through);
         if same && matches!(self.peers.get(&link), Some(Peer::Parent { .. })) {
-            self.out.send(link, Frame::OrdersHeld { log, through });
+            self.acks.add(now, link, Frame::OrdersHeld { log, through }, &mut self.out);
         }
     }
 
