@@ -137,7 +137,7 @@ impl Pulls {
         want.tries += 1;
         self.active -= 1;
         let again = matches!(result, Err(PullFault::Broken | PullFault::Corrupt));
-        if again && want.tries < TRIES {
+        if again && want.tries < TRIES && !want.waiters.is_empty() {
             self.last_place += 1;
             want.place = self.last_place;
             self.queue.insert(want.place, content);
@@ -224,6 +224,20 @@ mod tests {
         pulls.handle_pulled(WHAT, Ok(()), &mut out);
         assert_eq!(drain(&mut out).len(), 50);
         assert!(pulls.waits.is_empty());
+    }
+
+    #[test]
+    fn what_nobody_waits_for_any_more_is_not_asked_for_again() {
+        let (mut pulls, mut out) = (Pulls::new(false, 1, 100), Outbox::default());
+        let order = OrderId([1; 16]);
+        pulls.handle_up(LinkId(9), &mut out);
+        pulls.handle_needed(order, WHAT, &mut out);
+        pulls.forget(order);
+        drain(&mut out);
+        pulls.handle_pulled(WHAT, Err(PullFault::Broken), &mut out);
+        assert!(pulls.wants.is_empty() && pulls.queue.is_empty());
+        pulls.handle_down(LinkId(9));
+        pulls.handle_up(LinkId(10), &mut out);
     }
 
     #[test]
