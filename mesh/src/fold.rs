@@ -54,9 +54,10 @@ impl Share {
         self.duty.is_subset(self.tally.hosts())
     }
 
-    /// Whether every host of the duty has given its own word.
+    /// Whether every host of the duty has given its own word. Of an order that was never given
+    /// nobody knows whose duty it is.
     pub(crate) fn is_settled(&self) -> bool {
-        self.tally.has_settled(&self.duty)
+        self.order.is_some() && self.tally.has_settled(&self.duty)
     }
 
     fn has_news(&self) -> bool {
@@ -180,7 +181,10 @@ impl Shares {
     fn sort(&mut self, id: OrderId) {
         let share = self.shares.get(&id);
         let kinds = [
-            (&mut self.open, share.is_some_and(|share| !share.is_settled())),
+            (
+                &mut self.open,
+                share.is_some_and(|share| share.order.is_some() && !share.is_settled()),
+            ),
             (&mut self.silent, share.is_some_and(|share| !share.is_complete())),
         ];
         for (ids, belongs) in kinds {

@@ -134,6 +134,15 @@ impl Lanes {
         }
     }
 
+    /// Takes an order off a child's lane if it has not been sent to where the child is now.
+    pub(crate) fn take_back(&mut self, child: HostId, order: OrderId) {
+        let Some(lane) = self.lanes.get_mut(&child) else { return };
+        let is_sent = lane.offered.get(&order).is_some_and(|seq| *seq <= lane.sent);
+        if lane.link.is_none() || !is_sent {
+            lane.withdraw(order, self.window);
+        }
+    }
+
     /// Takes an order off every lane: it is past its validity.
     pub(crate) fn forget(&mut self, order: OrderId) {
         for lane in self.lanes.values_mut() {

@@ -81,6 +81,11 @@ impl Ledger {
         matches!(self.entries.get(&order), Some(Entry::Running))
     }
 
+    /// Whether an order was begun, or answered: nobody can take it back any more.
+    pub(crate) fn is_over(&self, order: OrderId) -> bool {
+        matches!(self.entries.get(&order), Some(Entry::Running | Entry::Answered))
+    }
+
     pub(crate) fn forget(&mut self, order: OrderId) {
         self.entries.remove(&order);
     }

@@ -10,6 +10,7 @@
 
 mod acks;
 mod agenda;
+mod cancel;
 mod config;
 mod fold;
 mod ids;

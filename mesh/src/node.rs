@@ -14,6 +14,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use crate::acks::Acks;
+use crate::cancel::Cancels;
 use crate::fold::Shares;
 use crate::inlog::Inlog;
 use crate::io::sooner;
@@ -44,6 +45,7 @@ pub struct Node {
     orders_in: Inlog,
     reports_in: BTreeMap<HostId, Inlog>,
     shares: Shares,
+    cancels: Cancels,
     uplog: Uplog,
     acks: Acks,
     pulls: Pulls,
@@ -68,6 +70,7 @@ impl Node {
             orders_in: Inlog::default(),
             reports_in: BTreeMap::new(),
             shares: Shares::new(!root, limits.body_bytes),
+            cancels: Cancels::default(),
             uplog: Uplog::new(log, limits.window),
             acks: Acks::new(config.ack_delay, limits.window),
             pulls: Pulls::new(root, limits.pulls, limits.wants),
@@ -84,6 +87,9 @@ impl Node {
         }
         let below = node.routes.below();
         let intents: BTreeSet<_> = saved.intents.into_iter().collect();
+        for order in &saved.orders {
+            node.cancels.add(order);
+        }
         for order in saved.orders {
             let begun = intents.contains(&order.id) && !node.has(Bug::ForgetIntents);
             node.restore(now, order, begun, &below);

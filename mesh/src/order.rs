@@ -28,6 +28,9 @@ pub struct Order {
     pub ttl: Duration,
     /// Whether a host that died in the middle starts it again (a push) or not (a run).
     pub again: bool,
+    /// The order that this one takes back: who has not begun it never will, who runs it ends it.
+    /// Both expire at the same moment.
+    pub cancels: Option<OrderId>,
     /// The signed envelope, passed on unchanged.
     pub body: Bytes,
 }

@@ -28,12 +28,14 @@ pub enum Bug {
     PullForEach,
     /// The redial timer is lost once a link has broken.
     LoseRedial,
+    /// An order that was taken back before it came is carried out.
+    StartCancelled,
 }
 
 #[cfg(feature = "sabotage")]
 impl Bug {
     /// Every bug there is.
-    pub const ALL: [Bug; 11] = [
+    pub const ALL: [Bug; 12] = [
         Bug::AckOrdersBeforeSave,
         Bug::AckReportsBeforeSave,
         Bug::StartBeforeIntent,
@@ -45,5 +47,6 @@ impl Bug {
         Bug::BelieveAnybody,
         Bug::PullForEach,
         Bug::LoseRedial,
+        Bug::StartCancelled,
     ];
 }

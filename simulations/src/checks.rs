@@ -61,6 +61,8 @@ pub struct Checks {
     held: BTreeSet<(HostId, OrderId)>,
     /// Orders themselves that were ever on the disk of a node.
     got: BTreeSet<(HostId, OrderId)>,
+    /// Orders that were taken back before their host had them.
+    barred: BTreeSet<Job>,
     /// Nodes that said that an order was too much for them.
     refused: BTreeSet<(HostId, OrderId)>,
     /// Nodes that forgot an order, by age or for room.
@@ -90,6 +92,7 @@ impl Checks {
             durable: BTreeMap::new(),
             held: BTreeSet::new(),
             got: BTreeSet::new(),
+            barred: BTreeSet::new(),
             refused: BTreeSet::new(),
             forgot: BTreeSet::new(),
             orders_in: BTreeMap::new(),
@@ -115,9 +118,11 @@ impl Checks {
         self.held.contains(&(HostId::ROOT, id)) || self.is_rejected(id)
     }
 
-    /// Whether the root has refused an order.
+    /// Whether the root has refused an order, or the one that it would have taken back.
     pub(crate) fn is_rejected(&self, id: OrderId) -> bool {
-        self.refused.contains(&(HostId::ROOT, id))
+        let older = self.orders.get(&id).and_then(|order| order.cancels);
+        let refused = |id| self.refused.contains(&(HostId::ROOT, id));
+        refused(id) || older.is_some_and(refused)
     }
 
     /// Whether a node has ever had an order on disk.
@@ -125,9 +130,11 @@ impl Checks {
         self.got.contains(&(host, id))
     }
 
-    /// Whether any node on the way has refused or forgotten an order to keep its limits.
+    /// Whether any node on the way has refused or forgotten an order to keep its limits, or one
+    /// that takes it back.
     pub(crate) fn is_crowded_out(&self, id: OrderId) -> bool {
-        self.refused.iter().any(|(_, refused)| *refused == id)
+        let cancels = |by: &OrderId| self.orders.get(by).is_some_and(|o| o.cancels == Some(id));
+        self.refused.iter().any(|(_, refused)| *refused == id || cancels(refused))
     }
 
     /// What is or was on a host's own disk about an order.
@@ -189,7 +196,9 @@ impl Checks {
                     log.insert(*seq, *order);
                 }
             }
+            Input::Submit(order) => self.may_be_cancelled(me, order),
             Input::Frame { link, frame: Frame::Order { log, seq, order } } => {
+                self.may_be_cancelled(me, order);
                 if let Some(peer) = self.peers.get(&(me, *link)) {
                     let log = self.orders_in.entry((me, life, *peer, *log)).or_default();
                     log.insert(*seq, order.id);
@@ -202,6 +211,18 @@ impl Checks {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// A node has closed a link: what still comes from it is not taken.
+    pub(crate) fn hung_up(&mut self, me: HostId, link: LinkId) {
+        self.peers.remove(&(me, link));
+    }
+
+    /// A host that knows that an order was taken back may say so of the older one.
+    fn may_be_cancelled(&mut self, me: HostId, order: &Order) {
+        if let Some(older) = order.cancels.filter(|_| order.targets.contains(me)) {
+            self.words.insert(((older, me), Outcome::bare(State::Cancelled)));
         }
     }
 
@@ -230,6 +251,11 @@ impl Checks {
             Record::Order(order) => {
                 self.held.insert((me, order.id));
                 self.got.insert((me, order.id));
+                if let Some(older) = order.cancels.filter(|_| order.targets.contains(me))
+                    && !self.got.contains(&(me, older))
+                {
+                    self.barred.insert((older, me));
+                }
                 return Ok(());
             }
             Record::Answers(report) => report,
@@ -276,6 +302,9 @@ impl Checks {
         }
         if !seat.disk.image.intents.contains(&id) {
             return broken("intent before effect", "before its intent is on disk");
+        }
+        if self.barred.contains(&(id, me)) {
+            return broken("cancelled", "though it was taken back before it came");
         }
         let starts = self.starts.entry((id, me)).or_default();
         *starts += 1;

@@ -56,6 +56,7 @@ impl Sim {
     /// The node's end closes at once; the peer learns of it, if the network lets it.
     fn hang_up(&mut self, node: usize, link: LinkId) -> Result<(), Violation> {
         let side = self.open_side(node, link, "Hangup")?;
+        self.checks.hung_up(HostId(node as u32), link);
         if let Some(process) = &mut self.seats[node].process {
             process.pulling.retain(|_, from| *from != link);
             process.asks.retain(|_, (from, _)| *from != link);
@@ -230,6 +231,9 @@ impl Sim {
         let (id, life) = (order.id, self.seats[node].life);
         self.checks.starting(&self.seats[node], order)?;
         self.stats.starts += 1;
+        if let Some(older) = order.cancels {
+            self.end_running(node, older);
+        }
         let Some(work) = self.work(id) else { return Ok(()) };
         let (expired, extra, span) = (work.expires <= self.now, work.extra, work.takes);
         let text = Some(body(self.rng.random_range(1..5)).0);
@@ -252,6 +256,16 @@ impl Sim {
         };
         self.queue.push(self.now + takes, event);
         Ok(())
+    }
+
+    /// A command that another order takes back ends at once.
+    fn end_running(&mut self, node: usize, order: OrderId) {
+        let seat = &mut self.seats[node];
+        let Some(process) = &mut seat.process else { return };
+        if let Some(outcome) = process.running.get_mut(&order) {
+            *outcome = Outcome::bare(State::Cancelled);
+            self.queue.push(self.now, Event::Ended { node, life: seat.life, order });
+        }
     }
 
     /// A command finds that it wants more content.

@@ -338,6 +338,7 @@ fn workload(rng: &mut SmallRng, nodes: usize, horizon: Duration) -> Vec<Work> {
     let count = rng.random_range(1..14);
     let pushes = *pick(rng, &[0.0, 0.3, 0.7]);
     let early = rng.random_bool(0.3);
+    let cancels = *pick(rng, &[0.0, 0.0, 0.5]);
     let mut times: Vec<_> = (0..count)
         .map(|_| rng.random_range(0.0..if early { 0.2 } else { 1.0 }))
         .map(|share: f64| horizon.mul_f64(share))
@@ -358,7 +359,38 @@ fn workload(rng: &mut SmallRng, nodes: usize, horizon: Duration) -> Vec<Work> {
         let takes = (millis(10), millis(*pick(rng, &[100, 3_000, 12_000])));
         Work { at, expires: at + ttl, order: Arc::new(Order { ttl, ..order }), extra, takes }
     });
-    work.collect()
+    let mut work: Vec<_> = work.collect();
+    for n in 0..work.len() {
+        if rng.random_bool(cancels) {
+            let cancel = cancel(rng, work.len(), &work[n]);
+            work.push(cancel);
+        }
+    }
+    work
+}
+
+/// An order that takes another back, for some of its hosts or for all, while it lives.
+fn cancel(rng: &mut SmallRng, n: usize, older: &Work) -> Work {
+    let at = older.at + millis(*pick(rng, &[0, 500, 10_000])).mul_f64(rng.random_range(0.0..1.0));
+    let share = *pick(rng, &[0.5, 1.0]);
+    let targets: HostSet = older.order.targets.iter().filter(|_| rng.random_bool(share)).collect();
+    let targets = if targets.is_empty() { older.order.targets.clone() } else { targets };
+    let ttl = older.expires.saturating_sub(at);
+    let order = Order {
+        again: true,
+        cancels: Some(older.order.id),
+        reach: millis(rng.random_range(500..8_000)),
+        hold: older.order.hold.max(secs(8)),
+        ttl,
+        ..run(n, targets)
+    };
+    Work {
+        at,
+        expires: at + ttl,
+        order: Arc::new(order),
+        extra: None,
+        takes: (millis(1), millis(50)),
+    }
 }
 
 fn targets(rng: &mut SmallRng, nodes: usize) -> HostSet {
@@ -383,6 +415,7 @@ fn run(n: usize, targets: HostSet) -> Order {
         hold: secs(5),
         ttl: secs(3600),
         again: false,
+        cancels: None,
         body: Bytes::from_static(b"uptime"),
     }
 }

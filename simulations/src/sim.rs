@@ -435,6 +435,11 @@ impl Sim {
             return Ok(());
         }
         self.queue.push(self.now + Duration::from_secs(2), Event::Submit { work });
+        // An operator takes back only what the root has taken.
+        let is_known = |older| self.checks.has_got(HostId::ROOT, older);
+        if !order.cancels.is_none_or(is_known) {
+            return Ok(());
+        }
         let order = Order { ttl: left, ..Order::clone(order) };
         self.feed(0, Input::Submit(order.into()))
     }

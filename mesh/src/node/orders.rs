@@ -38,6 +38,9 @@ impl Node {
             }
         }
         self.shares.adopt(now, &order, self.duty(&order, &below));
+        if let Some(older) = self.cancels.add(&order) {
+            self.take_back(now, older);
+        }
         if self.config.is_root() {
             // Nothing happens anywhere that the root could forget: the order first, then its way.
             self.out.save(Record::Order(order.clone()));
@@ -50,6 +53,32 @@ impl Node {
         }
         self.fetch_for_children(&order, &below);
         self.enter(now, order);
+    }
+
+    /// Another order takes this one back, for some hosts: who has not begun it never will. Whoever
+    /// runs it is told by the order that does it, when it starts there.
+    fn take_back(&mut self, now: Time, older: OrderId) {
+        let children: Vec<_> = self.routes.children().map(|(host, _)| host).collect();
+        for child in children {
+            if !self.wants(older, child) {
+                self.lanes.take_back(child, older);
+            }
+        }
+        if !self.ledger.is_over(older) && !self.stands_here(older) {
+            self.call_off(now, older);
+        }
+    }
+
+    /// This host answers that it has not begun an order and will not.
+    fn call_off(&mut self, now: Time, id: OrderId) {
+        self.pulls.forget(id);
+        self.ledger.answer(id);
+        self.answer(now, id, Outcome::bare(State::Cancelled), None);
+    }
+
+    /// Whether nobody has taken back an order for this host.
+    fn stands_here(&self, id: OrderId) -> bool {
+        self.has(Bug::StartCancelled) || !self.cancels.spare(id, self.me()).is_empty()
     }
 
     /// An order that must not be carried out: it is answered, if it is meant for this host, and
@@ -131,13 +160,20 @@ impl Node {
     /// Puts an order on a child's lane if somebody below it still owes an answer.
     fn offer(&mut self, now: Time, id: OrderId, child: HostId) {
         let Some(share) = self.shares.get(id) else { return };
-        let (Some(order), Some(below)) = (&share.order, self.routes.child(child)) else { return };
-        if !share.may_leave || now >= share.hold_until || !order.targets.intersects(&below.below) {
-            return;
-        }
-        if !share.tally.has_settled(&order.targets.intersection(&below.below)) {
+        let Some(order) = &share.order else { return };
+        if share.may_leave && now < share.hold_until && self.wants(id, child) {
             self.lanes.offer(child, order, &mut self.out);
         }
+    }
+
+    /// Whether an order still stands for somebody below a child who owes an answer.
+    fn wants(&self, id: OrderId, child: HostId) -> bool {
+        let Some(share) = self.shares.get(id) else { return false };
+        let (Some(order), Some(child)) = (&share.order, self.routes.child(child)) else {
+            return false;
+        };
+        let hosts = self.cancels.spare(id, order.targets.intersection(&child.below));
+        !share.tally.has_settled(&hosts)
     }
 
     /// Asks a child about hosts that are routed through it only now and have no word yet.
@@ -166,6 +202,9 @@ impl Node {
             return;
         }
         let id = order.id;
+        if !self.stands_here(id) {
+            return self.call_off(now, id);
+        }
         let content = match self.config.is_root() {
             // What the root's orders need lies in its own store; there is nobody to ask for it.
             true => Vec::new(),
@@ -204,6 +243,9 @@ impl Node {
 
     /// Forgets an order in every machine, and on the disk.
     pub(super) fn forget(&mut self, id: OrderId) {
+        if let Some(order) = self.shares.get(id).and_then(|share| share.order.as_deref()) {
+            self.cancels.forget(order);
+        }
         self.shares.forget(id);
         self.lanes.forget(id);
         self.pulls.forget(id);
