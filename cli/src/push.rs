@@ -162,7 +162,7 @@ async fn ordered(
                 show(format!("reading: {files} files, {bytes}"));
             }
             PushEvent::Packing => show("packing".into()),
-            PushEvent::Ordered { order, skipped } => break Ok((order, skipped)),
+            PushEvent::Ordered { order, skipped } => break Ok((*order, skipped)),
             PushEvent::Failed { error } => break Err(Failure::api(200, error)),
         }
     };

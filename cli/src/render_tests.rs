@@ -15,6 +15,7 @@ pub(crate) fn order(targets: &str) -> OrderInfo {
         issued_ms: 0,
         closed_ms: 0,
         states: BTreeMap::new(),
+        cancels: None,
         push: None,
     }
 }

@@ -103,7 +103,7 @@ pub(crate) async fn main(
         return detached(screen, &order);
     }
     if screen.json {
-        screen.json(&PushEvent::Ordered { order: order.clone(), skipped: Vec::new() })?;
+        screen.json(&PushEvent::Ordered { order: Box::new(order.clone()), skipped: Vec::new() })?;
     }
     let mut follow = Follow::new(client, screen, args.view, order)?;
     let ended = follow.watch().await?;

@@ -48,6 +48,7 @@ impl Reader<'_> {
             issued_ms: row.issued_ms,
             closed_ms: row.closed_ms,
             states,
+            cancels: row.cancels.clone(),
             push: row.push.clone(),
         }
     }

@@ -38,8 +38,8 @@ use crate::tables::{HostRow, OrderRow, Tables};
 use crate::targets::{Namespace, names};
 use crate::traffic::Meter;
 use crate::types::{
-    HostInfo, LinkInfo, NewPush, NewRun, NewToken, OrderDetail, OrderEvent, OrderInfo, PushEvent,
-    Status, Targets, TokenInfo,
+    HostInfo, LinkInfo, NewCancel, NewPush, NewRun, NewToken, OrderDetail, OrderEvent, OrderInfo,
+    PushEvent, Status, Targets, TokenInfo,
 };
 
 /// The largest request body.
@@ -87,6 +87,7 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/v1/orders", get(orders))
         .route("/v1/orders/{id}", get(order))
         .route("/v1/orders/{id}/events", get(events))
+        .route("/v1/orders/{id}/cancel", post(cancel))
         .fallback(|| async { Failure::unknown("not-found", "there is no such path", "") })
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .with_state(api)
@@ -213,7 +214,7 @@ async fn push(State(api): State<Api>, bytes: Bytes) -> Result<Response, Failure>
             Ok((api.info(id, row, hosts).await?, skipped))
         };
         let event = match given.await {
-            Ok((order, skipped)) => PushEvent::Ordered { order, skipped },
+            Ok((order, skipped)) => PushEvent::Ordered { order: Box::new(order), skipped },
             Err(Failure { error, .. }) => PushEvent::Failed { error },
         };
         lines.send(event).await.ok();
@@ -255,6 +256,21 @@ async fn order(State(api): State<Api>, Path(id): Path<String>) -> Answer<OrderDe
         Reader { tables: &api.tables, hosts: &hosts }.detail(id, &row)
     };
     blocking(detail).await.map(Json)
+}
+
+async fn cancel(State(api): State<Api>, Path(id): Path<String>, bytes: Bytes) -> Answer<OrderInfo> {
+    let new: NewCancel = body(&bytes)?;
+    let hosts = api.live.state().hosts.clone();
+    let tables = api.tables.clone();
+    let (older, row, tally) = blocking(move || {
+        let (id, row) = find(&tables, &id)?;
+        Ok((id, row, tables.tally(id)?.0))
+    })
+    .await?;
+    let reach = Duration::from_millis(new.reach_ms);
+    let draft = api.desk.cancel(older, &row, &tally.settled(), reach)?;
+    let (id, row) = api.desk.give(draft).await?;
+    api.info(id, row, hosts).await.map(Json)
 }
 
 async fn events(State(api): State<Api>, Path(id): Path<String>) -> Result<Response, Failure> {

@@ -4,7 +4,7 @@
 //! knows, and an accepted order survives the controller's death.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use certs::Authority;
@@ -19,6 +19,8 @@ use crate::types::{NewRun, PushInfo};
 
 /// Orders that may be open at once; the nodes remember as many.
 const OPEN_LIMIT: usize = 9_000;
+/// The kind of an order that takes another back.
+pub(crate) const CANCEL: &str = "cancel";
 /// What an order's validity allows on top of the times that it names, for the way and the fold.
 const MARGIN: Duration = Duration::from_secs(60);
 /// How much before its making an order is valid, for clocks that lag.
@@ -42,6 +44,8 @@ pub(crate) struct Draft {
     pub(crate) longest: Duration,
     pub(crate) kind: &'static str,
     pub(crate) what: String,
+    /// When its validity ends, if that is fixed already; else it follows from its times.
+    pub(crate) until: Option<SystemTime>,
     pub(crate) work: Work,
     pub(crate) push: Option<PushInfo>,
 }
@@ -50,7 +54,10 @@ impl Desk {
     /// Signs, keeps and submits an order.
     pub(crate) async fn give(&self, draft: Draft) -> Result<(OrderId, OrderRow), Failure> {
         let now = SystemTime::now();
-        let ttl = draft.hold.max(draft.reach) + draft.longest + MARGIN;
+        let ttl = match draft.until {
+            Some(until) => until.duration_since(now).unwrap_or_default(),
+            None => draft.hold.max(draft.reach) + draft.longest + MARGIN,
+        };
         if ttl + BACKDATE > protos::LONGEST {
             let days = protos::LONGEST.as_secs() / (24 * 3600);
             let message = format!("an order can wait and run for less than {days} days in all");
@@ -85,6 +92,10 @@ impl Desk {
             issued_ms: to_ms(now),
             closed_ms: 0,
             expires_ms: body.not_after_ms,
+            cancels: match body.work {
+                Work::Cancel(older) => Some(older.to_string()),
+                _ => None,
+            },
             push: draft.push,
         };
         let envelope = envelope.encode();
@@ -135,7 +146,43 @@ impl Desk {
             longest: timeout,
             kind: "run",
             what: new.argv.join(" "),
+            until: None,
             work: Work::Run(run),
+            push: None,
+        })
+    }
+
+    /// The draft of an order that takes another back, at all hosts that still owe their own word.
+    /// It waits for those that are away for as long as the older one is valid.
+    pub(crate) fn cancel(
+        &self,
+        older: OrderId,
+        row: &OrderRow,
+        settled: &HostSet,
+        reach: Duration,
+    ) -> Result<Draft, Failure> {
+        if row.kind == CANCEL {
+            let message = format!("{older} takes an order back already");
+            return Err(Failure::conflict(message, "give that order again instead"));
+        }
+        let targets = row.targets().difference(settled);
+        let until = UNIX_EPOCH + Duration::from_millis(row.expires_ms);
+        let left = until.duration_since(SystemTime::now()).unwrap_or_default();
+        if targets.is_empty() || left.is_zero() {
+            let why = if left.is_zero() { "has expired" } else { "has ended at every host" };
+            let message = format!("the {} {why}: there is nothing to take back", row.kind);
+            return Err(Failure::conflict(message, "barid runs show tells how it ended"));
+        }
+        Ok(Draft {
+            targets,
+            needs: Vec::new(),
+            reach: reach.min(left),
+            hold: left,
+            longest: Duration::ZERO,
+            kind: CANCEL,
+            what: row.what.clone(),
+            until: Some(until),
+            work: Work::Cancel(older),
             push: None,
         })
     }

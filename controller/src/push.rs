@@ -81,6 +81,7 @@ impl Packer {
             longest: LONGEST,
             kind: "push",
             what: format!("{} -> {dest}", source.display()),
+            until: None,
             work: Work::Push(push),
             push: Some(info),
         };

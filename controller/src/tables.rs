@@ -63,6 +63,9 @@ pub(crate) struct OrderRow {
     /// When its validity ends; the node forgets it a little later.
     #[serde(default)]
     pub(crate) expires_ms: u64,
+    /// The id of the order that this one takes back.
+    #[serde(default)]
+    pub(crate) cancels: Option<String>,
     pub(crate) push: Option<PushInfo>,
 }
 

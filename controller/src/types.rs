@@ -193,7 +193,7 @@ pub enum PushEvent {
     /// The order is on its way.
     Ordered {
         /// The order.
-        order: OrderInfo,
+        order: Box<OrderInfo>,
         /// Entries that are neither file, directory nor symlink.
         skipped: Vec<String>,
     },
@@ -211,7 +211,7 @@ pub struct OrderInfo {
     pub id: String,
     /// The short id that people type: the end of the whole id, in practice unique for a long time.
     pub short: String,
-    /// `run` or `push`.
+    /// `run`, `push` or `cancel`.
     pub kind: String,
     /// What was ordered, in one line.
     pub what: String,
@@ -225,9 +225,20 @@ pub struct OrderInfo {
     pub closed_ms: u64,
     /// How many targets stand where: by state word, `pending` for those without an outcome.
     pub states: BTreeMap<String, u64>,
+    /// For a `cancel`: the id of the order that it takes back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancels: Option<String>,
     /// For a push: what it weighs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub push: Option<PushInfo>,
+}
+
+/// `POST /v1/orders/{id}/cancel`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewCancel {
+    /// How long to wait for a host that cannot be reached.
+    pub reach_ms: u64,
 }
 
 /// What a push weighs.

@@ -139,6 +139,9 @@ pub enum Work {
     Run(Run),
     /// Put files in place.
     Push(Push),
+    /// Take back another order that expires at the same moment: who has not begun it does not, and
+    /// a command that runs is ended.
+    Cancel(OrderId),
 }
 
 /// A command.
@@ -230,7 +233,7 @@ impl OrderBody {
     }
 
     /// The order as the core knows it. `envelope` is what this body came in, `ttl` what is left of
-    /// its validity. A push may be started again, a run may not.
+    /// its validity. Only a run may not be started again.
     pub fn to_mesh(&self, envelope: Bytes, ttl: Duration) -> mesh::Order {
         mesh::Order {
             id: self.id,
@@ -239,7 +242,11 @@ impl OrderBody {
             reach: self.reach,
             hold: self.hold,
             ttl,
-            again: matches!(self.work, Work::Push(_)),
+            again: !matches!(self.work, Work::Run(_)),
+            cancels: match self.work {
+                Work::Cancel(older) => Some(older),
+                _ => None,
+            },
             body: envelope,
         }
     }
@@ -262,6 +269,10 @@ impl OrderBody {
             work: Some(match &self.work {
                 Work::Run(run) => pb::order_body::Work::Run(run.to_pb()),
                 Work::Push(push) => pb::order_body::Work::Push(push.to_pb()),
+                Work::Cancel(older) => {
+                    let order = Bytes::copy_from_slice(&older.0);
+                    pb::order_body::Work::Cancel(pb::Cancel { order })
+                }
             }),
         }
     }
@@ -327,6 +338,9 @@ fn read(body: pb::OrderBody) -> Result<OrderBody, OrderError> {
         work: match body.work.ok_or(OrderError::Work)? {
             pb::order_body::Work::Run(run) => Work::Run(read_run(run)),
             pb::order_body::Work::Push(push) => Work::Push(read_push(push)?),
+            pb::order_body::Work::Cancel(cancel) => {
+                Work::Cancel(OrderId(array("cancel.order", &cancel.order)?))
+            }
         },
     })
 }
@@ -395,6 +409,9 @@ fn check(body: &OrderBody) -> Result<(), FieldError> {
     match &body.work {
         Work::Run(run) => check_run(run),
         Work::Push(push) => check_push(push),
+        Work::Cancel(older) => {
+            ensure(*older != body.id, "cancel.order", "is the id of the order itself")
+        }
     }
 }
 

@@ -59,7 +59,8 @@ fn order() -> impl Strategy<Value = OrderBody> {
     let waits = (time(), time());
     let need = (some_hosts(), vec(any_digest(), 1..4))
         .prop_map(|(hosts, content)| Need { hosts, content });
-    let work = prop_oneof![run().prop_map(Work::Run), push().prop_map(Work::Push)];
+    let cancel = any::<[u8; 16]>().prop_map(|id| Work::Cancel(OrderId(id)));
+    let work = prop_oneof![run().prop_map(Work::Run), push().prop_map(Work::Push), cancel];
     (ids, some_hosts(), validity, waits, name(), vec(need, 0..3), work).prop_map(
         |((mesh, id), targets, validity, (a, b), issued_by, needs, work)| OrderBody {
             mesh,
@@ -162,7 +163,10 @@ fn the_core_gets_what_it_needs() {
     assert_eq!((core.id, &core.targets, core.ttl), (order.id, &order.targets, ttl));
     assert_eq!((core.reach, core.hold, core.body), (order.reach, order.hold, envelope.clone()));
     assert!(!core.again);
-    assert!(sample(Work::Push(sample_push())).to_mesh(envelope, ttl).again);
+    assert!(sample(Work::Push(sample_push())).to_mesh(envelope.clone(), ttl).again);
+    let older = OrderId([7; 16]);
+    let cancel = sample(Work::Cancel(older)).to_mesh(envelope, ttl);
+    assert_eq!((core.cancels, cancel.cancels, cancel.again), (None, Some(older), true));
 }
 
 #[test]
@@ -189,6 +193,7 @@ fn limits_of_every_order() {
         |o| o.hold = LONGEST + Duration::from_nanos(1),
         "order.hold_ms is 31622400001 and must be from 0 to 31622400000",
     );
+    check(|o| o.work = Work::Cancel(o.id), "cancel.order is the id of the order itself");
     check(|o| o.issued_by.clear(), "order.issued_by is missing or empty");
     check(|o| o.issued_by = "\x1b[2J".to_owned(), "order.issued_by has a control character");
     let need = |content| Need { hosts: HostSet::one(HostId(1)), content };

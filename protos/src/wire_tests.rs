@@ -75,6 +75,7 @@ fn order() -> impl Strategy<Value = Arc<Order>> {
             hold: Duration::ZERO,
             ttl: Duration::from_secs(1),
             again: false,
+            cancels: None,
             body,
         })
     })

@@ -242,8 +242,9 @@ impl Io {
             Output::Start { order, missing } => {
                 if let Some(executor) = self.executor.clone() {
                     let inbox = self.inbox.clone();
+                    let job = executor.jobs.enter(order.id);
                     self.tasks.spawn(async move {
-                        let ended = executor.carry_out(&order, missing).await;
+                        let ended = executor.carry_out(&job, &order, missing).await;
                         inbox.send(Arrival::Input(ended)).await.ok();
                     });
                 }

@@ -14,6 +14,7 @@ use tracing::info;
 
 use crate::hash;
 use crate::install::Installs;
+use crate::jobs::{Job, Jobs};
 use crate::run;
 use crate::verify::Verifier;
 
@@ -25,16 +26,18 @@ pub(crate) struct Executor {
     pub(crate) verifier: Arc<Verifier>,
     pub(crate) installs: Installs,
     pub(crate) slots: Arc<Semaphore>,
+    pub(crate) jobs: Jobs,
 }
 
 impl Executor {
     /// Carries out an order whose intent is durable. Returns what the core must know of its end.
     pub(crate) async fn carry_out(
         &self,
+        job: &Job,
         order: &Order,
         missing: Vec<(Digest, PullFault)>,
     ) -> Input {
-        let (state, answer) = self.work(order, missing).await;
+        let (state, answer) = self.work(job, order, missing).await;
         info!(order = %order.id, ?state, "carried out");
         let body = answer.encode();
         let silent = answer == Answer::default();
@@ -43,14 +46,30 @@ impl Executor {
         Input::Ended { order: order.id, outcome, body: digest.map(|_| body) }
     }
 
-    async fn work(&self, order: &Order, missing: Vec<(Digest, PullFault)>) -> (State, Answer) {
-        // Pushes go one at a time, runs a few at a time. Whoever waits holds no thread, and is
-        // looked at when it comes on: an order may have expired meanwhile.
-        let (_turn, _slot) = match order.again {
-            true => (Some(self.installs.turn.lock().await), None),
-            false => (None, self.slots.acquire().await.ok()),
+    async fn work(
+        &self,
+        job: &Job,
+        order: &Order,
+        missing: Vec<(Digest, PullFault)>,
+    ) -> (State, Answer) {
+        let check = || self.verifier.check(&order.body, SystemTime::now());
+        let first = check().map(|body| body.work);
+        // Pushes go one at a time, runs a few at a time, and what takes them back waits for nobody.
+        // Whoever waits holds no thread, and is looked at again when it comes on: an order may
+        // have expired meanwhile, or been taken back.
+        let turn = async {
+            match first {
+                Ok(Work::Push(_)) => (Some(self.installs.turn.lock().await), None),
+                Ok(Work::Run(_)) => (None, self.slots.acquire().await.ok()),
+                Ok(Work::Cancel(_)) | Err(_) => (None, None),
+            }
         };
-        let body = match self.verifier.check(&order.body, SystemTime::now()) {
+        let _turn = tokio::select! {
+            biased;
+            () = job.asked_to_stop() => return (State::Cancelled, Answer::default()),
+            turn = turn => turn,
+        };
+        let body = match check() {
             Ok(body) => body,
             Err(refused) => return (refused.state(), refused.answer()),
         };
@@ -59,8 +78,13 @@ impl Executor {
             return failed("fetch", "content", detail);
         }
         match body.work {
-            Work::Run(command) => run::run(&command, &self.name).await,
+            Work::Run(command) => run::run(&command, &self.name, job).await,
+            // It ends with either the old tree or the new one, never half way.
             Work::Push(push) => self.installs.install(order.id, push).await,
+            Work::Cancel(older) => {
+                self.jobs.stop(older).await;
+                (State::Ok, Answer::default())
+            }
         }
     }
 }

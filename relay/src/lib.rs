@@ -11,6 +11,7 @@ mod drive;
 mod endpoint;
 mod exec;
 mod install;
+mod jobs;
 mod join;
 mod journal;
 mod link;

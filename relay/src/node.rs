@@ -21,6 +21,7 @@ use crate::drive::{Arrival, Clock, DriveError, Io, LinkStatus, Links, drive};
 use crate::endpoint::{self, EndpointError};
 use crate::exec::Executor;
 use crate::install::Installs;
+use crate::jobs::Jobs;
 use crate::join::{JoinService, Registrar};
 use crate::journal::{Journal, JournalError, Witness, Writer};
 use crate::settings::Settings;
@@ -152,6 +153,7 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
             serves,
         },
         slots: Arc::new(Semaphore::new(setup.settings.max_runs.max(1))),
+        jobs: Jobs::default(),
     });
     let Writer { entries: journal, saved: progress, thread } = setup.journal.spawn(setup.witness);
     let clock = Clock(Instant::now());

@@ -1,7 +1,8 @@
 //! Running one command: a process group of its own, a closed environment, bounded output.
 //!
 //! Output beyond the limit is read and counted, not kept, so that the command never blocks and the
-//! true size is known. At the timeout the whole group gets TERM and then KILL.
+//! true size is known. At the timeout, or when the order is taken back, the whole group gets TERM
+//! and then KILL.
 
 use std::ffi::OsString;
 use std::io;
@@ -19,6 +20,8 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
+use crate::jobs::Job;
+
 /// How long a group may take to obey TERM.
 const GRACE: Duration = Duration::from_secs(2);
 /// How long output is read on after the command itself has ended, should a child of it linger.
@@ -28,8 +31,14 @@ const SHELL: &str = "/bin/sh";
 /// The whole environment, unless the order adds to it.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// Why a command was ended before its time.
+enum Cut {
+    TimedOut,
+    TakenBack,
+}
+
 /// Runs a command to its end.
-pub(crate) async fn run(run: &Run, node: &str) -> (State, Answer) {
+pub(crate) async fn run(run: &Run, node: &str, job: &Job) -> (State, Answer) {
     if !run.user.is_empty() {
         let detail = "this version runs commands as the user of the node only".into();
         return refuse(Fault {
@@ -48,19 +57,23 @@ pub(crate) async fn run(run: &Run, node: &str) -> (State, Answer) {
     let limit = usize::try_from(run.output_limit).unwrap_or(usize::MAX);
     let stdout = Reading::start(child.stdout.take(), limit);
     let stderr = Reading::start(child.stderr.take(), limit);
-    let waited = timeout(run.timeout, child.wait()).await;
-    let (status, timed_out) = match waited {
-        Ok(status) => (status, false),
-        Err(_) => (end(&mut child, group).await, true),
+    let waited = tokio::select! {
+        waited = timeout(run.timeout, child.wait()) => waited.map_err(|_| Cut::TimedOut),
+        () = job.asked_to_stop() => Err(Cut::TakenBack),
+    };
+    let (status, cut) = match waited {
+        Ok(status) => (status, None),
+        Err(cut) => (end(&mut child, group).await, Some(cut)),
     };
     let (stdout, stdout_size) = stdout.finish().await;
     let (stderr, stderr_size) = stderr.finish().await;
     guard.disarm();
     let answer = Answer { stdout, stderr, stdout_size, stderr_size, ..Answer::default() };
-    match status {
-        _ if timed_out => (State::TimedOut, answer),
-        Ok(status) => (state(status), answer),
-        Err(error) => {
+    match (status, cut) {
+        (_, Some(Cut::TimedOut)) => (State::TimedOut, answer),
+        (_, Some(Cut::TakenBack)) => (State::Cancelled, answer),
+        (Ok(status), None) => (state(status), answer),
+        (Err(error), None) => {
             let fault = Fault {
                 stage: "run".into(),
                 kind: "wait".into(),
