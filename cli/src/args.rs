@@ -8,7 +8,9 @@ use std::path::PathBuf;
 use clap::{ArgAction, Parser, Subcommand};
 
 use crate::screen::ColorWhen;
-use crate::{completion, demo, hosts, join, node, push, run, runs, serve, token, tree};
+use crate::{
+    attach, cancel, completion, demo, hosts, join, node, push, run, runs, serve, token, tree,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -66,6 +68,10 @@ pub(crate) enum Verb {
     Push(push::Args),
     /// List past and present runs and pushes, or show one
     Runs(runs::Args),
+    /// Watch a run or push that goes on
+    Attach(attach::Args),
+    /// Take a run or push back, everywhere
+    Cancel(cancel::Args),
     /// List relays and hosts
     Hosts(hosts::Args),
     /// Show how the hosts are connected
@@ -193,6 +199,9 @@ mod tests {
             &["runs"],
             &["runs", "--limit", "5"],
             &["runs", "show", "last", "-B"],
+            &["attach"],
+            &["attach", "7k3q", "-b"],
+            &["cancel", "last", "-t", "1m", "--async"],
             &["token", "create", "--role", "host", "--ttl", "30m"],
             &["token", "list", "--json"],
             &["token", "revoke", "abc"],
@@ -205,6 +214,7 @@ mod tests {
             parse(line).unwrap_or_else(|error| panic!("{line:?}: {error}"));
         }
         assert!(parse(&["token", "create", "--role", "king"]).is_err());
+        assert!(parse(&["cancel"]).is_err(), "what is taken back must be named");
         assert!(parse(&["push", "/x", "--dest", "y", "-a", "--hold", "0"]).is_err());
     }
 }

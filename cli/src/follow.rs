@@ -2,41 +2,38 @@
 //!
 //! The order lives at the controller; this only looks at it. A stream of events that breaks is
 //! asked for again from the start, which is harmless because [`Gathered`] knows what is news.
-//! Ctrl-C says how far the order is; twice within a second leaves it to itself.
+//! [`keys`](crate::keys) says what the operator can ask for meanwhile.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use controller::sets;
 use controller::types::{OrderEvent, OrderInfo};
-use indicatif::{ProgressBar, ProgressStyle};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::sleep;
 
+use crate::cancel;
 use crate::client::{Client, Lines, is_broken};
 use crate::exit::Exit;
 use crate::fail::Failure;
 use crate::gathered::Gathered;
+use crate::keys::{Keys, Wish};
+use crate::progress::Progress;
 use crate::render::{self, View};
 use crate::screen::Screen;
-use crate::units::{show_bytes, show_count, show_duration};
+use crate::units::show_duration;
 
-/// Two interrupts within this span mean: leave.
-const TWICE: Duration = Duration::from_secs(1);
 /// How long a controller may be gone before we give up watching.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long to wait before asking again.
 const PAUSE: Duration = Duration::from_millis(300);
-/// How often progress is told where no bar can be drawn.
-const TOLD_EVERY: Duration = Duration::from_secs(10);
-/// How many sites a progress line names.
-const SITES_IN_LINE: usize = 4;
 
 /// How the watching ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
     /// Each target has an outcome.
     Closed,
+    /// Each target has an outcome, and this operator has cancelled the order.
+    Cancelled,
     /// The operator left; the order goes on.
     Detached,
 }
@@ -54,28 +51,28 @@ pub(crate) struct Follow<'a> {
     view: View,
     began: Instant,
     progress: Progress,
-    interrupts: Signal,
-    last_interrupt: Option<Instant>,
+    keys: Keys,
+    /// Whether the order was taken back from here.
+    cancelled: bool,
 }
 
 /// What comes next.
 enum Next {
     Event(OrderEvent),
     Over(Option<Failure>),
-    Interrupt,
+    Wish(Wish),
 }
 
 impl<'a> Follow<'a> {
-    /// Begins to watch an order that was just given.
+    /// Begins to watch an order.
     pub(crate) fn new(
         client: &'a Client,
         screen: &'a mut Screen,
         view: View,
         order: OrderInfo,
     ) -> Result<Follow<'a>, Failure> {
-        let interrupts = signal(SignalKind::interrupt()).map_err(|error| Failure::local(&error))?;
-        let draws_bar =
-            screen.is_watched() && !view.quiet && (view.waits() || order.kind == "push");
+        let keys = Keys::new().map_err(|error| Failure::local(&error))?;
+        let draws_bar = screen.is_watched() && !view.quiet && (view.waits() || order.kind != "run");
         let progress = Progress::new(&order, draws_bar, !view.quiet && !screen.json);
         Ok(Follow {
             order,
@@ -86,8 +83,8 @@ impl<'a> Follow<'a> {
             view,
             began: Instant::now(),
             progress,
-            interrupts,
-            last_interrupt: None,
+            keys,
+            cancelled: false,
         })
     }
 
@@ -115,11 +112,14 @@ impl<'a> Follow<'a> {
         }
         if ended == Ended::Detached {
             let OrderInfo { kind, short, .. } = &self.order;
-            self.screen.say(&format!("detached; the {kind} goes on: barid runs show {short}"))?;
-            return Ok(Exit::Detached);
+            self.screen.say(&format!("detached; the {kind} goes on: barid attach {short}"))?;
         }
         self.screen.flush()?;
-        Ok(render::exit(&self.gathered, self.view.largest))
+        Ok(match ended {
+            Ended::Detached => Exit::Detached,
+            Ended::Cancelled => Exit::Cancelled,
+            Ended::Closed => render::exit(&self.gathered, self.view.largest),
+        })
     }
 
     /// Our own output, while no bar is in the way.
@@ -156,12 +156,12 @@ impl<'a> Follow<'a> {
                 && heard.elapsed() > PATIENCE
             {
                 let OrderInfo { kind, short, .. } = &self.order;
-                let help = format!("the {kind} goes on; later: `barid runs show {short}`");
+                let help = format!("the {kind} goes on; later: `barid attach {short}`");
                 return Err(failure.with_help(help));
             }
             tokio::select! {
                 () = sleep(PAUSE) => {}
-                _ = self.interrupts.recv() => if self.interrupted()? {
+                wish = self.keys.next() => if self.grant(wish).await? {
                     return Ok(Ended::Detached);
                 },
             }
@@ -176,13 +176,17 @@ impl<'a> Follow<'a> {
     ) -> Result<Result<Ended, Option<Failure>>, Failure> {
         loop {
             match self.next(events).await? {
-                Next::Interrupt if self.interrupted()? => return Ok(Ok(Ended::Detached)),
-                Next::Interrupt => {}
+                Next::Wish(wish) => {
+                    if self.grant(wish).await? {
+                        return Ok(Ok(Ended::Detached));
+                    }
+                }
                 Next::Over(lost) => return Ok(Err(lost)),
                 Next::Event(OrderEvent::Lagged) => return Ok(Err(None)),
                 Next::Event(event) => {
                     if self.handle_event(event, before)? {
-                        return Ok(Ok(Ended::Closed));
+                        let ended = if self.cancelled { Ended::Cancelled } else { Ended::Closed };
+                        return Ok(Ok(ended));
                     }
                 }
             }
@@ -192,7 +196,7 @@ impl<'a> Follow<'a> {
     async fn next(&mut self, events: &mut Lines<OrderEvent>) -> Result<Next, Failure> {
         tokio::select! {
             biased;
-            _ = self.interrupts.recv() => Ok(Next::Interrupt),
+            wish = self.keys.next() => Ok(Next::Wish(wish)),
             event = events.next() => match event {
                 Ok(Some(event)) => Ok(Next::Event(event)),
                 Ok(None) => Ok(Next::Over(Some(ended_early()))),
@@ -256,99 +260,46 @@ impl<'a> Follow<'a> {
         Ok(())
     }
 
-    /// Ctrl-C: says how far the order is. `true`: it was the second, we leave.
-    fn interrupted(&mut self) -> Result<bool, Failure> {
-        let now = Instant::now();
-        let twice = self.last_interrupt.is_some_and(|last| now.duration_since(last) < TWICE);
-        self.last_interrupt = Some(now);
-        if twice {
-            return Ok(true);
+    /// Does what the operator asks for. `true`: we leave.
+    async fn grant(&mut self, wish: Wish) -> Result<bool, Failure> {
+        match wish {
+            Wish::Status => self.say_status()?,
+            Wish::Detach => return Ok(true),
+            // Taking back what takes something back would be one step too many.
+            Wish::Cancel if self.order.kind == "cancel" => return Ok(true),
+            Wish::Cancel => self.cancel().await?,
         }
+        Ok(false)
+    }
+
+    fn say_status(&mut self) -> Result<(), Failure> {
         let status = render::summary(&self.order, &self.gathered, self.took());
         let OrderInfo { kind, short, .. } = &self.order;
-        let hint =
-            format!("again within 1 s detaches, the {kind} goes on: barid runs show {short}");
+        let hint = match self.keys.may_cancel() && kind != "cancel" {
+            true => format!("Ctrl-C twice within 1 s cancels the {kind}; d and Enter leaves it"),
+            false => format!("Ctrl-C twice within 1 s leaves; later: barid attach {short}"),
+        };
         let screen = &mut *self.screen;
         self.progress.aside(|| screen.say(&status).and_then(|()| screen.say(&hint)))?;
-        Ok(false)
+        Ok(())
+    }
+
+    /// Takes the order back everywhere. Its hosts say themselves what became of it, so there is
+    /// nothing more to watch than before.
+    async fn cancel(&mut self) -> Result<(), Failure> {
+        let given = cancel::give(self.client, &self.order.id, cancel::REACH).await;
+        self.cancelled |= given.is_ok();
+        let (screen, order) = (&mut *self.screen, &self.order);
+        self.progress.aside(|| match given {
+            Ok(_) => screen.say(&format!("cancelling the {} everywhere", order.kind)),
+            Err(failure) => screen.fail(&failure),
+        })?;
+        Ok(())
     }
 }
 
 fn ended_early() -> Failure {
     Failure::new(Exit::Unreachable, "connection-lost", "the controller ended the answer early")
-}
-
-/// Tells how far an order is: a bar on a terminal, a line now and then elsewhere.
-struct Progress {
-    bar: Option<ProgressBar>,
-    tells: bool,
-    told: Instant,
-}
-
-impl Progress {
-    fn new(order: &OrderInfo, draws_bar: bool, tells: bool) -> Progress {
-        let bar = draws_bar.then(|| {
-            let style = "{prefix} [{bar:24}] {human_pos}/{human_len} {elapsed} {msg}";
-            let style = ProgressStyle::with_template(style).expect("the template is right");
-            let bar = ProgressBar::new(order.count).with_style(style.progress_chars("=> "));
-            bar.set_prefix(format!("barid: {} {}", order.kind, order.short));
-            bar.enable_steady_tick(Duration::from_millis(250));
-            bar
-        });
-        Progress { bar, tells: tells && order.kind == "push", told: Instant::now() }
-    }
-
-    /// Moves the bar, or gives the line to print if it is time for one.
-    fn tell(
-        &mut self,
-        order: &OrderInfo,
-        done: u64,
-        sent: &BTreeMap<String, u64>,
-    ) -> Option<String> {
-        let sites = show_sites(sent, Some(SITES_IN_LINE));
-        if let Some(bar) = &self.bar {
-            bar.set_position(done);
-            bar.set_message(sites);
-            return None;
-        }
-        if !self.tells || self.told.elapsed() < TOLD_EVERY {
-            return None;
-        }
-        self.told = Instant::now();
-        let (done, count) = (show_count(done), show_count(order.count));
-        let OrderInfo { kind, short, .. } = order;
-        Some(format!("{kind} {short}  {done}/{count} hosts done  {sites}").trim_end().to_owned())
-    }
-
-    /// Does something that writes, with the bar out of the way.
-    fn aside<T>(&self, write: impl FnOnce() -> T) -> T {
-        match &self.bar {
-            Some(bar) => bar.suspend(write),
-            None => write(),
-        }
-    }
-
-    fn clear(&mut self) {
-        if let Some(bar) = self.bar.take() {
-            bar.finish_and_clear();
-        }
-    }
-}
-
-/// `lyon 12.0 MiB, paris 3.0 MiB`: what went over each site's link, the most first.
-pub(crate) fn show_sites(sent: &BTreeMap<String, u64>, limit: Option<usize>) -> String {
-    let mut sites: Vec<(&str, u64)> = sent.iter().map(|(site, n)| (site.as_str(), *n)).collect();
-    sites.retain(|(_, bytes)| *bytes > 0);
-    sites.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| sets::natural_cmp(a.0, b.0)));
-    let shown = limit.unwrap_or(sites.len());
-    let name = |site: &str| if site.is_empty() { "no site".to_owned() } else { site.to_owned() };
-    let part = |(site, bytes): &(&str, u64)| format!("{} {}", name(site), show_bytes(*bytes));
-    let mut parts: Vec<String> = sites.iter().take(shown).map(part).collect();
-    if let Some(rest) = sites.get(shown..).filter(|rest| !rest.is_empty()) {
-        let bytes = rest.iter().map(|(_, bytes)| bytes).sum();
-        parts.push(format!("{} more sites {}", rest.len(), show_bytes(bytes)));
-    }
-    parts.join(", ")
 }
 
 /// How long an order took, or has taken so far.
@@ -363,21 +314,4 @@ pub(crate) fn age(order: &OrderInfo) -> Duration {
 pub(crate) fn standing(order: &OrderInfo) -> String {
     let state = if order.closed_ms == 0 { "open" } else { "closed" };
     format!("{state} {}", show_duration(age(order)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sites_the_most_first() {
-        let sent = |sites: &[(&str, u64)]| {
-            sites.iter().map(|(site, bytes)| ((*site).to_owned(), *bytes)).collect()
-        };
-        let all: BTreeMap<String, u64> =
-            sent(&[("a", 1024), ("b", 4096), ("", 10), ("idle", 0), ("c", 1024)]);
-        assert_eq!(show_sites(&all, None), "b 4.0 KiB, a 1.0 KiB, c 1.0 KiB, no site 10 B");
-        assert_eq!(show_sites(&all, Some(1)), "b 4.0 KiB, 3 more sites 2.0 KiB");
-        assert_eq!(show_sites(&BTreeMap::new(), Some(1)), "");
-    }
 }

@@ -7,16 +7,18 @@
 //! | module | |
 //! |---|---|
 //! | `args` | the command line |
-//! | `run` `push` `runs` `hosts` `tree` `token` `completion` | verbs that ask the controller |
+//! | `run` `push` `runs` `attach` `cancel` `hosts` `tree` `token` `completion` | verbs that ask the controller |
 //! | `serve` `node` `join` | verbs that are a part of the mesh |
 //! | `demo` | a fleet on this machine |
 //! | `client` | the controller's API |
-//! | `follow` | watching an order until it closes |
+//! | `follow` `keys` `progress` | watching an order until it closes |
 //! | `gathered` `render` `words` | answers, put together and in words |
 //! | `screen` `escape` | the two streams, and what a terminal must not see |
 //! | `exit` `fail` | how a verb ends |
 
 mod args;
+mod attach;
+mod cancel;
 mod client;
 mod completion;
 mod demo;
@@ -27,9 +29,11 @@ mod follow;
 mod gathered;
 mod hosts;
 mod join;
+mod keys;
 mod logs;
 mod memory;
 mod node;
+mod progress;
 mod push;
 mod render;
 mod run;
@@ -100,6 +104,8 @@ async fn ask(verb: Verb, client: &Client, screen: &mut Screen) -> Result<Exit, F
         Verb::Run(args) => ordered(Box::pin(run::main(args, client, screen)).await),
         Verb::Push(args) => ordered(Box::pin(push::main(args, client, screen)).await),
         Verb::Runs(args) => runs::main(args, client, screen).await,
+        Verb::Attach(args) => ordered(Box::pin(attach::main(args, client, screen)).await),
+        Verb::Cancel(args) => ordered(Box::pin(cancel::main(args, client, screen)).await),
         Verb::Hosts(args) => hosts::main(args, client, screen).await,
         Verb::Tree(args) => tree::main(args, client, screen).await,
         Verb::Token(args) => token::main(args, client, screen).await,

@@ -34,6 +34,9 @@ pub(crate) fn remedy(kind: &str, answer: &Answer, set: &str) -> Option<String> {
         "not-reached" if kind == "push" => {
             Some("it is done as soon as they are back: `barid runs show ID`".into())
         }
+        "not-reached" if kind == "cancel" => {
+            Some("they are told as soon as they are back: `barid runs show ID`".into())
+        }
         "not-reached" => Some(format!("`barid hosts -w {set}` shows whether they are up")),
         "relay-lost" => Some("a later answer replaces this: `barid runs show ID`".into()),
         "interrupted" => Some("look at the host before you run it again".into()),

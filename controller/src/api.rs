@@ -291,7 +291,7 @@ fn find(tables: &Tables, text: &str) -> Result<(OrderId, OrderRow), Failure> {
         Failure::unknown("unknown-order", message, "`barid runs` lists them")
     };
     let found = match text {
-        "last" => tables.find_orders(|_| true)?.into_iter().take(1).collect(),
+        "last" => tables.last_order()?.into_iter().collect(),
         _ if text.len() < 4 => return Err(unknown()),
         _ => tables.find_orders(|id| id.starts_with(text) || id.ends_with(text))?,
     };

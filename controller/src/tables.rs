@@ -230,6 +230,18 @@ impl Tables {
         Ok(found)
     }
 
+    /// The newest order that does not take another back: what people mean by "the last".
+    pub(crate) fn last_order(&self) -> Result<Option<OrderId>> {
+        let table = self.journal.database().begin_read()?.open_table(ORDERS)?;
+        for row in table.iter()?.rev() {
+            let (id, row) = row?;
+            if parse::<OrderRow>(row.value()).cancels.is_none() {
+                return Ok(Some(OrderId(id.value())));
+            }
+        }
+        Ok(None)
+    }
+
     /// How many orders wait for somebody.
     pub(crate) fn open_orders(&self) -> Result<usize> {
         let open = self.journal.database().begin_read()?.open_table(OPEN)?.len()?;

@@ -2,47 +2,12 @@
 //! acknowledged is lost, and everything that can end does.
 
 use std::fs;
-use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use tests::{Fleet, LIMIT, listing, sample_tree, wait_for};
 
+use crate::gate::Gate;
 use crate::order;
-
-/// A command that leaves a line where it has started, and ends when it is let go.
-struct Gate {
-    dir: PathBuf,
-}
-
-impl Gate {
-    fn new(fleet: &Fleet) -> Result<Gate> {
-        let dir = fleet.path().join("gate");
-        fs::create_dir(&dir)?;
-        Ok(Gate { dir })
-    }
-
-    fn line(&self) -> String {
-        let dir = self.dir.display();
-        format!(
-            "echo x >> {dir}/$BARID_NODE; while ! [ -e {dir}/go ]; do sleep 0.05; done; echo done"
-        )
-    }
-
-    fn open(&self) -> Result<()> {
-        Ok(fs::write(self.dir.join("go"), "")?)
-    }
-
-    /// How often the command has started at a host.
-    fn starts(&self, host: &str) -> usize {
-        fs::read_to_string(self.dir.join(host)).map_or(0, |text| text.lines().count())
-    }
-
-    fn wait_started(&self, hosts: &[&str]) -> Result<()> {
-        wait_for("the command to run everywhere", LIMIT, || {
-            Ok(hosts.iter().all(|host| self.starts(host) > 0).then_some(()))
-        })
-    }
-}
 
 const HOSTS: [&str; 4] = ["site1-host1", "site1-host2", "site2-host1", "site2-host2"];
 

@@ -1,8 +1,10 @@
 //! What Barid promises, tried with real processes.
 
 mod bad_input;
+mod cancel;
 mod crash;
 mod enrol;
+mod gate;
 mod push;
 mod run;
 
