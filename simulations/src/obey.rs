@@ -31,6 +31,11 @@ impl Sim {
             Output::Serve { by, content } => self.answer(node, by, content, Ok(())),
             Output::Deny { by, content, fault } => self.answer(node, by, content, Err(fault)),
             Output::Start { order, missing } => self.start(node, &order, !missing.is_empty()),
+            Output::Watch { orders } => {
+                self.told_watch(node, orders);
+                Ok(())
+            }
+            Output::Preview(said) => self.heard(&said),
             Output::Tell(event) => self.tell(node, event),
         }
     }
@@ -255,6 +260,7 @@ impl Sim {
             false => Event::Ended { node, life, order: id },
         };
         self.queue.push(self.now + takes, event);
+        self.speak_up(node, id);
         Ok(())
     }
 
