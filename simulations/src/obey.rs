@@ -83,6 +83,10 @@ impl Sim {
         self.stats.frames += 1;
         self.stats.talk += u64::from(!matches!(frame, Frame::Beat { .. }));
         self.checks.sending(&self.seats[node], &frame, self.now)?;
+        if !self.viewers.began && matches!(frame, Frame::Watch { .. } | Frame::Said(_)) {
+            let detail = format!("node {node} sends {frame:?}");
+            return Err(Violation::new("who does not watch does not pay", detail));
+        }
         if let Frame::Order { seq, .. } | Frame::Report { seq, .. } = &frame {
             let window = self.seats[node].config.limits.window;
             let path = self.net.links.get_mut(&link).expect("it is open");

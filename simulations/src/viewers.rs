@@ -22,6 +22,8 @@ const VISITS: Duration = Duration::from_secs(3);
 pub(crate) struct Viewers {
     watched: BTreeMap<OrderId, u64>,
     generation: u64,
+    /// Whether anybody has ever watched.
+    pub(crate) began: bool,
     heard: BTreeMap<OrderId, HostSet>,
 }
 
@@ -41,6 +43,7 @@ impl Sim {
         self.viewers.generation += 1;
         let generation = self.viewers.generation;
         let orders = orders.iter().take(WATCHED);
+        self.viewers.began |= orders.len() > 0;
         self.viewers.watched = orders.map(|order| (*order, generation)).collect();
         self.feed(0, Input::Watch { orders: self.viewers.watched.clone() })
     }
