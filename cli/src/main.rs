@@ -12,6 +12,7 @@
 //! | `demo` | a fleet on this machine |
 //! | `client` | the controller's API |
 //! | `follow` | watching an order until it closes |
+//! | `lines` | output that comes before its answer |
 //! | `gathered` `render` `words` | answers, put together and in words |
 //! | `screen` `escape` | the two streams, and what a terminal must not see |
 //! | `exit` `fail` | how a verb ends |
@@ -27,6 +28,7 @@ mod follow;
 mod gathered;
 mod hosts;
 mod join;
+mod lines;
 mod logs;
 mod memory;
 mod node;
