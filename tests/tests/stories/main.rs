@@ -3,6 +3,7 @@
 mod bad_input;
 mod crash;
 mod enrol;
+mod live;
 mod push;
 mod run;
 
