@@ -16,7 +16,9 @@ use prost::Message;
 
 use crate::field::{array, at_most, at_most_bytes, ensure, given, millis, not_empty, own, within};
 use crate::pb::frame::Kind;
-use crate::{FRAME_LIMIT, FieldError, Malformed, VERSION, VersionError, check_version};
+use crate::{
+    FRAME_LIMIT, FieldError, Malformed, OUTPUT_LIMIT, VERSION, VersionError, check_version,
+};
 use crate::{hosts, pb, shape};
 
 /// Lines of one report. A node cuts its reports by bytes long before this.
@@ -253,8 +255,8 @@ fn decode_said(said: pb::Said) -> Result<Said, FieldError> {
     };
     not_empty("said.bytes", bytes.len())?;
     at_most_bytes("said.bytes", bytes.len(), SAID_BYTES)?;
-    let has_end = offset.checked_add(bytes.len() as u64).is_some();
-    ensure(has_end, "said.offset", "is beyond all that can be counted")?;
+    // No more than an answer can hold, so that whoever puts the pieces together has a limit, too.
+    within("said.offset", offset, (0, u64::from(OUTPUT_LIMIT) - bytes.len() as u64))?;
     Ok(Said { order, host: HostId(host), stream, offset, bytes })
 }
 
