@@ -45,6 +45,8 @@ pub enum Incoming {
         /// The envelope, to be passed on unchanged.
         envelope: Bytes,
     },
+    /// The parent has taken a preview: there is room for one more. Of no concern to the core.
+    Heard,
 }
 
 /// Bytes that are not a frame we take. Nothing has changed; the peer is at fault, except for
@@ -106,6 +108,11 @@ pub fn encode_frame(frame: &Frame) -> Bytes {
     pb::Frame { kind: Some(kind) }.encode_to_vec().into()
 }
 
+/// The bytes of [`Incoming::Heard`].
+pub fn encode_heard() -> Bytes {
+    pb::Frame { kind: Some(Kind::Heard(pb::Heard {})) }.encode_to_vec().into()
+}
+
 /// Reads a frame. `hash` names the bodies in it; it must be the one by which hosts name theirs.
 pub fn decode_frame(bytes: Bytes, hash: fn(&[u8]) -> Digest) -> Result<Incoming, FrameError> {
     if bytes.len() > FRAME_LIMIT {
@@ -135,6 +142,7 @@ pub fn decode_frame(bytes: Bytes, hash: fn(&[u8]) -> Digest) -> Result<Incoming,
         Kind::ReportsHeld(pb::ReportsHeld { log, through }) => Frame::ReportsHeld { log, through },
         Kind::Watch(watch) => Frame::Watch { orders: decode_watch(&watch)? },
         Kind::Said(said) => Frame::Said(decode_said(said)?),
+        Kind::Heard(pb::Heard {}) => return Ok(Incoming::Heard),
     };
     Ok(Incoming::Frame(frame))
 }

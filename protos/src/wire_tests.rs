@@ -139,6 +139,7 @@ proptest! {
                 prop_assert_eq!(again, Incoming::Frame(frame));
             }
             Ok(Incoming::Order { envelope, .. }) => prop_assert!(!envelope.is_empty()),
+            Ok(Incoming::Heard) => {}
             Err(error) => prop_assert!(!error.to_string().is_empty()),
         }
     }
@@ -337,6 +338,12 @@ fn a_costly_report_is_refused_before_it_costs() {
         "report.lines have too many ranges between them",
     );
     assert!(send_report((0..1000).map(line).collect(), Vec::new()).is_ok());
+}
+
+#[test]
+fn a_word_of_thanks_is_small() {
+    assert_eq!(encode_heard().len(), 2);
+    assert_eq!(decode_frame(encode_heard(), hash), Ok(Incoming::Heard));
 }
 
 #[test]

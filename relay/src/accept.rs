@@ -19,7 +19,7 @@ use crate::drive::Arrival;
 use crate::endpoint::JOIN_HINT;
 use crate::join::JoinService;
 use crate::link::{self, CLOSE_PROTOCOL, Link, LinkError, PeerFault, Reader};
-use crate::live::Room;
+use crate::live::{Credit, Room};
 use crate::transfer::Transfers;
 
 /// Handshakes under way at once; throughput falls beyond.
@@ -121,6 +121,7 @@ impl Acceptor {
             inbox: self.inbox.clone(),
             verifier: self.verifier.clone(),
             room: self.room.clone(),
+            credit: Credit::new(true),
         };
         let streams = Arc::new(Semaphore::new(STREAMS));
         // Ends with the connection, whatever ends it.

@@ -19,14 +19,15 @@ use tracing::{debug, warn};
 
 use crate::drive::Arrival;
 use crate::hash;
-use crate::live::{Place, Room};
+use crate::live::{Credit, PLACES, Place, Room};
 use crate::verify::Verifier;
 
 /// Frames that may wait for a stream. With the core's window of 64 entries for each log this is
 /// never reached by a peer that reads.
 const QUEUE: usize = 512;
-/// Watches and previews that may wait for theirs.
-const LIVE_QUEUE: usize = 64;
+/// What may wait for the stream of previews: as many previews, or words that some were taken, as
+/// can be under way, and watches.
+const LIVE_QUEUE: usize = 2 * PLACES;
 /// A writer gathers this much before it hands bytes to the connection.
 const GATHER: usize = 32 << 10;
 
@@ -74,11 +75,20 @@ pub(crate) struct Link {
     queues: [mpsc::Sender<Queued>; 4],
 }
 
-/// A frame that waits for its stream, with the place that it takes if it is a preview.
-type Queued = (Frame, Option<Place>);
+/// What waits for its stream.
+enum Queued {
+    /// A frame, with the place that it takes if it is a preview.
+    Frame(Frame, Option<Place>),
+    /// The word that a preview was taken.
+    Heard,
+}
 
 /// The queues of a link, waiting for their streams.
-pub(crate) struct Queues([Option<mpsc::Receiver<Queued>>; 4]);
+pub(crate) struct Queues {
+    receivers: [Option<mpsc::Receiver<Queued>>; 4],
+    /// Where the reader of previews says that it has taken one.
+    live: mpsc::Sender<Queued>,
+}
 
 /// A queue that has no room.
 pub(crate) struct Full;
@@ -93,9 +103,10 @@ impl Link {
         });
         let [(a, w), (b, x), (c, y), (d, z)] = channels;
         let (counters, since) = (Arc::default(), SystemTime::now());
-        let queues = [a, b, c, d];
+        let receivers = [Some(w), Some(x), Some(y), Some(z)];
+        let (queues, live) = ([a, b, c, d.clone()], d);
         let link = Link { id, peer, name, conn, endpoint: None, since, counters, queues };
-        (link, Queues([Some(w), Some(x), Some(y), Some(z)]))
+        (link, Queues { receivers, live })
     }
 
     /// Queues a frame. An error: the peer does not read. On a link that has ended it is dropped.
@@ -106,7 +117,7 @@ impl Link {
             Frame::Watch { .. } | Frame::Said(_) => LIVE,
             _ => 1,
         };
-        match self.queues[class].try_send((frame, place)) {
+        match self.queues[class].try_send(Queued::Frame(frame, place)) {
             Err(mpsc::error::TrySendError::Full(_)) if class != LIVE => Err(Full),
             _ => Ok(()),
         }
@@ -126,6 +137,7 @@ pub(crate) struct Reader {
     pub(crate) inbox: Inbox,
     pub(crate) verifier: Arc<Verifier>,
     pub(crate) room: Room,
+    pub(crate) credit: Credit,
 }
 
 impl Reader {
@@ -135,8 +147,8 @@ impl Reader {
             let (mut send, recv) = self.conn.open_bi().await.map_err(LinkError::Lost)?;
             send.set_priority(priority).ok();
             send.write_all(&[kind as u8]).await.map_err(LinkError::Write)?;
-            let queue = queues.0[class].take().expect("each class is opened once");
-            self.start(kind, send, recv, queue);
+            let queue = queues.receivers[class].take().expect("each class is opened once");
+            self.start(kind, (send, recv), queue, queues.live.clone());
         }
         Ok(())
     }
@@ -151,22 +163,28 @@ impl Reader {
     ) -> Result<(), LinkError> {
         let class = CLASSES.iter().position(|(class, _)| *class == kind);
         let class = class.ok_or(LinkError::Protocol("a stream of an unexpected kind"))?;
-        let queue = queues.0[class].take().ok_or(LinkError::Protocol("a stream opened twice"))?;
+        let queue = queues.receivers[class].take();
+        let queue = queue.ok_or(LinkError::Protocol("a stream opened twice"))?;
         send.set_priority(CLASSES[class].1).ok();
-        self.start(kind, send, recv, queue);
+        self.start(kind, (send, recv), queue, queues.live.clone());
         Ok(())
     }
 
     fn start(
         &self,
         kind: StreamKind,
-        send: SendStream,
-        recv: RecvStream,
+        (send, recv): (SendStream, RecvStream),
         queue: mpsc::Receiver<Queued>,
+        live: mpsc::Sender<Queued>,
     ) {
-        let conn = self.conn.clone();
+        let (conn, credit) = (self.conn.clone(), self.credit.clone());
         tokio::spawn(async move {
-            if let Err(error) = write_frames(send, queue).await {
+            let written = tokio::select! {
+                written = write_frames(send, queue, &credit) => written,
+                // Nobody will thank any more, and what waits must give up its place.
+                _ = conn.closed() => return,
+            };
+            if let Err(error) = written {
                 debug!(error = %crate::chain(&error), ?kind, "a link's writer ended");
                 // A peer that does not know previews refuses their stream and nothing else.
                 if kind != StreamKind::Live {
@@ -176,7 +194,11 @@ impl Reader {
         });
         let reader = self.clone();
         tokio::spawn(async move {
-            match reader.read_frames(kind, recv).await {
+            let read = match kind {
+                StreamKind::Live => reader.read_live(recv, live).await,
+                _ => reader.read_frames(recv).await,
+            };
+            match read {
                 Ok(()) | Err(LinkError::Lost(_) | LinkError::Ended) => {}
                 Err(error) => {
                     let (host, error) = (reader.peer.host(), crate::chain(&error));
@@ -189,24 +211,48 @@ impl Reader {
 
     /// Reads frames until the stream ends. Waits while the node is busy, so that the peer slows
     /// down by flow control and nothing piles up here.
-    async fn read_frames(&self, kind: StreamKind, mut recv: RecvStream) -> Result<(), LinkError> {
+    async fn read_frames(&self, mut recv: RecvStream) -> Result<(), LinkError> {
         while let Some(bytes) = read_framed(&mut recv).await? {
             let incoming = protos::decode_frame(bytes, hash).map_err(LinkError::Frame)?;
-            let is_live = matches!(incoming, Incoming::Frame(Frame::Watch { .. } | Frame::Said(_)));
-            if is_live != (kind == StreamKind::Live) {
-                return Err(LinkError::Protocol("a frame on a stream of another kind"));
-            }
-            let arrival = match incoming {
-                Incoming::Frame(frame @ Frame::Said(_)) => {
-                    let input = Input::Frame { link: self.id, frame };
-                    Arrival::Preview { input, place: self.room.place().await }
+            let input = match incoming {
+                Incoming::Frame(Frame::Watch { .. } | Frame::Said(_)) | Incoming::Heard => {
+                    return Err(WRONG_STREAM);
                 }
-                Incoming::Frame(frame) => Arrival::Input(Input::Frame { link: self.id, frame }),
-                Incoming::Order { log, seq, envelope } => {
-                    Arrival::Input(self.check_order(log, seq, envelope))
-                }
+                Incoming::Frame(frame) => Input::Frame { link: self.id, frame },
+                Incoming::Order { log, seq, envelope } => self.check_order(log, seq, envelope),
             };
-            if self.inbox.send(arrival).await.is_err() {
+            if self.inbox.send(Arrival::Input(input)).await.is_err() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// The same for the stream of previews. One is thanked for when it has its place here.
+    async fn read_live(
+        &self,
+        mut recv: RecvStream,
+        live: mpsc::Sender<Queued>,
+    ) -> Result<(), LinkError> {
+        while let Some(bytes) = read_framed(&mut recv).await? {
+            let input = |frame| Input::Frame { link: self.id, frame };
+            let sent = match protos::decode_frame(bytes, hash).map_err(LinkError::Frame)? {
+                Incoming::Frame(frame @ Frame::Said(_)) => {
+                    let place = self.room.place().await;
+                    // For a child that does not read there will be no more room.
+                    live.try_send(Queued::Heard).ok();
+                    self.inbox.send(Arrival::Preview { input: input(frame), place }).await
+                }
+                Incoming::Frame(frame @ Frame::Watch { .. }) => {
+                    self.inbox.send(Arrival::Input(input(frame))).await
+                }
+                Incoming::Heard => {
+                    self.credit.earn();
+                    Ok(())
+                }
+                Incoming::Frame(_) | Incoming::Order { .. } => return Err(WRONG_STREAM),
+            };
+            if sent.is_err() {
                 return Ok(());
             }
         }
@@ -232,6 +278,8 @@ impl Reader {
         }
     }
 }
+
+const WRONG_STREAM: LinkError = LinkError::Protocol("a frame on a stream of another kind");
 
 /// Why a link ended.
 #[derive(Debug, thiserror::Error)]
@@ -294,12 +342,24 @@ pub(crate) async fn write_framed(send: &mut SendStream, body: &[u8]) -> Result<(
 async fn write_frames(
     mut send: SendStream,
     mut queue: mpsc::Receiver<Queued>,
+    credit: &Credit,
 ) -> Result<(), LinkError> {
     let mut buffer = BytesMut::new();
-    while let Some(frame) = queue.recv().await {
-        let mut next = Some(frame);
-        while let Some((frame, _place)) = next {
-            let body = protos::encode_frame(&frame);
+    while let Some(first) = queue.recv().await {
+        let mut next = Some(first);
+        while let Some(queued) = next {
+            if let Queued::Frame(Frame::Said(_), _) = queued
+                && !credit.try_spend()
+            {
+                // What the parent would thank for must have left before anybody waits for thanks.
+                send.write_all(&buffer).await.map_err(LinkError::Write)?;
+                buffer.clear();
+                credit.spend().await;
+            }
+            let body = match queued {
+                Queued::Frame(frame, _place) => protos::encode_frame(&frame),
+                Queued::Heard => protos::encode_heard(),
+            };
             buffer.extend_from_slice(&protos::frame_header(body.len()));
             buffer.extend_from_slice(&body);
             next = if buffer.len() < GATHER { queue.try_recv().ok() } else { None };

@@ -147,6 +147,7 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
         inbox: inbox.clone(),
         verifier: verifier.clone(),
         room: room.clone(),
+        serves,
         config: endpoint::client(&setup.credentials, beat),
         server_name: certs::parent_name(&identity.mesh),
     });

@@ -183,24 +183,40 @@ fn all_viewers_hear_it_whenever_they_come() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn a_relay_that_dies_costs_no_line_and_doubles_none() -> Result<()> {
+/// Kills `victim` while all hosts speak and somebody watches.
+fn watch_with_crash(victim: &str) -> Result<()> {
     let mut fleet = Fleet::tree(2, 1)?;
     let (first, second) = (wait_at(&fleet, "first"), wait_at(&fleet, "second"));
-    let line = format!("echo one; {first}; echo two; {second}; echo three");
+    let line = format!("seq 20000; {first}; echo two; {second}; echo three");
     let operator = Operator::start(&fleet, &["run", "-a", &line])?;
-    operator.wait_line("site1-host1: one")?;
-    fleet.kill("site1-relay")?;
-    open(&fleet, "first")?;
-    operator.wait_line("site2-host1: two")?;
-    fleet.restart("site1-relay")?;
-    // Over the new relay it is heard again, while the command still runs.
-    operator.wait_line("site1-host1: two")?;
-    open(&fleet, "second")?;
-    let expected = ["one", "two", "three"].map(String::from).to_vec();
     let hosts = ["site1-host1", "site2-host1"];
-    assert_eq!(operator.finish()?, hosts.map(|host| (host.to_owned(), expected.clone())).into());
+    for host in hosts {
+        operator.wait_line(&format!("{host}: 1"))?;
+    }
+    fleet.kill(victim)?;
+    open(&fleet, "first")?;
+    fleet.restart(victim)?;
+    // Over the new links they are heard again, while the command still runs.
+    for host in hosts {
+        operator.wait_line(&format!("{host}: two"))?;
+    }
+    open(&fleet, "second")?;
+    let numbers = (1..=20_000).map(|n| n.to_string());
+    let expected: Vec<_> = numbers.chain(["two".into(), "three".into()]).collect();
+    let lines = operator.finish()?;
+    assert!(lines.keys().eq(hosts), "{:?}", lines.keys());
+    assert!(lines.values().all(|lines| *lines == expected));
     Ok(())
+}
+
+#[test]
+fn a_relay_that_dies_costs_no_line_and_doubles_none() -> Result<()> {
+    watch_with_crash("site1-relay")
+}
+
+#[test]
+fn a_controller_that_dies_costs_no_line_and_doubles_none() -> Result<()> {
+    watch_with_crash("controller")
 }
 
 /// The most memory that a process has ever had, in KiB.
