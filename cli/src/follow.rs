@@ -15,11 +15,12 @@ use crate::cancel;
 use crate::client::{Client, Lines, is_broken};
 use crate::exit::Exit;
 use crate::fail::Failure;
-use crate::gathered::Gathered;
+use crate::gathered::{Gathered, output};
 use crate::keys::{Keys, Wish};
+use crate::lines::Shown;
 use crate::progress::Progress;
 use crate::render::{self, View};
-use crate::screen::Screen;
+use crate::screen::{Screen, To};
 use crate::units::show_duration;
 
 /// How long a controller may be gone before we give up watching.
@@ -44,6 +45,8 @@ pub(crate) struct Follow<'a> {
     pub(crate) order: OrderInfo,
     /// What has been answered.
     pub(crate) gathered: Gathered,
+    /// What was shown of output before its answer.
+    shown: Shown,
     /// Content bytes sent over each site's link, since we watch.
     pub(crate) content_sent: BTreeMap<String, u64>,
     client: &'a Client,
@@ -77,6 +80,7 @@ impl<'a> Follow<'a> {
         Ok(Follow {
             order,
             gathered: Gathered::default(),
+            shown: Shown::default(),
             content_sent: BTreeMap::new(),
             client,
             screen,
@@ -99,9 +103,17 @@ impl<'a> Follow<'a> {
         if self.view.waits() {
             render::gathered(self.screen, self.view, &self.order, &self.gathered)?;
         } else {
+            if ended != Ended::Detached {
+                self.show_unfinished()?;
+            }
             render::unheard(self.screen, &self.order, &self.gathered)?;
         }
         Ok(ended)
+    }
+
+    /// Whether lines are shown as they come, not gathered and not for programs.
+    fn shows_lines(&self) -> bool {
+        !self.screen.json && !self.view.waits() && self.order.kind == "run"
     }
 
     /// The last line, and how the process ends.
@@ -136,7 +148,8 @@ impl<'a> Follow<'a> {
 
     /// One stream after the other, until the order closes.
     async fn watch_streams(&mut self) -> Result<Ended, Failure> {
-        let path = format!("/v1/orders/{}/events", self.order.id);
+        let output = if self.shows_lines() { "?output=live" } else { "" };
+        let path = format!("/v1/orders/{}/events{output}", self.order.id);
         let mut heard = Instant::now();
         loop {
             let before = self.content_sent.clone();
@@ -223,11 +236,19 @@ impl<'a> Follow<'a> {
                         printed.hosts = news;
                         self.screen.json(&OrderEvent::Answer(printed))?;
                     }
-                } else if !self.view.waits() && self.order.kind == "run" {
-                    let (screen, view) = (&mut *self.screen, self.view);
-                    self.progress.aside(|| render::live(screen, view, "run", &answer, &news))?;
+                } else if self.shows_lines() {
+                    let (screen, view, shown) = (&mut *self.screen, self.view, &mut self.shown);
+                    self.progress.aside(|| render::live(screen, view, shown, &answer, &news))?;
                 }
                 self.tell_progress()?;
+            }
+            OrderEvent::Output { host, stream, offset, data, binary } => {
+                let to = if stream == "stderr" { To::Err } else { To::Out };
+                let lines = self.shown.piece(&host, to, offset, &output(&data, binary));
+                if self.shows_lines() && !lines.is_empty() {
+                    let (screen, view) = (&mut *self.screen, self.view);
+                    self.progress.aside(|| render::written(screen, view, &host, to, &lines))?;
+                }
             }
             OrderEvent::Progress { done, total, content_sent } => {
                 self.content_sent = before.clone();
@@ -250,6 +271,15 @@ impl<'a> Follow<'a> {
             OrderEvent::Lagged => {}
         }
         Ok(false)
+    }
+
+    /// Shows the lines that were begun by hosts of which nothing more will come.
+    fn show_unfinished(&mut self) -> Result<(), Failure> {
+        for (host, [out, err]) in self.shown.unfinished() {
+            render::written(self.screen, self.view, &host, To::Out, &out)?;
+            render::written(self.screen, self.view, &host, To::Err, &err)?;
+        }
+        Ok(())
     }
 
     fn tell_progress(&mut self) -> Result<(), Failure> {

@@ -126,7 +126,8 @@ pub(crate) fn stderr(answer: &Answer) -> Cow<'_, [u8]> {
     output(&answer.stderr, answer.binary)
 }
 
-fn output(text: &str, is_base64: bool) -> Cow<'_, [u8]> {
+/// Output as a host wrote it, from how the API gives it.
+pub(crate) fn output(text: &str, is_base64: bool) -> Cow<'_, [u8]> {
     match is_base64 {
         // Text that should be base64 and is not is better shown than lost.
         true => BASE64.decode(text.as_bytes()).map_or(text.as_bytes().into(), Cow::Owned),

@@ -7,11 +7,13 @@
 //! | module | |
 //! |---|---|
 //! | `args` | the command line |
-//! | `run` `push` `runs` `attach` `cancel` `hosts` `tree` `token` `completion` | verbs that ask the controller |
+//! | `run` `push` `runs` `attach` `cancel` | verbs about orders |
+//! | `hosts` `tree` `token` `completion` | other verbs that ask the controller |
 //! | `serve` `node` `join` | verbs that are a part of the mesh |
 //! | `demo` | a fleet on this machine |
 //! | `client` | the controller's API |
 //! | `follow` `keys` `progress` | watching an order until it closes |
+//! | `lines` | output that comes before its answer |
 //! | `gathered` `render` `words` | answers, put together and in words |
 //! | `screen` `escape` | the two streams, and what a terminal must not see |
 //! | `exit` `fail` | how a verb ends |
@@ -30,6 +32,7 @@ mod gathered;
 mod hosts;
 mod join;
 mod keys;
+mod lines;
 mod logs;
 mod memory;
 mod node;

@@ -10,6 +10,7 @@ use controller::types::{Answer, OrderInfo};
 
 use crate::exit::{Class, Exit};
 use crate::gathered::{Gathered, Group, join, stderr, stdout};
+use crate::lines::Shown;
 use crate::screen::{Screen, To};
 use crate::units::{show_bytes, show_count, show_duration};
 use crate::words::{complaint, remedy};
@@ -49,25 +50,41 @@ impl View {
     }
 }
 
-/// Shows what hosts have answered just now, each line with the name of its host.
+/// Shows what hosts have answered just now, each line with the name of its host, as far as it was
+/// not shown before.
 pub(crate) fn live(
     screen: &mut Screen,
     view: View,
-    kind: &str,
+    shown: &mut Shown,
     answer: &Answer,
     hosts: &[String],
 ) -> io::Result<()> {
     for host in hosts {
-        labelled(screen, To::Out, view, host, &stdout(answer))?;
-        labelled(screen, To::Err, view, host, &stderr(answer))?;
+        if !is_supposed(answer) {
+            let [out, err] = shown.rest(host, stdout(answer), stderr(answer));
+            labelled(screen, To::Out, view, host, &out)?;
+            labelled(screen, To::Err, view, host, &err)?;
+        }
         remarks(screen, answer, host)?;
         // What is only supposed may be replaced; it is said at the end if it was not.
         if !is_supposed(answer)
-            && let Some(what) = complaint(kind, answer)
+            && let Some(what) = complaint("run", answer)
         {
             screen.warn(&format!("{host}: {what}"))?;
         }
     }
+    screen.flush()
+}
+
+/// Shows whole lines that a host has written just now.
+pub(crate) fn written(
+    screen: &mut Screen,
+    view: View,
+    host: &str,
+    to: To,
+    lines: &[u8],
+) -> io::Result<()> {
+    labelled(screen, to, view, host, lines)?;
     screen.flush()
 }
 

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use mesh::{Digest, HostId, HostSet, OrderId, Outcome, State, Tally};
+use mesh::{Digest, HostId, HostSet, OrderId, Outcome, Said, State, Stream, Tally};
 
 use crate::fault::Failure;
 use crate::sets;
 use crate::tables::{HostRow, OrderRow, Tables};
 use crate::targets::names;
-use crate::types::{Answer, OrderDetail, OrderInfo};
+use crate::types::{Answer, OrderDetail, OrderEvent, OrderInfo};
 
 /// Reads the answers to orders.
 pub(crate) struct Reader<'a> {
@@ -139,6 +139,22 @@ fn fill(answer: &mut Answer, body: protos::Answer) {
     if let Some(push) = body.push {
         (answer.written, answer.unchanged) = (push.written, push.unchanged);
         answer.warnings = push.warnings;
+    }
+}
+
+/// A preview of what a host has written.
+pub(crate) fn preview(hosts: &BTreeMap<HostId, HostRow>, said: &Said) -> OrderEvent {
+    let stream = match said.stream {
+        Stream::Stdout => "stdout",
+        Stream::Stderr => "stderr",
+    };
+    let text = std::str::from_utf8(&said.bytes);
+    OrderEvent::Output {
+        host: names(hosts, &HostSet::one(said.host)).concat(),
+        stream: stream.into(),
+        offset: said.offset,
+        data: text.map_or_else(|_| data_encoding::BASE64.encode(&said.bytes), String::from),
+        binary: text.is_err(),
     }
 }
 

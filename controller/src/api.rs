@@ -26,7 +26,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 use tracing::info;
 
-use crate::answers::Reader;
+use crate::answers::{self, Reader};
 use crate::clock::to_ms;
 use crate::enrol::Enroller;
 use crate::fault::Failure;
@@ -41,6 +41,7 @@ use crate::types::{
     HostInfo, LinkInfo, NewCancel, NewPush, NewRun, NewToken, OrderDetail, OrderEvent, OrderInfo,
     PushEvent, Status, Targets, TokenInfo,
 };
+use crate::viewers::Viewers;
 
 /// The largest request body.
 const BODY_LIMIT: usize = 4 << 20;
@@ -61,6 +62,7 @@ pub(crate) struct Api {
     pub(crate) packer: Packer,
     pub(crate) enroller: Enroller,
     pub(crate) meter: Meter,
+    pub(crate) viewers: Viewers,
 }
 
 type Hosts = Arc<BTreeMap<HostId, HostRow>>;
@@ -273,13 +275,33 @@ async fn cancel(State(api): State<Api>, Path(id): Path<String>, bytes: Bytes) ->
     api.info(id, row, hosts).await.map(Json)
 }
 
-async fn events(State(api): State<Api>, Path(id): Path<String>) -> Result<Response, Failure> {
+/// What a watcher of an order wants to see beside its answers.
+#[derive(Deserialize)]
+struct Watching {
+    output: Option<OutputWhen>,
+}
+
+/// When output is shown.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum OutputWhen {
+    /// While it is made, and with the answers.
+    Live,
+}
+
+async fn events(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    watching: Result<Query<Watching>, QueryRejection>,
+) -> Result<Response, Failure> {
+    let watching = watching.map_err(|error| Failure::bad(error.body_text(), "see docs/api.md"))?;
+    let live = watching.output.is_some();
     let tables = api.tables.clone();
     let (id, row) = blocking(move || find(&tables, &id)).await?;
     let (lines, stream) = line_stream::<OrderEvent>();
     tokio::spawn(async move {
         // Whoever listened has gone, or everything is said.
-        api.follow(id, row, lines).await.ok();
+        api.follow(id, row, live, lines).await.ok();
     });
     Ok(stream)
 }
@@ -335,11 +357,13 @@ impl Api {
         blocking(move || Reader { tables: &tables, hosts: &hosts }.info(id, &row)).await
     }
 
-    /// Tells all that is known of an order, and what comes, until it closes.
+    /// Tells all that is known of an order, and what comes, until it closes. `live`: and what hosts
+    /// write meanwhile.
     async fn follow(
         &self,
         id: OrderId,
         row: OrderRow,
+        live: bool,
         lines: mpsc::Sender<OrderEvent>,
     ) -> Result<(), Gone> {
         // Watching begins before the tables are read, so that nothing falls between.
@@ -355,11 +379,26 @@ impl Api {
         }
         let (_, start) = self.meter.read();
         let mut tick = tokio::time::interval(PROGRESS);
+        let mut view = self.viewers.view(id, live && row.kind == "run");
+        let mut preview = None;
         loop {
             let update = tokio::select! {
+                biased;
                 update = updates.recv() => update,
                 _ = tick.tick() => {
                     lines.send(self.progress(id, &row, &start).await?).await?;
+                    continue;
+                }
+                // Previews wait for a slow reader here, where they hold up nothing else.
+                room = lines.reserve(), if preview.is_some() => {
+                    let room = room.map_err(|_| Gone)?;
+                    if let Some(event) = preview.take() {
+                        room.send(event);
+                    }
+                    continue;
+                }
+                said = view.next(), if preview.is_none() => {
+                    preview = Some(answers::preview(&hosts, &said));
                     continue;
                 }
             };

@@ -19,5 +19,6 @@ mod tables;
 mod targets;
 mod traffic;
 pub mod types;
+mod viewers;
 
 pub use serve::{Options, RunError, run};

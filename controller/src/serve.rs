@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use certs::{Authority, Credentials, MeshId, NodeKey, Role};
 use content::Store;
-use relay::{Journal, Settings, Setup};
+use relay::{Journal, Running, Settings, Setup};
 use tokio::net::UnixListener;
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -23,6 +23,7 @@ use crate::orders::Desk;
 use crate::push::Packer;
 use crate::tables::Tables;
 use crate::traffic::Meter;
+use crate::viewers::{Viewers, Watched};
 
 /// The UDP port of the mesh.
 const PORT: u16 = 7400;
@@ -120,6 +121,11 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     let ended = node.watch_end();
     let node = Arc::new(node);
     let meter = Meter::new(node.clone(), tables.traffic()?);
+    let (viewers, watched) = Viewers::new({
+        let node = node.clone();
+        move || node.previews()
+    });
+    let watching = tokio::spawn(pass_watches(watched, node.clone()));
     let metering = tokio::spawn(meter.clone().run(tables.clone()));
     let api = Api {
         state: state.clone(),
@@ -131,10 +137,12 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         packer: Packer { tables: tables.clone(), store },
         enroller,
         meter: meter.clone(),
+        viewers,
     };
     write_listen(&state, &listen)?;
     let served = serve(&state, api, stop, ended).await;
     metering.abort();
+    watching.abort();
     let (_, total) = meter.read();
     if let Err(error) = tables.set_traffic(&total) {
         // If it is the database that failed, the node says so below.
@@ -189,6 +197,14 @@ fn on_change(live: Live, tables: Tables) -> Arc<dyn Fn() + Send + Sync> {
             }
         }
     })
+}
+
+/// Tells the node what is watched, whenever that changes.
+async fn pass_watches(mut watched: watch::Receiver<Watched>, node: Arc<Running>) {
+    while watched.changed().await.is_ok() {
+        let orders = watched.borrow_and_update().clone();
+        node.watch(orders).await;
+    }
 }
 
 fn write_listen(state: &Path, listen: &str) -> Result<(), RunError> {

@@ -307,6 +307,21 @@ pub struct Answer {
 pub enum OrderEvent {
     /// Hosts have answered; a later line about the same host replaces an earlier one.
     Answer(Answer),
+    /// With `?output=live`: what a command has written at one host, while it runs. A preview:
+    /// pieces may be missing, come again or follow after the answer, which has everything.
+    Output {
+        /// Its name.
+        host: String,
+        /// `stdout` or `stderr`.
+        stream: String,
+        /// How many bytes of that stream came before.
+        offset: u64,
+        /// What was written: UTF-8 text, or base64 if `binary`.
+        data: String,
+        /// Whether `data` is base64, as where a piece ends within a character.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        binary: bool,
+    },
     /// How far a push is, about twice a second while it runs.
     Progress {
         /// Hosts with an outcome.

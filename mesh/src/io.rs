@@ -4,12 +4,15 @@
 //! shell obeys outputs in their order. Durability is explicit: each [`Output::Save`] has a number,
 //! and what must wait for the disk leaves the node only after [`Input::Saved`] has named it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::{Digest, HostId, HostSet, LinkId, Order, OrderId, Outcome, Report, RequestId, Time};
+use crate::{
+    Digest, HostId, HostSet, LinkId, Order, OrderId, Outcome, Report, RequestId, Said, Time,
+};
 
 /// The other end of a link, as its certificate proves it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +109,14 @@ pub enum Input {
         /// Verified and in the store, or why not.
         result: Result<(), PullFault>,
     },
+    /// Root: the orders whose output is wanted while it is made, each with a generation. A new
+    /// generation asks for the output from its beginning.
+    Watch {
+        /// All of them.
+        orders: BTreeMap<OrderId, u64>,
+    },
+    /// A command of this host has written something, and somebody watches.
+    Said(Said),
     /// A local order ended.
     Ended {
         /// The order.
@@ -178,6 +189,14 @@ pub enum Output {
         /// Content that could not be had; if any, the order fails with this.
         missing: Vec<(Digest, PullFault)>,
     },
+    /// From now on previews of these orders are wanted, and of no others. Each new generation
+    /// begins with the first byte. Answer with [`Input::Said`].
+    Watch {
+        /// All of them, with their generations.
+        orders: BTreeMap<OrderId, u64>,
+    },
+    /// Root: a host has written something; for those who watch, and never kept.
+    Preview(Said),
     /// For whoever watches this node: the log, the controller's tables.
     Tell(Event),
 }
@@ -315,6 +334,13 @@ pub enum Frame {
         /// Number in the log.
         through: u64,
     },
+    /// Down: the orders below the receiver whose output is wanted while it is made, all of them.
+    Watch {
+        /// Each with its generation on this link.
+        orders: BTreeMap<OrderId, u64>,
+    },
+    /// Up: what a command has just written.
+    Said(Said),
 }
 
 /// What a node tells whoever watches it.

@@ -34,6 +34,7 @@ mod set;
 mod time;
 mod uplink;
 mod uplog;
+mod watch;
 
 pub use config::{Backoff, Config, Limits};
 pub use ids::{Digest, HostId, LinkId, OrderId, RequestId};
@@ -43,3 +44,4 @@ pub use order::{Need, Order, Report};
 pub use outcome::{Outcome, State, Tally};
 pub use set::HostSet;
 pub use time::Time;
+pub use watch::{SAID_BYTES, Said, Stream, WATCHED};

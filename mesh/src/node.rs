@@ -1,12 +1,13 @@
 //! [`Node`]: takes inputs, calls the small machines, hands out outputs.
 //!
 //! The node only dispatches; each machine has one job and knows no other. What flows between them
-//! flows through here: orders down (`orders`), answers up (`answers`), and what a link and its
-//! frames bring to everybody (`links`).
+//! flows through here: orders down (`orders`), answers up (`answers`), previews (`watching`), and
+//! what a link and its frames bring to everybody (`links`).
 
 mod answers;
 mod links;
 mod orders;
+mod watching;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,6 +28,7 @@ use crate::route::Routes;
 use crate::sabotage::Bug;
 use crate::uplink::Uplink;
 use crate::uplog::Uplog;
+use crate::watch::Watch;
 use crate::{
     Config, Event, HostId, HostSet, Input, LinkId, OrderId, Output, Peer, Reason, Saved, Tally,
     Time, Wake,
@@ -50,6 +52,7 @@ pub struct Node {
     acks: Acks,
     pulls: Pulls,
     ledger: Ledger,
+    watch: Watch,
     /// The last save that is known to be durable.
     saved: u64,
 }
@@ -75,6 +78,7 @@ impl Node {
             acks: Acks::new(config.ack_delay, limits.window),
             pulls: Pulls::new(root, limits.pulls, limits.wants),
             ledger: Ledger::default(),
+            watch: Watch::default(),
             saved: 0,
             rng,
             config,
@@ -137,8 +141,11 @@ impl Node {
                 }
             }
             Input::Submit(order) => self.take_order(now, order),
+            Input::Watch { orders } => self.handle_watch(&orders),
+            Input::Said(said) => self.pass_said(said),
         }
         self.announce_changes(now);
+        self.pass_watches();
         self.tell_parent(now);
     }
 
@@ -155,6 +162,7 @@ impl Node {
             self.expire(order);
         }
         self.announce_changes(now);
+        self.pass_watches();
         self.tell_parent(now);
         self.acks.handle_timeout(now, &mut self.out);
     }

@@ -40,7 +40,7 @@ pub use stream::{
     FRAME_LIMIT, HEADER_BYTES, HeaderError, StreamKind, UnknownStream, VERSION, VersionError,
     check_version, frame_header, parse_header, parse_header_within,
 };
-pub use wire::{FrameError, Incoming, decode_frame, encode_frame};
+pub use wire::{FrameError, Incoming, decode_frame, encode_frame, encode_heard};
 
 /// The messages as prost makes them of the .proto files.
 mod pb {

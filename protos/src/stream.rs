@@ -29,6 +29,8 @@ pub enum StreamKind {
     Content = 4,
     /// One join.
     Join = 5,
+    /// What commands write while they run, and who wants to know.
+    Live = 6,
 }
 
 impl From<StreamKind> for u8 {
@@ -47,6 +49,7 @@ impl TryFrom<u8> for StreamKind {
             3 => Ok(StreamKind::Reports),
             4 => Ok(StreamKind::Content),
             5 => Ok(StreamKind::Join),
+            6 => Ok(StreamKind::Live),
             _ => Err(UnknownStream { byte }),
         }
     }
@@ -174,7 +177,7 @@ mod tests {
     #[test]
     fn stream_kinds() {
         let known: Vec<u8> = (0..=255).filter(|&byte| StreamKind::try_from(byte).is_ok()).collect();
-        assert_eq!(known, [1, 2, 3, 4, 5]);
+        assert_eq!(known, [1, 2, 3, 4, 5, 6]);
         for byte in known {
             assert_eq!(u8::from(StreamKind::try_from(byte).unwrap()), byte);
         }

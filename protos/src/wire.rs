@@ -8,12 +8,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
-use mesh::{Digest, Frame, HostSet, OrderId, Outcome, Report, State, Tally};
+use mesh::{
+    Digest, Frame, HostId, HostSet, OrderId, Outcome, Report, SAID_BYTES, Said, State, Stream,
+    Tally, WATCHED,
+};
 use prost::Message;
 
-use crate::field::{array, at_most, ensure, given, millis, not_empty, own, within};
+use crate::field::{array, at_most, at_most_bytes, ensure, given, millis, not_empty, own, within};
 use crate::pb::frame::Kind;
-use crate::{FRAME_LIMIT, FieldError, Malformed, VERSION, VersionError, check_version};
+use crate::{
+    FRAME_LIMIT, FieldError, Malformed, OUTPUT_LIMIT, VERSION, VersionError, check_version,
+};
 use crate::{hosts, pb, shape};
 
 /// Lines of one report. A node cuts its reports by bytes long before this.
@@ -40,6 +45,8 @@ pub enum Incoming {
         /// The envelope, to be passed on unchanged.
         envelope: Bytes,
     },
+    /// The parent has taken a preview: there is room for one more. Of no concern to the core.
+    Heard,
 }
 
 /// Bytes that are not a frame we take. Nothing has changed; the peer is at fault, except for
@@ -95,8 +102,15 @@ pub fn encode_frame(frame: &Frame) -> Bytes {
             Kind::Report(pb::ReportEntry { log: *log, seq: *seq, report })
         }
         &Frame::ReportsHeld { log, through } => Kind::ReportsHeld(pb::ReportsHeld { log, through }),
+        Frame::Watch { orders } => Kind::Watch(encode_watch(orders)),
+        Frame::Said(said) => Kind::Said(encode_said(said)),
     };
     pb::Frame { kind: Some(kind) }.encode_to_vec().into()
+}
+
+/// The bytes of [`Incoming::Heard`].
+pub fn encode_heard() -> Bytes {
+    pb::Frame { kind: Some(Kind::Heard(pb::Heard {})) }.encode_to_vec().into()
 }
 
 /// Reads a frame. `hash` names the bodies in it; it must be the one by which hosts name theirs.
@@ -126,6 +140,9 @@ pub fn decode_frame(bytes: Bytes, hash: fn(&[u8]) -> Digest) -> Result<Incoming,
             Frame::Report { log, seq, report }
         }
         Kind::ReportsHeld(pb::ReportsHeld { log, through }) => Frame::ReportsHeld { log, through },
+        Kind::Watch(watch) => Frame::Watch { orders: decode_watch(&watch)? },
+        Kind::Said(said) => Frame::Said(decode_said(said)?),
+        Kind::Heard(pb::Heard {}) => return Ok(Incoming::Heard),
     };
     Ok(Incoming::Frame(frame))
 }
@@ -202,6 +219,53 @@ fn decode_tally(mut lines: Vec<(Outcome, HostSet)>) -> Result<Tally, FieldError>
     let tally: Tally = lines.into_iter().collect();
     ensure(tally.lines().count() == count, "report.lines", "have an outcome twice")?;
     Ok(tally)
+}
+
+fn encode_watch(orders: &BTreeMap<OrderId, u64>) -> pb::Watch {
+    let order = |id: &OrderId| Bytes::copy_from_slice(&id.0);
+    let watched = orders.iter().map(|(id, no)| pb::Watched { order: order(id), generation: *no });
+    pb::Watch { orders: watched.collect() }
+}
+
+fn decode_watch(watch: &pb::Watch) -> Result<BTreeMap<OrderId, u64>, FieldError> {
+    at_most("watch.orders", watch.orders.len(), WATCHED)?;
+    let mut orders = BTreeMap::new();
+    for watched in &watch.orders {
+        let order = OrderId(array("watched.order", &watched.order)?);
+        let first = orders.insert(order, watched.generation).is_none();
+        ensure(first, "watch.orders", "has one twice")?;
+    }
+    Ok(orders)
+}
+
+fn encode_said(said: &Said) -> pb::Said {
+    let stream = match said.stream {
+        Stream::Stdout => pb::Stream::Stdout,
+        Stream::Stderr => pb::Stream::Stderr,
+    };
+    pb::Said {
+        order: Bytes::copy_from_slice(&said.order.0),
+        host: said.host.0,
+        stream: stream.into(),
+        offset: said.offset,
+        bytes: said.bytes.clone(),
+    }
+}
+
+fn decode_said(said: pb::Said) -> Result<Said, FieldError> {
+    let pb::Said { order, host, stream, offset, bytes } = said;
+    let order = OrderId(array("said.order", &order)?);
+    let unknown = FieldError::Unknown { field: "said.stream", found: stream };
+    let stream = match pb::Stream::try_from(stream) {
+        Ok(pb::Stream::Stdout) => Stream::Stdout,
+        Ok(pb::Stream::Stderr) => Stream::Stderr,
+        Ok(pb::Stream::Unspecified) | Err(_) => return Err(unknown),
+    };
+    not_empty("said.bytes", bytes.len())?;
+    at_most_bytes("said.bytes", bytes.len(), SAID_BYTES)?;
+    // No more than an answer can hold, so that whoever puts the pieces together has a limit, too.
+    within("said.offset", offset, (0, u64::from(OUTPUT_LIMIT) - bytes.len() as u64))?;
+    Ok(Said { order, host: HostId(host), stream, offset, bytes })
 }
 
 fn encode_state(state: State) -> (pb::State, i32) {

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use mesh::{HostId, Order};
+use mesh::Order;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -92,7 +92,27 @@ fn frame() -> impl Strategy<Value = Frame> {
         pair().prop_map(|(log, through)| Frame::OrdersHeld { log, through }),
         (pair(), report()).prop_map(|((log, seq), report)| Frame::Report { log, seq, report }),
         pair().prop_map(|(log, through)| Frame::ReportsHeld { log, through }),
+        watch().prop_map(|orders| Frame::Watch { orders }),
+        said().prop_map(Frame::Said),
     ]
+}
+
+fn watch() -> impl Strategy<Value = BTreeMap<OrderId, u64>> {
+    let order = any::<[u8; 16]>().prop_map(OrderId);
+    proptest::collection::btree_map(order, number(), 0..=8)
+}
+
+fn said() -> impl Strategy<Value = Said> {
+    let stream = proptest::sample::select(vec![Stream::Stdout, Stream::Stderr]);
+    (any::<[u8; 16]>(), edgy(), stream, number(), some_bytes(40)).prop_map(
+        |(order, host, stream, offset, bytes)| Said {
+            order: OrderId(order),
+            host: HostId(host),
+            stream,
+            offset: offset % 196_000,
+            bytes,
+        },
+    )
 }
 
 proptest! {
@@ -119,6 +139,7 @@ proptest! {
                 prop_assert_eq!(again, Incoming::Frame(frame));
             }
             Ok(Incoming::Order { envelope, .. }) => prop_assert!(!envelope.is_empty()),
+            Ok(Incoming::Heard) => {}
             Err(error) => prop_assert!(!error.to_string().is_empty()),
         }
     }
@@ -246,6 +267,46 @@ fn a_body_has_no_name_but_its_hash() {
 }
 
 #[test]
+fn what_can_be_watched_is_bounded() {
+    let order = |n: u8| pb::Watched { order: Bytes::from(vec![n; 16]), generation: 1 };
+    let watch = |orders| send(Kind::Watch(pb::Watch { orders }));
+    assert!(watch((0..64).map(order).collect()).is_ok());
+    check(watch((0..65).map(order).collect()), "watch.orders has 65 elements; the limit is 64");
+    check(watch(vec![order(1), order(1)]), "watch.orders has one twice");
+    let short = pb::Watched { order: Bytes::from_static(b"short"), generation: 1 };
+    check(watch(vec![short]), "watched.order has 5 bytes and must have 16");
+}
+
+#[test]
+fn previews_are_valid() {
+    let said = pb::Said {
+        order: Bytes::from_static(&[1; 16]),
+        host: 7,
+        stream: pb::Stream::Stderr.into(),
+        offset: 5,
+        bytes: Bytes::from(vec![b'x'; SAID_BYTES]),
+    };
+    let one = |said| send(Kind::Said(said));
+    assert!(one(said.clone()).is_ok());
+    let long = Bytes::from(vec![b'x'; SAID_BYTES + 1]);
+    check(
+        one(pb::Said { bytes: long, ..said.clone() }),
+        "said.bytes has 16385 bytes; the limit is 16384",
+    );
+    check(one(pb::Said { bytes: Bytes::new(), ..said.clone() }), "said.bytes is missing or empty");
+    for stream in [0, 3] {
+        let unknown = "which this version does not know";
+        let expected = format!("said.stream has the value {stream}, {unknown}");
+        check(one(pb::Said { stream, ..said.clone() }), &expected);
+    }
+    check(
+        one(pb::Said { offset: 180_225, ..said.clone() }),
+        "said.offset is 180225 and must be from 0 to 180224",
+    );
+    check(one(pb::Said { order: Bytes::new(), ..said }), "said.order has 0 bytes and must have 16");
+}
+
+#[test]
 fn the_longest_report_of_a_node_fits() {
     // What `mesh` counts for lines without bodies until its default limit of 512 KiB is reached.
     let lines = 0..512 * 1024 / 58;
@@ -277,6 +338,12 @@ fn a_costly_report_is_refused_before_it_costs() {
         "report.lines have too many ranges between them",
     );
     assert!(send_report((0..1000).map(line).collect(), Vec::new()).is_ok());
+}
+
+#[test]
+fn a_word_of_thanks_is_small() {
+    assert_eq!(encode_heard().len(), 2);
+    assert_eq!(decode_frame(encode_heard(), hash), Ok(Incoming::Heard));
 }
 
 #[test]

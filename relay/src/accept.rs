@@ -19,6 +19,7 @@ use crate::drive::Arrival;
 use crate::endpoint::JOIN_HINT;
 use crate::join::JoinService;
 use crate::link::{self, CLOSE_PROTOCOL, Link, LinkError, PeerFault, Reader};
+use crate::live::{Credit, Room};
 use crate::transfer::Transfers;
 
 /// Handshakes under way at once; throughput falls beyond.
@@ -46,6 +47,7 @@ pub(crate) struct Acceptor {
     pub(crate) ids: LinkIds,
     pub(crate) inbox: link::Inbox,
     pub(crate) verifier: Arc<crate::verify::Verifier>,
+    pub(crate) room: Room,
     pub(crate) transfers: Transfers,
     pub(crate) join: JoinService,
     pub(crate) join_config: Arc<quinn::ServerConfig>,
@@ -118,6 +120,8 @@ impl Acceptor {
             conn: conn.clone(),
             inbox: self.inbox.clone(),
             verifier: self.verifier.clone(),
+            room: self.room.clone(),
+            credit: Credit::new(true),
         };
         let streams = Arc::new(Semaphore::new(STREAMS));
         // Ends with the connection, whatever ends it.

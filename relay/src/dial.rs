@@ -12,6 +12,7 @@ use tracing::{debug, info};
 use crate::accept::LinkIds;
 use crate::drive::Arrival;
 use crate::link::{self, Inbox, Link, PeerFault, Reader};
+use crate::live::{Credit, Room};
 use crate::verify::Verifier;
 
 const DIAL_LIMIT: Duration = Duration::from_secs(15);
@@ -24,6 +25,9 @@ pub(crate) struct Dialler {
     pub(crate) ids: LinkIds,
     pub(crate) inbox: Inbox,
     pub(crate) verifier: Arc<Verifier>,
+    pub(crate) room: Room,
+    /// Whether this node is a parent, too.
+    pub(crate) serves: bool,
     pub(crate) config: ClientConfig,
     pub(crate) server_name: String,
 }
@@ -93,6 +97,8 @@ impl Dialler {
             conn: conn.clone(),
             inbox: self.inbox.clone(),
             verifier: self.verifier,
+            room: self.room,
+            credit: Credit::new(self.serves),
         };
         if let Err(error) = reader.open_streams(queues).await {
             debug!(error = %crate::chain(&error), "the parent's streams failed");

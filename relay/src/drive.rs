@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use mesh::{
-    Asker, Digest, Event, HostId, Input, LinkId, Node, Output, Peer, PullFault, Record, Time,
+    Asker, Digest, Event, HostId, Input, LinkId, Node, Output, Peer, PullFault, Record, Said, Time,
 };
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{debug, error, info, trace, warn};
@@ -20,6 +20,7 @@ use crate::dial::Dialler;
 use crate::exec::Executor;
 use crate::journal::{Entry, JournalError, Progress};
 use crate::link::Link;
+use crate::live::{Place, Watched};
 use crate::sweep::Sweeper;
 use crate::transfer::Transfers;
 
@@ -30,6 +31,8 @@ const BROKEN_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
 pub(crate) enum Arrival {
     /// Something for the core.
     Input(Input),
+    /// A preview for the core, and the place that it takes here.
+    Preview { input: Input, place: Place },
     /// A new link, before any of its frames.
     Linked(Link),
     /// A pull by a link has ended.
@@ -140,6 +143,12 @@ pub(crate) struct Io {
     pub(crate) sweeper: Sweeper,
     pub(crate) waiting: BTreeMap<Asker, oneshot::Sender<Result<(), PullFault>>>,
     pub(crate) tasks: JoinSet<()>,
+    /// For commands that run here: who is watched.
+    pub(crate) watched: watch::Sender<Watched>,
+    /// For those who watch at the root.
+    pub(crate) previews: broadcast::Sender<Said>,
+    /// The place of the preview that is being handled.
+    pub(crate) place: Option<Place>,
 }
 
 /// Runs the node until it is told to stop.
@@ -153,6 +162,7 @@ pub(crate) async fn drive(
         while let Some(output) = node.poll_output() {
             io.apply(output);
         }
+        io.place = None;
         io.flush_journal().await?;
         let wake = node.poll_timeout().map(|(at, _)| io.clock.0 + at.0);
         let sleep = async {
@@ -194,6 +204,11 @@ impl Io {
                 }
                 node.handle(now, input);
             }
+            Arrival::Preview { input, place } => {
+                trace!(?input, "in");
+                self.place = Some(place);
+                node.handle(now, input);
+            }
             Arrival::Linked(link) => {
                 let (id, peer) = (link.id, link.peer);
                 self.links.lock().insert(id, Arc::new(link));
@@ -226,6 +241,9 @@ impl Io {
                 self.entries.push(Entry::Tell(event));
             }
             Output::Send { link, frame } => self.send(link, frame),
+            Output::Watch { orders } => drop(self.watched.send_replace(orders)),
+            // Nobody watching any more is no error.
+            Output::Preview(said) => drop(self.previews.send(said)),
             Output::Hangup { link, reason } => {
                 if let Some(link) = self.links.lock().remove(&link) {
                     link.close(&format!("{reason:?}"));
@@ -268,8 +286,9 @@ impl Io {
 
     fn send(&mut self, id: LinkId, frame: mesh::Frame) {
         let link = self.links.lock().get(&id).cloned();
+        let place = self.place.take_if(|_| matches!(frame, mesh::Frame::Said(_)));
         if let Some(link) = link
-            && link.send(frame).is_err()
+            && link.send(frame, place).is_err()
         {
             // The end of the connection tells the core.
             warn!(peer = %link.peer.host(), name = %link.name, "closing a link: its queue is full");

@@ -15,6 +15,7 @@ use tracing::info;
 use crate::hash;
 use crate::install::Installs;
 use crate::jobs::{Job, Jobs};
+use crate::live::Teller;
 use crate::run;
 use crate::verify::Verifier;
 
@@ -27,6 +28,7 @@ pub(crate) struct Executor {
     pub(crate) installs: Installs,
     pub(crate) slots: Arc<Semaphore>,
     pub(crate) jobs: Jobs,
+    pub(crate) live: Teller,
 }
 
 impl Executor {
@@ -78,7 +80,7 @@ impl Executor {
             return failed("fetch", "content", detail);
         }
         match body.work {
-            Work::Run(command) => run::run(&command, &self.name, job).await,
+            Work::Run(command) => run::run(&command, &self.name, job, &self.live).await,
             // It ends with either the old tree or the new one, never half way.
             Work::Push(push) => self.installs.install(order.id, push).await,
             Work::Cancel(older) => {

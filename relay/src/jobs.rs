@@ -43,6 +43,11 @@ impl Jobs {
 }
 
 impl Job {
+    /// The order.
+    pub(crate) fn order(&self) -> OrderId {
+        self.order
+    }
+
     /// Waits until somebody asks this job to end.
     pub(crate) async fn asked_to_stop(&self) {
         let mut stop = self.stop.clone();

@@ -6,6 +6,7 @@
 //! newcomers. This crate knows nothing of operators, inventories or schedules.
 
 mod accept;
+mod capture;
 mod dial;
 mod drive;
 mod endpoint;
@@ -15,6 +16,7 @@ mod jobs;
 mod join;
 mod journal;
 mod link;
+mod live;
 mod node;
 mod run;
 mod settings;

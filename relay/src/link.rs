@@ -1,9 +1,10 @@
-//! A link: one QUIC connection, its three streams of frames, and their queues.
+//! A link: one QUIC connection, its four streams of frames, and their queues.
 //!
-//! Beats, control and reports each have a stream of their own with a strict priority, all above
-//! content. The child opens the streams, the first byte tells which is which. Each direction of a
-//! stream has a bounded queue and a task; sending is a `try_send`, and a queue that is full is a
-//! lost link, so that a child that does not read can never hold anybody up.
+//! Beats, control, reports and previews each have a stream of their own with a strict priority, all
+//! above content. The child opens the streams, the first byte tells which is which. Each direction
+//! of a stream has a bounded queue and a task; sending is a `try_send`, and a queue that is full is
+//! a lost link, so that a child that does not read can never hold anybody up. Only the stream of
+//! previews may stall or be missing: nothing depends on it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,12 +17,17 @@ use quinn::{Connection, RecvStream, SendStream, VarInt};
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
+use crate::drive::Arrival;
 use crate::hash;
+use crate::live::{Credit, PLACES, Place, Room};
 use crate::verify::Verifier;
 
 /// Frames that may wait for a stream. With the core's window of 64 entries for each log this is
 /// never reached by a peer that reads.
 const QUEUE: usize = 512;
+/// What may wait for the stream of previews: as many previews, or words that some were taken, as
+/// can be under way, and watches.
+const LIVE_QUEUE: usize = 2 * PLACES;
 /// A writer gathers this much before it hands bytes to the connection.
 const GATHER: usize = 32 << 10;
 
@@ -31,8 +37,13 @@ pub(crate) const CLOSE_PROTOCOL: VarInt = VarInt::from_u32(1);
 pub(crate) const CLOSE_HANGUP: VarInt = VarInt::from_u32(2);
 
 /// The streams that carry frames, by their place in [`Link::queues`].
-const CLASSES: [(StreamKind, i32); 3] =
-    [(StreamKind::Beats, 30), (StreamKind::Control, 20), (StreamKind::Reports, 10)];
+const CLASSES: [(StreamKind, i32); 4] = [
+    (StreamKind::Beats, 30),
+    (StreamKind::Control, 20),
+    (StreamKind::Reports, 10),
+    (StreamKind::Live, 5),
+];
+const LIVE: usize = 3;
 
 /// Bytes of content that crossed a link, without the overhead of QUIC.
 #[derive(Default, Debug)]
@@ -61,38 +72,54 @@ pub(crate) struct Link {
     pub(crate) endpoint: Option<quinn::Endpoint>,
     pub(crate) since: SystemTime,
     pub(crate) counters: Arc<Counters>,
-    queues: [mpsc::Sender<Frame>; 3],
+    queues: [mpsc::Sender<Queued>; 4],
+}
+
+/// What waits for its stream.
+enum Queued {
+    /// A frame, with the place that it takes if it is a preview.
+    Frame(Frame, Option<Place>),
+    /// The word that a preview was taken.
+    Heard,
 }
 
 /// The queues of a link, waiting for their streams.
-pub(crate) struct Queues([Option<mpsc::Receiver<Frame>>; 3]);
+pub(crate) struct Queues {
+    receivers: [Option<mpsc::Receiver<Queued>>; 4],
+    /// Where the reader of previews says that it has taken one.
+    live: mpsc::Sender<Queued>,
+}
 
 /// A queue that has no room.
 pub(crate) struct Full;
 
 /// Where frames and ends of links are reported.
-pub(crate) type Inbox = mpsc::Sender<crate::drive::Arrival>;
+pub(crate) type Inbox = mpsc::Sender<Arrival>;
 
 impl Link {
     pub(crate) fn new(id: LinkId, peer: Peer, name: String, conn: Connection) -> (Link, Queues) {
-        let channels: [_; 3] = std::array::from_fn(|_| mpsc::channel(QUEUE));
-        let [(a, x), (b, y), (c, z)] = channels;
+        let channels: [_; 4] = std::array::from_fn(|class| {
+            mpsc::channel(if class == LIVE { LIVE_QUEUE } else { QUEUE })
+        });
+        let [(a, w), (b, x), (c, y), (d, z)] = channels;
         let (counters, since) = (Arc::default(), SystemTime::now());
-        let queues = [a, b, c];
+        let receivers = [Some(w), Some(x), Some(y), Some(z)];
+        let (queues, live) = ([a, b, c, d.clone()], d);
         let link = Link { id, peer, name, conn, endpoint: None, since, counters, queues };
-        (link, Queues([Some(x), Some(y), Some(z)]))
+        (link, Queues { receivers, live })
     }
 
     /// Queues a frame. An error: the peer does not read. On a link that has ended it is dropped.
-    pub(crate) fn send(&self, frame: Frame) -> Result<(), Full> {
+    pub(crate) fn send(&self, frame: Frame, place: Option<Place>) -> Result<(), Full> {
         let class = match frame {
             Frame::Beat { .. } => 0,
             Frame::Report { .. } | Frame::ReportsHeld { .. } => 2,
+            Frame::Watch { .. } | Frame::Said(_) => LIVE,
             _ => 1,
         };
-        match self.queues[class].try_send(frame) {
-            Err(mpsc::error::TrySendError::Full(_)) => Err(Full),
-            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
+        match self.queues[class].try_send(Queued::Frame(frame, place)) {
+            Err(mpsc::error::TrySendError::Full(_)) if class != LIVE => Err(Full),
+            _ => Ok(()),
         }
     }
 
@@ -109,17 +136,19 @@ pub(crate) struct Reader {
     pub(crate) conn: Connection,
     pub(crate) inbox: Inbox,
     pub(crate) verifier: Arc<Verifier>,
+    pub(crate) room: Room,
+    pub(crate) credit: Credit,
 }
 
 impl Reader {
-    /// The child's side: opens the three streams and starts their tasks.
+    /// The child's side: opens the four streams and starts their tasks.
     pub(crate) async fn open_streams(&self, mut queues: Queues) -> Result<(), LinkError> {
         for (class, (kind, priority)) in CLASSES.into_iter().enumerate() {
             let (mut send, recv) = self.conn.open_bi().await.map_err(LinkError::Lost)?;
             send.set_priority(priority).ok();
             send.write_all(&[kind as u8]).await.map_err(LinkError::Write)?;
-            let queue = queues.0[class].take().expect("each class is opened once");
-            self.start(send, recv, queue);
+            let queue = queues.receivers[class].take().expect("each class is opened once");
+            self.start(kind, (send, recv), queue, queues.live.clone());
         }
         Ok(())
     }
@@ -134,23 +163,42 @@ impl Reader {
     ) -> Result<(), LinkError> {
         let class = CLASSES.iter().position(|(class, _)| *class == kind);
         let class = class.ok_or(LinkError::Protocol("a stream of an unexpected kind"))?;
-        let queue = queues.0[class].take().ok_or(LinkError::Protocol("a stream opened twice"))?;
+        let queue = queues.receivers[class].take();
+        let queue = queue.ok_or(LinkError::Protocol("a stream opened twice"))?;
         send.set_priority(CLASSES[class].1).ok();
-        self.start(send, recv, queue);
+        self.start(kind, (send, recv), queue, queues.live.clone());
         Ok(())
     }
 
-    fn start(&self, send: SendStream, recv: RecvStream, queue: mpsc::Receiver<Frame>) {
-        let conn = self.conn.clone();
+    fn start(
+        &self,
+        kind: StreamKind,
+        (send, recv): (SendStream, RecvStream),
+        queue: mpsc::Receiver<Queued>,
+        live: mpsc::Sender<Queued>,
+    ) {
+        let (conn, credit) = (self.conn.clone(), self.credit.clone());
         tokio::spawn(async move {
-            if let Err(error) = write_frames(send, queue).await {
-                debug!(error = %crate::chain(&error), "a link's writer ended");
-                conn.close(CLOSE_HANGUP, b"write failed");
+            let written = tokio::select! {
+                written = write_frames(send, queue, &credit) => written,
+                // Nobody will thank any more, and what waits must give up its place.
+                _ = conn.closed() => return,
+            };
+            if let Err(error) = written {
+                debug!(error = %crate::chain(&error), ?kind, "a link's writer ended");
+                // A peer that does not know previews refuses their stream and nothing else.
+                if kind != StreamKind::Live {
+                    conn.close(CLOSE_HANGUP, b"write failed");
+                }
             }
         });
         let reader = self.clone();
         tokio::spawn(async move {
-            match reader.read_frames(recv).await {
+            let read = match kind {
+                StreamKind::Live => reader.read_live(recv, live).await,
+                _ => reader.read_frames(recv).await,
+            };
+            match read {
                 Ok(()) | Err(LinkError::Lost(_) | LinkError::Ended) => {}
                 Err(error) => {
                     let (host, error) = (reader.peer.host(), crate::chain(&error));
@@ -167,10 +215,44 @@ impl Reader {
         while let Some(bytes) = read_framed(&mut recv).await? {
             let incoming = protos::decode_frame(bytes, hash).map_err(LinkError::Frame)?;
             let input = match incoming {
+                Incoming::Frame(Frame::Watch { .. } | Frame::Said(_)) | Incoming::Heard => {
+                    return Err(WRONG_STREAM);
+                }
                 Incoming::Frame(frame) => Input::Frame { link: self.id, frame },
                 Incoming::Order { log, seq, envelope } => self.check_order(log, seq, envelope),
             };
-            if self.inbox.send(crate::drive::Arrival::Input(input)).await.is_err() {
+            if self.inbox.send(Arrival::Input(input)).await.is_err() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// The same for the stream of previews. One is thanked for when it has its place here.
+    async fn read_live(
+        &self,
+        mut recv: RecvStream,
+        live: mpsc::Sender<Queued>,
+    ) -> Result<(), LinkError> {
+        while let Some(bytes) = read_framed(&mut recv).await? {
+            let input = |frame| Input::Frame { link: self.id, frame };
+            let sent = match protos::decode_frame(bytes, hash).map_err(LinkError::Frame)? {
+                Incoming::Frame(frame @ Frame::Said(_)) => {
+                    let place = self.room.place().await;
+                    // For a child that does not read there will be no more room.
+                    live.try_send(Queued::Heard).ok();
+                    self.inbox.send(Arrival::Preview { input: input(frame), place }).await
+                }
+                Incoming::Frame(frame @ Frame::Watch { .. }) => {
+                    self.inbox.send(Arrival::Input(input(frame))).await
+                }
+                Incoming::Heard => {
+                    self.credit.earn();
+                    Ok(())
+                }
+                Incoming::Frame(_) | Incoming::Order { .. } => return Err(WRONG_STREAM),
+            };
+            if sent.is_err() {
                 return Ok(());
             }
         }
@@ -196,6 +278,8 @@ impl Reader {
         }
     }
 }
+
+const WRONG_STREAM: LinkError = LinkError::Protocol("a frame on a stream of another kind");
 
 /// Why a link ended.
 #[derive(Debug, thiserror::Error)]
@@ -257,13 +341,25 @@ pub(crate) async fn write_framed(send: &mut SendStream, body: &[u8]) -> Result<(
 
 async fn write_frames(
     mut send: SendStream,
-    mut queue: mpsc::Receiver<Frame>,
+    mut queue: mpsc::Receiver<Queued>,
+    credit: &Credit,
 ) -> Result<(), LinkError> {
     let mut buffer = BytesMut::new();
-    while let Some(frame) = queue.recv().await {
-        let mut next = Some(frame);
-        while let Some(frame) = next {
-            let body = protos::encode_frame(&frame);
+    while let Some(first) = queue.recv().await {
+        let mut next = Some(first);
+        while let Some(queued) = next {
+            if let Queued::Frame(Frame::Said(_), _) = queued
+                && !credit.try_spend()
+            {
+                // What the parent would thank for must have left before anybody waits for thanks.
+                send.write_all(&buffer).await.map_err(LinkError::Write)?;
+                buffer.clear();
+                credit.spend().await;
+            }
+            let body = match queued {
+                Queued::Frame(frame, _place) => protos::encode_frame(&frame),
+                Queued::Heard => protos::encode_heard(),
+            };
             buffer.extend_from_slice(&protos::frame_header(body.len()));
             buffer.extend_from_slice(&body);
             next = if buffer.len() < GATHER { queue.try_recv().ok() } else { None };

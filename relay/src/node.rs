@@ -8,9 +8,9 @@ use std::time::{Duration, SystemTime};
 
 use certs::Credentials;
 use content::Store;
-use mesh::{HostId, Input, Node, Order};
+use mesh::{HostId, Input, Node, Order, OrderId, Said};
 use quinn::Endpoint;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, broadcast, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 use tracing::info;
@@ -24,6 +24,7 @@ use crate::install::Installs;
 use crate::jobs::Jobs;
 use crate::join::{JoinService, Registrar};
 use crate::journal::{Journal, JournalError, Witness, Writer};
+use crate::live::{Room, Teller, Watched};
 use crate::settings::Settings;
 use crate::sweep::Sweeper;
 use crate::transfer::Transfers;
@@ -31,6 +32,8 @@ use crate::verify::Verifier;
 
 /// Things that may wait for the drive loop.
 const INBOX: usize = 1_024;
+/// Previews that somebody at the root may lie behind, of at most 16 KiB each.
+const PREVIEWS: usize = 1_024;
 /// Enrolments that a relay passes up at once.
 const FORWARDS: usize = 8;
 /// How long an endpoint lives on after its last word, so that the word leaves. What QUIC would
@@ -78,6 +81,7 @@ pub enum StartError {
 pub struct Running {
     addr: Option<SocketAddr>,
     inbox: mpsc::Sender<Arrival>,
+    previews: broadcast::Sender<Said>,
     links: Links,
     endpoint: Option<Endpoint>,
     stop: watch::Sender<bool>,
@@ -118,11 +122,15 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
     let order_key = setup.credentials.order_key();
     let verifier = Arc::new(Verifier::new(identity.mesh, order_key, HostId(identity.id)));
     let ids = LinkIds::default();
+    let room = Room::new();
+    let (watched, watching) = watch::channel(Watched::new());
+    let (previews, _) = broadcast::channel(if is_root { PREVIEWS } else { 1 });
     if let Some(endpoint) = &endpoint {
         let acceptor = Acceptor {
             ids: ids.clone(),
             inbox: inbox.clone(),
             verifier: verifier.clone(),
+            room: room.clone(),
             transfers: transfers.clone(),
             join: JoinService {
                 registrar: setup.registrar.clone(),
@@ -138,6 +146,8 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
         ids,
         inbox: inbox.clone(),
         verifier: verifier.clone(),
+        room: room.clone(),
+        serves,
         config: endpoint::client(&setup.credentials, beat),
         server_name: certs::parent_name(&identity.mesh),
     });
@@ -154,6 +164,7 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
         },
         slots: Arc::new(Semaphore::new(setup.settings.max_runs.max(1))),
         jobs: Jobs::default(),
+        live: Teller { host: HostId(identity.id), watched: watching, room, inbox: inbox.clone() },
     });
     let Writer { entries: journal, saved: progress, thread } = setup.journal.spawn(setup.witness);
     let clock = Clock(Instant::now());
@@ -174,6 +185,9 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
         sweeper,
         waiting: BTreeMap::new(),
         tasks: JoinSet::new(),
+        watched,
+        previews: previews.clone(),
+        place: None,
     };
     let (end, ended) = watch::channel(false);
     let task = tokio::spawn(async move {
@@ -184,7 +198,16 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
         end.send(true).ok();
         result
     });
-    Ok(Running { addr, inbox, links, endpoint, stop, ended, task: Mutex::new(Some(task)) })
+    Ok(Running {
+        addr,
+        inbox,
+        previews,
+        links,
+        endpoint,
+        stop,
+        ended,
+        task: Mutex::new(Some(task)),
+    })
 }
 
 impl Running {
@@ -196,6 +219,18 @@ impl Running {
     /// Gives an order to the root. `false`: the node has stopped.
     pub async fn submit(&self, order: Order) -> bool {
         self.inbox.send(Arrival::Input(Input::Submit(Arc::new(order)))).await.is_ok()
+    }
+
+    /// Tells the root which orders are watched from now on, all of them, each with a generation; a
+    /// new one asks for the output from its beginning. At most [`mesh::WATCHED`] are.
+    pub async fn watch(&self, orders: BTreeMap<OrderId, u64>) {
+        self.inbox.send(Arrival::Input(Input::Watch { orders })).await.ok();
+    }
+
+    /// What hosts write in orders that are watched, from now on. Whoever reads too slowly misses
+    /// some of it.
+    pub fn previews(&self) -> broadcast::Receiver<Said> {
+        self.previews.subscribe()
     }
 
     /// How the links stand.

@@ -1,31 +1,28 @@
 //! Running one command: a process group of its own, a closed environment, bounded output.
 //!
-//! Output beyond the limit is read and counted, not kept, so that the command never blocks and the
-//! true size is known. At the timeout, or when the order is taken back, the whole group gets TERM
-//! and then KILL.
+//! What it writes is captured, and told while it runs if somebody watches. At the timeout, or when
+//! the order is taken back, the whole group gets TERM and then KILL.
 
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use mesh::State;
+use mesh::{State, Stream};
 use protos::{Answer, Fault, Run};
 use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
+use crate::capture::Capture;
 use crate::jobs::Job;
+use crate::live::Teller;
 
 /// How long a group may take to obey TERM.
 const GRACE: Duration = Duration::from_secs(2);
-/// How long output is read on after the command itself has ended, should a child of it linger.
-const LINGER: Duration = Duration::from_secs(1);
 /// Shell lines run in this shell.
 const SHELL: &str = "/bin/sh";
 /// The whole environment, unless the order adds to it.
@@ -38,7 +35,7 @@ enum Cut {
 }
 
 /// Runs a command to its end.
-pub(crate) async fn run(run: &Run, node: &str, job: &Job) -> (State, Answer) {
+pub(crate) async fn run(run: &Run, node: &str, job: &Job, live: &Teller) -> (State, Answer) {
     if !run.user.is_empty() {
         let detail = "this version runs commands as the user of the node only".into();
         return refuse(Fault {
@@ -55,9 +52,11 @@ pub(crate) async fn run(run: &Run, node: &str, job: &Job) -> (State, Answer) {
     let group = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
     let guard = Group(group);
     let limit = usize::try_from(run.output_limit).unwrap_or(usize::MAX);
-    let stdout = Reading::start(child.stdout.take(), limit);
-    let stderr = Reading::start(child.stderr.take(), limit);
+    let stdout = Capture::start(child.stdout.take(), limit);
+    let stderr = Capture::start(child.stderr.take(), limit);
+    let outputs = [(Stream::Stdout, stdout.output()), (Stream::Stderr, stderr.output())];
     let waited = tokio::select! {
+        never = live.tell(job.order(), outputs) => match never {},
         waited = timeout(run.timeout, child.wait()) => waited.map_err(|_| Cut::TimedOut),
         () = job.asked_to_stop() => Err(Cut::TakenBack),
     };
@@ -149,51 +148,6 @@ impl Drop for Group {
         if let Some(group) = self.0 {
             kill_process_group(group, Signal::KILL).ok();
         }
-    }
-}
-
-/// Output as far as it has been read: what is kept, and its true size.
-#[derive(Default)]
-struct Kept {
-    bytes: Vec<u8>,
-    size: u64,
-}
-
-/// A pipe that is being read into a bounded buffer.
-struct Reading {
-    kept: Arc<Mutex<Kept>>,
-    task: tokio::task::JoinHandle<()>,
-}
-
-impl Reading {
-    fn start(pipe: Option<impl AsyncRead + Unpin + Send + 'static>, limit: usize) -> Reading {
-        let kept = Arc::new(Mutex::new(Kept::default()));
-        let task = tokio::spawn(read_bounded(pipe, limit, kept.clone()));
-        Reading { kept, task }
-    }
-
-    /// What was read until the pipe's end; a process that lingers does not hold this up for long.
-    async fn finish(mut self) -> (Bytes, u64) {
-        if timeout(LINGER, &mut self.task).await.is_err() {
-            self.task.abort();
-        }
-        let kept = std::mem::take(&mut *lock(&self.kept));
-        (kept.bytes.into(), kept.size)
-    }
-}
-
-fn lock(kept: &Mutex<Kept>) -> MutexGuard<'_, Kept> {
-    kept.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-async fn read_bounded(pipe: Option<impl AsyncRead + Unpin>, limit: usize, kept: Arc<Mutex<Kept>>) {
-    let Some(mut pipe) = pipe else { return };
-    let mut buffer = vec![0; 16 << 10];
-    while let Ok(read @ 1..) = pipe.read(&mut buffer).await {
-        let mut kept = lock(&kept);
-        kept.size += read as u64;
-        let room = limit.saturating_sub(kept.bytes.len());
-        kept.bytes.extend_from_slice(&buffer[..read.min(room)]);
     }
 }
 

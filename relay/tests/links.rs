@@ -180,6 +180,56 @@ async fn orders_reach_a_host_behind_a_relay_and_answers_return() {
     }
 }
 
+/// Adds what comes to the root of one order, each stream to its own text, until that has come.
+async fn hear(
+    previews: &mut tokio::sync::broadcast::Receiver<mesh::Said>,
+    id: OrderId,
+    heard: &mut [String; 2],
+    expected: [&str; 2],
+) {
+    while *heard != expected {
+        let said = tokio::time::timeout(LIMIT, previews.recv()).await;
+        let said = said.unwrap_or_else(|_| panic!("only {heard:?} was heard"));
+        let said = said.expect("the root lives, and we are not slow");
+        assert_eq!((said.order, said.host), (id, HostId(2)));
+        let text = &mut heard[usize::from(said.stream == mesh::Stream::Stderr)];
+        assert_eq!(said.offset, text.len() as u64);
+        text.push_str(std::str::from_utf8(&said.bytes).expect("plain text"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_watched_is_heard_while_it_runs_and_each_generation_from_the_beginning() {
+    let mesh = Mesh::new();
+    let (root, seen) = mesh.root();
+    let relay = mesh.start(mesh.credentials(1, Role::Relay), root.addr(), Box::new(NoWitness));
+    let host = mesh.start(mesh.credentials(2, Role::Host), relay.addr(), Box::new(NoWitness));
+    wait_up(&seen, 2);
+    let dir = mesh.dir.path().display();
+    let wait = |gate: u8| format!("while ! [ -e {dir}/gate{gate} ]; do sleep 0.02; done");
+    let line = format!("echo one; {}; echo two; echo oops >&2; {}; echo three", wait(1), wait(2));
+    let (body, envelope) = mesh.order(HostSet::one(HostId(2)), &line);
+    let mut previews = root.previews();
+    root.watch([(body.id, 1)].into()).await;
+    assert!(root.submit(mesh_order(&body, &envelope)).await);
+    let mut text = Default::default();
+    hear(&mut previews, body.id, &mut text, ["one\n", ""]).await;
+    std::fs::write(mesh.dir.path().join("gate1"), "").expect("a gate");
+    hear(&mut previews, body.id, &mut text, ["one\ntwo\n", "oops\n"]).await;
+    root.watch([(body.id, 2)].into()).await;
+    let mut text = Default::default();
+    hear(&mut previews, body.id, &mut text, ["one\ntwo\n", "oops\n"]).await;
+    // Nobody watches any more; the answer has everything all the same.
+    root.watch([].into()).await;
+    std::fs::write(mesh.dir.path().join("gate2"), "").expect("a gate");
+    let (state, answer) = answer_of(&seen, 2);
+    assert_eq!(state, State::Ok);
+    assert_eq!(&answer.stdout[..], b"one\ntwo\nthree\n");
+    for node in [&host, &relay, &root] {
+        node.stop().await.expect("a clean stop");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_order_that_was_tampered_with_is_refused_and_not_run() {
     let mesh = Mesh::new();
@@ -313,6 +363,26 @@ async fn a_peer_that_breaks_the_protocol_loses_its_link_alone() {
     let forged = [&[reports][..], &protos::frame_header(forged.len()), &forged].concat();
     let reason = misbehave(&mesh, addr, 6, &forged).await;
     assert!(reason.contains("reported others than itself"), "{reason}");
+
+    // A host that speaks for another, and previews and watches where they do not belong.
+    let said = mesh::Said {
+        order: body.id,
+        host: HostId(2),
+        stream: mesh::Stream::Stdout,
+        offset: 0,
+        bytes: Bytes::from_static(b"I am not what I am"),
+    };
+    let forged = protos::encode_frame(&mesh::Frame::Said(said));
+    let forged = [&protos::frame_header(forged.len())[..], &forged].concat();
+    let live = protos::StreamKind::Live as u8;
+    let reason = misbehave(&mesh, addr, 7, &[&[live][..], &forged].concat()).await;
+    assert!(reason.contains("spoke for others than itself"), "{reason}");
+    let reason = misbehave(&mesh, addr, 8, &[&[control][..], &forged].concat()).await;
+    assert!(reason.contains("a stream of another kind"), "{reason}");
+    let watch = protos::encode_frame(&mesh::Frame::Watch { orders: [(body.id, 1)].into() });
+    let watch = [&[live][..], &protos::frame_header(watch.len()), &watch].concat();
+    let reason = misbehave(&mesh, addr, 9, &watch).await;
+    assert!(reason.contains("wrong side"), "{reason}");
 
     assert!(root.submit(mesh_order(&body, &envelope)).await);
     assert_eq!(answer_of(&seen, 2).0, State::Failed(4));

@@ -350,6 +350,7 @@ impl Checks {
             }
             Frame::ReportsHeld { log, through } => self.reports_held(seat, (*log, *through), now),
             Frame::Hello { .. } | Frame::Beat { .. } | Frame::Below { .. } => Ok(()),
+            Frame::Watch { .. } | Frame::Said(_) => Ok(()),
             Frame::Order { order, .. } => match self.orders.contains_key(&order.id) {
                 true => Ok(()),
                 false => {

@@ -93,7 +93,7 @@ impl Sim {
                 self.queue.push(at, Event::Restart { node });
             }
         }
-        Ok(())
+        self.watch(&[])
     }
 
     fn note(&mut self, node: usize, text: &str) {

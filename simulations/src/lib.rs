@@ -21,6 +21,7 @@ mod seat;
 mod settle;
 pub mod sim;
 pub mod trace;
+mod viewers;
 
 pub use checks::{Checks, Violation};
 pub use plan::{Options, Plan};

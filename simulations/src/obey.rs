@@ -31,6 +31,11 @@ impl Sim {
             Output::Serve { by, content } => self.answer(node, by, content, Ok(())),
             Output::Deny { by, content, fault } => self.answer(node, by, content, Err(fault)),
             Output::Start { order, missing } => self.start(node, &order, !missing.is_empty()),
+            Output::Watch { orders } => {
+                self.told_watch(node, orders);
+                Ok(())
+            }
+            Output::Preview(said) => self.heard(&said),
             Output::Tell(event) => self.tell(node, event),
         }
     }
@@ -78,6 +83,10 @@ impl Sim {
         self.stats.frames += 1;
         self.stats.talk += u64::from(!matches!(frame, Frame::Beat { .. }));
         self.checks.sending(&self.seats[node], &frame, self.now)?;
+        if !self.viewers.began && matches!(frame, Frame::Watch { .. } | Frame::Said(_)) {
+            let detail = format!("node {node} sends {frame:?}");
+            return Err(Violation::new("who does not watch does not pay", detail));
+        }
         if let Frame::Order { seq, .. } | Frame::Report { seq, .. } = &frame {
             let window = self.seats[node].config.limits.window;
             let path = self.net.links.get_mut(&link).expect("it is open");
@@ -255,6 +264,7 @@ impl Sim {
             false => Event::Ended { node, life, order: id },
         };
         self.queue.push(self.now + takes, event);
+        self.speak_up(node, id);
         Ok(())
     }
 

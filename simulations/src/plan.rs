@@ -47,6 +47,8 @@ pub struct Plan {
     pub work: Vec<Work>,
     /// Faults with a time.
     pub faults: Vec<(Duration, Fault)>,
+    /// Whether operators look on while commands run.
+    pub viewers: bool,
     /// When faults stop and everything heals.
     pub horizon: Duration,
     /// The bug planted in every node.
@@ -152,6 +154,7 @@ impl Plan {
             work,
             faults,
             horizon,
+            viewers: rng.random_bool(0.6),
             bug: options.bug,
         }
     }
@@ -186,6 +189,7 @@ impl Plan {
             work: vec![work],
             faults: Vec::new(),
             horizon: secs(15),
+            viewers: false,
             bug: None,
         }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use mesh::{Digest, LinkId, OrderId, RequestId};
 
 use crate::net::{Item, Side};
+use crate::viewers::Word;
 
 /// Something that will happen. What belongs to one process names its life, so that it passes
 /// without effect when the process is dead by then.
@@ -35,6 +36,10 @@ pub(crate) enum Event {
     Trip { node: usize, life: u64, down: Duration },
     /// A link breaks in a bad moment.
     Snap { link: LinkId },
+    /// Viewers come and go.
+    Visit,
+    /// A command says something that is watched.
+    Speak { node: usize, life: u64, said: Word },
     /// A partition ends.
     Heal { from: usize, to: usize },
     /// A dead process starts again.

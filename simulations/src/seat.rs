@@ -35,6 +35,8 @@ pub(crate) struct Process {
     /// Commands under way, and how each will end.
     pub(crate) running: BTreeMap<OrderId, Outcome>,
     pub(crate) requests: u64,
+    /// Orders whose output is wanted while they run.
+    pub(crate) watched: BTreeMap<OrderId, u64>,
 }
 
 impl Seat {
@@ -56,6 +58,7 @@ impl Process {
             wants: BTreeMap::new(),
             running: BTreeMap::new(),
             requests: 0,
+            watched: BTreeMap::new(),
         }
     }
 

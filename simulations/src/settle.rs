@@ -59,15 +59,24 @@ impl Sim {
         self.checks.calm = true;
         self.plan.work.push(work);
         self.queue.push(self.now, Event::Submit { work: self.plan.work.len() - 1 });
+        self.watch(&[id])?;
         self.run_until(self.now + PROBE)?;
         let everybody = HostSet::from_ranges([(0, (self.seats.len() - 1) as u32)]);
         let root = self.seats[0].process.as_ref();
         let settled = root.and_then(|root| root.node.tally(id)).map(|tally| tally.settled());
-        if settled.as_ref() == Some(&everybody) || self.checks.is_rejected(id) {
+        if self.checks.is_rejected(id) {
             return Ok(());
         }
-        let detail = format!("only {settled:?} answered in a healthy tree");
-        Err(Violation::new("a healthy tree answers", detail))
+        if settled.as_ref() != Some(&everybody) {
+            let detail = format!("only {settled:?} answered in a healthy tree");
+            return Err(Violation::new("a healthy tree answers", detail));
+        }
+        let heard = self.heard_in(id);
+        if heard != everybody.difference(&HostSet::one(HostId::ROOT)) {
+            let detail = format!("only {heard} were heard in a healthy tree");
+            return Err(Violation::new("a healthy tree is heard", detail));
+        }
+        Ok(())
     }
 
     /// What is not as it should be, in words.

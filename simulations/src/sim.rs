@@ -20,6 +20,7 @@ use crate::plan::{Options, Plan, Work};
 use crate::queue::{Event, Queue};
 use crate::seat::{Process, Seat};
 use crate::trace::{self, Sink, Trace};
+use crate::viewers::Viewers;
 
 /// How often a node may be woken in one instant before it counts as a storm.
 const RESTLESS: u32 = 50;
@@ -43,6 +44,8 @@ pub struct Stats {
     pub links: u64,
     /// Orders that the root took.
     pub orders: u64,
+    /// Words of running commands that reached the root's viewers.
+    pub previews: u64,
     /// How much virtual time has passed.
     pub virtual_time: Duration,
     /// The hash of the trace.
@@ -107,6 +110,7 @@ pub struct Sim {
     pub(crate) checks: Checks,
     pub(crate) trace: Trace,
     pub(crate) stats: Stats,
+    pub(crate) viewers: Viewers,
     /// Whether faults still happen.
     pub(crate) rough: bool,
 }
@@ -129,6 +133,7 @@ impl Sim {
             checks: Checks::new(&plan),
             trace: Trace::new(sink),
             stats: Stats { nodes: plan.tree.len(), ..Stats::default() },
+            viewers: Viewers::default(),
             rough: true,
             plan,
         };
@@ -142,6 +147,9 @@ impl Sim {
         }
         for index in 0..sim.plan.faults.len() {
             sim.queue.push(sim.plan.faults[index].0, Event::Fault { index });
+        }
+        if sim.plan.viewers {
+            sim.queue.push(Duration::ZERO, Event::Visit);
         }
         sim
     }
@@ -198,6 +206,8 @@ impl Sim {
                 Ok(())
             }
             Event::Restart { node } => self.restart(node),
+            Event::Visit if self.rough => self.visit(),
+            Event::Speak { node, life, said } if self.lives(node, life) => self.speak(node, said),
             _ => Ok(()),
         }
     }

@@ -93,6 +93,8 @@ pub(crate) fn marks(input: &Input) -> [u64; 2] {
         }
         Input::Ended { order, .. } => [10, u64::from(order.0[15])],
         Input::Submit(order) => [11, u64::from(order.id.0[15])],
+        Input::Watch { orders } => [12, orders.len() as u64],
+        Input::Said(said) => [13 + (said.offset << 8), u64::from(said.order.0[15])],
     }
 }
 
@@ -105,6 +107,8 @@ fn frame_mark(frame: &Frame) -> u64 {
         Frame::OrdersHeld { through, .. } => 5 + (through << 4),
         Frame::Report { seq, report, .. } => 6 + (seq << 4) + (report.tally.hosts().len() << 20),
         Frame::ReportsHeld { through, .. } => 7 + (through << 4),
+        Frame::Watch { orders } => 8 + ((orders.len() as u64) << 4),
+        Frame::Said(said) => 9 + (said.offset << 4) + (u64::from(said.host.0) << 32),
     }
 }
 
@@ -136,6 +140,8 @@ fn frame(frame: &Frame) -> String {
             text
         }
         Frame::ReportsHeld { through, .. } => format!("ReportsHeld #{through}"),
+        Frame::Watch { orders } => format!("Watch {orders:?}"),
+        Frame::Said(said) => format!("Said {:?} {} at {}", said.order, said.host, said.offset),
     }
 }
 

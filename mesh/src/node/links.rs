@@ -2,6 +2,8 @@
 //!
 //! A link's end and a move of hosts touch every machine; here is the one place that tells each.
 
+use std::collections::BTreeMap;
+
 use super::Node;
 use crate::outbox::Gated;
 use crate::route::Moves;
@@ -23,6 +25,11 @@ impl Node {
             }
         };
         self.peers.insert(link, peer);
+        match peer {
+            // What was lost with an older link is asked for again by the new one's first watch.
+            Peer::Parent { .. } => self.handle_watch(&BTreeMap::new()),
+            Peer::Child { .. } => self.watch.stir(),
+        }
         if let Some(old) = replaced {
             self.forget_link(now, old);
             // The machines have the new link in the old one's place already; until the peer says
@@ -78,6 +85,7 @@ impl Node {
         let peer = self.peers.remove(&link)?;
         self.pulse.handle_down(link);
         self.acks.handle_down(link);
+        self.watch.handle_down(link);
         #[cfg(feature = "sabotage")]
         if self.has(Bug::LosePulls) && self.uplink.link() == Some(link) {
             self.pulls.lose();
@@ -88,6 +96,7 @@ impl Node {
                 self.uplog.handle_held(self.uplog.log(), u64::MAX);
             }
             self.uplog.handle_down();
+            self.handle_watch(&BTreeMap::new());
         }
         if let Some((child, moves)) = self.routes.handle_down(now, link) {
             self.follow(now, moves);
@@ -140,6 +149,10 @@ impl Node {
             (Peer::Parent { .. }, Frame::ReportsHeld { log, through }) => {
                 let orders = self.uplog.handle_held(log, through);
                 self.settle(orders);
+            }
+            (Peer::Parent { .. }, Frame::Watch { orders }) => self.handle_watch(&orders),
+            (Peer::Child { host, serves }, Frame::Said(said)) => {
+                self.handle_said(now, link, (host, serves), said);
             }
             _ => self.hang_up(now, link, WRONG_SIDE),
         }
@@ -196,6 +209,9 @@ impl Node {
     /// Hosts have moved from one child to another: what is known of them moves along, and open
     /// orders reach whoever came.
     fn follow(&mut self, now: Time, moves: Moves) {
+        if !moves.is_empty() {
+            self.watch.stir();
+        }
         for (child, news) in moves {
             let below = self.routes.child(child).map(|c| c.below.clone()).unwrap_or_default();
             if self.config.is_root() {

@@ -38,6 +38,10 @@ impl Node {
             }
         }
         self.shares.adopt(now, &order, self.duty(&order, &below));
+        // The watch may have been faster than its order.
+        if self.watch.wants(id) {
+            self.watch.stir();
+        }
         if let Some(older) = self.cancels.add(&order) {
             self.take_back(now, older);
         }
@@ -167,7 +171,7 @@ impl Node {
     }
 
     /// Whether an order still stands for somebody below a child who owes an answer.
-    fn wants(&self, id: OrderId, child: HostId) -> bool {
+    pub(super) fn wants(&self, id: OrderId, child: HostId) -> bool {
         let Some(share) = self.shares.get(id) else { return false };
         let (Some(order), Some(child)) = (&share.order, self.routes.child(child)) else {
             return false;
@@ -250,6 +254,7 @@ impl Node {
         self.lanes.forget(id);
         self.pulls.forget(id);
         self.ledger.forget(id);
+        self.watch.forget(id);
         self.out.save(Record::Forget(id));
     }
 }

@@ -5,6 +5,7 @@ mod cancel;
 mod crash;
 mod enrol;
 mod gate;
+mod live;
 mod push;
 mod run;
 
