@@ -256,6 +256,7 @@ impl Io {
             }
             Output::Pull { link, content } => self.pull(link, content),
             Output::Serve { by, .. } => self.reply(by, Ok(())),
+            Output::Abandon { content } => self.transfers.abandon(content),
             Output::Deny { by, fault, .. } => self.reply(by, Err(fault)),
             Output::Start { order, missing } => {
                 if let Some(executor) = self.executor.clone() {
