@@ -129,7 +129,7 @@ impl Front {
     /// Writes what is in memory to the file, if there is one. Blocks.
     pub(crate) fn write(&self, intake: &mut Intake) -> Result<(), StoreError> {
         let Some(partial) = &mut intake.partial else { return Ok(()) };
-        // Only the holder of the intake adds to it, so these stay the first of it.
+        // More may be pushed meanwhile; only the holder of the intake takes away.
         let fresh = Bytes::copy_from_slice(&self.body().fresh);
         if fresh.is_empty() {
             return Ok(());
@@ -137,7 +137,7 @@ impl Front {
         partial.append(&fresh)?;
         let mut body = self.body();
         body.written = partial.groups();
-        body.fresh.clear();
+        drop(body.fresh.split_to(fresh.len()));
         Ok(())
     }
 

@@ -22,6 +22,8 @@ use crate::transfer::{Source, Transfers};
 const STALL: Duration = Duration::from_secs(30);
 /// Groups that are read and written in one go.
 const GROUPS: usize = 16;
+/// How often an object may be gone again when it is to be served.
+const TRIES: usize = 8;
 /// Objects up to this size are tried to compress; packs, which are larger, never shrink.
 const COMPRESSED: usize = 256 << 10;
 /// The stream ends early: nobody brings the rest, or the disk has failed.
@@ -90,9 +92,17 @@ impl Transfers {
         if let Some(source @ Source::Object(_)) = self.source(request.content).await? {
             return Ok((source, None));
         }
-        let wish = self.want(request.content, |id| Asker::Child(link, id)).await?;
-        let source = self.source(request.content).await?.ok_or(PullFault::Broken)?;
-        Ok((source, Some(wish)))
+        let mut wish = None;
+        for _ in 0..TRIES {
+            // The old wish goes when the new one stands: the core must not think that nobody waits.
+            wish = Some(self.want(request.content, |id| Asker::Child(link, id)).await?);
+            if let Some(source) = self.source(request.content).await? {
+                return Ok((source, wish));
+            }
+            // It had begun to arrive, and broke off before anybody could hold on to it.
+        }
+        drop(wish);
+        Err(PullFault::Broken)
     }
 }
 

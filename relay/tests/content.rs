@@ -1,8 +1,9 @@
 //! Content through a relay over real QUIC, between a parent and children that the test plays.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use certs::{Authority, Credentials, Identity, MeshId, NodeKey, Role};
 use content::{GROUP, Outline};
@@ -74,13 +75,25 @@ impl Stage {
             credentials: credentials(&self.authority, 1, Role::Relay),
             settings,
             journal: Journal::open(&state.join("node.redb"), 1 << 20).expect("a journal"),
-            store: Arc::new(content::Store::open(state.join("store")).expect("a store")),
+            store: Arc::new(self.store(&state)),
             state,
             witness: Box::new(NoWitness),
             registrar: None,
             obeys: false,
         };
         relay::start(setup).expect("it starts")
+    }
+
+    /// Opens the store. What ran in this process before may hold it a moment longer.
+    fn store(&self, state: &Path) -> content::Store {
+        let until = Instant::now() + LIMIT;
+        loop {
+            match content::Store::open(state.join("store")) {
+                Ok(store) => return store,
+                Err(error) => assert!(Instant::now() < until, "{error}"),
+            }
+            std::thread::yield_now();
+        }
     }
 
     async fn child(&self, relay: &Running, id: u32) -> Child {
@@ -338,10 +351,10 @@ async fn what_a_parent_alters_goes_no_further() {
     assert_eq!(asked.request.held, 0);
     stage.begin(&mut asked).await;
     stage.give(&mut asked, 0..5).await;
-    asked.send.write_all(&vec![7; GROUP]).await.expect("it is sent");
     let (mut pull, child) = ask.await.expect("it asks");
     pull.next(stage.outline.encode().len()).await;
     assert_eq!(pull.next(5 * GROUP).await, &stage.object[..5 * GROUP]);
+    asked.send.write_all(&vec![7; GROUP]).await.expect("it is sent");
     // The third and last try: the parent does not have it any more.
     let mut asked = stage.asked().await;
     assert_eq!((asked.request.held, asked.request.outlined), (5, true));
