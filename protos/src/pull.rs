@@ -1,9 +1,9 @@
 //! Heads of content streams: what is wanted, and whether it comes.
 //!
 //! After a [`PullReply::Found`] the stream carries what it announces and nothing else: an object
-//! as a whole in one zstd frame, or raw, its outline first if that was not known, and from the first
-//! group that the asker does not have. A raw object may still be arriving at the sender; then the
-//! stream goes on as it does.
+//! as a whole in one zstd frame, or raw, its outline first if that was not known, and from the
+//! first group that the asker does not have. A raw object may still be arriving at the sender; then
+//! the stream goes on as it does.
 
 use bytes::Bytes;
 use mesh::{Digest, PullFault};

@@ -304,8 +304,8 @@ impl Io {
         self.tasks.spawn(async move {
             let result = transfers.pull(&link.conn, content, &link.counters).await;
             if result == Err(PullFault::Broken) {
-                // If it is the link that broke, its end says so, and all that was under way is taken
-                // up again; a word of this pull could come before that and count as a failed try.
+                // If it is the link that broke, its end says so, and all that was under way is
+                // taken up again; a word of this pull could come before it and count as a try.
                 let closed = tokio::time::timeout(BROKEN_WAIT, link.conn.closed()).await;
                 if closed.is_ok() {
                     return;
