@@ -10,7 +10,11 @@
 mod engine;
 mod loss;
 mod profile;
+mod pump;
+mod udp;
 
 pub use engine::{Count, Counters, Engine, segments};
 pub use loss::Loss;
 pub use profile::{Blackout, Profile, Shape, ShapeError};
+pub use pump::{Link, LinkError, Traffic, Way};
+pub use udp::{FLOWS, UdpLink};
