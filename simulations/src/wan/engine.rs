@@ -18,7 +18,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
 use super::loss::Chain;
-use super::{Shape, ShapeError};
+use super::{Blackout, Shape, ShapeError};
 
 /// Bytes that may be on their way behind the queue. Only a link without a rate can reach it: it is
 /// what 1 Gbit/s holds in two seconds.
@@ -194,6 +194,13 @@ impl<P> Engine<P> {
             _ => {}
         }
         Ok(())
+    }
+
+    /// One blackout more. Those that are over are forgotten.
+    pub fn darken(&mut self, now: Duration, blackout: Blackout) {
+        self.advance(now);
+        self.shape.blackouts.retain(|black| !black.is_over(now));
+        self.shape.blackouts.push(blackout);
     }
 
     /// Switches the link off or on again by hand. While it is off, what leaves the queue is lost,

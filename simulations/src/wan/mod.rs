@@ -11,10 +11,13 @@ mod engine;
 mod loss;
 mod profile;
 mod pump;
+mod tun;
 mod udp;
 
 pub use engine::{Count, Counters, Engine, segments};
 pub use loss::Loss;
 pub use profile::{Blackout, Profile, Shape, ShapeError};
 pub use pump::{Link, LinkError, Traffic, Way};
+pub(crate) use tun::inside;
+pub use tun::{End, TunLink};
 pub use udp::{FLOWS, UdpLink};

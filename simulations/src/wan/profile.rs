@@ -27,6 +27,11 @@ impl Blackout {
         };
         since < self.length.as_nanos()
     }
+
+    /// Whether it will never be dark again.
+    pub(super) fn is_over(&self, at: Duration) -> bool {
+        self.every.is_none() && at >= self.from.saturating_add(self.length)
+    }
 }
 
 /// What one direction of a link is like.

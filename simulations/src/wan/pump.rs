@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use thiserror::Error;
 
-use super::{Counters, Engine, Profile, Shape, ShapeError};
+use super::{Blackout, Counters, Engine, Profile, Shape, ShapeError};
 
 /// Packets read from one descriptor before others have their turn.
 pub(super) const BATCH: usize = 128;
@@ -178,6 +178,15 @@ impl Link {
         drop(pair);
         self.shared.wake();
         Ok(())
+    }
+
+    /// Nothing comes through for so long from now on, either way.
+    pub fn darken(&self, length: Duration) {
+        let mut pair = self.shared.pair();
+        let from = self.shared.now();
+        for way in [Way::Down, Way::Up] {
+            pair.way(way).darken(from, Blackout { from, length, every: None });
+        }
     }
 
     /// Switches both directions off, or on again.
