@@ -31,6 +31,8 @@ fn behind(profile: &str) -> Result<(Fleet, UdpLink)> {
         config: String::new(),
     };
     fleet.add(&spec("relay", "site1-relay", "controller"))?;
+    // Hosts enrol through their relay, which needs its own link for that.
+    fleet.wait_up(1)?;
     for host in HOSTS {
         fleet.add(&spec("host", host, "site1-relay"))?;
     }
