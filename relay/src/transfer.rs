@@ -166,6 +166,9 @@ impl Transfers {
         if held.expect("looking into the store does not panic").unwrap_or(false) {
             return Ok(());
         }
+        if !self.store.has_room(0) {
+            return Err(PullFault::Disk);
+        }
         let body = fetch(conn, content, counters).await?;
         let store = self.store.clone();
         let put = move || {
