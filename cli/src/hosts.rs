@@ -52,9 +52,23 @@ pub(crate) async fn main(
     } else {
         let noun = if total == 1 { "node" } else { "nodes" };
         let (total, up, down) = (show_count(total), show_count(up), show_count(total - up));
-        screen.say(&format!("{total} {noun}: {up} up, {down} down"))?;
+        let degraded = hosts.iter().filter(|host| state(host) == "degraded").count() as u64;
+        let degraded = match degraded {
+            0 => String::new(),
+            n => format!(", {} of them degraded", show_count(n)),
+        };
+        screen.say(&format!("{total} {noun}: {up} up{degraded}, {down} down"))?;
     }
     Ok(Exit::Ok)
+}
+
+/// How it is with a host, in a word.
+pub(crate) fn state(host: &HostInfo) -> &'static str {
+    match (host.up, host.degraded) {
+        (true, false) => "up",
+        (true, true) => "degraded",
+        (false, _) => "down",
+    }
 }
 
 fn row(host: &HostInfo) -> Vec<String> {
@@ -64,7 +78,7 @@ fn row(host: &HostInfo) -> Vec<String> {
         host.name.clone(),
         host.role.clone(),
         dash(&host.site),
-        if host.up { "up" } else { "down" }.to_owned(),
+        state(host).to_owned(),
         dash(via),
         show_time(host.enrolled_ms),
     ]

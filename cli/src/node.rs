@@ -9,7 +9,7 @@ use std::sync::Arc;
 use certs::{Credentials, Role};
 use relay::{Journal, NoWitness, Running, Settings, Setup};
 use tokio::runtime::{Builder, Runtime};
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::exit::Exit;
 use crate::fail::Failure;
@@ -148,6 +148,13 @@ fn write_listen(state: &Path, addr: Option<SocketAddr>) -> Result<(), Failure> {
             .and_then(|()| std::fs::rename(&beside, &path)),
         None => Ok(()),
     };
+    if let Err(error) = &written
+        && content::is_full(error)
+    {
+        // Whoever restarts with a full disk listens where the note says, usually.
+        warn!(path = %path.display(), %error, "the address is not noted");
+        return Ok(());
+    }
     written.map_err(|error| {
         Failure::new(Exit::Failed, "failed", format!("{}: writing failed: {error}", path.display()))
     })

@@ -1,6 +1,6 @@
-//! `barid tree`: the controller, its direct children with their links, and who is behind each.
+//! `barid tree`: the controller, its direct children with their links, and who is below each.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use controller::sets::{fold, natural_cmp};
 use controller::types::{HostInfo, LinkInfo, Status};
@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::client::Client;
 use crate::exit::Exit;
 use crate::fail::Failure;
+use crate::hosts::state;
 use crate::screen::{Screen, is_utf8};
 use crate::units::{show_bytes, show_count, show_duration, since};
 
@@ -33,32 +34,102 @@ const FINE: [&str; 4] = ["├─ ", "└─ ", "│  ", "   "];
 const ASCII: [&str; 4] = ["|- ", "`- ", "|  ", "   "];
 
 fn draw(status: &Status, mut links: Vec<LinkInfo>, hosts: &[HostInfo], fine: bool) -> String {
-    let [next, last, past, past_last] = if fine { FINE } else { ASCII };
-    let mut behind: BTreeMap<&str, Vec<&HostInfo>> = BTreeMap::new();
-    for host in hosts {
-        behind.entry(&host.via).or_default().push(host);
-    }
+    let marks = if fine { FINE } else { ASCII };
+    let [next, last, past, past_last] = marks;
     links.sort_by(|a, b| natural_cmp(&a.name, &b.name));
-    let elsewhere = |host: &HostInfo| !links.iter().any(|link| link.name == host.via);
-    let lost: Vec<&HostInfo> = hosts.iter().filter(|host| elsewhere(host)).collect();
+    let mut wood = Wood::new(marks, hosts);
     let Status { listen, version, nodes, up, open_orders, .. } = status;
     let (nodes, up, open) = (show_count(*nodes), show_count(*up), show_count(*open_orders));
     let mut text = format!(
         "controller  {listen}  version {version}  {nodes} nodes, {up} up  {open} open orders\n"
     );
-    for (i, link) in links.iter().enumerate() {
-        let is_last = i + 1 == links.len() && lost.is_empty();
-        let (branch, beside) = if is_last { (last, past_last) } else { (next, past) };
-        text.push_str(&format!("{branch}{}\n", link_line(link)));
-        let mut members = behind.remove(link.name.as_str()).unwrap_or_default();
-        members.retain(|host| host.name != link.name);
-        push_members(&mut text, beside, &members);
+    if !status.degraded.is_empty() {
+        text.push_str(&format!("{past}  degraded: {}\n", status.degraded));
     }
+    let mut drawn = Vec::new();
+    for link in &links {
+        wood.text = String::new();
+        wood.seen.insert(&link.name);
+        wood.push_below(&link.name, "");
+        drawn.push((link_line(link), std::mem::take(&mut wood.text)));
+    }
+    let lost: Vec<&HostInfo> =
+        hosts.iter().filter(|h| !wood.seen.contains(h.name.as_str())).collect();
     if !lost.is_empty() {
-        text.push_str(&format!("{last}(by no known way)\n"));
-        push_members(&mut text, past_last, &lost);
+        wood.push_leaves("", &lost);
+        drawn.push(("(by no known way)".into(), wood.text));
+    }
+    for (i, (line, below)) in drawn.iter().enumerate() {
+        let is_last = i + 1 == drawn.len();
+        let (branch, beside) = if is_last { (last, past_last) } else { (next, past) };
+        text.push_str(&format!("{branch}{line}\n"));
+        below.lines().for_each(|line| text.push_str(&format!("{beside}{line}\n")));
     }
     text
+}
+
+/// The nodes below the controller's links, while they are drawn.
+struct Wood<'a> {
+    marks: [&'static str; 4],
+    children: BTreeMap<&'a str, Vec<&'a HostInfo>>,
+    /// Who was drawn: what relays say of each other need not be a tree.
+    seen: HashSet<&'a str>,
+    text: String,
+}
+
+impl<'a> Wood<'a> {
+    fn new(marks: [&'static str; 4], hosts: &'a [HostInfo]) -> Wood<'a> {
+        let mut children: BTreeMap<&str, Vec<&HostInfo>> = BTreeMap::new();
+        for host in hosts.iter().filter(|host| !host.parent.is_empty()) {
+            children.entry(&host.parent).or_default().push(host);
+        }
+        Wood { marks, children, seen: HashSet::new(), text: String::new() }
+    }
+
+    /// The children of a node: hosts folded, and each relay with its own.
+    fn push_below(&mut self, parent: &str, beside: &str) {
+        let mut children = self.children.get(parent).cloned().unwrap_or_default();
+        children.retain(|child| self.seen.insert(&child.name));
+        children.sort_by(|a, b| natural_cmp(&a.name, &b.name));
+        let (hosts, relays): (Vec<_>, Vec<_>) =
+            children.into_iter().partition(|child| child.role != "relay");
+        self.push_leaves(beside, &hosts);
+        let [next, last, past, past_last] = self.marks;
+        for (i, relay) in relays.iter().enumerate() {
+            let is_last = i + 1 == relays.len();
+            let (branch, deeper) = if is_last { (last, past_last) } else { (next, past) };
+            let site = match relay.site.as_str() {
+                "" => String::new(),
+                site => format!("  site {site}"),
+            };
+            let line = format!("{beside}{branch}{}{site}  {}\n", relay.name, state(relay));
+            self.text.push_str(&line);
+            self.push_below(&relay.name, &format!("{beside}{deeper}"));
+        }
+    }
+
+    /// Nodes that are not drawn one by one, folded: relays and hosts, up, degraded and down.
+    fn push_leaves(&mut self, beside: &str, members: &[&HostInfo]) {
+        let mut kinds: BTreeMap<(bool, u8), Vec<&HostInfo>> = BTreeMap::new();
+        for host in members {
+            let rank = ["up", "degraded", "down"].iter().position(|word| *word == state(host));
+            let rank = u8::try_from(rank.unwrap_or_default()).unwrap_or_default();
+            kinds.entry((host.role != "relay", rank)).or_default().push(host);
+        }
+        for ((is_host, _), members) in kinds {
+            let role = match (is_host, members.len()) {
+                (true, 1) => "host",
+                (true, _) => "hosts",
+                (false, 1) => "relay",
+                (false, _) => "relays",
+            };
+            let count = show_count(members.len() as u64);
+            let names: Vec<&str> = members.iter().map(|host| host.name.as_str()).collect();
+            let state = state(members[0]);
+            let line = format!("{beside}  {state:4}  {count} {role}  {}\n", fold(&names));
+            self.text.push_str(&line);
+        }
+    }
 }
 
 fn link_line(link: &LinkInfo) -> String {
@@ -77,32 +148,14 @@ fn link_line(link: &LinkInfo) -> String {
     format!("{}{site}  up {age}  {}  rtt {rtt}  {bytes}", link.name, link.address)
 }
 
-/// The nodes behind a link, folded: relays and hosts, up and down.
-fn push_members(text: &mut String, beside: &str, members: &[&HostInfo]) {
-    let mut kinds: BTreeMap<(bool, bool), Vec<&str>> = BTreeMap::new();
-    for host in members {
-        kinds.entry((host.role != "relay", !host.up)).or_default().push(&host.name);
-    }
-    for ((is_host, is_down), names) in kinds {
-        let state = if is_down { "down" } else { "up" };
-        let role = match (is_host, names.len()) {
-            (true, 1) => "host",
-            (true, _) => "hosts",
-            (false, 1) => "relay",
-            (false, _) => "relays",
-        };
-        let count = show_count(names.len() as u64);
-        text.push_str(&format!("{beside}  {state:4}  {count} {role}  {}\n", fold(&names)));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn host(name: &str, role: &str, via: &str, up: bool) -> HostInfo {
-        let (name, role, via) = (name.into(), role.into(), via.into());
-        HostInfo { id: 1, name, site: "lyon".into(), role, up, via, enrolled_ms: 0 }
+    fn host(name: &str, role: &str, parent: &str, up: bool) -> HostInfo {
+        let (name, role, parent) = (name.into(), role.into(), parent.into());
+        let (site, via) = ("lyon".into(), String::new());
+        HostInfo { id: 1, name, site, role, up, via, enrolled_ms: 0, parent, degraded: false }
     }
 
     #[test]
@@ -114,6 +167,7 @@ mod tests {
             nodes: 5,
             up: 4,
             open_orders: 0,
+            degraded: String::new(),
         };
         let link = |name: &str| LinkInfo {
             name: name.into(),
@@ -130,7 +184,14 @@ mod tests {
         };
         let mut hosts: Vec<HostInfo> =
             (1..=3).map(|i| host(&format!("n{i}"), "host", "r1", i != 3)).collect();
-        hosts.push(host("r1", "relay", "r1", true));
+        hosts.push(host("r1", "relay", "controller", true));
+        hosts.push(host("db", "host", "controller", false));
+        hosts.push(host("r2", "relay", "r1", true));
+        hosts.push(host("r3", "relay", "r2", false));
+        hosts.push(host("m1", "host", "r2", true));
+        hosts.last_mut().expect("m1").degraded = true;
+        hosts.push(host("loop1", "relay", "loop2", true));
+        hosts.push(host("loop2", "relay", "loop1", true));
         hosts.push(host("x1", "host", "", false));
         let text = draw(&status, vec![link("r1"), link("db")], &hosts, false);
         assert_eq!(
@@ -140,7 +201,12 @@ mod tests {
              |- r1  site lyon  DOWN  sent 2.0 KiB (1.0 KiB content), received 10 B\n\
              |    up    2 hosts  n[1-2]\n\
              |    down  1 host  n3\n\
-             `- (by no known way)\n     down  1 host  x1\n"
+             |  `- r2  site lyon  up\n\
+             |       degraded  1 host  m1\n\
+             |     `- r3  site lyon  down\n\
+             `- (by no known way)\n\
+             \x20    up    2 relays  loop[1-2]\n\
+             \x20    down  1 host  x1\n"
         );
     }
 }

@@ -10,6 +10,7 @@
 //! what to send to whom. Callers run it on a thread that may block.
 
 mod apply;
+mod base;
 mod chunk;
 mod id;
 mod ingest;
@@ -25,6 +26,7 @@ mod tree;
 mod tests;
 
 pub use apply::{Applied, ApplyError, Chunks, Installer, Job, Stage};
+pub use base::{Base, is_full};
 pub use chunk::{AVERAGE_CHUNK, MAX_CHUNK, MIN_CHUNK};
 pub use id::{ContentId, ContentIdError};
 pub use ingest::{IngestError, Ingested, Progress, ingest};

@@ -49,6 +49,8 @@ pub struct Store {
     index: Index,
     writer: Mutex<Writer>,
     temps: AtomicU64,
+    /// What is to stay free on the disk, in bytes.
+    floor: AtomicU64,
 }
 
 /// How full a store is.
@@ -95,6 +97,12 @@ pub enum StoreError {
         /// The id.
         id: ContentId,
     },
+    /// The disk is short of room; nothing was added.
+    #[error("no space left on the state disk: less than {} MiB would stay free", floor >> 20)]
+    Room {
+        /// What is to stay free, in bytes.
+        floor: u64,
+    },
     /// The caller gave too long an object.
     #[error("store: object {id} has {len} bytes, more than 32 MiB")]
     TooLarge {
@@ -103,6 +111,21 @@ pub enum StoreError {
         /// Its length.
         len: usize,
     },
+}
+
+impl StoreError {
+    /// Whether there was no space; nothing was added, and what was there before is.
+    pub fn is_full(&self) -> bool {
+        match self {
+            StoreError::Disk { source, .. } => crate::is_full(source),
+            StoreError::Index { source, .. } => match &**source {
+                redb::Error::Io(error) => crate::is_full(error),
+                _ => false,
+            },
+            StoreError::Room { .. } => true,
+            _ => false,
+        }
+    }
 }
 
 /// The volume that grows. `None` until the first small object, and after a failed write: a
@@ -133,7 +156,8 @@ impl Store {
         // An index that a crash could make vanish would take every object along.
         root.sync_all().map_err(disk("sync", &dir))?;
         let writer = Mutex::new(Writer { active: None, next: 0 });
-        let store = Store { dir, root, index, writer, temps: AtomicU64::new(0) };
+        let store =
+            Store { dir, root, index, writer, temps: AtomicU64::new(0), floor: AtomicU64::new(0) };
         store.sweep_temps()?;
         store.sweep_objects()?;
         store.sweep_volumes()?;
@@ -184,6 +208,20 @@ impl Store {
         self.remove_locked(&mut writer, &gone)?;
         self.retain_partial(keep)?;
         Ok(gone.len())
+    }
+
+    /// From here on nothing is put that would leave less than this free on the disk, in bytes.
+    pub fn keep_free(&self, bytes: u64) {
+        self.floor.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether there is room for objects of so many bytes in all.
+    pub fn has_room(&self, bytes: u64) -> bool {
+        let floor = self.floor.load(Ordering::Relaxed);
+        // A disk that does not say has room.
+        let free = rustix::fs::fstatvfs(&self.root);
+        let free = free.map_or(u64::MAX, |stat| stat.f_bavail.saturating_mul(stat.f_frsize));
+        free >= floor.saturating_add(bytes)
     }
 
     /// How many objects and bytes there are.

@@ -114,6 +114,7 @@ async fn status(State(api): State<Api>) -> Answer<Status> {
         nodes: state.hosts.len() as u64,
         up: up as u64,
         open_orders: open as u64,
+        degraded: api.desk.node.no_room().unwrap_or_default(),
     }))
 }
 
@@ -124,6 +125,20 @@ async fn hosts(State(api): State<Api>) -> Json<Vec<HostInfo>> {
         let child = state.below.iter().find(|(_, below)| below.contains(id));
         child.map_or(String::new(), |(child, _)| name(child))
     };
+    let pairs = state.branches.iter();
+    let pairs = pairs.flat_map(|(parent, hosts)| hosts.iter().map(move |host| (host, *parent)));
+    // A relay that says nothing of it: what lives there is taken for its own.
+    let mut parents: BTreeMap<HostId, HostId> = BTreeMap::new();
+    for (child, below) in &state.below {
+        parents
+            .extend(below.iter().map(|id| (id, if id == *child { HostId::ROOT } else { *child })));
+    }
+    parents.extend(pairs);
+    let parent = |id: &HostId| match parents.get(id) {
+        Some(&HostId::ROOT) => "controller".into(),
+        Some(parent) => name(parent),
+        None => String::new(),
+    };
     let host = |(id, row): (&HostId, &HostRow)| HostInfo {
         id: id.0,
         name: row.name.clone(),
@@ -132,6 +147,8 @@ async fn hosts(State(api): State<Api>) -> Json<Vec<HostInfo>> {
         up: state.up.contains(*id),
         via: via(*id),
         enrolled_ms: row.enrolled_ms,
+        parent: parent(id),
+        degraded: state.degraded.contains(*id),
     };
     let mut hosts: Vec<_> = state.hosts.iter().map(host).collect();
     hosts.sort_by(|a, b| sets::natural_cmp(&a.name, &b.name));

@@ -41,6 +41,23 @@ impl Failure {
         Failure::new(409, "conflict", message, help)
     }
 
+    /// There is no room on the controller's disk.
+    pub(crate) fn no_room(message: impl Into<String>) -> Failure {
+        let help = "make room on the controller's disk; it goes on by itself then";
+        Failure::new(507, "no-space", message, help)
+    }
+
+    /// Something with content failed: for want of room, or otherwise.
+    pub(crate) fn content(error: &(dyn std::error::Error + 'static)) -> Failure {
+        let text = relay::chain(error);
+        let mut causes = std::iter::successors(Some(error), |error| error.source());
+        let full = causes.any(|cause| {
+            let store = cause.downcast_ref::<content::StoreError>();
+            store.is_some_and(content::StoreError::is_full)
+        });
+        if full { Failure::no_room(text) } else { Failure::internal(text) }
+    }
+
     /// The controller itself failed.
     pub(crate) fn internal(message: impl Into<String>) -> Failure {
         Failure::new(500, "internal", message, "the controller's log has the details")
@@ -49,6 +66,9 @@ impl Failure {
 
 impl From<JournalError> for Failure {
     fn from(error: JournalError) -> Failure {
+        if let JournalError::Full { .. } = error {
+            return Failure::no_room(relay::chain(&error));
+        }
         tracing::error!(error = %relay::chain(&error), "the controller's tables failed");
         Failure::internal(relay::chain(&error))
     }

@@ -45,6 +45,9 @@ pub(crate) struct Live {
 #[derive(Default)]
 pub(crate) struct State {
     pub(crate) up: HostSet,
+    pub(crate) degraded: HostSet,
+    /// The own children of each node that has any.
+    pub(crate) branches: BTreeMap<HostId, HostSet>,
     pub(crate) hosts: Arc<BTreeMap<HostId, HostRow>>,
     /// The subtrees of the controller's own children.
     pub(crate) below: BTreeMap<HostId, HostSet>,
@@ -65,39 +68,49 @@ impl Live {
 
     /// The writer of the node's commits.
     pub(crate) fn witness(&self) -> Box<dyn Witness> {
-        Box::new(Scribe { live: self.clone(), pending: Vec::new() })
+        Box::new(Scribe(self.clone()))
     }
 }
 
-struct Scribe {
-    live: Live,
-    pending: Vec<Update>,
-}
+struct Scribe(Live);
 
 impl Witness for Scribe {
-    fn note(&mut self, txn: &WriteTransaction, event: &Event) -> Result<(), JournalError> {
+    fn see(&mut self, event: &Event) {
         match event {
-            Event::Answers(report) => {
-                tables::note_answers(txn, report)?;
-                self.pending.push(Update::Answers(Arc::new(report.clone())));
+            Event::Reachable(tree) => {
+                let mut state = self.0.state();
+                state.up = tree.up.clone();
+                state.degraded = tree.degraded.clone();
+                state.branches = tree.branches.clone();
             }
-            Event::Closed(id) => {
-                tables::note_closed(txn, *id, now_ms())?;
-                self.pending.push(Update::Closed(*id));
-            }
-            Event::Reachable { up, .. } => self.live.state().up = up.clone(),
             Event::Below { child, below } => {
-                self.live.state().below.insert(*child, below.clone());
+                self.0.state().below.insert(*child, below.clone());
             }
             _ => {}
         }
-        Ok(())
     }
 
-    fn committed(&mut self) {
-        for update in self.pending.drain(..) {
+    fn keeps(&self, event: &Event) -> bool {
+        matches!(event, Event::Answers(_) | Event::Closed(_))
+    }
+
+    fn note(&mut self, txn: &WriteTransaction, event: &Event) -> Result<(), JournalError> {
+        match event {
+            Event::Answers(report) => tables::note_answers(txn, report),
+            Event::Closed(id) => tables::note_closed(txn, *id, now_ms()),
+            _ => Ok(()),
+        }
+    }
+
+    fn committed(&mut self, events: &mut dyn Iterator<Item = Event>) {
+        for event in events {
+            let update = match event {
+                Event::Answers(report) => Update::Answers(Arc::new(report)),
+                Event::Closed(id) => Update::Closed(id),
+                _ => continue,
+            };
             // Nobody watching is no error.
-            self.live.updates.send(update).ok();
+            self.0.updates.send(update).ok();
         }
     }
 }

@@ -53,6 +53,11 @@ pub(crate) struct Draft {
 impl Desk {
     /// Signs, keeps and submits an order.
     pub(crate) async fn give(&self, draft: Draft) -> Result<(OrderId, OrderRow), Failure> {
+        if let Some(message) = self.node.no_room()
+            && draft.kind != CANCEL
+        {
+            return Err(Failure::no_room(format!("the controller has {message}")));
+        }
         let now = SystemTime::now();
         let ttl = match draft.until {
             Some(until) => until.duration_since(now).unwrap_or_default(),

@@ -50,20 +50,22 @@ impl Packer {
         tell: &mpsc::Sender<PushEvent>,
     ) -> Result<(Draft, Vec<String>), Failure> {
         let (source, dest) = check_paths(new)?;
+        if !self.store.has_room(0) {
+            return Err(Failure::no_room("the controller has no space left on the state disk"));
+        }
         let (manifest, skipped) = self.read(&source, &new.exclude, tell)?;
         tell.try_send(PushEvent::Packing).ok();
-        let failed = |error: &dyn std::error::Error| Failure::internal(relay::chain(error));
         let root = manifest.root();
-        self.store.put(root, &manifest.encode()).map_err(|error| failed(&error))?;
+        self.store.put(root, &manifest.encode()).map_err(|error| Failure::content(&error))?;
         let mut bundles = Vec::new();
         for (base, hosts) in self.bases(dest.as_bytes(), &targets)? {
             let base = base.map(|root| self.manifest(root)).transpose()?.flatten();
             let bundle = pack::encode(base.as_ref(), &manifest, &self.store, LEVEL);
-            bundles.push((bundle.map_err(|error| failed(&error))?, hosts));
+            bundles.push((bundle.map_err(|error| Failure::content(&error))?, hosts));
         }
         merge_unknown(&mut bundles);
         let full = pack::encode_manifest_part(&manifest, &self.store, LEVEL);
-        let full = full.map_err(|error| failed(&error))?;
+        let full = full.map_err(|error| Failure::content(&error))?;
         let (push, needs, pack_bytes) = self.assemble(&dest, root, full, bundles)?;
         let info = PushInfo {
             files: manifest.files(),
@@ -110,7 +112,7 @@ impl Packer {
                 IngestError::Changed { .. } => {
                     Failure::conflict(text, "push again when it is quiet")
                 }
-                IngestError::Store(_) => Failure::internal(text),
+                IngestError::Store(error) => Failure::content(&error),
                 _ => Failure::bad(text, "nothing was pushed"),
             }
         })?;

@@ -42,6 +42,8 @@ pub struct Options {
     pub beat_interval_ms: Option<u64>,
     /// How long answers wait for others to fold with.
     pub flush_ms: Option<u64>,
+    /// How much of the state disk is to stay free, in MiB: with less, no new orders are taken.
+    pub min_free_mib: Option<u64>,
 }
 
 /// The controller could not start, or stopped by itself.
@@ -160,6 +162,7 @@ fn settings(options: &Options) -> Settings {
         listen: Some(options.listen.unwrap_or((Ipv4Addr::UNSPECIFIED, PORT).into())),
         beat_interval_ms: options.beat_interval_ms.unwrap_or(defaults.beat_interval_ms),
         flush_ms: options.flush_ms.unwrap_or(defaults.flush_ms),
+        min_free_mib: options.min_free_mib.unwrap_or(defaults.min_free_mib),
         ..defaults
     }
 }
@@ -209,7 +212,13 @@ async fn pass_watches(mut watched: watch::Receiver<Watched>, node: Arc<Running>)
 
 fn write_listen(state: &Path, listen: &str) -> Result<(), RunError> {
     let path = state.join("listen");
-    std::fs::write(&path, format!("{listen}\n")).map_err(|source| RunError::Socket { path, source })
+    match std::fs::write(&path, format!("{listen}\n")) {
+        Err(error) if content::is_full(&error) => {
+            warn!(path = %path.display(), %error, "the address is not noted");
+            Ok(())
+        }
+        written => written.map_err(|source| RunError::Socket { path, source }),
+    }
 }
 
 async fn serve(

@@ -9,9 +9,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use mesh::{Digest, Frame, HostId, HostSet, OrderId, Outcome, Report, State, Tally};
 use protos::Incoming;
-use redb::{
-    ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction,
-};
+use redb::{ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction};
 use relay::{Journal, JournalError};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -30,6 +28,18 @@ const BODIES: TableDefinition<([u8; 16], [u8; 32]), &[u8]> =
 const PLACED: TableDefinition<(&[u8], u32), [u8; 32]> =
     TableDefinition::new("controller.placed.v1");
 const TRAFFIC: TableDefinition<u32, &[u8]> = TableDefinition::new("controller.traffic.v1");
+
+const TABLES: [&str; 9] = [
+    "controller.hosts.v1",
+    "controller.names.v1",
+    "controller.tokens.v1",
+    "controller.orders.v1",
+    "controller.open.v1",
+    "controller.answers.v1",
+    "controller.bodies.v1",
+    "controller.placed.v1",
+    "controller.traffic.v1",
+];
 
 /// An enrolled node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,6 +104,9 @@ type Result<T> = std::result::Result<T, JournalError>;
 
 impl Tables {
     pub(crate) fn open(journal: Journal) -> Result<Tables> {
+        if journal.has_tables(&TABLES)? {
+            return Ok(Tables { journal });
+        }
         let txn = journal.begin()?;
         txn.open_table(HOSTS)?;
         txn.open_table(NAMES)?;
@@ -111,7 +124,7 @@ impl Tables {
     // Hosts and tokens.
 
     pub(crate) fn hosts(&self) -> Result<BTreeMap<HostId, HostRow>> {
-        let table = self.journal.database().begin_read()?.open_table(HOSTS)?;
+        let table = self.journal.read()?.open_table(HOSTS)?;
         let mut hosts = BTreeMap::new();
         for row in table.iter()? {
             let (id, row) = row?;
@@ -121,12 +134,12 @@ impl Tables {
     }
 
     pub(crate) fn token(&self, id: [u8; 8]) -> Result<Option<TokenRow>> {
-        let table = self.journal.database().begin_read()?.open_table(TOKENS)?;
+        let table = self.journal.read()?.open_table(TOKENS)?;
         Ok(table.get(id)?.map(|row| parse(row.value())))
     }
 
     pub(crate) fn tokens(&self) -> Result<Vec<([u8; 8], TokenRow)>> {
-        let table = self.journal.database().begin_read()?.open_table(TOKENS)?;
+        let table = self.journal.read()?.open_table(TOKENS)?;
         let rows = table.iter()?.map(|row| {
             let (id, row) = row?;
             Ok((id.value(), parse(row.value())))
@@ -200,13 +213,13 @@ impl Tables {
     }
 
     pub(crate) fn order(&self, id: OrderId) -> Result<Option<OrderRow>> {
-        let table = self.journal.database().begin_read()?.open_table(ORDERS)?;
+        let table = self.journal.read()?.open_table(ORDERS)?;
         Ok(table.get(id.0)?.map(|row| parse(row.value())))
     }
 
     /// Orders, newest first.
     pub(crate) fn orders(&self, limit: usize) -> Result<Vec<(OrderId, OrderRow)>> {
-        let table = self.journal.database().begin_read()?.open_table(ORDERS)?;
+        let table = self.journal.read()?.open_table(ORDERS)?;
         let rows = table.iter()?.rev().take(limit).map(|row| {
             let (id, row) = row?;
             Ok((OrderId(id.value()), parse(row.value())))
@@ -216,7 +229,7 @@ impl Tables {
 
     /// The ids whose hex text satisfies `matches`, newest first, two at most.
     pub(crate) fn find_orders(&self, matches: impl Fn(&str) -> bool) -> Result<Vec<OrderId>> {
-        let table = self.journal.database().begin_read()?.open_table(ORDERS)?;
+        let table = self.journal.read()?.open_table(ORDERS)?;
         let mut found = Vec::new();
         for row in table.iter()?.rev() {
             let id = OrderId(row?.0.value());
@@ -232,7 +245,7 @@ impl Tables {
 
     /// The newest order that does not take another back: what people mean by "the last".
     pub(crate) fn last_order(&self) -> Result<Option<OrderId>> {
-        let table = self.journal.database().begin_read()?.open_table(ORDERS)?;
+        let table = self.journal.read()?.open_table(ORDERS)?;
         for row in table.iter()?.rev() {
             let (id, row) = row?;
             if parse::<OrderRow>(row.value()).cancels.is_none() {
@@ -244,22 +257,25 @@ impl Tables {
 
     /// How many orders wait for somebody.
     pub(crate) fn open_orders(&self) -> Result<usize> {
-        let open = self.journal.database().begin_read()?.open_table(OPEN)?.len()?;
+        let open = self.journal.read()?.open_table(OPEN)?.len()?;
         Ok(usize::try_from(open).unwrap_or(usize::MAX))
     }
 
     /// Closes the orders whose validity has ended while no controller ran: the node has forgotten
     /// them, and nobody else would ever say of the silent ones that they are lost.
     pub(crate) fn close_expired(&self, now_ms: u64) -> Result<()> {
-        let txn = self.journal.begin()?;
         let mut expired = Vec::new();
-        for row in txn.open_table(OPEN)?.iter()? {
+        for row in self.journal.read()?.open_table(OPEN)?.iter()? {
             let id = OrderId(row?.0.value());
-            let row = order_row(&txn, id)?;
+            let row = self.order(id)?;
             if let Some(row) = row.filter(|row| (1..now_ms).contains(&row.expires_ms)) {
                 expired.push((id, row.targets()));
             }
         }
+        if expired.is_empty() {
+            return Ok(());
+        }
+        let txn = self.journal.begin()?;
         for (id, targets) in expired {
             let (tally, _) = read_tally(&txn.open_table(ANSWERS)?, id)?;
             let mut report = Report::new(id);
@@ -273,17 +289,17 @@ impl Tables {
     }
 
     pub(crate) fn tally(&self, id: OrderId) -> Result<(Tally, u64)> {
-        read_tally(&self.journal.database().begin_read()?.open_table(ANSWERS)?, id)
+        read_tally(&self.journal.read()?.open_table(ANSWERS)?, id)
     }
 
     pub(crate) fn body(&self, id: OrderId, digest: Digest) -> Result<Option<Bytes>> {
-        let table = self.journal.database().begin_read()?.open_table(BODIES)?;
+        let table = self.journal.read()?.open_table(BODIES)?;
         Ok(table.get((id.0, digest.0))?.map(|body| Bytes::copy_from_slice(body.value())))
     }
 
     /// What each host was last given at this destination.
     pub(crate) fn placed(&self, dest: &[u8]) -> Result<BTreeMap<HostId, Digest>> {
-        let table = self.journal.database().begin_read()?.open_table(PLACED)?;
+        let table = self.journal.read()?.open_table(PLACED)?;
         let rows = table.range((dest, 0)..=(dest, u32::MAX))?.map(|row| {
             let (key, root) = row?;
             Ok((HostId(key.value().1), Digest(root.value())))
@@ -294,7 +310,7 @@ impl Tables {
     // Traffic.
 
     pub(crate) fn traffic(&self) -> Result<BTreeMap<HostId, Traffic>> {
-        let table = self.journal.database().begin_read()?.open_table(TRAFFIC)?;
+        let table = self.journal.read()?.open_table(TRAFFIC)?;
         let rows = table.iter()?.map(|row| {
             let (id, row) = row?;
             Ok((HostId(id.value()), parse(row.value())))

@@ -85,6 +85,9 @@ pub struct Status {
     pub up: u64,
     /// Orders that are not closed yet.
     pub open_orders: u64,
+    /// Why the controller takes no new orders at present; empty if it does.
+    #[serde(default)]
+    pub degraded: String,
 }
 
 /// One line of `GET /v1/hosts`
@@ -104,6 +107,12 @@ pub struct HostInfo {
     pub via: String,
     /// When it enrolled.
     pub enrolled_ms: u64,
+    /// The name of its own parent, `controller` or a relay; empty if that is not known.
+    #[serde(default)]
+    pub parent: String,
+    /// Whether its state disk is short of room: it refuses new work.
+    #[serde(default)]
+    pub degraded: bool,
 }
 
 /// One of the controller's own links, in `GET /v1/links`

@@ -11,7 +11,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::{
-    Digest, HostId, HostSet, LinkId, Order, OrderId, Outcome, Report, RequestId, Said, Time,
+    Digest, HostId, HostSet, LinkId, Order, OrderId, Outcome, Report, RequestId, Said, Subtree,
+    Time,
 };
 
 /// The other end of a link, as its certificate proves it.
@@ -132,6 +133,8 @@ pub enum Input {
         /// The body that the outcome's digest names.
         body: Option<Bytes>,
     },
+    /// This node cannot do all that it should from now on, or can again: its disk is full.
+    Degraded(bool),
     /// The operator gives an order. Root only.
     Submit(Arc<Order>),
 }
@@ -307,13 +310,8 @@ pub enum Frame {
         /// How often the sender beats.
         interval: Duration,
     },
-    /// Up: who lives below the sender (itself included) and who of them is reachable now.
-    Below {
-        /// The subtree.
-        below: HostSet,
-        /// The reachable part of it.
-        up: HostSet,
-    },
+    /// Up: who lives below the sender, itself included, and how it is with them.
+    Below(Subtree),
     /// Down: an entry of the order log.
     Order {
         /// The log.
@@ -381,13 +379,8 @@ pub enum Event {
     Answers(Report),
     /// Root: each target of the order has an outcome now.
     Closed(OrderId),
-    /// Root: who is enrolled below and who of them is reachable.
-    Reachable {
-        /// Everybody known.
-        below: HostSet,
-        /// Those reachable now.
-        up: HostSet,
-    },
+    /// Root: the whole tree, as it is known now.
+    Reachable(Subtree),
     /// Root: who lives below one of its own children, as the child says.
     Below {
         /// The child.

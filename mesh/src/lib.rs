@@ -31,6 +31,7 @@ pub mod sabotage;
 #[allow(dead_code, unreachable_pub, reason = "the names of the bugs stay, the bugs do not")]
 mod sabotage;
 mod set;
+mod subtree;
 mod time;
 mod uplink;
 mod uplog;
@@ -43,5 +44,6 @@ pub use node::Node;
 pub use order::{Need, Order, Report};
 pub use outcome::{Outcome, State, Tally};
 pub use set::HostSet;
+pub use subtree::{BRANCHES, Subtree};
 pub use time::Time;
 pub use watch::{SAID_BYTES, Said, Stream, WATCHED};

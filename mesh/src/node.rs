@@ -147,6 +147,11 @@ impl Node {
                     self.answer(now, order, outcome, body);
                 }
             }
+            Input::Degraded(degraded) => {
+                if self.routes.set_degraded(degraded) {
+                    self.routes_changed(now);
+                }
+            }
             Input::Submit(order) => self.take_order(now, order),
             Input::Watch { orders } => self.handle_watch(&orders),
             Input::Said(said) => self.pass_said(said),

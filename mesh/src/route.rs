@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 
 use crate::io::Deadline;
-use crate::{HostId, HostSet, LinkId, Time, Wake};
+use crate::{HostId, HostSet, LinkId, Subtree, Time, Wake};
 
 /// A direct child and its subtree.
 #[derive(Default)]
@@ -20,6 +20,9 @@ pub(crate) struct Child {
     pub(crate) up: HostSet,
     /// Whom it last said that it reaches, whoever else is believed.
     claims_up: HostSet,
+    /// What it says of those who are degraded, and of whose children live where.
+    degraded: HostSet,
+    branches: BTreeMap<HostId, HostSet>,
     pub(crate) lost_at: Option<Time>,
 }
 
@@ -29,6 +32,7 @@ pub(crate) type Moves = BTreeMap<HostId, HostSet>;
 /// The routing table of one node.
 pub(crate) struct Routes {
     me: HostId,
+    degraded: bool,
     children: BTreeMap<HostId, Child>,
     links: BTreeMap<LinkId, HostId>,
     announce_at: Option<Time>,
@@ -38,7 +42,7 @@ impl Routes {
     pub(crate) fn new(me: HostId, saved: Vec<(HostId, HostSet)>, now: Time) -> Routes {
         let child = |(host, below)| (host, Child { below, lost_at: Some(now), ..Child::default() });
         let children = saved.into_iter().map(child).collect();
-        Routes { me, children, links: BTreeMap::new(), announce_at: None }
+        Routes { me, degraded: false, children, links: BTreeMap::new(), announce_at: None }
     }
 
     /// Takes a child's new link. Returns the older link that it replaces.
@@ -57,6 +61,7 @@ impl Routes {
         let child = self.children.get_mut(&host).expect("a link belongs to a known child");
         (child.link, child.lost_at) = (None, Some(now));
         (child.up, child.claims_up) = (HostSet::new(), HostSet::new());
+        child.degraded = HostSet::new();
         let mut moves = Moves::new();
         let stay = self.give_up(host, &mut moves);
         self.children.entry(host).or_default().below = stay;
@@ -65,17 +70,15 @@ impl Routes {
 
     /// Takes what a child says of its subtree. Returns who has moved, and whether the table has
     /// changed.
-    pub(crate) fn handle_below(
-        &mut self,
-        host: HostId,
-        below: HostSet,
-        up: HostSet,
-    ) -> (Moves, bool) {
+    pub(crate) fn handle_below(&mut self, host: HostId, subtree: Subtree) -> (Moves, bool) {
+        let Subtree { below, up, degraded, branches } = subtree;
         let claims = below.difference(&HostSet::one(self.me));
         let up = up.intersection(&claims);
         let child = self.children.entry(host).or_default();
         let (old, old_up) = (child.below.clone(), child.up.clone());
         (child.claims_up, child.lost_at) = (up.clone(), None);
+        let other = child.degraded != degraded || child.branches != branches;
+        (child.degraded, child.branches) = (degraded, branches);
         let mut moves = Moves::new();
         let given_back = old.difference(&self.give_up(host, &mut moves));
         let mut mine = claims.difference(&given_back);
@@ -97,7 +100,7 @@ impl Routes {
         let child = self.children.entry(host).or_default();
         child.up = up.intersection(&mine);
         child.below = mine;
-        let changed = child.below != old || child.up != old_up || !moves.is_empty();
+        let changed = other || child.below != old || child.up != old_up || !moves.is_empty();
         if child.below != old {
             moves.insert(host, child.below.difference(&old));
         }
@@ -168,6 +171,34 @@ impl Routes {
         self.collect(|child| &child.up)
     }
 
+    /// All that this node says of its subtree. A branch is believed as far as it is routed here.
+    pub(crate) fn subtree(&self) -> Subtree {
+        let mut own = HostSet::new();
+        let mut degraded: Vec<_> =
+            self.degraded.then_some((self.me.0, self.me.0)).into_iter().collect();
+        let (mut all, mut room) = (Subtree::default(), Subtree::room());
+        for (host, child) in &self.children {
+            degraded.extend(child.degraded.intersection(&child.up).ranges());
+            if child.below.contains(*host) {
+                own = own.union(&HostSet::one(*host));
+            }
+        }
+        all.add_branch(&mut room, self.me, own);
+        for child in self.children.values() {
+            for (relay, hosts) in child.branches.iter().filter(|(r, _)| child.below.contains(**r)) {
+                all.add_branch(&mut room, *relay, hosts.intersection(&child.below));
+            }
+        }
+        (all.below, all.up) = (self.below(), self.up());
+        all.degraded = HostSet::from_ranges(degraded);
+        all
+    }
+
+    /// Says whether this node is degraded itself. Returns whether that is news.
+    pub(crate) fn set_degraded(&mut self, degraded: bool) -> bool {
+        std::mem::replace(&mut self.degraded, degraded) != degraded
+    }
+
     fn collect(&self, of: impl Fn(&Child) -> &HostSet) -> HostSet {
         let ranges = self.children.values().flat_map(|child| of(child).ranges().iter().copied());
         HostSet::from_ranges(ranges.chain([(self.me.0, self.me.0)]))
@@ -182,18 +213,22 @@ mod tests {
         HostSet::from_ranges([(first, last)])
     }
 
+    fn says(below: HostSet, up: HostSet) -> Subtree {
+        Subtree { below, up, ..Subtree::default() }
+    }
+
     #[test]
     fn a_host_that_moved_belongs_where_it_is_reachable() {
         let mut routes = Routes::new(HostId(0), Vec::new(), Time::ZERO);
         let (a, b) = (HostId(1), HostId(2));
         routes.handle_up(LinkId(1), a);
         routes.handle_up(LinkId(2), b);
-        routes.handle_below(a, hosts(10, 12), hosts(10, 12));
+        routes.handle_below(a, says(hosts(10, 12), hosts(10, 12)));
         // It moved to b, and a says so a little later: still b's.
-        let (moves, changed) = routes.handle_below(b, hosts(12, 13), hosts(12, 13));
+        let (moves, changed) = routes.handle_below(b, says(hosts(12, 13), hosts(12, 13)));
         assert!(changed);
         assert_eq!(moves, Moves::from([(a, HostSet::new()), (b, hosts(12, 13))]));
-        routes.handle_below(a, hosts(10, 12), hosts(10, 11));
+        routes.handle_below(a, says(hosts(10, 12), hosts(10, 11)));
         assert_eq!(routes.child(a).map(|c| c.below.clone()), Some(hosts(10, 11)));
         assert_eq!(routes.child(b).map(|c| c.below.clone()), Some(hosts(12, 13)));
         // b's link goes: nobody is reachable there, and the place stays known.
@@ -209,15 +244,15 @@ mod tests {
             let mut routes = Routes::new(HostId(0), Vec::new(), Time::ZERO);
             routes.handle_up(LinkId(1), a);
             routes.handle_up(LinkId(2), b);
-            routes.handle_below(b, hosts(12, 12), hosts(12, 12));
+            routes.handle_below(b, says(hosts(12, 12), hosts(12, 12)));
             // a has not noticed yet that it has lost 12, and speaks last.
-            routes.handle_below(a, hosts(10, 12), hosts(10, 12));
+            routes.handle_below(a, says(hosts(10, 12), hosts(10, 12)));
             assert_eq!(routes.child(b).map(|c| c.below.clone()), Some(HostSet::new()));
             routes
         };
         let back = Moves::from([(a, HostSet::new()), (b, hosts(12, 12))]);
         let mut routes = both();
-        assert_eq!(routes.handle_below(a, hosts(10, 12), hosts(10, 11)).0, back);
+        assert_eq!(routes.handle_below(a, says(hosts(10, 12), hosts(10, 11))).0, back);
         assert_eq!(routes.child(b).map(|c| c.up.clone()), Some(hosts(12, 12)));
         let mut routes = both();
         assert_eq!(routes.handle_down(Time::ZERO, LinkId(1)), Some((a, back)));
@@ -231,5 +266,30 @@ mod tests {
         assert_eq!(routes.handle_up(LinkId(2), HostId(5)), Some(LinkId(1)));
         assert_eq!(routes.handle_down(Time::ZERO, LinkId(1)), None);
         assert_eq!(routes.linked(), 1);
+    }
+
+    #[test]
+    fn who_lives_where_and_who_is_degraded_is_passed_on_as_far_as_it_is_routed_here() {
+        let mut routes = Routes::new(HostId(0), Vec::new(), Time::ZERO);
+        let (a, b) = (HostId(1), HostId(2));
+        routes.handle_up(LinkId(1), a);
+        routes.handle_up(LinkId(2), b);
+        let degraded = hosts(10, 11);
+        let branches = BTreeMap::from([(a, hosts(10, 12)), (HostId(77), hosts(10, 10))]);
+        let below = hosts(1, 1).union(&hosts(10, 12));
+        let told = Subtree { below: below.clone(), up: below, degraded, branches };
+        assert!(routes.handle_below(a, told.clone()).1);
+        assert!(!routes.handle_below(a, told).1, "nothing is new");
+        // 11 moves to b, where it is well; a's word about it counts no more.
+        let below = hosts(2, 2).union(&hosts(11, 11));
+        routes.handle_below(b, says(below.clone(), below));
+        assert!(routes.set_degraded(true) && !routes.set_degraded(true));
+        let all = routes.subtree();
+        assert_eq!(all.degraded, HostSet::from_ranges([(0, 0), (10, 10)]));
+        let left = HostSet::from_ranges([(10, 10), (12, 12)]);
+        assert_eq!(all.branches, BTreeMap::from([(HostId(0), hosts(1, 2)), (a, left)]));
+        routes.handle_down(Time::ZERO, LinkId(1));
+        assert_eq!(routes.subtree().degraded, hosts(0, 0));
+        assert_eq!(routes.subtree().branches.len(), 2, "its place stays known");
     }
 }

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mesh::{
-    Digest, Frame, HostId, HostSet, OrderId, Outcome, Report, SAID_BYTES, Said, State, Stream,
-    Tally, WATCHED,
+    BRANCHES, Digest, Frame, HostId, HostSet, OrderId, Outcome, Report, SAID_BYTES, Said, State,
+    Stream, Subtree, Tally, WATCHED,
 };
 use prost::Message;
 
@@ -89,9 +89,7 @@ pub fn encode_frame(frame: &Frame) -> Bytes {
             let interval_ms = u32::try_from(interval_ms).expect("an hour in ms fits");
             Kind::Beat(pb::Beat { root, interval_ms })
         }
-        Frame::Below { below, up } => {
-            Kind::Below(pb::Below { below: hosts::encode(below), up: hosts::encode(up) })
-        }
+        Frame::Below(subtree) => Kind::Below(encode_below(subtree)),
         Frame::Order { log, seq, order } => {
             let envelope = order.body.clone();
             Kind::Order(pb::OrderEntry { log: *log, seq: *seq, envelope })
@@ -125,11 +123,7 @@ pub fn decode_frame(bytes: Bytes, hash: fn(&[u8]) -> Digest) -> Result<Incoming,
             within("beat.interval_ms", interval_ms.into(), INTERVAL_MS)?;
             Frame::Beat { root, interval: Duration::from_millis(interval_ms.into()) }
         }
-        Kind::Below(sets) => {
-            let below = hosts::decode("below.below", &sets.below)?;
-            let up = hosts::decode("below.up", &sets.up)?;
-            Frame::Below { below, up }
-        }
+        Kind::Below(below) => Frame::Below(decode_below(&below)?),
         Kind::Order(pb::OrderEntry { log, seq, envelope }) => {
             not_empty("order.envelope", envelope.len())?;
             return Ok(Incoming::Order { log, seq, envelope });
@@ -145,6 +139,36 @@ pub fn decode_frame(bytes: Bytes, hash: fn(&[u8]) -> Digest) -> Result<Incoming,
         Kind::Heard(pb::Heard {}) => return Ok(Incoming::Heard),
     };
     Ok(Incoming::Frame(frame))
+}
+
+fn encode_below(subtree: &Subtree) -> pb::Below {
+    let branch = |(parent, children): (&HostId, &HostSet)| pb::Branch {
+        parent: parent.0,
+        children: hosts::encode(children),
+    };
+    pb::Below {
+        below: hosts::encode(&subtree.below),
+        up: hosts::encode(&subtree.up),
+        degraded: hosts::encode(&subtree.degraded),
+        branches: subtree.branches.iter().map(branch).collect(),
+    }
+}
+
+fn decode_below(below: &pb::Below) -> Result<Subtree, FieldError> {
+    at_most("below.branches", below.branches.len(), BRANCHES)?;
+    let mut branches = BTreeMap::new();
+    for branch in &below.branches {
+        let parent = HostId(branch.parent);
+        let rising = branches.last_key_value().is_none_or(|(last, _)| *last < parent);
+        ensure(rising, "below.branches", "is not in the order of the parents")?;
+        branches.insert(parent, hosts::decode("branch.children", &branch.children)?);
+    }
+    Ok(Subtree {
+        below: hosts::decode("below.below", &below.below)?,
+        up: hosts::decode("below.up", &below.up)?,
+        degraded: hosts::decode("below.degraded", &below.degraded)?,
+        branches,
+    })
 }
 
 fn decode_hello(hello: &pb::Hello) -> Result<Frame, FrameError> {

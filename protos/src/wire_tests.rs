@@ -87,7 +87,11 @@ fn frame() -> impl Strategy<Value = Frame> {
         (pair(), number()).prop_map(|((log, held_log), held)| Frame::Hello { log, held_log, held }),
         (number(), 1u64..=3_600_000)
             .prop_map(|(root, ms)| Frame::Beat { root, interval: Duration::from_millis(ms) }),
-        (host_set(), host_set()).prop_map(|(below, up)| Frame::Below { below, up }),
+        (host_set(), host_set(), host_set(), branches()).prop_map(
+            |(below, up, degraded, branches)| {
+                Frame::Below(Subtree { below, up, degraded, branches })
+            }
+        ),
         (pair(), order()).prop_map(|((log, seq), order)| Frame::Order { log, seq, order }),
         pair().prop_map(|(log, through)| Frame::OrdersHeld { log, through }),
         (pair(), report()).prop_map(|((log, seq), report)| Frame::Report { log, seq, report }),
@@ -95,6 +99,10 @@ fn frame() -> impl Strategy<Value = Frame> {
         watch().prop_map(|orders| Frame::Watch { orders }),
         said().prop_map(Frame::Said),
     ]
+}
+
+fn branches() -> impl Strategy<Value = BTreeMap<HostId, HostSet>> {
+    proptest::collection::btree_map(edgy().prop_map(HostId), host_set(), 0..=4)
 }
 
 fn watch() -> impl Strategy<Value = BTreeMap<OrderId, u64>> {
@@ -209,7 +217,7 @@ fn fields_have_limits() {
         "beat.interval_ms is 0 and must be from 1 to 3600000",
     );
     check(
-        send(Kind::Below(pb::Below { below: vec![1], up: Vec::new() })),
+        send(Kind::Below(pb::Below { below: vec![1], ..pb::Below::default() })),
         "below.below ends in the middle of a range",
     );
     check(

@@ -18,11 +18,12 @@ use tracing::{debug, error, info, trace, warn};
 
 use crate::dial::Dialler;
 use crate::exec::Executor;
-use crate::journal::{Entry, JournalError, Progress};
+use crate::journal::JournalError;
 use crate::link::Link;
 use crate::live::{Place, Watched};
 use crate::sweep::Sweeper;
 use crate::transfer::Transfers;
+use crate::writer::{Entry, Progress};
 
 /// How long the end of a link may take to follow the end of its streams.
 const BROKEN_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
@@ -339,7 +340,7 @@ fn tell(event: &Event) {
             warn!(%content, ?fault, "content could not be had");
         }
         Event::Cut { what, order } => warn!(%order, what, "a limit was reached"),
-        Event::Answers(_) | Event::Closed(_) | Event::Reachable { .. } | Event::Below { .. } => {
+        Event::Answers(_) | Event::Closed(_) | Event::Reachable(_) | Event::Below { .. } => {
             debug!(?event, "told");
         }
     }

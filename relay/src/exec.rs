@@ -17,6 +17,7 @@ use crate::install::Installs;
 use crate::jobs::{Job, Jobs};
 use crate::live::Teller;
 use crate::run;
+use crate::space::Space;
 use crate::verify::Verifier;
 
 /// What carrying out needs.
@@ -28,6 +29,7 @@ pub(crate) struct Executor {
     pub(crate) installs: Installs,
     pub(crate) slots: Arc<Semaphore>,
     pub(crate) jobs: Jobs,
+    pub(crate) space: Space,
     pub(crate) live: Teller,
 }
 
@@ -75,6 +77,9 @@ impl Executor {
             Ok(body) => body,
             Err(refused) => return (refused.state(), refused.answer()),
         };
+        if let Some(detail) = self.space.refusal(&body.work) {
+            return (State::Refused, failed("store", "full", detail).1);
+        }
         if let Some((content, fault)) = missing.first() {
             let detail = format!("{content}: {}", word(*fault));
             return failed("fetch", "content", detail);

@@ -38,6 +38,9 @@ impl Transfers {
         if self.in_store(move |store| store.has(&id)).await? {
             return Ok(());
         }
+        if !self.store.has_room(0) {
+            return Err(PullFault::Disk);
+        }
         let known = self.front(content).await?;
         if let Some(front) = &known {
             front.set_abandoned(false);

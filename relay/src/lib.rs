@@ -23,17 +23,20 @@ mod node;
 mod run;
 mod serve;
 mod settings;
+mod space;
 mod sweep;
 mod transfer;
 mod verify;
+mod writer;
 
 pub use dial::DialError;
 pub use drive::{DriveError, LinkStatus};
 pub use endpoint::EndpointError;
 pub use join::{JoinError, Registrar, join};
-pub use journal::{Journal, JournalError, NoWitness, Witness};
+pub use journal::{Journal, JournalError};
 pub use node::{Running, Setup, StartError, start};
 pub use settings::{Settings, SettingsError};
+pub use writer::{NoWitness, Witness};
 
 /// The name of some bytes: their BLAKE3 hash.
 pub fn hash(bytes: &[u8]) -> mesh::Digest {

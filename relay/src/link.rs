@@ -261,7 +261,7 @@ impl Reader {
 
     fn check_order(&self, log: u64, seq: u64, envelope: Bytes) -> Input {
         let link = self.id;
-        match self.verifier.admit(&envelope, SystemTime::now()) {
+        match self.verifier.admit(&envelope) {
             Ok(order) => {
                 let order = Arc::new(order);
                 Input::Frame { link, frame: Frame::Order { log, seq, order } }

@@ -23,12 +23,14 @@ use crate::exec::Executor;
 use crate::install::Installs;
 use crate::jobs::Jobs;
 use crate::join::{JoinService, Registrar};
-use crate::journal::{Journal, JournalError, Witness, Writer};
+use crate::journal::{Journal, JournalError};
 use crate::live::{Room, Teller, Watched};
 use crate::settings::Settings;
+use crate::space::Space;
 use crate::sweep::Sweeper;
 use crate::transfer::Transfers;
 use crate::verify::Verifier;
+use crate::writer::{Witness, Writer};
 
 /// Things that may wait for the drive loop.
 const INBOX: usize = 1_024;
@@ -84,6 +86,7 @@ pub struct Running {
     previews: broadcast::Sender<Said>,
     links: Links,
     endpoint: Option<Endpoint>,
+    space: Space,
     stop: watch::Sender<bool>,
     ended: watch::Receiver<bool>,
     task: Mutex<Option<JoinHandle<Result<(), DriveError>>>>,
@@ -116,6 +119,9 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
     info!(%identity, listen = ?addr, parents = ?setup.settings.parents, "starting");
 
     let (inbox, arrivals) = mpsc::channel(INBOX);
+    let space = Space::new(&setup.state, setup.settings.min_free_mib << 20);
+    setup.store.keep_free(space.floor());
+    tokio::spawn(space.clone().watch(inbox.clone()));
     let (stop, stopped) = watch::channel(false);
     let links = Links::default();
     let transfers = Transfers::new(setup.store.clone(), inbox.clone());
@@ -164,9 +170,11 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
         },
         slots: Arc::new(Semaphore::new(setup.settings.max_runs.max(1))),
         jobs: Jobs::default(),
+        space: space.clone(),
         live: Teller { host: HostId(identity.id), watched: watching, room, inbox: inbox.clone() },
     });
-    let Writer { entries: journal, saved: progress, thread } = setup.journal.spawn(setup.witness);
+    let writer = Writer::start(setup.journal, setup.witness, space.clone());
+    let Writer { entries: journal, saved: progress, thread } = writer;
     let clock = Clock(Instant::now());
     let config = setup.settings.mesh(identity.id, serves);
     let seed = u64::from_le_bytes(certs::random::<8>());
@@ -204,6 +212,7 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
         previews,
         links,
         endpoint,
+        space,
         stop,
         ended,
         task: Mutex::new(Some(task)),
@@ -236,6 +245,11 @@ impl Running {
     /// How the links stand.
     pub fn links(&self) -> Vec<LinkStatus> {
         self.links.status()
+    }
+
+    /// Why nothing new can be taken on at present, if the state disk is short of room.
+    pub fn no_room(&self) -> Option<String> {
+        self.space.lack(self.space.floor())
     }
 
     /// Turns true when the node has stopped; [`Running::stop`] then says why.

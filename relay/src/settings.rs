@@ -30,6 +30,9 @@ pub struct Settings {
     pub max_children: usize,
     /// How many commands run at once at this host; more wait.
     pub max_runs: usize,
+    /// How much of the state disk is to stay free, in MiB: with less, pushes are refused, and with
+    /// a quarter of it commands.
+    pub min_free_mib: u64,
 }
 
 impl Default for Settings {
@@ -44,6 +47,7 @@ impl Default for Settings {
             flush_ms: 10,
             max_children: 2_000,
             max_runs: 64,
+            min_free_mib: 64,
         }
     }
 }

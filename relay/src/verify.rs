@@ -19,9 +19,6 @@ use crate::hash;
 /// How far clocks may differ before an order counts as not valid yet.
 const SKEW: Duration = Duration::from_secs(300);
 
-/// How long a node remembers an order that is not valid by its own clock.
-const UNSURE_TTL: Duration = Duration::from_secs(3600);
-
 /// How many good envelopes are remembered between their arrival and their start.
 const REMEMBERED: usize = 64;
 
@@ -75,10 +72,12 @@ impl Verifier {
     }
 
     /// The order in an envelope, if it is genuine. When it may be obeyed is for the hosts to judge:
-    /// a relay whose clock is wrong must not keep its whole site from an order.
-    pub(crate) fn admit(&self, bytes: &Bytes, now: SystemTime) -> Result<Order, Refused> {
+    /// a relay whose clock is wrong must not keep its whole site from an order. It is remembered
+    /// for its whole validity from now on, whatever the clock says: whoever forgets an order that
+    /// somebody else may still give could carry it out twice.
+    pub(crate) fn admit(&self, bytes: &Bytes) -> Result<Order, Refused> {
         let body = self.genuine(bytes)?;
-        let ttl = validity(&body, now).unwrap_or(UNSURE_TTL);
+        let ttl = Duration::from_millis(body.not_after_ms.saturating_sub(body.not_before_ms));
         Ok(body.to_mesh(bytes.clone(), ttl))
     }
 

@@ -17,11 +17,20 @@ const LIMIT: Duration = Duration::from_secs(30);
 struct Watch(mpsc::Sender<Event>);
 
 impl Witness for Watch {
-    fn note(&mut self, _: &redb::WriteTransaction, event: &Event) -> Result<(), JournalError> {
-        self.0.send(event.clone()).ok();
+    fn see(&mut self, event: &Event) {
+        if !self.keeps(event) {
+            self.0.send(event.clone()).ok();
+        }
+    }
+    fn keeps(&self, event: &Event) -> bool {
+        matches!(event, Event::Answers(_) | Event::Closed(_))
+    }
+    fn note(&mut self, _: &redb::WriteTransaction, _: &Event) -> Result<(), JournalError> {
         Ok(())
     }
-    fn committed(&mut self) {}
+    fn committed(&mut self, events: &mut dyn Iterator<Item = Event>) {
+        events.for_each(|event| drop(self.0.send(event)));
+    }
 }
 
 struct Mesh {
@@ -137,7 +146,7 @@ fn wait<T>(seen: &mpsc::Receiver<Event>, what: impl Fn(&Event) -> Option<T>) -> 
 
 fn wait_up(seen: &mpsc::Receiver<Event>, host: u32) {
     wait(seen, |event| match event {
-        Event::Reachable { up, .. } if up.contains(HostId(host)) => Some(()),
+        Event::Reachable(mesh::Subtree { up, .. }) if up.contains(HostId(host)) => Some(()),
         _ => None,
     });
 }
@@ -349,7 +358,10 @@ async fn a_peer_that_breaks_the_protocol_loses_its_link_alone() {
     assert!(reason.contains("not readable"), "{reason}");
     // A host that says others live below it.
     let hosts = HostSet::from_ranges([(2, 9)]);
-    let claim = protos::encode_frame(&mesh::Frame::Below { below: hosts.clone(), up: hosts });
+    let claim = protos::encode_frame(&mesh::Frame::Below(mesh::Subtree {
+        below: hosts,
+        ..mesh::Subtree::default()
+    }));
     let claim = [&[control][..], &protos::frame_header(claim.len()), &claim].concat();
     let reason = misbehave(&mesh, addr, 5, &claim).await;
     assert!(reason.contains("others than itself"), "{reason}");

@@ -349,7 +349,7 @@ impl Checks {
                 Ok(())
             }
             Frame::ReportsHeld { log, through } => self.reports_held(seat, (*log, *through), now),
-            Frame::Hello { .. } | Frame::Beat { .. } | Frame::Below { .. } => Ok(()),
+            Frame::Hello { .. } | Frame::Beat { .. } | Frame::Below(_) => Ok(()),
             Frame::Watch { .. } | Frame::Said(_) => Ok(()),
             Frame::Order { order, .. } => match self.orders.contains_key(&order.id) {
                 true => Ok(()),
@@ -422,8 +422,8 @@ impl Checks {
                 }
                 Ok(())
             }
-            Event::Reachable { below, up } if !up.is_subset(below) => {
-                let detail = format!("{up} is up, {below} is known");
+            Event::Reachable(tree) if !tree.up.is_subset(&tree.below) => {
+                let detail = format!("{} is up, {} is known", tree.up, tree.below);
                 Err(Violation::new("routes", detail))
             }
             _ => Ok(()),

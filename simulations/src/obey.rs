@@ -371,8 +371,13 @@ impl Sim {
             _ => Duration::ZERO,
         };
         self.checks.told(&self.seats[node], &event, expiry <= self.now)?;
-        if let Told::Answers(report) = event {
-            self.seats[node].disk.push(self.now, Duration::ZERO, Entry::Bodies(report));
+        let seat = &mut self.seats[node];
+        match (event, &mut seat.process) {
+            (Told::Answers(report), _) => {
+                seat.disk.push(self.now, Duration::ZERO, Entry::Bodies(report));
+            }
+            (Told::Reachable(tree), Some(process)) => process.shown = tree,
+            _ => {}
         }
         Ok(())
     }

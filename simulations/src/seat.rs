@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use mesh::{Config, Digest, HostId, LinkId, Node, OrderId, Outcome, RequestId, Time};
+use mesh::{Config, Digest, HostId, LinkId, Node, OrderId, Outcome, RequestId, Subtree, Time};
 
 use crate::disk::Disk;
 
@@ -41,6 +41,8 @@ pub(crate) struct Process {
     pub(crate) requests: u64,
     /// Orders whose output is wanted while they run.
     pub(crate) watched: BTreeMap<OrderId, u64>,
+    /// The tree as the root has last told it.
+    pub(crate) shown: Subtree,
 }
 
 impl Seat {
@@ -65,6 +67,7 @@ impl Process {
             running: BTreeMap::new(),
             requests: 0,
             watched: BTreeMap::new(),
+            shown: Subtree::default(),
         }
     }
 

@@ -4,11 +4,13 @@
 //! a bounded time to converge, then silence, then one more order over everybody in which no host
 //! may be supposed lost by anyone.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use mesh::{HostId, HostSet, OrderId};
+use mesh::{HostId, HostSet, OrderId, Subtree};
 
 use crate::checks::{Checks, Violation};
+use crate::net::{End, Phase, Side};
 use crate::queue::Event;
 use crate::sim::Sim;
 
@@ -86,6 +88,9 @@ impl Sim {
         if root.node.up() != everybody {
             return Some(format!("only {} are up", root.node.up()));
         }
+        if let Some(detail) = self.misshown(&root.shown, &everybody) {
+            return Some(detail);
+        }
         for (node, seat) in self.seats.iter().enumerate() {
             let Some(process) = &seat.process else { return Some(format!("{node} is dead")) };
             if !process.pulling.is_empty() {
@@ -100,6 +105,29 @@ impl Sim {
         }
         let orders = self.plan.work.iter().filter(|work| work.expires > self.now);
         orders.map(|work| work.order.id).find_map(|id| self.unanswered(id, healed))
+    }
+
+    /// How the tree that the root shows differs from the links that there are.
+    fn misshown(&self, shown: &Subtree, everybody: &HostSet) -> Option<String> {
+        if shown.up != *everybody {
+            return Some(format!("only {} are shown as up", shown.up));
+        }
+        let mut branches: BTreeMap<HostId, Vec<HostId>> = BTreeMap::new();
+        for link in self.net.links.values() {
+            let [child, parent] = Side::BOTH.map(|side| link.end(side));
+            let live =
+                |end: &End| end.phase == Phase::Open && self.seats[end.node].life == end.life;
+            if live(child) && live(parent) {
+                let (child, parent) = (HostId(child.node as u32), HostId(parent.node as u32));
+                branches.entry(parent).or_default().push(child);
+            }
+        }
+        let branches: BTreeMap<_, HostSet> = branches
+            .into_iter()
+            .map(|(parent, hosts)| (parent, hosts.into_iter().collect()))
+            .collect();
+        let same = shown.branches == branches;
+        (!same).then(|| format!("the tree is {branches:?}, shown is {:?}", shown.branches))
     }
 
     /// What the root lacks about an order that is still valid.

@@ -95,6 +95,7 @@ pub(crate) fn marks(input: &Input) -> [u64; 2] {
         Input::Ended { order, .. } => [10, u64::from(order.0[15])],
         Input::Submit(order) => [11, u64::from(order.id.0[15])],
         Input::Watch { orders } => [12, orders.len() as u64],
+        Input::Degraded(degraded) => [14, u64::from(*degraded)],
         Input::Said(said) => [13 + (said.offset << 8), u64::from(said.order.0[15])],
     }
 }
@@ -103,7 +104,7 @@ fn frame_mark(frame: &Frame) -> u64 {
     match frame {
         Frame::Hello { held, .. } => 1 + (held << 4),
         Frame::Beat { root, .. } => 2 + (root << 4),
-        Frame::Below { below, up } => 3 + (below.len() << 4) + (up.len() << 20),
+        Frame::Below(subtree) => 3 + (subtree.below.len() << 4) + (subtree.up.len() << 20),
         Frame::Order { seq, .. } => 4 + (seq << 4),
         Frame::OrdersHeld { through, .. } => 5 + (through << 4),
         Frame::Report { seq, report, .. } => 6 + (seq << 4) + (report.tally.hosts().len() << 20),
@@ -130,7 +131,7 @@ fn frame(frame: &Frame) -> String {
             format!("Hello log {:04x}, held {held} of {:04x}", log & 0xffff, held_log & 0xffff)
         }
         Frame::Beat { root, .. } => format!("Beat {root}"),
-        Frame::Below { below, up } => format!("Below {below} up {up}"),
+        Frame::Below(subtree) => format!("Below {} up {}", subtree.below, subtree.up),
         Frame::Order { seq, order, .. } => format!("Order #{seq} {:?}", order.id),
         Frame::OrdersHeld { through, .. } => format!("OrdersHeld #{through}"),
         Frame::Report { seq, report, .. } => {

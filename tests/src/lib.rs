@@ -43,7 +43,7 @@ pub fn wait_for<T>(
 }
 
 /// How nodes beat and redial in tests, where a lost link should be noticed soon.
-const PACE: &str = "beat_interval_ms = 500\nredial_base_ms = 200\nredial_cap_ms = 2000\n";
+pub const PACE: &str = "beat_interval_ms = 500\nredial_base_ms = 200\nredial_cap_ms = 2000\n";
 
 /// What a node is to be.
 #[derive(Clone, Debug)]
@@ -104,19 +104,44 @@ impl Fleet {
 
     /// A controller of this binary, alone. `pace` begins the `node.toml` of each node.
     pub fn with(binary: PathBuf, pace: &str) -> Result<Fleet> {
-        Fleet::placed(binary, pace, BTreeMap::new())
+        Fleet::prepared(binary, pace, &[], |_| Ok(()))
     }
 
     /// A controller of this binary, alone. What has a name in `places` will be there, the
     /// controller too.
     pub fn placed(binary: PathBuf, pace: &str, places: BTreeMap<String, Place>) -> Result<Fleet> {
+        Fleet::begin(binary, pace, places, &[], |_| Ok(()))
+    }
+
+    /// A controller with these options besides, alone, whose state folder is prepared first.
+    pub fn prepared(
+        binary: PathBuf,
+        pace: &str,
+        options: &[&str],
+        prepare: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<Fleet> {
+        Fleet::begin(binary, pace, BTreeMap::new(), options, prepare)
+    }
+
+    fn begin(
+        binary: PathBuf,
+        pace: &str,
+        places: BTreeMap<String, Place>,
+        options: &[&str],
+        prepare: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<Fleet> {
         let dir = tempfile::Builder::new().prefix("barid-test-").tempdir()?;
         let (routes, processes) = (BTreeMap::new(), BTreeMap::new());
         let mut fleet = Fleet { dir, binary, pace: pace.into(), places, routes, processes };
         let state = fleet.state("controller");
+        fs::create_dir_all(&state)?;
+        set_private(&state)?;
+        prepare(&state)?;
         let listen = fleet.place("controller");
-        let args = ["controller", "--state", text(&state), "--listen", &listen];
-        fleet.spawn("controller", args.map(String::from).to_vec())?;
+        let mut args = vec!["controller", "--state", text(&state)];
+        args.extend_from_slice(options);
+        args.extend(["--listen", &listen]);
+        fleet.spawn("controller", args.into_iter().map(String::from).collect())?;
         fleet.wait_controller()?;
         // After a restart the children must find it at the same address.
         let listen = fleet.listen("controller")?;

@@ -10,6 +10,7 @@ use std::fs::{self, DirBuilder};
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 use super::index::Place;
 use super::{LARGE, MAX_OBJECT, Store, StoreError, VOLUME, Volume, Writer, create_file, disk};
@@ -76,6 +77,10 @@ impl<'a> Batch<'a> {
             return Ok(());
         }
         let store = self.store;
+        if !store.has_room(self.held.len() as u64) {
+            // What was written beside is removed with this batch.
+            return Err(StoreError::Room { floor: store.floor.load(Ordering::Relaxed) });
+        }
         let mut writer = store.writer();
         // Another batch may have brought some of it meanwhile.
         let mut known = BTreeSet::new();
@@ -86,6 +91,28 @@ impl<'a> Batch<'a> {
         }
         self.small.retain(|(id, ..)| !known.contains(id));
         let mut places = Vec::new();
+        let put = self.put_all(&mut writer, &known, &mut places);
+        if put.is_err() {
+            // What is not in the index would lie there until the next start.
+            for (id, place) in places {
+                if let Place::Large { .. } = place {
+                    let _ = fs::remove_file(store.object_path(&id));
+                }
+            }
+        }
+        drop(writer);
+        self.reset();
+        put
+    }
+
+    /// Moves and appends everything into its place, and tells the index.
+    fn put_all(
+        &self,
+        writer: &mut Writer,
+        known: &BTreeSet<ContentId>,
+        places: &mut Vec<(ContentId, Place)>,
+    ) -> Result<(), StoreError> {
+        let store = self.store;
         for (id, temp, len) in self.large.iter().filter(|(id, ..)| !known.contains(id)) {
             let path = store.object_path(id);
             let dir = path.parent().expect("an object path has a parent");
@@ -96,16 +123,14 @@ impl<'a> Batch<'a> {
         // Taken out: if anything fails below, this volume is never appended to again.
         let volume = writer.active.take();
         let any_large = !places.is_empty();
-        let volume = self.append(&mut writer, volume, &mut places, any_large)?;
+        let volume = self.append(writer, volume, places, any_large)?;
         if any_large {
             // One sync for all the files and directories instead of two for each file.
             let synced = rustix::fs::syncfs(&store.root);
             synced.map_err(|err| disk("sync", &store.dir)(err.into()))?;
         }
-        store.index.add(&places)?;
+        store.index.add(places)?;
         writer.active = volume;
-        drop(writer);
-        self.reset();
         Ok(())
     }
 
@@ -137,7 +162,11 @@ impl<'a> Batch<'a> {
                 rest = tail;
             }
             let path = self.store.volume_path(volume.number);
-            volume.file.write_all_at(&run, start).map_err(disk("write", &path))?;
+            if let Err(error) = volume.file.write_all_at(&run, start) {
+                // On a full disk half of it would stay, try after try.
+                let _ = volume.file.set_len(start);
+                return Err(disk("write", &path)(error));
+            }
             if !synced_later {
                 volume.file.sync_data().map_err(disk("sync", &path))?;
             }

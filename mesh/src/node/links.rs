@@ -8,7 +8,7 @@ use super::Node;
 use crate::outbox::Gated;
 use crate::route::Moves;
 use crate::sabotage::Bug;
-use crate::{Event, Frame, HostId, HostSet, LinkId, Output, Peer, Reason, Record, Time};
+use crate::{Event, Frame, HostId, HostSet, LinkId, Output, Peer, Reason, Record, Subtree, Time};
 
 /// A frame that only the peer at the other side of such a link may send.
 pub(super) const WRONG_SIDE: Reason = Reason::Protocol("a frame from the wrong side");
@@ -124,8 +124,8 @@ impl Node {
                     self.offer_all(now, host);
                 }
             }
-            (Peer::Child { host, serves }, Frame::Below { below, up }) => {
-                self.handle_below(now, link, (host, serves), below, up);
+            (Peer::Child { host, serves }, Frame::Below(subtree)) => {
+                self.handle_below(now, link, (host, serves), subtree);
             }
             (Peer::Parent { .. }, Frame::Order { log, seq, order }) => {
                 if self.orders_in.accept(log, seq) {
@@ -188,18 +188,17 @@ impl Node {
         now: Time,
         link: LinkId,
         (child, serves): (HostId, bool),
-        below: HostSet,
-        up: HostSet,
+        subtree: Subtree,
     ) {
-        if below.contains(self.config.host) {
+        if subtree.below.contains(self.config.host) {
             let reason = Reason::Protocol("a loop: its subtree holds this node");
             return self.hang_up(now, link, reason);
         }
-        if !serves && below != HostSet::one(child) {
+        if !serves && subtree.below != HostSet::one(child) {
             let reason = Reason::Protocol("a host announced others than itself");
             return self.hang_up(now, link, reason);
         }
-        let (moves, changed) = self.routes.handle_below(child, below, up);
+        let (moves, changed) = self.routes.handle_below(child, subtree);
         if changed {
             self.routes_changed(now);
         }
@@ -228,7 +227,7 @@ impl Node {
         }
     }
 
-    fn routes_changed(&mut self, now: Time) {
+    pub(super) fn routes_changed(&mut self, now: Time) {
         self.routes.announce_by(now + self.config.flush);
     }
 
@@ -240,13 +239,11 @@ impl Node {
         if let Some(link) = self.uplink.link() {
             self.announce(link);
         } else if self.config.is_root() {
-            let (below, up) = (self.routes.below(), self.routes.up());
-            self.out.push(Output::Tell(Event::Reachable { below, up }));
+            self.out.push(Output::Tell(Event::Reachable(self.routes.subtree())));
         }
     }
 
     fn announce(&mut self, link: LinkId) {
-        let (below, up) = (self.routes.below(), self.routes.up());
-        self.out.send(link, Frame::Below { below, up });
+        self.out.send(link, Frame::Below(self.routes.subtree()));
     }
 }

@@ -76,6 +76,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::Subtree;
     use crate::{Config, Input, Order, Outcome, Peer, Report, Saved, State, Stream, Time};
 
     const ORDER: OrderId = OrderId([1; 16]);
@@ -120,7 +121,11 @@ mod tests {
             let peer = Peer::Child { host: HostId(*child), serves: *serves };
             give(&mut node, Input::LinkUp { link, peer });
             let below: HostSet = below.iter().map(|host| HostId(*host)).collect();
-            hear(&mut node, link, Frame::Below { below: below.clone(), up: below });
+            hear(
+                &mut node,
+                link,
+                Frame::Below(Subtree { below: below.clone(), up: below, ..Subtree::default() }),
+            );
         }
         node
     }
@@ -156,7 +161,8 @@ mod tests {
             assert_eq!(told, [vec![], vec![(LinkId(10), 1)]]);
             // The host moves to the other child, and the last viewer leaves.
             let below: HostSet = [20, 21, 11].map(HostId).into_iter().collect();
-            let moved = Frame::Below { below: below.clone(), up: below };
+            let moved =
+                Frame::Below(Subtree { below: below.clone(), up: below, ..Subtree::default() });
             let told = watches(&hear(&mut node, LinkId(20), moved));
             assert_eq!(told, [(LinkId(10), 0), (LinkId(20), 1)]);
             let none = Frame::Watch { orders: BTreeMap::new() };

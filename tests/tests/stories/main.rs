@@ -4,6 +4,7 @@ mod bad_input;
 mod cancel;
 mod crash;
 mod enrol;
+mod full_disk;
 mod gate;
 mod live;
 mod push;

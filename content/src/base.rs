@@ -1,0 +1,245 @@
+//! A redb database that outlives a full disk.
+//!
+//! redb refuses everything after an I/O error until the database is opened anew. Here the file is
+//! watched: an error for want of space marks the database as full, and whoever asks for it next
+//! opens it again, which loses nothing that was committed. The file grows by holes, much more than is
+//! needed, so the error comes when a page is written. Any other failure to write, a failed sync
+//! above all, is final: nobody knows what is on disk.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::ops::Bound;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use redb::backends::FileBackend;
+use redb::{BackendError, Database, DatabaseError, StorageBackend};
+
+/// How often, and after what pause each time, a database that somebody still holds is tried.
+const TRIES: u32 = 50;
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// One redb file, opened as often as need be.
+pub struct Base {
+    path: PathBuf,
+    cache: usize,
+    fate: Arc<Fate>,
+    database: RwLock<Option<Arc<Database>>>,
+}
+
+/// What has become of the file.
+#[derive(Debug, Default)]
+struct Fate {
+    full: AtomicBool,
+    broken: AtomicBool,
+    /// For tests: where the disk ends, in bytes; 0: nowhere.
+    #[cfg(test)]
+    end: std::sync::atomic::AtomicU64,
+}
+
+impl Base {
+    /// Opens or creates a database. `cache` bounds its memory, in bytes.
+    pub fn open(path: &Path, cache: usize) -> Result<Base, DatabaseError> {
+        let fate = Arc::new(Fate::default());
+        let database = open(path, cache, &fate)?;
+        let database = RwLock::new(Some(Arc::new(database)));
+        Ok(Base { path: path.into(), cache, fate, database })
+    }
+
+    /// The database, opened anew if it was full. Hold it no longer than one transaction: while
+    /// anybody does, it cannot be opened again.
+    pub fn database(&self) -> Result<Arc<Database>, DatabaseError> {
+        if !self.is_full() {
+            let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+            if let Some(database) = &*database {
+                return Ok(database.clone());
+            }
+        }
+        self.open_again()
+    }
+
+    /// Whether the last thing that happened to the file was that it found no space.
+    pub fn is_full(&self) -> bool {
+        self.fate.full.load(Ordering::Acquire) && !self.is_broken()
+    }
+
+    /// Whether writing has failed in a way that says nothing of what is on disk.
+    pub fn is_broken(&self) -> bool {
+        self.fate.broken.load(Ordering::Acquire)
+    }
+
+    fn open_again(&self) -> Result<Arc<Database>, DatabaseError> {
+        let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(database) = &*database
+            && !self.is_full()
+        {
+            return Ok(database.clone());
+        }
+        *database = None;
+        self.fate.full.store(false, Ordering::Release);
+        let mut tries = 0..TRIES;
+        let opened = loop {
+            match open(&self.path, self.cache, &self.fate) {
+                // Whoever is in the middle of a transaction lets go soon.
+                Err(DatabaseError::DatabaseAlreadyOpen) if tries.next().is_some() => {
+                    std::thread::sleep(PAUSE);
+                }
+                opened => break opened,
+            }
+        };
+        match opened {
+            Ok(opened) => Ok(database.insert(Arc::new(opened)).clone()),
+            Err(error) => {
+                self.fate.full.store(true, Ordering::Release);
+                Err(error)
+            }
+        }
+    }
+}
+
+fn open(path: &Path, cache: usize, fate: &Arc<Fate>) -> Result<Database, DatabaseError> {
+    let mut options = OpenOptions::new();
+    let file = options.read(true).write(true).create(true).truncate(false).open(path)?;
+    let watched = Watched { file: FileBackend::new(file)?, fate: fate.clone() };
+    redb::Builder::new().set_cache_size(cache).create_with_backend(watched)
+}
+
+/// Whether an error means that there is no space.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// A file whose failures are noted.
+#[derive(Debug)]
+struct Watched {
+    file: FileBackend,
+    fate: Arc<Fate>,
+}
+
+impl Watched {
+    fn note<T>(&self, result: io::Result<T>) -> io::Result<T> {
+        if let Err(error) = &result {
+            let fate = if is_full(error) { &self.fate.full } else { &self.fate.broken };
+            fate.store(true, Ordering::Release);
+        }
+        result
+    }
+}
+
+impl StorageBackend for Watched {
+    fn len(&self) -> io::Result<u64> {
+        self.note(self.file.len())
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.note(self.file.read(offset, out))
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.note(self.file.set_len(len))
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let synced = self.file.sync_data();
+        if synced.is_err() {
+            // Also for want of space: what was not written is forgotten by the system.
+            self.fate.broken.store(true, Ordering::Release);
+        }
+        synced
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        #[cfg(test)]
+        if (1..offset + data.len() as u64).contains(&self.fate.end.load(Ordering::Relaxed)) {
+            return self.note(Err(io::ErrorKind::StorageFull.into()));
+        }
+        self.note(self.file.write(offset, data))
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.file.close()
+    }
+
+    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.file.try_lock_range(start, end)
+    }
+
+    fn try_lock_shared_range(
+        &self,
+        start: Bound<u64>,
+        end: Bound<u64>,
+    ) -> Result<bool, BackendError> {
+        self.file.try_lock_shared_range(start, end)
+    }
+
+    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.file.lock_range(start, end)
+    }
+
+    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.file.lock_shared_range(start, end)
+    }
+
+    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.file.unlock_range(start, end)
+    }
+
+    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.file.query_lock_range(start, end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use redb::{ReadableDatabase, TableDefinition};
+
+    use super::*;
+
+    const TABLE: TableDefinition<'static, u32, &[u8]> = TableDefinition::new("table");
+
+    fn put(base: &Base, key: u32) -> Result<(), redb::Error> {
+        let txn = base.database()?.begin_write()?;
+        txn.open_table(TABLE)?.insert(key, [7; 10_000].as_slice())?;
+        Ok(txn.commit()?)
+    }
+
+    fn has(base: &Base, key: u32) -> bool {
+        let found = || -> Result<bool, redb::Error> {
+            let table = base.database()?.begin_read()?.open_table(TABLE)?;
+            Ok(table.get(key)?.is_some())
+        };
+        found().expect("it is read")
+    }
+
+    #[test]
+    fn a_full_disk_costs_what_was_not_committed_and_nothing_else() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = dir.path().join("base.redb");
+        let base = Base::open(&path, 1 << 20).expect("it is made");
+        put(&base, 1).expect("there is room");
+        base.fate.end.store(400_000, Ordering::Relaxed);
+        let failed = (2..200).find(|key| put(&base, *key).is_err()).expect("it is full some time");
+        assert!(base.is_full());
+        // It can be read, and it stays full.
+        assert!(has(&base, 1) && has(&base, failed - 1) && !has(&base, failed));
+        assert!((0..10).any(|n| put(&base, failed + n).is_err()) && base.is_full());
+        base.fate.end.store(0, Ordering::Relaxed);
+        put(&base, failed).expect("there is room again");
+        assert!(!base.is_full() && has(&base, failed) && has(&base, failed - 1));
+        drop(base);
+        let base = Base::open(&path, 1 << 20).expect("it is opened");
+        assert!(has(&base, 1) && has(&base, failed));
+    }
+
+    #[test]
+    fn one_process_at_a_time_still() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = dir.path().join("base.redb");
+        let base = Base::open(&path, 1 << 20).expect("it is made");
+        assert!(matches!(Base::open(&path, 1 << 20), Err(DatabaseError::DatabaseAlreadyOpen)));
+        drop(base);
+        assert!(Base::open(&path, 1 << 20).is_ok());
+    }
+}
