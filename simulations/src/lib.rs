@@ -12,6 +12,7 @@
 pub mod checks;
 mod disk;
 mod faults;
+mod gated;
 mod net;
 mod obey;
 pub mod plan;

@@ -301,6 +301,7 @@ impl Sim {
         let Some(process) = &mut self.seats[node].process else { return Ok(()) };
         let Some(outcome) = process.running.remove(&order) else { return Ok(()) };
         self.checks.word(order, HostId(node as u32), outcome);
+        self.checks.gated.ended(HostId(node as u32), order, outcome)?;
         let text = outcome.body.map(|digest| body(digest.0[0]).1);
         self.feed(node, Input::Ended { order, outcome, body: text })
     }
@@ -311,6 +312,9 @@ impl Sim {
             _ => Duration::ZERO,
         };
         self.checks.told(&self.seats[node], &event, expiry <= self.now)?;
+        if let Told::Stopped { order, hosts, .. } = &event {
+            self.stopped(*order, hosts);
+        }
         if let Told::Answers(report) = event {
             self.seats[node].disk.push(self.now, Duration::ZERO, Entry::Bodies(report));
         }

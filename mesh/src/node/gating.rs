@@ -1,0 +1,201 @@
+//! Releases of gated orders: decided at the root, told downward, obeyed at the hosts.
+//!
+//! The root looks at an order's window whenever something about it has changed. A release is on
+//! disk before it leaves. Every node tells each child the releases of those who live below it, and
+//! tells them again on each new link; a host begins when it has the order, its content and a
+//! release that is still good.
+
+use std::sync::Arc;
+
+use super::Node;
+use crate::outbox::Gated;
+use crate::sabotage::Bug;
+use crate::window::{View, Window};
+use crate::{
+    Event, Gate, HostSet, Order, OrderId, Outcome, Output, Record, Report, State, Stop, Tally,
+    Time,
+};
+
+/// After how many times the time in which a silent link is noticed a frame can be on its way no
+/// more, in a tree as deep as one may be.
+const TIERS: u32 = 4;
+
+impl Node {
+    /// Root: opens the window of a gated order. `released`: who was, before a restart.
+    pub(super) fn open_window(&mut self, now: Time, order: &Arc<Order>, released: HostSet) {
+        let Some(gate) = order.gate.as_ref().filter(|_| self.config.is_root()) else { return };
+        let nothing = Tally::new();
+        let tally = self.shares.get(order.id).map_or(&nothing, |share| &share.tally);
+        let window = Window::new(now, &self.view(order, gate, tally), released.clone());
+        self.windows.open(now, order.id, window);
+        if !released.is_empty() {
+            self.handle_go(now, order.id, &released, now + gate.begin);
+        }
+        if self.shares.get(order.id).is_some_and(|share| share.closed) {
+            self.say_stopped(now, order.id);
+        }
+    }
+
+    fn view<'a>(&self, order: &'a Order, gate: &'a Gate, tally: &'a Tally) -> View<'a> {
+        let stands = match self.has(Bug::ReleaseCancelled) {
+            true => order.targets.clone(),
+            false => self.cancels.spare(order.id, order.targets.clone()),
+        };
+        let heard = match self.has(Bug::FreeSupposed) {
+            true => tally.hosts().clone(),
+            false => tally.settled(),
+        };
+        View {
+            order,
+            gate,
+            tally,
+            stands,
+            heard,
+            up: self.routes.up(),
+            children: self.routes.children().map(|(_, child)| child.below.clone()).collect(),
+            slack: self.config.beat_interval * self.config.missed_beats * TIERS,
+        }
+    }
+
+    /// Root: looks at every window about which something has changed.
+    pub(super) fn look_at_windows(&mut self, now: Time) {
+        while let Some(id) = self.windows.take_due(now) {
+            let Some(share) = self.shares.get(id).filter(|share| share.may_leave) else { continue };
+            let Some(order) = share.order.clone() else { continue };
+            let Some(gate) = self.gate_of(&order) else { continue };
+            let view = self.view(&order, &gate, &share.tally);
+            let Some(window) = self.windows.get_mut(id) else { continue };
+            let (step, again) = window.step(now, &view);
+            if let Some(at) = again {
+                self.windows.look_by(id, at);
+            }
+            if !step.release.is_empty() {
+                self.release(id, step.release, now + gate.begin);
+            }
+            self.suppose_of(now, id, State::NotReached, &step.not_reached);
+            self.suppose_of(now, id, State::RelayLost, &step.lost);
+            if !step.skip.is_empty() {
+                // Nobody but the root could have let them begin, so this is as good as their word.
+                let mut report = Report::new(id);
+                report.tally.record(Outcome::bare(State::Skipped), &step.skip);
+                self.give(now, report);
+            }
+        }
+    }
+
+    fn gate_of(&self, order: &Order) -> Option<Gate> {
+        let mut gate = order.gate.clone()?;
+        if self.has(Bug::WindowPerLink) {
+            gate.window *= self.routes.linked().max(1) as u64;
+        }
+        if self.has(Bug::ForgetBudget)
+            && self.windows.get(order.id).is_some_and(|window| window.restored)
+        {
+            (gate.max_errors, gate.max_missed) = (None, None);
+        }
+        Some(gate)
+    }
+
+    fn release(&mut self, order: OrderId, hosts: HostSet, until: Time) {
+        self.out.save(Record::Released { order, hosts: hosts.clone() });
+        match self.has(Bug::GoBeforeSave) {
+            true => self.gates.release(order, &hosts, until, self.config.host),
+            false => self.out.after(Gated::Go { order, hosts, until }),
+        }
+    }
+
+    /// Root: says of these hosts what is supposed, and keeps it.
+    fn suppose_of(&mut self, now: Time, order: OrderId, state: State, hosts: &HostSet) {
+        if !hosts.is_empty() {
+            let mut report = Report::new(order);
+            report.tally.record(Outcome::bare(state), hosts);
+            let news = self.merge(now, report);
+            self.keep(news);
+        }
+    }
+
+    /// These hosts are released: the release is durable at the root, or comes from the parent.
+    pub(super) fn handle_go(&mut self, now: Time, order: OrderId, hosts: &HostSet, until: Time) {
+        self.gates.release(order, hosts, until, self.config.host);
+        // From now on somebody may be missing.
+        if let Some(share) = self.shares.get(order)
+            && let Some(reach) = share.order.as_ref().map(|order| order.reach)
+        {
+            self.shares.check_by(order, now + reach);
+        }
+        if hosts.contains(self.config.host) {
+            self.begin(now, order);
+        }
+    }
+
+    /// Whether this host may begin an order now, as far as releases go.
+    pub(super) fn is_let(&self, order: &Order, now: Time) -> bool {
+        order.gate.is_none() || self.gates.lets(order.id, self.config.host, now)
+    }
+
+    /// Tells the children what they must know of releases, if something has changed.
+    pub(super) fn pass_releases(&mut self, now: Time) {
+        if !self.gates.take_stir() {
+            return;
+        }
+        let shares = &self.shares;
+        let known = |id| shares.get(id).is_some_and(|share| share.order.is_some());
+        for id in self.gates.open(now, known) {
+            let settled = self.shares.get(id).map(|share| share.tally.settled());
+            let settled = settled.unwrap_or_default();
+            for child in self.routes.children().map(|(_, child)| child) {
+                if let Some(link) = child.link {
+                    let owing = child.below.difference(&settled);
+                    let among = match self.has(Bug::ReleaseCancelled) {
+                        true => owing,
+                        false => self.cancels.spare(id, owing),
+                    };
+                    self.gates.tell(now, link, id, &among, &mut self.out);
+                }
+            }
+        }
+    }
+
+    /// What this host was to begin by now and has not, it begins no more.
+    pub(super) fn give_up_late(&mut self, now: Time) {
+        for id in self.gates.take_late(now) {
+            if self.ledger.knows(id) && !self.ledger.is_over(id) {
+                self.pulls.forget(id);
+                self.ledger.answer(id);
+                self.answer(now, id, Outcome::bare(State::Expired), None);
+            }
+        }
+    }
+
+    /// Those of these hosts of whom something must be heard by now: a gated order leaves alone
+    /// whoever it has not let begin.
+    pub(super) fn due_to_answer(&self, order: &Order, hosts: HostSet) -> HostSet {
+        if order.gate.is_none() {
+            return hosts;
+        }
+        let waiting = self.cancels.spare(order.id, hosts.clone());
+        hosts.difference(&waiting.difference(&self.gates.hosts(order.id)))
+    }
+
+    /// Root: an order closes; says who still waits for a release that never comes.
+    pub(super) fn say_stopped(&mut self, now: Time, id: OrderId) {
+        let Some(share) = self.shares.get(id) else { return };
+        let Some(order) = share.order.clone() else { return };
+        let (Some(gate), Some(window)) = (&order.gate, self.windows.get(id)) else { return };
+        let unheard = order.targets.difference(&share.tally.settled());
+        let skipped = share.tally.lines().find(|(outcome, _)| outcome.state == State::Skipped);
+        let skipped = skipped.map(|(_, hosts)| hosts.difference(window.released()));
+        let skipped = skipped.unwrap_or_default();
+        let why = match skipped.is_empty() {
+            true => Stop::Done,
+            false => {
+                let view = self.view(&order, gate, &share.tally);
+                window.stop(now, &view).unwrap_or(Stop::Late)
+            }
+        };
+        let hosts = self.cancels.spare(id, unheard.union(&skipped));
+        if !hosts.is_empty() {
+            self.out.push(Output::Tell(Event::Stopped { order: id, hosts, why }));
+        }
+    }
+}
