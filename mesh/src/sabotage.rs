@@ -44,12 +44,14 @@ pub enum Bug {
     GoBeforeSave,
     /// A host of which the worst is supposed leaves room for the next one.
     FreeSupposed,
+    /// A release is good for ever.
+    BeginLate,
 }
 
 #[cfg(feature = "sabotage")]
 impl Bug {
     /// Every bug there is.
-    pub const ALL: [Bug; 19] = [
+    pub const ALL: [Bug; 20] = [
         Bug::AckOrdersBeforeSave,
         Bug::AckReportsBeforeSave,
         Bug::StartBeforeIntent,
@@ -69,5 +71,6 @@ impl Bug {
         Bug::ReleaseCancelled,
         Bug::GoBeforeSave,
         Bug::FreeSupposed,
+        Bug::BeginLate,
     ];
 }

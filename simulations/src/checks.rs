@@ -195,7 +195,10 @@ impl Checks {
                 // Each hello of a new link starts the sender's numbers where it wants.
                 debug_assert!(matches!(peer, Peer::Parent { .. } | Peer::Child { .. }));
             }
-            Input::LinkDown { link } => drop(self.peers.remove(&(me, *link))),
+            Input::LinkDown { link } => {
+                self.peers.remove(&(me, *link));
+                self.gated.parted(me, *link);
+            }
             Input::BadOrder { link, log, seq, order, outcome: Some(_), .. } => {
                 if let Some(peer) = self.peers.get(&(me, *link)) {
                     let log = self.orders_in.entry((me, life, *peer, *log)).or_default();
@@ -226,6 +229,7 @@ impl Checks {
     /// A node has closed a link: what still comes from it is not taken.
     pub(crate) fn hung_up(&mut self, me: HostId, link: LinkId) {
         self.peers.remove(&(me, link));
+        self.gated.parted(me, link);
     }
 
     /// A host that knows that an order was taken back may say so of the older one.
@@ -309,7 +313,9 @@ impl Checks {
             return Err(Violation::new("an answer is true", detail));
         }
         let words = self.durable.entry((order, me)).or_default();
-        words.insert(said);
+        if words.insert(said) {
+            self.gated.kept(order, said)?;
+        }
         if words.iter().filter(|word| word.state.weight() >= 3).count() > 1 {
             let detail = format!("{me:?} has several for {order:?}: {words:?}");
             return Err(Violation::new("one final answer", detail));
@@ -317,8 +323,22 @@ impl Checks {
         Ok(())
     }
 
+    /// A node has done all that it wanted about an input.
+    pub(crate) fn done(&self, me: HostId, link: LinkId, now: Duration) -> Result<(), Violation> {
+        self.gated.told_all(me, link, now, |order, host| {
+            let said = self.durable.get(&(order, host)).is_some_and(|words| !words.is_empty());
+            let expired = self.expires.get(&order).is_none_or(|at| *at <= now);
+            said || expired || self.forgot.contains(&(me, order))
+        })
+    }
+
     /// A command starts.
-    pub(crate) fn starting(&mut self, seat: &Seat, order: &Order) -> Result<(), Violation> {
+    pub(crate) fn starting(
+        &mut self,
+        seat: &Seat,
+        order: &Order,
+        now: Duration,
+    ) -> Result<(), Violation> {
         let (me, id) = (seat.host(), order.id);
         let broken =
             |check, text: &str| Err(Violation::new(check, format!("{me:?} starts {id:?} {text}")));
@@ -334,7 +354,7 @@ impl Checks {
         if self.barred.contains(&(id, me)) {
             return broken("cancelled", "though it was taken back before it came");
         }
-        self.gated.starting(me, id)?;
+        self.gated.starting(me, id, now)?;
         let starts = self.starts.entry((id, me)).or_default();
         *starts += 1;
         if !order.again && *starts > 1 {

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mesh::{Batch, Gate, HostId, HostSet, Order, OrderId, Outcome, State};
+use mesh::{Batch, Frame, Gate, HostId, HostSet, LinkId, Order, OrderId, Outcome, State};
 use rand::RngExt;
 use rand::rngs::SmallRng;
 
@@ -71,6 +71,16 @@ pub(crate) struct Gated {
     released: BTreeMap<OrderId, HostSet>,
     /// Who stands as skipped there, and was never released.
     skipped: BTreeMap<OrderId, HostSet>,
+    /// By when whoever is released must have begun, as far as the root counts on it.
+    begin_by: BTreeMap<(OrderId, HostId), Duration>,
+    /// Orders that somebody has, at any time, taken back, and for whom.
+    back: BTreeMap<OrderId, HostSet>,
+    /// The releases that each process knows of: of which order, whom, and until when.
+    known: BTreeMap<HostId, Vec<(OrderId, HostSet, Duration)>>,
+    /// Whom each open link was told of.
+    told: BTreeMap<(HostId, LinkId), BTreeMap<OrderId, HostSet>>,
+    /// Whom the child at the other end of each open link reaches.
+    reached: BTreeMap<(HostId, LinkId), HostSet>,
 }
 
 impl Gated {
@@ -79,10 +89,83 @@ impl Gated {
         if let Some(gate) = &order.gate {
             self.gates.insert(order.id, gate.clone());
         }
+        if let Some(older) = order.cancels {
+            let back = self.back.entry(older).or_default();
+            *back = back.union(&order.targets);
+        }
+    }
+
+    /// A frame comes to a node.
+    pub(crate) fn hearing(&mut self, me: HostId, link: LinkId, frame: &Frame, now: Duration) {
+        match frame {
+            Frame::Go { order, hosts, left } => self.know(me, *order, hosts, now + *left),
+            Frame::Below { up, .. } => drop(self.reached.insert((me, link), up.clone())),
+            _ => {}
+        }
+    }
+
+    /// A node knows of a release. One that it hears of again has no more time than before.
+    pub(crate) fn know(&mut self, me: HostId, order: OrderId, hosts: &HostSet, until: Duration) {
+        let known = self.known.entry(me).or_default();
+        let before = known.iter().filter(|(id, ..)| *id == order);
+        let fresh = before.fold(hosts.clone(), |fresh, (_, hosts, _)| fresh.difference(hosts));
+        known.push((order, fresh, until));
+    }
+
+    /// A node tells a child of a release.
+    pub(crate) fn telling(&mut self, me: HostId, link: LinkId, frame: &Frame) {
+        if let Frame::Go { order, hosts, .. } = frame {
+            let told = self.told.entry((me, link)).or_default().entry(*order).or_default();
+            *told = told.union(hosts);
+        }
+    }
+
+    /// A link is no more, as far as one end of it knows.
+    pub(crate) fn parted(&mut self, me: HostId, link: LinkId) {
+        self.told.remove(&(me, link));
+        self.reached.remove(&(me, link));
+    }
+
+    /// A child has just said whom it reaches, and the node has done about it what it wanted. Then
+    /// the child knows of every release of those whom nobody else reaches. `over`: whose release
+    /// is of no use any more.
+    pub(crate) fn told_all(
+        &self,
+        me: HostId,
+        link: LinkId,
+        now: Duration,
+        over: impl Fn(OrderId, HostId) -> bool,
+    ) -> Result<(), Violation> {
+        let Some(reached) = self.reached.get(&(me, link)) else { return Ok(()) };
+        let mine = self.reached.range((me, LinkId(0))..).take_while(|((node, _), _)| *node == me);
+        let others = mine.filter(|((_, other), _)| *other != link).map(|(_, hosts)| hosts);
+        let only = others.fold(reached.clone(), |only, hosts| only.difference(hosts));
+        let nobody = HostSet::new();
+        for (order, hosts, until) in self.known.get(&me).into_iter().flatten() {
+            // A node may take a quarter of a second off.
+            if *until <= now + Duration::from_millis(250) {
+                continue;
+            }
+            let told = self.told.get(&(me, link)).and_then(|told| told.get(order));
+            let back = self.back.get(order).unwrap_or(&nobody);
+            let untold = hosts.intersection(&only).difference(told.unwrap_or(&nobody));
+            let mut untold = untold.difference(back);
+            untold = untold.iter().filter(|host| !over(*order, *host)).collect();
+            if !untold.is_empty() {
+                let detail = format!("{me:?} keeps from {link:?} that {untold} may begin {order:?}");
+                return Err(Violation::new("a child is told of releases", detail));
+            }
+        }
+        Ok(())
     }
 
     /// A command starts.
-    pub(crate) fn starting(&mut self, me: HostId, id: OrderId) -> Result<(), Violation> {
+    pub(crate) fn starting(
+        &mut self,
+        me: HostId,
+        id: OrderId,
+        now: Duration,
+    ) -> Result<(), Violation> {
         let Some(gate) = self.gates.get(&id) else { return Ok(()) };
         let has = |sets: &BTreeMap<OrderId, HostSet>| sets.get(&id).is_some_and(|s| s.contains(me));
         if !has(&self.released) {
@@ -92,6 +175,10 @@ impl Gated {
         if has(&self.skipped) {
             let detail = format!("{me:?} starts {id:?}, which it was said to skip");
             return Err(Violation::new("who is skipped does not begin", detail));
+        }
+        if self.begin_by.get(&(id, me)).is_some_and(|by| *by < now) {
+            let detail = format!("{me:?} starts {id:?}, and the root might have given it up");
+            return Err(Violation::new("who begins, begins in time", detail));
         }
         let running = self.running.entry(id).or_default();
         running.insert(me);
@@ -106,16 +193,17 @@ impl Gated {
         Ok(())
     }
 
-    /// A command has ended so.
-    pub(crate) fn ended(
-        &mut self,
-        me: HostId,
-        id: OrderId,
-        outcome: Outcome,
-    ) -> Result<(), Violation> {
+    /// A command has ended.
+    pub(crate) fn ended(&mut self, me: HostId, id: OrderId) {
+        if let Some(running) = self.running.get_mut(&id) {
+            running.remove(&me);
+        }
+    }
+
+    /// How a command has ended stands on its host's own disk.
+    pub(crate) fn kept(&mut self, id: OrderId, outcome: Outcome) -> Result<(), Violation> {
         let Some(gate) = self.gates.get(&id) else { return Ok(()) };
-        let ran = self.running.get_mut(&id).is_some_and(|running| running.remove(&me));
-        if ran && matches!(outcome.state, State::Failed(_) | State::Signalled(_)) {
+        if matches!(outcome.state, State::Failed(_) | State::Signalled(_)) {
             let failed = self.failed.entry(id).or_default();
             *failed += 1;
             let most = gate.max_errors.map(|most| most + gate.window);
@@ -129,6 +217,9 @@ impl Gated {
 
     /// A host dies, and its commands with it.
     pub(crate) fn died(&mut self, me: HostId) {
+        self.known.remove(&me);
+        self.told.retain(|(node, _), _| *node != me);
+        self.reached.retain(|(node, _), _| *node != me);
         self.running.values_mut().for_each(|running| running.retain(|host| *host != me));
     }
 
@@ -213,6 +304,31 @@ impl Plan {
 }
 
 impl Sim {
+    /// A release is on the root's disk, some time after it was decided.
+    pub(crate) fn let_go(&mut self, id: OrderId, hosts: &HostSet) {
+        let begin = self.work(id).and_then(|work| work.order.gate.as_ref()).map(|gate| gate.begin);
+        let begin = begin.unwrap_or_default();
+        let until = self.now + begin.saturating_sub(Duration::from_secs(1));
+        self.checks.gated.know(HostId::ROOT, id, hosts, until);
+        let by = self.now + begin + self.on_its_way();
+        let hosts = hosts.iter().map(|host| ((id, host), by));
+        self.checks.gated.begin_by.extend(hosts);
+    }
+
+    /// The root starts anew: whoever it has released has more time from now on.
+    pub(crate) fn root_starts(&mut self) {
+        let more = self.now + self.on_its_way();
+        let gated = &mut self.checks.gated;
+        for ((id, _), by) in &mut gated.begin_by {
+            *by = more + gated.gates.get(id).map(|gate| gate.begin).unwrap_or_default();
+        }
+    }
+
+    /// How long a release may take to its host, through a tree with silent links.
+    fn on_its_way(&self) -> Duration {
+        self.plan.beat * self.seats[0].config.missed_beats * 4
+    }
+
     /// The root says that a gated order is over for hosts that never began: the operator tells
     /// them, once.
     pub(crate) fn stopped(&mut self, id: OrderId, hosts: &HostSet) {

@@ -149,7 +149,10 @@ impl Plan {
         let faults = if calm { Vec::new() } else { faults(rng, &tree, horizon) };
         Plan {
             seed,
-            beat: Duration::from_millis(rng.random_range(1_500..5_000)),
+            beat: millis(match rng.random_bool(0.2) {
+                true => rng.random_range(300..900),
+                false => rng.random_range(1_500..5_000),
+            }),
             flush: Duration::from_millis(*pick(rng, &[0, 10, 10, 200])),
             backoff: Backoff { base: millis(500), cap: secs(8), settled: secs(10) },
             limits: limits(rng),

@@ -15,7 +15,7 @@ use crate::sim::Sim;
 /// How long after healing everything must be in its place.
 const WITHIN: Duration = Duration::from_secs(300);
 /// The holds and suppositions of old orders are over by then.
-const LAST_HOLD: Duration = Duration::from_secs(75);
+const LAST_HOLD: Duration = Duration::from_secs(100);
 /// How long the tree is watched for silence.
 const SILENCE: Duration = Duration::from_secs(15);
 /// How long the last order may take.

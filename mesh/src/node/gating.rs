@@ -116,6 +116,8 @@ impl Node {
 
     /// These hosts are released: the release is durable at the root, or comes from the parent.
     pub(super) fn handle_go(&mut self, now: Time, order: OrderId, hosts: &HostSet, until: Time) {
+        let for_ever = std::time::Duration::from_secs(3600);
+        let until = if self.has(Bug::BeginLate) { now + for_ever } else { until };
         self.gates.release(order, hosts, until, self.config.host);
         // From now on somebody may be missing.
         if let Some(share) = self.shares.get(order)
@@ -130,6 +132,7 @@ impl Node {
 
     /// Whether this host may begin an order now, as far as releases go.
     pub(super) fn is_let(&self, order: &Order, now: Time) -> bool {
+        let now = if self.has(Bug::BeginLate) { Time::ZERO } else { now };
         order.gate.is_none() || self.gates.lets(order.id, self.config.host, now)
     }
 
@@ -159,6 +162,9 @@ impl Node {
     /// What this host was to begin by now and has not, it begins no more.
     pub(super) fn give_up_late(&mut self, now: Time) {
         for id in self.gates.take_late(now) {
+            if self.has(Bug::BeginLate) {
+                continue;
+            }
             if self.ledger.knows(id) && !self.ledger.is_over(id) {
                 self.pulls.forget(id);
                 self.ledger.answer(id);
