@@ -334,6 +334,9 @@ fn tell(event: &Event) {
             warn!(%content, ?fault, "content could not be had");
         }
         Event::Cut { what, order } => warn!(%order, what, "a limit was reached"),
+        Event::Stopped { order, hosts, why } => {
+            info!(%order, hosts = hosts.len(), ?why, "a run lets nobody begin any more");
+        }
         Event::Answers(_) | Event::Closed(_) | Event::Reachable { .. } | Event::Below { .. } => {
             debug!(?event, "told");
         }

@@ -25,6 +25,7 @@ const INTENTS: TableDefinition<[u8; 16], ()> = TableDefinition::new("intents.v1"
 const ANSWERS: TableDefinition<([u8; 16], u64), &[u8]> = TableDefinition::new("answers.v1");
 const SETTLED: TableDefinition<[u8; 16], ()> = TableDefinition::new("settled.v1");
 const BELOW: TableDefinition<u32, &[u8]> = TableDefinition::new("below.v1");
+const RELEASED: TableDefinition<([u8; 16], u64), &[u8]> = TableDefinition::new("released.v1");
 const INSTALLED: TableDefinition<&[u8], ([u8; 32], [u8; 16])> =
     TableDefinition::new("installed.v1");
 
@@ -124,6 +125,7 @@ impl Journal {
         txn.open_table(ANSWERS)?;
         txn.open_table(SETTLED)?;
         txn.open_table(BELOW)?;
+        txn.open_table(RELEASED)?;
         txn.open_table(INSTALLED)?;
         txn.commit()?;
         Ok(journal)
@@ -186,6 +188,12 @@ impl Journal {
             }
             for row in txn.open_table(SETTLED)?.iter()? {
                 saved.settled.push(OrderId(row?.0.value()));
+            }
+            for row in txn.open_table(RELEASED)?.iter()? {
+                let (key, value) = row?;
+                if let Some(hosts) = below(Bytes::copy_from_slice(value.value())) {
+                    saved.released.push((OrderId(key.value().0), hosts));
+                }
             }
             for row in txn.open_table(BELOW)?.iter()? {
                 let (key, value) = row?;
@@ -349,15 +357,26 @@ fn keep(txn: &WriteTransaction, record: Record) -> Result<(), JournalError> {
             txn.open_table(SETTLED)?.insert(id.0, ())?;
         }
         Record::Below { child, below } => {
-            let frame = protos::encode_frame(&Frame::Below { below, up: mesh::HostSet::new() });
-            txn.open_table(BELOW)?.insert(child.0, frame.as_ref())?;
+            txn.open_table(BELOW)?.insert(child.0, set(below).as_ref())?;
+        }
+        Record::Released { order, hosts } => {
+            let mut table = txn.open_table(RELEASED)?;
+            let last = table.range((order.0, 0)..=(order.0, u64::MAX))?.next_back().transpose()?;
+            let next = last.map_or(0, |(key, _)| key.value().1 + 1);
+            table.insert((order.0, next), set(hosts).as_ref())?;
         }
         Record::Forget(id) => forget(txn, id)?,
     }
     Ok(())
 }
 
+/// The bytes of a host set.
+fn set(hosts: mesh::HostSet) -> Bytes {
+    protos::encode_frame(&Frame::Below { below: hosts, up: mesh::HostSet::new() })
+}
+
 fn forget(txn: &WriteTransaction, id: OrderId) -> Result<(), JournalError> {
+    txn.open_table(RELEASED)?.retain_in((id.0, 0)..=(id.0, u64::MAX), |_, _| false)?;
     txn.open_table(ORDERS)?.remove(id.0)?;
     txn.open_table(INTENTS)?.remove(id.0)?;
     txn.open_table(SETTLED)?.remove(id.0)?;

@@ -6,11 +6,13 @@
 //! newcomers. This crate knows nothing of operators, inventories or schedules.
 
 mod accept;
+mod account;
 mod capture;
 mod dial;
 mod drive;
 mod endpoint;
 mod exec;
+mod given;
 mod install;
 mod jobs;
 mod join;
