@@ -49,6 +49,8 @@ impl Reader<'_> {
             closed_ms: row.closed_ms,
             states,
             cancels: row.cancels.clone(),
+            stopped: row.stopped.clone(),
+            retries: row.retries.clone(),
             push: row.push.clone(),
         }
     }

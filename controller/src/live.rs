@@ -7,10 +7,10 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use mesh::{Event, HostId, HostSet, OrderId, Report};
+use mesh::{Event, HostId, HostSet, OrderId, Report, Stop};
 use redb::WriteTransaction;
 use relay::{JournalError, Witness};
-use tokio::sync::broadcast;
+use tokio::sync::{Notify, broadcast};
 
 use crate::clock::now_ms;
 use crate::tables::{self, HostRow};
@@ -38,6 +38,8 @@ impl Update {
 #[derive(Clone)]
 pub(crate) struct Live {
     updates: broadcast::Sender<Update>,
+    /// Told when hosts were noted that wait in vain for a release.
+    pub(crate) stopped: Arc<Notify>,
     state: Arc<Mutex<State>>,
 }
 
@@ -52,7 +54,8 @@ pub(crate) struct State {
 
 impl Live {
     pub(crate) fn new() -> Live {
-        Live { updates: broadcast::channel(BACKLOG).0, state: Arc::default() }
+        let updates = broadcast::channel(BACKLOG).0;
+        Live { updates, stopped: Arc::default(), state: Arc::default() }
     }
 
     pub(crate) fn watch(&self) -> broadcast::Receiver<Update> {
@@ -65,13 +68,15 @@ impl Live {
 
     /// The writer of the node's commits.
     pub(crate) fn witness(&self) -> Box<dyn Witness> {
-        Box::new(Scribe { live: self.clone(), pending: Vec::new() })
+        Box::new(Scribe { live: self.clone(), pending: Vec::new(), stopped: false })
     }
 }
 
 struct Scribe {
     live: Live,
     pending: Vec<Update>,
+    /// Whether hosts were noted that wait in vain.
+    stopped: bool,
 }
 
 impl Witness for Scribe {
@@ -85,6 +90,16 @@ impl Witness for Scribe {
                 tables::note_closed(txn, *id, now_ms())?;
                 self.pending.push(Update::Closed(*id));
             }
+            Event::Stopped { order, hosts, why } => {
+                let why = match why {
+                    Stop::Done => None,
+                    Stop::Errors => Some("errors"),
+                    Stop::Missed => Some("missed"),
+                    Stop::Late => Some("deadline"),
+                };
+                tables::note_stopped(txn, *order, hosts, why)?;
+                self.stopped = true;
+            }
             Event::Reachable { up, .. } => self.live.state().up = up.clone(),
             Event::Below { child, below } => {
                 self.live.state().below.insert(*child, below.clone());
@@ -95,6 +110,9 @@ impl Witness for Scribe {
     }
 
     fn committed(&mut self) {
+        if std::mem::take(&mut self.stopped) {
+            self.live.stopped.notify_one();
+        }
         for update in self.pending.drain(..) {
             // Nobody watching is no error.
             self.live.updates.send(update).ok();
