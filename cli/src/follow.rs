@@ -126,10 +126,21 @@ impl<'a> Follow<'a> {
             let OrderInfo { kind, short, .. } = &self.order;
             self.screen.say(&format!("detached; the {kind} goes on: barid attach {short}"))?;
         }
+        if let Some(why) = self.order.stopped.as_deref().filter(|_| !self.screen.json) {
+            let why = match why {
+                "errors" => "more hosts have failed than allowed",
+                "missed" => "more hosts were missed than allowed",
+                _ => "its deadline has passed",
+            };
+            let OrderInfo { short, .. } = &self.order;
+            let on = format!("go on with: barid retry {short} --state skipped");
+            self.screen.say(&format!("stopped, {why}: the rest was skipped; {on}"))?;
+        }
         self.screen.flush()?;
         Ok(match ended {
             Ended::Detached => Exit::Detached,
             Ended::Cancelled => Exit::Cancelled,
+            Ended::Closed if self.order.stopped.is_some() => Exit::Stopped,
             Ended::Closed => render::exit(&self.gathered, self.view.largest),
         })
     }

@@ -173,6 +173,12 @@ pub struct NewRun {
     pub output_limit: u64,
 }
 
+/// The most bytes that a command can be given to read.
+pub const STDIN_LIMIT: u64 = protos::STDIN_LIMIT;
+
+/// The most bytes of all files that a command can be given.
+pub const FILES_LIMIT: u64 = protos::FILES_LIMIT;
+
 /// A piece of content, as `POST /v1/pieces` answers: the request's body is the piece, of at most
 /// 4 MiB.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
