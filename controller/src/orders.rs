@@ -166,21 +166,19 @@ impl Desk {
         if new.shell && new.argv.len() != 1 {
             return Err(Failure::bad("a shell line is one argument", "quote the whole line"));
         }
-        let (hold, longest) = match &paced {
-            Some(paced) => {
-                (paced.lasts.max(reach), paced.gate.begin + paced.gate.longest)
-            }
-            None => (reach, timeout),
-        };
+        // From its validity the root knows when nobody may begin any more.
+        let until = paced.as_ref().map(|paced| {
+            SystemTime::now() + paced.lasts + paced.gate.begin + paced.gate.longest
+        });
         Ok(Draft {
             targets,
             needs,
             reach,
-            hold,
-            longest,
+            hold: paced.as_ref().map_or(reach, |paced| paced.lasts.max(reach)),
+            longest: timeout,
             kind: "run",
             what: new.argv.join(" "),
-            until: None,
+            until,
             gate: paced.map(|paced| paced.gate),
             run: Some(new.clone()),
             retries: None,

@@ -5,7 +5,9 @@ mod cancel;
 mod crash;
 mod enrol;
 mod gate;
+mod given;
 mod live;
+mod pace;
 mod push;
 mod run;
 
