@@ -85,7 +85,10 @@ mod tests {
     #[test]
     fn failing_fast_is_two_budgets_of_nothing() {
         let fast = PaceArgs { fail_fast: true, ..PaceArgs::default() }.pace();
-        assert_eq!((fast.max_errors.as_deref(), fast.max_missed.as_deref()), (Some("0"), Some("0")));
+        assert_eq!(
+            (fast.max_errors.as_deref(), fast.max_missed.as_deref()),
+            (Some("0"), Some("0"))
+        );
         assert_eq!(PaceArgs::default().pace(), Pace::default());
     }
 }

@@ -73,9 +73,7 @@ impl Pieces {
         let size = self.store.size(&id);
         let size = size.map_err(|error| Failure::internal(relay::chain(&error)))?;
         match size {
-            Some(bytes) if u64::from(bytes) == piece.bytes => {
-                Ok(Part { id: Digest(id.0), bytes })
-            }
+            Some(bytes) if u64::from(bytes) == piece.bytes => Ok(Part { id: Digest(id.0), bytes }),
             Some(_) => Err(wrong()),
             None => {
                 let message = format!("the controller does not have {what} any more");

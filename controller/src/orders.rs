@@ -167,9 +167,9 @@ impl Desk {
             return Err(Failure::bad("a shell line is one argument", "quote the whole line"));
         }
         // From its validity the root knows when nobody may begin any more.
-        let until = paced.as_ref().map(|paced| {
-            SystemTime::now() + paced.lasts + paced.gate.begin + paced.gate.longest
-        });
+        let until = paced
+            .as_ref()
+            .map(|paced| SystemTime::now() + paced.lasts + paced.gate.begin + paced.gate.longest);
         Ok(Draft {
             targets,
             needs,

@@ -108,7 +108,7 @@ fn amount(what: &str, text: &str, count: u64) -> Result<(u64, bool), Failure> {
                 return Err(wrong());
             }
             let parts = count * percent;
-            Ok((parts / 100, parts % 100 > 0))
+            Ok((parts / 100, !parts.is_multiple_of(100)))
         }
         None => Ok((text.trim().parse().map_err(|_| wrong())?, false)),
     }

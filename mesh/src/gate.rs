@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::agenda::Agenda;
 use crate::io::Deadline;
 use crate::outbox::Outbox;
-use crate::{Frame, HostSet, HostId, LinkId, OrderId, Time, Wake};
+use crate::{Frame, HostId, HostSet, LinkId, OrderId, Time, Wake};
 
 /// Releases that end within the same quarter of a second end together, so that a run over many
 /// hosts, one after the other, costs a few of them.

@@ -40,7 +40,9 @@ mod window;
 
 pub use config::{Backoff, Config, Limits};
 pub use ids::{Digest, HostId, LinkId, OrderId, RequestId};
-pub use io::{Asker, Event, Frame, Input, Output, Peer, PullFault, Reason, Record, Saved, Stop, Wake};
+pub use io::{
+    Asker, Event, Frame, Input, Output, Peer, PullFault, Reason, Record, Saved, Stop, Wake,
+};
 pub use node::Node;
 pub use order::{Batch, Gate, Need, Order, Report};
 pub use outcome::{Outcome, State, Tally};

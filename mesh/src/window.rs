@@ -103,8 +103,7 @@ impl Window {
 
     /// What follows now, and when to look again.
     pub(crate) fn step(&mut self, now: Time, view: &View<'_>) -> (Step, Option<Time>) {
-        let mut step = Step::default();
-        step.lost = self.land(now, view);
+        let mut step = Step { lost: self.land(now, view), ..Step::default() };
         let waiting = view.stands.difference(&self.released).difference(&self.skipped);
         let waiting = waiting.difference(view.tally.hosts());
         let next_over = self.flying.first_key_value().map(|(at, _)| *at);
@@ -280,5 +279,217 @@ impl Windows {
 
     pub(crate) fn poll_timeout(&self) -> Deadline {
         self.looks.next().map(|at| (at, Wake::Gate))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{Batch, Outcome};
+
+    const REACH: Duration = Duration::from_secs(5);
+
+    fn hosts(first: u32, last: u32) -> HostSet {
+        HostSet::from_ranges([(first, last)])
+    }
+
+    fn at(secs: u64) -> Time {
+        Time::ZERO + Duration::from_secs(secs)
+    }
+
+    fn gate(window: u64) -> Gate {
+        Gate {
+            window,
+            per_child: None,
+            lots: Vec::new(),
+            per_lot: 1,
+            batch: None,
+            max_errors: None,
+            max_missed: None,
+            begin: Duration::from_secs(10),
+            longest: Duration::from_secs(20),
+        }
+    }
+
+    /// A run over hosts 1 to 10, and what is known of it.
+    struct Run {
+        order: Arc<Order>,
+        gate: Gate,
+        tally: Tally,
+        stands: HostSet,
+        up: HostSet,
+        window: Option<Window>,
+    }
+
+    impl Run {
+        fn new(gate: Gate) -> Run {
+            let order = Order {
+                id: OrderId([1; 16]),
+                targets: hosts(1, 10),
+                needs: Vec::new(),
+                reach: REACH,
+                hold: REACH,
+                ttl: Duration::from_secs(1_030),
+                again: false,
+                cancels: None,
+                skips: false,
+                gate: Some(gate.clone()),
+                body: Bytes::new(),
+            };
+            let (tally, window) = (Tally::new(), None);
+            let (stands, up) = (hosts(1, 10), hosts(0, 10));
+            Run { order: order.into(), gate, tally, stands, up, window }
+        }
+
+        fn step(&mut self, now: Time) -> (Step, Option<Time>) {
+            let view = View {
+                order: &self.order,
+                gate: &self.gate,
+                tally: &self.tally,
+                stands: self.stands.clone(),
+                heard: self.tally.settled(),
+                up: self.up.clone(),
+                children: vec![hosts(1, 5), hosts(6, 10)],
+                slack: Duration::from_secs(60),
+            };
+            let window = self.window.take();
+            let mut window = window.unwrap_or_else(|| Window::new(now, &view, HostSet::new()));
+            let step = window.step(now, &view);
+            self.window = Some(window);
+            step
+        }
+
+        fn released(&mut self, now: Time) -> HostSet {
+            self.step(now).0.release
+        }
+
+        fn say(&mut self, state: State, hosts: HostSet) {
+            self.tally.record(Outcome::bare(state), &hosts);
+        }
+
+        /// The node starts anew, with what is on the disk.
+        fn restart(&mut self, now: Time) {
+            let released = self.window.take().map(|window| window.released);
+            let view = View {
+                order: &self.order,
+                gate: &self.gate,
+                tally: &self.tally,
+                stands: self.stands.clone(),
+                heard: self.tally.settled(),
+                up: HostSet::new(),
+                children: Vec::new(),
+                slack: Duration::from_secs(60),
+            };
+            self.window = Some(Window::new(now, &view, released.unwrap_or_default()));
+        }
+    }
+
+    #[test]
+    fn a_word_of_ones_own_makes_room_and_a_supposition_does_not() {
+        let mut run = Run::new(gate(3));
+        assert_eq!(run.released(at(0)), hosts(1, 3));
+        assert_eq!(run.released(at(1)), HostSet::new());
+        run.say(State::Ok, hosts(2, 2));
+        run.say(State::RelayLost, hosts(1, 1));
+        assert_eq!(run.released(at(2)), hosts(4, 4));
+        run.restart(at(3));
+        assert_eq!(run.released(at(3)), HostSet::new());
+        run.say(State::Interrupted, hosts(1, 1));
+        assert_eq!(run.released(at(4)), hosts(5, 5));
+    }
+
+    #[test]
+    fn who_can_run_no_more_makes_room_and_is_lost() {
+        let mut run = Run::new(gate(1));
+        assert_eq!(run.released(at(0)), hosts(1, 1));
+        let (step, again) = run.step(at(1));
+        assert_eq!((step, again), (Step::default(), Some(at(91))));
+        let (step, _) = run.step(at(91));
+        assert_eq!((step.lost, step.release), (hosts(1, 1), hosts(2, 2)));
+    }
+
+    #[test]
+    fn groups_have_windows_within_the_window() {
+        let mut run = Run::new(Gate { per_child: Some(2), ..gate(3) });
+        let first = run.released(at(0));
+        assert_eq!(first, hosts(1, 2).union(&hosts(6, 6)));
+        let mut run = Run::new(Gate { lots: vec![hosts(1, 8)], per_lot: 1, ..gate(9) });
+        assert_eq!(run.released(at(0)), hosts(1, 1).union(&hosts(9, 10)));
+    }
+
+    #[test]
+    fn a_batch_waits_for_the_one_before_it_and_then_a_while() {
+        let wait = Duration::from_secs(7);
+        let mut run = Run::new(Gate { batch: Some(Batch { size: 4, wait }), ..gate(3) });
+        assert_eq!(run.released(at(0)), hosts(1, 3));
+        run.say(State::Ok, hosts(1, 2));
+        assert_eq!(run.released(at(1)), hosts(4, 4));
+        run.say(State::Ok, hosts(3, 4));
+        assert_eq!(run.step(at(2)), (Step::default(), Some(at(9))));
+        // The wait begins anew with the process, and the part before it is still over.
+        run.restart(at(5));
+        assert_eq!(run.step(at(5)), (Step::default(), Some(at(12))));
+        assert_eq!(run.released(at(12)), hosts(5, 7));
+    }
+
+    #[test]
+    fn budgets_count_apart_and_the_rest_is_skipped_once() {
+        let mut run = Run::new(Gate { max_errors: Some(1), max_missed: Some(1), ..gate(2) });
+        assert_eq!(run.released(at(0)), hosts(1, 2));
+        run.say(State::Failed(1), hosts(1, 1));
+        run.say(State::TimedOut, hosts(2, 2));
+        assert_eq!(run.released(at(1)), hosts(3, 4));
+        run.say(State::Signalled(9), hosts(3, 3));
+        let (step, _) = run.step(at(2));
+        assert_eq!((step.skip, step.release), (hosts(5, 10), HostSet::new()));
+        assert_eq!(run.step(at(3)).0, Step::default());
+        // After a restart it is the same, as long as the words are not on disk.
+        run.restart(at(4));
+        assert_eq!(run.step(at(4)).0.skip, hosts(5, 10));
+    }
+
+    #[test]
+    fn nobody_begins_when_it_is_too_late() {
+        let mut run = Run::new(gate(1));
+        assert_eq!(run.released(at(0)), hosts(1, 1));
+        run.say(State::Ok, hosts(1, 1));
+        assert_eq!(run.released(at(999)), hosts(2, 2));
+        run.say(State::Ok, hosts(2, 2));
+        assert_eq!(run.step(at(1_000)).0.skip, hosts(3, 10));
+    }
+
+    #[test]
+    fn those_who_are_away_have_their_turn_last_and_then_are_not_reached() {
+        let mut run = Run::new(gate(8));
+        run.up = hosts(3, 10);
+        assert_eq!(run.released(at(0)), hosts(3, 10));
+        assert_eq!(run.step(at(1)), (Step::default(), Some(at(91))));
+        run.say(State::Ok, hosts(3, 3));
+        assert_eq!(run.step(at(2)), (Step::default(), Some(at(7))));
+        run.up = hosts(2, 10);
+        assert_eq!(run.released(at(3)), hosts(2, 2));
+        run.say(State::Ok, hosts(4, 10));
+        let (step, _) = run.step(at(7));
+        assert_eq!((step.not_reached, step.release), (hosts(1, 1), HostSet::new()));
+    }
+
+    #[test]
+    fn who_has_been_taken_back_is_not_released() {
+        let mut run = Run::new(gate(2));
+        run.stands = hosts(4, 10);
+        assert_eq!(run.released(at(0)), hosts(4, 5));
+    }
+
+    #[test]
+    fn the_first_of_a_set() {
+        let set = HostSet::from_ranges([(2, 4), (8, 8), (u32::MAX, u32::MAX)]);
+        assert_eq!(first(&set, 0), HostSet::new());
+        assert_eq!(first(&set, 2), hosts(2, 3));
+        assert_eq!(first(&set, 4), hosts(2, 4).union(&hosts(8, 8)));
+        assert_eq!(first(&set, 9), set);
     }
 }

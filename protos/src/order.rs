@@ -321,8 +321,7 @@ impl Run {
             pb::Variable { name, value }
         };
         let parts = |parts: &[Part]| parts.iter().map(part).collect();
-        let file =
-            |file: &File| pb::File { name: file.name.clone(), parts: parts(&file.parts) };
+        let file = |file: &File| pb::File { name: file.name.clone(), parts: parts(&file.parts) };
         pb::Run {
             argv: self.argv.clone(),
             shell: self.shell,
@@ -397,9 +396,8 @@ fn read_run(run: pb::Run) -> Result<Run, FieldError> {
     let parts = |field, parts: &[pb::Part]| {
         parts.iter().map(|part| read_part(field, part)).collect::<Result<Vec<_>, _>>()
     };
-    let file = |file: pb::File| {
-        Ok(File { parts: parts("run.files", &file.parts)?, name: file.name })
-    };
+    let file =
+        |file: pb::File| Ok(File { parts: parts("run.files", &file.parts)?, name: file.name });
     Ok(Run {
         stdin: parts("run.stdin", &run.stdin)?,
         files: run.files.into_iter().map(file).collect::<Result<_, FieldError>>()?,

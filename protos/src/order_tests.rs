@@ -47,18 +47,28 @@ fn gate() -> impl Strategy<Value = Gate> {
     let batch = proptest::option::of((count(), time()));
     let some_time = || (1..=millis(LONGEST)).prop_map(Duration::from_millis);
     let most = proptest::option::of(any::<u64>());
-    (count(), maybe(), vec(some_hosts(), 0..3), batch, (most.clone(), most), some_time(), some_time())
-        .prop_map(|(window, per_child, lots, batch, (max_errors, max_missed), begin, longest)| Gate {
-            window,
-            per_child,
-            lots,
-            per_lot: window,
-            batch: batch.map(|(size, wait)| mesh::Batch { size, wait }),
-            max_errors,
-            max_missed,
-            begin,
-            longest,
-        })
+    (
+        count(),
+        maybe(),
+        vec(some_hosts(), 0..3),
+        batch,
+        (most.clone(), most),
+        some_time(),
+        some_time(),
+    )
+        .prop_map(
+            |(window, per_child, lots, batch, (max_errors, max_missed), begin, longest)| Gate {
+                window,
+                per_child,
+                lots,
+                per_lot: window,
+                batch: batch.map(|(size, wait)| mesh::Batch { size, wait }),
+                max_errors,
+                max_missed,
+                begin,
+                longest,
+            },
+        )
 }
 
 fn push() -> impl Strategy<Value = Push> {
@@ -327,10 +337,7 @@ fn limits_of_a_gate() {
     let check = |change: fn(&mut Gate), expected: &str| {
         let mut gate = sample_gate();
         change(&mut gate);
-        check_order(
-            &OrderBody { gate: Some(gate), ..sample(Work::Run(sample_run())) },
-            expected,
-        );
+        check_order(&OrderBody { gate: Some(gate), ..sample(Work::Run(sample_run())) }, expected);
     };
     check(|g| g.window = 0, "gate.window is 0 and must be from 1 to 4294967296");
     check(|g| g.per_lot = 0, "gate.per_lot is 0 and must be from 1 to 4294967296");

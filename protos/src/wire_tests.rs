@@ -8,7 +8,9 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::testing::{bytes, digest, edgy, hosts as host_set, mangle, number, some_bytes, some_hosts};
+use crate::testing::{
+    bytes, digest, edgy, hosts as host_set, mangle, number, some_bytes, some_hosts,
+};
 
 /// Not a good hash, but one that tells bodies apart and differs from all digests drawn at random.
 fn hash(body: &[u8]) -> Digest {

@@ -28,9 +28,7 @@ pub(crate) struct Account {
 pub(crate) enum AccountError {
     #[error("this host has no user {0}")]
     Unknown(String),
-    #[error(
-        "this node runs as user {mine} and not as root, so it cannot run commands as {wanted}"
-    )]
+    #[error("this node runs as user {mine} and not as root, so it cannot run commands as {wanted}")]
     NotRoot { mine: String, wanted: String },
     #[error("the users of this host cannot be read: {0}")]
     Unreadable(nix::Error),

@@ -128,12 +128,7 @@ fn with_path(word: &Bytes, path: &[u8]) -> Bytes {
     whole.into()
 }
 
-async fn to_its_end(
-    mut child: Child,
-    run: &Run,
-    host: &Host<'_>,
-    job: &Job,
-) -> (State, Answer) {
+async fn to_its_end(mut child: Child, run: &Run, host: &Host<'_>, job: &Job) -> (State, Answer) {
     let group = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
     let guard = Group(group);
     let limit = usize::try_from(run.output_limit).unwrap_or(usize::MAX);
@@ -187,11 +182,7 @@ fn command(run: &Run, node: &str, is_other: bool) -> Command {
     if !is_other {
         command.current_dir(if run.dir.is_empty() { "/".into() } else { os(&run.dir) });
     }
-    command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0)
-        .kill_on_drop(true);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
     command
 }
 

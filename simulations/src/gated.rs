@@ -152,7 +152,8 @@ impl Gated {
             let mut untold = untold.difference(back);
             untold = untold.iter().filter(|host| !over(*order, *host)).collect();
             if !untold.is_empty() {
-                let detail = format!("{me:?} keeps from {link:?} that {untold} may begin {order:?}");
+                let detail =
+                    format!("{me:?} keeps from {link:?} that {untold} may begin {order:?}");
                 return Err(Violation::new("a child is told of releases", detail));
             }
         }

@@ -12,8 +12,7 @@ use crate::outbox::Gated;
 use crate::sabotage::Bug;
 use crate::window::{View, Window};
 use crate::{
-    Event, Gate, HostSet, Order, OrderId, Outcome, Output, Record, Report, State, Stop, Tally,
-    Time,
+    Event, Gate, HostSet, Order, OrderId, Outcome, Output, Record, Report, State, Stop, Tally, Time,
 };
 
 /// After how many times the time in which a silent link is noticed a frame can be on its way no
@@ -203,5 +202,233 @@ impl Node {
         if !hosts.is_empty() {
             self.out.push(Output::Tell(Event::Stopped { order: id, hosts, why }));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{Config, Frame, HostId, Input, LinkId, Peer, Saved};
+
+    const ORDER: OrderId = OrderId([1; 16]);
+    const CANCEL: OrderId = OrderId([2; 16]);
+    const PARENT: LinkId = LinkId(1);
+
+    fn order(targets: &[u32]) -> Order {
+        let gate = Gate {
+            window: 1,
+            per_child: None,
+            lots: Vec::new(),
+            per_lot: 1,
+            batch: None,
+            max_errors: None,
+            max_missed: None,
+            begin: Duration::from_secs(10),
+            longest: Duration::from_secs(20),
+        };
+        Order {
+            id: ORDER,
+            targets: targets.iter().map(|host| HostId(*host)).collect(),
+            needs: Vec::new(),
+            reach: Duration::from_secs(5),
+            hold: Duration::from_secs(600),
+            ttl: Duration::from_secs(600),
+            again: false,
+            cancels: None,
+            skips: false,
+            gate: Some(gate),
+            body: Bytes::new(),
+        }
+    }
+
+    /// A node, its clock, and the number of its last save, which is durable at once.
+    struct Bench {
+        node: Node,
+        now: Time,
+        kept: Saved,
+    }
+
+    impl Bench {
+        fn new(host: u32, parents: usize, saved: Saved) -> Bench {
+            let config = Config::new(HostId(host), parents, host < 10);
+            let kept = Saved::default();
+            Bench { node: Node::new(config, saved, 1, Time::ZERO), now: Time::ZERO, kept }
+        }
+
+        fn host() -> Bench {
+            let mut bench = Bench::new(11, 1, Saved::default());
+            let peer = Peer::Parent { place: 0, host: HostId(90) };
+            bench.give(Input::LinkUp { link: PARENT, peer });
+            bench
+        }
+
+        fn child(&mut self, link: u64, host: u32) -> Vec<Output> {
+            let (link, host) = (LinkId(link), HostId(host));
+            let peer = Peer::Child { host, serves: false };
+            let below = HostSet::one(host);
+            let mut outputs = self.give(Input::LinkUp { link, peer });
+            let frame = Frame::Below { below: below.clone(), up: below };
+            outputs.extend(self.give(Input::Frame { link, frame }));
+            outputs
+        }
+
+        fn give(&mut self, input: Input) -> Vec<Output> {
+            self.node.handle(self.now, input);
+            self.drain()
+        }
+
+        fn hear(&mut self, seq: u64, order: Order) -> Vec<Output> {
+            let frame = Frame::Order { log: 1, seq, order: order.into() };
+            self.give(Input::Frame { link: PARENT, frame })
+        }
+
+        fn go(&mut self, hosts: &[u32], left: u64) -> Vec<Output> {
+            let hosts = hosts.iter().map(|host| HostId(*host)).collect();
+            let frame = Frame::Go { order: ORDER, hosts, left: Duration::from_secs(left) };
+            self.give(Input::Frame { link: PARENT, frame })
+        }
+
+        fn wait(&mut self, secs: u64) -> Vec<Output> {
+            self.now = self.now + Duration::from_secs(secs);
+            self.node.handle_timeout(self.now);
+            self.drain()
+        }
+
+        fn drain(&mut self) -> Vec<Output> {
+            let mut all = Vec::new();
+            while let Some(output) = self.node.poll_output() {
+                if let Output::Save { no, record } = &output {
+                    self.keep(record);
+                    self.node.handle(self.now, Input::Saved { through: *no });
+                }
+                all.push(output);
+            }
+            all
+        }
+
+        fn keep(&mut self, record: &Record) {
+            match record {
+                Record::Order(order) => self.kept.orders.push(order.clone()),
+                Record::Answers(report) => self.kept.answers.push(report.clone()),
+                Record::Released { order, hosts } => {
+                    self.kept.released.push((*order, hosts.clone()));
+                }
+                Record::Intent(id) => self.kept.intents.push(*id),
+                _ => {}
+            }
+        }
+    }
+
+    fn starts(outputs: &[Output]) -> bool {
+        outputs.iter().any(|output| matches!(output, Output::Start { .. }))
+    }
+
+    fn answers(outputs: &[Output]) -> Vec<State> {
+        let states = outputs.iter().filter_map(|output| match output {
+            Output::Save { record: Record::Answers(report), .. } => {
+                report.tally.lines().next().map(|(outcome, _)| outcome.state)
+            }
+            _ => None,
+        });
+        states.collect()
+    }
+
+    fn gone(outputs: &[Output]) -> Vec<(LinkId, HostSet)> {
+        let go = outputs.iter().filter_map(|output| match output {
+            Output::Send { link, frame: Frame::Go { hosts, .. } } => Some((*link, hosts.clone())),
+            _ => None,
+        });
+        go.collect()
+    }
+
+    #[test]
+    fn a_host_begins_when_it_has_both_and_once() {
+        for go_first in [false, true] {
+            let mut host = Bench::host();
+            let first = if go_first { host.go(&[11], 5) } else { host.hear(1, order(&[11])) };
+            assert!(!starts(&first));
+            let second = if go_first { host.hear(1, order(&[11])) } else { host.go(&[11], 5) };
+            assert!(starts(&second));
+            assert!(!starts(&host.go(&[11], 5)) && !starts(&host.hear(2, order(&[11]))));
+        }
+        let mut host = Bench::host();
+        host.hear(1, order(&[11, 12]));
+        assert!(!starts(&host.go(&[12], 5)), "it is another's");
+    }
+
+    #[test]
+    fn a_release_that_is_over_lets_nobody_begin() {
+        let mut host = Bench::host();
+        host.go(&[11], 5);
+        assert_eq!(answers(&host.wait(5)), [], "it was never asked for anything");
+        assert!(!starts(&host.hear(1, order(&[11]))));
+        // With the order and no content it says so.
+        let mut host = Bench::host();
+        let need =
+            crate::Need { hosts: HostSet::one(HostId(11)), content: vec![crate::Digest([7; 32])] };
+        host.hear(1, Order { needs: vec![need], ..order(&[11]) });
+        host.go(&[11], 5);
+        assert_eq!(answers(&host.wait(5)), [State::Expired]);
+    }
+
+    #[test]
+    fn who_waits_is_told_that_it_need_not() {
+        for (skips, word) in [(true, State::Skipped), (false, State::Cancelled)] {
+            let mut host = Bench::host();
+            host.hear(1, order(&[11]));
+            let back =
+                Order { id: CANCEL, cancels: Some(ORDER), skips, gate: None, ..order(&[11]) };
+            assert_eq!(answers(&host.hear(2, back)), [word]);
+            assert!(!starts(&host.go(&[11], 5)));
+        }
+        // One that runs goes on, if the rest is only skipped.
+        let mut host = Bench::host();
+        host.hear(1, order(&[11]));
+        host.go(&[11], 5);
+        let back =
+            Order { id: CANCEL, cancels: Some(ORDER), skips: true, gate: None, ..order(&[11]) };
+        assert_eq!(answers(&host.hear(2, back)), []);
+    }
+
+    #[test]
+    fn a_restarted_root_releases_nobody_for_whom_there_is_no_room() {
+        let mut root = Bench::new(0, 0, Saved::default());
+        for host in [11, 12, 13] {
+            root.child(u64::from(host), host);
+        }
+        let outputs = root.give(Input::Submit(order(&[11, 12, 13]).into()));
+        assert_eq!(gone(&outputs), [(LinkId(11), HostSet::one(HostId(11)))]);
+        let saved = std::mem::take(&mut root.kept);
+        let mut root = Bench::new(0, 0, saved);
+        assert_eq!(gone(&root.child(21, 12)), []);
+        // Who was released is told again; who has ended makes room for the next.
+        assert_eq!(gone(&root.child(22, 11)), [(LinkId(22), HostSet::one(HostId(11)))]);
+        let mut report = Report::new(ORDER);
+        report.tally.record(Outcome::bare(State::Ok), &HostSet::one(HostId(11)));
+        let frame = Frame::Report { log: 9, seq: 1, report };
+        let outputs = root.give(Input::Frame { link: LinkId(22), frame });
+        assert_eq!(gone(&outputs), [(LinkId(21), HostSet::one(HostId(12)))]);
+    }
+
+    #[test]
+    fn a_relay_supposes_nothing_of_those_who_wait() {
+        let mut relay = Bench::new(9, 1, Saved::default());
+        let peer = Peer::Parent { place: 0, host: HostId(90) };
+        relay.give(Input::LinkUp { link: PARENT, peer });
+        relay.child(11, 11);
+        relay.child(12, 12);
+        relay.hear(1, order(&[11, 12]));
+        assert_eq!(answers(&relay.wait(6)), []);
+        relay.give(Input::LinkDown { link: LinkId(11) });
+        relay.give(Input::LinkDown { link: LinkId(12) });
+        assert_eq!(answers(&relay.wait(6)), []);
+        relay.go(&[12], 60);
+        assert_eq!(answers(&relay.wait(6)), [State::NotReached]);
+        let tally = relay.node.tally(ORDER).expect("it knows the order");
+        assert_eq!(*tally.hosts(), HostSet::one(HostId(12)));
     }
 }

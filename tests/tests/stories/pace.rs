@@ -172,9 +172,8 @@ fn a_host_that_is_missed_stops_the_run_if_it_should() -> Result<()> {
     witness.wait_started(1)?;
     let first = witness.starts().into_keys().next().expect("one has begun");
     fleet.kill(&first)?;
-    let skipped = |detail: &serde_json::Value| {
-        (detail["order"]["states"]["skipped"] == 3).then_some(())
-    };
+    let skipped =
+        |detail: &serde_json::Value| (detail["order"]["states"]["skipped"] == 3).then_some(());
     wait_for("the rest to be skipped", LIMIT, || Ok(skipped(&fleet.order(&id)?)))?;
     assert_eq!(fleet.order(&id)?["order"]["stopped"], "missed");
     fleet.restart(&first)?;
