@@ -64,7 +64,7 @@ pub(crate) struct Global {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     /// Run a command on hosts
-    Run(run::Args),
+    Run(Box<run::Args>),
     /// Push a file or folder to hosts
     Push(push::Args),
     /// List past and present runs and pushes, or show one
@@ -140,7 +140,7 @@ mod tests {
     #[track_caller]
     fn run(line: &[&str]) -> run::Args {
         match parse(line).expect("it parses").verb {
-            Verb::Run(args) => args,
+            Verb::Run(args) => *args,
             other => panic!("{other:?}"),
         }
     }

@@ -59,9 +59,8 @@ impl Class {
     pub(crate) fn of(state: &str) -> Class {
         match state {
             "ok" | "skipped" => Class::Good,
-            "timed-out" | "interrupted" | "expired" | "relay-lost" | "not-reached" | "pending" => {
-                Class::Missed
-            }
+            "timed-out" | "interrupted" | "expired" | "relay-lost" | "not-reached" | "pending"
+            | "waiting" => Class::Missed,
             "cancelled" => Class::Cancelled,
             _ => Class::Failed,
         }

@@ -61,7 +61,7 @@ pub(crate) struct Follow<'a> {
 
 /// What comes next.
 enum Next {
-    Event(OrderEvent),
+    Event(Box<OrderEvent>),
     Over(Option<Failure>),
     Wish(Wish),
 }
@@ -206,9 +206,9 @@ impl<'a> Follow<'a> {
                     }
                 }
                 Next::Over(lost) => return Ok(Err(lost)),
-                Next::Event(OrderEvent::Lagged) => return Ok(Err(None)),
+                Next::Event(event) if *event == OrderEvent::Lagged => return Ok(Err(None)),
                 Next::Event(event) => {
-                    if self.handle_event(event, before)? {
+                    if self.handle_event(*event, before)? {
                         let ended = if self.cancelled { Ended::Cancelled } else { Ended::Closed };
                         return Ok(Ok(ended));
                     }
@@ -222,7 +222,7 @@ impl<'a> Follow<'a> {
             biased;
             wish = self.keys.next() => Ok(Next::Wish(wish)),
             event = events.next() => match event {
-                Ok(Some(event)) => Ok(Next::Event(event)),
+                Ok(Some(event)) => Ok(Next::Event(Box::new(event))),
                 Ok(None) => Ok(Next::Over(Some(ended_early()))),
                 Err(failure) if is_broken(&failure) => Ok(Next::Over(Some(failure))),
                 Err(failure) => Err(failure),

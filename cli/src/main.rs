@@ -108,7 +108,7 @@ fn dispatch(cli: Cli, screen: &mut Screen) -> Result<Exit, Failure> {
 /// The verbs that ask the controller.
 async fn ask(verb: Verb, client: &Client, screen: &mut Screen) -> Result<Exit, Failure> {
     match verb {
-        Verb::Run(args) => ordered(Box::pin(run::main(args, client, screen)).await),
+        Verb::Run(args) => ordered(Box::pin(run::main(*args, client, screen)).await),
         Verb::Push(args) => ordered(Box::pin(push::main(args, client, screen)).await),
         Verb::Retry(args) => ordered(Box::pin(retry::main(args, client, screen)).await),
         Verb::Runs(args) => runs::main(args, client, screen).await,

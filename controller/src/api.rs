@@ -263,9 +263,9 @@ async fn orders(
     page: Result<Query<Page>, QueryRejection>,
 ) -> Answer<Vec<OrderInfo>> {
     let Query(page) = page.map_err(|error| Failure::bad(error.body_text(), "see docs/api.md"))?;
-    let hosts = api.live.state().hosts.clone();
+    let (hosts, released) = api.live.state().known();
     let list = move || {
-        let reader = Reader { tables: &api.tables, hosts: &hosts };
+        let reader = Reader { tables: &api.tables, hosts: &hosts, released: &released };
         let rows = api.tables.orders(page.limit.min(1_000))?;
         rows.iter().map(|(id, row)| reader.info(*id, row)).collect()
     };
@@ -273,10 +273,10 @@ async fn orders(
 }
 
 async fn order(State(api): State<Api>, Path(id): Path<String>) -> Answer<OrderDetail> {
-    let hosts = api.live.state().hosts.clone();
+    let (hosts, released) = api.live.state().known();
     let detail = move || {
         let (id, row) = find(&api.tables, &id)?;
-        Reader { tables: &api.tables, hosts: &hosts }.detail(id, &row)
+        Reader { tables: &api.tables, hosts: &hosts, released: &released }.detail(id, &row)
     };
     blocking(detail).await.map(Json)
 }
@@ -393,8 +393,10 @@ impl Api {
     }
 
     async fn info(&self, id: OrderId, row: OrderRow, hosts: Hosts) -> Result<OrderInfo, Failure> {
-        let tables = self.tables.clone();
-        blocking(move || Reader { tables: &tables, hosts: &hosts }.info(id, &row)).await
+        let (tables, released) = (self.tables.clone(), self.live.state().released.clone());
+        let info =
+            move || Reader { tables: &tables, hosts: &hosts, released: &released }.info(id, &row);
+        blocking(info).await
     }
 
     /// Tells all that is known of an order, and what comes, until it closes. `live`: and what hosts
@@ -447,7 +449,8 @@ impl Api {
                     let (tables, hosts) = (self.tables.clone(), hosts.clone());
                     let targets = row.targets();
                     let answers = blocking(move || {
-                        let reader = Reader { tables: &tables, hosts: &hosts };
+                        let released = BTreeMap::new();
+                        let reader = Reader { tables: &tables, hosts: &hosts, released: &released };
                         reader.answers(id, &report.tally, &targets, &report.bodies)
                     });
                     for answer in answers.await? {
@@ -467,10 +470,10 @@ impl Api {
     }
 
     async fn read(&self, id: OrderId, row: OrderRow, hosts: Hosts) -> Result<OrderDetail, Failure> {
-        let tables = self.tables.clone();
+        let (tables, released) = (self.tables.clone(), self.live.state().released.clone());
         blocking(move || {
             let row = tables.order(id)?.unwrap_or(row);
-            Reader { tables: &tables, hosts: &hosts }.detail(id, &row)
+            Reader { tables: &tables, hosts: &hosts, released: &released }.detail(id, &row)
         })
         .await
     }

@@ -47,9 +47,21 @@ pub(crate) struct Live {
 #[derive(Default)]
 pub(crate) struct State {
     pub(crate) up: HostSet,
-    pub(crate) hosts: Arc<BTreeMap<HostId, HostRow>>,
+    pub(crate) hosts: Hosts,
     /// The subtrees of the controller's own children.
     pub(crate) below: BTreeMap<HostId, HostSet>,
+    /// Of runs that are open and let hosts begin a few at a time: who may.
+    pub(crate) released: BTreeMap<OrderId, HostSet>,
+}
+
+/// The inventory.
+type Hosts = Arc<BTreeMap<HostId, HostRow>>;
+
+impl State {
+    /// What it takes to describe orders.
+    pub(crate) fn known(&self) -> (Hosts, BTreeMap<OrderId, HostSet>) {
+        (self.hosts.clone(), self.released.clone())
+    }
 }
 
 impl Live {
@@ -88,7 +100,13 @@ impl Witness for Scribe {
             }
             Event::Closed(id) => {
                 tables::note_closed(txn, *id, now_ms())?;
+                self.live.state().released.remove(id);
                 self.pending.push(Update::Closed(*id));
+            }
+            Event::Released { order, hosts } => {
+                let mut state = self.live.state();
+                let released = state.released.entry(*order).or_default();
+                *released = released.union(hosts);
             }
             Event::Stopped { order, hosts, why } => {
                 let why = match why {

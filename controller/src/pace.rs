@@ -18,8 +18,9 @@ const BEGIN: Duration = Duration::from_secs(30);
 const BEGIN_WITH_CONTENT: Duration = Duration::from_secs(600);
 /// What ending a command that has run too long may take.
 const GRACE: Duration = Duration::from_secs(10);
-/// How long a run may take in all, unless its deadline says otherwise.
-const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
+/// For how long hosts are let begin, unless a deadline says otherwise: every node remembers the
+/// order for as long.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 /// What a pace comes to for some targets.
 pub(crate) struct Paced {

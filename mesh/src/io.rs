@@ -387,6 +387,13 @@ pub enum Event {
     Answers(Report),
     /// Root: each target of the order has an outcome now.
     Closed(OrderId),
+    /// Root: these hosts may begin a gated order, beside those that were told before.
+    Released {
+        /// The order.
+        order: OrderId,
+        /// Who may begin.
+        hosts: HostSet,
+    },
     /// Root: nobody will be released any more for a gated order, though some never were and may
     /// still wait for it. They are to be told by an order that takes it back and
     /// [skips](Order::skips).

@@ -337,7 +337,11 @@ fn tell(event: &Event) {
         Event::Stopped { order, hosts, why } => {
             info!(%order, hosts = hosts.len(), ?why, "a run lets nobody begin any more");
         }
-        Event::Answers(_) | Event::Closed(_) | Event::Reachable { .. } | Event::Below { .. } => {
+        Event::Answers(_)
+        | Event::Released { .. }
+        | Event::Closed(_)
+        | Event::Reachable { .. }
+        | Event::Below { .. } => {
             debug!(?event, "told");
         }
     }

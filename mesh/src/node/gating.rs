@@ -28,7 +28,11 @@ impl Node {
         let window = Window::new(now, &self.view(order, gate, tally), released.clone());
         self.windows.open(now, order.id, window);
         if !released.is_empty() {
-            self.handle_go(now, order.id, &released, now + gate.begin);
+            let (order, hosts) = (order.id, released.clone());
+            if !self.shares.get(order).is_some_and(|share| share.closed) {
+                self.out.push(Output::Tell(Event::Released { order, hosts }));
+            }
+            self.handle_go(now, order, &released, now + gate.begin);
         }
         if self.shares.get(order.id).is_some_and(|share| share.closed) {
             self.say_stopped(now, order.id);
@@ -97,6 +101,7 @@ impl Node {
 
     fn release(&mut self, order: OrderId, hosts: HostSet, until: Time) {
         self.out.save(Record::Released { order, hosts: hosts.clone() });
+        self.out.push(Output::Tell(Event::Released { order, hosts: hosts.clone() }));
         match self.has(Bug::GoBeforeSave) {
             true => self.gates.release(order, &hosts, until, self.config.host),
             false => self.out.after(Gated::Go { order, hosts, until }),
