@@ -9,7 +9,7 @@ use clap::{ArgAction, Parser, Subcommand};
 
 use crate::screen::ColorWhen;
 use crate::{
-    attach, cancel, completion, demo, hosts, join, node, push, run, runs, serve, token, tree,
+    attach, cancel, completion, demo, hosts, join, node, push, retry, run, runs, serve, token, tree,
 };
 
 const EXAMPLES: &str = "\
@@ -23,7 +23,8 @@ Examples:
 Exit codes:
   0 every target ok              1 a target or the request failed
   2 usage or configuration       3 none failed, some were missed
-  5 not allowed                  6 the controller cannot be reached
+  4 stopped, the rest skipped    5 not allowed
+  6 the controller cannot be reached
   130 cancelled                  131 detached, the order goes on";
 
 /// Push files to thousands of hosts, run commands on them, through any number of relays.
@@ -63,13 +64,15 @@ pub(crate) struct Global {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     /// Run a command on hosts
-    Run(run::Args),
+    Run(Box<run::Args>),
     /// Push a file or folder to hosts
     Push(push::Args),
     /// List past and present runs and pushes, or show one
     Runs(runs::Args),
     /// Watch a run or push that goes on
     Attach(attach::Args),
+    /// Give a run again where it did not work
+    Retry(retry::Args),
     /// Take a run or push back, everywhere
     Cancel(cancel::Args),
     /// List relays and hosts
@@ -114,7 +117,7 @@ fn begins_a_run(arg: &OsStr) -> bool {
     let is_long = long.iter().any(|name| text == *name || text.starts_with(&format!("{name}=")));
     let mut letters = text.chars();
     let is_short = letters.next() == Some('-')
-        && letters.next().is_some_and(|letter| "wagxbBLNSqtu".contains(letter));
+        && letters.next().is_some_and(|letter| "wagxbBLNSqtufkl".contains(letter));
     is_long || is_short
 }
 
@@ -137,7 +140,7 @@ mod tests {
     #[track_caller]
     fn run(line: &[&str]) -> run::Args {
         match parse(line).expect("it parses").verb {
-            Verb::Run(args) => args,
+            Verb::Run(args) => *args,
             other => panic!("{other:?}"),
         }
     }
@@ -202,6 +205,10 @@ mod tests {
             &["attach"],
             &["attach", "7k3q", "-b"],
             &["cancel", "last", "-t", "1m", "--async"],
+            &["retry", "last", "--state", "missed,timeout", "-b"],
+            &["run", "-a", "-f", "3", "-k", "-l", "nobody", "--umask", "027", "x"],
+            &["run", "-a", "--batch", "10%", "--batch-wait", "5s", "--retry", "2:1s", "x"],
+            &["-f", "3", "-a", "x"],
             &["token", "create", "--role", "host", "--ttl", "30m"],
             &["token", "list", "--json"],
             &["token", "revoke", "abc"],

@@ -59,6 +59,15 @@ impl Client {
         document(self.send(Method::POST, path, encoded(body)?).await?).await
     }
 
+    /// `POST` of bytes as they are, one document.
+    pub(crate) async fn post_bytes<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: Bytes,
+    ) -> Result<T, Failure> {
+        document(self.send(Method::POST, path, body).await?).await
+    }
+
     /// `DELETE`; the answer does not matter.
     pub(crate) async fn delete(&self, path: &str) -> Result<(), Failure> {
         let response = self.send(Method::DELETE, path, Bytes::new()).await?;

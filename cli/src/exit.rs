@@ -6,12 +6,13 @@
 //! | 1 | a target failed (a code, a signal, a refusal), or the request itself failed |
 //! | 2 | usage or configuration is wrong; nothing was started |
 //! | 3 | nobody failed, but some were missed: not reached, timed out, expired, interrupted |
+//! | 4 | stopped by a budget or a deadline: the rest was skipped |
 //! | 5 | not allowed |
 //! | 6 | the controller cannot be reached |
 //! | 130 | cancelled by an operator |
 //! | 131 | detached; the order goes on |
 //!
-//! 4, 7 and 10 are kept for budgets, prompts and `--detailed-exitcode`, which do not exist yet.
+//! 7 and 10 are kept for prompts and `--detailed-exitcode`, which do not exist yet.
 
 use std::process::ExitCode;
 
@@ -26,6 +27,8 @@ pub(crate) enum Exit {
     Usage,
     /// Nobody failed, somebody was missed.
     Missed,
+    /// The rest of a run was skipped.
+    Stopped,
     /// Not allowed.
     Denied,
     /// No controller, or no parent, answers.
@@ -56,9 +59,8 @@ impl Class {
     pub(crate) fn of(state: &str) -> Class {
         match state {
             "ok" | "skipped" => Class::Good,
-            "timed-out" | "interrupted" | "expired" | "relay-lost" | "not-reached" | "pending" => {
-                Class::Missed
-            }
+            "timed-out" | "interrupted" | "expired" | "relay-lost" | "not-reached" | "pending"
+            | "waiting" => Class::Missed,
             "cancelled" => Class::Cancelled,
             _ => Class::Failed,
         }
@@ -93,6 +95,7 @@ impl Exit {
             Exit::Failed => 1,
             Exit::Usage => 2,
             Exit::Missed => 3,
+            Exit::Stopped => 4,
             Exit::Denied => 5,
             Exit::Unreachable => 6,
             Exit::Cancelled => 130,
@@ -156,7 +159,7 @@ mod tests {
 
     #[test]
     fn fixed_codes() {
-        let codes = [Exit::Usage, Exit::Denied, Exit::Unreachable, Exit::Detached];
-        assert_eq!(codes.map(Exit::code), [2, 5, 6, 131]);
+        let codes = [Exit::Usage, Exit::Stopped, Exit::Denied, Exit::Unreachable, Exit::Detached];
+        assert_eq!(codes.map(Exit::code), [2, 4, 5, 6, 131]);
     }
 }

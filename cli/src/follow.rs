@@ -61,7 +61,7 @@ pub(crate) struct Follow<'a> {
 
 /// What comes next.
 enum Next {
-    Event(OrderEvent),
+    Event(Box<OrderEvent>),
     Over(Option<Failure>),
     Wish(Wish),
 }
@@ -126,10 +126,21 @@ impl<'a> Follow<'a> {
             let OrderInfo { kind, short, .. } = &self.order;
             self.screen.say(&format!("detached; the {kind} goes on: barid attach {short}"))?;
         }
+        if let Some(why) = self.order.stopped.as_deref().filter(|_| !self.screen.json) {
+            let why = match why {
+                "errors" => "more hosts have failed than allowed",
+                "missed" => "more hosts were missed than allowed",
+                _ => "its deadline has passed",
+            };
+            let OrderInfo { short, .. } = &self.order;
+            let on = format!("go on with: barid retry {short} --state skipped");
+            self.screen.say(&format!("stopped, {why}: the rest was skipped; {on}"))?;
+        }
         self.screen.flush()?;
         Ok(match ended {
             Ended::Detached => Exit::Detached,
             Ended::Cancelled => Exit::Cancelled,
+            Ended::Closed if self.order.stopped.is_some() => Exit::Stopped,
             Ended::Closed => render::exit(&self.gathered, self.view.largest),
         })
     }
@@ -195,9 +206,9 @@ impl<'a> Follow<'a> {
                     }
                 }
                 Next::Over(lost) => return Ok(Err(lost)),
-                Next::Event(OrderEvent::Lagged) => return Ok(Err(None)),
+                Next::Event(event) if *event == OrderEvent::Lagged => return Ok(Err(None)),
                 Next::Event(event) => {
-                    if self.handle_event(event, before)? {
+                    if self.handle_event(*event, before)? {
                         let ended = if self.cancelled { Ended::Cancelled } else { Ended::Closed };
                         return Ok(Ok(ended));
                     }
@@ -211,7 +222,7 @@ impl<'a> Follow<'a> {
             biased;
             wish = self.keys.next() => Ok(Next::Wish(wish)),
             event = events.next() => match event {
-                Ok(Some(event)) => Ok(Next::Event(event)),
+                Ok(Some(event)) => Ok(Next::Event(Box::new(event))),
                 Ok(None) => Ok(Next::Over(Some(ended_early()))),
                 Err(failure) if is_broken(&failure) => Ok(Next::Over(Some(failure))),
                 Err(failure) => Err(failure),

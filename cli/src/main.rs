@@ -7,7 +7,8 @@
 //! | module | |
 //! |---|---|
 //! | `args` | the command line |
-//! | `run` `push` `runs` `attach` `cancel` | verbs about orders |
+//! | `run` `push` `runs` `attach` `cancel` `retry` | verbs about orders |
+//! | `pace` `given` | options of `run` |
 //! | `hosts` `tree` `token` `completion` | other verbs that ask the controller |
 //! | `serve` `node` `join` | verbs that are a part of the mesh |
 //! | `demo` | a fleet on this machine |
@@ -29,6 +30,7 @@ mod exit;
 mod fail;
 mod follow;
 mod gathered;
+mod given;
 mod hosts;
 mod join;
 mod keys;
@@ -36,9 +38,11 @@ mod lines;
 mod logs;
 mod memory;
 mod node;
+mod pace;
 mod progress;
 mod push;
 mod render;
+mod retry;
 mod run;
 mod runs;
 mod screen;
@@ -104,8 +108,9 @@ fn dispatch(cli: Cli, screen: &mut Screen) -> Result<Exit, Failure> {
 /// The verbs that ask the controller.
 async fn ask(verb: Verb, client: &Client, screen: &mut Screen) -> Result<Exit, Failure> {
     match verb {
-        Verb::Run(args) => ordered(Box::pin(run::main(args, client, screen)).await),
+        Verb::Run(args) => ordered(Box::pin(run::main(*args, client, screen)).await),
         Verb::Push(args) => ordered(Box::pin(push::main(args, client, screen)).await),
+        Verb::Retry(args) => ordered(Box::pin(retry::main(args, client, screen)).await),
         Verb::Runs(args) => runs::main(args, client, screen).await,
         Verb::Attach(args) => ordered(Box::pin(attach::main(args, client, screen)).await),
         Verb::Cancel(args) => ordered(Box::pin(cancel::main(args, client, screen)).await),

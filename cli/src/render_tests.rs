@@ -6,6 +6,8 @@ use crate::screen::testing::screen;
 
 pub(crate) fn order(targets: &str) -> OrderInfo {
     OrderInfo {
+        stopped: None,
+        retries: None,
         id: "7".repeat(32),
         short: "7k3q".into(),
         kind: "run".into(),

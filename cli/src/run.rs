@@ -1,5 +1,6 @@
 //! `barid run`: a command on many hosts.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use controller::types::{NewRun, OrderInfo, PushEvent};
@@ -7,8 +8,10 @@ use controller::types::{NewRun, OrderInfo, PushEvent};
 use crate::client::Client;
 use crate::exit::Exit;
 use crate::fail::Failure;
-use crate::follow::Follow;
+use crate::given::GivenArgs;
+use crate::pace::PaceArgs;
 use crate::render::View;
+use crate::retry::{Retries, follow, parse_retries};
 use crate::screen::Screen;
 use crate::targets::{TargetArgs, resolve};
 use crate::units::{millis, parse_duration, parse_some_duration, show_count};
@@ -30,7 +33,11 @@ How COMMAND is read:
 Examples:
   barid run -w 'node[001-288]' -b uname -r
   barid run -a -x @lyon -u 10m -- systemctl restart sshd
-  barid run -g web --async 'sleep 60; uptime'";
+  barid run -g web --async 'sleep 60; uptime'
+  barid run -a -f 32 --max-errors 2% -- dnf -y update
+  barid run -a --batch 10% --batch-wait 1m -k -- systemctl restart agent
+  barid run -a --with check.sh -l nobody -- {file} --quick
+  barid run -a --stdin users.csv -- /opt/import-users";
 
 /// Options of `barid run`.
 #[derive(Clone, Debug, clap::Args)]
@@ -51,18 +58,19 @@ pub(crate) struct Args {
     /// COMMAND is a line for /bin/sh -c
     #[arg(long)]
     pub(crate) shell: bool,
-    /// Working directory [default: /]
-    #[arg(long, value_name = "DIR", default_value = "", hide_default_value = true)]
-    pub(crate) dir: String,
-    /// An addition to the command's environment; may be given several times
-    #[arg(long, value_name = "NAME=VALUE", value_parser = parse_variable)]
-    pub(crate) env: Vec<(String, String)>,
     /// Do not wait: print the run's id, as for `barid runs show ID`
     #[arg(long = "async")]
     pub(crate) detach: bool,
+    /// Where it fails, times out or does not arrive, give it again, so often and after a while
+    #[arg(long, value_name = "N[:DELAY]", value_parser = parse_retries, conflicts_with = "detach")]
+    pub(crate) retry: Option<Retries>,
     /// Only say on which hosts it would run
     #[arg(long)]
     pub(crate) plan: bool,
+    #[command(flatten)]
+    pub(crate) pace: PaceArgs,
+    #[command(flatten)]
+    pub(crate) given: GivenArgs,
     /// The command
     #[arg(trailing_var_arg = true, required_unless_present = "plan", value_name = "COMMAND")]
     pub(crate) command: Vec<String>,
@@ -88,16 +96,22 @@ pub(crate) async fn main(
         return Ok(Exit::Ok);
     }
     let (argv, shell) = command(args.command, args.shell);
-    let run = NewRun {
+    let mut run = NewRun {
         targets,
         argv,
         shell,
-        dir: args.dir,
-        env: args.env.into_iter().collect(),
+        dir: String::new(),
+        env: BTreeMap::new(),
+        user: String::new(),
+        umask: None,
+        stdin: Vec::new(),
+        files: Vec::new(),
+        pace: args.pace.pace(),
         reach_ms: millis(args.reach),
         timeout_ms: millis(args.timeout),
         output_limit: OUTPUT_LIMIT,
     };
+    args.given.fill(&mut run, client).await?;
     let order: OrderInfo = client.post("/v1/runs", &run).await?;
     if args.detach {
         return detached(screen, &order);
@@ -105,9 +119,7 @@ pub(crate) async fn main(
     if screen.json {
         screen.json(&PushEvent::Ordered { order: Box::new(order.clone()), skipped: Vec::new() })?;
     }
-    let mut follow = Follow::new(client, screen, args.view, order)?;
-    let ended = follow.watch().await?;
-    follow.finish(ended)
+    follow(client, screen, args.view, order, args.retry.unwrap_or_default()).await
 }
 
 /// `--async`: the id, and nothing else, on stdout.
@@ -129,13 +141,6 @@ fn command(mut words: Vec<String>, shell: bool) -> (Vec<String>, bool) {
     match words.as_mut_slice() {
         [word] if is_line(word) => (words, true),
         _ => (words, false),
-    }
-}
-
-fn parse_variable(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        _ => Err("write NAME=VALUE".into()),
     }
 }
 
@@ -161,12 +166,5 @@ mod tests {
         check(&["/usr/bin/a-b_c.d=e"], false, &["/usr/bin/a-b_c.d=e"], false);
         check(&["echo", "a  b", "|", "wc"], true, &["echo a  b | wc"], true);
         check(&["uptime"], true, &["uptime"], true);
-    }
-
-    #[test]
-    fn variables() {
-        assert_eq!(parse_variable("A=b=c"), Ok(("A".into(), "b=c".into())));
-        assert_eq!(parse_variable("A="), Ok(("A".into(), String::new())));
-        assert!(parse_variable("A").is_err() && parse_variable("=b").is_err());
     }
 }

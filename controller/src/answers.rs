@@ -9,12 +9,14 @@ use crate::fault::Failure;
 use crate::sets;
 use crate::tables::{HostRow, OrderRow, Tables};
 use crate::targets::names;
-use crate::types::{Answer, OrderDetail, OrderEvent, OrderInfo};
+use crate::types::{Answer, OrderDetail, OrderEvent, OrderInfo, Pace};
 
 /// Reads the answers to orders.
 pub(crate) struct Reader<'a> {
     pub(crate) tables: &'a Tables,
     pub(crate) hosts: &'a BTreeMap<HostId, HostRow>,
+    /// Who may begin, of the runs that let hosts begin a few at a time.
+    pub(crate) released: &'a BTreeMap<OrderId, HostSet>,
 }
 
 impl Reader<'_> {
@@ -33,9 +35,17 @@ impl Reader<'_> {
                 *states.entry(word(outcome.state).to_string()).or_default() += count;
             }
         }
-        let pending = targets.difference(tally.hosts()).len();
-        if pending > 0 {
-            states.insert("pending".into(), pending);
+        let silent = targets.difference(tally.hosts());
+        let paced = row.run.as_ref().is_some_and(|run| run.pace != Pace::default());
+        let pending = match (paced, self.released.get(&id)) {
+            (true, Some(released)) => silent.intersection(released).len(),
+            (true, None) => 0,
+            (false, _) => silent.len(),
+        };
+        for (word, count) in [("pending", pending), ("waiting", silent.len() - pending)] {
+            if count > 0 {
+                states.insert(word.into(), count);
+            }
         }
         let text = id.to_string();
         OrderInfo {
@@ -49,6 +59,8 @@ impl Reader<'_> {
             closed_ms: row.closed_ms,
             states,
             cancels: row.cancels.clone(),
+            stopped: row.stopped.clone(),
+            retries: row.retries.clone(),
             push: row.push.clone(),
         }
     }

@@ -30,16 +30,18 @@ use crate::answers::{self, Reader};
 use crate::clock::to_ms;
 use crate::enrol::Enroller;
 use crate::fault::Failure;
+use crate::given::{PIECE_LIMIT, Pieces};
 use crate::live::{Live, Update};
-use crate::orders::{Desk, blocking};
+use crate::orders::{Desk, Draft, blocking};
 use crate::push::Packer;
+use crate::retry::again;
 use crate::sets;
 use crate::tables::{HostRow, OrderRow, Tables};
 use crate::targets::{Namespace, names};
 use crate::traffic::Meter;
 use crate::types::{
-    HostInfo, LinkInfo, NewCancel, NewPush, NewRun, NewToken, OrderDetail, OrderEvent, OrderInfo,
-    PushEvent, Status, Targets, TokenInfo,
+    HostInfo, LinkInfo, NewCancel, NewPush, NewRetry, NewRun, NewToken, OrderDetail, OrderEvent,
+    OrderInfo, Piece, PushEvent, Status, Targets, TokenInfo,
 };
 use crate::viewers::Viewers;
 
@@ -60,6 +62,7 @@ pub(crate) struct Api {
     pub(crate) live: Live,
     pub(crate) desk: Desk,
     pub(crate) packer: Packer,
+    pub(crate) pieces: Pieces,
     pub(crate) enroller: Enroller,
     pub(crate) meter: Meter,
     pub(crate) viewers: Viewers,
@@ -85,11 +88,13 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/v1/tokens", get(list_tokens).post(create_token))
         .route("/v1/tokens/{id}", delete(revoke_token))
         .route("/v1/runs", post(run))
+        .route("/v1/pieces", post(piece).layer(DefaultBodyLimit::max(PIECE_LIMIT)))
         .route("/v1/pushes", post(push))
         .route("/v1/orders", get(orders))
         .route("/v1/orders/{id}", get(order))
         .route("/v1/orders/{id}/events", get(events))
         .route("/v1/orders/{id}/cancel", post(cancel))
+        .route("/v1/orders/{id}/retry", post(retry))
         .fallback(|| async { Failure::unknown("not-found", "there is no such path", "") })
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .with_state(api)
@@ -212,8 +217,24 @@ async fn revoke_token(State(api): State<Api>, Path(id): Path<String>) -> Answer<
 async fn run(State(api): State<Api>, bytes: Bytes) -> Answer<OrderInfo> {
     let new: NewRun = body(&bytes)?;
     let (hosts, targets) = api.meant(new.targets.clone()).await?;
-    let (id, row) = api.desk.give(api.desk.run(&new, targets)?).await?;
-    api.info(id, row, hosts).await.map(Json)
+    api.run(new, targets, hosts, None).await.map(Json)
+}
+
+async fn piece(State(api): State<Api>, bytes: Bytes) -> Answer<Piece> {
+    blocking(move || api.pieces.keep(&bytes)).await.map(Json)
+}
+
+async fn retry(State(api): State<Api>, Path(id): Path<String>, bytes: Bytes) -> Answer<OrderInfo> {
+    let new: NewRetry = body(&bytes)?;
+    let hosts = api.live.state().hosts.clone();
+    let tables = api.tables.clone();
+    let (older, run, targets) = blocking(move || {
+        let (id, row) = find(&tables, &id)?;
+        let (run, targets) = again(&row, &tables.tally(id)?.0, &new.states)?;
+        Ok((id, run, targets))
+    })
+    .await?;
+    api.run(run, targets, hosts, Some(older)).await.map(Json)
 }
 
 async fn push(State(api): State<Api>, bytes: Bytes) -> Result<Response, Failure> {
@@ -259,9 +280,9 @@ async fn orders(
     page: Result<Query<Page>, QueryRejection>,
 ) -> Answer<Vec<OrderInfo>> {
     let Query(page) = page.map_err(|error| Failure::bad(error.body_text(), "see docs/api.md"))?;
-    let hosts = api.live.state().hosts.clone();
+    let (hosts, released) = api.live.state().known();
     let list = move || {
-        let reader = Reader { tables: &api.tables, hosts: &hosts };
+        let reader = Reader { tables: &api.tables, hosts: &hosts, released: &released };
         let rows = api.tables.orders(page.limit.min(1_000))?;
         rows.iter().map(|(id, row)| reader.info(*id, row)).collect()
     };
@@ -269,10 +290,10 @@ async fn orders(
 }
 
 async fn order(State(api): State<Api>, Path(id): Path<String>) -> Answer<OrderDetail> {
-    let hosts = api.live.state().hosts.clone();
+    let (hosts, released) = api.live.state().known();
     let detail = move || {
         let (id, row) = find(&api.tables, &id)?;
-        Reader { tables: &api.tables, hosts: &hosts }.detail(id, &row)
+        Reader { tables: &api.tables, hosts: &hosts, released: &released }.detail(id, &row)
     };
     blocking(detail).await.map(Json)
 }
@@ -369,9 +390,30 @@ impl Api {
         blocking(resolve).await
     }
 
+    /// Gives a run.
+    async fn run(
+        &self,
+        new: NewRun,
+        targets: mesh::HostSet,
+        hosts: Hosts,
+        retries: Option<OrderId>,
+    ) -> Result<OrderInfo, Failure> {
+        let pieces = self.pieces.clone();
+        let (new, given) = blocking(move || {
+            let given = pieces.find(&new)?;
+            Ok((new, given))
+        })
+        .await?;
+        let draft = self.desk.run(&new, targets, given, &hosts)?;
+        let (id, row) = self.desk.give(Draft { retries, ..draft }).await?;
+        self.info(id, row, hosts).await
+    }
+
     async fn info(&self, id: OrderId, row: OrderRow, hosts: Hosts) -> Result<OrderInfo, Failure> {
-        let tables = self.tables.clone();
-        blocking(move || Reader { tables: &tables, hosts: &hosts }.info(id, &row)).await
+        let (tables, released) = (self.tables.clone(), self.live.state().released.clone());
+        let info =
+            move || Reader { tables: &tables, hosts: &hosts, released: &released }.info(id, &row);
+        blocking(info).await
     }
 
     /// Tells all that is known of an order, and what comes, until it closes. `live`: and what hosts
@@ -424,7 +466,8 @@ impl Api {
                     let (tables, hosts) = (self.tables.clone(), hosts.clone());
                     let targets = row.targets();
                     let answers = blocking(move || {
-                        let reader = Reader { tables: &tables, hosts: &hosts };
+                        let released = BTreeMap::new();
+                        let reader = Reader { tables: &tables, hosts: &hosts, released: &released };
                         reader.answers(id, &report.tally, &targets, &report.bodies)
                     });
                     for answer in answers.await? {
@@ -444,10 +487,10 @@ impl Api {
     }
 
     async fn read(&self, id: OrderId, row: OrderRow, hosts: Hosts) -> Result<OrderDetail, Failure> {
-        let tables = self.tables.clone();
+        let (tables, released) = (self.tables.clone(), self.live.state().released.clone());
         blocking(move || {
             let row = tables.order(id)?.unwrap_or(row);
-            Reader { tables: &tables, hosts: &hosts }.detail(id, &row)
+            Reader { tables: &tables, hosts: &hosts, released: &released }.detail(id, &row)
         })
         .await
     }

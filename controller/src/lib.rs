@@ -8,11 +8,15 @@
 mod answers;
 mod api;
 mod clock;
+mod closing;
 mod enrol;
 mod fault;
+mod given;
 mod live;
 mod orders;
+mod pace;
 mod push;
+mod retry;
 mod serve;
 pub mod sets;
 mod tables;

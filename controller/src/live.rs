@@ -7,10 +7,10 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use mesh::{Event, HostId, HostSet, OrderId, Report};
+use mesh::{Event, HostId, HostSet, OrderId, Report, Stop};
 use redb::WriteTransaction;
 use relay::{JournalError, Witness};
-use tokio::sync::broadcast;
+use tokio::sync::{Notify, broadcast};
 
 use crate::clock::now_ms;
 use crate::tables::{self, HostRow};
@@ -38,6 +38,8 @@ impl Update {
 #[derive(Clone)]
 pub(crate) struct Live {
     updates: broadcast::Sender<Update>,
+    /// Told when hosts were noted that wait in vain for a release.
+    pub(crate) stopped: Arc<Notify>,
     state: Arc<Mutex<State>>,
 }
 
@@ -48,14 +50,27 @@ pub(crate) struct State {
     pub(crate) degraded: HostSet,
     /// The own children of each node that has any.
     pub(crate) branches: BTreeMap<HostId, HostSet>,
-    pub(crate) hosts: Arc<BTreeMap<HostId, HostRow>>,
+    pub(crate) hosts: Hosts,
     /// The subtrees of the controller's own children.
     pub(crate) below: BTreeMap<HostId, HostSet>,
+    /// Of runs that are open and let hosts begin a few at a time: who may.
+    pub(crate) released: BTreeMap<OrderId, HostSet>,
+}
+
+/// The inventory.
+type Hosts = Arc<BTreeMap<HostId, HostRow>>;
+
+impl State {
+    /// What it takes to describe orders.
+    pub(crate) fn known(&self) -> (Hosts, BTreeMap<OrderId, HostSet>) {
+        (self.hosts.clone(), self.released.clone())
+    }
 }
 
 impl Live {
     pub(crate) fn new() -> Live {
-        Live { updates: broadcast::channel(BACKLOG).0, state: Arc::default() }
+        let updates = broadcast::channel(BACKLOG).0;
+        Live { updates, stopped: Arc::default(), state: Arc::default() }
     }
 
     pub(crate) fn watch(&self) -> broadcast::Receiver<Update> {
@@ -83,6 +98,11 @@ impl Witness for Scribe {
                 state.degraded = tree.degraded.clone();
                 state.branches = tree.branches.clone();
             }
+            Event::Released { order, hosts } => {
+                let mut state = self.0.state();
+                let released = state.released.entry(*order).or_default();
+                *released = released.union(hosts);
+            }
             Event::Below { child, below } => {
                 self.0.state().below.insert(*child, below.clone());
             }
@@ -91,13 +111,22 @@ impl Witness for Scribe {
     }
 
     fn keeps(&self, event: &Event) -> bool {
-        matches!(event, Event::Answers(_) | Event::Closed(_))
+        matches!(event, Event::Answers(_) | Event::Closed(_) | Event::Stopped { .. })
     }
 
     fn note(&mut self, txn: &WriteTransaction, event: &Event) -> Result<(), JournalError> {
         match event {
             Event::Answers(report) => tables::note_answers(txn, report),
             Event::Closed(id) => tables::note_closed(txn, *id, now_ms()),
+            Event::Stopped { order, hosts, why } => {
+                let why = match why {
+                    Stop::Done => None,
+                    Stop::Errors => Some("errors"),
+                    Stop::Missed => Some("missed"),
+                    Stop::Late => Some("deadline"),
+                };
+                tables::note_stopped(txn, *order, hosts, why)
+            }
             _ => Ok(()),
         }
     }
@@ -106,7 +135,14 @@ impl Witness for Scribe {
         for event in events {
             let update = match event {
                 Event::Answers(report) => Update::Answers(Arc::new(report)),
-                Event::Closed(id) => Update::Closed(id),
+                Event::Closed(id) => {
+                    self.0.state().released.remove(&id);
+                    Update::Closed(id)
+                }
+                Event::Stopped { .. } => {
+                    self.0.stopped.notify_one();
+                    continue;
+                }
                 _ => continue,
             };
             // Nobody watching is no error.

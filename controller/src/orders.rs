@@ -3,18 +3,21 @@
 //! An order is in the tables before it leaves, so that an answer never meets an order that nobody
 //! knows, and an accepted order survives the controller's death.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use certs::Authority;
-use mesh::{HostSet, Need, OrderId};
+use mesh::{Gate, HostId, HostSet, Need, OrderId};
 use protos::{Envelope, ORDER_KIND, OrderBody, Run, Variable, Work};
 use relay::Running;
 
 use crate::clock::to_ms;
 use crate::fault::Failure;
-use crate::tables::{OrderRow, Tables};
+use crate::given::Given;
+use crate::pace::paced;
+use crate::tables::{HostRow, OrderRow, SKIP, Tables};
 use crate::types::{NewRun, PushInfo};
 
 /// Orders that may be open at once; the nodes remember as many.
@@ -23,6 +26,8 @@ const OPEN_LIMIT: usize = 9_000;
 pub(crate) const CANCEL: &str = "cancel";
 /// What an order's validity allows on top of the times that it names, for the way and the fold.
 const MARGIN: Duration = Duration::from_secs(60);
+/// How long hosts that wait in vain have to confirm that they do no more.
+const SKIP_REACH: Duration = Duration::from_secs(15);
 /// How much before its making an order is valid, for clocks that lag.
 const BACKDATE: Duration = Duration::from_secs(300);
 
@@ -46,6 +51,12 @@ pub(crate) struct Draft {
     pub(crate) what: String,
     /// When its validity ends, if that is fixed already; else it follows from its times.
     pub(crate) until: Option<SystemTime>,
+    /// How its hosts are let begin.
+    pub(crate) gate: Option<Gate>,
+    /// What was asked for, if it can be given again.
+    pub(crate) run: Option<NewRun>,
+    /// The order that it repeats.
+    pub(crate) retries: Option<OrderId>,
     pub(crate) work: Work,
     pub(crate) push: Option<PushInfo>,
 }
@@ -78,6 +89,7 @@ impl Desk {
             hold: draft.hold,
             issued_by: "operator".into(),
             needs: draft.needs,
+            gate: draft.gate,
             work: draft.work,
         };
         let help = "split it: fewer targets, arguments or files in one order";
@@ -98,10 +110,14 @@ impl Desk {
             closed_ms: 0,
             expires_ms: body.not_after_ms,
             cancels: match body.work {
-                Work::Cancel(older) => Some(older.to_string()),
+                Work::Cancel(older) | Work::Skip(older) => Some(older.to_string()),
                 _ => None,
             },
             push: draft.push,
+            run: draft.run.map(Box::new),
+            stopped: None,
+            retries: draft.retries.map(|older| older.to_string()),
+            closer: None,
         };
         let envelope = envelope.encode();
         let kept_envelope = envelope.clone();
@@ -121,21 +137,33 @@ impl Desk {
         }
     }
 
-    /// The draft of a run.
-    pub(crate) fn run(&self, new: &NewRun, targets: HostSet) -> Result<Draft, Failure> {
+    /// The draft of a run. `given`: what it brings along.
+    pub(crate) fn run(
+        &self,
+        new: &NewRun,
+        targets: HostSet,
+        given: Given,
+        hosts: &BTreeMap<HostId, HostRow>,
+    ) -> Result<Draft, Failure> {
         let limit = new.output_limit.min(u64::from(protos::OUTPUT_LIMIT));
         let timeout = Duration::from_millis(new.timeout_ms);
         let reach = Duration::from_millis(new.reach_ms);
         let bytes = |text: &String| Bytes::copy_from_slice(text.as_bytes());
         let env = new.env.iter();
+        let needs = given.needs(&targets);
+        let times = (reach, timeout);
+        let paced = paced(&new.pace, &targets, hosts, times, !needs.is_empty())?;
         let run = Run {
             argv: new.argv.iter().map(bytes).collect(),
             shell: new.shell,
-            user: String::new(),
+            user: new.user.clone(),
             dir: bytes(&new.dir),
             env: env.map(|(k, v)| Variable { name: bytes(k), value: bytes(v) }).collect(),
             timeout,
             output_limit: u32::try_from(limit).unwrap_or(protos::OUTPUT_LIMIT),
+            stdin: given.stdin,
+            files: given.files,
+            umask: new.umask,
         };
         if new.argv.iter().all(String::is_empty) {
             return Err(Failure::bad("there is no command", "barid run -w SET -- COMMAND"));
@@ -143,15 +171,22 @@ impl Desk {
         if new.shell && new.argv.len() != 1 {
             return Err(Failure::bad("a shell line is one argument", "quote the whole line"));
         }
+        // From its validity the root knows when nobody may begin any more.
+        let until = paced
+            .as_ref()
+            .map(|paced| SystemTime::now() + paced.lasts + paced.gate.begin + paced.gate.longest);
         Ok(Draft {
             targets,
-            needs: Vec::new(),
+            needs,
             reach,
-            hold: reach,
+            hold: paced.as_ref().map_or(reach, |paced| paced.lasts.max(reach)),
             longest: timeout,
             kind: "run",
             what: new.argv.join(" "),
-            until: None,
+            until,
+            gate: paced.map(|paced| paced.gate),
+            run: Some(new.clone()),
+            retries: None,
             work: Work::Run(run),
             push: None,
         })
@@ -166,7 +201,7 @@ impl Desk {
         settled: &HostSet,
         reach: Duration,
     ) -> Result<Draft, Failure> {
-        if row.kind == CANCEL {
+        if row.kind == CANCEL || row.kind == SKIP {
             let message = format!("{older} takes an order back already");
             return Err(Failure::conflict(message, "give that order again instead"));
         }
@@ -187,9 +222,48 @@ impl Desk {
             kind: CANCEL,
             what: row.what.clone(),
             until: Some(until),
+            gate: None,
+            run: None,
+            retries: None,
             work: Work::Cancel(older),
             push: None,
         })
+    }
+}
+
+impl Desk {
+    /// Tells hosts that wait for a release of an order that none will come.
+    pub(crate) async fn skip(
+        &self,
+        older: OrderId,
+        row: &OrderRow,
+        targets: HostSet,
+    ) -> Result<(), Failure> {
+        let until = UNIX_EPOCH + Duration::from_millis(row.expires_ms);
+        let left = until.duration_since(SystemTime::now()).unwrap_or_default();
+        let closer = match targets.is_empty() || left.is_zero() {
+            true => None,
+            false => {
+                let draft = Draft {
+                    targets,
+                    needs: Vec::new(),
+                    reach: SKIP_REACH.min(left),
+                    hold: left,
+                    longest: Duration::ZERO,
+                    kind: SKIP,
+                    what: row.what.clone(),
+                    until: Some(until),
+                    gate: None,
+                    run: None,
+                    retries: None,
+                    work: Work::Skip(older),
+                    push: None,
+                };
+                Some(self.give(draft).await?.0)
+            }
+        };
+        let tables = self.tables.clone();
+        blocking(move || Ok(tables.note_closer(older, closer)?)).await
     }
 }
 

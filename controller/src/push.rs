@@ -84,6 +84,9 @@ impl Packer {
             kind: "push",
             what: format!("{} -> {dest}", source.display()),
             until: None,
+            gate: None,
+            run: None,
+            retries: None,
             work: Work::Push(push),
             push: Some(info),
         };

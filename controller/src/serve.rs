@@ -17,7 +17,9 @@ use tracing::{info, warn};
 
 use crate::api::{Api, router};
 use crate::clock::now_ms;
+use crate::closing::close;
 use crate::enrol::{Enroller, identity};
+use crate::given::Pieces;
 use crate::live::Live;
 use crate::orders::Desk;
 use crate::push::Packer;
@@ -128,6 +130,8 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         move || node.previews()
     });
     let watching = tokio::spawn(pass_watches(watched, node.clone()));
+    let desk = Desk { authority: authority.clone(), tables: tables.clone(), node: node.clone() };
+    let closing = tokio::spawn(close(desk.clone(), live.stopped.clone()));
     let metering = tokio::spawn(meter.clone().run(tables.clone()));
     let api = Api {
         state: state.clone(),
@@ -135,7 +139,8 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         mesh: authority.mesh().to_string(),
         tables: tables.clone(),
         live,
-        desk: Desk { authority, tables: tables.clone(), node: node.clone() },
+        desk,
+        pieces: Pieces { store: store.clone() },
         packer: Packer { tables: tables.clone(), store },
         enroller,
         meter: meter.clone(),
@@ -145,6 +150,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     let served = serve(&state, api, stop, ended).await;
     metering.abort();
     watching.abort();
+    closing.abort();
     let (_, total) = meter.read();
     if let Err(error) = tables.set_traffic(&total) {
         // If it is the database that failed, the node says so below.

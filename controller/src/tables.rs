@@ -13,7 +13,7 @@ use redb::{ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransacti
 use relay::{Journal, JournalError};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::types::PushInfo;
+use crate::types::{NewRun, PushInfo};
 
 const HOSTS: TableDefinition<u32, &[u8]> = TableDefinition::new("controller.hosts.v1");
 const NAMES: TableDefinition<&str, u32> = TableDefinition::new("controller.names.v1");
@@ -21,6 +21,8 @@ const TOKENS: TableDefinition<[u8; 8], &[u8]> = TableDefinition::new("controller
 const ORDERS: TableDefinition<[u8; 16], &[u8]> = TableDefinition::new("controller.orders.v1");
 /// The orders that are not closed, so that nobody has to look through all the others.
 const OPEN: TableDefinition<[u8; 16], ()> = TableDefinition::new("controller.open.v1");
+/// Hosts that wait in vain for a release, until they are told.
+const STOPPED: TableDefinition<[u8; 16], &[u8]> = TableDefinition::new("controller.stopped.v1");
 const ANSWERS: TableDefinition<([u8; 16], u64), &[u8]> =
     TableDefinition::new("controller.answers.v1");
 const BODIES: TableDefinition<([u8; 16], [u8; 32]), &[u8]> =
@@ -29,6 +31,8 @@ const PLACED: TableDefinition<(&[u8], u32), [u8; 32]> =
     TableDefinition::new("controller.placed.v1");
 const TRAFFIC: TableDefinition<u32, &[u8]> = TableDefinition::new("controller.traffic.v1");
 
+/// The kind of an order that tells hosts not to wait for a release. Operators do not see it.
+pub(crate) const SKIP: &str = "skip";
 const TABLES: [&str; 9] = [
     "controller.hosts.v1",
     "controller.names.v1",
@@ -77,6 +81,18 @@ pub(crate) struct OrderRow {
     #[serde(default)]
     pub(crate) cancels: Option<String>,
     pub(crate) push: Option<PushInfo>,
+    /// What was asked for, so that it can be given again.
+    #[serde(default)]
+    pub(crate) run: Option<Box<NewRun>>,
+    /// Why the rest of it was skipped.
+    #[serde(default)]
+    pub(crate) stopped: Option<String>,
+    /// The id of the order that it repeats.
+    #[serde(default)]
+    pub(crate) retries: Option<String>,
+    /// The id of the order by which hosts that wait in vain were told.
+    #[serde(default)]
+    pub(crate) closer: Option<String>,
 }
 
 impl OrderRow {
@@ -113,6 +129,7 @@ impl Tables {
         txn.open_table(TOKENS)?;
         txn.open_table(ORDERS)?;
         txn.open_table(OPEN)?;
+        txn.open_table(STOPPED)?;
         txn.open_table(ANSWERS)?;
         txn.open_table(BODIES)?;
         txn.open_table(PLACED)?;
@@ -217,14 +234,48 @@ impl Tables {
         Ok(table.get(id.0)?.map(|row| parse(row.value())))
     }
 
-    /// Orders, newest first.
+    /// Orders that operators have given, newest first.
     pub(crate) fn orders(&self, limit: usize) -> Result<Vec<(OrderId, OrderRow)>> {
         let table = self.journal.read()?.open_table(ORDERS)?;
-        let rows = table.iter()?.rev().take(limit).map(|row| {
+        let mut orders = Vec::new();
+        for row in table.iter()?.rev() {
             let (id, row) = row?;
-            Ok((OrderId(id.value()), parse(row.value())))
-        });
-        rows.collect()
+            let row: OrderRow = parse(row.value());
+            if row.kind != SKIP && orders.len() < limit {
+                orders.push((OrderId(id.value()), row));
+            }
+            if orders.len() >= limit {
+                break;
+            }
+        }
+        Ok(orders)
+    }
+
+    /// The runs of which hosts wait in vain for a release, and those hosts.
+    pub(crate) fn stopped(&self) -> Result<Vec<(OrderId, OrderRow, HostSet)>> {
+        let txn = self.journal.read()?;
+        let (stopped, orders) = (txn.open_table(STOPPED)?, txn.open_table(ORDERS)?);
+        let mut found = Vec::new();
+        for row in stopped.iter()? {
+            let (id, ranges) = row?;
+            let hosts = HostSet::from_ranges(parse::<Vec<(u32, u32)>>(ranges.value()));
+            if let Some(order) = orders.get(id.value())? {
+                found.push((OrderId(id.value()), parse(order.value()), hosts));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Those hosts were told by an order, or need not be told any more.
+    pub(crate) fn note_closer(&self, id: OrderId, closer: Option<OrderId>) -> Result<()> {
+        let txn = self.journal.begin()?;
+        if let Some(mut row) = order_row(&txn, id)? {
+            row.closer = Some(closer.map_or_else(String::new, |closer| closer.to_string()));
+            txn.open_table(ORDERS)?.insert(id.0, json(&row).as_slice())?;
+        }
+        txn.open_table(STOPPED)?.remove(id.0)?;
+        txn.commit()?;
+        Ok(())
     }
 
     /// The ids whose hex text satisfies `matches`, newest first, two at most.
@@ -397,6 +448,24 @@ fn note_placed(txn: &WriteTransaction, report: &Report) -> Result<()> {
             }
         }
     }
+    Ok(())
+}
+
+/// Notes that hosts wait in vain for a release of an order, and why, unless they were told.
+pub(crate) fn note_stopped(
+    txn: &WriteTransaction,
+    id: OrderId,
+    hosts: &HostSet,
+    why: Option<&str>,
+) -> Result<()> {
+    let Some(mut row) = order_row(txn, id)?.filter(|row| row.closer.is_none()) else {
+        return Ok(());
+    };
+    if row.stopped.is_none() {
+        row.stopped = why.map(String::from);
+        txn.open_table(ORDERS)?.insert(id.0, json(&row).as_slice())?;
+    }
+    txn.open_table(STOPPED)?.insert(id.0, json(&hosts.ranges()).as_slice())?;
     Ok(())
 }
 

@@ -8,12 +8,13 @@
 
 use std::collections::BTreeMap;
 
-use crate::{HostSet, Order, OrderId};
+use crate::{HostId, HostSet, Order, OrderId};
 
-/// For each order that was taken back: for which hosts.
+/// For each order that was taken back: for which hosts, and for which of them in earnest.
 #[derive(Default)]
 pub(crate) struct Cancels {
     hosts: BTreeMap<OrderId, HostSet>,
+    in_earnest: BTreeMap<OrderId, HostSet>,
 }
 
 impl Cancels {
@@ -22,7 +23,16 @@ impl Cancels {
         let older = order.cancels?;
         let hosts = self.hosts.entry(older).or_default();
         *hosts = hosts.union(&order.targets);
+        if !order.skips {
+            let hosts = self.in_earnest.entry(older).or_default();
+            *hosts = hosts.union(&order.targets);
+        }
         Some(older)
+    }
+
+    /// Whether a host that never began an order is to say that it skipped it.
+    pub(crate) fn skips(&self, order: OrderId, host: HostId) -> bool {
+        !self.in_earnest.get(&order).is_some_and(|hosts| hosts.contains(host))
     }
 
     /// Those of these hosts for which an order still stands.
@@ -34,6 +44,7 @@ impl Cancels {
     pub(crate) fn forget(&mut self, order: &Order) {
         if let Some(older) = order.cancels {
             self.hosts.remove(&older);
+            self.in_earnest.remove(&older);
         }
     }
 }

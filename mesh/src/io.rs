@@ -265,6 +265,13 @@ pub enum Record {
     Answers(Report),
     /// Every answer that this node owes for the order has been acknowledged by the parent.
     Settled(OrderId),
+    /// Root: these hosts, and those of earlier records, may begin a gated order.
+    Released {
+        /// The order.
+        order: OrderId,
+        /// Who is released now.
+        hosts: HostSet,
+    },
     /// Who was last seen below this child.
     Below {
         /// The child.
@@ -289,6 +296,8 @@ pub struct Saved {
     pub settled: Vec<OrderId>,
     /// Subtrees of children.
     pub below: Vec<(HostId, HostSet)>,
+    /// Root: who was released, in any order.
+    pub released: Vec<(OrderId, HostSet)>,
 }
 
 /// A control message on a link.
@@ -351,6 +360,15 @@ pub enum Frame {
     },
     /// Up: what a command has just written.
     Said(Said),
+    /// Down: these hosts may begin a gated order. Saying so twice changes nothing.
+    Go {
+        /// The order, which may come later.
+        order: OrderId,
+        /// Who may begin.
+        hosts: HostSet,
+        /// For how long they still may.
+        left: Duration,
+    },
 }
 
 /// What a node tells whoever watches it.
@@ -379,6 +397,24 @@ pub enum Event {
     Answers(Report),
     /// Root: each target of the order has an outcome now.
     Closed(OrderId),
+    /// Root: these hosts may begin a gated order, beside those that were told before.
+    Released {
+        /// The order.
+        order: OrderId,
+        /// Who may begin.
+        hosts: HostSet,
+    },
+    /// Root: nobody will be released any more for a gated order, though some never were and may
+    /// still wait for it. They are to be told by an order that takes it back and
+    /// [skips](Order::skips).
+    Stopped {
+        /// The order.
+        order: OrderId,
+        /// Those who wait in vain.
+        hosts: HostSet,
+        /// Why.
+        why: Stop,
+    },
     /// Root: the whole tree, as it is known now.
     Reachable(Subtree),
     /// Root: who lives below one of its own children, as the child says.
@@ -404,6 +440,19 @@ pub enum Event {
     },
 }
 
+/// Why the root releases nobody any more for a gated order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stop {
+    /// Everybody who could be reached was released.
+    Done,
+    /// More hosts have failed than the order allows.
+    Errors,
+    /// More hosts were missed than the order allows.
+    Missed,
+    /// What is left of its validity is too short to begin anything.
+    Late,
+}
+
 /// Why a node wants to be woken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Wake {
@@ -421,6 +470,8 @@ pub enum Wake {
     Reach,
     /// To forget an order.
     Expire,
+    /// To release hosts, or to give them up.
+    Gate,
 }
 
 /// A deadline with its cause.

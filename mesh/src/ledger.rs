@@ -76,6 +76,14 @@ impl Ledger {
         }
     }
 
+    /// An order that has not begun and can.
+    pub(crate) fn waiting(&self, order: OrderId) -> Option<&Order> {
+        match self.entries.get(&order) {
+            Some(Entry::Fetching { order, .. }) => Some(order),
+            _ => None,
+        }
+    }
+
     /// Whether an order waits for the end of its run.
     pub(crate) fn is_running(&self, order: OrderId) -> bool {
         matches!(self.entries.get(&order), Some(Entry::Running))

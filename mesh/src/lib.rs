@@ -13,6 +13,7 @@ mod agenda;
 mod cancel;
 mod config;
 mod fold;
+mod gate;
 mod ids;
 mod inlog;
 mod io;
@@ -36,12 +37,15 @@ mod time;
 mod uplink;
 mod uplog;
 mod watch;
+mod window;
 
 pub use config::{Backoff, Config, Limits};
 pub use ids::{Digest, HostId, LinkId, OrderId, RequestId};
-pub use io::{Asker, Event, Frame, Input, Output, Peer, PullFault, Reason, Record, Saved, Wake};
+pub use io::{
+    Asker, Event, Frame, Input, Output, Peer, PullFault, Reason, Record, Saved, Stop, Wake,
+};
 pub use node::Node;
-pub use order::{Need, Order, Report};
+pub use order::{Batch, Gate, Need, Order, Report};
 pub use outcome::{Outcome, State, Tally};
 pub use set::HostSet;
 pub use subtree::{BRANCHES, Subtree};

@@ -5,6 +5,7 @@
 //! what a link and its frames bring to everybody (`links`).
 
 mod answers;
+mod gating;
 mod links;
 mod orders;
 mod watching;
@@ -17,6 +18,7 @@ use rand::{Rng, SeedableRng};
 use crate::acks::Acks;
 use crate::cancel::Cancels;
 use crate::fold::Shares;
+use crate::gate::Gates;
 use crate::inlog::Inlog;
 use crate::io::sooner;
 use crate::lanes::Lanes;
@@ -29,6 +31,7 @@ use crate::sabotage::Bug;
 use crate::uplink::Uplink;
 use crate::uplog::Uplog;
 use crate::watch::Watch;
+use crate::window::Windows;
 use crate::{
     Config, Event, HostId, HostSet, Input, LinkId, OrderId, Output, Peer, Reason, Saved, Tally,
     Time, Wake,
@@ -53,6 +56,8 @@ pub struct Node {
     pulls: Pulls,
     ledger: Ledger,
     watch: Watch,
+    gates: Gates,
+    windows: Windows,
     /// The last save that is known to be durable.
     saved: u64,
 }
@@ -79,6 +84,8 @@ impl Node {
             pulls: Pulls::new(root, limits.pulls, limits.wants),
             ledger: Ledger::default(),
             watch: Watch::default(),
+            gates: Gates::new(2 * limits.orders + 16),
+            windows: Windows::default(),
             saved: 0,
             rng,
             config,
@@ -91,12 +98,19 @@ impl Node {
         }
         let below = node.routes.below();
         let intents: BTreeSet<_> = saved.intents.into_iter().collect();
+        let mut released = BTreeMap::<OrderId, HostSet>::new();
+        for (id, hosts) in saved.released {
+            let known = released.entry(id).or_default();
+            *known = known.union(&hosts);
+        }
         for order in &saved.orders {
             node.cancels.add(order);
         }
         for order in saved.orders {
             let begun = intents.contains(&order.id) && !node.has(Bug::ForgetIntents);
-            node.restore(now, order, begun, &below);
+            node.restore(now, order.clone(), begun, &below);
+            let released = released.remove(&order.id).filter(|_| !node.has(Bug::ForgetReleases));
+            node.open_window(now, &order, released.unwrap_or_default());
         }
         if root {
             for (child, below) in saved.below {
@@ -156,9 +170,7 @@ impl Node {
             Input::Watch { orders } => self.handle_watch(&orders),
             Input::Said(said) => self.pass_said(said),
         }
-        self.announce_changes(now);
-        self.pass_watches();
-        self.tell_parent(now);
+        self.follow_up(now);
     }
 
     /// Does what is due. Drain [`Node::poll_output`] afterwards.
@@ -173,18 +185,27 @@ impl Node {
         for order in self.shares.take_expired(now) {
             self.expire(order);
         }
+        self.give_up_late(now);
+        self.follow_up(now);
+        self.acks.handle_timeout(now, &mut self.out);
+    }
+
+    /// What follows from whatever has happened.
+    fn follow_up(&mut self, now: Time) {
+        self.look_at_windows(now);
         self.announce_changes(now);
         self.pass_watches();
+        self.pass_releases(now);
         self.tell_parent(now);
-        self.acks.handle_timeout(now, &mut self.out);
     }
 
     /// When to call [`Node::handle_timeout`], and why.
     pub fn poll_timeout(&self) -> Option<(Time, Wake)> {
         let announce = self.routes.poll_timeout();
         let shares = self.shares.poll_timeout(self.uplog.has_room());
+        let gates = sooner(self.gates.poll_timeout(), self.windows.poll_timeout());
         sooner(
-            sooner(self.uplink.poll_timeout(), self.pulse.poll_timeout()),
+            sooner(sooner(self.uplink.poll_timeout(), self.pulse.poll_timeout()), gates),
             sooner(sooner(announce, shares), self.acks.poll_timeout()),
         )
     }
@@ -235,6 +256,7 @@ impl Node {
                 Gated::Answer(report) => {
                     self.merge(now, report);
                 }
+                Gated::Go { order, hosts, until } => self.handle_go(now, order, &hosts, until),
             }
         }
     }

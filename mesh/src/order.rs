@@ -31,8 +31,46 @@ pub struct Order {
     /// The order that this one takes back: who has not begun it never will, who runs it ends it.
     /// Both expire at the same moment.
     pub cancels: Option<OrderId>,
+    /// Whether a host that has not begun the order which this one takes back says that it skipped
+    /// it; if not, that it was cancelled there.
+    pub skips: bool,
+    /// If given, hosts wait until the root releases them, a few at a time.
+    pub gate: Option<Gate>,
     /// The signed envelope, passed on unchanged.
     pub body: Bytes,
+}
+
+/// How the root lets the targets of an order begin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gate {
+    /// At most so many hosts at any time between their release and their end. Never 0.
+    pub window: u64,
+    /// At most so many of them behind each of the root's own children.
+    pub per_child: Option<u64>,
+    /// Groups of hosts of which at most [`Gate::per_lot`] run at any time, sites for example.
+    pub lots: Vec<HostSet>,
+    /// See [`Gate::lots`]. Never 0.
+    pub per_lot: u64,
+    /// So many at a time, and the next ones when all of these have ended.
+    pub batch: Option<Batch>,
+    /// After more errors than this nobody is released any more. Who was not reached, or not heard
+    /// of to the end, is no error.
+    pub max_errors: Option<u64>,
+    /// After more misses than this nobody is released any more.
+    pub max_missed: Option<u64>,
+    /// How long after its release a host may still begin; then it never does.
+    pub begin: Duration,
+    /// How long a host that has begun takes at most.
+    pub longest: Duration,
+}
+
+/// A part of the targets that begins only when the part before it has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// How many hosts. Never 0.
+    pub size: u64,
+    /// How long to wait after the one before it.
+    pub wait: Duration,
 }
 
 /// Content that some of the targets of an order need.

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 
 use crate::ledger::Ready;
-use crate::{Frame, HostId, LinkId, OrderId, Output, Record, Report};
+use crate::{Frame, HostId, HostSet, LinkId, OrderId, Output, Record, Report, Time};
 
 /// A step that waits for a record to be durable.
 #[derive(Clone, Debug)]
@@ -21,6 +21,8 @@ pub(crate) enum Gated {
     Start(Ready),
     /// Take this host's own answer into the tally.
     Answer(Report),
+    /// Let these hosts begin, if they do until then.
+    Go { order: OrderId, hosts: HostSet, until: Time },
 }
 
 /// The queue of outputs, and the steps parked behind saves.

@@ -32,12 +32,28 @@ pub enum Bug {
     LoseRedial,
     /// An order that was taken back before it came is carried out.
     StartCancelled,
+    /// A child that comes back is not told again whom it may let begin.
+    LoseReleases,
+    /// The window of a run counts for each link of the root by itself.
+    WindowPerLink,
+    /// After a restart no number of errors or misses stops a run.
+    ForgetBudget,
+    /// After a restart nobody counts as released.
+    ForgetReleases,
+    /// Who has taken an order back is released all the same.
+    ReleaseCancelled,
+    /// A release leaves before it is on disk.
+    GoBeforeSave,
+    /// A host of which the worst is supposed leaves room for the next one.
+    FreeSupposed,
+    /// A release is good for ever.
+    BeginLate,
 }
 
 #[cfg(feature = "sabotage")]
 impl Bug {
     /// Every bug there is.
-    pub const ALL: [Bug; 13] = [
+    pub const ALL: [Bug; 21] = [
         Bug::AckOrdersBeforeSave,
         Bug::AckReportsBeforeSave,
         Bug::StartBeforeIntent,
@@ -51,5 +67,13 @@ impl Bug {
         Bug::PullForEach,
         Bug::LoseRedial,
         Bug::StartCancelled,
+        Bug::LoseReleases,
+        Bug::WindowPerLink,
+        Bug::ForgetBudget,
+        Bug::ForgetReleases,
+        Bug::ReleaseCancelled,
+        Bug::GoBeforeSave,
+        Bug::FreeSupposed,
+        Bug::BeginLate,
     ];
 }

@@ -17,6 +17,7 @@
 
 mod answer;
 mod field;
+mod gate;
 mod hosts;
 mod join;
 mod order;
@@ -31,8 +32,8 @@ pub use answer::{ANSWER_LIMIT, Answer, AnswerError, Fault, OUTPUT_LIMIT, Pushed}
 pub use field::FieldError;
 pub use join::{Grant, GrantBody, JOIN_LIMIT, JoinError, JoinReply, JoinRequest};
 pub use order::{
-    Bundle, ENVELOPE_LIMIT, Envelope, LONGEST, ORDER_KIND, ORDER_LIMIT, OrderBody, OrderError,
-    Part, Push, Run, Variable, Work,
+    Bundle, ENVELOPE_LIMIT, Envelope, FILES, FILES_LIMIT, File, LONGEST, ORDER_KIND, ORDER_LIMIT,
+    OrderBody, OrderError, Part, Push, Run, STDIN_LIMIT, Variable, Work,
 };
 pub use pull::{Encoding, PULL_LIMIT, PullError, PullReply, PullRequest};
 pub use shape::Malformed;

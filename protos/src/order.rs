@@ -11,13 +11,13 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
-use mesh::{Digest, HostSet, Need, OrderId};
+use mesh::{Digest, Gate, HostSet, Need, OrderId};
 use prost::Message;
 
 use crate::field::{
     array, at_most, at_most_bytes, ensure, given, millis, no_nul, not_empty, path, plain, within,
 };
-use crate::{FRAME_LIMIT, FieldError, Malformed, OUTPUT_LIMIT, hosts, pb, shape};
+use crate::{FRAME_LIMIT, FieldError, Malformed, OUTPUT_LIMIT, gate, hosts, pb, shape};
 
 /// The kind of envelope that holds an [`OrderBody`].
 pub const ORDER_KIND: &str = "barid.v1.order";
@@ -31,9 +31,19 @@ pub const ORDER_LIMIT: usize = ENVELOPE_LIMIT - 256;
 /// The longest time that an order can name, be it of validity, of waiting or of running.
 pub const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 
+/// The most bytes that a command can be given to read.
+pub const STDIN_LIMIT: u64 = 64 << 20;
+
+/// The most bytes of all files that a command is given.
+pub const FILES_LIMIT: u64 = 256 << 20;
+
+/// The most files that a command is given.
+pub const FILES: usize = 16;
+
 const KIND_LIMIT: usize = 64;
 const KEY_LIMIT: usize = 64;
 const NAME_LIMIT: usize = 256;
+const FILE_NAME_LIMIT: usize = 255;
 const PATH_LIMIT: usize = 4096;
 const ARGV_LIMIT: usize = 4096;
 const ARGV_BYTES: usize = 128 << 10;
@@ -128,6 +138,8 @@ pub struct OrderBody {
     pub issued_by: String,
     /// Which content whom needs before it can start; 4,096 pieces between them.
     pub needs: Vec<Need>,
+    /// If given, hosts begin only a few at a time. Of a run only.
+    pub gate: Option<Gate>,
     /// What to do.
     pub work: Work,
 }
@@ -142,6 +154,9 @@ pub enum Work {
     /// Take back another order that expires at the same moment: who has not begun it does not, and
     /// a command that runs is ended.
     Cancel(OrderId),
+    /// Tell those who still wait for a release of another order that none will come: they skip it.
+    /// What runs goes on.
+    Skip(OrderId),
 }
 
 /// A command.
@@ -163,6 +178,23 @@ pub struct Run {
     pub timeout: Duration,
     /// How many bytes are kept of each of stdout and stderr; at most [`OUTPUT_LIMIT`].
     pub output_limit: u32,
+    /// What it reads from its standard input, put together: at most [`STDIN_LIMIT`] bytes. Without
+    /// any it reads nothing.
+    pub stdin: Vec<Part>,
+    /// Files that it is given in a private folder, each name once: at most [`FILES`], and
+    /// [`FILES_LIMIT`] bytes between them.
+    pub files: Vec<File>,
+    /// Which permissions its new files lack; at most 0o777. None: as the host's own process.
+    pub umask: Option<u32>,
+}
+
+/// A file that a command is given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct File {
+    /// Its name, without a path; at most 255 bytes.
+    pub name: String,
+    /// Its bytes, put together.
+    pub parts: Vec<Part>,
 }
 
 /// An environment variable.
@@ -244,9 +276,11 @@ impl OrderBody {
             ttl,
             again: !matches!(self.work, Work::Run(_)),
             cancels: match self.work {
-                Work::Cancel(older) => Some(older),
+                Work::Cancel(older) | Work::Skip(older) => Some(older),
                 _ => None,
             },
+            skips: matches!(self.work, Work::Skip(_)),
+            gate: self.gate.clone(),
             body: envelope,
         }
     }
@@ -269,11 +303,13 @@ impl OrderBody {
             work: Some(match &self.work {
                 Work::Run(run) => pb::order_body::Work::Run(run.to_pb()),
                 Work::Push(push) => pb::order_body::Work::Push(push.to_pb()),
-                Work::Cancel(older) => {
+                Work::Cancel(older) | Work::Skip(older) => {
                     let order = Bytes::copy_from_slice(&older.0);
-                    pb::order_body::Work::Cancel(pb::Cancel { order })
+                    let skip = matches!(self.work, Work::Skip(_));
+                    pb::order_body::Work::Cancel(pb::Cancel { order, skip })
                 }
             }),
+            gate: self.gate.as_ref().map(gate::encode),
         }
     }
 }
@@ -284,6 +320,8 @@ impl Run {
             let Variable { name, value } = variable.clone();
             pb::Variable { name, value }
         };
+        let parts = |parts: &[Part]| parts.iter().map(part).collect();
+        let file = |file: &File| pb::File { name: file.name.clone(), parts: parts(&file.parts) };
         pb::Run {
             argv: self.argv.clone(),
             shell: self.shell,
@@ -292,13 +330,15 @@ impl Run {
             env: self.env.iter().map(variable).collect(),
             timeout_ms: millis(self.timeout),
             output_limit: self.output_limit,
+            stdin: parts(&self.stdin),
+            files: self.files.iter().map(file).collect(),
+            umask: self.umask,
         }
     }
 }
 
 impl Push {
     fn to_pb(&self) -> pb::Push {
-        let part = |part: &Part| pb::Part { id: digest(&part.id), bytes: part.bytes };
         let bundle = |bundle: &Bundle| pb::Bundle {
             base: bundle.base.as_ref().map(digest),
             hosts: hosts::encode(&bundle.hosts),
@@ -313,6 +353,10 @@ impl Push {
             inline: self.inline.clone(),
         }
     }
+}
+
+fn part(part: &Part) -> pb::Part {
+    pb::Part { id: digest(&part.id), bytes: part.bytes }
 }
 
 fn digest(digest: &Digest) -> Bytes {
@@ -335,19 +379,29 @@ fn read(body: pb::OrderBody) -> Result<OrderBody, OrderError> {
         hold: Duration::from_millis(body.hold_ms),
         issued_by: body.issued_by,
         needs: body.needs.iter().map(need).collect::<Result<_, _>>()?,
+        gate: body.gate.as_ref().map(gate::decode).transpose()?,
         work: match body.work.ok_or(OrderError::Work)? {
-            pb::order_body::Work::Run(run) => Work::Run(read_run(run)),
+            pb::order_body::Work::Run(run) => Work::Run(read_run(run)?),
             pb::order_body::Work::Push(push) => Work::Push(read_push(push)?),
             pb::order_body::Work::Cancel(cancel) => {
-                Work::Cancel(OrderId(array("cancel.order", &cancel.order)?))
+                let older = OrderId(array("cancel.order", &cancel.order)?);
+                if cancel.skip { Work::Skip(older) } else { Work::Cancel(older) }
             }
         },
     })
 }
 
-fn read_run(run: pb::Run) -> Run {
+fn read_run(run: pb::Run) -> Result<Run, FieldError> {
     let variable = |pb::Variable { name, value }| Variable { name, value };
-    Run {
+    let parts = |field, parts: &[pb::Part]| {
+        parts.iter().map(|part| read_part(field, part)).collect::<Result<Vec<_>, _>>()
+    };
+    let file =
+        |file: pb::File| Ok(File { parts: parts("run.files", &file.parts)?, name: file.name });
+    Ok(Run {
+        stdin: parts("run.stdin", &run.stdin)?,
+        files: run.files.into_iter().map(file).collect::<Result<_, FieldError>>()?,
+        umask: run.umask,
         argv: run.argv,
         shell: run.shell,
         user: run.user,
@@ -355,7 +409,7 @@ fn read_run(run: pb::Run) -> Run {
         env: run.env.into_iter().map(variable).collect(),
         timeout: Duration::from_millis(run.timeout_ms),
         output_limit: run.output_limit,
-    }
+    })
 }
 
 fn read_push(push: pb::Push) -> Result<Push, FieldError> {
@@ -406,10 +460,14 @@ fn check(body: &OrderBody) -> Result<(), FieldError> {
     }
     let content = body.needs.iter().map(|need| need.content.len()).sum();
     at_most("need.content", content, CONTENT_LIMIT)?;
+    if let Some(gate) = &body.gate {
+        ensure(matches!(body.work, Work::Run(_)), "order.gate", "is of a run only")?;
+        gate::check(gate)?;
+    }
     match &body.work {
         Work::Run(run) => check_run(run),
         Work::Push(push) => check_push(push),
-        Work::Cancel(older) => {
+        Work::Cancel(older) | Work::Skip(older) => {
             ensure(*older != body.id, "cancel.order", "is the id of the order itself")
         }
     }
@@ -438,7 +496,24 @@ fn check_run(run: &Run) -> Result<(), FieldError> {
     let names: BTreeSet<_> = run.env.iter().map(|variable| &variable.name).collect();
     ensure(names.len() == run.env.len(), "run.env", "has a name twice")?;
     within("run.timeout_ms", millis(run.timeout), (1, millis(LONGEST)))?;
-    within("run.output_limit", run.output_limit.into(), (0, OUTPUT_LIMIT.into()))
+    within("run.output_limit", run.output_limit.into(), (0, OUTPUT_LIMIT.into()))?;
+    within("run.umask", run.umask.unwrap_or_default().into(), (0, 0o777))?;
+    let bytes = |parts: &[Part]| parts.iter().map(|part| u64::from(part.bytes)).sum::<u64>();
+    let parts = run.stdin.len() + run.files.iter().map(|file| file.parts.len()).sum::<usize>();
+    at_most("run.stdin and run.files", parts, CONTENT_LIMIT)?;
+    within("run.stdin", bytes(&run.stdin), (0, STDIN_LIMIT))?;
+    at_most("run.files", run.files.len(), FILES)?;
+    let files = run.files.iter().map(|file| bytes(&file.parts)).sum();
+    within("run.files", files, (0, FILES_LIMIT))?;
+    run.files.iter().try_for_each(|file| check_file_name(&file.name))?;
+    let names: BTreeSet<_> = run.files.iter().map(|file| &file.name).collect();
+    ensure(names.len() == run.files.len(), "run.files", "has a name twice")
+}
+
+fn check_file_name(name: &str) -> Result<(), FieldError> {
+    not_empty("file.name", name.len())?;
+    plain("file.name", name, FILE_NAME_LIMIT)?;
+    ensure(!name.contains('/') && name != "." && name != "..", "file.name", "is a path")
 }
 
 fn check_user(user: &str) -> Result<(), FieldError> {

@@ -20,8 +20,13 @@ fn run() -> impl Strategy<Value = Run> {
     let env = btree_map(words(1..8), words(0..8), 0..4);
     let dir = prop_oneof![Just(Bytes::new()), Just(Bytes::from_static(b"/var/tmp"))];
     let user = prop_oneof![Just(String::new()), name()];
-    (argv, env, dir, user, 1..=millis(LONGEST), 0..=OUTPUT_LIMIT).prop_map(
-        |((line, more, shell), env, dir, user, timeout, output_limit)| Run {
+    let part = || (any_digest(), 0..1u32 << 20).prop_map(|(id, bytes)| Part { id, bytes });
+    let files = btree_map(name(), vec(part(), 0..3), 0..3).prop_map(|files| {
+        files.into_iter().map(|(name, parts)| File { name, parts }).collect::<Vec<_>>()
+    });
+    let given = (vec(part(), 0..3), files, proptest::option::of(0..=0o777u32));
+    (argv, env, dir, user, 1..=millis(LONGEST), 0..=OUTPUT_LIMIT, given).prop_map(
+        |((line, more, shell), env, dir, user, timeout, output_limit, given)| Run {
             argv: std::iter::once(line).chain(more.into_iter().filter(|_| !shell)).collect(),
             shell,
             user,
@@ -29,8 +34,41 @@ fn run() -> impl Strategy<Value = Run> {
             env: env.into_iter().map(|(name, value)| Variable { name, value }).collect(),
             timeout: Duration::from_millis(timeout),
             output_limit,
+            stdin: given.0,
+            files: given.1,
+            umask: given.2,
         },
     )
+}
+
+fn gate() -> impl Strategy<Value = Gate> {
+    let count = || 1..=1u64 << 32;
+    let maybe = || proptest::option::of(count());
+    let batch = proptest::option::of((count(), time()));
+    let some_time = || (1..=millis(LONGEST)).prop_map(Duration::from_millis);
+    let most = proptest::option::of(any::<u64>());
+    (
+        count(),
+        maybe(),
+        vec(some_hosts(), 0..3),
+        batch,
+        (most.clone(), most),
+        some_time(),
+        some_time(),
+    )
+        .prop_map(
+            |(window, per_child, lots, batch, (max_errors, max_missed), begin, longest)| Gate {
+                window,
+                per_child,
+                lots,
+                per_lot: window,
+                batch: batch.map(|(size, wait)| mesh::Batch { size, wait }),
+                max_errors,
+                max_missed,
+                begin,
+                longest,
+            },
+        )
 }
 
 fn push() -> impl Strategy<Value = Push> {
@@ -59,10 +97,15 @@ fn order() -> impl Strategy<Value = OrderBody> {
     let waits = (time(), time());
     let need = (some_hosts(), vec(any_digest(), 1..4))
         .prop_map(|(hosts, content)| Need { hosts, content });
-    let cancel = any::<[u8; 16]>().prop_map(|id| Work::Cancel(OrderId(id)));
+    let cancel = (any::<[u8; 16]>(), any::<bool>()).prop_map(|(id, skip)| match skip {
+        true => Work::Skip(OrderId(id)),
+        false => Work::Cancel(OrderId(id)),
+    });
     let work = prop_oneof![run().prop_map(Work::Run), push().prop_map(Work::Push), cancel];
-    (ids, some_hosts(), validity, waits, name(), vec(need, 0..3), work).prop_map(
-        |((mesh, id), targets, validity, (a, b), issued_by, needs, work)| OrderBody {
+    let gate = proptest::option::of(gate());
+    (ids, some_hosts(), validity, waits, name(), vec(need, 0..3), work, gate).prop_map(
+        |((mesh, id), targets, validity, (a, b), issued_by, needs, work, gate)| OrderBody {
+            gate: gate.filter(|_| matches!(work, Work::Run(_))),
             mesh,
             id: OrderId(id),
             targets,
@@ -122,7 +165,22 @@ fn sample(work: Work) -> OrderBody {
         hold: Duration::from_secs(60),
         issued_by: "ada".to_owned(),
         needs: Vec::new(),
+        gate: None,
         work,
+    }
+}
+
+fn sample_gate() -> Gate {
+    Gate {
+        window: 3,
+        per_child: None,
+        lots: Vec::new(),
+        per_lot: 1,
+        batch: None,
+        max_errors: Some(0),
+        max_missed: None,
+        begin: Duration::from_secs(15),
+        longest: Duration::from_secs(60),
     }
 }
 
@@ -135,6 +193,9 @@ fn sample_run() -> Run {
         env: Vec::new(),
         timeout: Duration::from_secs(30),
         output_limit: 65_536,
+        stdin: Vec::new(),
+        files: Vec::new(),
+        umask: None,
     }
 }
 
@@ -240,6 +301,57 @@ fn limits_of_a_run() {
     check_order(&with(split), "variable.name has a = in it");
     let long = vec![variable(name, vec![b'x'; 131_072].into())];
     check_order(&with(long), "run.env has 131076 bytes; the limit is 131072");
+}
+
+#[test]
+fn limits_of_what_a_run_is_given() {
+    let check = |change: fn(&mut Run), expected: &str| {
+        let mut run = sample_run();
+        change(&mut run);
+        check_order(&sample(Work::Run(run)), expected);
+    };
+    let part = Part { id: Digest([4; 32]), bytes: 32 << 20 };
+    fn file(name: &str, parts: Vec<Part>) -> File {
+        File { name: name.to_owned(), parts }
+    }
+    check(
+        |r| r.stdin = vec![Part { id: Digest([4; 32]), bytes: 32 << 20 }; 3],
+        "run.stdin is 100663296 and must be from 0 to 67108864",
+    );
+    check(|r| r.umask = Some(0o1000), "run.umask is 512 and must be from 0 to 511");
+    check(|r| r.files = vec![file("", Vec::new())], "file.name is missing or empty");
+    check(|r| r.files = vec![file("a/b", Vec::new())], "file.name is a path");
+    check(|r| r.files = vec![file("..", Vec::new())], "file.name is a path");
+    check(|r| r.files = vec![file("a", Vec::new()); 2], "run.files has a name twice");
+    check(
+        |r| r.files = (0..17).map(|n| file(&n.to_string(), Vec::new())).collect(),
+        "run.files has 17 elements; the limit is 16",
+    );
+    let many = Run { files: vec![file("a", vec![part; 9])], ..sample_run() };
+    let expected = "run.files is 301989888 and must be from 0 to 268435456";
+    check_order(&sample(Work::Run(many)), expected);
+}
+
+#[test]
+fn limits_of_a_gate() {
+    let check = |change: fn(&mut Gate), expected: &str| {
+        let mut gate = sample_gate();
+        change(&mut gate);
+        check_order(&OrderBody { gate: Some(gate), ..sample(Work::Run(sample_run())) }, expected);
+    };
+    check(|g| g.window = 0, "gate.window is 0 and must be from 1 to 4294967296");
+    check(|g| g.per_lot = 0, "gate.per_lot is 0 and must be from 1 to 4294967296");
+    check(
+        |g| g.batch = Some(mesh::Batch { size: 0, wait: Duration::ZERO }),
+        "gate.batch is 0 and must be from 1 to 4294967296",
+    );
+    check(|g| g.begin = Duration::ZERO, "gate.begin_ms is 0 and must be from 1 to 31622400000");
+    check(
+        |g| g.lots = vec![HostSet::one(HostId(1)); 4097],
+        "gate.lots has 4097 elements; the limit is 4096",
+    );
+    let push = sample(Work::Push(sample_push()));
+    check_order(&OrderBody { gate: Some(sample_gate()), ..push }, "order.gate is of a run only");
 }
 
 #[test]

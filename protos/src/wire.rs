@@ -17,7 +17,7 @@ use prost::Message;
 use crate::field::{array, at_most, at_most_bytes, ensure, given, millis, not_empty, own, within};
 use crate::pb::frame::Kind;
 use crate::{
-    FRAME_LIMIT, FieldError, Malformed, OUTPUT_LIMIT, VERSION, VersionError, check_version,
+    FRAME_LIMIT, FieldError, LONGEST, Malformed, OUTPUT_LIMIT, VERSION, VersionError, check_version,
 };
 use crate::{hosts, pb, shape};
 
@@ -102,6 +102,7 @@ pub fn encode_frame(frame: &Frame) -> Bytes {
         &Frame::ReportsHeld { log, through } => Kind::ReportsHeld(pb::ReportsHeld { log, through }),
         Frame::Watch { orders } => Kind::Watch(encode_watch(orders)),
         Frame::Said(said) => Kind::Said(encode_said(said)),
+        Frame::Go { order, hosts, left } => Kind::Go(encode_go(*order, hosts, *left)),
     };
     pb::Frame { kind: Some(kind) }.encode_to_vec().into()
 }
@@ -136,6 +137,7 @@ pub fn decode_frame(bytes: Bytes, hash: fn(&[u8]) -> Digest) -> Result<Incoming,
         Kind::ReportsHeld(pb::ReportsHeld { log, through }) => Frame::ReportsHeld { log, through },
         Kind::Watch(watch) => Frame::Watch { orders: decode_watch(&watch)? },
         Kind::Said(said) => Frame::Said(decode_said(said)?),
+        Kind::Go(go) => decode_go(&go)?,
         Kind::Heard(pb::Heard {}) => return Ok(Incoming::Heard),
     };
     Ok(Incoming::Frame(frame))
@@ -290,6 +292,20 @@ fn decode_said(said: pb::Said) -> Result<Said, FieldError> {
     // No more than an answer can hold, so that whoever puts the pieces together has a limit, too.
     within("said.offset", offset, (0, u64::from(OUTPUT_LIMIT) - bytes.len() as u64))?;
     Ok(Said { order, host: HostId(host), stream, offset, bytes })
+}
+
+fn encode_go(order: OrderId, hosts: &HostSet, left: Duration) -> pb::Go {
+    // Rounded down: nobody may begin later than was meant.
+    let left_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+    pb::Go { order: Bytes::copy_from_slice(&order.0), hosts: hosts::encode(hosts), left_ms }
+}
+
+fn decode_go(go: &pb::Go) -> Result<Frame, FieldError> {
+    let order = OrderId(array("go.order", &go.order)?);
+    let hosts = hosts::decode("go.hosts", &go.hosts)?;
+    not_empty("go.hosts", hosts.ranges().len())?;
+    within("go.left_ms", go.left_ms, (0, millis(LONGEST)))?;
+    Ok(Frame::Go { order, hosts, left: Duration::from_millis(go.left_ms) })
 }
 
 fn encode_state(state: State) -> (pb::State, i32) {

@@ -8,7 +8,9 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::testing::{bytes, digest, edgy, hosts as host_set, mangle, number, some_bytes};
+use crate::testing::{
+    bytes, digest, edgy, hosts as host_set, mangle, number, some_bytes, some_hosts,
+};
 
 /// Not a good hash, but one that tells bodies apart and differs from all digests drawn at random.
 fn hash(body: &[u8]) -> Digest {
@@ -76,6 +78,8 @@ fn order() -> impl Strategy<Value = Arc<Order>> {
             ttl: Duration::from_secs(1),
             again: false,
             cancels: None,
+            skips: false,
+            gate: None,
             body,
         })
     })
@@ -98,6 +102,9 @@ fn frame() -> impl Strategy<Value = Frame> {
         pair().prop_map(|(log, through)| Frame::ReportsHeld { log, through }),
         watch().prop_map(|orders| Frame::Watch { orders }),
         said().prop_map(Frame::Said),
+        (any::<[u8; 16]>(), some_hosts(), 0u64..=31_622_400_000).prop_map(|(order, hosts, ms)| {
+            Frame::Go { order: OrderId(order), hosts, left: Duration::from_millis(ms) }
+        }),
     ]
 }
 

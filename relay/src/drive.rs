@@ -340,7 +340,14 @@ fn tell(event: &Event) {
             warn!(%content, ?fault, "content could not be had");
         }
         Event::Cut { what, order } => warn!(%order, what, "a limit was reached"),
-        Event::Answers(_) | Event::Closed(_) | Event::Reachable(_) | Event::Below { .. } => {
+        Event::Stopped { order, hosts, why } => {
+            info!(%order, hosts = hosts.len(), ?why, "a run lets nobody begin any more");
+        }
+        Event::Answers(_)
+        | Event::Released { .. }
+        | Event::Closed(_)
+        | Event::Reachable(_)
+        | Event::Below { .. } => {
             debug!(?event, "told");
         }
     }

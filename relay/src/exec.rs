@@ -12,11 +12,12 @@ use protos::{Answer, Fault, Work};
 use tokio::sync::Semaphore;
 use tracing::info;
 
+use crate::given::Giver;
 use crate::hash;
 use crate::install::Installs;
 use crate::jobs::{Job, Jobs};
 use crate::live::Teller;
-use crate::run;
+use crate::run::{self, Host};
 use crate::space::Space;
 use crate::verify::Verifier;
 
@@ -27,6 +28,7 @@ pub(crate) struct Executor {
     pub(crate) name: Arc<str>,
     pub(crate) verifier: Arc<Verifier>,
     pub(crate) installs: Installs,
+    pub(crate) giver: Giver,
     pub(crate) slots: Arc<Semaphore>,
     pub(crate) jobs: Jobs,
     pub(crate) space: Space,
@@ -65,7 +67,7 @@ impl Executor {
             match first {
                 Ok(Work::Push(_)) => (Some(self.installs.turn.lock().await), None),
                 Ok(Work::Run(_)) => (None, self.slots.acquire().await.ok()),
-                Ok(Work::Cancel(_)) | Err(_) => (None, None),
+                Ok(Work::Cancel(_) | Work::Skip(_)) | Err(_) => (None, None),
             }
         };
         let _turn = tokio::select! {
@@ -85,13 +87,18 @@ impl Executor {
             return failed("fetch", "content", detail);
         }
         match body.work {
-            Work::Run(command) => run::run(&command, &self.name, job, &self.live).await,
+            Work::Run(command) => {
+                let host = Host { name: &self.name, giver: &self.giver, live: &self.live };
+                run::run(command, &host, job).await
+            }
             // It ends with either the old tree or the new one, never half way.
             Work::Push(push) => self.installs.install(order.id, push).await,
             Work::Cancel(older) => {
                 self.jobs.stop(older).await;
                 (State::Ok, Answer::default())
             }
+            // The core has seen to it: who had not begun never does, and what runs goes on.
+            Work::Skip(_) => (State::Ok, Answer::default()),
         }
     }
 }

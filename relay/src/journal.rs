@@ -23,11 +23,19 @@ const INTENTS: TableDefinition<[u8; 16], ()> = TableDefinition::new("intents.v1"
 const ANSWERS: TableDefinition<([u8; 16], u64), &[u8]> = TableDefinition::new("answers.v1");
 const SETTLED: TableDefinition<[u8; 16], ()> = TableDefinition::new("settled.v1");
 const BELOW: TableDefinition<u32, &[u8]> = TableDefinition::new("below.v1");
+const RELEASED: TableDefinition<([u8; 16], u64), &[u8]> = TableDefinition::new("released.v1");
 const INSTALLED: TableDefinition<&[u8], ([u8; 32], [u8; 16])> =
     TableDefinition::new("installed.v1");
 
-const TABLES: [&str; 6] =
-    ["orders.v1", "intents.v1", "answers.v1", "settled.v1", "below.v1", "installed.v1"];
+const TABLES: [&str; 7] = [
+    "orders.v1",
+    "intents.v1",
+    "answers.v1",
+    "settled.v1",
+    "below.v1",
+    "released.v1",
+    "installed.v1",
+];
 /// How long answers to orders that this node was never given are kept.
 const ORPHAN_AGE: Duration = Duration::from_secs(24 * 3600);
 
@@ -94,6 +102,7 @@ impl Journal {
             txn.open_table(ANSWERS)?;
             txn.open_table(SETTLED)?;
             txn.open_table(BELOW)?;
+            txn.open_table(RELEASED)?;
             txn.open_table(INSTALLED)?;
             txn.commit()?;
         }
@@ -204,6 +213,12 @@ impl Journal {
             let id = OrderId(row?.0.value());
             saved.settled.extend((!gone.contains(&id)).then_some(id));
         }
+        for row in txn.open_table(RELEASED)?.iter()? {
+            let (key, value) = row?;
+            if let Some(hosts) = below(Bytes::copy_from_slice(value.value())) {
+                saved.released.push((OrderId(key.value().0), hosts));
+            }
+        }
         for row in txn.open_table(BELOW)?.iter()? {
             let (key, value) = row?;
             if let Some(below) = below(Bytes::copy_from_slice(value.value())) {
@@ -279,16 +294,26 @@ pub(crate) fn keep(txn: &WriteTransaction, record: &Record) -> Result<(), Journa
             txn.open_table(SETTLED)?.insert(id.0, ())?;
         }
         Record::Below { child, below } => {
-            let frame = Frame::Below(Subtree { below: below.clone(), ..Subtree::default() });
-            let frame = protos::encode_frame(&frame);
-            txn.open_table(BELOW)?.insert(child.0, frame.as_ref())?;
+            txn.open_table(BELOW)?.insert(child.0, set(below).as_ref())?;
+        }
+        Record::Released { order, hosts } => {
+            let mut table = txn.open_table(RELEASED)?;
+            let last = table.range((order.0, 0)..=(order.0, u64::MAX))?.next_back().transpose()?;
+            let next = last.map_or(0, |(key, _)| key.value().1 + 1);
+            table.insert((order.0, next), set(hosts).as_ref())?;
         }
         Record::Forget(id) => forget(txn, *id)?,
     }
     Ok(())
 }
 
+/// The bytes of a host set.
+fn set(hosts: &mesh::HostSet) -> Bytes {
+    protos::encode_frame(&Frame::Below(Subtree { below: hosts.clone(), ..Subtree::default() }))
+}
+
 fn forget(txn: &WriteTransaction, id: OrderId) -> Result<(), JournalError> {
+    txn.open_table(RELEASED)?.retain_in((id.0, 0)..=(id.0, u64::MAX), |_, _| false)?;
     txn.open_table(ORDERS)?.remove(id.0)?;
     txn.open_table(INTENTS)?.remove(id.0)?;
     txn.open_table(SETTLED)?.remove(id.0)?;
@@ -368,7 +393,11 @@ mod tests {
                 env: Vec::new(),
                 timeout: MINUTE,
                 output_limit: 0,
+                stdin: Vec::new(),
+                files: Vec::new(),
+                umask: None,
             }),
+            gate: None,
         };
         let envelope = Envelope {
             kind: ORDER_KIND.into(),

@@ -6,6 +6,7 @@
 //! newcomers. This crate knows nothing of operators, inventories or schedules.
 
 mod accept;
+mod account;
 mod capture;
 mod dial;
 mod drive;
@@ -13,6 +14,7 @@ mod endpoint;
 mod exec;
 mod fetch;
 mod front;
+mod given;
 mod install;
 mod jobs;
 mod join;

@@ -20,6 +20,7 @@ use crate::dial::Dialler;
 use crate::drive::{Arrival, Clock, DriveError, Io, LinkStatus, Links, drive};
 use crate::endpoint::{self, EndpointError};
 use crate::exec::Executor;
+use crate::given::Giver;
 use crate::install::Installs;
 use crate::jobs::Jobs;
 use crate::join::{JoinService, Registrar};
@@ -168,11 +169,15 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
             turn: Arc::default(),
             serves,
         },
+        giver: Giver { transfers: transfers.clone(), dir: setup.state.join("given") },
         slots: Arc::new(Semaphore::new(setup.settings.max_runs.max(1))),
         jobs: Jobs::default(),
         space: space.clone(),
         live: Teller { host: HostId(identity.id), watched: watching, room, inbox: inbox.clone() },
     });
+    if let Some(executor) = &executor {
+        executor.giver.sweep();
+    }
     let writer = Writer::start(setup.journal, setup.witness, space.clone());
     let Writer { entries: journal, saved: progress, thread } = writer;
     let clock = Clock(Instant::now());

@@ -1,6 +1,7 @@
 //! Running one command: a process group of its own, a closed environment, bounded output.
 //!
-//! What it writes is captured, and told while it runs if somebody watches. At the timeout, or when
+//! It runs as its node does, or as the account that the order names, and is given what the order
+//! says: input, files, variables. What it writes is captured, and told while it runs if somebody watches. At the timeout, or when
 //! the order is taken back, the whole group gets TERM and then KILL.
 
 use std::ffi::OsString;
@@ -17,7 +18,10 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
+use crate::account::{self, Account};
 use crate::capture::Capture;
+use crate::exec::failed;
+use crate::given::{Folder, GiveError, Giver};
 use crate::jobs::Job;
 use crate::live::Teller;
 
@@ -28,27 +32,103 @@ const SHELL: &str = "/bin/sh";
 /// The whole environment, unless the order adds to it.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// Variables of the node itself that its commands have, too.
+const INHERITED: [&str; 5] = ["HOME", "USER", "LOGNAME", "LANG", "TZ"];
+/// What stands for the path of the order's file in a command's words.
+const PLACE: &[u8] = b"{file}";
+
 /// Why a command was ended before its time.
 enum Cut {
     TimedOut,
     TakenBack,
 }
 
+/// What a host has for its commands.
+pub(crate) struct Host<'a> {
+    /// Its name.
+    pub(crate) name: &'a str,
+    pub(crate) giver: &'a Giver,
+    pub(crate) live: &'a Teller,
+}
+
 /// Runs a command to its end.
-pub(crate) async fn run(run: &Run, node: &str, job: &Job, live: &Teller) -> (State, Answer) {
-    if !run.user.is_empty() {
-        let detail = "this version runs commands as the user of the node only".into();
-        return refuse(Fault {
-            stage: "run".into(),
-            kind: "refused".into(),
-            detail,
-            ..Fault::default()
-        });
-    }
-    let mut child = match command(run, node).spawn() {
-        Ok(child) => child,
-        Err(error) => return not_started(run, &error),
+pub(crate) async fn run(mut run: Run, host: &Host<'_>, job: &Job) -> (State, Answer) {
+    let ready = tokio::select! {
+        biased;
+        () = job.asked_to_stop() => return (State::Cancelled, Answer::default()),
+        ready = make_ready(&mut run, host) => ready,
     };
+    let (mut command, folder) = match ready {
+        Ok(ready) => ready,
+        Err(answer) => return answer,
+    };
+    let spawned = command.spawn();
+    // The new process has its own copy of what it reads.
+    drop(command);
+    let ended = match spawned {
+        Ok(child) => to_its_end(child, &run, host, job).await,
+        Err(error) => not_started(&run, &error),
+    };
+    drop(folder);
+    ended
+}
+
+/// The command with all that it is given, or the answer if that cannot be had.
+async fn make_ready(
+    run: &mut Run,
+    host: &Host<'_>,
+) -> Result<(Command, Option<Folder>), (State, Answer)> {
+    let account = account(&run.user).await?;
+    let not_given = |error: GiveError| failed("run", "content", error.to_string());
+    let stdin = host.giver.stdin(&run.stdin).await.map_err(not_given)?;
+    let folder = host.giver.files(&run.files, account.as_ref()).await.map_err(not_given)?;
+    if let Some(folder) = &folder {
+        let path = folder.first.as_os_str().as_encoded_bytes();
+        run.argv.iter_mut().for_each(|word| *word = with_path(word, path));
+    }
+    let mut command = command(run, host.name, account.is_some());
+    if let Some(folder) = &folder {
+        command.env("BARID_DIR", folder.path()).env("BARID_FILE", &folder.first);
+    }
+    command.stdin(stdin);
+    account::dress(&mut command, run, account);
+    // What the order says comes last, and wins.
+    let os = |bytes: &Bytes| OsString::from_vec(bytes.to_vec());
+    command.envs(run.env.iter().map(|v| (os(&v.name), os(&v.value))));
+    Ok((command, folder))
+}
+
+/// As whom to run, if not as this node does.
+async fn account(user: &str) -> Result<Option<Account>, (State, Answer)> {
+    if user.is_empty() {
+        return Ok(None);
+    }
+    let user = user.to_owned();
+    let found = tokio::task::spawn_blocking(move || Account::find(&user)).await;
+    found.expect("looking up a user does not panic").map_err(|error| {
+        let detail = error.to_string();
+        let (stage, kind) = ("run".into(), "refused".into());
+        refuse(Fault { stage, kind, detail, ..Fault::default() })
+    })
+}
+
+/// A word with the path of the order's file in it.
+fn with_path(word: &Bytes, path: &[u8]) -> Bytes {
+    let mut rest = &word[..];
+    let mut whole = Vec::new();
+    while let Some(at) = rest.windows(PLACE.len()).position(|bytes| bytes == PLACE) {
+        whole.extend_from_slice(&rest[..at]);
+        whole.extend_from_slice(path);
+        rest = &rest[at + PLACE.len()..];
+    }
+    if whole.is_empty() && rest.len() == word.len() {
+        return word.clone();
+    }
+    whole.extend_from_slice(rest);
+    whole.into()
+}
+
+async fn to_its_end(mut child: Child, run: &Run, host: &Host<'_>, job: &Job) -> (State, Answer) {
     let group = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
     let guard = Group(group);
     let limit = usize::try_from(run.output_limit).unwrap_or(usize::MAX);
@@ -56,7 +136,7 @@ pub(crate) async fn run(run: &Run, node: &str, job: &Job, live: &Teller) -> (Sta
     let stderr = Capture::start(child.stderr.take(), limit);
     let outputs = [(Stream::Stdout, stdout.output()), (Stream::Stderr, stderr.output())];
     let waited = tokio::select! {
-        never = live.tell(job.order(), outputs) => match never {},
+        never = host.live.tell(job.order(), outputs) => match never {},
         waited = timeout(run.timeout, child.wait()) => waited.map_err(|_| Cut::TimedOut),
         () = job.asked_to_stop() => Err(Cut::TakenBack),
     };
@@ -84,7 +164,7 @@ pub(crate) async fn run(run: &Run, node: &str, job: &Job, live: &Teller) -> (Sta
     }
 }
 
-fn command(run: &Run, node: &str) -> Command {
+fn command(run: &Run, node: &str, is_other: bool) -> Command {
     let os = |bytes: &Bytes| OsString::from_vec(bytes.to_vec());
     let mut command = if run.shell {
         let mut command = Command::new(SHELL);
@@ -95,18 +175,14 @@ fn command(run: &Run, node: &str) -> Command {
         command.args(run.argv[1..].iter().map(os));
         command
     };
-    let inherited = ["HOME", "USER", "LOGNAME", "LANG", "TZ"];
+    // The account that a command runs as brings its own.
+    let inherited = if is_other { &INHERITED[3..] } else { &INHERITED[..] };
     command.env_clear().env("PATH", PATH).env("BARID_NODE", node);
     command.envs(inherited.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
-    command.envs(run.env.iter().map(|v| (os(&v.name), os(&v.value))));
-    let dir = if run.dir.is_empty() { "/".into() } else { os(&run.dir) };
-    command
-        .current_dir(dir)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0)
-        .kill_on_drop(true);
+    if !is_other {
+        command.current_dir(if run.dir.is_empty() { "/".into() } else { os(&run.dir) });
+    }
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
     command
 }
 

@@ -51,7 +51,7 @@ impl Space {
         let wanted = match work {
             Work::Push(_) => self.0.floor,
             Work::Run(_) => self.0.floor / 4,
-            Work::Cancel(_) => return None,
+            Work::Cancel(_) | Work::Skip(_) => return None,
         };
         self.lack(wanted)
     }
@@ -172,6 +172,9 @@ mod tests {
             env: Vec::new(),
             timeout: Duration::from_secs(1),
             output_limit: 0,
+            stdin: Vec::new(),
+            files: Vec::new(),
+            umask: None,
         })
     }
 

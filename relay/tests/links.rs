@@ -108,6 +108,9 @@ impl Mesh {
             env: Vec::new(),
             timeout: Duration::from_secs(10),
             output_limit: 1_000,
+            stdin: Vec::new(),
+            files: Vec::new(),
+            umask: None,
         };
         let body = OrderBody {
             mesh: self.authority.mesh().0,
@@ -119,6 +122,7 @@ impl Mesh {
             hold: Duration::from_secs(20),
             issued_by: "test".into(),
             needs: Vec::new(),
+            gate: None,
             work: Work::Run(run),
         };
         let bytes = body.encode();

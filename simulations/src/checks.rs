@@ -14,6 +14,7 @@ use mesh::{
     Report, State, Tally,
 };
 
+use crate::gated::Gated;
 use crate::plan::{Plan, Work};
 use crate::seat::Seat;
 
@@ -75,6 +76,8 @@ pub struct Checks {
     /// What the root's watcher was told, in the root's present life.
     watched: BTreeMap<OrderId, BTreeMap<HostId, Outcome>>,
     closed: BTreeSet<OrderId>,
+    /// What is known of runs that go on a few hosts at a time.
+    pub(crate) gated: Gated,
     /// The tree is whole and stays so: no supposition about anybody can be true.
     pub(crate) calm: bool,
     /// Some limit of the plan makes nodes cut bodies.
@@ -100,6 +103,7 @@ impl Checks {
             peers: BTreeMap::new(),
             watched: BTreeMap::new(),
             closed: BTreeSet::new(),
+            gated: Gated::default(),
             calm: false,
             cuts: plan.limits.body_bytes < 1 << 20,
         };
@@ -111,6 +115,7 @@ impl Checks {
     pub(crate) fn add(&mut self, work: &Work) {
         self.orders.insert(work.order.id, work.order.clone());
         self.expires.insert(work.order.id, work.expires);
+        self.gated.add(&work.order);
     }
 
     /// Whether the root has an order on disk, or has refused it.
@@ -150,6 +155,7 @@ impl Checks {
     /// A process died: what it was in the middle of is no more.
     pub(crate) fn died(&mut self, seat: &Seat) {
         let me = seat.host();
+        self.gated.died(me);
         self.started_now.retain(|(_, host)| *host != me);
         self.orders_in.retain(|(reader, ..), _| *reader != me);
         self.reports_in.retain(|(reader, ..), _| *reader != me);
@@ -189,7 +195,10 @@ impl Checks {
                 // Each hello of a new link starts the sender's numbers where it wants.
                 debug_assert!(matches!(peer, Peer::Parent { .. } | Peer::Child { .. }));
             }
-            Input::LinkDown { link } => drop(self.peers.remove(&(me, *link))),
+            Input::LinkDown { link } => {
+                self.peers.remove(&(me, *link));
+                self.gated.parted(me, *link);
+            }
             Input::BadOrder { link, log, seq, order, outcome: Some(_), .. } => {
                 if let Some(peer) = self.peers.get(&(me, *link)) {
                     let log = self.orders_in.entry((me, life, *peer, *log)).or_default();
@@ -204,6 +213,9 @@ impl Checks {
                     log.insert(*seq, order.id);
                 }
             }
+            Input::Frame { frame: Frame::Go { order, hosts, .. }, .. } if hosts.contains(me) => {
+                self.may_be_late(me, *order);
+            }
             Input::Frame { link, frame: Frame::Report { log, seq, report } } => {
                 if let Some(peer) = self.peers.get(&(me, *link)) {
                     let log = self.reports_in.entry((me, life, *peer, *log)).or_default();
@@ -217,13 +229,23 @@ impl Checks {
     /// A node has closed a link: what still comes from it is not taken.
     pub(crate) fn hung_up(&mut self, me: HostId, link: LinkId) {
         self.peers.remove(&(me, link));
+        self.gated.parted(me, link);
     }
 
     /// A host that knows that an order was taken back may say so of the older one.
     fn may_be_cancelled(&mut self, me: HostId, order: &Order) {
         if let Some(older) = order.cancels.filter(|_| order.targets.contains(me)) {
-            self.words.insert(((older, me), Outcome::bare(State::Cancelled)));
+            let states = match order.skips {
+                true => &[State::Skipped, State::Cancelled][..],
+                false => &[State::Cancelled],
+            };
+            self.words.extend(states.iter().map(|state| ((older, me), Outcome::bare(*state))));
         }
+    }
+
+    /// A host that was released and could not begin in time may say so.
+    fn may_be_late(&mut self, me: HostId, order: OrderId) {
+        self.words.insert(((order, me), Outcome::bare(State::Expired)));
     }
 
     /// A node asks for a record to be kept.
@@ -259,11 +281,21 @@ impl Checks {
                 return Ok(());
             }
             Record::Answers(report) => report,
+            Record::Released { order, hosts } => {
+                self.may_be_late(me, *order);
+                return self.gated.released(*order, hosts, &seat.disk.image);
+            }
             _ => return Ok(()),
         };
         self.held.insert((me, report.order));
         self.sums_up(report)?;
         for (outcome, hosts) in report.tally.lines() {
+            if me == HostId::ROOT && outcome.state == State::Skipped {
+                for host in self.gated.skipped(report.order, hosts).iter() {
+                    self.durable.entry((report.order, host)).or_default().insert(*outcome);
+                }
+                continue;
+            }
             if outcome.state == State::Refused && self.refused.contains(&(me, report.order)) {
                 for host in hosts.iter() {
                     self.durable.entry((report.order, host)).or_default().insert(*outcome);
@@ -281,7 +313,9 @@ impl Checks {
             return Err(Violation::new("an answer is true", detail));
         }
         let words = self.durable.entry((order, me)).or_default();
-        words.insert(said);
+        if words.insert(said) {
+            self.gated.kept(order, said)?;
+        }
         if words.iter().filter(|word| word.state.weight() >= 3).count() > 1 {
             let detail = format!("{me:?} has several for {order:?}: {words:?}");
             return Err(Violation::new("one final answer", detail));
@@ -289,8 +323,22 @@ impl Checks {
         Ok(())
     }
 
+    /// A node has done all that it wanted about an input.
+    pub(crate) fn done(&self, me: HostId, link: LinkId, now: Duration) -> Result<(), Violation> {
+        self.gated.told_all(me, link, now, |order, host| {
+            let said = self.durable.get(&(order, host)).is_some_and(|words| !words.is_empty());
+            let expired = self.expires.get(&order).is_none_or(|at| *at <= now);
+            said || expired || self.forgot.contains(&(me, order))
+        })
+    }
+
     /// A command starts.
-    pub(crate) fn starting(&mut self, seat: &Seat, order: &Order) -> Result<(), Violation> {
+    pub(crate) fn starting(
+        &mut self,
+        seat: &Seat,
+        order: &Order,
+        now: Duration,
+    ) -> Result<(), Violation> {
         let (me, id) = (seat.host(), order.id);
         let broken =
             |check, text: &str| Err(Violation::new(check, format!("{me:?} starts {id:?} {text}")));
@@ -306,6 +354,7 @@ impl Checks {
         if self.barred.contains(&(id, me)) {
             return broken("cancelled", "though it was taken back before it came");
         }
+        self.gated.starting(me, id, now)?;
         let starts = self.starts.entry((id, me)).or_default();
         *starts += 1;
         if !order.again && *starts > 1 {
@@ -350,7 +399,7 @@ impl Checks {
             }
             Frame::ReportsHeld { log, through } => self.reports_held(seat, (*log, *through), now),
             Frame::Hello { .. } | Frame::Beat { .. } | Frame::Below(_) => Ok(()),
-            Frame::Watch { .. } | Frame::Said(_) => Ok(()),
+            Frame::Watch { .. } | Frame::Said(_) | Frame::Go { .. } => Ok(()),
             Frame::Order { order, .. } => match self.orders.contains_key(&order.id) {
                 true => Ok(()),
                 false => {

@@ -19,6 +19,7 @@ pub(crate) struct Image {
     answers: BTreeMap<OrderId, Vec<Report>>,
     settled: BTreeSet<OrderId>,
     below: BTreeMap<HostId, HostSet>,
+    released: BTreeMap<OrderId, Vec<HostSet>>,
     /// Content, verified.
     pub(crate) store: BTreeSet<Digest>,
     /// The answers of each order, joined; for the checks.
@@ -83,6 +84,9 @@ impl Image {
             }
             Record::Settled(id) => drop(self.settled.insert(*id)),
             Record::Below { child, below } => drop(self.below.insert(*child, below.clone())),
+            Record::Released { order, hosts } => {
+                self.released.entry(*order).or_default().push(hosts.clone());
+            }
             Record::Forget(id) => self.forget(*id),
         }
     }
@@ -94,6 +98,7 @@ impl Image {
         self.settled.remove(&id);
         self.tallies.remove(&id);
         self.bodies.remove(&id);
+        self.released.remove(&id);
     }
 
     fn keep_bodies(&mut self, report: &Report) {
@@ -106,12 +111,15 @@ impl Image {
         gone.into_iter().for_each(|id| self.forget(id));
         let order =
             |order: &Arc<Order>| Arc::new(Order { ttl: left(order.id), ..Order::clone(order) });
+        let released = self.released.iter();
+        let released = released.flat_map(|(id, sets)| sets.iter().map(|set| (*id, set.clone())));
         let mut saved = Saved {
             orders: self.orders.values().map(order).collect(),
             intents: self.intents.iter().copied().collect(),
             answers: self.answers.values().flatten().cloned().collect(),
             settled: self.settled.iter().copied().collect(),
             below: self.below.iter().map(|(child, below)| (*child, below.clone())).collect(),
+            released: released.collect(),
         };
         shuffle(&mut saved.orders, rng);
         shuffle(&mut saved.answers, rng);

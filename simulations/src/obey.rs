@@ -84,6 +84,7 @@ impl Sim {
         self.stats.frames += 1;
         self.stats.talk += u64::from(!matches!(frame, Frame::Beat { .. }));
         self.checks.sending(&self.seats[node], &frame, self.now)?;
+        self.checks.gated.telling(HostId(node as u32), link, &frame);
         if !self.viewers.began && matches!(frame, Frame::Watch { .. } | Frame::Said(_)) {
             let detail = format!("node {node} sends {frame:?}");
             return Err(Violation::new("who does not watch does not pay", detail));
@@ -98,10 +99,13 @@ impl Sim {
                 return Err(Violation::new("window", detail));
             }
         }
+        let is_release = matches!(frame, Frame::Go { .. });
         let weighty = !matches!(frame, Frame::Beat { .. } | Frame::Hello { .. });
         let dice = (&mut self.rng, &mut self.queue);
         self.net.send(self.now, link, side.other(), Item::Frame(frame), dice);
-        if weighty && self.rough && self.rng.random_bool(self.plan.weather.snap) {
+        // The moment at which hosts are let begin is the worst one.
+        let odds = self.plan.weather.snap * if is_release { 4.0 } else { 1.0 };
+        if weighty && self.rough && self.rng.random_bool(odds) {
             let within = self.net.delay.1 * 2;
             let at = self.now + within.mul_f64(self.rng.random_range(0.0..1.0));
             self.queue.push(at, Event::Snap { link });
@@ -298,7 +302,7 @@ impl Sim {
 
     fn start(&mut self, node: usize, order: &Order, missing: bool) -> Result<(), Violation> {
         let (id, life) = (order.id, self.seats[node].life);
-        self.checks.starting(&self.seats[node], order)?;
+        self.checks.starting(&self.seats[node], order, self.now)?;
         self.stats.starts += 1;
         if let Some(older) = order.cancels {
             self.end_running(node, older);
@@ -361,6 +365,7 @@ impl Sim {
         let Some(process) = &mut self.seats[node].process else { return Ok(()) };
         let Some(outcome) = process.running.remove(&order) else { return Ok(()) };
         self.checks.word(order, HostId(node as u32), outcome);
+        self.checks.gated.ended(HostId(node as u32), order);
         let text = outcome.body.map(|digest| body(digest.0[0]).1);
         self.feed(node, Input::Ended { order, outcome, body: text })
     }
@@ -371,6 +376,9 @@ impl Sim {
             _ => Duration::ZERO,
         };
         self.checks.told(&self.seats[node], &event, expiry <= self.now)?;
+        if let Told::Stopped { order, hosts, .. } = &event {
+            self.stopped(*order, hosts);
+        }
         let seat = &mut self.seats[node];
         match (event, &mut seat.process) {
             (Told::Answers(report), _) => {

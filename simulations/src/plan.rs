@@ -14,6 +14,8 @@ use mesh::{Backoff, Config, Digest, HostId, HostSet, Limits, Need, Order, OrderI
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
+use crate::gated;
+
 /// A span of time to draw from: shortest and longest.
 pub type Span = (Duration, Duration);
 
@@ -47,6 +49,8 @@ pub struct Plan {
     pub work: Vec<Work>,
     /// Faults with a time.
     pub faults: Vec<(Duration, Fault)>,
+    /// Whether the last order lets only half of the hosts run at a time.
+    pub gated: bool,
     /// Whether operators look on while commands run.
     pub viewers: bool,
     /// When faults stop and everything heals.
@@ -145,7 +149,10 @@ impl Plan {
         let faults = if calm { Vec::new() } else { faults(rng, &tree, horizon) };
         Plan {
             seed,
-            beat: Duration::from_millis(rng.random_range(1_500..5_000)),
+            beat: millis(match rng.random_bool(0.2) {
+                true => rng.random_range(300..900),
+                false => rng.random_range(1_500..5_000),
+            }),
             flush: Duration::from_millis(*pick(rng, &[0, 10, 10, 200])),
             backoff: Backoff { base: millis(500), cap: secs(8), settled: secs(10) },
             limits: limits(rng),
@@ -155,6 +162,7 @@ impl Plan {
             faults,
             horizon,
             viewers: rng.random_bool(0.6),
+            gated: rng.random_bool(0.3),
             bug: options.bug,
         }
     }
@@ -190,6 +198,7 @@ impl Plan {
             faults: Vec::new(),
             horizon: secs(15),
             viewers: false,
+            gated: false,
             bug: None,
         }
     }
@@ -210,7 +219,9 @@ impl Plan {
     /// A run over everybody, slow enough that a false supposition is heard before the answers.
     pub fn probe(&self, at: Duration) -> Work {
         let all = HostSet::from_ranges([(0, (self.tree.len() - 1) as u32)]);
-        let order = Order { reach: secs(2), hold: secs(2), ..run(self.work.len(), all) };
+        let gate = self.gated.then(|| gated::half(self.tree.len()));
+        let hold = if self.gated { secs(60) } else { secs(2) };
+        let order = Order { reach: secs(2), hold, gate, ..run(self.work.len(), all) };
         Work {
             at,
             expires: at + order.ttl,
@@ -343,6 +354,7 @@ fn workload(rng: &mut SmallRng, nodes: usize, horizon: Duration) -> Vec<Work> {
     let pushes = *pick(rng, &[0.0, 0.3, 0.7]);
     let early = rng.random_bool(0.3);
     let cancels = *pick(rng, &[0.0, 0.0, 0.5]);
+    let gates = *pick(rng, &[0.0, 0.4, 0.8]);
     let mut times: Vec<_> = (0..count)
         .map(|_| rng.random_range(0.0..if early { 0.2 } else { 1.0 }))
         .map(|share: f64| horizon.mul_f64(share))
@@ -354,13 +366,25 @@ fn workload(rng: &mut SmallRng, nodes: usize, horizon: Duration) -> Vec<Work> {
             true => push(rng, n, targets),
             false => {
                 let reach = millis(rng.random_range(500..10_000));
-                Order { reach, hold: reach, ..run(n, targets) }
+                let order = Order { reach, hold: reach, ..run(n, targets) };
+                match rng.random_bool(gates) {
+                    true => Order {
+                        gate: Some(gated::gate(rng, &order.targets)),
+                        hold: order.ttl,
+                        ..order
+                    },
+                    false => order,
+                }
             }
         };
         let ttl = if rng.random_bool(0.1) { secs(rng.random_range(5..60)) } else { order.ttl };
         let extra =
-            (order.again && rng.random_bool(0.4)).then(|| content(rng.random_range(0..CONTENTS)));
-        let takes = (millis(10), millis(*pick(rng, &[100, 3_000, 12_000])));
+            (order.again && rng.random_bool(0.8)).then(|| content(rng.random_range(0..CONTENTS)));
+        let most = match order.gate {
+            Some(_) => *pick(rng, &[100, 1_000, 4_500]),
+            None => *pick(rng, &[100, 3_000, 12_000]),
+        };
+        let takes = (millis(10), millis(most));
         Work { at, expires: at + ttl, order: Arc::new(Order { ttl, ..order }), extra, takes }
     });
     let mut work: Vec<_> = work.collect();
@@ -408,7 +432,7 @@ fn targets(rng: &mut SmallRng, nodes: usize) -> HostSet {
     targets
 }
 
-fn run(n: usize, targets: HostSet) -> Order {
+pub(crate) fn run(n: usize, targets: HostSet) -> Order {
     let mut id = [0; 16];
     id[8..].copy_from_slice(&(n as u64 + 1).to_be_bytes());
     Order {
@@ -420,6 +444,8 @@ fn run(n: usize, targets: HostSet) -> Order {
         ttl: secs(3600),
         again: false,
         cancels: None,
+        skips: false,
+        gate: None,
         body: Bytes::from_static(b"uptime"),
     }
 }

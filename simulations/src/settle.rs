@@ -15,13 +15,13 @@ use crate::queue::Event;
 use crate::sim::Sim;
 
 /// How long after healing everything must be in its place.
-const WITHIN: Duration = Duration::from_secs(180);
+const WITHIN: Duration = Duration::from_secs(300);
 /// The holds and suppositions of old orders are over by then.
-const LAST_HOLD: Duration = Duration::from_secs(75);
+const LAST_HOLD: Duration = Duration::from_secs(100);
 /// How long the tree is watched for silence.
 const SILENCE: Duration = Duration::from_secs(15);
 /// How long the last order may take.
-const PROBE: Duration = Duration::from_secs(15);
+const PROBE: Duration = Duration::from_secs(20);
 /// Everybody has found a parent by then.
 const HOME: Duration = Duration::from_secs(60);
 
@@ -150,9 +150,11 @@ impl Sim {
             if own.is_some_and(|own| said.state.weight() < own.state.weight()) {
                 return Some(format!("{host:?} says {own:?} of {id:?}, the root {said:?}"));
             }
-            let got = self.checks.has_got(host, id);
+            let crowded = self.checks.is_crowded_out(id);
+            // Who waits for a release that never comes must be told so.
+            let got = self.checks.has_got(host, id) && !(crowded && order.gate.is_some());
             let soon = work.at + order.hold > healed + HOME;
-            if (got || soon && !self.checks.is_crowded_out(id)) && said.state.is_provisional() {
+            if (got || soon && !crowded) && said.state.is_provisional() {
                 let how = if got { "has it" } else { "could have it" };
                 return Some(format!("{host:?} {how}, the root says {said:?} of {id:?}"));
             }

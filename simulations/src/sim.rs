@@ -227,12 +227,21 @@ impl Sim {
             self.trace.line(self.now, node, &trace::input(&input));
         }
         self.checks.input(&self.seats[node], &input);
+        let me = HostId(node as u32);
+        let announced = match &input {
+            Input::Frame { link, frame } => {
+                self.checks.gated.hearing(me, *link, frame, self.now);
+                matches!(frame, Frame::Below { .. }).then_some(*link)
+            }
+            _ => None,
+        };
         let seat = &mut self.seats[node];
         if let Some(process) = &mut seat.process {
             let time = process.time(self.now);
             process.node.handle(time, input);
         }
-        self.drain(node)
+        self.drain(node)?;
+        announced.map_or(Ok(()), |link| self.checks.done(me, link, self.now))
     }
 
     /// Starts a process with what its disk has.
@@ -241,6 +250,9 @@ impl Sim {
             return Ok(());
         }
         self.checks.restarted(&self.seats[node]);
+        if node == 0 {
+            self.root_starts();
+        }
         let (plan, now) = (&self.plan, self.now);
         let expires = |id: OrderId| plan.work.iter().find(|w| w.order.id == id).map(|w| w.expires);
         let left = |id: OrderId| expires(id).unwrap_or_default().saturating_sub(now);
@@ -309,6 +321,9 @@ impl Sim {
             self.seats[node].disk.image.apply(&entry);
             if let Entry::Save { record, .. } = &entry {
                 self.checks.durable(&self.seats[node], record)?;
+                if let mesh::Record::Released { order, hosts } = record {
+                    self.let_go(*order, hosts);
+                }
             }
         }
         self.feed(node, Input::Saved { through })

@@ -111,6 +111,7 @@ fn frame_mark(frame: &Frame) -> u64 {
         Frame::ReportsHeld { through, .. } => 7 + (through << 4),
         Frame::Watch { orders } => 8 + ((orders.len() as u64) << 4),
         Frame::Said(said) => 9 + (said.offset << 4) + (u64::from(said.host.0) << 32),
+        Frame::Go { hosts, .. } => 10 + (hosts.len() << 4),
     }
 }
 
@@ -144,6 +145,7 @@ fn frame(frame: &Frame) -> String {
         Frame::ReportsHeld { through, .. } => format!("ReportsHeld #{through}"),
         Frame::Watch { orders } => format!("Watch {orders:?}"),
         Frame::Said(said) => format!("Said {:?} {} at {}", said.order, said.host, said.offset),
+        Frame::Go { order, hosts, left } => format!("Go {order:?} {hosts} for {left:?}"),
     }
 }
 

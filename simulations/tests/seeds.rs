@@ -5,7 +5,7 @@ use simulations::trace::Sink;
 use simulations::{Options, run, scale};
 
 /// How many seeds a test run plays; more with `BARID_SEEDS`.
-const SEEDS: u64 = 500;
+const SEEDS: u64 = 2_000;
 /// Within how many seeds a planted bug must be found.
 const BUG_SEEDS: u64 = 250;
 

@@ -93,7 +93,7 @@ impl Node {
     }
 
     /// Saves news. The bodies of the root's are kept by whoever was told of them.
-    fn keep(&mut self, news: Report) {
+    pub(super) fn keep(&mut self, news: Report) {
         if !news.tally.is_empty() || !news.bodies.is_empty() {
             let kept = match self.config.is_root() {
                 true => Report { bodies: BTreeMap::new(), ..news },
@@ -127,7 +127,8 @@ impl Node {
             if !news.tally.is_empty() || !news.bodies.is_empty() || news.cut > 0 {
                 self.out.push(Output::Tell(Event::Answers(news.clone())));
             }
-            self.close(id);
+            self.windows.stir(now, id);
+            self.close(now, id);
         } else {
             let share = self.shares.get(id).expect("merging opened it");
             let wait = if share.is_complete() { now } else { now + self.config.flush };
@@ -137,12 +138,13 @@ impl Node {
     }
 
     /// Root: says once that each target has an outcome.
-    fn close(&mut self, id: OrderId) {
+    fn close(&mut self, now: Time, id: OrderId) {
         if let Some(share) = self.shares.get_mut(id)
             && !share.closed
             && share.is_complete()
         {
             share.closed = true;
+            self.say_stopped(now, id);
             self.out.push(Output::Tell(Event::Closed(id)));
         }
     }
@@ -182,9 +184,14 @@ impl Node {
         let Some(share) = self.shares.get(id) else { return };
         let Some(order) = &share.order else { return };
         let hold_until = share.hold_until;
-        let (report, again) = match share.missing() {
+        let (order, missing) = (order.clone(), share.missing());
+        let missing = match now >= hold_until {
+            true => missing,
+            false => self.due_to_answer(&order, missing),
+        };
+        let (report, again) = match missing {
             missing if missing.is_empty() => (Report::new(id), None),
-            missing => self.suppose(now, order, &missing, now >= hold_until),
+            missing => self.suppose(now, &order, &missing, now >= hold_until),
         };
         if now >= hold_until {
             self.lanes.withdraw(id);

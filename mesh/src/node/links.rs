@@ -28,7 +28,12 @@ impl Node {
         match peer {
             // What was lost with an older link is asked for again by the new one's first watch.
             Peer::Parent { .. } => self.handle_watch(&BTreeMap::new()),
-            Peer::Child { .. } => self.watch.stir(),
+            Peer::Child { .. } => {
+                self.watch.stir();
+                if !self.has(Bug::LoseReleases) {
+                    self.gates.stir();
+                }
+            }
         }
         if let Some(old) = replaced {
             self.forget_link(now, old);
@@ -86,6 +91,7 @@ impl Node {
         self.pulse.handle_down(link);
         self.acks.handle_down(link);
         self.watch.handle_down(link);
+        self.gates.handle_down(link);
         #[cfg(feature = "sabotage")]
         if self.has(Bug::LosePulls) && self.uplink.link() == Some(link) {
             self.pulls.lose();
@@ -151,6 +157,9 @@ impl Node {
                 self.settle(orders);
             }
             (Peer::Parent { .. }, Frame::Watch { orders }) => self.handle_watch(&orders),
+            (Peer::Parent { .. }, Frame::Go { order, hosts, left }) => {
+                self.handle_go(now, order, &hosts, now + left);
+            }
             (Peer::Child { host, serves }, Frame::Said(said)) => {
                 self.handle_said(now, link, (host, serves), said);
             }
@@ -210,6 +219,7 @@ impl Node {
     fn follow(&mut self, now: Time, moves: Moves) {
         if !moves.is_empty() {
             self.watch.stir();
+            self.gates.stir();
         }
         for (child, news) in moves {
             let below = self.routes.child(child).map(|c| c.below.clone()).unwrap_or_default();
@@ -228,6 +238,7 @@ impl Node {
     }
 
     pub(super) fn routes_changed(&mut self, now: Time) {
+        self.windows.stir_all(now);
         self.routes.announce_by(now + self.config.flush);
     }
 

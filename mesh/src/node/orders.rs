@@ -42,6 +42,7 @@ impl Node {
         if self.watch.wants(id) {
             self.watch.stir();
         }
+        self.open_window(now, &order, HostSet::new());
         if let Some(older) = self.cancels.add(&order) {
             self.take_back(now, older);
         }
@@ -71,13 +72,23 @@ impl Node {
         if !self.ledger.is_over(older) && !self.stands_here(older) {
             self.call_off(now, older);
         }
+        // Who waited for a release must say by now that it waits no more.
+        self.windows.stir(now, older);
+        let share = self.shares.get(older).and_then(|share| share.order.as_ref());
+        if let Some(reach) = share.filter(|order| order.gate.is_some()).map(|order| order.reach) {
+            self.shares.check_by(older, now + reach);
+        }
     }
 
     /// This host answers that it has not begun an order and will not.
     fn call_off(&mut self, now: Time, id: OrderId) {
         self.pulls.forget(id);
         self.ledger.answer(id);
-        self.answer(now, id, Outcome::bare(State::Cancelled), None);
+        let state = match self.cancels.skips(id, self.config.host) {
+            true => State::Skipped,
+            false => State::Cancelled,
+        };
+        self.answer(now, id, Outcome::bare(state), None);
     }
 
     /// Whether nobody has taken back an order for this host.
@@ -148,6 +159,7 @@ impl Node {
     pub(super) fn offer_to_all(&mut self, now: Time, id: OrderId) {
         let Some(share) = self.shares.get_mut(id) else { return };
         share.may_leave = true;
+        self.windows.stir(now, id);
         let children: Vec<_> = self.routes.children().map(|(host, _)| host).collect();
         for child in children {
             self.offer(now, id, child);
@@ -222,7 +234,10 @@ impl Node {
     }
 
     /// Starts a local order if its content is here: the intent first, then the start.
-    fn begin(&mut self, now: Time, id: OrderId) {
+    pub(super) fn begin(&mut self, now: Time, id: OrderId) {
+        if !self.ledger.waiting(id).is_some_and(|order| self.is_let(order, now)) {
+            return;
+        }
         let Some(ready) = self.ledger.begin(id) else { return };
         self.out.save(Record::Intent(id));
         if self.has(Bug::StartBeforeIntent) {
@@ -255,6 +270,8 @@ impl Node {
         self.pulls.forget(id);
         self.ledger.forget(id);
         self.watch.forget(id);
+        self.gates.forget(id);
+        self.windows.forget(id);
         self.out.save(Record::Forget(id));
     }
 }

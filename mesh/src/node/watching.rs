@@ -92,6 +92,8 @@ mod tests {
             ttl: Duration::from_secs(60),
             again: false,
             cancels: None,
+            skips: false,
+            gate: None,
             body: Bytes::from_static(b"order"),
         })
     }

@@ -1,0 +1,32 @@
+//! Telling hosts that wait for a release in vain that none will come.
+//!
+//! The core says who they are when a run closes; that is noted in the tables with the close itself,
+//! and from there turned into a signed order, so that a controller which dies in between does it
+//! when it is back. Nobody waits for it, and it is not listed: for the operator those hosts have
+//! their outcome already.
+
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+use tracing::warn;
+
+use crate::orders::{Desk, blocking};
+
+/// Gives such orders whenever some are noted. Runs until it is dropped.
+pub(crate) async fn close(desk: Desk, noted: Arc<Notify>) {
+    loop {
+        let tables = desk.tables.clone();
+        let due = blocking(move || Ok(tables.stopped()?)).await;
+        match due {
+            Ok(due) => {
+                for (id, row, hosts) in due {
+                    if let Err(failure) = desk.skip(id, &row, hosts).await {
+                        warn!(order = %id, error = %failure.error.message, "not closed at its hosts");
+                    }
+                }
+            }
+            Err(failure) => warn!(error = %failure.error.message, "the tables cannot be read"),
+        }
+        noted.notified().await;
+    }
+}
