@@ -18,6 +18,7 @@ use tracing::{info, warn};
 use crate::api::{Api, router};
 use crate::clock::now_ms;
 use crate::enrol::{Enroller, identity};
+use crate::groups::Groups;
 use crate::live::Live;
 use crate::orders::Desk;
 use crate::push::Packer;
@@ -128,7 +129,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     let watching = tokio::spawn(pass_watches(watched, node.clone()));
     let metering = tokio::spawn(meter.clone().run(tables.clone()));
     let api = Api {
-        state: state.clone(),
+        groups: Groups::new(&state),
         listen: listen.clone(),
         mesh: authority.mesh().to_string(),
         tables: tables.clone(),
