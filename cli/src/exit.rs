@@ -8,10 +8,11 @@
 //! | 3 | nobody failed, but some were missed: not reached, timed out, expired, interrupted |
 //! | 5 | not allowed |
 //! | 6 | the controller cannot be reached |
+//! | 7 | not confirmed, or nobody there to confirm it |
 //! | 130 | cancelled by an operator |
 //! | 131 | detached; the order goes on |
 //!
-//! 4, 7 and 10 are kept for budgets, prompts and `--detailed-exitcode`, which do not exist yet.
+//! 4 and 10 are kept for budgets and `--detailed-exitcode`, which do not exist yet.
 
 use std::process::ExitCode;
 
@@ -30,6 +31,8 @@ pub(crate) enum Exit {
     Denied,
     /// No controller, or no parent, answers.
     Unreachable,
+    /// Whoever was asked did not say yes, or could not be asked; nothing was started.
+    Declined,
     /// An operator cancelled it.
     Cancelled,
     /// Nobody watches any more; the order goes on.
@@ -95,6 +98,7 @@ impl Exit {
             Exit::Missed => 3,
             Exit::Denied => 5,
             Exit::Unreachable => 6,
+            Exit::Declined => 7,
             Exit::Cancelled => 130,
             Exit::Detached => 131,
             Exit::Remote(code) => code,
@@ -156,7 +160,7 @@ mod tests {
 
     #[test]
     fn fixed_codes() {
-        let codes = [Exit::Usage, Exit::Denied, Exit::Unreachable, Exit::Detached];
-        assert_eq!(codes.map(Exit::code), [2, 5, 6, 131]);
+        let codes = [Exit::Usage, Exit::Denied, Exit::Unreachable, Exit::Declined, Exit::Detached];
+        assert_eq!(codes.map(Exit::code), [2, 5, 6, 7, 131]);
     }
 }

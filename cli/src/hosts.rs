@@ -28,12 +28,12 @@ pub(crate) async fn main(
 ) -> Result<Exit, Failure> {
     let mut hosts: Vec<HostInfo> = client.get("/v1/hosts").await?;
     if !args.targets.is_empty() {
-        let wanted = resolve(client, &args.targets.targets()).await?;
+        let wanted = resolve(client, &args.targets.targets(screen)?).await?;
         let wanted: HashSet<String> = wanted.hosts.into_iter().collect();
         hosts.retain(|host| wanted.contains(&host.name));
-    } else if !args.targets.except.is_empty() {
+    } else if args.targets.narrows() {
         return Err(Failure::usage(
-            "-x leaves hosts out of what?",
+            "-x, -X, --limit and --pick choose from whom?",
             "add -a: barid hosts -a -x SET",
         ));
     }

@@ -8,9 +8,10 @@
 //! |---|---|
 //! | `args` | the command line |
 //! | `run` `push` `runs` `attach` `cancel` | verbs about orders |
-//! | `hosts` `tree` `token` `completion` | other verbs that ask the controller |
+//! | `hosts` `nodes` `tree` `token` `completion` | other verbs that ask the controller |
 //! | `serve` `node` `join` | verbs that are a part of the mesh |
 //! | `demo` | a fleet on this machine |
+//! | `targets` `hostfile` `guard` `plan` | which hosts, and whether that many are meant |
 //! | `client` | the controller's API |
 //! | `follow` `keys` `progress` | watching an order until it closes |
 //! | `lines` | output that comes before its answer |
@@ -28,7 +29,10 @@ mod escape;
 mod exit;
 mod fail;
 mod follow;
+mod foreign;
 mod gathered;
+mod guard;
+mod hostfile;
 mod hosts;
 mod join;
 mod keys;
@@ -36,6 +40,8 @@ mod lines;
 mod logs;
 mod memory;
 mod node;
+mod nodes;
+mod plan;
 mod progress;
 mod push;
 mod render;
@@ -53,6 +59,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser;
+use clap::error::{ContextKind, ContextValue};
 
 use crate::args::{Cli, Verb};
 use crate::client::Client;
@@ -110,6 +117,7 @@ async fn ask(verb: Verb, client: &Client, screen: &mut Screen) -> Result<Exit, F
         Verb::Attach(args) => ordered(Box::pin(attach::main(args, client, screen)).await),
         Verb::Cancel(args) => ordered(Box::pin(cancel::main(args, client, screen)).await),
         Verb::Hosts(args) => hosts::main(args, client, screen).await,
+        Verb::Nodes(args) => nodes::main(args, client, screen).await,
         Verb::Tree(args) => tree::main(args, client, screen).await,
         Verb::Token(args) => token::main(args, client, screen).await,
         Verb::Demo(args) => Box::pin(demo::run(&args)).await,
@@ -138,5 +146,10 @@ fn not_parsed(error: &clap::Error, args: &[OsString]) -> ExitCode {
     }
     // If the stream is closed there is nobody left to tell.
     error.print().ok();
+    if let Some(ContextValue::String(option)) = error.get(ContextKind::InvalidArg)
+        && let Some(hint) = foreign::hint(option)
+    {
+        eprintln!("  help: {hint}");
+    }
     if error.use_stderr() { Exit::Usage.into() } else { Exit::Ok.into() }
 }

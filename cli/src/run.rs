@@ -2,16 +2,18 @@
 
 use std::time::Duration;
 
-use controller::types::{NewRun, OrderInfo, PushEvent};
+use controller::types::{NewRun, OrderInfo, PlanQuery, PushEvent};
 
 use crate::client::Client;
 use crate::exit::Exit;
 use crate::fail::Failure;
 use crate::follow::Follow;
+use crate::guard::{self, GuardArgs};
+use crate::plan;
 use crate::render::View;
 use crate::screen::Screen;
-use crate::targets::{TargetArgs, resolve};
-use crate::units::{millis, parse_duration, parse_some_duration, show_count};
+use crate::targets::TargetArgs;
+use crate::units::{millis, parse_duration, parse_some_duration};
 
 /// How much of each of stdout and stderr hosts keep: as much as one answer can carry.
 const OUTPUT_LIMIT: u64 = 192 << 10;
@@ -29,6 +31,8 @@ How COMMAND is read:
 
 Examples:
   barid run -w 'node[001-288]' -b uname -r
+  barid run -w '@site:paris!@gpu' --pick 5% -- dnf -y update
+  barid run -w @run:last/failed -B cat /var/log/install.log
   barid run -a -x @lyon -u 10m -- systemctl restart sshd
   barid run -g web --async 'sleep 60; uptime'";
 
@@ -60,9 +64,11 @@ pub(crate) struct Args {
     /// Do not wait: print the run's id, as for `barid runs show ID`
     #[arg(long = "async")]
     pub(crate) detach: bool,
-    /// Only say on which hosts it would run
-    #[arg(long)]
+    /// Only say on which hosts it would run, who of them is away, the way there and the cost
+    #[arg(long, help_heading = "Safety")]
     pub(crate) plan: bool,
+    #[command(flatten)]
+    pub(crate) guard: GuardArgs,
     /// The command
     #[arg(trailing_var_arg = true, required_unless_present = "plan", value_name = "COMMAND")]
     pub(crate) command: Vec<String>,
@@ -74,21 +80,9 @@ pub(crate) async fn main(
     client: &Client,
     screen: &mut Screen,
 ) -> Result<Exit, Failure> {
-    let targets = args.targets.required()?;
-    if args.plan {
-        let resolved = resolve(client, &targets).await?;
-        if screen.json {
-            screen.json(&resolved)?;
-        } else {
-            screen.print(&format!("{}\n", resolved.set))?;
-            let noun = if resolved.hosts.len() == 1 { "target" } else { "targets" };
-            let count = show_count(resolved.hosts.len() as u64);
-            screen.say(&format!("{count} {noun}; nothing was run"))?;
-        }
-        return Ok(Exit::Ok);
-    }
+    let targets = args.targets.required(screen)?;
     let (argv, shell) = command(args.command, args.shell);
-    let run = NewRun {
+    let mut run = NewRun {
         targets,
         argv,
         shell,
@@ -98,6 +92,10 @@ pub(crate) async fn main(
         timeout_ms: millis(args.timeout),
         output_limit: OUTPUT_LIMIT,
     };
+    if args.plan {
+        return plan::show(client, screen, &PlanQuery::Run(run)).await;
+    }
+    run.targets = guard::confirmed(args.guard, client, screen, run.targets, "run").await?;
     let order: OrderInfo = client.post("/v1/runs", &run).await?;
     if args.detach {
         return detached(screen, &order);
