@@ -31,6 +31,7 @@ pub mod sabotage;
 #[allow(dead_code, unreachable_pub, reason = "the names of the bugs stay, the bugs do not")]
 mod sabotage;
 mod set;
+pub mod similar;
 mod time;
 mod uplink;
 mod uplog;
