@@ -11,6 +11,7 @@ use controller::sets;
 use controller::types::{OrderEvent, OrderInfo};
 use tokio::time::sleep;
 
+use crate::alike;
 use crate::cancel;
 use crate::client::{Client, Lines, is_broken};
 use crate::exit::Exit;
@@ -20,6 +21,7 @@ use crate::keys::{Keys, Wish};
 use crate::lines::Shown;
 use crate::progress::Progress;
 use crate::render::{self, View};
+use crate::save::SaveArgs;
 use crate::screen::{Screen, To};
 use crate::units::show_duration;
 
@@ -55,6 +57,8 @@ pub(crate) struct Follow<'a> {
     began: Instant,
     progress: Progress,
     keys: Keys,
+    /// Files for answers.
+    save: SaveArgs,
     /// Whether the order was taken back from here.
     cancelled: bool,
 }
@@ -88,8 +92,14 @@ impl<'a> Follow<'a> {
             began: Instant::now(),
             progress,
             keys,
+            save: SaveArgs::default(),
             cancelled: false,
         })
+    }
+
+    /// The same, with files for answers.
+    pub(crate) fn with_files(self, save: SaveArgs) -> Follow<'a> {
+        Follow { save, ..self }
     }
 
     /// Watches to the end, and shows what the view wants shown.
@@ -98,15 +108,18 @@ impl<'a> Follow<'a> {
         self.progress.clear();
         let ended = ended?;
         if self.screen.json {
+            if self.view.similar {
+                alike::print_json(self.screen, &self.view, &self.gathered.groups())?;
+            }
             return Ok(ended);
         }
         if self.view.waits() {
-            render::gathered(self.screen, self.view, &self.order, &self.gathered)?;
+            render::gathered(self.screen, &self.view, &self.order, &self.gathered)?;
         } else {
             if ended != Ended::Detached {
                 self.show_unfinished()?;
             }
-            render::unheard(self.screen, &self.order, &self.gathered)?;
+            render::unheard(self.screen, &self.view, &self.order, &self.gathered)?;
         }
         Ok(ended)
     }
@@ -229,6 +242,7 @@ impl<'a> Follow<'a> {
             OrderEvent::Answer(answer) => {
                 let printed = self.screen.json.then(|| answer.clone());
                 let (answer, news) = self.gathered.add(answer);
+                self.save.save(&answer, &news)?;
                 if let Some(mut printed) = printed {
                     // A stream asked for again repeats itself; ours does not.
                     if !news.is_empty() {
@@ -237,7 +251,7 @@ impl<'a> Follow<'a> {
                         self.screen.json(&OrderEvent::Answer(printed))?;
                     }
                 } else if self.shows_lines() {
-                    let (screen, view, shown) = (&mut *self.screen, self.view, &mut self.shown);
+                    let (screen, view, shown) = (&mut *self.screen, &self.view, &mut self.shown);
                     self.progress.aside(|| render::live(screen, view, shown, &answer, &news))?;
                 }
                 self.tell_progress()?;
@@ -246,7 +260,7 @@ impl<'a> Follow<'a> {
                 let to = if stream == "stderr" { To::Err } else { To::Out };
                 let lines = self.shown.piece(&host, to, offset, &output(&data, binary));
                 if self.shows_lines() && !lines.is_empty() {
-                    let (screen, view) = (&mut *self.screen, self.view);
+                    let (screen, view) = (&mut *self.screen, &self.view);
                     self.progress.aside(|| render::written(screen, view, &host, to, &lines))?;
                 }
             }
@@ -276,8 +290,8 @@ impl<'a> Follow<'a> {
     /// Shows the lines that were begun by hosts of which nothing more will come.
     fn show_unfinished(&mut self) -> Result<(), Failure> {
         for (host, [out, err]) in self.shown.unfinished() {
-            render::written(self.screen, self.view, &host, To::Out, &out)?;
-            render::written(self.screen, self.view, &host, To::Err, &err)?;
+            render::written(self.screen, &self.view, &host, To::Out, &out)?;
+            render::written(self.screen, &self.view, &host, To::Err, &err)?;
         }
         Ok(())
     }

@@ -15,16 +15,19 @@
 //! | `client` | the controller's API |
 //! | `follow` `keys` `progress` | watching an order until it closes |
 //! | `lines` | output that comes before its answer |
-//! | `gathered` `render` `words` | answers, put together and in words |
+//! | `gathered` `render` `alike` `diff` `words` | answers, put together and in words |
+//! | `save` | answers in files |
 //! | `screen` `escape` | the two streams, and what a terminal must not see |
 //! | `exit` `fail` | how a verb ends |
 
+mod alike;
 mod args;
 mod attach;
 mod cancel;
 mod client;
 mod completion;
 mod demo;
+mod diff;
 mod escape;
 mod exit;
 mod fail;
@@ -47,6 +50,7 @@ mod push;
 mod render;
 mod run;
 mod runs;
+mod save;
 mod screen;
 mod serve;
 mod targets;
@@ -75,6 +79,7 @@ fn main() -> ExitCode {
         Err(error) => return not_parsed(&error, &args),
     };
     let mut screen = Screen::standard(cli.global.color, cli.global.json);
+    screen.verbose = cli.global.verbose > 0;
     let result = dispatch(cli, &mut screen);
     let result = result.and_then(|exit| screen.flush().map(|()| exit).map_err(Failure::from));
     match result {

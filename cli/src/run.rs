@@ -11,6 +11,7 @@ use crate::follow::Follow;
 use crate::guard::{self, GuardArgs};
 use crate::plan;
 use crate::render::View;
+use crate::save::SaveArgs;
 use crate::screen::Screen;
 use crate::targets::TargetArgs;
 use crate::units::{millis, parse_duration, parse_some_duration};
@@ -44,6 +45,8 @@ pub(crate) struct Args {
     pub(crate) targets: TargetArgs,
     #[command(flatten)]
     pub(crate) view: View,
+    #[command(flatten)]
+    pub(crate) save: SaveArgs,
     /// How long to wait for a host that cannot be reached
     #[arg(short = 't', long, value_name = "REACH", default_value = "15s")]
     #[arg(value_parser = parse_duration)]
@@ -96,6 +99,8 @@ pub(crate) async fn main(
         return plan::show(client, screen, &PlanQuery::Run(run)).await;
     }
     run.targets = guard::confirmed(args.guard, client, screen, run.targets, "run").await?;
+    args.save.ready()?;
+    let view = args.view.with_groups(client).await?;
     let order: OrderInfo = client.post("/v1/runs", &run).await?;
     if args.detach {
         return detached(screen, &order);
@@ -103,7 +108,7 @@ pub(crate) async fn main(
     if screen.json {
         screen.json(&PushEvent::Ordered { order: Box::new(order.clone()), skipped: Vec::new() })?;
     }
-    let mut follow = Follow::new(client, screen, args.view, order)?;
+    let mut follow = Follow::new(client, screen, view, order)?.with_files(args.save);
     let ended = follow.watch().await?;
     follow.finish(ended)
 }
