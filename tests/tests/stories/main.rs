@@ -4,6 +4,7 @@ mod bad_input;
 mod cancel;
 mod crash;
 mod enrol;
+mod forms;
 mod gate;
 mod live;
 mod push;
