@@ -26,6 +26,10 @@ fn few() -> impl Strategy<Value = Set> {
     prop::collection::btree_set("[ab][1-3]", 0..6)
 }
 
+fn operator() -> impl Strategy<Value = char> {
+    prop::sample::select(vec![',', ' ', '!', '&', '^'])
+}
+
 fn read(text: &str) -> Set {
     expand(text).unwrap_or_else(|error| panic!("{error}")).into_iter().collect()
 }
@@ -71,7 +75,7 @@ proptest! {
     #[test]
     fn operators_are_worked_off_from_the_left(
         first in few(),
-        rest in prop::collection::vec((prop::sample::select(vec![',', ' ', '!', '&', '^']), few()), 0..8),
+        rest in prop::collection::vec((operator(), few()), 0..8),
     ) {
         let mut text = write(&first);
         for (operator, next) in &rest {
