@@ -4,7 +4,8 @@
 //! Two answers are alike if their templates ([`mesh::similar`]) are equal, and their hosts ended in
 //! the same state. What is the same at all hosts of a group is shown as it is; where they differ is
 //! shown what they have there: `<host>` for their own names, `<3..17>` for numbers, `<up|down>` for
-//! few values, and `<...>` for many. With `-v` each host's own values follow; `--json` has all of them.
+//! few values, and `<...>` for many. With `-v` each host's own values follow; `--json` has all of
+//! them.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;

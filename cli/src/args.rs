@@ -113,15 +113,14 @@ pub(crate) fn with_verb(args: impl IntoIterator<Item = OsString>) -> Vec<OsStrin
 
 /// Whether this is an option of `run`. Those of every verb were left behind before.
 fn begins_a_run(arg: &OsStr) -> bool {
-    let Some(text) = arg.to_str() else { return false };
+    let Some(text) = arg.to_str().filter(|text| text.starts_with('-')) else { return false };
     let cli = Cli::command();
     let run = cli.find_subcommand("run").expect("there is such a verb");
     if let Some(long) = text.strip_prefix("--") {
         let name = long.split('=').next().unwrap_or_default();
         return run.get_arguments().any(|option| option.get_long() == Some(name));
     }
-    let mut letters = text.chars();
-    let letter = (letters.next() == Some('-')).then(|| letters.next()).flatten();
+    let letter = text.chars().nth(1);
     letter.is_some() && run.get_arguments().any(|option| option.get_short() == letter)
 }
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use controller::sets;
-use controller::types::{OrderEvent, OrderInfo};
+use controller::types::{Answer, OrderEvent, OrderInfo};
 use tokio::time::sleep;
 
 use crate::alike;
@@ -16,11 +16,12 @@ use crate::cancel;
 use crate::client::{Client, Lines, is_broken};
 use crate::exit::Exit;
 use crate::fail::Failure;
-use crate::gathered::{Gathered, output};
+use crate::gathered::{Gathered, output, stderr, stdout};
 use crate::keys::{Keys, Wish};
 use crate::lines::Shown;
 use crate::progress::Progress;
 use crate::render::{self, View};
+use crate::rows::Rows;
 use crate::save::SaveArgs;
 use crate::screen::{Screen, To};
 use crate::units::show_duration;
@@ -57,6 +58,8 @@ pub(crate) struct Follow<'a> {
     began: Instant,
     progress: Progress,
     keys: Keys,
+    /// For -bL: lines that wait for those of other hosts.
+    rows: Option<Rows>,
     /// Files for answers.
     save: SaveArgs,
     /// Whether the order was taken back from here.
@@ -81,6 +84,8 @@ impl<'a> Follow<'a> {
         let keys = Keys::new().map_err(|error| Failure::local(&error))?;
         let draws_bar = screen.is_watched() && !view.quiet && (view.waits() || order.kind != "run");
         let progress = Progress::new(&order, draws_bar, !view.quiet && !screen.json);
+        let has_rows = view.lines && view.gather && !view.merge && order.kind == "run";
+        let rows = (has_rows && !screen.json).then(|| Rows::new(order.count));
         Ok(Follow {
             order,
             gathered: Gathered::default(),
@@ -92,6 +97,7 @@ impl<'a> Follow<'a> {
             began: Instant::now(),
             progress,
             keys,
+            rows,
             save: SaveArgs::default(),
             cancelled: false,
         })
@@ -113,7 +119,16 @@ impl<'a> Follow<'a> {
             }
             return Ok(ended);
         }
-        if self.view.waits() {
+        if let Some(mut rows) = self.rows.take() {
+            if ended != Ended::Detached {
+                for (host, [out, _]) in self.shown.unfinished() {
+                    render::rows(self.screen, &self.view, &rows.end(&host, &out))?;
+                }
+                render::rows(self.screen, &self.view, &rows.rest())?;
+            }
+            let groups = self.gathered.groups();
+            render::afterword(self.screen, &self.view, &self.order, &groups)?;
+        } else if self.view.waits() {
             render::gathered(self.screen, &self.view, &self.order, &self.gathered)?;
         } else {
             if ended != Ended::Detached {
@@ -161,7 +176,8 @@ impl<'a> Follow<'a> {
 
     /// One stream after the other, until the order closes.
     async fn watch_streams(&mut self) -> Result<Ended, Failure> {
-        let output = if self.shows_lines() { "?output=live" } else { "" };
+        let live = self.shows_lines() || self.rows.is_some();
+        let output = if live { "?output=live" } else { "" };
         let path = format!("/v1/orders/{}/events{output}", self.order.id);
         let mut heard = Instant::now();
         loop {
@@ -253,13 +269,19 @@ impl<'a> Follow<'a> {
                 } else if self.shows_lines() {
                     let (screen, view, shown) = (&mut *self.screen, &self.view, &mut self.shown);
                     self.progress.aside(|| render::live(screen, view, shown, &answer, &news))?;
+                } else {
+                    self.end_rows(&answer, &news)?;
                 }
                 self.tell_progress()?;
             }
             OrderEvent::Output { host, stream, offset, data, binary } => {
                 let to = if stream == "stderr" { To::Err } else { To::Out };
                 let lines = self.shown.piece(&host, to, offset, &output(&data, binary));
-                if self.shows_lines() && !lines.is_empty() {
+                if let Some(rows) = self.rows.as_mut().filter(|_| to == To::Out) {
+                    let rows = rows.add(&host, &lines);
+                    let (screen, view) = (&mut *self.screen, &self.view);
+                    self.progress.aside(|| render::rows(screen, view, &rows))?;
+                } else if self.shows_lines() && !lines.is_empty() {
                     let (screen, view) = (&mut *self.screen, &self.view);
                     self.progress.aside(|| render::written(screen, view, &host, to, &lines))?;
                 }
@@ -285,6 +307,23 @@ impl<'a> Follow<'a> {
             OrderEvent::Lagged => {}
         }
         Ok(false)
+    }
+
+    /// For -bL: these hosts will write nothing more.
+    fn end_rows(&mut self, answer: &Answer, hosts: &[String]) -> Result<(), Failure> {
+        let Some(rows) = &mut self.rows else { return Ok(()) };
+        let mut complete = Vec::new();
+        for host in hosts {
+            if render::is_supposed(answer) {
+                complete.extend(rows.end(host, &[]));
+            } else {
+                let [out, _] = self.shown.rest(host, stdout(answer), stderr(answer));
+                complete.extend(rows.end(host, &out));
+            }
+        }
+        let (screen, view) = (&mut *self.screen, &self.view);
+        self.progress.aside(|| render::rows(screen, view, &complete))?;
+        Ok(())
     }
 
     /// Shows the lines that were begun by hosts of which nothing more will come.

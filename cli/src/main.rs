@@ -14,7 +14,7 @@
 //! | `targets` `hostfile` `guard` `plan` | which hosts, and whether that many are meant |
 //! | `client` | the controller's API |
 //! | `follow` `keys` `progress` | watching an order until it closes |
-//! | `lines` | output that comes before its answer |
+//! | `lines` `rows` | output that comes before its answer |
 //! | `gathered` `render` `alike` `diff` `words` | answers, put together and in words |
 //! | `save` | answers in files |
 //! | `screen` `escape` | the two streams, and what a terminal must not see |
@@ -48,6 +48,7 @@ mod plan;
 mod progress;
 mod push;
 mod render;
+mod rows;
 mod run;
 mod runs;
 mod save;

@@ -15,6 +15,7 @@ use crate::fail::Failure;
 use crate::gathered::{Gathered, Group, join, stderr, stdout};
 use crate::lines::Shown;
 use crate::nodes::known_groups;
+use crate::rows::Row;
 use crate::screen::{Screen, To};
 use crate::units::{show_bytes, show_count, show_duration};
 use crate::words::{complaint, remedy};
@@ -35,7 +36,8 @@ pub(crate) struct View {
     /// Gather as -b does, stderr included
     #[arg(short = 'B', help_heading = "View")]
     pub(crate) merge: bool,
-    /// Lines in the order of hosts, no headers; with -b equal lines once, with the folded hosts
+    /// Lines in the order of hosts, no headers; with -b equal lines once, with the folded hosts, as
+    /// soon as all hosts have written theirs
     #[arg(short = 'L', help_heading = "View")]
     pub(crate) lines: bool,
     /// No host names beside the output
@@ -159,15 +161,34 @@ pub(crate) fn gathered(
         View { lines: true, .. } => by_line(screen, view, &groups)?,
         _ => blocks(screen, view, &groups)?,
     }
+    afterword(screen, view, order, &groups)
+}
+
+/// Shows what was gathered line by line and can be shown now.
+pub(crate) fn rows(screen: &mut Screen, view: &View, rows: &[Row]) -> io::Result<()> {
+    for (line, hosts) in rows.iter().flatten() {
+        let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
+        labelled(screen, To::Out, view, &view.fold(&hosts), line)?;
+    }
+    screen.flush()
+}
+
+/// What follows on gathered output: stderr, what must be said about it, and who has failed.
+pub(crate) fn afterword(
+    screen: &mut Screen,
+    view: &View,
+    order: &OrderInfo,
+    groups: &[Group<'_>],
+) -> io::Result<()> {
     if !view.merge {
-        for (text, group) in join(&groups, |answer| stderr(answer).into_owned()) {
+        for (text, group) in join(groups, |answer| stderr(answer).into_owned()) {
             labelled(screen, To::Err, view, &view.fold(&group.hosts), &text)?;
         }
     }
-    for group in &groups {
+    for group in groups {
         remarks(screen, group.answer, &view.counted(&group.hosts))?;
     }
-    complaints(screen, view, order, &groups)
+    complaints(screen, view, order, groups)
 }
 
 /// The last line: `run 7k3q  288 targets: 287 ok, 1 timed-out (node285)  2.1 s`.

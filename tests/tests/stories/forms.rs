@@ -1,6 +1,8 @@
 //! The forms of output: what is alike together, what differs beside it, and every byte in a file.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -83,5 +85,29 @@ fn groups_stand_for_their_members() -> Result<()> {
     assert!(out.contains("\n@site1,@site2 (4)\n"), "{out}");
     let (out, _) = said(&fleet, 0, &["run", "-a", "-x", "site1-host1", "-bLr", "--", "echo", "x"])?;
     assert_eq!(out, "@site2,site1-host2: x\n");
+    Ok(())
+}
+
+#[test]
+fn equal_lines_come_once_as_soon_as_all_have_them() -> Result<()> {
+    let fleet = Fleet::tree(1, 3)?;
+    let gate = fleet.path().join("gate");
+    ensure!(Command::new("mkfifo").arg(&gate).status()?.success(), "mkfifo");
+    let line = format!(
+        "case $BARID_NODE in *3) n=three;; *) n=less;; esac; echo all; echo $n; \
+         case $BARID_NODE in *3) read x < {}; echo end;; esac",
+        gate.display()
+    );
+    let mut run = fleet.command(&["run", "-a", "-bL", "-q", &line]);
+    let mut run = run.stdout(Stdio::piped()).spawn()?;
+    let mut lines = BufReader::new(run.stdout.take().context("it is piped")?).lines();
+    let mut next = || lines.next().context("a line")?.map_err(anyhow::Error::from);
+    // The third host still waits; what all have by now is there.
+    assert_eq!(next()?, "site1-host[1-3]: all");
+    assert_eq!(next()?, "site1-host[1-2]: less");
+    assert_eq!(next()?, "site1-host3: three");
+    fs::write(&gate, "go\n")?;
+    assert_eq!(next()?, "site1-host3: end");
+    assert_eq!(run.wait()?.code(), Some(0));
     Ok(())
 }
