@@ -57,7 +57,9 @@ pub(crate) fn show(screen: &mut Screen, view: &View, groups: &[Group<'_>]) -> io
         screen.remote(To::Out, &shown(&alike.template, &gaps))?;
         if screen.verbose {
             sorted.each(alike, |host, values| {
-                let varies = values.iter().zip(&gaps).filter(|(_, gap)| gap.varies());
+                // Whose line it is says its name already.
+                let told = |gap: &Gap| gap.varies() && gap.has_others;
+                let varies = values.iter().zip(&gaps).filter(|(_, gap)| told(gap));
                 let values: Vec<&[u8]> = varies.map(|(value, _)| value.trim_ascii()).collect();
                 screen.label(To::Out, &format!("  {host}:"))?;
                 screen.remote(To::Out, &[b" ", values.join(&b"  "[..]).as_slice(), b"\n"].concat())

@@ -4,9 +4,11 @@
 //! one that most hosts have given. What is shown is bounded, in time as well: answers that have
 //! little in common are compared roughly, as if more had changed than has.
 
+use std::collections::HashMap;
 use std::io;
 use std::time::{Duration, Instant};
 
+use controller::types::Answer;
 use similar::{Algorithm, DiffOp, capture_diff_slices_deadline, group_diff_ops};
 
 use crate::gathered::{Group, join};
@@ -25,16 +27,20 @@ const TIME: Duration = Duration::from_secs(3);
 
 /// Shows the differences, the most frequent first.
 pub(crate) fn show(screen: &mut Screen, view: &View, groups: &[Group<'_>]) -> io::Result<()> {
-    // Who has said nothing because it was never asked is told of elsewhere.
-    let has_said = |group: &&Group<'_>| ["ok", "failed"].contains(&group.answer.state.as_str());
-    let said: Vec<Group<'_>> = groups.iter().filter(has_said).map(Group::clone).collect();
-    let texts = join(&said, |answer| text_of(view, answer));
-    let code = |group: &Group<'_>| {
-        let equal = |one: &&Group<'_>| group.hosts.contains(&one.hosts[0]);
-        said.iter().filter(equal).map(|one| one.answer.code.unwrap_or(0)).min()
+    // Who has said nothing because it was never asked, or did not end, is told of elsewhere.
+    let has_said = |group: &&Group<'_>| {
+        let ended = ["ok", "failed", "signalled"].contains(&group.answer.state.as_str());
+        ended || !text_of(view, group.answer).is_empty()
     };
-    // `join` has put the largest first, and `min_by_key` keeps the first of equals.
-    let Some(at) = (0..texts.len()).min_by_key(|at| code(&texts[*at].1)) else { return Ok(()) };
+    let said: Vec<Group<'_>> = groups.iter().filter(has_said).map(Group::clone).collect();
+    let mut codes: HashMap<Vec<u8>, i32> = HashMap::new();
+    for group in &said {
+        let least = codes.entry(text_of(view, group.answer)).or_insert(i32::MAX);
+        *least = code(group.answer).min(*least);
+    }
+    // `join` puts the largest first, and of equals the first is the least.
+    let texts = join(&said, |answer| text_of(view, answer));
+    let Some(at) = (0..texts.len()).min_by_key(|at| codes[&texts[*at].0]) else { return Ok(()) };
     let (reference, majority) = &texts[at];
     let others: Vec<_> = texts.iter().enumerate().filter(|(i, _)| *i != at).collect();
     if others.is_empty() {
@@ -56,6 +62,16 @@ pub(crate) fn show(screen: &mut Screen, view: &View, groups: &[Group<'_>]) -> io
         screen.warn(&format!("{} more answers differ: -b shows them", show_count(more as u64)))?;
     }
     screen.flush()
+}
+
+/// The exit code as a shell shows it; whoever did not end by itself comes last.
+fn code(answer: &Answer) -> i32 {
+    match answer.state.as_str() {
+        "ok" => 0,
+        "failed" => answer.code.unwrap_or(1),
+        "signalled" => answer.code.unwrap_or(0).saturating_add(128),
+        _ => i32::MAX,
+    }
 }
 
 /// The difference between two texts whose lines all end, in the unified format, and how many lines
@@ -136,6 +152,8 @@ mod tests {
     fn the_smallest_code_decides_before_the_number_of_hosts() {
         let (out, _) = shown(&[("n[1-5]", "failed", Some(2), "no\n"), ("n6", "ok", None, "yes\n")]);
         assert!(out.starts_with("--- n6\n+++ n[1-5] (5)\n@@ -1 +1 @@\n-yes\n+no\n"), "{out}");
+        let (out, _) = shown(&[("n[1-5]", "timed-out", None, "no\n"), ("n6", "ok", None, "")]);
+        assert!(out.starts_with("--- n6\n+++ n[1-5] (5)\n@@ -0,0 +1 @@\n+no\n"), "{out}");
     }
 
     #[test]

@@ -28,6 +28,8 @@ use crate::upcall;
 /// forgotten.
 const KEPT: usize = 10_000;
 const KEPT_BYTES: usize = 32 << 20;
+/// How long all programs together may take for one request.
+const ALL: Duration = Duration::from_secs(120);
 /// The longest time that a program may be given, in seconds.
 const LONGEST_S: u64 = 60;
 /// What a file of groups is made of.
@@ -89,6 +91,7 @@ pub(crate) struct Book {
     sources: BTreeMap<String, Source>,
     files: BTreeMap<String, BTreeMap<String, String>>,
     cache: Arc<Mutex<Cache>>,
+    opened: Instant,
 }
 
 impl Groups {
@@ -132,7 +135,7 @@ impl Groups {
             *cache = Cache { sources: sources.clone(), ..Cache::default() };
         }
         drop(cache);
-        Ok(Book { groups: own, sources, files, cache: self.cache.clone() })
+        Ok(Book { groups: own, sources, files, cache: self.cache.clone(), opened: Instant::now() })
     }
 }
 
@@ -213,6 +216,10 @@ impl Book {
             && at.elapsed() < good
         {
             return Ok(Some(text.clone()));
+        }
+        if self.opened.elapsed() > ALL {
+            let message = format!("groups of {name}: asking took more than {} s", ALL.as_secs());
+            return Err(Failure::internal(message).with_help("ask about fewer groups at once"));
         }
         let names: Vec<_> = names.into_iter().chain([("$SOURCE", name)]).collect();
         let limit = Duration::from_secs(source.timeout_s.unwrap_or(5));
