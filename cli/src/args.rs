@@ -217,6 +217,7 @@ mod tests {
             &["join", "--state", "/s", "--parent", "a:1", "--token", "-"],
             &["tree"],
             &["hosts", "-g", "lyon", "-X", "gpu", "--limit", "@up", "--pick", "5%", "--seed", "7"],
+            &["hosts", "label", "-w", "a[1-2]", "os=debian", "gpu-"],
             &["nodes", "fold", "-r", "-s", "racks", "a1", "a2"],
             &["nodes", "expand", "-S", ",", "a[1-2]!a1"],
             &["nodes", "count", "-"],

@@ -20,7 +20,8 @@ pub(crate) struct Failure {
 }
 
 /// Codes of the API that mean: nothing was started, because the request is wrong.
-const USAGE: [&str; 4] = ["bad-request", "unknown-host", "unknown-group", "empty-set"];
+const USAGE: [&str; 5] =
+    ["bad-request", "unknown-host", "unknown-group", "unknown-label", "empty-set"];
 
 /// The code of an output that nobody reads any more.
 const BROKEN_PIPE: &str = "broken-pipe";

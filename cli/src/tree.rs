@@ -102,7 +102,8 @@ mod tests {
 
     fn host(name: &str, role: &str, via: &str, up: bool) -> HostInfo {
         let (name, role, via) = (name.into(), role.into(), via.into());
-        HostInfo { id: 1, name, site: "lyon".into(), role, up, via, enrolled_ms: 0 }
+        let (site, labels) = ("lyon".into(), Default::default());
+        HostInfo { id: 1, name, site, role, up, via, enrolled_ms: 0, labels }
     }
 
     #[test]

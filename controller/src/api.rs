@@ -30,6 +30,7 @@ use crate::clock::to_ms;
 use crate::enrol::Enroller;
 use crate::fault::Failure;
 use crate::groups::Groups;
+use crate::labels;
 use crate::live::{Live, Update};
 use crate::meaning;
 use crate::orders::{Desk, blocking};
@@ -82,6 +83,7 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/hosts", get(hosts))
         .route("/v1/links", get(links))
+        .route("/v1/labels", post(labels::change))
         .route("/v1/resolve", post(meaning::resolve))
         .route("/v1/groups", post(meaning::groups))
         .route("/v1/plan", post(meaning::plan))
@@ -135,6 +137,7 @@ async fn hosts(State(api): State<Api>) -> Json<Vec<HostInfo>> {
         up: state.up.contains(*id),
         via: via(*id),
         enrolled_ms: row.enrolled_ms,
+        labels: state.labels.get(id).cloned().unwrap_or_default(),
     };
     let mut hosts: Vec<_> = state.hosts.iter().map(host).collect();
     hosts.sort_by(|a, b| sets::natural_cmp(&a.name, &b.name));

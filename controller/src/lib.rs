@@ -11,6 +11,7 @@ mod clock;
 mod enrol;
 mod fault;
 mod groups;
+mod labels;
 mod live;
 mod meaning;
 mod orders;

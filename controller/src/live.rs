@@ -13,7 +13,7 @@ use relay::{JournalError, Witness};
 use tokio::sync::broadcast;
 
 use crate::clock::now_ms;
-use crate::tables::{self, HostRow};
+use crate::tables::{self, HostRow, Labels};
 
 /// How many updates a watcher may lie behind.
 const BACKLOG: usize = 4_096;
@@ -46,6 +46,8 @@ pub(crate) struct Live {
 pub(crate) struct State {
     pub(crate) up: HostSet,
     pub(crate) hosts: Arc<BTreeMap<HostId, HostRow>>,
+    /// The labels of those that have some.
+    pub(crate) labels: Arc<BTreeMap<HostId, Labels>>,
     /// The subtrees of the controller's own children.
     pub(crate) below: BTreeMap<HostId, HostSet>,
 }

@@ -171,7 +171,12 @@ impl Api {
     /// How the fleet stands now.
     fn scene(&self) -> Scene {
         let state = self.live.state();
-        Scene { hosts: state.hosts.clone(), up: state.up.clone(), below: state.below.clone() }
+        Scene {
+            hosts: state.hosts.clone(),
+            up: state.up.clone(),
+            labels: state.labels.clone(),
+            below: state.below.clone(),
+        }
     }
 
     /// The hosts that some targets mean, with everybody who is enrolled.

@@ -101,6 +101,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     let store = Arc::new(Store::open(state.join("store"))?);
     let live = Live::new();
     live.state().hosts = Arc::new(tables.hosts()?);
+    live.state().labels = Arc::new(tables.labels()?);
     let enroller = Enroller {
         authority: authority.clone(),
         tables: tables.clone(),

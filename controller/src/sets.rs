@@ -9,6 +9,7 @@
 //! | `web*`, `web?[1-9]` | names that look like this |
 //! | `/^web\d+$/` | names in which this regular expression is found |
 //! | `@web`, `@site:lyon`, `@*` | a group, by itself or of a source |
+//! | `{os=debian && rack<=4}` | hosts with such labels |
 //! | `^hosts.txt` | the sets in a file |
 //! | `( ... )` | a set |
 //!
@@ -22,6 +23,7 @@
 
 mod eval;
 mod fold;
+mod labels;
 mod near;
 mod parse;
 mod pick;
@@ -32,6 +34,7 @@ use regex::bytes::{Regex, RegexBuilder};
 
 pub use eval::{Algebra, Names, evaluate};
 pub use fold::fold;
+pub use labels::{Comparison, Predicate, check_label};
 pub use near::{natural_cmp, suggest};
 pub use parse::{Op, Set, Term, What, parse};
 pub use pick::{Pick, PickError};
@@ -140,11 +143,23 @@ pub enum SetFault {
     /// A `^` without a file.
     #[error("a file is missing here, as in ^hosts.txt")]
     NoFile,
-    /// Facts of hosts.
-    #[error("hosts report no facts, so that {{...}} chooses nobody: use groups")]
-    Facts,
+    /// A brace is opened and not closed.
+    #[error("this brace is never closed")]
+    OpenBrace,
+    /// Something between braces that goes on where it should not.
+    #[error("`&&` or `||` is missing here, or the `}}`")]
+    Test,
+    /// A test without a label.
+    #[error("a label is missing here, as in {{os=debian && !gpu}}")]
+    NoLabel,
+    /// A comparison without a value.
+    #[error("a value is missing here; what has spaces stands in \"quotes\"")]
+    NoValue,
+    /// A quote is opened and not closed.
+    #[error("this quote is never closed")]
+    OpenQuote,
     /// Something that only the controller knows, where it is not asked.
-    #[error("{0} is not a name: groups, globs and files mean nothing here")]
+    #[error("{0} is not a name: groups, globs, labels and files mean nothing here")]
     NotAName(String),
     /// A name nobody has.
     #[error("a name has at most {MAX_NAME_LEN} characters")]

@@ -29,6 +29,8 @@ const BODIES: TableDefinition<([u8; 16], [u8; 32]), &[u8]> =
     TableDefinition::new("controller.bodies.v1");
 const PLACED: TableDefinition<(&[u8], u32), [u8; 32]> =
     TableDefinition::new("controller.placed.v1");
+/// What operators have said of hosts.
+const LABELS: TableDefinition<u32, &[u8]> = TableDefinition::new("controller.labels.v1");
 const TRAFFIC: TableDefinition<u32, &[u8]> = TableDefinition::new("controller.traffic.v1");
 
 /// An enrolled node.
@@ -40,6 +42,9 @@ pub(crate) struct HostRow {
     pub(crate) key: [u8; 32],
     pub(crate) enrolled_ms: u64,
 }
+
+/// What operators have said of a host: names and values.
+pub(crate) type Labels = BTreeMap<String, String>;
 
 /// A join token; never its secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,6 +109,7 @@ impl Tables {
         txn.open_table(BODIES)?;
         txn.open_table(PLACED)?;
         txn.open_table(TRAFFIC)?;
+        txn.open_table(LABELS)?;
         txn.commit()?;
         Ok(Tables { journal })
     }
@@ -118,6 +124,42 @@ impl Tables {
             hosts.insert(HostId(id.value()), parse(row.value()));
         }
         Ok(hosts)
+    }
+
+    /// The labels of all hosts that have some.
+    pub(crate) fn labels(&self) -> Result<BTreeMap<HostId, Labels>> {
+        let table = self.journal.database().begin_read()?.open_table(LABELS)?;
+        let rows = table.iter()?.map(|row| {
+            let (id, row) = row?;
+            Ok((HostId(id.value()), parse(row.value())))
+        });
+        rows.collect()
+    }
+
+    /// Changes the labels of hosts, all in one transaction, or nothing if `change` refuses one.
+    pub(crate) fn change_labels<E>(
+        &self,
+        hosts: &HostSet,
+        change: impl Fn(HostId, &mut Labels) -> std::result::Result<(), E>,
+    ) -> Result<std::result::Result<(), E>> {
+        let txn = self.journal.begin()?;
+        {
+            let mut table = txn.open_table(LABELS)?;
+            for id in hosts.iter() {
+                let mut labels: Labels =
+                    table.get(id.0)?.map(|row| parse(row.value())).unwrap_or_default();
+                if let Err(error) = change(id, &mut labels) {
+                    return Ok(Err(error));
+                }
+                if labels.is_empty() {
+                    table.remove(id.0)?;
+                } else {
+                    table.insert(id.0, json(&labels).as_slice())?;
+                }
+            }
+        }
+        txn.commit()?;
+        Ok(Ok(()))
     }
 
     pub(crate) fn token(&self, id: [u8; 8]) -> Result<Option<TokenRow>> {

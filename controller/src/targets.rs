@@ -16,8 +16,8 @@ use mesh::{HostId, HostSet};
 
 use crate::fault::Failure;
 use crate::groups::{BUILT_IN_GROUPS, BUILT_IN_SOURCES, Book};
-use crate::sets::{self, Algebra, Pattern, Pick, Term, What};
-use crate::tables::HostRow;
+use crate::sets::{self, Algebra, Pattern, Pick, Predicate, Term, What};
+use crate::tables::{HostRow, Labels};
 use crate::types::Targets;
 
 /// How deep groups may refer to groups.
@@ -32,6 +32,8 @@ const SET_IN_ERROR: usize = 400;
 pub(crate) struct Scene {
     pub(crate) hosts: Arc<BTreeMap<HostId, HostRow>>,
     pub(crate) up: HostSet,
+    /// The labels of those that have some.
+    pub(crate) labels: Arc<BTreeMap<HostId, Labels>>,
     /// The subtrees of the controller's own children.
     pub(crate) below: BTreeMap<HostId, HostSet>,
 }
@@ -171,12 +173,34 @@ impl<'a> Namespace<'a> {
                 Ok(self.fitting(term.text, fitting)?.into_iter().collect())
             }
             What::Group(source, pattern) => self.groups(source.unwrap_or(""), pattern, depth),
+            What::Labels(predicate) => self.labelled(term.text, predicate),
             What::File(path) => {
                 let message = format!("^{path}: files are read where the command is given");
                 Err(Failure::bad(message, "`barid -w ^FILE` reads it, as does --hostfile"))
             }
             What::Set(_) => Ok(HostSet::new()),
         }
+    }
+
+    fn labelled(&self, text: &str, predicate: &Predicate<'_>) -> Result<HostSet, Failure> {
+        let labels = &self.scene.labels;
+        let known: BTreeSet<&str> = labels.values().flatten().map(|(name, _)| &**name).collect();
+        if let Some(unknown) = predicate.labels().into_iter().find(|name| !known.contains(name)) {
+            let near = sets::suggest(unknown, known).map(|near| did_you_mean([near]));
+            let help = near.unwrap_or_else(|| "`barid hosts label` gives hosts labels".into());
+            let message = format!("{text}: no host has a label {unknown}");
+            return Err(Failure::unknown("unknown-label", message, help));
+        }
+        let holds = |id: &HostId| {
+            let own = labels.get(id);
+            predicate.holds(&|name| own.and_then(|own| own.get(name)).map(String::as_str))
+        };
+        let set: HostSet = self.scene.hosts.keys().copied().filter(holds).collect();
+        if set.is_empty() {
+            let help = "`barid hosts -a` shows the labels of hosts";
+            return Err(Failure::unknown("unknown-label", format!("nobody is {text}"), help));
+        }
+        Ok(set)
     }
 
     fn fitting(&self, pattern: &str, names: Vec<&str>) -> Result<Vec<HostId>, Failure> {

@@ -35,12 +35,19 @@ fn scene() -> Scene {
     Scene {
         hosts: Arc::new(rows.into_iter().map(row).collect()),
         up: HostSet::from_ranges([(1, 3), (5, 7), (9, 11)]),
+        labels: Arc::new(
+            [(2, "10"), (3, "9"), (7, "7")].map(|(id, rack)| (HostId(id), labels(rack))).into(),
+        ),
         below: BTreeMap::from([
             (HostId(1), HostSet::from_ranges([(1, 5)])),
             (HostId(6), HostSet::from_ranges([(6, 10)])),
             (HostId(11), HostSet::one(HostId(11))),
         ]),
     }
+}
+
+fn labels(rack: &str) -> Labels {
+    [("rack".to_owned(), rack.to_owned()), ("os".to_owned(), "debian".to_owned())].into()
 }
 
 const FILE: &str = r#"
@@ -118,6 +125,17 @@ fn places_and_states() {
     check_wrong("@relay:a1", "unknown-group", "a1 is no relay");
     check_wrong("@relay:deep", "unknown-group", "linked to b-relay, not to the controller");
     check_wrong("@role:king", "unknown-group", "unknown role king");
+}
+
+#[test]
+fn labels_of_hosts() {
+    check("{rack>=9}", "a[1-2]");
+    check("{os=deb* && rack<10}", "a2,b1");
+    check("@lyon!{os}", "a[3,10]");
+    check("{!os}&@paris", "b[2-3]");
+    check_wrong("{rakc>9}", "unknown-label", "no host has a label rakc did you mean rack?");
+    check_wrong("a1!{rack=77}", "unknown-label", "nobody is {rack=77}");
+    check_wrong("{rack=}", "bad-request", "a value is missing");
 }
 
 #[test]

@@ -189,6 +189,21 @@ pub struct HostInfo {
     pub via: String,
     /// When it enrolled.
     pub enrolled_ms: u64,
+    /// What operators have said of it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// `POST /v1/labels`; answered with how many hosts that concerns.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NewLabels {
+    /// Which hosts.
+    pub targets: Targets,
+    /// Labels that they get, in the place of any with these names.
+    pub set: BTreeMap<String, String>,
+    /// Names of labels that they lose.
+    pub remove: Vec<String>,
 }
 
 /// One of the controller's own links, in `GET /v1/links`

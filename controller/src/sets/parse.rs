@@ -3,6 +3,7 @@
 //! The parser goes through the text once. It makes no name: a pattern says how many names it stands
 //! for, and a text that stands for too many is refused here, before anything is allocated for them.
 
+use super::labels::Predicate;
 use super::ranges::{Pattern, Wrong};
 use super::{MAX_DEPTH, MAX_NAMES, SetError, SetFault, check_regex, wrong};
 
@@ -51,6 +52,8 @@ pub enum What<'a> {
     Glob(Pattern<'a>),
     /// `/REGEX/`: names in which this is found.
     Regex(&'a str),
+    /// `{...}`: hosts with such labels.
+    Labels(Predicate<'a>),
     /// `^FILE`: the sets in a file, a line each.
     File(&'a str),
     /// `@GROUP` or `@SOURCE:GROUP`; the group may be a pattern or a glob.
@@ -146,7 +149,7 @@ impl<'a> Parser<'a> {
             Some('/') => self.regex()?,
             Some('^') => self.file()?,
             Some('@') => self.group()?,
-            Some('{') => return Err((at, SetFault::Facts)),
+            Some('{') => self.labels()?,
             _ => {
                 let text = self.word()?;
                 let pattern = Pattern::parse(text, IN_NAMES).map_err(|w| moved(w, at))?;
@@ -182,6 +185,17 @@ impl<'a> Parser<'a> {
         check_regex(regex).map_err(|why| (at, SetFault::Regex(why)))?;
         self.at = end + 1;
         Ok(What::Regex(regex))
+    }
+
+    fn labels(&mut self) -> Result<What<'a>, Wrong> {
+        let start = self.at + 1;
+        let parsed = Predicate::parse(&self.text[start..]);
+        let (predicate, length) = parsed.map_err(|(at, fault)| match fault {
+            SetFault::OpenBrace => (start - 1, fault),
+            fault => (start + at, fault),
+        })?;
+        self.at = start + length + 1;
+        Ok(What::Labels(predicate))
     }
 
     fn file(&mut self) -> Result<What<'a>, Wrong> {

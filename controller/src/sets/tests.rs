@@ -56,6 +56,7 @@ fn terms_of_every_kind() {
                 What::Glob(_) => "glob".into(),
                 What::Regex(regex) => format!("regex {regex}"),
                 What::File(path) => format!("file {path}"),
+                What::Labels(predicate) => format!("labels {}", predicate.labels().join("+")),
                 What::Group(source, name) => format!("group {source:?} {}", name.names().join("+")),
                 What::Set(set) => format!("set of {}", set.terms.len()),
             };
@@ -68,6 +69,7 @@ fn terms_of_every_kind() {
     check("w?b[1-2]", &["Or glob"]);
     check("/^web[0-9]{1,2}$/!db", &["Or regex ^web[0-9]{1,2}$", "Minus names"]);
     check(r"/a\/b/ c", &[r"Or regex a\/b", "Or names"]);
+    check("{os=d* && (mem>=64G||!gpu)}&@up", &["Or labels os+mem+gpu", "And group None up"]);
     check("^/tmp/hosts^a", &["Or file /tmp/hosts", "Xor names"]);
     check("a ^b", &["Or names", "Xor names"]);
     check("a,^b^^c", &["Or names", "Or file b", "Xor file c"]);
@@ -121,7 +123,7 @@ fn errors_name_the_place() {
     check("a,@si/te:x", 6, "'/' cannot be part");
     check("a,@x", 3, "@x is not a name");
     check("web*", 1, "web* is not a name");
-    check("{os=debian}", 1, "no facts");
+    check("a!{os=debian}", 3, "{os=debian} is not a name");
     check("é\u{1b}", 1, "cannot be part");
     check("ok,a/b", 5, "'/' cannot be part");
     check("x a[1-1000][1-1001]", 3, "more than 1000000");
