@@ -197,7 +197,7 @@ async fn names(
     }
     if !args.targets.is_empty() {
         let targets = args.targets.targets(screen)?;
-        parts.push(resolve(client, &targets).await?.hosts.into_iter().collect());
+        parts.push(resolve(client, &targets).await?.hosts.into());
     }
     Ok(Names::any(parts).into_vec())
 }
@@ -224,8 +224,8 @@ async fn worked_off(text: &str, client: &Client) -> Result<Names, Failure> {
     }
     sets::evaluate(&set, &mut |term| {
         Ok(match &term.what {
-            What::Names(pattern) => pattern.names().into_iter().collect(),
-            _ => known.get(term.text).into_iter().flatten().cloned().collect(),
+            What::Names(pattern) => pattern.names().into(),
+            _ => known.get(term.text).cloned().unwrap_or_default().into(),
         })
     })
 }

@@ -23,6 +23,7 @@
 
 mod eval;
 mod fold;
+mod hash;
 mod labels;
 mod near;
 mod parse;
@@ -175,7 +176,7 @@ pub enum SetFault {
 /// The names that a text of names and operators stands for, in the order written, each once.
 pub fn expand(text: &str) -> Result<Vec<String>, SetError> {
     let names = evaluate(&parse(text)?, &mut |term| match &term.what {
-        What::Names(pattern) => Ok(pattern.names().into_iter().collect::<Names>()),
+        What::Names(pattern) => Ok(Names::from(pattern.names())),
         _ => Err(wrong(text, term.at, SetFault::NotAName(term.text.to_owned()))),
     })?;
     Ok(names.into_vec())

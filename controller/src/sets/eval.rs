@@ -1,7 +1,6 @@
 //! What a set means: terms looked up by whoever knows them, operators worked off left to right.
 
-use std::collections::HashMap;
-
+use super::hash::Map;
 use super::parse::{Op, Set, Term, What};
 
 /// Sets that the operators work on.
@@ -54,65 +53,114 @@ fn member<'a, S: Algebra, E>(
 }
 
 /// A set of names that remembers in which order they came.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Names {
-    place: HashMap<String, usize>,
-    next: usize,
+///
+/// What stands after an operator is looked through once and needs no index, so a set is a list
+/// until something must be found in it.
+#[derive(Clone, Debug)]
+pub struct Names(Form);
+
+#[derive(Clone, Debug)]
+enum Form {
+    /// As they came, some perhaps more than once.
+    Listed(Vec<String>),
+    /// Each with its place, and the next place.
+    Indexed(Map<String, usize>, usize),
+}
+
+impl Default for Names {
+    fn default() -> Names {
+        Names(Form::Listed(Vec::new()))
+    }
+}
+
+impl From<Vec<String>> for Names {
+    fn from(names: Vec<String>) -> Names {
+        Names(Form::Listed(names))
+    }
 }
 
 impl Names {
-    /// The names, in the order in which they came.
+    /// The names, in the order in which they came, each once.
     pub fn into_vec(self) -> Vec<String> {
+        let (index, _) = self.indexed();
         let mut names: Vec<(usize, String)> =
-            self.place.into_iter().map(|(name, place)| (place, name)).collect();
+            index.into_iter().map(|(name, place)| (place, name)).collect();
         names.sort_unstable_by_key(|(place, _)| *place);
         names.into_iter().map(|(_, name)| name).collect()
     }
 
-    fn add(&mut self, name: String) {
-        let place = self.next;
-        self.place.entry(name).or_insert(place);
-        self.next += 1;
+    fn indexed(self) -> (Map<String, usize>, usize) {
+        match self.0 {
+            Form::Indexed(index, next) => (index, next),
+            Form::Listed(names) => {
+                let next = names.len();
+                let mut index = Map::default();
+                index.reserve(next);
+                for (place, name) in names.into_iter().enumerate() {
+                    index.entry(name).or_insert(place);
+                }
+                (index, next)
+            }
+        }
     }
-}
 
-impl FromIterator<String> for Names {
-    fn from_iter<I: IntoIterator<Item = String>>(names: I) -> Names {
-        let names = names.into_iter();
-        let mut set = Names { place: HashMap::with_capacity(names.size_hint().0), next: 0 };
-        names.for_each(|name| set.add(name));
-        set
+    /// The names, in any order if they are indexed, and some perhaps more than once.
+    fn listed(self) -> Vec<String> {
+        match self.0 {
+            Form::Listed(names) => names,
+            Form::Indexed(index, _) => index.into_keys().collect(),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        match &self.0 {
+            Form::Listed(names) => names.is_empty(),
+            Form::Indexed(index, _) => index.is_empty(),
+        }
     }
 }
 
 impl Algebra for Names {
     fn any(sets: Vec<Names>) -> Names {
-        let mut sets = sets.into_iter().filter(|set| !set.place.is_empty());
-        let Some(mut all) = sets.next() else { return Names::default() };
-        for set in sets {
-            set.into_vec().into_iter().for_each(|name| all.add(name));
+        let mut sets = sets.into_iter().filter(|set| !set.is_empty());
+        let Some(first) = sets.next() else { return Names::default() };
+        let mut rest = sets.peekable();
+        if rest.peek().is_none() {
+            return first;
         }
-        all
+        let mut all = match first.0 {
+            Form::Listed(names) => names,
+            indexed => Names(indexed).into_vec(),
+        };
+        rest.for_each(|set| match set.0 {
+            Form::Listed(names) => all.extend(names),
+            indexed => all.extend(Names(indexed).into_vec()),
+        });
+        all.into()
     }
 
-    fn minus(mut self, other: Names) -> Names {
-        for name in other.place.keys() {
-            self.place.remove(name);
+    fn minus(self, other: Names) -> Names {
+        let (mut index, next) = self.indexed();
+        for name in other.listed() {
+            index.remove(&name);
         }
-        self
+        Names(Form::Indexed(index, next))
     }
 
-    fn both(mut self, other: Names) -> Names {
-        self.place.retain(|name, _| other.place.contains_key(name));
-        self
+    fn both(self, other: Names) -> Names {
+        let (mut index, next) = self.indexed();
+        let found = other.listed().into_iter().filter_map(|name| index.remove_entry(&name));
+        Names(Form::Indexed(found.collect(), next))
     }
 
-    fn either(mut self, other: Names) -> Names {
+    fn either(self, other: Names) -> Names {
+        let (mut index, mut next) = self.indexed();
         for name in other.into_vec() {
-            if self.place.remove(&name).is_none() {
-                self.add(name);
+            if index.remove(&name).is_none() {
+                index.insert(name, next);
+                next += 1;
             }
         }
-        self
+        Names(Form::Indexed(index, next))
     }
 }

@@ -10,10 +10,10 @@
 //! shorter come first, zeros are kept; parts are in the order of their texts, and of those that
 //! differ in numbers only the largest comes first.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt::Write;
 
+use super::hash::Map;
 use super::{MAX_BRACKETS, MAX_DIGITS};
 
 /// Stands for a number in the text of a shape. No name has it, and it sorts before what names have.
@@ -21,7 +21,7 @@ const SLOT: char = '\0';
 
 /// Writes names as one text: each once, in the order of their texts, numbers folded.
 pub fn fold(names: impl IntoIterator<Item = impl AsRef<str>>) -> String {
-    let mut shapes: HashMap<String, Vec<Point>> = HashMap::new();
+    let mut shapes: Map<String, Vec<Point>> = Map::default();
     let mut shape = String::new();
     for name in names {
         shape.clear();
@@ -127,7 +127,7 @@ fn take_apart(name: &str, shape: &mut String) -> Point {
 fn join(points: &[Point], from_last: bool) -> Vec<Part> {
     let mut sets = Sets::default();
     let ids = points.iter().map(|point| {
-        let id = |number: &Number| sets.id(vec![*number]);
+        let id = |number: &Number| sets.one(*number);
         point.iter().map(id).collect()
     });
     let mut parts: Vec<Vec<u32>> = ids.collect();
@@ -150,17 +150,26 @@ fn join(points: &[Point], from_last: bool) -> Vec<Part> {
 #[derive(Default)]
 struct Sets {
     known: Vec<Vec<Number>>,
-    ids: HashMap<Vec<Number>, u32>,
+    ids: Map<Vec<Number>, u32>,
+    ones: Map<Number, u32>,
 }
 
 impl Sets {
-    fn id(&mut self, numbers: Vec<Number>) -> u32 {
+    /// The set of one number.
+    fn one(&mut self, number: Number) -> u32 {
+        *self.ones.entry(number).or_insert_with(|| {
+            self.known.push(vec![number]);
+            last(&self.known)
+        })
+    }
+
+    /// The set of several numbers, in order.
+    fn many(&mut self, numbers: Vec<Number>) -> u32 {
         match self.ids.entry(numbers) {
             Entry::Occupied(known) => *known.get(),
             Entry::Vacant(new) => {
-                let id = u32::try_from(self.known.len()).expect("each comes from several names");
                 self.known.push(new.key().clone());
-                *new.insert(id)
+                *new.insert(last(&self.known))
             }
         }
     }
@@ -170,9 +179,14 @@ impl Sets {
     }
 }
 
+fn last(known: &[Vec<Number>]) -> u32 {
+    u32::try_from(known.len() - 1).expect("each set comes from a name, or joins several")
+}
+
 /// Joins the parts that differ in this dimension only.
 fn join_along(parts: Vec<Vec<u32>>, along: usize, sets: &mut Sets) -> Vec<Vec<u32>> {
-    let mut rows: HashMap<Vec<u32>, Vec<u32>> = HashMap::with_capacity(parts.len());
+    let mut rows: Map<Vec<u32>, Vec<u32>> = Map::default();
+    rows.reserve(parts.len());
     for mut part in parts {
         let id = std::mem::replace(&mut part[along], 0);
         rows.entry(part).or_default().push(id);
@@ -184,7 +198,7 @@ fn join_along(parts: Vec<Vec<u32>>, along: usize, sets: &mut Sets) -> Vec<Vec<u3
                 let all = many.iter().flat_map(|id| sets.numbers(*id)).copied();
                 let mut all: Vec<Number> = all.collect();
                 all.sort_unstable();
-                sets.id(all)
+                sets.many(all)
             }
         };
         part

@@ -6,7 +6,10 @@
 //! in steps wants, and a host that has gone changes one place.
 
 use std::collections::BTreeMap;
+use std::hash::Hasher;
 use std::str::FromStr;
+
+use super::hash::Fnv;
 
 /// How many to choose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,20 +81,11 @@ impl Pick {
     }
 }
 
-/// The number that a name draws: FNV-1a (Fowler, Noll, Vo) over its bytes, begun with the seed and
-/// stirred by the end of SplitMix64 (Steele, Lea, Flood 2014), since FNV alone mixes its high bits
-/// badly. It must never change: old seeds would mean other hosts.
+/// The number that a name draws. It must never change: old seeds would mean other hosts.
 fn lot(seed: u64, name: &str) -> u64 {
-    let start = 0xcbf2_9ce4_8422_2325 ^ stirred(seed);
-    stirred(
-        name.bytes().fold(start, |sum, b| (sum ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3)),
-    )
-}
-
-fn stirred(mut x: u64) -> u64 {
-    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
+    let mut hash = Fnv::new(seed);
+    hash.write(name.as_bytes());
+    hash.finish()
 }
 
 #[cfg(test)]
