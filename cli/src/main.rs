@@ -143,18 +143,20 @@ fn ordered(result: Result<Exit, Failure>) -> Result<Exit, Failure> {
 
 /// Help, the version, or what is wrong with the options.
 fn not_parsed(error: &clap::Error, args: &[OsString]) -> ExitCode {
+    let hint = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(option)) => foreign::hint(option),
+        _ => None,
+    };
     if error.use_stderr() && args::wants_json(args) {
         let text = error.render().to_string();
         let message = text.trim().trim_start_matches("error: ").to_owned();
-        let failure = Failure::usage(message, "barid --help");
+        let failure = Failure::usage(message, hint.unwrap_or("barid --help"));
         Screen::standard(ColorWhen::Never, true).fail(&failure).ok();
         return failure.exit.into();
     }
     // If the stream is closed there is nobody left to tell.
     error.print().ok();
-    if let Some(ContextValue::String(option)) = error.get(ContextKind::InvalidArg)
-        && let Some(hint) = foreign::hint(option)
-    {
+    if let Some(hint) = hint {
         eprintln!("  help: {hint}");
     }
     if error.use_stderr() { Exit::Usage.into() } else { Exit::Ok.into() }

@@ -152,7 +152,11 @@ async fn groups(args: GroupArgs, client: &Client, screen: &mut Screen) -> Result
             0 => "-".into(),
             ms => show_duration(std::time::Duration::from_millis(ms)),
         };
-        vec![group.name.clone(), show_count(group.count), age, group.set.clone()]
+        let set = match group.error.as_str() {
+            "" => group.set.clone(),
+            error => format!("error: {error}"),
+        };
+        vec![group.name.clone(), show_count(group.count), age, set]
     };
     let rows: Vec<Vec<String>> = groups.iter().map(row).collect();
     Ok(screen.print(&table(&["GROUP", "HOSTS", "AGE", "SET"], &rows))?)

@@ -1,6 +1,7 @@
 //! Requests that only ask: who is meant, which groups there are, what an order would do.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
 
 use axum::Json;
 use axum::extract::State;
@@ -53,12 +54,16 @@ pub(crate) async fn groups(State(api): State<Api>, bytes: Bytes) -> Answer<Vec<G
                 return Err(Failure::bad(message, "ask about one source, or about fewer hosts"));
             }
             for name in names {
-                let (mut set, age) = namespace.group_set(&name)?;
+                // A group that is wrong must not hide the others.
+                let (mut set, age, error) = match namespace.group_set(&name) {
+                    Ok((set, age)) => (set, age, String::new()),
+                    Err(failure) => (HostSet::new(), Duration::ZERO, failure.error.message),
+                };
                 if let Some(of) = &of {
                     set = set.intersection(of);
                 }
-                if of.is_none() || !set.is_empty() {
-                    infos.push(info(&scene, name, &set, age));
+                if of.is_none() || !set.is_empty() || !error.is_empty() {
+                    infos.push(GroupInfo { error, ..info(&scene, name, &set, age) });
                 }
             }
         }
@@ -94,12 +99,13 @@ fn groups_of(
     namespace.listed(source)
 }
 
-fn info(scene: &Scene, name: String, set: &HostSet, age: std::time::Duration) -> GroupInfo {
+fn info(scene: &Scene, name: String, set: &HostSet, age: Duration) -> GroupInfo {
     GroupInfo {
         name,
         set: sets::fold(names(&scene.hosts, set)),
         count: set.len(),
         age_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
+        error: String::new(),
     }
 }
 
@@ -133,7 +139,7 @@ pub(crate) async fn plan(State(api): State<Api>, bytes: Bytes) -> Answer<Plan> {
 /// What an order like this has on a link, in bytes.
 fn weigh(api: &Api, new: &NewRun, targets: &HostSet) -> Result<u64, Failure> {
     let draft = api.desk.run(new, targets.clone())?;
-    Ok(api.desk.sealed(&draft, std::time::SystemTime::now())?.1.len() as u64)
+    Ok(api.desk.sealed(&draft, SystemTime::now())?.1.len() as u64)
 }
 
 /// The controller's own links on the way to the targets.

@@ -71,6 +71,9 @@ pub struct GroupInfo {
     pub count: u64,
     /// How long ago its source said so; 0 for what is known here.
     pub age_ms: u64,
+    /// Why nobody knows who is in it; empty if all is well.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub error: String,
 }
 
 /// `POST /v1/plan`: what an order would do. Nothing is done.

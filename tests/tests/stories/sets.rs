@@ -91,12 +91,16 @@ fn hosts_are_meant_by_name_pattern_group_place_state_and_past() -> Result<()> {
     let output = fleet.barid(&["-w", "@run:last/failed", "-b", "echo", "again"])?;
     assert!(show(&output.stdout).contains("site[1-2]-host1 (2)"), "{}", show(&output.stdout));
 
+    // A group that is wrong hides neither the others nor itself.
+    fs::write(fleet.state("controller").join("groups.toml"), format!("bad = \"x\"\n{GROUPS}"))?;
+    let groups = out(&fleet, &["nodes", "groups"])?;
+    assert!(groups.contains("unknown host x") && groups.contains("@odd"), "{groups}");
     let groups = out(&fleet, &["nodes", "groups", "-s", "*", "site1-host1"])?;
     for group in ["@odd", "@site1 ", "@site:site1", "@racks:r1", "@racks:r2", "@relay:site1-relay"]
     {
         assert!(groups.contains(group), "{group} in {groups}");
     }
-    assert!(!groups.contains("site2"), "{groups}");
+    assert!(!groups.contains("@site2"), "{groups}");
     Ok(())
 }
 
