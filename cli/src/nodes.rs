@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use controller::sets::{self, Algebra, Group, Names, Set, What, fold, natural_cmp};
+use controller::sets::{self, Algebra, Group, Names, Set, What, fold, fold_stepped, natural_cmp};
 use controller::types::{GroupInfo, GroupQuery, Targets};
 use serde_json::json;
 
@@ -70,6 +70,10 @@ struct FoldArgs {
     /// The source of the groups [default: groups.toml and the sites]
     #[arg(short = 's', long, value_name = "SOURCE", default_value = "", hide_default_value = true)]
     source: String,
+    /// Write so many numbers or more with steps between them as a range: n[0-20/2]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(3..))]
+    #[arg(conflicts_with = "regroup")]
+    autostep: Option<u32>,
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -105,7 +109,10 @@ pub(crate) async fn main(
                     let groups = known_groups(client, &args.source).await?;
                     sets::regroup(names.iter().map(String::as_str), &groups)
                 }
-                false => fold(&names),
+                false => match args.autostep {
+                    Some(least) => fold_stepped(&names, least as usize),
+                    None => fold(&names),
+                },
             };
             match screen.json {
                 true => screen.json(&json!({ "set": set, "count": names.len() }))?,

@@ -34,7 +34,7 @@ mod regroup;
 use regex::bytes::{Regex, RegexBuilder};
 
 pub use eval::{Algebra, Names, evaluate};
-pub use fold::fold;
+pub use fold::{fold, fold_stepped};
 pub use labels::{Comparison, Predicate, check_label};
 pub use near::{natural_cmp, suggest};
 pub use parse::{Op, Set, Term, What, parse};

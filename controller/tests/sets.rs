@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use controller::sets::{Group, expand, fold, natural_cmp, parse, regroup};
+use controller::sets::{Group, expand, fold, fold_stepped, natural_cmp, parse, regroup};
 use proptest::prelude::*;
 
 type Set = BTreeSet<String>;
@@ -59,6 +59,8 @@ proptest! {
         prop_assert_eq!(expanded.len(), count, "no name twice in {}", text);
         prop_assert_eq!(&expanded, &names.iter().cloned().collect::<Set>());
         prop_assert_eq!(fold(&expanded), text, "folding does not depend on the order");
+        let stepped = fold_stepped(&expanded, 3);
+        prop_assert_eq!(read(&stepped), expanded, "{}", stepped);
     }
 
     #[test]
@@ -113,7 +115,7 @@ proptest! {
     }
 
     #[test]
-    fn any_text_is_a_set_or_an_error(text in "[a-b0-9\\[\\],/ !&^@:*?(){}.#\\\\-]{0,24}") {
+    fn any_text_is_a_set_or_an_error(text in "[a-b0-9\\[\\],/ !&^@:*?(){}.#=<>|\"\\\\-]{0,24}") {
         match parse(&text) {
             Ok(_) => drop(expand(&text)),
             Err(error) => prop_assert!(error.column <= text.chars().count() + 1, "{}", error),

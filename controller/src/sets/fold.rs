@@ -21,6 +21,12 @@ const SLOT: char = '\0';
 
 /// Writes names as one text: each once, in the order of their texts, numbers folded.
 pub fn fold(names: impl IntoIterator<Item = impl AsRef<str>>) -> String {
+    fold_stepped(names, usize::MAX)
+}
+
+/// The same, in which numbers that have steps between them are a range, `n[0-20/2]`, if they are at
+/// least so many.
+pub fn fold_stepped(names: impl IntoIterator<Item = impl AsRef<str>>, least: usize) -> String {
     let mut shapes: Map<String, Vec<Point>> = Map::default();
     let mut shape = String::new();
     for name in names {
@@ -40,20 +46,20 @@ pub fn fold(names: impl IntoIterator<Item = impl AsRef<str>>) -> String {
         points.sort_unstable();
         points.dedup();
         text.push_str(if text.is_empty() { "" } else { "," });
-        text.push_str(&write_shape(&shape, points));
+        text.push_str(&write_shape(&shape, points, least));
     }
     text
 }
 
 /// All names of one shape. The points are sorted, and none is there twice.
-fn write_shape(shape: &str, points: Vec<Point>) -> String {
+fn write_shape(shape: &str, points: Vec<Point>, least: usize) -> String {
     let write = |mut parts: Vec<Part>| {
         let size = |part: &Part| part.iter().map(Vec::len).product::<usize>();
         parts.sort_unstable_by(|a, b| size(b).cmp(&size(a)).then_with(|| a.cmp(b)));
         let mut text = String::new();
         for part in parts {
             text.push_str(if text.is_empty() { "" } else { "," });
-            write_part(&mut text, shape, &part);
+            write_part(&mut text, shape, &part, least);
         }
         text
     };
@@ -84,11 +90,11 @@ impl Number {
         self.width > 1 && self.value < 10u64.pow(u32::from(self.width) - 1)
     }
 
-    /// Whether `next` is the next number in a range that began with `first`.
-    fn is_before(self, next: Number, first: Number) -> bool {
+    /// Whether `next` is the next number in a range with this step that began with `first`.
+    fn is_before(self, next: Number, step: u64, first: Number) -> bool {
         // 9 goes on to 10, but 08-99 does not go on to 100.
         let same_width = self.width == next.width || (!first.is_padded() && !next.is_padded());
-        next.value == self.value + 1 && same_width
+        next.value == self.value + step && same_width
     }
 }
 
@@ -206,27 +212,36 @@ fn join_along(parts: Vec<Vec<u32>>, along: usize, sets: &mut Sets) -> Vec<Vec<u3
     joined.collect()
 }
 
-fn write_part(text: &mut String, shape: &str, part: &[Vec<Number>]) {
+fn write_part(text: &mut String, shape: &str, part: &[Vec<Number>], least: usize) {
     let mut numbers = part.iter();
     for (n, piece) in shape.split(SLOT).enumerate() {
         if n > 0 {
-            write_numbers(text, numbers.next().expect("a slot for each dimension"));
+            write_numbers(text, numbers.next().expect("a slot for each dimension"), least);
         }
         text.push_str(piece);
     }
 }
 
-fn write_numbers(text: &mut String, numbers: &[Number]) {
+fn write_numbers(text: &mut String, numbers: &[Number], least: usize) {
     let bracket = numbers.len() > 1;
     text.push_str(if bracket { "[" } else { "" });
     let mut rest = numbers;
     while let Some(&first) = rest.first() {
-        let pairs = rest.windows(2);
-        let run = pairs.take_while(|pair| pair[0].is_before(pair[1], first)).count();
+        let run_of = |step| {
+            rest.windows(2).take_while(|pair| pair[0].is_before(pair[1], step, first)).count()
+        };
+        let (mut step, mut run) = (1, run_of(1));
+        let gap = rest.get(1).map_or(1, |second| second.value.saturating_sub(first.value));
+        if run == 0 && gap > 1 && run_of(gap).saturating_add(1) >= least {
+            (step, run) = (gap, run_of(gap));
+        }
         let (width, last) = (usize::from(first.width), rest[run]);
         write!(text, "{:0width$}", first.value).expect("a text can grow");
         if run > 0 {
             write!(text, "-{:0width$}", last.value).expect("a text can grow");
+        }
+        if step > 1 {
+            write!(text, "/{step}").expect("a text can grow");
         }
         rest = &rest[run + 1..];
         text.push_str(if rest.is_empty() { "" } else { "," });

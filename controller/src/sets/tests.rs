@@ -167,6 +167,19 @@ fn folds_as_clustershell_does() {
 }
 
 #[test]
+fn folds_with_steps_if_there_are_enough() {
+    let check = |set: &str, least: usize, expected: &str| {
+        assert_eq!(fold_stepped(expand(set).expect("a set"), least), expected);
+    };
+    check("n[0-20/5]", 3, "n[0-20/5]");
+    check("n[0-20/5]", 6, "n[0,5,10,15,20]");
+    check("n[1,3,5-8,20]", 3, "n[1-5/2,6-8,20]");
+    check("n[1,3,4,5]", 3, "n[1,3-5]");
+    check("n[002-102/10]", 3, "n[002-102/10]");
+    check("r[1-5/2]n[1-5/2]", 2, "r[1-5/2]n[1-5/2]");
+}
+
+#[test]
 fn folds_in_several_dimensions() {
     let check = |set: &str| assert_eq!(fold(expand(set).expect("a set")), set);
     check("site[1-2]-host[1-5]");
