@@ -162,14 +162,12 @@ impl<'a> Sorted<'a> {
         alike: &Alike<'a>,
         mut tell: impl FnMut(&'a str, &[&[u8]]) -> io::Result<()>,
     ) -> io::Result<()> {
-        let hosts = |member: &'_ Member<'a>| -> Vec<&'a str> { member.hosts.clone() };
-        let mut all: Vec<(&str, usize)> = Vec::new();
-        for (at, member) in alike.members.iter().enumerate() {
-            all.extend(hosts(member).into_iter().map(|host| (host, at)));
+        let mut all: Vec<(&'a str, &Member<'a>)> = Vec::new();
+        for member in &alike.members {
+            all.extend(member.hosts.iter().map(|host| (*host, member)));
         }
         all.sort_by(|(a, _), (b, _)| natural_cmp(a, b));
-        for (host, at) in all {
-            let member = &alike.members[at];
+        for (host, member) in all {
             let text = &self.texts[member.text];
             tell(host, &split(text, member.name.as_bytes()).1)?;
         }
