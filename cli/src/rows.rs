@@ -5,11 +5,15 @@
 //! how far the slowest is, and each line stands beside those that it belongs to.
 //!
 //! A host that was thought lost and answers after all is too late for rows that are given out: its
-//! lines come in later ones. No line is lost.
+//! lines come in later ones. So are those of a host that is silent while all others fill the memory
+//! that there is for waiting lines. No line is lost.
 
 use std::collections::{HashMap, VecDeque};
 
 use controller::sets::natural_cmp;
+
+/// How many bytes may wait for hosts that have not written as much.
+const WAITING: usize = 64 << 20;
 
 /// Lines that are equal, with the names of their hosts in natural order.
 pub(crate) type Row = Vec<(Vec<u8>, Vec<String>)>;
@@ -35,25 +39,25 @@ pub(crate) struct Rows {
     awaited: u64,
     /// Lines that are held, of all hosts.
     held: usize,
+    /// The bytes of these lines, and how many they may be.
+    bytes: usize,
+    limit: usize,
 }
 
 impl Rows {
     /// For so many hosts, none of which has written anything.
     pub(crate) fn new(hosts: u64) -> Rows {
-        Rows { columns: HashMap::new(), awaited: hosts, held: 0 }
+        Rows { columns: HashMap::new(), awaited: hosts, held: 0, bytes: 0, limit: WAITING }
     }
 
     /// Takes whole lines that a host has written. Returns the rows that are complete now.
     pub(crate) fn add(&mut self, host: &str, lines: &[u8]) -> Vec<Row> {
-        self.change(host, |column| column.lines.extend(split(lines)))
+        self.change(host, lines, false)
     }
 
     /// Takes the last lines of a host.
     pub(crate) fn end(&mut self, host: &str, lines: &[u8]) -> Vec<Row> {
-        self.change(host, |column| {
-            column.lines.extend(split(lines));
-            column.has_ended = true;
-        })
+        self.change(host, lines, true)
     }
 
     /// Everything that is left, whoever is missing.
@@ -65,17 +69,20 @@ impl Rows {
         rows
     }
 
-    fn change(&mut self, host: &str, change: impl FnOnce(&mut Column)) -> Vec<Row> {
+    fn change(&mut self, host: &str, lines: &[u8], ends: bool) -> Vec<Row> {
         let is_new = !self.columns.contains_key(host);
         let column = self.columns.entry(host.to_owned()).or_default();
-        let (was_awaited, held) = (is_new || column.is_awaited(), column.lines.len());
-        change(column);
-        self.held += column.lines.len() - held;
+        let was_awaited = is_new || column.is_awaited();
+        for line in split(lines) {
+            (self.held, self.bytes) = (self.held + 1, self.bytes + line.len());
+            column.lines.push_back(line);
+        }
+        column.has_ended |= ends;
         if was_awaited && !column.is_awaited() {
             self.awaited = self.awaited.saturating_sub(1);
         }
         let mut rows = Vec::new();
-        while self.awaited == 0 && self.held > 0 {
+        while self.held > 0 && (self.awaited == 0 || self.bytes > self.limit) {
             rows.push(self.row());
         }
         rows
@@ -86,7 +93,7 @@ impl Rows {
         let mut equal: HashMap<Vec<u8>, Vec<String>> = HashMap::new();
         for (host, column) in &mut self.columns {
             let Some(line) = column.lines.pop_front() else { continue };
-            self.held -= 1;
+            (self.held, self.bytes) = (self.held - 1, self.bytes - line.len());
             self.awaited += u64::from(column.is_awaited());
             equal.entry(line).or_default().push(host.clone());
         }
@@ -136,6 +143,15 @@ mod tests {
         assert_eq!(shown(&rows.end("a", b"four")), "a: four\n");
         assert_eq!(shown(&rows.end("c", b"late\n")), "c: late\n");
         assert_eq!(shown(&rows.rest()), "");
+    }
+
+    #[test]
+    fn a_silent_host_does_not_hold_up_more_than_there_is_room_for() {
+        let mut rows = Rows { limit: 10, ..Rows::new(3) };
+        assert_eq!(shown(&rows.add("a", b"one\ntwo\n")), "");
+        assert_eq!(shown(&rows.add("b", b"one\n")), "a,b: one\n");
+        assert_eq!(shown(&rows.end("c", b"one\n")), "", "it is late, and b is awaited");
+        assert_eq!(shown(&rows.end("b", b"")), "a: two\nc: one\n");
     }
 
     #[test]
