@@ -5,11 +5,12 @@
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-use clap::{ArgAction, Parser, Subcommand};
+use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 
 use crate::screen::ColorWhen;
 use crate::{
-    attach, cancel, completion, demo, hosts, join, node, push, retry, run, runs, serve, token, tree,
+    attach, cancel, completion, demo, hosts, join, node, nodes, push, retry, run, runs, serve,
+    token, tree,
 };
 
 const EXAMPLES: &str = "\
@@ -25,6 +26,7 @@ Exit codes:
   2 usage or configuration       3 none failed, some were missed
   4 stopped, the rest skipped    5 not allowed
   6 the controller cannot be reached
+  7 not confirmed
   130 cancelled                  131 detached, the order goes on";
 
 /// Push files to thousands of hosts, run commands on them, through any number of relays.
@@ -77,6 +79,8 @@ pub(crate) enum Verb {
     Cancel(cancel::Args),
     /// List relays and hosts
     Hosts(hosts::Args),
+    /// Fold, expand and count sets of hosts, list groups
+    Nodes(nodes::Args),
     /// Show how the hosts are connected
     Tree(tree::Args),
     /// Make, list and revoke the tokens by which hosts join
@@ -111,14 +115,17 @@ pub(crate) fn with_verb(args: impl IntoIterator<Item = OsString>) -> Vec<OsStrin
     args
 }
 
+/// Whether this is an option of `run`. Those of every verb were left behind before.
 fn begins_a_run(arg: &OsStr) -> bool {
-    let Some(text) = arg.to_str() else { return false };
-    let long = ["--where", "--all", "--group", "--gather"];
-    let is_long = long.iter().any(|name| text == *name || text.starts_with(&format!("{name}=")));
-    let mut letters = text.chars();
-    let is_short = letters.next() == Some('-')
-        && letters.next().is_some_and(|letter| "wagxbBLNSqtufkl".contains(letter));
-    is_long || is_short
+    let Some(text) = arg.to_str().filter(|text| text.starts_with('-')) else { return false };
+    let cli = Cli::command();
+    let run = cli.find_subcommand("run").expect("there is such a verb");
+    if let Some(long) = text.strip_prefix("--") {
+        let name = long.split('=').next().unwrap_or_default();
+        return run.get_arguments().any(|option| option.get_long() == Some(name));
+    }
+    let letter = text.chars().nth(1);
+    letter.is_some() && run.get_arguments().any(|option| option.get_short() == letter)
 }
 
 /// Whether output for programs is wanted, for errors that come before the options are read.
@@ -128,8 +135,6 @@ pub(crate) fn wants_json(args: &[OsString]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     fn parse(line: &[&str]) -> Result<Cli, clap::Error> {
@@ -182,6 +187,9 @@ mod tests {
         assert_eq!(run(&["-w", "a", "-b", "uname", "-r"]).command, ["uname", "-r"]);
         assert_eq!(run(&["--json", "--socket", "s", "-a", "x"]).command, ["x"]);
         assert_eq!(run(&["-wa", "x"]).targets.sets, ["a"]);
+        assert_eq!(run(&["--hostfile=f", "x"]).targets.hostfile, ["f"]);
+        assert_eq!(run(&["--shell", "-a", "x"]).command, ["x"]);
+        assert!(parse(&["-C", "-a", "x"]).is_err() && parse(&["--nonsense", "x"]).is_err());
         assert!(matches!(parse(&["hosts"]).expect("a verb").verb, Verb::Hosts(_)));
         assert!(matches!(parse(&["-v", "hosts"]).expect("a verb").verb, Verb::Hosts(_)));
         assert!(parse(&["--help"]).is_err() && parse(&["-V"]).is_err());
@@ -216,12 +224,19 @@ mod tests {
             &["node", "--state", "/s", "--join", "-", "--name", "n", "--parent", "a:1"],
             &["join", "--state", "/s", "--parent", "a:1", "--token", "-"],
             &["tree"],
+            &["hosts", "-g", "lyon", "-X", "gpu", "--limit", "@up", "--pick", "5%", "--seed", "7"],
+            &["hosts", "label", "-w", "a[1-2]", "os=debian", "gpu-"],
+            &["nodes", "fold", "-r", "-s", "racks", "a1", "a2"],
+            &["nodes", "expand", "-S", ",", "a[1-2]!a1"],
+            &["nodes", "count", "-"],
+            &["nodes", "groups", "--json", "-a"],
             &["completion", "zsh"],
         ] {
             parse(line).unwrap_or_else(|error| panic!("{line:?}: {error}"));
         }
         assert!(parse(&["token", "create", "--role", "king"]).is_err());
         assert!(parse(&["cancel"]).is_err(), "what is taken back must be named");
+        assert!(parse(&["hosts", "-a", "--seed", "7"]).is_err(), "a seed of what?");
         assert!(parse(&["push", "/x", "--dest", "y", "-a", "--hold", "0"]).is_err());
     }
 }

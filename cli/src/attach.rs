@@ -7,6 +7,7 @@ use crate::exit::Exit;
 use crate::fail::Failure;
 use crate::follow::Follow;
 use crate::render::View;
+use crate::save::SaveArgs;
 use crate::screen::Screen;
 
 /// Options of `barid attach`.
@@ -17,6 +18,8 @@ pub(crate) struct Args {
     id: String,
     #[command(flatten)]
     view: View,
+    #[command(flatten)]
+    save: SaveArgs,
 }
 
 /// Watches the order to its end; of one that has ended, shows what was answered.
@@ -29,7 +32,9 @@ pub(crate) async fn main(
     let OrderDetail { order, .. } = client.get(&path).await?;
     // Only what runs says something on the way.
     let gather = args.view.gather || order.kind != "run";
-    let mut follow = Follow::new(client, screen, View { gather, ..args.view }, order)?;
+    args.save.ready()?;
+    let view = View { gather, ..args.view }.with_groups(client).await?;
+    let mut follow = Follow::new(client, screen, view, order)?.with_files(args.save);
     let ended = follow.watch().await?;
     follow.finish(ended)
 }

@@ -9,10 +9,11 @@
 //! | 4 | stopped by a budget or a deadline: the rest was skipped |
 //! | 5 | not allowed |
 //! | 6 | the controller cannot be reached |
+//! | 7 | not confirmed, or nobody there to confirm it |
 //! | 130 | cancelled by an operator |
 //! | 131 | detached; the order goes on |
 //!
-//! 7 and 10 are kept for prompts and `--detailed-exitcode`, which do not exist yet.
+//! 10 is kept for `--detailed-exitcode`, which does not exist yet.
 
 use std::process::ExitCode;
 
@@ -33,6 +34,8 @@ pub(crate) enum Exit {
     Denied,
     /// No controller, or no parent, answers.
     Unreachable,
+    /// Whoever was asked did not say yes, or could not be asked; nothing was started.
+    Declined,
     /// An operator cancelled it.
     Cancelled,
     /// Nobody watches any more; the order goes on.
@@ -98,6 +101,7 @@ impl Exit {
             Exit::Stopped => 4,
             Exit::Denied => 5,
             Exit::Unreachable => 6,
+            Exit::Declined => 7,
             Exit::Cancelled => 130,
             Exit::Detached => 131,
             Exit::Remote(code) => code,
@@ -159,7 +163,14 @@ mod tests {
 
     #[test]
     fn fixed_codes() {
-        let codes = [Exit::Usage, Exit::Stopped, Exit::Denied, Exit::Unreachable, Exit::Detached];
-        assert_eq!(codes.map(Exit::code), [2, 4, 5, 6, 131]);
+        let codes = [
+            Exit::Usage,
+            Exit::Stopped,
+            Exit::Denied,
+            Exit::Unreachable,
+            Exit::Declined,
+            Exit::Detached,
+        ];
+        assert_eq!(codes.map(Exit::code), [2, 4, 5, 6, 7, 131]);
     }
 }

@@ -20,7 +20,8 @@ pub(crate) struct Failure {
 }
 
 /// Codes of the API that mean: nothing was started, because the request is wrong.
-const USAGE: [&str; 4] = ["bad-request", "unknown-host", "unknown-group", "empty-set"];
+const USAGE: [&str; 5] =
+    ["bad-request", "unknown-host", "unknown-group", "unknown-label", "empty-set"];
 
 /// The code of an output that nobody reads any more.
 const BROKEN_PIPE: &str = "broken-pipe";
@@ -67,11 +68,16 @@ impl Failure {
 
     /// For people: `barid: what`, and what to do on a line of its own.
     pub(crate) fn text(&self) -> String {
-        let ApiError { message, help, .. } = &self.error;
+        let ApiError { message, help, code } = &self.error;
         match help.as_str() {
             "" => format!("barid: {message}\n"),
             near if near.starts_with("did you mean") => {
-                format!("barid: {message} ({near})\n  help: `barid hosts` lists who is enrolled\n")
+                let help = match code.as_str() {
+                    "unknown-group" => "`barid nodes groups` lists groups, with -s '*' all of them",
+                    "unknown-label" => "`barid hosts` shows the labels of hosts",
+                    _ => "`barid hosts` lists who is enrolled",
+                };
+                format!("barid: {message} ({near})\n  help: {help}\n")
             }
             help => format!("barid: {message}\n  help: {help}\n"),
         }

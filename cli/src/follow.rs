@@ -8,18 +8,21 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use controller::sets;
-use controller::types::{OrderEvent, OrderInfo};
+use controller::types::{Answer, OrderEvent, OrderInfo};
 use tokio::time::sleep;
 
+use crate::alike;
 use crate::cancel;
 use crate::client::{Client, Lines, is_broken};
 use crate::exit::Exit;
 use crate::fail::Failure;
-use crate::gathered::{Gathered, output};
+use crate::gathered::{Gathered, output, stderr, stdout};
 use crate::keys::{Keys, Wish};
 use crate::lines::Shown;
 use crate::progress::Progress;
 use crate::render::{self, View};
+use crate::rows::Rows;
+use crate::save::SaveArgs;
 use crate::screen::{Screen, To};
 use crate::units::show_duration;
 
@@ -55,6 +58,10 @@ pub(crate) struct Follow<'a> {
     began: Instant,
     progress: Progress,
     keys: Keys,
+    /// For -bL: lines that wait for those of other hosts.
+    rows: Option<Rows>,
+    /// Files for answers.
+    save: SaveArgs,
     /// Whether the order was taken back from here.
     cancelled: bool,
 }
@@ -77,6 +84,8 @@ impl<'a> Follow<'a> {
         let keys = Keys::new().map_err(|error| Failure::local(&error))?;
         let draws_bar = screen.is_watched() && !view.quiet && (view.waits() || order.kind != "run");
         let progress = Progress::new(&order, draws_bar, !view.quiet && !screen.json);
+        let has_rows = view.lines && view.gather && !view.merge && order.kind == "run";
+        let rows = (has_rows && !screen.json).then(|| Rows::new(order.count));
         Ok(Follow {
             order,
             gathered: Gathered::default(),
@@ -88,8 +97,15 @@ impl<'a> Follow<'a> {
             began: Instant::now(),
             progress,
             keys,
+            rows,
+            save: SaveArgs::default(),
             cancelled: false,
         })
+    }
+
+    /// The same, with files for answers.
+    pub(crate) fn with_files(self, save: SaveArgs) -> Follow<'a> {
+        Follow { save, ..self }
     }
 
     /// Watches to the end, and shows what the view wants shown.
@@ -98,15 +114,27 @@ impl<'a> Follow<'a> {
         self.progress.clear();
         let ended = ended?;
         if self.screen.json {
+            if self.view.similar {
+                alike::print_json(self.screen, &self.view, &self.gathered.groups())?;
+            }
             return Ok(ended);
         }
-        if self.view.waits() {
-            render::gathered(self.screen, self.view, &self.order, &self.gathered)?;
+        if let Some(mut rows) = self.rows.take() {
+            if ended != Ended::Detached {
+                for (host, [out, _]) in self.shown.unfinished() {
+                    render::rows(self.screen, &self.view, &rows.end(&host, &out))?;
+                }
+                render::rows(self.screen, &self.view, &rows.rest())?;
+            }
+            let groups = self.gathered.groups();
+            render::afterword(self.screen, &self.view, &self.order, &groups)?;
+        } else if self.view.waits() {
+            render::gathered(self.screen, &self.view, &self.order, &self.gathered)?;
         } else {
             if ended != Ended::Detached {
                 self.show_unfinished()?;
             }
-            render::unheard(self.screen, &self.order, &self.gathered)?;
+            render::unheard(self.screen, &self.view, &self.order, &self.gathered)?;
         }
         Ok(ended)
     }
@@ -159,7 +187,8 @@ impl<'a> Follow<'a> {
 
     /// One stream after the other, until the order closes.
     async fn watch_streams(&mut self) -> Result<Ended, Failure> {
-        let output = if self.shows_lines() { "?output=live" } else { "" };
+        let live = self.shows_lines() || self.rows.is_some();
+        let output = if live { "?output=live" } else { "" };
         let path = format!("/v1/orders/{}/events{output}", self.order.id);
         let mut heard = Instant::now();
         loop {
@@ -240,6 +269,7 @@ impl<'a> Follow<'a> {
             OrderEvent::Answer(answer) => {
                 let printed = self.screen.json.then(|| answer.clone());
                 let (answer, news) = self.gathered.add(answer);
+                self.save.save(&answer, &news)?;
                 if let Some(mut printed) = printed {
                     // A stream asked for again repeats itself; ours does not.
                     if !news.is_empty() {
@@ -248,16 +278,22 @@ impl<'a> Follow<'a> {
                         self.screen.json(&OrderEvent::Answer(printed))?;
                     }
                 } else if self.shows_lines() {
-                    let (screen, view, shown) = (&mut *self.screen, self.view, &mut self.shown);
+                    let (screen, view, shown) = (&mut *self.screen, &self.view, &mut self.shown);
                     self.progress.aside(|| render::live(screen, view, shown, &answer, &news))?;
+                } else {
+                    self.end_rows(&answer, &news)?;
                 }
                 self.tell_progress()?;
             }
             OrderEvent::Output { host, stream, offset, data, binary } => {
                 let to = if stream == "stderr" { To::Err } else { To::Out };
                 let lines = self.shown.piece(&host, to, offset, &output(&data, binary));
-                if self.shows_lines() && !lines.is_empty() {
-                    let (screen, view) = (&mut *self.screen, self.view);
+                if let Some(rows) = self.rows.as_mut().filter(|_| to == To::Out) {
+                    let rows = rows.add(&host, &lines);
+                    let (screen, view) = (&mut *self.screen, &self.view);
+                    self.progress.aside(|| render::rows(screen, view, &rows))?;
+                } else if self.shows_lines() && !lines.is_empty() {
+                    let (screen, view) = (&mut *self.screen, &self.view);
                     self.progress.aside(|| render::written(screen, view, &host, to, &lines))?;
                 }
             }
@@ -284,11 +320,28 @@ impl<'a> Follow<'a> {
         Ok(false)
     }
 
+    /// For -bL: these hosts will write nothing more.
+    fn end_rows(&mut self, answer: &Answer, hosts: &[String]) -> Result<(), Failure> {
+        let Some(rows) = &mut self.rows else { return Ok(()) };
+        let mut complete = Vec::new();
+        for host in hosts {
+            if render::is_supposed(answer) {
+                complete.extend(rows.end(host, &[]));
+            } else {
+                let [out, _] = self.shown.rest(host, stdout(answer), stderr(answer));
+                complete.extend(rows.end(host, &out));
+            }
+        }
+        let (screen, view) = (&mut *self.screen, &self.view);
+        self.progress.aside(|| render::rows(screen, view, &complete))?;
+        Ok(())
+    }
+
     /// Shows the lines that were begun by hosts of which nothing more will come.
     fn show_unfinished(&mut self) -> Result<(), Failure> {
         for (host, [out, err]) in self.shown.unfinished() {
-            render::written(self.screen, self.view, &host, To::Out, &out)?;
-            render::written(self.screen, self.view, &host, To::Err, &err)?;
+            render::written(self.screen, &self.view, &host, To::Out, &out)?;
+            render::written(self.screen, &self.view, &host, To::Err, &err)?;
         }
         Ok(())
     }

@@ -26,6 +26,7 @@ pub(crate) struct Gathered {
 }
 
 /// Hosts that have given the same answer.
+#[derive(Clone)]
 pub(crate) struct Group<'a> {
     /// Their names, in natural order.
     pub(crate) hosts: Vec<&'a str>,

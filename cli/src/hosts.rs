@@ -3,9 +3,11 @@
 use std::collections::HashSet;
 
 use controller::sets::natural_cmp;
-use controller::types::HostInfo;
+use controller::types::{HostInfo, NewLabels};
+use serde_json::json;
 
 use crate::client::Client;
+use crate::escape::escape_line;
 use crate::exit::Exit;
 use crate::fail::Failure;
 use crate::render::table;
@@ -15,9 +17,29 @@ use crate::units::{show_count, show_time};
 
 /// Options of `barid hosts`.
 #[derive(Clone, Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
     #[command(flatten)]
     targets: TargetArgs,
+    #[command(subcommand)]
+    verb: Option<Verb>,
+}
+
+/// What `barid hosts` can do apart from listing.
+#[derive(Clone, Debug, clap::Subcommand)]
+enum Verb {
+    /// Give hosts labels, by which sets can choose them: '{os=debian && rack<=4}'
+    Label(LabelArgs),
+}
+
+/// Options of `barid hosts label`.
+#[derive(Clone, Debug, clap::Args)]
+struct LabelArgs {
+    #[command(flatten)]
+    targets: TargetArgs,
+    /// NAME=VALUE gives a label, NAME= one without a value, NAME- takes one away
+    #[arg(value_name = "LABEL", required = true)]
+    labels: Vec<String>,
 }
 
 /// Lists relays and hosts.
@@ -26,14 +48,17 @@ pub(crate) async fn main(
     client: &Client,
     screen: &mut Screen,
 ) -> Result<Exit, Failure> {
+    if let Some(Verb::Label(args)) = args.verb {
+        return label(args, client, screen).await;
+    }
     let mut hosts: Vec<HostInfo> = client.get("/v1/hosts").await?;
     if !args.targets.is_empty() {
-        let wanted = resolve(client, &args.targets.targets()).await?;
+        let wanted = resolve(client, &args.targets.targets(screen)?).await?;
         let wanted: HashSet<String> = wanted.hosts.into_iter().collect();
         hosts.retain(|host| wanted.contains(&host.name));
-    } else if !args.targets.except.is_empty() {
+    } else if args.targets.narrows() {
         return Err(Failure::usage(
-            "-x leaves hosts out of what?",
+            "-x, -X, --limit and --pick choose from whom?",
             "add -a: barid hosts -a -x SET",
         ));
     }
@@ -43,7 +68,10 @@ pub(crate) async fn main(
         return Ok(Exit::Ok);
     }
     let rows: Vec<Vec<String>> = hosts.iter().map(row).collect();
-    screen.print(&table(&["NAME", "ROLE", "SITE", "STATE", "VIA", "ENROLLED"], &rows))?;
+    // The table takes as many columns as it has heads.
+    let heads = ["NAME", "ROLE", "SITE", "STATE", "VIA", "ENROLLED", "LABELS"];
+    let shown = heads.len() - usize::from(hosts.iter().all(|host| host.labels.is_empty()));
+    screen.print(&table(&heads[..shown], &rows))?;
     let up = hosts.iter().filter(|host| host.up).count() as u64;
     let total = hosts.len() as u64;
     if total == 0 {
@@ -74,6 +102,11 @@ pub(crate) fn state(host: &HostInfo) -> &'static str {
 fn row(host: &HostInfo) -> Vec<String> {
     let dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
     let via = if host.via == host.name { "controller" } else { &host.via };
+    let label = |(name, value): (&String, &String)| match value.as_str() {
+        "" => name.clone(),
+        value => format!("{name}={}", escape_line(value)),
+    };
+    let labels = host.labels.iter().map(label);
     vec![
         host.name.clone(),
         host.role.clone(),
@@ -81,5 +114,26 @@ fn row(host: &HostInfo) -> Vec<String> {
         state(host).to_owned(),
         dash(via),
         show_time(host.enrolled_ms),
+        labels.collect::<Vec<_>>().join(" "),
     ]
+}
+
+async fn label(args: LabelArgs, client: &Client, screen: &mut Screen) -> Result<Exit, Failure> {
+    let mut new = NewLabels { targets: args.targets.required(screen)?, ..NewLabels::default() };
+    for text in args.labels {
+        match (text.split_once('='), text.strip_suffix('-')) {
+            (Some((name, value)), _) => drop(new.set.insert(name.into(), value.into())),
+            (None, Some(name)) => new.remove.push(name.into()),
+            (None, None) => {
+                let help = format!("{text}= for one without a value, {text}- to take it away");
+                return Err(Failure::usage(format!("{text}: write NAME=VALUE"), help));
+            }
+        }
+    }
+    let count: u64 = client.post("/v1/labels", &new).await?;
+    match screen.json {
+        true => screen.json(&json!({ "count": count }))?,
+        false => screen.say(&format!("labels of {} hosts are changed", show_count(count)))?,
+    }
+    Ok(Exit::Ok)
 }

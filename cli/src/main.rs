@@ -9,28 +9,35 @@
 //! | `args` | the command line |
 //! | `run` `push` `runs` `attach` `cancel` `retry` | verbs about orders |
 //! | `pace` `given` | options of `run` |
-//! | `hosts` `tree` `token` `completion` | other verbs that ask the controller |
+//! | `hosts` `nodes` `tree` `token` `completion` | other verbs that ask the controller |
 //! | `serve` `node` `join` | verbs that are a part of the mesh |
 //! | `demo` | a fleet on this machine |
+//! | `targets` `hostfile` `guard` `plan` | which hosts, and whether that many are meant |
 //! | `client` | the controller's API |
 //! | `follow` `keys` `progress` | watching an order until it closes |
-//! | `lines` | output that comes before its answer |
-//! | `gathered` `render` `words` | answers, put together and in words |
+//! | `lines` `rows` | output that comes before its answer |
+//! | `gathered` `render` `alike` `diff` `words` | answers, put together and in words |
+//! | `save` | answers in files |
 //! | `screen` `escape` | the two streams, and what a terminal must not see |
 //! | `exit` `fail` | how a verb ends |
 
+mod alike;
 mod args;
 mod attach;
 mod cancel;
 mod client;
 mod completion;
 mod demo;
+mod diff;
 mod escape;
 mod exit;
 mod fail;
 mod follow;
+mod foreign;
 mod gathered;
 mod given;
+mod guard;
+mod hostfile;
 mod hosts;
 mod join;
 mod keys;
@@ -38,13 +45,17 @@ mod lines;
 mod logs;
 mod memory;
 mod node;
+mod nodes;
 mod pace;
+mod plan;
 mod progress;
 mod push;
 mod render;
 mod retry;
+mod rows;
 mod run;
 mod runs;
+mod save;
 mod screen;
 mod serve;
 mod targets;
@@ -57,6 +68,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser;
+use clap::error::{ContextKind, ContextValue};
 
 use crate::args::{Cli, Verb};
 use crate::client::Client;
@@ -72,6 +84,7 @@ fn main() -> ExitCode {
         Err(error) => return not_parsed(&error, &args),
     };
     let mut screen = Screen::standard(cli.global.color, cli.global.json);
+    screen.verbose = cli.global.verbose > 0;
     let result = dispatch(cli, &mut screen);
     let result = result.and_then(|exit| screen.flush().map(|()| exit).map_err(Failure::from));
     match result {
@@ -115,6 +128,7 @@ async fn ask(verb: Verb, client: &Client, screen: &mut Screen) -> Result<Exit, F
         Verb::Attach(args) => ordered(Box::pin(attach::main(args, client, screen)).await),
         Verb::Cancel(args) => ordered(Box::pin(cancel::main(args, client, screen)).await),
         Verb::Hosts(args) => hosts::main(args, client, screen).await,
+        Verb::Nodes(args) => nodes::main(args, client, screen).await,
         Verb::Tree(args) => tree::main(args, client, screen).await,
         Verb::Token(args) => token::main(args, client, screen).await,
         Verb::Demo(args) => Box::pin(demo::run(&args)).await,
@@ -134,14 +148,21 @@ fn ordered(result: Result<Exit, Failure>) -> Result<Exit, Failure> {
 
 /// Help, the version, or what is wrong with the options.
 fn not_parsed(error: &clap::Error, args: &[OsString]) -> ExitCode {
+    let hint = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(option)) => foreign::hint(option),
+        _ => None,
+    };
     if error.use_stderr() && args::wants_json(args) {
         let text = error.render().to_string();
         let message = text.trim().trim_start_matches("error: ").to_owned();
-        let failure = Failure::usage(message, "barid --help");
+        let failure = Failure::usage(message, hint.unwrap_or("barid --help"));
         Screen::standard(ColorWhen::Never, true).fail(&failure).ok();
         return failure.exit.into();
     }
     // If the stream is closed there is nobody left to tell.
     error.print().ok();
+    if let Some(hint) = hint {
+        eprintln!("  help: {hint}");
+    }
     if error.use_stderr() { Exit::Usage.into() } else { Exit::Ok.into() }
 }

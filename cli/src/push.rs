@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use controller::types::{LinkInfo, NewPush, OrderInfo, PushEvent, PushInfo};
+use controller::types::{LinkInfo, NewPush, OrderInfo, PlanQuery, PushEvent, PushInfo};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::client::{Client, Lines};
@@ -12,6 +12,8 @@ use crate::exit::Exit;
 use crate::fail::Failure;
 use crate::follow::Follow;
 use crate::gathered::Gathered;
+use crate::guard::{self, GuardArgs};
+use crate::plan;
 use crate::progress::show_sites;
 use crate::render::View;
 use crate::run::detached;
@@ -56,6 +58,11 @@ pub(crate) struct Args {
     /// No progress and no last line
     #[arg(short = 'q', long)]
     pub(crate) quiet: bool,
+    /// Only say to which hosts it would go, who of them is away, and the way there
+    #[arg(long, help_heading = "Safety")]
+    pub(crate) plan: bool,
+    #[command(flatten)]
+    pub(crate) guard: GuardArgs,
 }
 
 /// Pushes, and tells how it goes.
@@ -66,14 +73,18 @@ pub(crate) async fn main(
 ) -> Result<Exit, Failure> {
     let source = absolute(&args.source)?;
     let dest = destination(args.dest.as_deref().unwrap_or(&source))?;
-    let push = NewPush {
-        targets: args.targets.required()?,
+    let mut push = NewPush {
+        targets: args.targets.required(screen)?,
         source: text(&source)?,
         dest: text(&dest)?,
         exclude: args.exclude,
         reach_ms: millis(args.reach),
         hold_ms: millis(args.hold),
     };
+    if args.plan {
+        return plan::show(client, screen, &PlanQuery::Push(Box::new(push))).await;
+    }
+    push.targets = guard::confirmed(args.guard, client, screen, push.targets, "push").await?;
     let before = sent_by_site(client).await?;
     let mut events = client.post_lines("/v1/pushes", &push).await?;
     let order = ordered(&mut events, screen, args.quiet, args.detach).await?;

@@ -3,25 +3,32 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
+use std::rc::Rc;
 use std::time::Duration;
 
-use controller::sets;
+use controller::sets::{self, Group as SetGroup};
 use controller::types::{Answer, OrderInfo};
 
+use crate::client::Client;
 use crate::exit::{Class, Exit};
+use crate::fail::Failure;
 use crate::gathered::{Gathered, Group, join, stderr, stdout};
 use crate::lines::Shown;
+use crate::nodes::known_groups;
+use crate::rows::Row;
 use crate::screen::{Screen, To};
 use crate::units::{show_bytes, show_count, show_duration};
 use crate::words::{complaint, remedy};
+use crate::{alike, diff};
 
-const RULE: &str = "---------------\n";
+/// What stands above and below the names of hosts.
+pub(crate) const RULE: &str = "---------------\n";
 
 /// The longest folded set within a sentence.
 const SET_IN_LINE: usize = 200;
 
 /// How answers are shown: the same letters as clush.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::Args)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
 pub(crate) struct View {
     /// Gather equal output of stdout under one header with the folded hosts
     #[arg(short = 'b', long = "gather", help_heading = "View")]
@@ -29,24 +36,63 @@ pub(crate) struct View {
     /// Gather as -b does, stderr included
     #[arg(short = 'B', help_heading = "View")]
     pub(crate) merge: bool,
-    /// Lines in the order of hosts, no headers; with -b equal lines once, with the folded hosts
+    /// Lines in the order of hosts, no headers; with -b equal lines once, with the folded hosts, as
+    /// soon as all hosts have written theirs
     #[arg(short = 'L', help_heading = "View")]
     pub(crate) lines: bool,
     /// No host names beside the output
     #[arg(short = 'N', help_heading = "View")]
     pub(crate) unlabelled: bool,
+    /// Groups instead of their members above gathered output, where they fit whole
+    #[arg(short = 'r', long = "regroup", help_heading = "View")]
+    pub(crate) regroup: bool,
+    /// Only how answers differ from the one that most have given
+    #[arg(long, conflicts_with_all = ["similar", "lines"], help_heading = "View")]
+    pub(crate) diff: bool,
+    /// Gather output that differs only in names, numbers, times, addresses and ids; -v: with each
+    /// host's own
+    #[arg(long, conflicts_with = "lines", help_heading = "View")]
+    pub(crate) similar: bool,
     /// Exit with the largest code of the remote commands
     #[arg(short = 'S', help_heading = "View")]
     pub(crate) largest: bool,
     /// No progress and no last line
     #[arg(short = 'q', long, help_heading = "View")]
     pub(crate) quiet: bool,
+    /// The groups of -r.
+    #[arg(skip)]
+    pub(crate) groups: Rc<[SetGroup]>,
 }
 
 impl View {
     /// Whether output waits until all have answered.
-    pub(crate) fn waits(self) -> bool {
-        self.gather || self.merge || self.lines
+    pub(crate) fn waits(&self) -> bool {
+        self.gather || self.merge || self.lines || self.diff || self.similar
+    }
+
+    /// The same with the groups that it wants written.
+    pub(crate) async fn with_groups(self, client: &Client) -> Result<View, Failure> {
+        if !self.regroup {
+            return Ok(self);
+        }
+        let groups = known_groups(client, "").await?.into();
+        Ok(View { groups, ..self })
+    }
+
+    /// Hosts as one text.
+    pub(crate) fn fold(&self, hosts: &[&str]) -> String {
+        match self.groups.is_empty() {
+            true => sets::fold(hosts),
+            false => sets::regroup(hosts.iter().copied(), &self.groups),
+        }
+    }
+
+    /// `node[001-284] (284)`, or the name alone of a single host.
+    pub(crate) fn counted(&self, hosts: &[&str]) -> String {
+        match hosts {
+            [host] => (*host).to_owned(),
+            hosts => format!("{} ({})", self.fold(hosts), hosts.len()),
+        }
     }
 }
 
@@ -54,7 +100,7 @@ impl View {
 /// not shown before.
 pub(crate) fn live(
     screen: &mut Screen,
-    view: View,
+    view: &View,
     shown: &mut Shown,
     answer: &Answer,
     hosts: &[String],
@@ -79,7 +125,7 @@ pub(crate) fn live(
 /// Shows whole lines that a host has written just now.
 pub(crate) fn written(
     screen: &mut Screen,
-    view: View,
+    view: &View,
     host: &str,
     to: To,
     lines: &[u8],
@@ -91,36 +137,58 @@ pub(crate) fn written(
 /// Says at the end which hosts were not heard of.
 pub(crate) fn unheard(
     screen: &mut Screen,
+    view: &View,
     order: &OrderInfo,
     gathered: &Gathered,
 ) -> io::Result<()> {
     let mut groups = gathered.groups();
     groups.retain(|group| is_supposed(group.answer));
-    complaints(screen, order, &groups)
+    complaints(screen, view, order, &groups)
 }
 
 /// Shows everything gathered, in the way that was asked for.
 pub(crate) fn gathered(
     screen: &mut Screen,
-    view: View,
+    view: &View,
     order: &OrderInfo,
     gathered: &Gathered,
 ) -> io::Result<()> {
     let groups = gathered.groups();
     match view {
+        View { diff: true, .. } => diff::show(screen, view, &groups)?,
+        View { similar: true, .. } => alike::show(screen, view, &groups)?,
         View { lines: true, gather: false, merge: false, .. } => by_host(screen, view, &groups)?,
         View { lines: true, .. } => by_line(screen, view, &groups)?,
         _ => blocks(screen, view, &groups)?,
     }
+    afterword(screen, view, order, &groups)
+}
+
+/// Shows what was gathered line by line and can be shown now.
+pub(crate) fn rows(screen: &mut Screen, view: &View, rows: &[Row]) -> io::Result<()> {
+    for (line, hosts) in rows.iter().flatten() {
+        let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
+        labelled(screen, To::Out, view, &view.fold(&hosts), line)?;
+    }
+    screen.flush()
+}
+
+/// What follows on gathered output: stderr, what must be said about it, and who has failed.
+pub(crate) fn afterword(
+    screen: &mut Screen,
+    view: &View,
+    order: &OrderInfo,
+    groups: &[Group<'_>],
+) -> io::Result<()> {
     if !view.merge {
-        for (text, group) in join(&groups, |answer| stderr(answer).into_owned()) {
-            labelled(screen, To::Err, view, &sets::fold(&group.hosts), &text)?;
+        for (text, group) in join(groups, |answer| stderr(answer).into_owned()) {
+            labelled(screen, To::Err, view, &view.fold(&group.hosts), &text)?;
         }
     }
-    for group in &groups {
-        remarks(screen, group.answer, &counted(&group.hosts))?;
+    for group in groups {
+        remarks(screen, group.answer, &view.counted(&group.hosts))?;
     }
-    complaints(screen, order, &groups)
+    complaints(screen, view, order, groups)
 }
 
 /// The last line: `run 7k3q  288 targets: 287 ok, 1 timed-out (node285)  2.1 s`.
@@ -193,32 +261,20 @@ pub(crate) fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
     text
 }
 
-/// `node[001-284] (284)`, or the name alone of a single host.
-fn counted(hosts: &[&str]) -> String {
-    match hosts {
-        [host] => (*host).to_owned(),
-        hosts => format!("{} ({})", sets::fold(hosts), hosts.len()),
-    }
-}
-
 /// Whether somebody on the way supposes this, and the host's own word would replace it.
-fn is_supposed(answer: &Answer) -> bool {
+pub(crate) fn is_supposed(answer: &Answer) -> bool {
     ["relay-lost", "not-reached"].contains(&answer.state.as_str())
 }
 
 /// Equal output once, under a header.
-fn blocks(screen: &mut Screen, view: View, groups: &[Group<'_>]) -> io::Result<()> {
-    let text = |answer| match view.merge {
-        true => [lines(&stdout(answer)).as_ref(), lines(&stderr(answer)).as_ref()].concat(),
-        false => lines(&stdout(answer)).into_owned(),
-    };
-    let joined = join(groups, |answer| (text(answer), answer.state.as_str(), answer.code));
+fn blocks(screen: &mut Screen, view: &View, groups: &[Group<'_>]) -> io::Result<()> {
+    let joined = join(groups, |answer| (text_of(view, answer), answer.state.as_str(), answer.code));
     for ((text, _, _), group) in joined {
         if text.is_empty() {
             continue;
         }
         if !view.unlabelled {
-            screen.label(To::Out, &format!("{RULE}{}\n{RULE}", counted(&group.hosts)))?;
+            screen.label(To::Out, &format!("{RULE}{}\n{RULE}", view.counted(&group.hosts)))?;
         }
         screen.remote(To::Out, &text)?;
     }
@@ -226,7 +282,7 @@ fn blocks(screen: &mut Screen, view: View, groups: &[Group<'_>]) -> io::Result<(
 }
 
 /// `-L`: all lines of one host, then of the next.
-fn by_host(screen: &mut Screen, view: View, groups: &[Group<'_>]) -> io::Result<()> {
+fn by_host(screen: &mut Screen, view: &View, groups: &[Group<'_>]) -> io::Result<()> {
     let each = |group: &Group<'_>| group.hosts.len();
     let mut hosts: Vec<(&str, &Answer)> = Vec::with_capacity(groups.iter().map(each).sum());
     for group in groups {
@@ -240,12 +296,8 @@ fn by_host(screen: &mut Screen, view: View, groups: &[Group<'_>]) -> io::Result<
 }
 
 /// `-bL`: the first lines of all hosts, equal ones once, then the second lines, and so on.
-fn by_line(screen: &mut Screen, view: View, groups: &[Group<'_>]) -> io::Result<()> {
-    let text = |answer| match view.merge {
-        true => [lines(&stdout(answer)).as_ref(), lines(&stderr(answer)).as_ref()].concat(),
-        false => lines(&stdout(answer)).into_owned(),
-    };
-    let joined = join(groups, text);
+fn by_line(screen: &mut Screen, view: &View, groups: &[Group<'_>]) -> io::Result<()> {
+    let joined = join(groups, |answer| text_of(view, answer));
     let mut rests: Vec<(&[u8], &[&str])> =
         joined.iter().map(|(text, group)| (text.as_slice(), group.hosts.as_slice())).collect();
     loop {
@@ -266,13 +318,13 @@ fn by_line(screen: &mut Screen, view: View, groups: &[Group<'_>]) -> io::Result<
             equal[at].1.extend_from_slice(hosts);
         }
         for (line, hosts) in equal {
-            labelled(screen, To::Out, view, &sets::fold(&hosts), line)?;
+            labelled(screen, To::Out, view, &view.fold(&hosts), line)?;
         }
     }
 }
 
 /// `host: line` for each line.
-fn labelled(screen: &mut Screen, to: To, view: View, host: &str, text: &[u8]) -> io::Result<()> {
+fn labelled(screen: &mut Screen, to: To, view: &View, host: &str, text: &[u8]) -> io::Result<()> {
     for line in lines(text).split_inclusive(|b| *b == b'\n') {
         if !view.unlabelled {
             screen.label(to, &format!("{host}:"))?;
@@ -281,6 +333,14 @@ fn labelled(screen: &mut Screen, to: To, view: View, host: &str, text: &[u8]) ->
         screen.remote(to, line)?;
     }
     Ok(())
+}
+
+/// The output that is gathered: that of stdout, with -B that of stderr as well.
+pub(crate) fn text_of(view: &View, answer: &Answer) -> Vec<u8> {
+    match view.merge {
+        true => [lines(&stdout(answer)).as_ref(), lines(&stderr(answer)).as_ref()].concat(),
+        false => lines(&stdout(answer)).into_owned(),
+    }
 }
 
 /// The text with a newline at its end, unless it is empty.
@@ -313,11 +373,16 @@ fn remarks(screen: &mut Screen, answer: &Answer, hosts: &str) -> io::Result<()> 
 }
 
 /// One line for each distinct failure, with the folded hosts and what to do.
-fn complaints(screen: &mut Screen, order: &OrderInfo, groups: &[Group<'_>]) -> io::Result<()> {
+fn complaints(
+    screen: &mut Screen,
+    view: &View,
+    order: &OrderInfo,
+    groups: &[Group<'_>],
+) -> io::Result<()> {
     let kind = order.kind.as_str();
     for (what, group) in join(groups, |answer| complaint(kind, answer)) {
         let Some(what) = what else { continue };
-        screen.warn(&format!("{}: {what}", counted(&group.hosts)))?;
+        screen.warn(&format!("{}: {what}", view.counted(&group.hosts)))?;
         if let Some(help) = remedy(kind, group.answer, &short_fold(&group.hosts)) {
             screen.help(&help.replace("show ID", &format!("show {}", order.short)))?;
         }

@@ -22,7 +22,7 @@ pub(crate) fn order(targets: &str) -> OrderInfo {
     }
 }
 
-fn check(view: View, answers: &[Answer], out: &str, err: &str) {
+fn check(view: &View, answers: &[Answer], out: &str, err: &str) {
     let mut all = Gathered::default();
     for answer in answers {
         all.add(answer.clone());
@@ -32,14 +32,9 @@ fn check(view: View, answers: &[Answer], out: &str, err: &str) {
     assert_eq!((stdout.text().as_str(), stderr.text().as_str()), (out, err));
 }
 
-const GATHER: View = View {
-    gather: true,
-    merge: false,
-    lines: false,
-    unlabelled: false,
-    largest: false,
-    quiet: false,
-};
+fn gather() -> View {
+    View { gather: true, ..View::default() }
+}
 
 #[test]
 fn gathers_as_clush_does() {
@@ -53,12 +48,12 @@ fn gathers_as_clush_does() {
     ];
     let rule = "---------------\n";
     let out = format!("{rule}n[2-4] (3)\n{rule}a\nc\n{rule}n1\n{rule}a\nb\n{rule}n9\n{rule}x\n");
-    check(GATHER, &answers, &out, "n9: oops\nbarid: n5: exited with 3\n");
+    check(&gather(), &answers, &out, "n9: oops\nbarid: n5: exited with 3\n");
     let merged = out.clone() + "oops\n";
-    check(View { merge: true, ..GATHER }, &answers, &merged, "barid: n5: exited with 3\n");
+    check(&View { merge: true, ..gather() }, &answers, &merged, "barid: n5: exited with 3\n");
     let bare = "a\nc\na\nb\nx\n";
-    let view = View { unlabelled: true, ..GATHER };
-    check(view, &answers, bare, "oops\nbarid: n5: exited with 3\n");
+    let view = View { unlabelled: true, ..gather() };
+    check(&view, &answers, bare, "oops\nbarid: n5: exited with 3\n");
 }
 
 #[test]
@@ -66,16 +61,16 @@ fn equal_output_of_unequal_states_stays_apart() {
     let answers = [answer("n[1-2]", "ok", None, "a"), answer("n3", "failed", Some(1), "a")];
     let rule = "---------------\n";
     let out = format!("{rule}n[1-2] (2)\n{rule}a\n{rule}n3\n{rule}a\n");
-    check(GATHER, &answers, &out, "barid: n3: exited with 1\n");
+    check(&gather(), &answers, &out, "barid: n3: exited with 1\n");
 }
 
 #[test]
 fn by_host_and_by_line() {
     let answers = [answer("n[1,3]", "ok", None, "a\nb\n"), answer("n2", "ok", None, "a\nc")];
-    let view = View { gather: false, lines: true, ..GATHER };
-    check(view, &answers, "n1: a\nn1: b\nn2: a\nn2: c\nn3: a\nn3: b\n", "");
-    let view = View { lines: true, ..GATHER };
-    check(view, &answers, "n[1-3]: a\nn[1,3]: b\nn2: c\n", "");
+    let view = View { gather: false, lines: true, ..gather() };
+    check(&view, &answers, "n1: a\nn1: b\nn2: a\nn2: c\nn3: a\nn3: b\n", "");
+    let view = View { lines: true, ..gather() };
+    check(&view, &answers, "n[1-3]: a\nn[1,3]: b\nn2: c\n", "");
 }
 
 #[test]
@@ -90,7 +85,7 @@ fn failures_are_folded_with_their_remedy() {
         barid: n[1-3] (3): timed out and was killed\n  help: -u gives it more time\n\
         barid: n[5-6] (2): the way to it was lost; what became of it is not known yet\n  \
         help: a later answer replaces this: `barid runs show 7k3q`\n";
-    check(GATHER, &answers, out, err);
+    check(&gather(), &answers, out, err);
 }
 
 #[test]
@@ -98,15 +93,15 @@ fn live_lines_have_names_and_say_only_what_is_certain() {
     let (mut screen, out, err) = screen(false);
     let noisy = Answer { stderr: "no\n".into(), ..answer("n1", "failed", Some(3), "a\nb") };
     let mut shown = Shown::default();
-    live(&mut screen, View::default(), &mut shown, &noisy, &["n1".into()]).expect("written");
+    live(&mut screen, &View::default(), &mut shown, &noisy, &["n1".into()]).expect("written");
     let lost = answer("n2", "not-reached", None, "");
-    live(&mut screen, View::default(), &mut shown, &lost, &["n2".into()]).expect("written");
+    live(&mut screen, &View::default(), &mut shown, &lost, &["n2".into()]).expect("written");
     assert_eq!(out.text(), "n1: a\nn1: b\n");
     assert_eq!(err.text(), "n1: no\nbarid: n1: exited with 3\n");
     let mut all = Gathered::default();
     all.add(noisy);
     all.add(lost);
-    unheard(&mut screen, &order("n[1-2]"), &all).expect("written");
+    unheard(&mut screen, &View::default(), &order("n[1-2]"), &all).expect("written");
     assert!(err.text().contains("barid: n2: not reached in time\n"), "{}", err.text());
     assert_eq!(exit(&all, false), Exit::Failed);
     assert_eq!(exit(&all, true), Exit::Remote(3));
@@ -153,7 +148,25 @@ fn fifty_thousand_hosts_gather_quickly() {
         all.add(answer);
     }
     let (mut screen, out, _) = screen(false);
-    gathered(&mut screen, GATHER, &order("n1"), &all).expect("written");
+    gathered(&mut screen, &gather(), &order("n1"), &all).expect("written");
     assert!(out.text().contains("(50000)"));
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+#[test]
+fn groups_stand_above_their_output() {
+    let group = |name: &str, set: &str| SetGroup {
+        name: name.into(),
+        hosts: sets::expand(set).expect("a set"),
+    };
+    let groups = [group("@odd", "n[1,3,5]"), group("@all", "n[1-9]")].into();
+    let view = View { regroup: true, groups, ..gather() };
+    let answers = [
+        answer("n[1-3,5]", "ok", None, "a\n"),
+        answer("n4", "ok", None, "b\n"),
+        answer("n[6-9]", "failed", Some(1), ""),
+    ];
+    let rule = "---------------\n";
+    let out = format!("{rule}@odd,n2 (4)\n{rule}a\n{rule}n4\n{rule}b\n");
+    check(&view, &answers, &out, "barid: n[6-9] (4): exited with 1\n");
 }

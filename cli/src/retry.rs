@@ -13,6 +13,7 @@ use crate::fail::Failure;
 use crate::follow::{Ended, Follow};
 use crate::render::View;
 use crate::run::detached;
+use crate::save::SaveArgs;
 use crate::screen::Screen;
 use crate::units::{parse_duration, show_count};
 
@@ -62,15 +63,16 @@ pub(crate) async fn main(
     if args.detach {
         return detached(screen, &order);
     }
-    say(screen, &order, args.view)?;
-    follow(client, screen, args.view, order, Retries::default()).await
+    let view = args.view.with_groups(client).await?;
+    say(screen, &order, &view)?;
+    follow(client, screen, (view, SaveArgs::default()), order, Retries::default()).await
 }
 
 async fn give(client: &Client, id: &str, states: Vec<String>) -> Result<OrderInfo, Failure> {
     client.post(&format!("/v1/orders/{}/retry", segment(id)?), &NewRetry { states }).await
 }
 
-fn say(screen: &mut Screen, order: &OrderInfo, view: View) -> Result<(), Failure> {
+fn say(screen: &mut Screen, order: &OrderInfo, view: &View) -> Result<(), Failure> {
     if screen.json {
         let order = Box::new(order.clone());
         screen.json(&PushEvent::Ordered { order, skipped: Vec::new() })?;
@@ -85,14 +87,15 @@ fn say(screen: &mut Screen, order: &OrderInfo, view: View) -> Result<(), Failure
 pub(crate) async fn follow(
     client: &Client,
     screen: &mut Screen,
-    view: View,
+    (view, save): (View, SaveArgs),
     mut order: OrderInfo,
     retries: Retries,
 ) -> Result<Exit, Failure> {
     // How those ended who are not tried again.
     let mut others: Vec<(String, Option<i32>)> = Vec::new();
     for attempt in 0.. {
-        let mut follow = Follow::new(client, screen, view, order.clone())?;
+        let mut follow = Follow::new(client, screen, view.clone(), order.clone())?;
+        follow = follow.with_files(save.clone());
         let ended = follow.watch().await?;
         let exit = follow.finish(ended)?;
         let states = follow.gathered.groups();
@@ -112,7 +115,7 @@ pub(crate) async fn follow(
         tokio::time::sleep(retries.delay).await;
         let states = BY_ITSELF.iter().map(|state| (*state).to_owned()).collect();
         order = give(client, &order.id, states).await?;
-        say(screen, &order, view)?;
+        say(screen, &order, &view)?;
     }
     unreachable!("there are fewer than 2^32 attempts")
 }

@@ -3,18 +3,21 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use controller::types::{NewRun, OrderInfo, PushEvent};
+use controller::types::{NewRun, OrderInfo, PlanQuery, PushEvent};
 
 use crate::client::Client;
 use crate::exit::Exit;
 use crate::fail::Failure;
 use crate::given::GivenArgs;
+use crate::guard::{self, GuardArgs};
 use crate::pace::PaceArgs;
+use crate::plan;
 use crate::render::View;
 use crate::retry::{Retries, follow, parse_retries};
+use crate::save::SaveArgs;
 use crate::screen::Screen;
-use crate::targets::{TargetArgs, resolve};
-use crate::units::{millis, parse_duration, parse_some_duration, show_count};
+use crate::targets::TargetArgs;
+use crate::units::{millis, parse_duration, parse_some_duration};
 
 /// How much of each of stdout and stderr hosts keep: as much as one answer can carry.
 const OUTPUT_LIMIT: u64 = 192 << 10;
@@ -32,6 +35,8 @@ How COMMAND is read:
 
 Examples:
   barid run -w 'node[001-288]' -b uname -r
+  barid run -w '@site:paris!@gpu' --pick 5% -- dnf -y update
+  barid run -w @run:last/failed -B cat /var/log/install.log
   barid run -a -x @lyon -u 10m -- systemctl restart sshd
   barid run -g web --async 'sleep 60; uptime'
   barid run -a -f 32 --max-errors 2% -- dnf -y update
@@ -47,6 +52,8 @@ pub(crate) struct Args {
     pub(crate) targets: TargetArgs,
     #[command(flatten)]
     pub(crate) view: View,
+    #[command(flatten)]
+    pub(crate) save: SaveArgs,
     /// How long to wait for a host that cannot be reached
     #[arg(short = 't', long, value_name = "REACH", default_value = "15s")]
     #[arg(value_parser = parse_duration)]
@@ -64,9 +71,11 @@ pub(crate) struct Args {
     /// Where it fails, times out or does not arrive, give it again, so often and after a while
     #[arg(long, value_name = "N[:DELAY]", value_parser = parse_retries, conflicts_with = "detach")]
     pub(crate) retry: Option<Retries>,
-    /// Only say on which hosts it would run
-    #[arg(long)]
+    /// Only say on which hosts it would run, who of them is away, the way there and the cost
+    #[arg(long, help_heading = "Safety")]
     pub(crate) plan: bool,
+    #[command(flatten)]
+    pub(crate) guard: GuardArgs,
     #[command(flatten)]
     pub(crate) pace: PaceArgs,
     #[command(flatten)]
@@ -82,19 +91,7 @@ pub(crate) async fn main(
     client: &Client,
     screen: &mut Screen,
 ) -> Result<Exit, Failure> {
-    let targets = args.targets.required()?;
-    if args.plan {
-        let resolved = resolve(client, &targets).await?;
-        if screen.json {
-            screen.json(&resolved)?;
-        } else {
-            screen.print(&format!("{}\n", resolved.set))?;
-            let noun = if resolved.hosts.len() == 1 { "target" } else { "targets" };
-            let count = show_count(resolved.hosts.len() as u64);
-            screen.say(&format!("{count} {noun}; nothing was run"))?;
-        }
-        return Ok(Exit::Ok);
-    }
+    let targets = args.targets.required(screen)?;
     let (argv, shell) = command(args.command, args.shell);
     let mut run = NewRun {
         targets,
@@ -111,7 +108,13 @@ pub(crate) async fn main(
         timeout_ms: millis(args.timeout),
         output_limit: OUTPUT_LIMIT,
     };
+    if args.plan {
+        return plan::show(client, screen, &PlanQuery::Run(Box::new(run))).await;
+    }
+    run.targets = guard::confirmed(args.guard, client, screen, run.targets, "run").await?;
+    args.save.ready()?;
     args.given.fill(&mut run, client).await?;
+    let view = args.view.with_groups(client).await?;
     let order: OrderInfo = client.post("/v1/runs", &run).await?;
     if args.detach {
         return detached(screen, &order);
@@ -119,7 +122,7 @@ pub(crate) async fn main(
     if screen.json {
         screen.json(&PushEvent::Ordered { order: Box::new(order.clone()), skipped: Vec::new() })?;
     }
-    follow(client, screen, args.view, order, args.retry.unwrap_or_default()).await
+    follow(client, screen, (view, args.save), order, args.retry.unwrap_or_default()).await
 }
 
 /// `--async`: the id, and nothing else, on stdout.

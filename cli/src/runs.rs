@@ -2,6 +2,7 @@
 
 use controller::types::{OrderDetail, OrderInfo};
 
+use crate::alike;
 use crate::client::{Client, segment};
 use crate::exit::{Class, Exit};
 use crate::fail::Failure;
@@ -9,6 +10,7 @@ use crate::follow::{age, standing};
 use crate::gathered::Gathered;
 use crate::push::report;
 use crate::render::{self, View};
+use crate::save::SaveArgs;
 use crate::screen::Screen;
 use crate::units::{show_count, show_duration, show_time, since};
 
@@ -43,6 +45,8 @@ struct ShowArgs {
     id: String,
     #[command(flatten)]
     view: View,
+    #[command(flatten)]
+    save: SaveArgs,
 }
 
 /// Lists the orders, or shows one.
@@ -98,6 +102,7 @@ fn row(order: &OrderInfo, is_terminal: bool) -> Vec<String> {
 
 async fn show(args: ShowArgs, client: &Client, screen: &mut Screen) -> Result<Exit, Failure> {
     let path = format!("/v1/orders/{}", segment(&args.id)?);
+    args.save.ready()?;
     let detail: OrderDetail = client.get(&path).await?;
     if screen.json {
         screen.json(&detail)?;
@@ -105,15 +110,21 @@ async fn show(args: ShowArgs, client: &Client, screen: &mut Screen) -> Result<Ex
     let OrderDetail { order, answers, .. } = detail;
     let mut gathered = Gathered::default();
     for answer in answers {
-        gathered.add(answer);
+        let (answer, hosts) = gathered.add(answer);
+        args.save.save(&answer, &hosts)?;
+    }
+    let largest = args.view.largest;
+    let view = View { gather: args.view.gather || !args.view.waits(), ..args.view };
+    let view = view.with_groups(client).await?;
+    if screen.json && view.similar {
+        alike::print_json(screen, &view, &gathered.groups())?;
     }
     if !screen.json {
-        let view = View { gather: args.view.gather || !args.view.waits(), ..args.view };
         if !view.quiet {
             let given = show_time(order.issued_ms);
             screen.say(&format!("{} {}  {given}  {}", order.kind, order.short, order.what))?;
         }
-        render::gathered(screen, view, &order, &gathered)?;
+        render::gathered(screen, &view, &order, &gathered)?;
         if order.push.is_some() {
             screen.print(&report(&order, &gathered))?;
         }
@@ -122,7 +133,7 @@ async fn show(args: ShowArgs, client: &Client, screen: &mut Screen) -> Result<Ex
         }
     }
     // Showing has succeeded, whatever is shown; -S asks for the order's own exit code.
-    match args.view.largest {
+    match largest {
         true if !render::pending(&order, &gathered).is_empty() => Ok(Exit::Missed),
         true => Ok(render::exit(&gathered, true)),
         false => Ok(Exit::Ok),

@@ -49,6 +49,8 @@ pub(crate) struct Screen {
     err: Stream,
     /// Whether output is for programs.
     pub(crate) json: bool,
+    /// Whether more is to be said than usually.
+    pub(crate) verbose: bool,
 }
 
 impl Screen {
@@ -66,7 +68,7 @@ impl Screen {
             is_terminal: err_terminal,
             color: wants_color(when, err_terminal),
         };
-        Screen { out, err, json }
+        Screen { out, err, json, verbose: false }
     }
 
     /// Whether people watch stderr, so that bars make sense.
@@ -220,7 +222,7 @@ pub(crate) mod testing {
         let (out, err) = (Caught::default(), Caught::default());
         let stream =
             |to: &Caught| Stream { writer: Box::new(to.clone()), is_terminal, color: false };
-        (Screen { out: stream(&out), err: stream(&err), json: false }, out, err)
+        (Screen { out: stream(&out), err: stream(&err), json: false, verbose: false }, out, err)
     }
 }
 

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -31,17 +30,20 @@ use crate::clock::to_ms;
 use crate::enrol::Enroller;
 use crate::fault::Failure;
 use crate::given::{PIECE_LIMIT, Pieces};
+use crate::groups::Groups;
+use crate::labels;
 use crate::live::{Live, Update};
+use crate::meaning;
 use crate::orders::{Desk, Draft, blocking};
+use crate::past::find;
 use crate::push::Packer;
 use crate::retry::again;
 use crate::sets;
 use crate::tables::{HostRow, OrderRow, Tables};
-use crate::targets::{Namespace, names};
 use crate::traffic::Meter;
 use crate::types::{
     HostInfo, LinkInfo, NewCancel, NewPush, NewRetry, NewRun, NewToken, OrderDetail, OrderEvent,
-    OrderInfo, Piece, PushEvent, Status, Targets, TokenInfo,
+    OrderInfo, Piece, PushEvent, Status, TokenInfo,
 };
 use crate::viewers::Viewers;
 
@@ -55,7 +57,7 @@ const PROGRESS: Duration = Duration::from_millis(500);
 /// What the API works with.
 #[derive(Clone)]
 pub(crate) struct Api {
-    pub(crate) state: PathBuf,
+    pub(crate) groups: Groups,
     pub(crate) listen: String,
     pub(crate) mesh: String,
     pub(crate) tables: Tables,
@@ -68,7 +70,7 @@ pub(crate) struct Api {
     pub(crate) viewers: Viewers,
 }
 
-type Hosts = Arc<BTreeMap<HostId, HostRow>>;
+pub(crate) type Hosts = Arc<BTreeMap<HostId, HostRow>>;
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
@@ -77,14 +79,17 @@ impl IntoResponse for Failure {
     }
 }
 
-type Answer<T> = Result<Json<T>, Failure>;
+pub(crate) type Answer<T> = Result<Json<T>, Failure>;
 
 pub(crate) fn router(api: Api) -> Router {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/hosts", get(hosts))
         .route("/v1/links", get(links))
-        .route("/v1/resolve", post(resolve))
+        .route("/v1/labels", post(labels::change))
+        .route("/v1/resolve", post(meaning::resolve))
+        .route("/v1/groups", post(meaning::groups))
+        .route("/v1/plan", post(meaning::plan))
         .route("/v1/tokens", get(list_tokens).post(create_token))
         .route("/v1/tokens/{id}", delete(revoke_token))
         .route("/v1/runs", post(run))
@@ -101,7 +106,7 @@ pub(crate) fn router(api: Api) -> Router {
 }
 
 /// A JSON body whose faults are told in the API's own way.
-fn body<T: for<'de> Deserialize<'de>>(bytes: &Bytes) -> Result<T, Failure> {
+pub(crate) fn body<T: for<'de> Deserialize<'de>>(bytes: &Bytes) -> Result<T, Failure> {
     serde_json::from_slice(bytes).map_err(|error| {
         Failure::bad(format!("the request is not readable: {error}"), "see docs/api.md")
     })
@@ -154,6 +159,7 @@ async fn hosts(State(api): State<Api>) -> Json<Vec<HostInfo>> {
         enrolled_ms: row.enrolled_ms,
         parent: parent(id),
         degraded: state.degraded.contains(*id),
+        labels: state.labels.get(id).cloned().unwrap_or_default(),
     };
     let mut hosts: Vec<_> = state.hosts.iter().map(host).collect();
     hosts.sort_by(|a, b| sets::natural_cmp(&a.name, &b.name));
@@ -184,21 +190,6 @@ async fn links(State(api): State<Api>) -> Json<Vec<LinkInfo>> {
     let mut infos: Vec<_> = state.below.iter().filter(|(_, b)| !b.is_empty()).map(info).collect();
     infos.sort_by(|a, b| sets::natural_cmp(&a.name, &b.name));
     Json(infos)
-}
-
-/// Who is meant by some targets.
-#[derive(Serialize)]
-struct Resolved {
-    hosts: Vec<String>,
-    set: String,
-}
-
-async fn resolve(State(api): State<Api>, bytes: Bytes) -> Answer<Resolved> {
-    let targets: Targets = body(&bytes)?;
-    let (hosts, set) = api.meant(targets).await?;
-    let hosts = names(&hosts, &set);
-    let set = sets::fold(&hosts);
-    Ok(Json(Resolved { hosts, set }))
 }
 
 async fn create_token(State(api): State<Api>, bytes: Bytes) -> Answer<TokenInfo> {
@@ -344,28 +335,6 @@ async fn events(
     Ok(stream)
 }
 
-/// The order that a text means: an id, a unique beginning or end of one, or `last`.
-fn find(tables: &Tables, text: &str) -> Result<(OrderId, OrderRow), Failure> {
-    let unknown = || {
-        let message = format!("no order {text}");
-        Failure::unknown("unknown-order", message, "`barid runs` lists them")
-    };
-    let found = match text {
-        "last" => tables.last_order()?.into_iter().collect(),
-        _ if text.len() < 4 => return Err(unknown()),
-        _ => tables.find_orders(|id| id.starts_with(text) || id.ends_with(text))?,
-    };
-    match found.as_slice() {
-        [id] => Ok((*id, tables.order(*id)?.ok_or_else(unknown)?)),
-        [] => Err(unknown()),
-        some => {
-            let ids: Vec<String> = some.iter().map(OrderId::to_string).collect();
-            let message = format!("{text} means more than one order, such as {}", ids.join(", "));
-            Err(Failure::bad(message, "give more digits"))
-        }
-    }
-}
-
 /// A response of JSON lines, and the queue that feeds it.
 fn line_stream<T: Serialize + Send + 'static>() -> (mpsc::Sender<T>, Response) {
     let (lines, mut queue) = mpsc::channel::<T>(LINES);
@@ -381,15 +350,6 @@ fn line_stream<T: Serialize + Send + 'static>() -> (mpsc::Sender<T>, Response) {
 }
 
 impl Api {
-    async fn meant(&self, targets: Targets) -> Result<(Hosts, mesh::HostSet), Failure> {
-        let (hosts, state) = (self.live.state().hosts.clone(), self.state.clone());
-        let resolve = move || {
-            let set = Namespace::new(&hosts, &state)?.resolve(&targets)?;
-            Ok((hosts, set))
-        };
-        blocking(resolve).await
-    }
-
     /// Gives a run.
     async fn run(
         &self,

@@ -58,6 +58,18 @@ impl Failure {
         if full { Failure::no_room(text) } else { Failure::internal(text) }
     }
 
+    /// The same with other advice.
+    pub(crate) fn with_help(mut self, help: impl Into<String>) -> Failure {
+        self.error.help = help.into();
+        self
+    }
+
+    /// The same, said of a part of something.
+    pub(crate) fn within(mut self, what: &str) -> Failure {
+        self.error.message = format!("{what}: {}", self.error.message);
+        self
+    }
+
     /// The controller itself failed.
     pub(crate) fn internal(message: impl Into<String>) -> Failure {
         Failure::new(500, "internal", message, "the controller's log has the details")

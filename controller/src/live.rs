@@ -13,7 +13,7 @@ use relay::{JournalError, Witness};
 use tokio::sync::{Notify, broadcast};
 
 use crate::clock::now_ms;
-use crate::tables::{self, HostRow};
+use crate::tables::{self, HostRow, Labels};
 
 /// How many updates a watcher may lie behind.
 const BACKLOG: usize = 4_096;
@@ -51,6 +51,8 @@ pub(crate) struct State {
     /// The own children of each node that has any.
     pub(crate) branches: BTreeMap<HostId, HostSet>,
     pub(crate) hosts: Hosts,
+    /// The labels of those that have some.
+    pub(crate) labels: Arc<BTreeMap<HostId, Labels>>,
     /// The subtrees of the controller's own children.
     pub(crate) below: BTreeMap<HostId, HostSet>,
     /// Of runs that are open and let hosts begin a few at a time: who may.

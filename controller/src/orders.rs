@@ -62,14 +62,12 @@ pub(crate) struct Draft {
 }
 
 impl Desk {
-    /// Signs, keeps and submits an order.
-    pub(crate) async fn give(&self, draft: Draft) -> Result<(OrderId, OrderRow), Failure> {
-        if let Some(message) = self.node.no_room()
-            && draft.kind != CANCEL
-        {
-            return Err(Failure::no_room(format!("the controller has {message}")));
-        }
-        let now = SystemTime::now();
+    /// An order with its signed envelope, as it travels, and how long it is good.
+    pub(crate) fn sealed(
+        &self,
+        draft: &Draft,
+        now: SystemTime,
+    ) -> Result<(OrderBody, Bytes, Duration), Failure> {
         let ttl = match draft.until {
             Some(until) => until.duration_since(now).unwrap_or_default(),
             None => draft.hold.max(draft.reach) + draft.longest + MARGIN,
@@ -82,15 +80,15 @@ impl Desk {
         let body = OrderBody {
             mesh: self.authority.mesh().0,
             id: new_id(now),
-            targets: draft.targets,
+            targets: draft.targets.clone(),
             not_before_ms: to_ms(now - BACKDATE),
             not_after_ms: to_ms(now + ttl),
             reach: draft.reach,
             hold: draft.hold,
             issued_by: "operator".into(),
-            needs: draft.needs,
-            gate: draft.gate,
-            work: draft.work,
+            needs: draft.needs.clone(),
+            gate: draft.gate.clone(),
+            work: draft.work.clone(),
         };
         let help = "split it: fewer targets, arguments or files in one order";
         body.check().map_err(|error| Failure::bad(error.to_string(), help))?;
@@ -102,6 +100,18 @@ impl Desk {
             key: signer.key().id().into_bytes().into(),
             body: bytes.into(),
         };
+        Ok((body, envelope.encode(), ttl))
+    }
+
+    /// Signs, keeps and submits an order.
+    pub(crate) async fn give(&self, draft: Draft) -> Result<(OrderId, OrderRow), Failure> {
+        if let Some(message) = self.node.no_room()
+            && draft.kind != CANCEL
+        {
+            return Err(Failure::no_room(format!("the controller has {message}")));
+        }
+        let now = SystemTime::now();
+        let (body, envelope, ttl) = self.sealed(&draft, now)?;
         let row = OrderRow {
             kind: draft.kind.into(),
             what: draft.what,
@@ -119,7 +129,6 @@ impl Desk {
             retries: draft.retries.map(|older| older.to_string()),
             closer: None,
         };
-        let envelope = envelope.encode();
         let kept_envelope = envelope.clone();
         let (id, tables, kept) = (body.id, self.tables.clone(), row.clone());
         blocking(move || {

@@ -20,6 +20,7 @@ use crate::clock::now_ms;
 use crate::closing::close;
 use crate::enrol::{Enroller, identity};
 use crate::given::Pieces;
+use crate::groups::Groups;
 use crate::live::Live;
 use crate::orders::Desk;
 use crate::push::Packer;
@@ -104,6 +105,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     let store = Arc::new(Store::open(state.join("store"))?);
     let live = Live::new();
     live.state().hosts = Arc::new(tables.hosts()?);
+    live.state().labels = Arc::new(tables.labels()?);
     let enroller = Enroller {
         authority: authority.clone(),
         tables: tables.clone(),
@@ -134,7 +136,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     let closing = tokio::spawn(close(desk.clone(), live.stopped.clone()));
     let metering = tokio::spawn(meter.clone().run(tables.clone()));
     let api = Api {
-        state: state.clone(),
+        groups: Groups::new(&state),
         listen: listen.clone(),
         mesh: authority.mesh().to_string(),
         tables: tables.clone(),

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use mesh::{Digest, Frame, HostId, HostSet, OrderId, Outcome, Report, State, Tally};
 use protos::Incoming;
-use redb::{ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction};
+use redb::{ReadableTable, ReadableTableMetadata, TableDefinition, TableHandle, WriteTransaction};
 use relay::{Journal, JournalError};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -29,21 +29,12 @@ const BODIES: TableDefinition<([u8; 16], [u8; 32]), &[u8]> =
     TableDefinition::new("controller.bodies.v1");
 const PLACED: TableDefinition<(&[u8], u32), [u8; 32]> =
     TableDefinition::new("controller.placed.v1");
+/// What operators have said of hosts.
+const LABELS: TableDefinition<u32, &[u8]> = TableDefinition::new("controller.labels.v1");
 const TRAFFIC: TableDefinition<u32, &[u8]> = TableDefinition::new("controller.traffic.v1");
 
 /// The kind of an order that tells hosts not to wait for a release. Operators do not see it.
 pub(crate) const SKIP: &str = "skip";
-const TABLES: [&str; 9] = [
-    "controller.hosts.v1",
-    "controller.names.v1",
-    "controller.tokens.v1",
-    "controller.orders.v1",
-    "controller.open.v1",
-    "controller.answers.v1",
-    "controller.bodies.v1",
-    "controller.placed.v1",
-    "controller.traffic.v1",
-];
 
 /// An enrolled node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +45,9 @@ pub(crate) struct HostRow {
     pub(crate) key: [u8; 32],
     pub(crate) enrolled_ms: u64,
 }
+
+/// What operators have said of a host: names and values.
+pub(crate) type Labels = BTreeMap<String, String>;
 
 /// A join token; never its secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,7 +114,20 @@ type Result<T> = std::result::Result<T, JournalError>;
 
 impl Tables {
     pub(crate) fn open(journal: Journal) -> Result<Tables> {
-        if journal.has_tables(&TABLES)? {
+        let names = [
+            HOSTS.name(),
+            NAMES.name(),
+            TOKENS.name(),
+            ORDERS.name(),
+            OPEN.name(),
+            STOPPED.name(),
+            ANSWERS.name(),
+            BODIES.name(),
+            PLACED.name(),
+            TRAFFIC.name(),
+            LABELS.name(),
+        ];
+        if journal.has_tables(&names)? {
             return Ok(Tables { journal });
         }
         let txn = journal.begin()?;
@@ -134,6 +141,7 @@ impl Tables {
         txn.open_table(BODIES)?;
         txn.open_table(PLACED)?;
         txn.open_table(TRAFFIC)?;
+        txn.open_table(LABELS)?;
         txn.commit()?;
         Ok(Tables { journal })
     }
@@ -148,6 +156,42 @@ impl Tables {
             hosts.insert(HostId(id.value()), parse(row.value()));
         }
         Ok(hosts)
+    }
+
+    /// The labels of all hosts that have some.
+    pub(crate) fn labels(&self) -> Result<BTreeMap<HostId, Labels>> {
+        let table = self.journal.read()?.open_table(LABELS)?;
+        let rows = table.iter()?.map(|row| {
+            let (id, row) = row?;
+            Ok((HostId(id.value()), parse(row.value())))
+        });
+        rows.collect()
+    }
+
+    /// Changes the labels of hosts, all in one transaction, or nothing if `change` refuses one.
+    pub(crate) fn change_labels<E>(
+        &self,
+        hosts: &HostSet,
+        change: impl Fn(HostId, &mut Labels) -> std::result::Result<(), E>,
+    ) -> Result<std::result::Result<(), E>> {
+        let txn = self.journal.begin()?;
+        {
+            let mut table = txn.open_table(LABELS)?;
+            for id in hosts.iter() {
+                let mut labels: Labels =
+                    table.get(id.0)?.map(|row| parse(row.value())).unwrap_or_default();
+                if let Err(error) = change(id, &mut labels) {
+                    return Ok(Err(error));
+                }
+                if labels.is_empty() {
+                    table.remove(id.0)?;
+                } else {
+                    table.insert(id.0, json(&labels).as_slice())?;
+                }
+            }
+        }
+        txn.commit()?;
+        Ok(Ok(()))
     }
 
     pub(crate) fn token(&self, id: [u8; 8]) -> Result<Option<TokenRow>> {

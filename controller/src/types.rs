@@ -19,7 +19,7 @@ pub struct ApiError {
     pub help: String,
 }
 
-/// Which hosts an order is for. Exactly what `-w -a -g -x` say; resolved by the controller.
+/// Which hosts an order is for, as the options of the same names say; resolved by the controller.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Targets {
@@ -31,6 +31,94 @@ pub struct Targets {
     pub groups: Vec<String>,
     /// Sets to leave out; they win.
     pub exclude: Vec<String>,
+    /// Groups to leave out; they win.
+    pub exclude_groups: Vec<String>,
+    /// Sets outside of which nobody is meant.
+    pub limit: Vec<String>,
+    /// How many of those that are left to choose at random: `5`, `10%`, `1/site`; empty: all.
+    pub pick: String,
+    /// What decides the choice: the same seed chooses the same hosts.
+    pub seed: u64,
+}
+
+/// The answer to `POST /v1/resolve`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resolved {
+    /// The names, in natural order.
+    pub hosts: Vec<String>,
+    /// The same, folded.
+    pub set: String,
+}
+
+/// `POST /v1/groups`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GroupQuery {
+    /// A source, `*` for each; empty: the groups of `groups.toml` and the sites.
+    pub source: String,
+    /// Only groups in which one of these is.
+    pub of: Option<Targets>,
+}
+
+/// One group in the answer to `POST /v1/groups`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupInfo {
+    /// As it is written in a set: `@lyon`, `@racks:r1`.
+    pub name: String,
+    /// Who is in it, folded; of those that were asked about.
+    pub set: String,
+    /// How many.
+    pub count: u64,
+    /// How long ago its source said so; 0 for what is known here.
+    pub age_ms: u64,
+    /// Why nobody knows who is in it; empty if all is well.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub error: String,
+}
+
+/// `POST /v1/plan`: what an order would do. Nothing is done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PlanQuery {
+    /// A run; its command may be missing.
+    Run(Box<NewRun>),
+    /// A push; its source is not read.
+    Push(Box<NewPush>),
+}
+
+/// The answer to `POST /v1/plan`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The targets, in natural order.
+    pub hosts: Vec<String>,
+    /// The same, folded.
+    pub set: String,
+    /// Those that cannot be reached now, folded.
+    pub down: String,
+    /// How many.
+    pub down_count: u64,
+    /// Relays among the targets, folded.
+    pub relays: String,
+    /// The controller's own links that the order would cross, the one with the most targets first.
+    pub links: Vec<PlanLink>,
+    /// For a run: how many bytes the order has on each link, frames of QUIC left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order_bytes: Option<u64>,
+}
+
+/// A link of the controller in a [`Plan`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanLink {
+    /// Who is at the other end; empty: nobody knows the way to these targets.
+    pub via: String,
+    /// Its site.
+    pub site: String,
+    /// How many targets are behind it, itself included.
+    pub targets: u64,
+    /// How many of them cannot be reached now.
+    pub down: u64,
+    /// Round-trip time in microseconds; 0 if the link is down.
+    pub rtt_us: u64,
 }
 
 /// `POST /v1/tokens`
@@ -113,6 +201,21 @@ pub struct HostInfo {
     /// Whether its state disk is short of room: it refuses new work.
     #[serde(default)]
     pub degraded: bool,
+    /// What operators have said of it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// `POST /v1/labels`; answered with how many hosts that concerns.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NewLabels {
+    /// Which hosts.
+    pub targets: Targets,
+    /// Labels that they get, in the place of any with these names.
+    pub set: BTreeMap<String, String>,
+    /// Names of labels that they lose.
+    pub remove: Vec<String>,
 }
 
 /// One of the controller's own links, in `GET /v1/links`

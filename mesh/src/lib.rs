@@ -32,6 +32,7 @@ pub mod sabotage;
 #[allow(dead_code, unreachable_pub, reason = "the names of the bugs stay, the bugs do not")]
 mod sabotage;
 mod set;
+pub mod similar;
 mod subtree;
 mod time;
 mod uplink;

@@ -232,7 +232,10 @@ mod tests {
         std::mem::forget(folder);
         let (inbox, _) = tokio::sync::mpsc::channel(1);
         let store = content::Store::open(temp.path().join("store")).expect("a store");
-        let giver = Giver { transfers: Transfers::new(std::sync::Arc::new(store), inbox), dir: dir.clone() };
+        let giver = Giver {
+            transfers: Transfers::new(std::sync::Arc::new(store), inbox),
+            dir: dir.clone(),
+        };
         giver.sweep();
         assert!(!own.exists() && kept.exists() && !dir.join("note").exists());
     }

@@ -276,7 +276,8 @@ mod tests {
             let peer = Peer::Child { host, serves: false };
             let below = HostSet::one(host);
             let mut outputs = self.give(Input::LinkUp { link, peer });
-            let frame = Frame::Below(crate::Subtree { up: below.clone(), below, ..Default::default() });
+            let frame =
+                Frame::Below(crate::Subtree { up: below.clone(), below, ..Default::default() });
             outputs.extend(self.give(Input::Frame { link, frame }));
             outputs
         }

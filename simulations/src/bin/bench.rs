@@ -23,6 +23,8 @@ mod proc;
 mod push;
 #[path = "../bench/run.rs"]
 mod run;
+#[path = "../bench/sets.rs"]
+mod sets;
 #[path = "../bench/simulator.rs"]
 mod simulator;
 #[path = "../bench/table.rs"]
@@ -64,6 +66,8 @@ enum Part {
     Run,
     /// A tree of 6,000 files to 20 hosts
     Push,
+    /// Sets of names: folding, expanding, operators
+    Sets,
     /// Memory, binary size and traffic at rest
     Idle,
     /// Everything
@@ -92,6 +96,9 @@ fn main() -> Result<()> {
     if wants(Part::Run) {
         let sizes = if args.hosts.is_empty() { vec![100, 300] } else { args.hosts };
         run::measure(&copy, &sizes, args.runs)?;
+    }
+    if wants(Part::Sets) {
+        sets::measure(&copy)?;
     }
     if wants(Part::Push) {
         push::measure(&copy, work.path(), args.tree.as_deref())?;

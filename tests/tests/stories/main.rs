@@ -4,6 +4,7 @@ mod bad_input;
 mod cancel;
 mod crash;
 mod enrol;
+mod forms;
 mod full_disk;
 mod gate;
 mod given;
@@ -11,6 +12,7 @@ mod live;
 mod pace;
 mod push;
 mod run;
+mod sets;
 mod weak;
 
 use anyhow::{Context, Result, ensure};

@@ -1,0 +1,99 @@
+//! Past orders as sets of targets: `@run:last/failed`, `@run:7k3q/missed`.
+
+use mesh::{HostSet, OrderId, State};
+
+use crate::answers::word;
+use crate::fault::Failure;
+use crate::sets;
+use crate::tables::{OrderRow, Tables};
+use crate::targets::Past;
+
+/// Every state that a target can be in, as it is printed, with those that are more than one.
+const WORDS: [&str; 13] = [
+    "ok",
+    "failed",
+    "signalled",
+    "timed-out",
+    "interrupted",
+    "cancelled",
+    "refused",
+    "skipped",
+    "expired",
+    "relay-lost",
+    "not-reached",
+    "pending",
+    MISSED,
+];
+
+/// Whoever did not do it, or of whom nobody knows: what exit code 3 stands for.
+const MISSED: &str = "missed";
+
+impl Past for Tables {
+    fn targets(&self, order: &str, state: Option<&str>) -> Result<HostSet, Failure> {
+        let (id, row) = find(self, order).map_err(|mut failure| {
+            // Of a target, not of the order that somebody asks about.
+            failure.error.code = "unknown-group".into();
+            failure.within(&format!("@run:{order}"))
+        })?;
+        let targets = row.targets();
+        let Some(state) = state else { return Ok(targets) };
+        if !WORDS.contains(&state) {
+            let near = sets::suggest(state, WORDS);
+            let message = format!("@run:{order}/{state}: {state} is no state of a target");
+            let help = match near {
+                Some(near) => format!("did you mean {near}?"),
+                None => format!("there are {}", WORDS.join(", ")),
+            };
+            return Err(Failure::unknown("unknown-group", message, help));
+        }
+        let (tally, _) = self.tally(id)?;
+        let mut found = HostSet::new();
+        for (outcome, hosts) in tally.lines() {
+            if word(outcome.state) == state || (state == MISSED && is_missed(outcome.state)) {
+                found = found.union(hosts);
+            }
+        }
+        if state == "pending" || state == MISSED {
+            found = found.union(&targets.difference(tally.hosts()));
+        }
+        Ok(found.intersection(&targets))
+    }
+}
+
+fn is_missed(state: State) -> bool {
+    match state {
+        State::TimedOut
+        | State::Interrupted
+        | State::Expired
+        | State::RelayLost
+        | State::NotReached => true,
+        State::Ok
+        | State::Failed(_)
+        | State::Signalled(_)
+        | State::Cancelled
+        | State::Refused
+        | State::Skipped => false,
+    }
+}
+
+/// The order that a text means: an id, a unique beginning or end of one, or `last`.
+pub(crate) fn find(tables: &Tables, text: &str) -> Result<(OrderId, OrderRow), Failure> {
+    let unknown = || {
+        let message = format!("no order {text}");
+        Failure::unknown("unknown-order", message, "`barid runs` lists them")
+    };
+    let found = match text {
+        "last" => tables.last_order()?.into_iter().collect(),
+        _ if text.len() < 4 => return Err(unknown()),
+        _ => tables.find_orders(|id| id.starts_with(text) || id.ends_with(text))?,
+    };
+    match found.as_slice() {
+        [id] => Ok((*id, tables.order(*id)?.ok_or_else(unknown)?)),
+        [] => Err(unknown()),
+        some => {
+            let ids: Vec<String> = some.iter().map(OrderId::to_string).collect();
+            let message = format!("{text} means more than one order, such as {}", ids.join(", "));
+            Err(Failure::bad(message, "give more digits"))
+        }
+    }
+}

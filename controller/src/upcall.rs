@@ -1,0 +1,175 @@
+//! Asking a program of the controller's owner about groups.
+//!
+//! The program and its arguments are those of `groups.toml`, in which `$GROUP`, `$NODE` and
+//! `$SOURCE` stand for a name. No shell reads them: a name is a part of an argument and nothing
+//! else. A program has a closed environment, a process group of its own, little time, and may say
+//! only so much.
+
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::{Child, Command};
+use tokio::runtime::Handle;
+
+/// The most that a program may say, in bytes.
+const OUTPUT_LIMIT: u64 = 8 << 20;
+/// How much of what it complains about is kept, in bytes.
+const COMPLAINT_LIMIT: u64 = 4 << 10;
+/// Where programs are looked for.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A program that has not answered. Nothing has changed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UpcallError {
+    /// It does not start, or cannot be listened to.
+    #[error("{program} cannot be run: {source}")]
+    Start {
+        /// The program.
+        program: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It took too long, and was killed.
+    #[error("{program} was killed: it took longer than {} s", limit.as_secs())]
+    Slow {
+        /// The program.
+        program: String,
+        /// Its limit.
+        limit: Duration,
+    },
+    /// It said too much, and was killed.
+    #[error("{program} was killed: it said more than {} MiB", OUTPUT_LIMIT >> 20)]
+    Long {
+        /// The program.
+        program: String,
+    },
+    /// It says that it has failed.
+    #[error("{program}: {status}{}{said}", if said.is_empty() { "" } else { ": " })]
+    Failed {
+        /// The program.
+        program: String,
+        /// How it ended.
+        status: ExitStatus,
+        /// The first line of its complaint.
+        said: String,
+    },
+    /// What it says is not text.
+    #[error("{program} says something that is not UTF-8")]
+    NotText {
+        /// The program.
+        program: String,
+    },
+}
+
+/// Runs a program, its arguments with names put in, and returns what it says. Blocks, and needs a
+/// runtime: call it where blocking is allowed.
+pub(crate) fn ask(
+    argv: &[String],
+    names: &[(&str, &str)],
+    limit: Duration,
+) -> Result<String, UpcallError> {
+    let (program, words) = argv.split_first().expect("whoever reads the file refuses an empty one");
+    let put_in = |word: &String| {
+        let put = |text: String, (variable, name): &(&str, &str)| text.replace(variable, name);
+        names.iter().fold(word.clone(), put)
+    };
+    let mut command = Command::new(program);
+    command
+        .args(words.iter().map(put_in))
+        .env_clear()
+        .env("PATH", PATH)
+        .env("LANG", "C.UTF-8")
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .kill_on_drop(true);
+    Handle::current().block_on(async {
+        let program = || program.clone();
+        let started = command.spawn();
+        let mut child =
+            started.map_err(|source| UpcallError::Start { program: program(), source })?;
+        let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        let ended = tokio::time::timeout(limit, listen(&mut child)).await;
+        // Also after a good end: what it has left behind has no business here.
+        if let Some(group) = group {
+            kill_process_group(group, Signal::KILL).ok();
+        }
+        let (status, stdout, stderr) = match ended {
+            Err(_) => return Err(UpcallError::Slow { program: program(), limit }),
+            Ok(Err(source)) => return Err(UpcallError::Start { program: program(), source }),
+            Ok(Ok(ended)) => ended,
+        };
+        if stdout.len() as u64 > OUTPUT_LIMIT {
+            return Err(UpcallError::Long { program: program() });
+        }
+        if !status.success() {
+            let said = String::from_utf8_lossy(&stderr);
+            let said = said.lines().next().unwrap_or_default().to_owned();
+            return Err(UpcallError::Failed { program: program(), status, said });
+        }
+        String::from_utf8(stdout).map_err(|_| UpcallError::NotText { program: program() })
+    })
+}
+
+/// Listens until both streams end, or one is longer than it may be, and waits for the end.
+async fn listen(child: &mut Child) -> std::io::Result<(ExitStatus, Vec<u8>, Vec<u8>)> {
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let (stdout, stderr) = tokio::join!(read(stdout, OUTPUT_LIMIT), read(stderr, COMPLAINT_LIMIT));
+    let (stdout, stderr) = (stdout?, stderr?);
+    if stdout.len() as u64 > OUTPUT_LIMIT {
+        child.start_kill()?;
+    }
+    Ok((child.wait().await?, stdout, stderr))
+}
+
+/// All that a stream has, and a byte more than the limit if there is more. What follows is read by
+/// nobody, so that whoever writes it is told by a broken pipe.
+async fn read(stream: Option<impl AsyncRead + Unpin>, limit: u64) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    if let Some(stream) = stream {
+        stream.take(limit + 1).read_to_end(&mut bytes).await?;
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn call(
+        argv: &[&str],
+        names: &'static [(&str, &str)],
+        ms: u64,
+    ) -> Result<String, String> {
+        let argv: Vec<String> = argv.iter().map(|word| (*word).to_owned()).collect();
+        let asked = move || ask(&argv, names, Duration::from_millis(ms));
+        let answer = tokio::task::spawn_blocking(asked).await.expect("it does not panic");
+        answer.map_err(|error| error.to_string())
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn names_are_arguments_and_nothing_else() {
+        let names: &[(&str, &str)] = &[("$GROUP", "a;b $(id)"), ("$SOURCE", "src")];
+        let said = call(&["printf", "%s|", "$GROUP", "--of=$SOURCE", "$HOME"], names, 60_000).await;
+        assert_eq!(said.as_deref(), Ok("a;b $(id)|--of=src|$HOME|"));
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn faults_are_told() {
+        let check = async |argv: &[&str], ms, says: &str| {
+            let error = call(argv, &[], ms).await.expect_err(says);
+            assert!(error.contains(says), "{error}");
+        };
+        check(&["/no/such/program"], 60_000, "/no/such/program cannot be run").await;
+        check(&["sh", "-c", "echo no >&2; exit 3"], 60_000, "exit status: 3: no").await;
+        check(&["tail", "-f", "/dev/null"], 50, "was killed: it took longer").await;
+        check(&["cat", "/dev/zero"], 60_000, "said more than 8 MiB").await;
+        check(&["printf", "\\377"], 60_000, "not UTF-8").await;
+        // A child that keeps the pipe open does not keep us.
+        check(&["sh", "-c", "tail -f /dev/null & echo a"], 50, "took longer").await;
+    }
+}
