@@ -11,6 +11,7 @@
 
 mod apply;
 mod chunk;
+mod delta;
 mod id;
 mod ingest;
 mod manifest;
@@ -19,14 +20,17 @@ pub mod pack;
 mod show;
 mod store;
 mod tree;
+mod unpack;
 
 #[cfg(test)]
 mod tests;
 
-pub use apply::{Applied, ApplyError, Chunks, Installer, Job, Stage};
+pub use apply::{Applied, ApplyError, Chunks, Installed, Installer, Job, Stage};
 pub use chunk::{AVERAGE_CHUNK, MAX_CHUNK, MIN_CHUNK};
+pub use delta::{Base, Decoded, Delta};
 pub use id::{ContentId, ContentIdError};
 pub use ingest::{IngestError, Ingested, Progress, ingest};
 pub use manifest::{ChunkRef, Entry, Kind, Limits, Manifest, ManifestError, Name};
 pub use pack::{Bundle, PackError, Part, Segment, plan};
 pub use store::{Batch, MAX_OBJECT, Store, StoreError, Usage};
+pub use unpack::{Origin, Unpack};

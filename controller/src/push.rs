@@ -161,8 +161,7 @@ impl Packer {
         full: pack::Part,
         bundles: Vec<(Bundle, HostSet)>,
     ) -> Result<(Push, Vec<Need>, u64), Failure> {
-        let parts =
-            bundles.iter().flat_map(|(b, _)| std::iter::once(&b.manifest).chain(&b.segments));
+        let parts = bundles.iter().flat_map(|(bundle, _)| parts_of(bundle));
         let total: u64 = parts.clone().map(|part| u64::from(part.bytes)).sum();
         let mut inline: BTreeMap<ContentId, Bytes> = BTreeMap::new();
         let mut room = INLINE;
@@ -178,8 +177,7 @@ impl Packer {
         }
         let travels = |part: &&pack::Part| !inline.contains_key(&part.id);
         let needs = bundles.iter().map(|(bundle, hosts)| {
-            let parts = std::iter::once(&bundle.manifest).chain(&bundle.segments);
-            let content = parts.filter(travels).map(|part| Digest(part.id.0)).collect();
+            let content = parts_of(bundle).filter(travels).map(|part| Digest(part.id.0)).collect();
             Need { hosts: hosts.clone(), content }
         });
         let needs = needs.filter(|need| !need.content.is_empty()).collect();
@@ -188,6 +186,7 @@ impl Packer {
             hosts: hosts.clone(),
             manifest: part(&bundle.manifest),
             segments: bundle.segments.iter().map(part).collect(),
+            deltas: bundle.deltas.iter().map(part).collect(),
         });
         let push = Push {
             dest: Bytes::copy_from_slice(dest.as_bytes()),
@@ -198,6 +197,10 @@ impl Packer {
         };
         Ok((push, needs, total))
     }
+}
+
+fn parts_of(bundle: &Bundle) -> impl Iterator<Item = &pack::Part> + Clone {
+    std::iter::once(&bundle.manifest).chain(&bundle.segments).chain(&bundle.deltas)
 }
 
 fn part(part: &pack::Part) -> Part {
