@@ -60,6 +60,13 @@ pub struct Bundle {
     pub deltas: Vec<Part>,
 }
 
+impl Bundle {
+    /// All of its parts, the manifest first.
+    pub fn parts(&self) -> impl Iterator<Item = &Part> + Clone {
+        std::iter::once(&self.manifest).chain(&self.segments).chain(&self.deltas)
+    }
+}
+
 /// Why a part could not be made or read.
 #[derive(Debug, thiserror::Error)]
 pub enum PackError {

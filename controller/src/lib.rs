@@ -12,6 +12,7 @@ mod enrol;
 mod fault;
 mod live;
 mod orders;
+mod packs;
 mod push;
 mod serve;
 pub mod sets;

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use content::ContentId;
 use mesh::{Digest, Frame, HostId, HostSet, OrderId, Outcome, Report, State, Tally};
 use protos::Incoming;
 use redb::{
@@ -15,6 +16,7 @@ use redb::{
 use relay::{Journal, JournalError};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use crate::packs::PackRow;
 use crate::types::PushInfo;
 
 const HOSTS: TableDefinition<u32, &[u8]> = TableDefinition::new("controller.hosts.v1");
@@ -29,6 +31,9 @@ const BODIES: TableDefinition<([u8; 16], [u8; 32]), &[u8]> =
     TableDefinition::new("controller.bodies.v1");
 const PLACED: TableDefinition<(&[u8], u32), [u8; 32]> =
     TableDefinition::new("controller.placed.v1");
+/// By the roots of base and target; that of no base is all zeros.
+const PACKS: TableDefinition<([u8; 32], [u8; 32]), &[u8]> =
+    TableDefinition::new("controller.packs.v1");
 const TRAFFIC: TableDefinition<u32, &[u8]> = TableDefinition::new("controller.traffic.v1");
 
 /// An enrolled node.
@@ -103,6 +108,7 @@ impl Tables {
         txn.open_table(ANSWERS)?;
         txn.open_table(BODIES)?;
         txn.open_table(PLACED)?;
+        txn.open_table(PACKS)?;
         txn.open_table(TRAFFIC)?;
         txn.commit()?;
         Ok(Tables { journal })
@@ -291,6 +297,23 @@ impl Tables {
         rows.collect()
     }
 
+    /// The pack that takes one tree to another, if it was made before.
+    pub(crate) fn pack(&self, key: (Option<ContentId>, ContentId)) -> Result<Option<PackRow>> {
+        let table = self.journal.database().begin_read()?.open_table(PACKS)?;
+        Ok(table.get(pack_key(key))?.map(|row| parse(row.value())))
+    }
+
+    pub(crate) fn set_pack(
+        &self,
+        key: (Option<ContentId>, ContentId),
+        row: &PackRow,
+    ) -> Result<()> {
+        let txn = self.journal.begin()?;
+        txn.open_table(PACKS)?.insert(pack_key(key), json(row).as_slice())?;
+        txn.commit()?;
+        Ok(())
+    }
+
     // Traffic.
 
     pub(crate) fn traffic(&self) -> Result<BTreeMap<HostId, Traffic>> {
@@ -399,6 +422,10 @@ fn order_row(txn: &WriteTransaction, id: OrderId) -> Result<Option<OrderRow>> {
     let table = txn.open_table(ORDERS)?;
     let row = table.get(id.0)?.map(|row| parse(row.value()));
     Ok(row)
+}
+
+fn pack_key((base, target): (Option<ContentId>, ContentId)) -> ([u8; 32], [u8; 32]) {
+    (base.map_or([0; 32], |base| base.0), target.0)
 }
 
 fn json(row: &impl Serialize) -> Vec<u8> {
