@@ -17,6 +17,7 @@
 
 mod error;
 mod ground;
+mod installed;
 mod owners;
 mod survey;
 mod switch;
@@ -27,6 +28,7 @@ use std::path::PathBuf;
 use rustix::fs::{AtFlags, unlinkat};
 
 pub use self::error::{ApplyError, Stage};
+pub use self::installed::Installed;
 use self::survey::Action;
 use self::write::Writer;
 use crate::manifest::{ChunkRef, Entry, Kind, Limits, Manifest};

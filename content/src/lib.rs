@@ -10,8 +10,9 @@
 //! what to send to whom. Callers run it on a thread that may block.
 
 mod apply;
-mod base;
 mod chunk;
+mod database;
+mod delta;
 mod id;
 mod ingest;
 mod manifest;
@@ -21,16 +22,19 @@ pub mod pack;
 mod show;
 mod store;
 mod tree;
+mod unpack;
 
 #[cfg(test)]
 mod tests;
 
-pub use apply::{Applied, ApplyError, Chunks, Installer, Job, Stage};
-pub use base::{Base, is_full};
+pub use apply::{Applied, ApplyError, Chunks, Installed, Installer, Job, Stage};
 pub use chunk::{AVERAGE_CHUNK, MAX_CHUNK, MIN_CHUNK};
+pub use database::{Database, is_full};
+pub use delta::{Base, Decoded, Delta};
 pub use id::{ContentId, ContentIdError};
 pub use ingest::{IngestError, Ingested, Progress, ingest};
 pub use manifest::{ChunkRef, Entry, Kind, Limits, Manifest, ManifestError, Name};
 pub use outline::{GROUP, Outline, OutlineError};
 pub use pack::{Bundle, PackError, Part, Segment, plan};
 pub use store::{Batch, MAX_OBJECT, Object, Partial, Store, StoreError, Usage, read_groups};
+pub use unpack::{Origin, Unpack};

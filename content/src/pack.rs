@@ -10,7 +10,6 @@
 //! It deliberately knows no signatures: whoever decodes a manifest compares its root with the
 //! one in the signed order. Sizes to decode to come from that manifest, never from the part.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,6 +19,7 @@ use zstd::zstd_safe::{
     CParameter, DCtx, compress_bound, find_frame_compressed_size, get_error_name,
 };
 
+use crate::delta;
 use crate::id::ContentId;
 use crate::manifest::{ChunkRef, Limits, Manifest, ManifestError};
 use crate::store::{Store, StoreError};
@@ -54,8 +54,17 @@ pub struct Bundle {
     pub base: Option<ContentId>,
     /// The target manifest.
     pub manifest: Part,
-    /// The chunks the base lacks, in plan order.
+    /// Chunks that the base lacks, in plan order.
     pub segments: Vec<Part>,
+    /// Chunks that the base lacks, made from its files; see [`Delta`](crate::Delta).
+    pub deltas: Vec<Part>,
+}
+
+impl Bundle {
+    /// All of its parts, the manifest first.
+    pub fn parts(&self) -> impl Iterator<Item = &Part> + Clone {
+        std::iter::once(&self.manifest).chain(&self.segments).chain(&self.deltas)
+    }
 }
 
 /// Why a part could not be made or read.
@@ -104,25 +113,7 @@ pub enum PackError {
 /// Files that are alike come together: by extension, then by name, then by path. Both ends
 /// call this, so the order is a format; a golden test guards it.
 pub fn plan(base: Option<&Manifest>, target: &Manifest) -> Vec<ChunkRef> {
-    let chunks_of = |manifest: &Manifest| -> BTreeSet<ContentId> {
-        manifest.entries.iter().flat_map(|entry| entry.chunks()).map(|chunk| chunk.id).collect()
-    };
-    let mut seen = base.map(chunks_of).unwrap_or_default();
-    let mut files: Vec<_> = target.entries.iter().filter(|e| !e.chunks().is_empty()).collect();
-    files.sort_by_cached_key(|entry| {
-        let (_, name) = entry.split();
-        (extension(name).to_vec(), name.to_vec(), entry.path.clone())
-    });
-    let chunks = files.iter().flat_map(|entry| entry.chunks());
-    chunks.filter(|chunk| seen.insert(chunk.id)).copied().collect()
-}
-
-/// What follows the last dot, unless the name begins with it.
-fn extension(name: &[u8]) -> &[u8] {
-    match name.iter().rposition(|byte| *byte == b'.') {
-        Some(dot) if dot > 0 => &name[dot + 1..],
-        _ => &[],
-    }
+    delta::layout(base, target).into_iter().flat_map(|fresh| fresh.chunks).collect()
 }
 
 /// Encodes what leads from the base (or from nothing) to the target, and stores the parts.
@@ -133,12 +124,17 @@ pub fn encode(
     level: i32,
 ) -> Result<Bundle, PackError> {
     let base_bytes = base.map(Manifest::encode);
-    let encoded = encode_manifest(base_bytes.as_deref(), &target.encode(), level)?;
+    let canonical = target.encode();
+    let manifest_level = level.max(delta::manifest_level(canonical.len()));
+    let encoded = encode_manifest(base_bytes.as_deref(), &canonical, manifest_level)?;
     let manifest = part(&encoded);
     store.put(manifest.id, &encoded)?;
-    let plan = plan(base, target);
-    let segments = encode_segments(&plan, store, level)?;
-    Ok(Bundle { base: base_bytes.map(|bytes| ContentId::of(&bytes)), manifest, segments })
+    let (segments, deltas) = match base {
+        Some(base) => (Vec::new(), delta::encode(base, target, store)?),
+        None => (encode_segments(&plan(None, target), store, level)?, Vec::new()),
+    };
+    let base = base_bytes.map(|bytes| ContentId::of(&bytes));
+    Ok(Bundle { base, manifest, segments, deltas })
 }
 
 /// Encodes and stores a manifest alone, for receivers whose base is not known.
@@ -293,7 +289,7 @@ fn encode_segment(
     Ok(out)
 }
 
-fn part(encoded: &[u8]) -> Part {
+pub(crate) fn part(encoded: &[u8]) -> Part {
     let bytes = u32::try_from(encoded.len()).unwrap_or(u32::MAX);
     Part { id: ContentId::of(encoded), bytes }
 }
@@ -311,7 +307,11 @@ fn split_head<const N: usize>(part: &[u8], magic: [u8; 4]) -> Result<(&[u8; N], 
 }
 
 /// One zstd frame, its window as long as the prefix and the bytes together.
-fn compress(prefix: Option<&[u8]>, bytes: &[u8], level: i32) -> Result<Vec<u8>, PackError> {
+pub(crate) fn compress(
+    prefix: Option<&[u8]>,
+    bytes: &[u8],
+    level: i32,
+) -> Result<Vec<u8>, PackError> {
     let mut compressor = Compressor::new(level).map_err(PackError::Compress)?;
     let span = (prefix.map_or(0, <[u8]>::len) + bytes.len()).max(1 << 10);
     let window = span.next_power_of_two().ilog2().min(27);
@@ -331,7 +331,11 @@ fn compress(prefix: Option<&[u8]>, bytes: &[u8], level: i32) -> Result<Vec<u8>, 
 ///
 /// It decodes in one call into a buffer that is its own window, so no limit on the window has
 /// to be raised, and a frame that asks for a huge one costs nothing.
-fn decompress(prefix: Option<&[u8]>, frame: &[u8], length: usize) -> Result<Vec<u8>, PackError> {
+pub(crate) fn decompress(
+    prefix: Option<&[u8]>,
+    frame: &[u8],
+    length: usize,
+) -> Result<Vec<u8>, PackError> {
     if find_frame_compressed_size(frame) != Ok(frame.len()) {
         return Err(PackError::Decode { what: "not exactly one frame" });
     }

@@ -135,7 +135,48 @@ impl Chunks for Parts<'_> {
     }
 }
 
-fn send(base: Option<&Manifest>, source: &Path, installer: &Installer, stores: [&Store; 2]) {
+/// A delta, unpacked with what was installed at `/old/er/dest`.
+struct Based<'a> {
+    bundle: &'a Bundle,
+    unpack: Unpack<'a>,
+    from: &'a Store,
+    /// Bytes in chunks that were fetched singly.
+    fetched: u64,
+}
+
+impl Chunks for Based<'_> {
+    fn provide(&mut self, wanted: &[ChunkRef]) -> Result<(), ApplyError> {
+        let (to, from) = (self.unpack.store, self.from);
+        let mut sender = Sender { from, to, fetched: &mut self.fetched };
+        let besides = self.unpack.run(wanted, &mut sender)?;
+        Ok(to.remove(&besides)?)
+    }
+}
+
+struct Sender<'a> {
+    from: &'a Store,
+    to: &'a Store,
+    fetched: &'a mut u64,
+}
+
+impl Origin for Sender<'_> {
+    fn part(&mut self, part: &Part) -> Result<Vec<u8>, ApplyError> {
+        Ok(self.from.get(&part.id)?.expect("parts are in the store"))
+    }
+
+    fn fetch(&mut self, chunks: &[ChunkRef]) -> Result<(), ApplyError> {
+        let mut batch = self.to.batch();
+        for chunk in chunks {
+            let bytes = self.from.get(&chunk.id)?.expect("whatever is asked for is there");
+            batch.put(chunk.id, &bytes)?;
+            *self.fetched += u64::from(chunk.len);
+        }
+        Ok(batch.commit()?)
+    }
+}
+
+/// Returns how many bytes travelled as single chunks.
+fn send(base: Option<&Manifest>, source: &Path, installer: &Installer, stores: [&Store; 2]) -> u64 {
     let [from, to] = stores;
     let target = ingest(source, &[], from, &mut |_| ()).expect("ingests").manifest;
     let bundle = pack::encode(base, &target, from, 3).expect("encodes");
@@ -145,10 +186,25 @@ fn send(base: Option<&Manifest>, source: &Path, installer: &Installer, stores: [
     let decoded = pack::decode_manifest(&part, base_bytes.as_deref(), &limits).expect("decodes");
     assert_eq!((&decoded, decoded.root()), (&target, target.root()));
 
-    let plan = plan(base, &decoded);
-    let mut parts = Parts { bundle: &bundle, plan, from, to };
     let job = Job { tag: "t1", dest: b"/deep/er/dest", target: &decoded };
-    let first = installer.apply(&job, to, &mut parts).expect("applies");
+    let mut fetched = 0;
+    let first = match base {
+        None => {
+            let plan = plan(None, &decoded);
+            installer.apply(&job, to, &mut Parts { bundle: &bundle, plan, from, to })
+        }
+        Some(base) => {
+            let installed = installer.installed(b"/old/er/dest", base).expect("opens");
+            let deltas = &bundle.deltas;
+            let unpack = Unpack { base, target: &decoded, deltas, installed, store: to };
+            let mut based = Based { bundle: &bundle, unpack, from, fetched: 0 };
+            let applied = installer.apply(&job, to, &mut based);
+            assert!(based.bundle.segments.is_empty());
+            fetched = based.fetched;
+            applied
+        }
+    };
+    let first = first.expect("applies");
     let entries = decoded.entries.len() as u64;
     assert_eq!(first.written + first.unchanged + first.metadata_fixed, entries);
 
@@ -162,13 +218,54 @@ fn send(base: Option<&Manifest>, source: &Path, installer: &Installer, stores: [
     let expected =
         Applied { unchanged: entries, owner_skipped: again.owner_skipped, ..Applied::default() };
     assert_eq!(again, expected);
+    fetched
+}
+
+/// Files that are in both trees become new versions of what they were in the first.
+fn evolve(first: &Tree, second: &Tree) -> Tree {
+    let mut evolved = second.clone();
+    for (path, (node, ..)) in &mut evolved {
+        let before = first.get(path).map(|(node, ..)| node);
+        if let (Node::File(new), Some(Node::File(old))) = (node, before) {
+            let (mut bytes, middle) = (old.clone(), old.len() / 2);
+            bytes.splice(middle..middle, new.iter().copied().take(40));
+            *new = bytes;
+        }
+    }
+    evolved
+}
+
+/// Regular files below a directory, sorted.
+fn files(root: &Path) -> Vec<PathBuf> {
+    let is_file = |path: &PathBuf| root.join(path).symlink_metadata().is_ok_and(|m| m.is_file());
+    look(root).into_keys().filter(is_file).map(|path| root.join(path)).collect()
+}
+
+/// Does something to a file that a push knows nothing of. Returns how long it was.
+fn damage(path: &Path, how: u8) -> u64 {
+    let Ok(mut bytes) = fs::read(path) else { return 0 };
+    let length = bytes.len() as u64;
+    match how % 4 {
+        0 => fs::remove_file(path).expect("removes"),
+        1 => fs::write(path, &bytes[..bytes.len() / 3]).expect("shortens"),
+        2 => fs::write(path, [b"more".as_slice(), &bytes].concat()).expect("grows"),
+        _ => {
+            bytes.iter_mut().skip(7).take(1).for_each(|byte| *byte ^= 1);
+            fs::write(path, bytes).expect("changes");
+        }
+    }
+    length
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
-    fn a_tree_arrives_as_it_was(first in tree(), second in tree()) {
+    fn a_tree_arrives_as_it_was(
+        first in tree(),
+        second in tree(),
+        damages in vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
+    ) {
         let temp = tempfile::tempdir().expect("temp");
         let at = |name: &str| temp.path().join(name);
         let stores = ["from", "to"].map(|name| Store::open(at(name)).expect("store"));
@@ -184,9 +281,17 @@ proptest! {
         // The second goes to a fresh destination, as a difference to the first.
         let base = ingest(&at("first"), &[], stores[0], &mut |_| ()).expect("ingests").manifest;
         fs::rename(at("root/deep"), at("root/old")).expect("moves away");
-        make(&at("second"), &second);
-        send(Some(&base), &at("second"), &installer, stores);
+        let old = at("root/old/er/dest");
+        let found = files(&old);
+        let mut lost = 0;
+        for (pick, how) in damages.iter().filter(|_| !found.is_empty()) {
+            lost += damage(pick.get::<PathBuf>(&found), *how);
+        }
+        make(&at("second"), &evolve(&first, &second));
+        let fetched = send(Some(&base), &at("second"), &installer, stores);
         prop_assert_eq!(look(&at("second")), look(&dest));
+        // A file may be the base of something in either kind of segment.
+        prop_assert!(fetched <= 2 * lost, "{} fetched for {} lost", fetched, lost);
     }
 }
 

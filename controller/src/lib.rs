@@ -18,6 +18,7 @@ mod live;
 mod meaning;
 mod orders;
 mod pace;
+mod packs;
 mod past;
 mod push;
 mod retry;

@@ -20,6 +20,7 @@ use tracing::info;
 
 use crate::fault::Failure;
 use crate::orders::Draft;
+use crate::packs;
 use crate::tables::Tables;
 use crate::types::{NewPush, PushEvent, PushInfo};
 
@@ -59,9 +60,14 @@ impl Packer {
         self.store.put(root, &manifest.encode()).map_err(|error| Failure::content(&error))?;
         let mut bundles = Vec::new();
         for (base, hosts) in self.bases(dest.as_bytes(), &targets)? {
-            let base = base.map(|root| self.manifest(root)).transpose()?.flatten();
-            let bundle = pack::encode(base.as_ref(), &manifest, &self.store, LEVEL);
-            bundles.push((bundle.map_err(|error| Failure::content(&error))?, hosts));
+            let base = match base {
+                Some(root) => self.manifest(root)?.map(|manifest| (root, manifest)),
+                None => None,
+            };
+            let base = base.as_ref().map(|(root, manifest)| (*root, manifest));
+            let target = (root, &manifest);
+            let bundle = packs::bundle(&self.tables, &self.store, base, target, LEVEL)?;
+            bundles.push((bundle, hosts));
         }
         merge_unknown(&mut bundles);
         let full = pack::encode_manifest_part(&manifest, &self.store, LEVEL);
@@ -166,8 +172,7 @@ impl Packer {
         full: pack::Part,
         bundles: Vec<(Bundle, HostSet)>,
     ) -> Result<(Push, Vec<Need>, u64), Failure> {
-        let parts =
-            bundles.iter().flat_map(|(b, _)| std::iter::once(&b.manifest).chain(&b.segments));
+        let parts = bundles.iter().flat_map(|(bundle, _)| bundle.parts());
         let total: u64 = parts.clone().map(|part| u64::from(part.bytes)).sum();
         let mut inline: BTreeMap<ContentId, Bytes> = BTreeMap::new();
         let mut room = INLINE;
@@ -183,8 +188,7 @@ impl Packer {
         }
         let travels = |part: &&pack::Part| !inline.contains_key(&part.id);
         let needs = bundles.iter().map(|(bundle, hosts)| {
-            let parts = std::iter::once(&bundle.manifest).chain(&bundle.segments);
-            let content = parts.filter(travels).map(|part| Digest(part.id.0)).collect();
+            let content = bundle.parts().filter(travels).map(|part| Digest(part.id.0)).collect();
             Need { hosts: hosts.clone(), content }
         });
         let needs = needs.filter(|need| !need.content.is_empty()).collect();
@@ -193,6 +197,7 @@ impl Packer {
             hosts: hosts.clone(),
             manifest: part(&bundle.manifest),
             segments: bundle.segments.iter().map(part).collect(),
+            deltas: bundle.deltas.iter().map(part).collect(),
         });
         let push = Push {
             dest: Bytes::copy_from_slice(dest.as_bytes()),

@@ -7,12 +7,14 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use content::ContentId;
 use mesh::{Digest, Frame, HostId, HostSet, OrderId, Outcome, Report, State, Tally};
 use protos::Incoming;
 use redb::{ReadableTable, ReadableTableMetadata, TableDefinition, TableHandle, WriteTransaction};
 use relay::{Journal, JournalError};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use crate::packs::PackRow;
 use crate::types::{NewRun, PushInfo};
 
 const HOSTS: TableDefinition<u32, &[u8]> = TableDefinition::new("controller.hosts.v1");
@@ -31,6 +33,9 @@ const PLACED: TableDefinition<(&[u8], u32), [u8; 32]> =
     TableDefinition::new("controller.placed.v1");
 /// What operators have said of hosts.
 const LABELS: TableDefinition<u32, &[u8]> = TableDefinition::new("controller.labels.v1");
+/// By the roots of base and target; that of no base is all zeros.
+const PACKS: TableDefinition<([u8; 32], [u8; 32]), &[u8]> =
+    TableDefinition::new("controller.packs.v1");
 const TRAFFIC: TableDefinition<u32, &[u8]> = TableDefinition::new("controller.traffic.v1");
 
 /// The kind of an order that tells hosts not to wait for a release. Operators do not see it.
@@ -126,6 +131,7 @@ impl Tables {
             PLACED.name(),
             TRAFFIC.name(),
             LABELS.name(),
+            PACKS.name(),
         ];
         if journal.has_tables(&names)? {
             return Ok(Tables { journal });
@@ -140,6 +146,7 @@ impl Tables {
         txn.open_table(ANSWERS)?;
         txn.open_table(BODIES)?;
         txn.open_table(PLACED)?;
+        txn.open_table(PACKS)?;
         txn.open_table(TRAFFIC)?;
         txn.open_table(LABELS)?;
         txn.commit()?;
@@ -402,6 +409,23 @@ impl Tables {
         rows.collect()
     }
 
+    /// The pack that takes one tree to another, if it was made before.
+    pub(crate) fn pack(&self, key: (Option<ContentId>, ContentId)) -> Result<Option<PackRow>> {
+        let table = self.journal.read()?.open_table(PACKS)?;
+        Ok(table.get(pack_key(key))?.map(|row| parse(row.value())))
+    }
+
+    pub(crate) fn set_pack(
+        &self,
+        key: (Option<ContentId>, ContentId),
+        row: &PackRow,
+    ) -> Result<()> {
+        let txn = self.journal.begin()?;
+        txn.open_table(PACKS)?.insert(pack_key(key), json(row).as_slice())?;
+        txn.commit()?;
+        Ok(())
+    }
+
     // Traffic.
 
     pub(crate) fn traffic(&self) -> Result<BTreeMap<HostId, Traffic>> {
@@ -528,6 +552,10 @@ fn order_row(txn: &WriteTransaction, id: OrderId) -> Result<Option<OrderRow>> {
     let table = txn.open_table(ORDERS)?;
     let row = table.get(id.0)?.map(|row| parse(row.value()));
     Ok(row)
+}
+
+fn pack_key((base, target): (Option<ContentId>, ContentId)) -> ([u8; 32], [u8; 32]) {
+    (base.map_or([0; 32], |base| base.0), target.0)
 }
 
 fn json(row: &impl Serialize) -> Vec<u8> {

@@ -230,8 +230,10 @@ pub struct Bundle {
     pub hosts: HostSet,
     /// The manifest, perhaps as a change to that of the base.
     pub manifest: Part,
-    /// The segments with the bytes of the files, at most 4,096.
+    /// The segments with the bytes of the files; with the deltas at most 4,096.
     pub segments: Vec<Part>,
+    /// The segments that are made from the files of the base.
+    pub deltas: Vec<Part>,
 }
 
 /// A piece of content: its name and how long it is.
@@ -344,6 +346,7 @@ impl Push {
             hosts: hosts::encode(&bundle.hosts),
             manifest: Some(part(&bundle.manifest)),
             segments: bundle.segments.iter().map(part).collect(),
+            deltas: bundle.deltas.iter().map(part).collect(),
         };
         pb::Push {
             dest: self.dest.clone(),
@@ -416,11 +419,13 @@ fn read_push(push: pb::Push) -> Result<Push, FieldError> {
     let bundle = |bundle: &pb::Bundle| -> Result<Bundle, FieldError> {
         let base = bundle.base.as_ref().map(|id| array("bundle.base", id)).transpose()?;
         let segments = bundle.segments.iter().map(|part| read_part("bundle.segments", part));
+        let deltas = bundle.deltas.iter().map(|part| read_part("bundle.deltas", part));
         Ok(Bundle {
             base: base.map(Digest),
             hosts: hosts::decode("bundle.hosts", &bundle.hosts)?,
             manifest: read_given_part("bundle.manifest", &bundle.manifest)?,
             segments: segments.collect::<Result<_, _>>()?,
+            deltas: deltas.collect::<Result<_, _>>()?,
         })
     };
     Ok(Push {
@@ -530,7 +535,8 @@ fn check_push(push: &Push) -> Result<(), FieldError> {
         not_empty("bundle.hosts", bundle.hosts.ranges().len())?;
         at_most("bundle.hosts", bundle.hosts.ranges().len(), hosts::RANGES)?;
     }
-    let segments = push.bundles.iter().map(|bundle| bundle.segments.len()).sum();
+    let segments = |bundle: &Bundle| bundle.segments.len().saturating_add(bundle.deltas.len());
+    let segments = push.bundles.iter().map(segments).sum();
     at_most("bundle.segments", segments, CONTENT_LIMIT)?;
     at_most("push.inline", push.inline.len(), CONTENT_LIMIT)?;
     push.inline.iter().try_for_each(|part| not_empty("push.inline", part.len()))

@@ -74,8 +74,15 @@ fn gate() -> impl Strategy<Value = Gate> {
 fn push() -> impl Strategy<Value = Push> {
     let part = || (any_digest(), any::<u32>()).prop_map(|(id, bytes)| Part { id, bytes });
     let base = proptest::option::of(any_digest());
-    let bundle = (base, some_hosts(), part(), vec(part(), 0..3))
-        .prop_map(|(base, hosts, manifest, segments)| Bundle { base, hosts, manifest, segments });
+    let bundle = (base, some_hosts(), part(), vec(part(), 0..3), vec(part(), 0..3)).prop_map(
+        |(base, hosts, manifest, segments, deltas)| Bundle {
+            base,
+            hosts,
+            manifest,
+            segments,
+            deltas,
+        },
+    );
     let dest = name().prop_map(|name| Bytes::from(format!("/srv/{name}")));
     (dest, any_digest(), part(), vec(bundle, 0..3), vec(some_bytes(20), 0..3)).prop_map(
         |(dest, manifest, full_manifest, bundles, inline)| Push {
@@ -370,11 +377,12 @@ fn limits_of_a_push() {
         "push.dest has 4097 bytes; the limit is 4096",
     );
     check(|p| p.inline = vec![Bytes::new()], "push.inline is missing or empty");
-    let bundle = |hosts, segments| Bundle {
+    let bundle = |hosts, segments: usize| Bundle {
         base: None,
         hosts,
         manifest: sample_push().full_manifest,
-        segments: vec![sample_push().full_manifest; segments],
+        segments: vec![sample_push().full_manifest; segments / 2],
+        deltas: vec![sample_push().full_manifest; segments.div_ceil(2)],
     };
     let with = |bundles| sample(Work::Push(Push { bundles, ..sample_push() }));
     let one = HostSet::one(HostId(1));

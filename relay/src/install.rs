@@ -8,7 +8,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use content::{ApplyError, ChunkRef, Chunks, ContentId, Installer, Job, Limits, Manifest, Segment};
+use content::{
+    ApplyError, ChunkRef, Chunks, ContentId, Installer, Job, Limits, Manifest, Origin, Segment,
+    Unpack,
+};
 use mesh::{Asker, Digest, HostId, OrderId, PullFault, State};
 use protos::{Answer, Bundle, Part, Push, Pushed};
 use tokio::runtime::Handle;
@@ -120,9 +123,13 @@ impl Installs {
 
 /// Every object in which a push may have come here.
 fn parts(push: &Push) -> Vec<ContentId> {
-    let bundles = push.bundles.iter().flat_map(|b| std::iter::once(&b.manifest).chain(&b.segments));
+    let bundles = push.bundles.iter().flat_map(parts_of);
     let sent = bundles.chain([&push.full_manifest]).map(|part| ContentId(part.id.0));
     sent.chain(push.inline.iter().map(|part| ContentId::of(part))).collect()
+}
+
+fn parts_of(bundle: &Bundle) -> impl Iterator<Item = &Part> {
+    std::iter::once(&bundle.manifest).chain(&bundle.segments).chain(&bundle.deltas)
 }
 
 /// One push while it is carried out.
@@ -182,8 +189,28 @@ impl Work<'_> {
         object.map_err(|fault| InstallError::Fetch(word(fault)))
     }
 
-    fn unpack(&self, wanted: &[ChunkRef], target: &Manifest) -> Result<(), InstallError> {
-        let Some(bundle) = self.bundle else { return Ok(()) };
+    /// Brings chunks into the store, out of the bundle or singly. Returns what is in the store
+    /// besides, for as long as the files are not in place.
+    fn unpack(&self, wanted: &[ChunkRef], target: &Manifest) -> Result<Vec<ContentId>, ApplyError> {
+        let store = &*self.installs.transfers.store;
+        self.segments(wanted, target).map_err(provide)?;
+        if let (Some(bundle), Some(base)) = (self.bundle, &self.base) {
+            let installer = Installer::new(self.installs.root.clone());
+            let installed = installer.installed(&self.push.dest, base)?;
+            let part = |part: &Part| content::Part { id: ContentId(part.id.0), bytes: part.bytes };
+            let deltas: Vec<_> = bundle.deltas.iter().map(part).collect();
+            let mut unpack = Unpack { base, target, deltas: &deltas, installed, store };
+            return unpack.run(wanted, &mut Upstream { work: self });
+        }
+        self.fetch(wanted).map_err(provide)?;
+        Ok(Vec::new())
+    }
+
+    /// Unpacks what the bundle has of chunks as they are.
+    fn segments(&self, wanted: &[ChunkRef], target: &Manifest) -> Result<(), InstallError> {
+        let Some(bundle) = self.bundle.filter(|bundle| !bundle.segments.is_empty()) else {
+            return Ok(());
+        };
         let wanted: std::collections::BTreeSet<_> = wanted.iter().map(|chunk| chunk.id).collect();
         let plan = content::plan(self.base.as_ref(), target);
         let store = &*self.installs.transfers.store;
@@ -234,12 +261,33 @@ struct Source<'a> {
 impl Chunks for Source<'_> {
     fn provide(&mut self, wanted: &[ChunkRef]) -> Result<(), ApplyError> {
         self.fetched = wanted.iter().map(|chunk| chunk.id).collect();
-        let provided = self.work.unpack(wanted, self.target).and_then(|()| self.work.fetch(wanted));
-        provided.map_err(|error| {
-            warn!(error = %crate::chain(&error), "content is missing");
-            ApplyError::Provide(Box::new(error))
-        })
+        let besides = self.work.unpack(wanted, self.target);
+        let besides = besides.inspect_err(|error| {
+            warn!(error = %crate::chain(error), "content is missing");
+        })?;
+        self.fetched.extend(besides);
+        Ok(())
     }
+}
+
+/// The rest of the mesh, by way of the parent.
+struct Upstream<'a> {
+    work: &'a Work<'a>,
+}
+
+impl Origin for Upstream<'_> {
+    fn part(&mut self, part: &content::Part) -> Result<Vec<u8>, ApplyError> {
+        let part = Part { id: Digest(part.id.0), bytes: part.bytes };
+        self.work.part(&part).map(Vec::from).map_err(provide)
+    }
+
+    fn fetch(&mut self, chunks: &[ChunkRef]) -> Result<(), ApplyError> {
+        self.work.fetch(chunks).map_err(provide)
+    }
+}
+
+fn provide(error: InstallError) -> ApplyError {
+    ApplyError::Provide(Box::new(error))
 }
 
 /// What the host answers when a push failed: the stage, the kind and the whole story.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use content::Base;
+use content::Database;
 use mesh::{Digest, Frame, HostId, OrderId, Record, Report, Saved, Subtree};
 use protos::{Envelope, Incoming, OrderBody};
 use redb::{Durability, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition};
@@ -86,15 +86,15 @@ impl<E: Into<redb::Error>> From<E> for JournalError {
 /// The node's database.
 #[derive(Clone)]
 pub struct Journal {
-    base: Arc<Base>,
+    database: Arc<Database>,
 }
 
 impl Journal {
     /// Opens or creates the database. `cache` bounds its memory, in bytes.
     pub fn open(path: &Path, cache: usize) -> Result<Journal, JournalError> {
-        let base = Base::open(path, cache)
+        let database = Database::open(path, cache)
             .map_err(|source| JournalError::Open { path: path.into(), source: Box::new(source) })?;
-        let journal = Journal { base: Arc::new(base) };
+        let journal = Journal { database: Arc::new(database) };
         if !journal.has_tables(&TABLES)? {
             let txn = journal.begin()?;
             txn.open_table(ORDERS)?;
@@ -119,12 +119,12 @@ impl Journal {
 
     /// Begins to read, for tables beside the core's too.
     pub fn read(&self) -> Result<ReadTransaction, JournalError> {
-        Ok(self.base.database().map_err(|error| self.unless_full(error))?.begin_read()?)
+        Ok(self.database.current().map_err(|error| self.unless_full(error))?.begin_read()?)
     }
 
     /// Begins a transaction that is durable when it is committed.
     pub fn begin(&self) -> Result<WriteTransaction, JournalError> {
-        let database = self.base.database().map_err(|error| self.unless_full(error))?;
+        let database = self.database.current().map_err(|error| self.unless_full(error))?;
         let mut txn = database.begin_write()?;
         txn.set_durability(Durability::Immediate)
             .map_err(|source| JournalError::Failed { source: Box::new(source.into()) })?;
@@ -134,11 +134,11 @@ impl Journal {
 
     /// Whether writing can be tried again after this error.
     pub(crate) fn may_try_again(&self, error: &JournalError) -> bool {
-        matches!(error, JournalError::Full { .. }) && !self.base.is_broken()
+        matches!(error, JournalError::Full { .. }) && !self.database.is_broken()
     }
 
     fn unless_full(&self, error: redb::DatabaseError) -> JournalError {
-        match self.base.is_full() {
+        match self.database.is_full() {
             true => JournalError::Full { source: Box::new(error.into()) },
             false => error.into(),
         }

@@ -10,7 +10,7 @@ use std::path::Path;
 use redb::{ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
 
 use super::{StoreError, Usage};
-use crate::base::Base;
+use crate::database::Database;
 use crate::id::ContentId;
 
 /// Kind (0 large, 1 small), volume, offset, length.
@@ -26,7 +26,7 @@ const FORMAT: u64 = 1;
 const CACHE: usize = 4 << 20;
 
 pub(super) struct Index {
-    base: Base,
+    database: Database,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +66,7 @@ impl Place {
 
 impl Index {
     pub(super) fn open(path: &Path) -> Result<Index, StoreError> {
-        let index = Index { base: Base::open(path, CACHE).map_err(failed("open"))? };
+        let index = Index { database: Database::open(path, CACHE).map_err(failed("open"))? };
         match index.format()? {
             Some(FORMAT) => Ok(index),
             Some(found) => Err(StoreError::Format { found }),
@@ -83,7 +83,7 @@ impl Index {
     /// What an older process has written here, if any has. A full disk is no hindrance.
     fn format(&self) -> Result<Option<u64>, StoreError> {
         let read = || -> Result<_, redb::Error> {
-            let transaction = self.base.database()?.begin_read()?;
+            let transaction = self.database.current()?.begin_read()?;
             let table = match transaction.open_table(META) {
                 Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
                 table => table?,
@@ -95,7 +95,7 @@ impl Index {
 
     pub(super) fn find(&self, id: &ContentId) -> Result<Option<Place>, StoreError> {
         let read = || -> Result<_, redb::Error> {
-            let table = self.base.database()?.begin_read()?.open_table(OBJECTS)?;
+            let table = self.database.current()?.begin_read()?.open_table(OBJECTS)?;
             Ok(table.get(&id.0)?.map(|row| Place::of(row.value())))
         };
         read().map_err(failed("read"))
@@ -104,7 +104,7 @@ impl Index {
     /// Every object that is here.
     pub(super) fn ids(&self) -> Result<Vec<ContentId>, StoreError> {
         let read = || -> Result<_, redb::Error> {
-            let table = self.base.database()?.begin_read()?.open_table(OBJECTS)?;
+            let table = self.database.current()?.begin_read()?.open_table(OBJECTS)?;
             table.iter()?.map(|row| Ok(ContentId(*row?.0.value()))).collect()
         };
         read().map_err(failed("read"))
@@ -113,7 +113,7 @@ impl Index {
     /// Committed end of each volume.
     pub(super) fn volumes(&self) -> Result<BTreeMap<u32, u64>, StoreError> {
         let read = || -> Result<_, redb::Error> {
-            let table = self.base.database()?.begin_read()?.open_table(VOLUMES)?;
+            let table = self.database.current()?.begin_read()?.open_table(VOLUMES)?;
             let mut ends = BTreeMap::new();
             for row in table.iter()? {
                 let (number, value) = row?;
@@ -126,7 +126,7 @@ impl Index {
 
     pub(super) fn usage(&self) -> Result<Usage, StoreError> {
         let read = || -> Result<_, redb::Error> {
-            let transaction = self.base.database()?.begin_read()?;
+            let transaction = self.database.current()?.begin_read()?;
             let objects = transaction.open_table(OBJECTS)?.len()?;
             let bytes = transaction.open_table(META)?.get("bytes")?;
             Ok(Usage { objects, bytes: bytes.map_or(0, |bytes| bytes.value()) })
@@ -195,7 +195,7 @@ impl Index {
         job: impl FnOnce(&mut Tables<'_>) -> Result<T, redb::Error>,
     ) -> Result<T, StoreError> {
         let write = || -> Result<T, redb::Error> {
-            let mut transaction = self.base.database()?.begin_write()?;
+            let mut transaction = self.database.current()?.begin_write()?;
             transaction.set_two_phase_commit(true);
             let mut tables = Tables {
                 objects: transaction.open_table(OBJECTS)?,

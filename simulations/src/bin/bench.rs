@@ -11,12 +11,16 @@
 // What cannot be shared with the simulator lives beside it, not in it.
 #[path = "../bench/api.rs"]
 mod api;
+#[path = "../bench/delta.rs"]
+mod delta;
 #[path = "../bench/fleet.rs"]
 mod fleet;
 #[path = "../bench/idle.rs"]
 mod idle;
 #[path = "../bench/machine.rs"]
 mod machine;
+#[path = "../bench/peers.rs"]
+mod peers;
 #[path = "../bench/proc.rs"]
 mod proc;
 #[path = "../bench/push.rs"]
@@ -34,7 +38,7 @@ mod tree;
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Parser, ValueEnum};
 
 /// Measures Barid. Build the release binary first: cargo build --release -p cli
@@ -43,6 +47,9 @@ struct Args {
     /// What to measure
     #[arg(value_enum, default_value = "all")]
     part: Part,
+    /// The old and the new version, for `delta`
+    #[arg(value_name = "OLD NEW", num_args = 0..=2)]
+    versions: Vec<PathBuf>,
     /// The binary to measure [default: the one beside this one]
     #[arg(long, value_name = "FILE")]
     barid: Option<PathBuf>,
@@ -52,6 +59,12 @@ struct Args {
     /// Hosts of each fleet of `run`; may be given several times [default: 100 and 300]
     #[arg(long, value_name = "N")]
     hosts: Vec<usize>,
+    /// What a process that `delta` starts does
+    #[arg(long, hide = true)]
+    step: Option<String>,
+    /// Where it does it
+    #[arg(long, hide = true)]
+    work: Option<PathBuf>,
     /// Runs of each kind
     #[arg(long, value_name = "N", default_value_t = 50)]
     runs: usize,
@@ -70,6 +83,8 @@ enum Part {
     Sets,
     /// Memory, binary size and traffic at rest
     Idle,
+    /// What takes one folder or file to another: bench delta OLD NEW
+    Delta,
     /// Everything
     All,
 }
@@ -77,6 +92,9 @@ enum Part {
 fn main() -> Result<()> {
     let args = Args::parse();
     let wants = |part| args.part == part || args.part == Part::All;
+    if let (Some(step), Some(work), Some(old)) = (&args.step, &args.work, args.versions.first()) {
+        return delta::run_step(work, step, old);
+    }
     let work = tempfile::Builder::new().prefix("barid-bench-").tempdir()?;
     machine::print(work.path())?;
     // First, while this process is small: its own memory is what a large run is measured by.
@@ -85,6 +103,10 @@ fn main() -> Result<()> {
     }
     if args.part == Part::Sim {
         return Ok(());
+    }
+    if args.part == Part::Delta {
+        let [old, new] = args.versions.as_slice() else { bail!("bench delta OLD NEW") };
+        return delta::measure(work.path(), old, new);
     }
     let barid = match &args.barid {
         Some(path) => path.clone(),

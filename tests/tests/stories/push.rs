@@ -80,6 +80,88 @@ fn a_host_that_was_changed_by_hand_is_put_right() -> Result<()> {
     Ok(())
 }
 
+/// Bytes of content that crossed the uplink of each relay, by its name.
+fn sent_to(fleet: &Fleet, relay: &str) -> Result<u64> {
+    fn find(value: &serde_json::Value, relay: &str) -> Option<u64> {
+        match value {
+            serde_json::Value::Object(fields) => {
+                let own = fields.get("name").is_some_and(|name| name == relay);
+                let sent = own.then(|| value["content_sent"].as_u64()).flatten();
+                sent.or_else(|| fields.values().find_map(|value| find(value, relay)))
+            }
+            serde_json::Value::Array(values) => values.iter().find_map(|value| find(value, relay)),
+            _ => None,
+        }
+    }
+    find(&fleet.json(&["tree", "--json"])?, relay).context("a link with its bytes")
+}
+
+/// A program of 3 MB whose addresses, one in every 40 bytes, are this far into it.
+fn program(shift: u32) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(3_000_000);
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    for n in 0..75_000_u32 {
+        for _ in 0..4 {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            bytes.extend_from_slice(&state.to_le_bytes());
+        }
+        let address = 0x0040_0000 + n % 7 * 4096 + shift;
+        bytes.extend_from_slice(&u64::from(address).to_le_bytes());
+    }
+    bytes
+}
+
+#[test]
+fn a_new_version_costs_what_changed_and_a_changed_host_alone_pays_for_it() -> Result<()> {
+    let fleet = Fleet::tree(2, 2)?;
+    let source = fleet.path().join("source");
+    sample_tree(&source, 200_000)?;
+    fs::create_dir(source.join("lib-1.2.3"))?;
+    fs::write(source.join("lib-1.2.3/libprog.so"), program(0))?;
+    let text = source.to_str().context("a plain path")?;
+    let hosts = ["site1-host1", "site1-host2", "site2-host1", "site2-host2"];
+    let id = push(&fleet, text, &["-a"])?;
+    fleet.wait_states(&id, &[("ok", 4)])?;
+    let relays = ["site1-relay", "site2-relay"];
+    let first = relays.map(|relay| sent_to(&fleet, relay));
+    let [first1, first2] = first;
+    let first = [first1?, first2?];
+    assert!(first.iter().all(|sent| *sent > 2_000_000), "{first:?}");
+
+    // One host is not as it was left: a byte in the middle of the program is another.
+    let there = fleet.at("site1-host2", DEST).join("lib-1.2.3/libprog.so");
+    let mut bytes = fs::read(&there)?;
+    bytes[1_500_000] ^= 1;
+    fs::write(&there, bytes)?;
+
+    // The new version: every address has moved, and so has the file.
+    fs::rename(source.join("lib-1.2.3"), source.join("lib-1.2.4"))?;
+    fs::write(source.join("lib-1.2.4/libprog.so"), program(0x1f8))?;
+    fs::write(source.join("a/one.conf"), "one = 2\n".repeat(100))?;
+    let id = push(&fleet, text, &["-a"])?;
+    fleet.wait_states(&id, &[("ok", 4)])?;
+    for host in hosts {
+        let there = fleet.at(host, DEST);
+        fs::remove_dir_all(there.join("lib-1.2.3"))?;
+        let mut is = listing(&there)?;
+        let mut shall = listing(&source)?;
+        // Removing the old folder has just changed the time of the one it was in.
+        for listing in [&mut is, &mut shall] {
+            listing.remove(std::path::Path::new(""));
+        }
+        assert_eq!(is, shall, "{host}");
+    }
+    // 3 MB have changed; what tells how is short enough to travel inside the order. The changed
+    // host fetches the one piece of the old program that it lacks, and nobody else anything.
+    let [now1, now2] = relays.map(|relay| sent_to(&fleet, relay));
+    let (site1, site2) = (now1? - first[0], now2? - first[1]);
+    assert!(site1 > 0 && site1 < 300_000, "{site1}");
+    assert_eq!(site2, 0);
+    Ok(())
+}
+
 #[test]
 fn a_host_that_comes_later_still_gets_its_push() -> Result<()> {
     let mut fleet = Fleet::tree(1, 2)?;

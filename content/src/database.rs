@@ -15,18 +15,18 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use redb::backends::FileBackend;
-use redb::{BackendError, Database, DatabaseError, StorageBackend};
+use redb::{BackendError, Database as Redb, DatabaseError, StorageBackend};
 
 /// How often, and after what pause each time, a database that somebody still holds is tried.
 const TRIES: u32 = 50;
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// One redb file, opened as often as need be.
-pub struct Base {
+pub struct Database {
     path: PathBuf,
     cache: usize,
     fate: Arc<Fate>,
-    database: RwLock<Option<Arc<Database>>>,
+    database: RwLock<Option<Arc<Redb>>>,
 }
 
 /// What has become of the file.
@@ -39,18 +39,18 @@ struct Fate {
     end: std::sync::atomic::AtomicU64,
 }
 
-impl Base {
+impl Database {
     /// Opens or creates a database. `cache` bounds its memory, in bytes.
-    pub fn open(path: &Path, cache: usize) -> Result<Base, DatabaseError> {
+    pub fn open(path: &Path, cache: usize) -> Result<Database, DatabaseError> {
         let fate = Arc::new(Fate::default());
         let database = open(path, cache, &fate)?;
         let database = RwLock::new(Some(Arc::new(database)));
-        Ok(Base { path: path.into(), cache, fate, database })
+        Ok(Database { path: path.into(), cache, fate, database })
     }
 
     /// The database, opened anew if it was full. Hold it no longer than one transaction: while
     /// anybody does, it cannot be opened again.
-    pub fn database(&self) -> Result<Arc<Database>, DatabaseError> {
+    pub fn current(&self) -> Result<Arc<Redb>, DatabaseError> {
         if !self.is_full() {
             let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
             if let Some(database) = &*database {
@@ -70,7 +70,7 @@ impl Base {
         self.fate.broken.load(Ordering::Acquire)
     }
 
-    fn open_again(&self) -> Result<Arc<Database>, DatabaseError> {
+    fn open_again(&self) -> Result<Arc<Redb>, DatabaseError> {
         let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(database) = &*database
             && !self.is_full()
@@ -99,7 +99,7 @@ impl Base {
     }
 }
 
-fn open(path: &Path, cache: usize, fate: &Arc<Fate>) -> Result<Database, DatabaseError> {
+fn open(path: &Path, cache: usize, fate: &Arc<Fate>) -> Result<Redb, DatabaseError> {
     let mut options = OpenOptions::new();
     let file = options.read(true).write(true).create(true).truncate(false).open(path)?;
     let watched = Watched { file: FileBackend::new(file)?, fate: fate.clone() };
@@ -199,15 +199,15 @@ mod tests {
 
     const TABLE: TableDefinition<'static, u32, &[u8]> = TableDefinition::new("table");
 
-    fn put(base: &Base, key: u32) -> Result<(), redb::Error> {
-        let txn = base.database()?.begin_write()?;
+    fn put(database: &Database, key: u32) -> Result<(), redb::Error> {
+        let txn = database.current()?.begin_write()?;
         txn.open_table(TABLE)?.insert(key, [7; 10_000].as_slice())?;
         Ok(txn.commit()?)
     }
 
-    fn has(base: &Base, key: u32) -> bool {
+    fn has(database: &Database, key: u32) -> bool {
         let found = || -> Result<bool, redb::Error> {
-            let table = base.database()?.begin_read()?.open_table(TABLE)?;
+            let table = database.current()?.begin_read()?.open_table(TABLE)?;
             Ok(table.get(key)?.is_some())
         };
         found().expect("it is read")
@@ -216,30 +216,31 @@ mod tests {
     #[test]
     fn a_full_disk_costs_what_was_not_committed_and_nothing_else() {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        let path = dir.path().join("base.redb");
-        let base = Base::open(&path, 1 << 20).expect("it is made");
-        put(&base, 1).expect("there is room");
-        base.fate.end.store(400_000, Ordering::Relaxed);
-        let failed = (2..200).find(|key| put(&base, *key).is_err()).expect("it is full some time");
-        assert!(base.is_full());
+        let path = dir.path().join("database.redb");
+        let database = Database::open(&path, 1 << 20).expect("it is made");
+        put(&database, 1).expect("there is room");
+        database.fate.end.store(400_000, Ordering::Relaxed);
+        let failed =
+            (2..200).find(|key| put(&database, *key).is_err()).expect("it is full some time");
+        assert!(database.is_full());
         // It can be read, and it stays full.
-        assert!(has(&base, 1) && has(&base, failed - 1) && !has(&base, failed));
-        assert!((0..10).any(|n| put(&base, failed + n).is_err()) && base.is_full());
-        base.fate.end.store(0, Ordering::Relaxed);
-        put(&base, failed).expect("there is room again");
-        assert!(!base.is_full() && has(&base, failed) && has(&base, failed - 1));
-        drop(base);
-        let base = Base::open(&path, 1 << 20).expect("it is opened");
-        assert!(has(&base, 1) && has(&base, failed));
+        assert!(has(&database, 1) && has(&database, failed - 1) && !has(&database, failed));
+        assert!((0..10).any(|n| put(&database, failed + n).is_err()) && database.is_full());
+        database.fate.end.store(0, Ordering::Relaxed);
+        put(&database, failed).expect("there is room again");
+        assert!(!database.is_full() && has(&database, failed) && has(&database, failed - 1));
+        drop(database);
+        let database = Database::open(&path, 1 << 20).expect("it is opened");
+        assert!(has(&database, 1) && has(&database, failed));
     }
 
     #[test]
     fn one_process_at_a_time_still() {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        let path = dir.path().join("base.redb");
-        let base = Base::open(&path, 1 << 20).expect("it is made");
-        assert!(matches!(Base::open(&path, 1 << 20), Err(DatabaseError::DatabaseAlreadyOpen)));
-        drop(base);
-        assert!(Base::open(&path, 1 << 20).is_ok());
+        let path = dir.path().join("database.redb");
+        let database = Database::open(&path, 1 << 20).expect("it is made");
+        assert!(matches!(Database::open(&path, 1 << 20), Err(DatabaseError::DatabaseAlreadyOpen)));
+        drop(database);
+        assert!(Database::open(&path, 1 << 20).is_ok());
     }
 }

@@ -1,0 +1,113 @@
+//! Packs that were made before: the same step from one tree to the next is encoded once, however
+//! many pushes make it.
+//!
+//! A row names the parts; the parts lie in the content store. If one of them is gone, the row is as
+//! good as absent, and the pack is made again.
+
+use content::pack::{self, Bundle, Part};
+use content::{ContentId, Manifest, Store};
+use serde::{Deserialize, Serialize};
+
+use crate::fault::Failure;
+use crate::tables::Tables;
+
+/// Another encoder, another version: packs made by an older one are not taken.
+const VERSION: u32 = 1;
+
+/// The parts of a pack, by id and length.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PackRow {
+    version: u32,
+    manifest: (String, u32),
+    segments: Vec<(String, u32)>,
+    deltas: Vec<(String, u32)>,
+}
+
+/// What takes hosts with the base, or with nothing, to the target: made before, or now.
+pub(crate) fn bundle(
+    tables: &Tables,
+    store: &Store,
+    base: Option<(ContentId, &Manifest)>,
+    target: (ContentId, &Manifest),
+    level: i32,
+) -> Result<Bundle, Failure> {
+    let failed = |error: &dyn std::error::Error| Failure::internal(relay::chain(error));
+    let key = (base.map(|(root, _)| root), target.0);
+    if let Some(row) = tables.pack(key)? {
+        let found = row.bundle(key.0).filter(|bundle| is_whole(bundle, store));
+        if let Some(found) = found {
+            return Ok(found);
+        }
+    }
+    let made = pack::encode(base.map(|(_, manifest)| manifest), target.1, store, level);
+    let made = made.map_err(|error| failed(&error))?;
+    tables.set_pack(key, &PackRow::of(&made))?;
+    Ok(made)
+}
+
+fn is_whole(bundle: &Bundle, store: &Store) -> bool {
+    let is_there = |part: &Part| store.size(&part.id).is_ok_and(|size| size == Some(part.bytes));
+    bundle.parts().all(is_there)
+}
+
+impl PackRow {
+    fn of(bundle: &Bundle) -> PackRow {
+        let part = |part: &Part| (part.id.to_string(), part.bytes);
+        PackRow {
+            version: VERSION,
+            manifest: part(&bundle.manifest),
+            segments: bundle.segments.iter().map(part).collect(),
+            deltas: bundle.deltas.iter().map(part).collect(),
+        }
+    }
+
+    fn bundle(&self, base: Option<ContentId>) -> Option<Bundle> {
+        let part = |(id, bytes): &(String, u32)| Some(Part { id: id.parse().ok()?, bytes: *bytes });
+        let parts = |parts: &[(String, u32)]| parts.iter().map(part).collect::<Option<Vec<_>>>();
+        (self.version == VERSION).then_some(())?;
+        Some(Bundle {
+            base,
+            manifest: part(&self.manifest)?,
+            segments: parts(&self.segments)?,
+            deltas: parts(&self.deltas)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_step_is_encoded_once() {
+        let temp = tempfile::tempdir().expect("temp");
+        let at = |name: &str| temp.path().join(name);
+        let journal = relay::Journal::open(&at("db"), 1 << 20).expect("opens");
+        let tables = Tables::open(journal).expect("opens");
+        let store = Store::open(at("store")).expect("opens");
+        let tree = |text: &str| {
+            fs::create_dir_all(at("tree")).expect("makes");
+            fs::write(at("tree/file"), text).expect("writes");
+            content::ingest(&at("tree"), &[], &store, &mut |_| ()).expect("reads").manifest
+        };
+        let (old, new) = (tree("one\n"), tree("two\n"));
+        let make = |base: Option<&Manifest>| {
+            let base = base.map(|base| (base.root(), base));
+            bundle(&tables, &store, base, (new.root(), &new), 3).expect("encodes")
+        };
+        let first = make(Some(&old));
+        assert_eq!((first.deltas.len(), first.segments.len()), (1, 0));
+        assert_eq!(make(None).segments.len(), 1);
+
+        // Without the old file nothing but the row can tell what was encoded before.
+        let chunk = old.entries[1].chunks()[0].id;
+        store.remove(&[chunk]).expect("removes");
+        assert_eq!(make(Some(&old)), first);
+        store.remove(&[first.deltas[0].id]).expect("removes");
+        let again = make(Some(&old));
+        assert_ne!(again, first, "a part was gone, and so is the base: it was made anew");
+        assert!(is_whole(&again, &store));
+    }
+}
