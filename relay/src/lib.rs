@@ -7,6 +7,7 @@
 
 mod accept;
 mod capture;
+pub mod congestion;
 mod dial;
 mod drive;
 mod endpoint;
