@@ -6,7 +6,10 @@
 //! disk. [`Checks`] watch from outside; after the faults stop, the tree must find its way back.
 //! Two runs of a seed are the same run, so a failure is one command to replay.
 //!
-//! It does not simulate QUIC, TLS, redb or processes: what those promise is written in
+//! Beside it lies [`wan`], an emulated link for real packets: tests and benchmarks of real processes
+//! run through it.
+//!
+//! The simulator does not simulate QUIC, TLS, redb or processes: what those promise is written in
 //! [`mesh::Input`] and [`mesh::Output`], and the simulator plays the least that they promise.
 
 pub mod checks;
@@ -22,6 +25,7 @@ mod settle;
 pub mod sim;
 pub mod trace;
 mod viewers;
+pub mod wan;
 
 pub use checks::{Checks, Violation};
 pub use plan::{Options, Plan};
