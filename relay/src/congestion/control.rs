@@ -482,7 +482,10 @@ impl Control {
                 below(self.holds(CREST / (1.0 - usual)) + spare, self.step)
             }
             Phase::Cruise { .. } => {
-                let gain = if self.careful { CRUISE_CAREFUL } else { CRUISE };
+                // Half of what the link loses by nature is made up for here, all of it on a crest:
+                // so the rate does not sink, and a loss of our own making does not feed itself.
+                let usual = self.losses.usual().min(USUAL_MOST);
+                let gain = if self.careful { CRUISE_CAREFUL } else { CRUISE / (1.0 - usual / 2.0) };
                 let spare = if self.careful { 0 } else { spare };
                 let own = below(self.holds(gain) + spare, 0);
                 own.max(self.rival.as_ref().map_or(0, |rival| rival.window(self.mtu)))
