@@ -6,16 +6,19 @@
 //! newcomers. This crate knows nothing of operators, inventories or schedules.
 
 mod accept;
+mod bulk;
 mod capture;
 pub mod congestion;
 mod dial;
 mod drive;
 mod endpoint;
 mod exec;
+mod follow;
 mod install;
 mod jobs;
 mod join;
 mod journal;
+mod kind;
 mod link;
 mod live;
 mod node;
@@ -25,11 +28,14 @@ mod sweep;
 mod transfer;
 mod verify;
 
+pub use bulk::{Bulk, Turn};
 pub use dial::DialError;
 pub use drive::{DriveError, LinkStatus};
 pub use endpoint::EndpointError;
+pub use follow::{FOLLOW, follow};
 pub use join::{JoinError, Registrar, join};
 pub use journal::{Journal, JournalError, NoWitness, Witness};
+pub use kind::{End, LinkKind};
 pub use node::{Running, Setup, StartError, start};
 pub use settings::{Settings, SettingsError};
 

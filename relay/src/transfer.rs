@@ -20,12 +20,14 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use crate::accept::open_stream;
+use crate::bulk::Bulk;
 use crate::drive::Arrival;
 use crate::link::{Counters, LinkError, read_framed, write_framed};
 
-/// A stream that moves nothing for this long is given up.
-const STALL: Duration = Duration::from_secs(30);
-/// What is written or read in one go.
+/// A stream that moves nothing for this long is given up, if the link moves nothing either. Links
+/// have their beats to find out sooner that they are dead.
+const STALL: Duration = Duration::from_secs(60);
+/// What is read in one go.
 const PIECE: usize = 64 << 10;
 /// The largest object that is ever accepted; the store has the same limit.
 const OBJECT_LIMIT: usize = 32 << 20;
@@ -49,12 +51,12 @@ impl Transfers {
     pub(crate) async fn serve(
         &self,
         link: LinkId,
-        mut send: SendStream,
-        mut recv: RecvStream,
+        (mut send, mut recv): (SendStream, RecvStream),
+        bulk: &Bulk,
         counters: &Counters,
     ) {
         send.set_priority(0).ok();
-        if let Err(error) = self.try_serve(link, &mut send, &mut recv, counters).await {
+        if let Err(error) = self.try_serve(link, (&mut send, &mut recv), bulk, counters).await {
             debug!(%link, error = %crate::chain(&error), "a content stream ended early");
         }
     }
@@ -62,8 +64,8 @@ impl Transfers {
     async fn try_serve(
         &self,
         link: LinkId,
-        send: &mut SendStream,
-        recv: &mut RecvStream,
+        (send, recv): (&mut SendStream, &mut RecvStream),
+        bulk: &Bulk,
         counters: &Counters,
     ) -> Result<(), LinkError> {
         let request = timeout(STALL, read_framed(recv)).await;
@@ -84,19 +86,15 @@ impl Transfers {
             }
         };
         let (encoding, body) = encoded(&object);
+        let turn = tokio::select! {
+            turn = bulk.turn(body.len()) => turn,
+            _ = send.stopped() => return Ok(()),
+        };
         let reply = PullReply::Found { bytes: body.len() as u64, encoding };
         write_framed(send, &reply.encode()).await?;
-        for start in (0..body.len()).step_by(PIECE) {
-            let piece = body.slice(start..body.len().min(start + PIECE));
-            let len = piece.len();
-            timeout(STALL, send.write_chunk(piece))
-                .await
-                .map_err(|_| LinkError::Timeout(STALL))?
-                .map_err(LinkError::Write)?;
-            counters.sent(len);
-        }
-        send.finish().ok();
-        Ok(())
+        let write = bulk.write(&turn, send, &body, |bytes| counters.sent(bytes));
+        while_moving(counters, write).await?.map_err(LinkError::Write)?;
+        while_moving(counters, turn.end(send)).await
     }
 
     /// An object from the store, or by way of the core from upstream.
@@ -178,6 +176,22 @@ impl Transfers {
             })
         };
         tokio::task::spawn_blocking(put).await.expect("storing does not panic")
+    }
+}
+
+/// Waits for something as long as the link moves any content at all: objects wait for each other.
+async fn while_moving<T>(
+    counters: &Counters,
+    work: impl Future<Output = T>,
+) -> Result<T, LinkError> {
+    let mut work = std::pin::pin!(work);
+    let mut before = counters.moved();
+    loop {
+        match timeout(STALL, work.as_mut()).await {
+            Ok(done) => return Ok(done),
+            Err(_) if counters.moved() == before => return Err(LinkError::Timeout(STALL)),
+            Err(_) => before = counters.moved(),
+        }
     }
 }
 
