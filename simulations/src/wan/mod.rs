@@ -8,9 +8,12 @@
 //! It emulates a link, not a network: no routing, no competing traffic but what is sent through it.
 
 mod engine;
+pub mod flows;
 mod loss;
+mod memory;
 mod profile;
 
 pub use engine::{Count, Counters, Engine, segments};
 pub use loss::Loss;
+pub use memory::{MemoryLink, MemorySocket, Side};
 pub use profile::{Blackout, Profile, Shape, ShapeError};
