@@ -110,6 +110,7 @@ impl Settings {
     pub fn mesh(&self, host: u32, serves: bool) -> mesh::Config {
         let mut config = mesh::Config::new(mesh::HostId(host), self.parents.len(), serves);
         config.beat_interval = Duration::from_millis(self.beat_interval_ms.max(10));
+        config.uplink_interval = self.link.beat(config.beat_interval);
         config.flush = Duration::from_millis(self.flush_ms);
         config.backoff.base = Duration::from_millis(self.redial_base_ms.max(1));
         config.backoff.cap = Duration::from_millis(self.redial_cap_ms.max(self.redial_base_ms));
