@@ -18,6 +18,8 @@ pub struct Config {
     pub serves: bool,
     /// How often it beats on each link.
     pub beat_interval: Duration,
+    /// On the link to its parent it beats no more often than this.
+    pub uplink_interval: Duration,
     /// After how many missed beats a peer is stale.
     pub missed_beats: u32,
     /// How long answers and announcements wait for others to fold with.
@@ -72,6 +74,7 @@ impl Config {
             parents,
             serves,
             beat_interval: Duration::from_secs(5),
+            uplink_interval: Duration::ZERO,
             missed_beats: 3,
             flush: Duration::from_millis(10),
             ack_delay: Duration::from_millis(50),

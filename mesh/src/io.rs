@@ -316,8 +316,10 @@ pub enum Frame {
     Beat {
         /// The number of the root's own beat that the sender has last heard of.
         root: u64,
-        /// How often the sender beats.
+        /// How often the sender beats on this link.
         interval: Duration,
+        /// How often `root` can move on its way to the receiver.
+        root_interval: Duration,
     },
     /// Up: who lives below the sender, itself included, and how it is with them.
     Below(Subtree),

@@ -89,8 +89,10 @@ fn frame() -> impl Strategy<Value = Frame> {
     let pair = || (number(), number());
     prop_oneof![
         (pair(), number()).prop_map(|((log, held_log), held)| Frame::Hello { log, held_log, held }),
-        (number(), 1u64..=3_600_000)
-            .prop_map(|(root, ms)| Frame::Beat { root, interval: Duration::from_millis(ms) }),
+        (number(), 1u64..=3_600_000, 1u64..=3_600_000).prop_map(|(root, own, of_root)| {
+            let ms = Duration::from_millis;
+            Frame::Beat { root, interval: ms(own), root_interval: ms(of_root) }
+        }),
         (host_set(), host_set(), host_set(), branches()).prop_map(
             |(below, up, degraded, branches)| {
                 Frame::Below(Subtree { below, up, degraded, branches })
@@ -161,7 +163,7 @@ proptest! {
 
     #[test]
     fn any_interval_can_be_sent(interval in any::<Duration>()) {
-        let frame = Frame::Beat { root: 1, interval };
+        let frame = Frame::Beat { root: 1, interval, root_interval: interval / 2 };
         prop_assert!(decode_frame(encode_frame(&frame), hash).is_ok());
     }
 
@@ -220,8 +222,12 @@ fn another_version_is_told_apart() {
 #[test]
 fn fields_have_limits() {
     check(
-        send(Kind::Beat(pb::Beat { root: 1, interval_ms: 0 })),
+        send(Kind::Beat(pb::Beat { root: 1, interval_ms: 0, root_interval_ms: 5 })),
         "beat.interval_ms is 0 and must be from 1 to 3600000",
+    );
+    check(
+        send(Kind::Beat(pb::Beat { root: 1, interval_ms: 1, root_interval_ms: 3_600_001 })),
+        "beat.root_interval_ms is 3600001 and must be from 1 to 3600000",
     );
     check(
         send(Kind::Below(pb::Below { below: vec![1], ..pb::Below::default() })),
@@ -363,6 +369,7 @@ fn a_word_of_thanks_is_small() {
 
 #[test]
 fn a_beat_is_small() {
-    let beat = Frame::Beat { root: 100_000, interval: Duration::from_secs(5) };
+    let interval = Duration::from_secs(5);
+    let beat = Frame::Beat { root: 100_000, interval, root_interval: interval };
     assert!(encode_frame(&beat).len() <= 10);
 }

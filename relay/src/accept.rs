@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
+use crate::bulk::Bulk;
 use crate::drive::Arrival;
 use crate::endpoint::JOIN_HINT;
 use crate::join::JoinService;
@@ -52,6 +53,8 @@ pub(crate) struct Acceptor {
     pub(crate) join: JoinService,
     pub(crate) join_config: Arc<quinn::ServerConfig>,
     pub(crate) max_connections: usize,
+    /// Bits a second of content down each link; zero: no limit.
+    pub(crate) rate_limit: u64,
 }
 
 impl Acceptor {
@@ -124,6 +127,7 @@ impl Acceptor {
             credit: Credit::new(true),
         };
         let streams = Arc::new(Semaphore::new(STREAMS));
+        let bulk = Arc::new(Bulk::new(self.rate_limit));
         // Ends with the connection, whatever ends it.
         while let Ok((send, recv)) = conn.accept_bi().await {
             let (kind, recv) = match stream_kind(recv).await {
@@ -137,8 +141,9 @@ impl Acceptor {
                 StreamKind::Content => {
                     let Ok(slot) = streams.clone().try_acquire_owned() else { continue };
                     let (transfers, counters) = (self.transfers.clone(), counters.clone());
+                    let bulk = bulk.clone();
                     tokio::spawn(async move {
-                        transfers.serve(id, send, recv, &counters).await;
+                        transfers.serve(id, (send, recv), &bulk, &counters).await;
                         drop(slot);
                     });
                 }

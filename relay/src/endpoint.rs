@@ -12,7 +12,9 @@ use std::time::Duration;
 use certs::Credentials;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{ClientConfig, Endpoint, EndpointConfig, ServerConfig, TransportConfig, VarInt};
-use tracing::warn;
+use tracing::{debug, warn};
+
+use crate::kind::{End, IDLE, LinkKind};
 
 /// Connection ids that begin with these bytes ask for the join service: a routing hint only, since
 /// the handshake behind it speaks another ALPN and grants nothing else.
@@ -34,37 +36,15 @@ pub enum EndpointError {
     Key(#[source] certs::files::FileError),
 }
 
-/// How long a connection may be silent if the beats do not say otherwise.
-const IDLE: Duration = Duration::from_secs(60);
-
-/// A connection outlives the beats that would find its peer stale.
-fn idle(beat: Duration) -> Duration {
-    IDLE.max(beat.saturating_mul(6)).min(Duration::from_secs(24 * 3600))
-}
-
-fn transport(serves: bool, idle: Duration) -> Arc<TransportConfig> {
-    let mut config = TransportConfig::default();
-    config
-        .max_concurrent_bidi_streams(VarInt::from_u32(if serves { 40 } else { 0 }))
-        .max_concurrent_uni_streams(VarInt::from_u32(0))
-        .datagram_receive_buffer_size(None)
-        .stream_receive_window(VarInt::from_u32(1 << 20))
-        .receive_window(VarInt::from_u32(8 << 20))
-        .send_window(4 << 20)
-        .initial_rtt(Duration::from_millis(200))
-        .max_idle_timeout(idle.try_into().ok());
-    Arc::new(config)
-}
-
-/// The settings of the mesh's own connections at the parent's side.
+/// The settings of the mesh's own connections at the parent's side. What is on the other side of
+/// an accepted connection is not known, so this is for anything.
 fn server(credentials: &Credentials, beat: Duration) -> Arc<ServerConfig> {
-    quic_server(certs::server_config(credentials), idle(beat))
+    let transport = LinkKind::Wan.transport(End::Parent, beat, None);
+    quic_server(certs::server_config(credentials), transport)
 }
 
 /// The settings of the join service.
 pub(crate) fn join_server(credentials: &Credentials) -> Arc<ServerConfig> {
-    let mut config =
-        Arc::unwrap_or_clone(quic_server(certs::join_server_config(credentials), IDLE));
     let mut transport = TransportConfig::default();
     transport
         .max_concurrent_bidi_streams(VarInt::from_u32(1))
@@ -73,15 +53,14 @@ pub(crate) fn join_server(credentials: &Credentials) -> Arc<ServerConfig> {
         .stream_receive_window(VarInt::from_u32(64 << 10))
         .receive_window(VarInt::from_u32(64 << 10))
         .max_idle_timeout(Some(VarInt::from_u32(10_000).into()));
-    config.transport_config(Arc::new(transport));
-    Arc::new(config)
+    quic_server(certs::join_server_config(credentials), transport)
 }
 
-fn quic_server(tls: rustls::ServerConfig, idle: Duration) -> Arc<ServerConfig> {
+fn quic_server(tls: rustls::ServerConfig, transport: TransportConfig) -> Arc<ServerConfig> {
     let crypto = QuicServerConfig::try_from(tls).expect("the configuration allows TLS 1.3");
     let mut config = ServerConfig::with_crypto(Arc::new(crypto));
     config
-        .transport_config(transport(true, idle))
+        .transport_config(Arc::new(transport))
         .max_incoming(1_024)
         .incoming_buffer_size(64 << 10)
         .incoming_buffer_size_total(8 << 20)
@@ -90,13 +69,14 @@ fn quic_server(tls: rustls::ServerConfig, idle: Duration) -> Arc<ServerConfig> {
 }
 
 /// The settings by which a child dials.
-pub(crate) fn client(credentials: &Credentials, beat: Duration) -> ClientConfig {
-    quic_client(certs::client_config(credentials), idle(beat))
+pub(crate) fn client(credentials: &Credentials, transport: TransportConfig) -> ClientConfig {
+    quic_client(certs::client_config(credentials), transport)
 }
 
 /// The settings by which a newcomer dials the join service.
 pub(crate) fn join_client(pin: &certs::Pin) -> ClientConfig {
-    let mut config = quic_client(certs::join_client_config(pin), IDLE);
+    let transport = LinkKind::Wan.transport(End::Child { serves: false }, IDLE / 6, None);
+    let mut config = quic_client(certs::join_client_config(pin), transport);
     config.initial_dst_cid_provider(Arc::new(|| {
         let mut id = [0; 20];
         id[..8].copy_from_slice(&JOIN_HINT);
@@ -106,10 +86,10 @@ pub(crate) fn join_client(pin: &certs::Pin) -> ClientConfig {
     config
 }
 
-fn quic_client(tls: rustls::ClientConfig, idle: Duration) -> ClientConfig {
+fn quic_client(tls: rustls::ClientConfig, transport: TransportConfig) -> ClientConfig {
     let crypto = QuicClientConfig::try_from(tls).expect("the configuration allows TLS 1.3");
     let mut config = ClientConfig::new(Arc::new(crypto));
-    config.transport_config(transport(false, idle));
+    config.transport_config(Arc::new(transport));
     config
 }
 
@@ -170,8 +150,10 @@ fn widen(socket: &UdpSocket, wanted: usize) {
     socket.set_recv_buffer_size(wanted).ok();
     socket.set_send_buffer_size(wanted).ok();
     // Linux reports twice what it grants.
-    let granted = socket.recv_buffer_size().unwrap_or(0) / 2;
-    if granted < wanted / 8 {
-        warn!(granted, wanted, "the UDP buffer is small: raise the sysctl net.core.rmem_max");
+    let received = socket.recv_buffer_size().unwrap_or(0) / 2;
+    let sent = socket.send_buffer_size().unwrap_or(0) / 2;
+    debug!(received, sent, wanted, "UDP buffers");
+    if received < wanted / 8 {
+        warn!(received, wanted, "the UDP buffer is small: raise the sysctl net.core.rmem_max");
     }
 }

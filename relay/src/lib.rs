@@ -7,18 +7,22 @@
 
 mod accept;
 mod account;
+mod bulk;
 mod capture;
+pub mod congestion;
 mod dial;
 mod drive;
 mod endpoint;
 mod exec;
 mod fetch;
+mod follow;
 mod front;
 mod given;
 mod install;
 mod jobs;
 mod join;
 mod journal;
+mod kind;
 mod link;
 mod live;
 mod node;
@@ -31,11 +35,14 @@ mod transfer;
 mod verify;
 mod writer;
 
+pub use bulk::{Bulk, Turn};
 pub use dial::DialError;
 pub use drive::{DriveError, LinkStatus};
 pub use endpoint::EndpointError;
+pub use follow::{FOLLOW, follow};
 pub use join::{JoinError, Registrar, join};
 pub use journal::{Journal, JournalError};
+pub use kind::{End, LinkKind};
 pub use node::{Running, Setup, StartError, start};
 pub use settings::{Settings, SettingsError};
 pub use writer::{NoWitness, Witness};

@@ -15,9 +15,11 @@ use mesh::{Frame, HostId, Input, LinkId, Outcome, Peer};
 use protos::{Incoming, StreamKind};
 use quinn::{Connection, RecvStream, SendStream, VarInt};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use crate::drive::Arrival;
+use crate::follow::{FOLLOW, follow};
 use crate::hash;
 use crate::live::{Credit, PLACES, Place, Room};
 use crate::verify::Verifier;
@@ -55,6 +57,12 @@ pub(crate) struct Counters {
 impl Counters {
     pub(crate) fn sent(&self, bytes: usize) {
         self.content_sent.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Bytes of content either way.
+    pub(crate) fn moved(&self) -> u64 {
+        let (sent, received) = (&self.content_sent, &self.content_received);
+        sent.load(Ordering::Relaxed) + received.load(Ordering::Relaxed)
     }
 
     pub(crate) fn received(&self, bytes: usize) {
@@ -178,9 +186,12 @@ impl Reader {
         live: mpsc::Sender<Queued>,
     ) {
         let (conn, credit) = (self.conn.clone(), self.credit.clone());
+        // A lost beat is made good by the next one.
+        let urgent = matches!(kind, StreamKind::Control | StreamKind::Reports);
+        let follower = urgent.then(|| conn.clone());
         tokio::spawn(async move {
             let written = tokio::select! {
-                written = write_frames(send, queue, &credit) => written,
+                written = write_frames(send, queue, &credit, follower) => written,
                 // Nobody will thank any more, and what waits must give up its place.
                 _ = conn.closed() => return,
             };
@@ -343,9 +354,11 @@ async fn write_frames(
     mut send: SendStream,
     mut queue: mpsc::Receiver<Queued>,
     credit: &Credit,
+    follower: Option<Connection>,
 ) -> Result<(), LinkError> {
     let mut buffer = BytesMut::new();
-    while let Some(first) = queue.recv().await {
+    let mut waiting = queue.recv().await;
+    while let Some(first) = waiting {
         let mut next = Some(first);
         while let Some(queued) = next {
             if let Queued::Frame(Frame::Said(_), _) = queued
@@ -365,6 +378,16 @@ async fn write_frames(
             next = if buffer.len() < GATHER { queue.try_recv().ok() } else { None };
         }
         send.write_chunk(buffer.split().freeze()).await.map_err(LinkError::Write)?;
+        waiting = match &follower {
+            Some(conn) => match timeout(FOLLOW, queue.recv()).await {
+                Ok(next) => next,
+                Err(_) => {
+                    follow(conn);
+                    queue.recv().await
+                }
+            },
+            None => queue.recv().await,
+        };
     }
     send.finish().ok();
     Ok(())

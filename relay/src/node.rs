@@ -25,6 +25,7 @@ use crate::install::Installs;
 use crate::jobs::Jobs;
 use crate::join::{JoinService, Registrar};
 use crate::journal::{Journal, JournalError};
+use crate::kind::End;
 use crate::live::{Room, Teller, Watched};
 use crate::settings::Settings;
 use crate::space::Space;
@@ -146,16 +147,19 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
             },
             join_config: endpoint::join_server(&setup.credentials),
             max_connections: setup.settings.max_children * 2 + 64,
+            rate_limit: setup.settings.rate_limit_kbit.saturating_mul(1_000),
         };
         tokio::spawn(acceptor.run(endpoint.clone()));
     }
+    let link = setup.settings.link;
+    let transport = link.transport(End::Child { serves }, link.beat(beat), None);
     let dialler = (!is_root).then(|| Dialler {
         ids,
         inbox: inbox.clone(),
         verifier: verifier.clone(),
         room: room.clone(),
         serves,
-        config: endpoint::client(&setup.credentials, beat),
+        config: endpoint::client(&setup.credentials, transport),
         server_name: certs::parent_name(&identity.mesh),
     });
     let executor = setup.obeys.then(|| Executor {

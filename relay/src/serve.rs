@@ -1,8 +1,8 @@
 //! Serving content to a child: one stream, at the pace of the child and of what arrives here.
 //!
 //! The reply says how long the object is and where the groups begin; of what the child has
-//! already, nothing is sent. A child that does not read is given up after a while, so that it holds
-//! neither memory nor a place; it asks again for the rest. A stream that waits for more to arrive
+//! already, nothing is sent. Streams of one link take turns. A child that does not read is given up
+//! after a while, so that it holds neither memory nor a place; it asks again for the rest. A stream that waits for more to arrive
 //! here waits as long as the link lives: only this node knows that there is nothing wrong.
 
 use std::time::Duration;
@@ -15,11 +15,16 @@ use quinn::{RecvStream, SendStream, VarInt};
 use tokio::time::timeout;
 use tracing::debug;
 
+use crate::bulk::{Bulk, Turn};
+use crate::front::{Front, Reach};
 use crate::link::{Counters, LinkError, read_framed, write_framed};
 use crate::transfer::{Source, Transfers};
 
-/// A stream that the child does not read for this long is given up.
-const STALL: Duration = Duration::from_secs(30);
+/// A stream that the child does not read for this long is given up, if the link moves nothing
+/// else either. Links have their beats to find out sooner that they are dead.
+const STALL: Duration = Duration::from_secs(60);
+/// What waits this long for more to arrive lets others go before it.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// Groups that are read and written in one go.
 const GROUPS: usize = 16;
 /// How often an object may be gone again when it is to be served.
@@ -34,12 +39,12 @@ impl Transfers {
     pub(crate) async fn serve(
         &self,
         link: LinkId,
-        mut send: SendStream,
-        mut recv: RecvStream,
+        (mut send, mut recv): (SendStream, RecvStream),
+        bulk: &Bulk,
         counters: &Counters,
     ) {
         send.set_priority(0).ok();
-        if let Err(error) = self.try_serve(link, &mut send, &mut recv, counters).await {
+        if let Err(error) = self.try_serve(link, (&mut send, &mut recv), bulk, counters).await {
             send.reset(RESET).ok();
             debug!(%link, error = %crate::chain(&error), "a content stream ended early");
         }
@@ -48,8 +53,8 @@ impl Transfers {
     async fn try_serve(
         &self,
         link: LinkId,
-        send: &mut SendStream,
-        recv: &mut RecvStream,
+        (send, recv): (&mut SendStream, &mut RecvStream),
+        bulk: &Bulk,
         counters: &Counters,
     ) -> Result<(), LinkError> {
         let request = timeout(STALL, read_framed(recv)).await;
@@ -67,14 +72,15 @@ impl Transfers {
             },
             _ = send.stopped() => return Ok(()),
         };
+        let mut sender = Sender { send, bulk, counters, turn: None };
         let served = match &source {
             Source::Object(object) if request.held == 0 && object.outline().len() <= COMPRESSED => {
                 match object.read(0, object.outline().groups()) {
-                    Some(bytes) => send_small(send, object.outline(), bytes.into(), counters).await,
+                    Some(bytes) => sender.send_small(object.outline(), bytes.into()).await,
                     None => Err(DAMAGED),
                 }
             }
-            source => send_groups(send, source, request, counters).await,
+            source => sender.send_groups(source, request).await,
         };
         if let (Ok(()), Some(wish)) = (&served, wish) {
             wish.end();
@@ -108,88 +114,136 @@ impl Transfers {
 
 const DAMAGED: LinkError = LinkError::Protocol("the store has lost what it serves");
 
-/// Sends all of a small object, compressed if that helps.
-async fn send_small(
-    send: &mut SendStream,
-    outline: &Outline,
-    bytes: Bytes,
-    counters: &Counters,
-) -> Result<(), LinkError> {
-    let (encoding, body) = match compressed(&bytes) {
-        Some(body) => (Encoding::Zstd, body),
-        None => (Encoding::Raw, bytes),
-    };
-    let outlined = encoding == Encoding::Raw && outline.groups() > 1;
-    let reply = PullReply::Found { bytes: body.len() as u64, encoding, first: 0, outlined };
-    write_framed(send, &reply.encode()).await?;
-    if outlined {
-        write(send, outline.encode().into(), counters).await?;
-    }
-    write(send, body, counters).await?;
-    send.finish().ok();
-    Ok(())
+/// One stream of content, which takes its turn among those of its link.
+struct Sender<'a> {
+    send: &'a mut SendStream,
+    bulk: &'a Bulk,
+    counters: &'a Counters,
+    turn: Option<Turn>,
 }
 
-/// Sends the groups that the child lacks, as they come.
-async fn send_groups(
-    send: &mut SendStream,
-    source: &Source,
-    request: PullRequest,
-    counters: &Counters,
-) -> Result<(), LinkError> {
-    let outline = match source {
-        Source::Object(object) => object.outline().clone(),
-        Source::Front(front) => front.outline().clone(),
-    };
-    let mut next = (request.held as usize).min(outline.groups());
-    let outlined = !request.outlined && outline.groups() > 1;
-    let first = u32::try_from(next).expect("no object has that many groups");
-    let (bytes, encoding) = (outline.len() as u64, Encoding::Raw);
-    let reply = PullReply::Found { bytes, encoding, first, outlined };
-    write_framed(send, &reply.encode()).await?;
-    if outlined {
-        write(send, outline.encode().into(), counters).await?;
+impl Sender<'_> {
+    /// Sends all of a small object, compressed if that helps.
+    async fn send_small(&mut self, outline: &Outline, bytes: Bytes) -> Result<(), LinkError> {
+        let (encoding, body) = match compressed(&bytes) {
+            Some(body) => (Encoding::Zstd, body),
+            None => (Encoding::Raw, bytes),
+        };
+        let outlined = encoding == Encoding::Raw && outline.groups() > 1;
+        let reply = PullReply::Found { bytes: body.len() as u64, encoding, first: 0, outlined };
+        write_framed(self.send, &reply.encode()).await?;
+        if outlined {
+            self.write(outline.encode().into(), body.len()).await?;
+        }
+        let len = body.len();
+        self.write(body, len).await?;
+        self.end().await
     }
-    while next < outline.groups() {
-        let piece = match source {
-            Source::Object(object) => {
-                let object = object.clone();
-                let read = move || object.read(next, GROUPS);
-                let read = tokio::task::spawn_blocking(read).await;
-                read.expect("reading does not panic").map(Bytes::from)
-            }
-            Source::Front(front) => {
-                let mut reach = front.watch();
-                tokio::select! {
-                    reached = reach.wait_for(|reach| reach.groups > next || reach.abandoned) => {
-                        let reached = *reached.expect("the front is held here");
-                        if reached.groups <= next {
-                            return Err(LinkError::Protocol("the rest does not come"));
-                        }
-                    }
-                    _ = send.stopped() => return Err(LinkError::Ended),
+
+    /// Sends the groups that the child lacks, as they come.
+    async fn send_groups(
+        &mut self,
+        source: &Source,
+        request: PullRequest,
+    ) -> Result<(), LinkError> {
+        let outline = match source {
+            Source::Object(object) => object.outline().clone(),
+            Source::Front(front) => front.outline().clone(),
+        };
+        let mut next = (request.held as usize).min(outline.groups());
+        let outlined = !request.outlined && outline.groups() > 1;
+        let first = u32::try_from(next).expect("no object has that many groups");
+        let (bytes, encoding) = (outline.len() as u64, Encoding::Raw);
+        let reply = PullReply::Found { bytes, encoding, first, outlined };
+        write_framed(self.send, &reply.encode()).await?;
+        if outlined {
+            self.write(outline.encode().into(), outline.len() - next * GROUP).await?;
+        }
+        while next < outline.groups() {
+            let piece = match source {
+                Source::Object(object) => {
+                    let object = object.clone();
+                    let read = move || object.read(next, GROUPS);
+                    let read = tokio::task::spawn_blocking(read).await;
+                    read.expect("reading does not panic").map(Bytes::from)
                 }
-                front.read(next).await
+                Source::Front(front) => {
+                    self.wait_for(front, next).await?;
+                    front.read(next).await
+                }
+            };
+            let piece = piece.ok_or(DAMAGED)?;
+            let left = outline.len() - next * GROUP;
+            next += piece.len().div_ceil(GROUP).max(1);
+            self.write(piece, left).await?;
+        }
+        self.end().await
+    }
+
+    /// Waits until this group has arrived. Who waits for long gives up its turn: the rest may be a
+    /// day away, and there may be other content that is here.
+    async fn wait_for(&mut self, front: &Front, group: usize) -> Result<(), LinkError> {
+        let mut reach = front.watch();
+        let reached = async {
+            let came = |reach: &Reach| reach.groups > group || reach.abandoned;
+            let soon = timeout(PATIENCE, reach.wait_for(came)).await.is_ok();
+            if !soon {
+                self.turn = None;
+                reach.wait_for(came).await.ok();
             }
         };
-        let piece = piece.ok_or(DAMAGED)?;
-        next += piece.len().div_ceil(GROUP).max(1);
-        write(send, piece, counters).await?;
+        tokio::select! {
+            () = reached => {}
+            _ = self.send.stopped() => return Err(LinkError::Ended),
+        }
+        match front.reach().groups > group {
+            true => Ok(()),
+            false => Err(LinkError::Protocol("the rest does not come")),
+        }
     }
-    send.finish().ok();
-    Ok(())
+
+    /// Writes content, unless the child does not read. `left`: how much of the object there is.
+    async fn write(&mut self, bytes: Bytes, left: usize) -> Result<(), LinkError> {
+        let turn = match self.turn.take() {
+            Some(turn) => turn,
+            None => tokio::select! {
+                turn = self.bulk.turn(left) => turn,
+                _ = self.send.stopped() => return Err(LinkError::Ended),
+            },
+        };
+        let counters = self.counters;
+        let write = self.bulk.write(&turn, self.send, &bytes, |bytes| counters.sent(bytes));
+        while_moving(counters, write).await?.map_err(LinkError::Write)?;
+        self.turn = Some(turn);
+        Ok(())
+    }
+
+    /// The stream is complete; its turn is over when the child has all of it.
+    async fn end(&mut self) -> Result<(), LinkError> {
+        match self.turn.take() {
+            Some(turn) => while_moving(self.counters, turn.end(self.send)).await,
+            None => {
+                self.send.finish().ok();
+                Ok(())
+            }
+        }
+    }
 }
 
-/// Writes content, unless the child does not read.
-async fn write(send: &mut SendStream, bytes: Bytes, counters: &Counters) -> Result<(), LinkError> {
-    for start in (0..bytes.len()).step_by(GROUP) {
-        let piece = bytes.slice(start..bytes.len().min(start + GROUP));
-        let len = piece.len();
-        let written = timeout(STALL, send.write_chunk(piece)).await;
-        written.map_err(|_| LinkError::Timeout(STALL))?.map_err(LinkError::Write)?;
-        counters.sent(len);
+/// Waits for something as long as the link moves any content at all: objects wait for each other.
+async fn while_moving<T>(
+    counters: &Counters,
+    work: impl Future<Output = T>,
+) -> Result<T, LinkError> {
+    let mut work = std::pin::pin!(work);
+    let mut before = counters.moved();
+    loop {
+        match timeout(STALL, work.as_mut()).await {
+            Ok(done) => return Ok(done),
+            Err(_) if counters.moved() == before => return Err(LinkError::Timeout(STALL)),
+            Err(_) => before = counters.moved(),
+        }
     }
-    Ok(())
 }
 
 /// An object as one zstd frame, if that is worth it.

@@ -8,12 +8,16 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::kind::LinkKind;
+
 /// The settings of a relay or a host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
     /// Parents as `host:port`, in order of preference.
     pub parents: Vec<String>,
+    /// What the way to the parents is like: `lan`, `wan` or `weak`.
+    pub link: LinkKind,
     /// Where a relay listens for its children (UDP).
     pub listen: Option<SocketAddr>,
     /// The folder below which pushes install: `/` in production.
@@ -26,6 +30,8 @@ pub struct Settings {
     pub redial_cap_ms: u64,
     /// How long answers wait for others to fold with.
     pub flush_ms: u64,
+    /// Content down each child's link, at most, in kbit/s; 0: no limit.
+    pub rate_limit_kbit: u64,
     /// How many children may be linked at once.
     pub max_children: usize,
     /// How many commands run at once at this host; more wait.
@@ -39,12 +45,14 @@ impl Default for Settings {
     fn default() -> Settings {
         Settings {
             parents: Vec::new(),
+            link: LinkKind::Wan,
             listen: None,
             install_root: PathBuf::from("/"),
             beat_interval_ms: 5_000,
             redial_base_ms: 1_000,
             redial_cap_ms: 300_000,
             flush_ms: 10,
+            rate_limit_kbit: 0,
             max_children: 2_000,
             max_runs: 64,
             min_free_mib: 64,
@@ -106,6 +114,7 @@ impl Settings {
     pub fn mesh(&self, host: u32, serves: bool) -> mesh::Config {
         let mut config = mesh::Config::new(mesh::HostId(host), self.parents.len(), serves);
         config.beat_interval = Duration::from_millis(self.beat_interval_ms.max(10));
+        config.uplink_interval = self.link.beat(config.beat_interval);
         config.flush = Duration::from_millis(self.flush_ms);
         config.backoff.base = Duration::from_millis(self.redial_base_ms.max(1));
         config.backoff.cap = Duration::from_millis(self.redial_cap_ms.max(self.redial_base_ms));

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use super::Node;
 use crate::outbox::Gated;
+use crate::pulse::Beat;
 use crate::route::Moves;
 use crate::sabotage::Bug;
 use crate::{Event, Frame, HostId, HostSet, LinkId, Output, Peer, Reason, Record, Subtree, Time};
@@ -53,7 +54,7 @@ impl Node {
             }
         };
         self.out.send(link, Frame::Hello { log, held_log: inlog.log, held: inlog.held });
-        self.pulse.handle_up(now, link, &mut self.out);
+        self.pulse.handle_up(now, link, matches!(peer, Peer::Parent { .. }), &mut self.out);
         if let Peer::Parent { .. } = peer {
             self.announce(link);
             self.pulls.handle_up(link, &mut self.out);
@@ -117,9 +118,9 @@ impl Node {
         let Some(peer) = self.peers.get(&link).copied() else { return };
         self.pulse.handle_frame(now, link);
         match (peer, frame) {
-            (_, Frame::Beat { root, interval }) => {
+            (_, Frame::Beat { root, interval, root_interval }) => {
                 let from_parent = matches!(peer, Peer::Parent { .. });
-                let beat = (root, interval);
+                let beat = Beat { root, interval, root_interval };
                 self.pulse.handle_beat(now, link, beat, from_parent, &mut self.out);
             }
             (Peer::Parent { host, .. }, Frame::Hello { held_log, held, .. }) => {

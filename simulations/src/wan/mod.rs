@@ -8,7 +8,9 @@
 //! It emulates a link, not a network: no routing, no competing traffic but what is sent through it.
 
 mod engine;
+pub mod flows;
 mod loss;
+mod memory;
 mod profile;
 mod pump;
 mod tun;
@@ -16,6 +18,7 @@ mod udp;
 
 pub use engine::{Count, Counters, Engine, segments};
 pub use loss::Loss;
+pub use memory::{MemoryLink, MemorySocket, Side};
 pub use profile::{Blackout, Profile, Shape, ShapeError};
 pub use pump::{Link, LinkError, Traffic, Way};
 pub(crate) use tun::inside;
