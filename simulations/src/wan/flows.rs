@@ -342,7 +342,8 @@ async fn pull(
         let (mut send, recv) = open(&child, &parent, 0).await?;
         let (bulk, object) = (bulk.clone(), object.clone());
         tokio::spawn(async move {
-            let turn = bulk.turn(object.len()).await;
+            let mut turn = bulk.turn();
+            turn.wait(object.len()).await;
             if bulk.write(&turn, &mut send, &object, |_| ()).await.is_ok() {
                 turn.end(&mut send).await;
             }
