@@ -15,6 +15,8 @@ mod api;
 mod fleet;
 #[path = "../bench/idle.rs"]
 mod idle;
+#[path = "../bench/links.rs"]
+mod links;
 #[path = "../bench/machine.rs"]
 mod machine;
 #[path = "../bench/proc.rs"]
@@ -66,6 +68,8 @@ enum Part {
     Push,
     /// Memory, binary size and traffic at rest
     Idle,
+    /// Congestion controllers and orders on emulated links
+    Links,
     /// Everything
     All,
 }
@@ -79,7 +83,10 @@ fn main() -> Result<()> {
     if wants(Part::Sim) {
         simulator::measure()?;
     }
-    if args.part == Part::Sim {
+    if wants(Part::Links) {
+        links::measure()?;
+    }
+    if matches!(args.part, Part::Sim | Part::Links) {
         return Ok(());
     }
     let barid = match &args.barid {
