@@ -21,6 +21,7 @@ use crate::endpoint::JOIN_HINT;
 use crate::join::JoinService;
 use crate::link::{self, CLOSE_PROTOCOL, Link, LinkError, PeerFault, Reader};
 use crate::live::{Credit, Room};
+use crate::serve::Line;
 use crate::transfer::Transfers;
 
 /// Handshakes under way at once; throughput falls beyond.
@@ -143,7 +144,8 @@ impl Acceptor {
                     let (transfers, counters) = (self.transfers.clone(), counters.clone());
                     let bulk = bulk.clone();
                     tokio::spawn(async move {
-                        transfers.serve(id, (send, recv), &bulk, &counters).await;
+                        let line = Line { bulk: &bulk, counters: &counters };
+                        transfers.serve(id, (send, recv), line).await;
                         drop(slot);
                     });
                 }

@@ -34,10 +34,11 @@ pub struct Bulk {
     bucket: Bucket,
 }
 
-/// The right to send one object, until the child has all of it or gives up.
+/// The place of one object in the row, and its right to be sent once it has waited for it.
 pub struct Turn {
     priority: i32,
-    _places: OwnedSemaphorePermit,
+    places: Arc<Semaphore>,
+    held: Option<OwnedSemaphorePermit>,
 }
 
 impl Bulk {
@@ -55,18 +56,14 @@ impl Bulk {
         self.bucket.rate.store(rate / 8, Ordering::Relaxed);
     }
 
-    /// Waits for the turn of an object of this many bytes.
-    pub async fn turn(&self, bytes: usize) -> Turn {
-        let places = u32::try_from(bytes.div_ceil(PLACE)).unwrap_or(OBJECT_PLACES);
-        let places = places.clamp(1, OBJECT_PLACES);
-        let places = self.places.clone().acquire_many_owned(places).await;
-        let places = places.expect("nobody closes the places");
+    /// A place behind all that was asked for before.
+    pub fn turn(&self) -> Turn {
         // After two thousand million objects the order is lost for one of them.
         let priority = self.asked.fetch_sub(1, Ordering::Relaxed).min(-1);
-        Turn { priority, _places: places }
+        Turn { priority, places: self.places.clone(), held: None }
     }
 
-    /// Writes an object, telling of each piece that QUIC has taken.
+    /// Writes some of an object whose turn it is, telling of each piece that QUIC has taken.
     ///
     /// # Errors
     /// The child does not want the stream any more, or has gone.
@@ -90,6 +87,21 @@ impl Bulk {
 }
 
 impl Turn {
+    /// Waits until it is the turn of an object of which so many bytes are left.
+    pub async fn wait(&mut self, bytes: usize) {
+        if self.held.is_none() {
+            let places = u32::try_from(bytes.div_ceil(PLACE)).unwrap_or(OBJECT_PLACES);
+            let places = places.clamp(1, OBJECT_PLACES);
+            let held = self.places.clone().acquire_many_owned(places).await;
+            self.held = Some(held.expect("nobody closes the places"));
+        }
+    }
+
+    /// Lets others go first, because there is nothing to send just now.
+    pub fn pass(&mut self) {
+        self.held = None;
+    }
+
     /// The turn ends when the child has acknowledged the whole stream.
     pub async fn end(self, send: &mut SendStream) {
         send.finish().ok();
@@ -160,13 +172,18 @@ mod tests {
     #[tokio::test]
     async fn large_objects_go_two_at_a_time_and_in_order() {
         let bulk = Bulk::new(0);
-        let first = bulk.turn(32 << 20).await;
-        let second = bulk.turn(32 << 20).await;
+        let [mut first, mut second, mut third] = std::array::from_fn(|_| bulk.turn());
         assert!(first.priority > second.priority, "{} {}", first.priority, second.priority);
-        assert!(second.priority < 0);
-        let third = tokio::time::timeout(Duration::from_millis(20), bulk.turn(1));
-        assert!(third.await.is_err(), "there is no place left");
-        drop(first);
-        assert!(bulk.turn(1).await.priority < second.priority);
+        assert!(third.priority < second.priority && first.priority < 0);
+        first.wait(32 << 20).await;
+        second.wait(32 << 20).await;
+        let waits = async |turn: &mut Turn| {
+            tokio::time::timeout(Duration::from_millis(20), turn.wait(1)).await.is_err()
+        };
+        assert!(waits(&mut third).await, "there is no place left");
+        first.pass();
+        assert!(!waits(&mut third).await, "the first has nothing to send");
+        assert!(!waits(&mut first).await, "there is room for small ones");
+        drop(third);
     }
 }

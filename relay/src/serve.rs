@@ -1,9 +1,10 @@
 //! Serving content to a child: one stream, at the pace of the child and of what arrives here.
 //!
 //! The reply says how long the object is and where the groups begin; of what the child has
-//! already, nothing is sent. Streams of one link take turns. A child that does not read is given up
-//! after a while, so that it holds neither memory nor a place; it asks again for the rest. A stream that waits for more to arrive
-//! here waits as long as the link lives: only this node knows that there is nothing wrong.
+//! already, nothing is sent. Objects take turns on the link ([`Bulk`]). A child that does not read
+//! is given up after a while, so that it holds neither memory nor a place; it asks again for the
+//! rest. A stream that waits for more to arrive here waits as long as the link lives, and lets
+//! others go first: only this node knows that there is nothing wrong.
 
 use std::time::Duration;
 
@@ -16,15 +17,12 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use crate::bulk::{Bulk, Turn};
-use crate::front::{Front, Reach};
 use crate::link::{Counters, LinkError, read_framed, write_framed};
 use crate::transfer::{Source, Transfers};
 
-/// A stream that the child does not read for this long is given up, if the link moves nothing
-/// else either. Links have their beats to find out sooner that they are dead.
+/// A stream that the child does not read for this long is given up, if nothing else moves on its
+/// link either: objects wait for each other. Links have their beats to find out that they are dead.
 const STALL: Duration = Duration::from_secs(60);
-/// What waits this long for more to arrive lets others go before it.
-const PATIENCE: Duration = Duration::from_secs(1);
 /// Groups that are read and written in one go.
 const GROUPS: usize = 16;
 /// How often an object may be gone again when it is to be served.
@@ -40,11 +38,10 @@ impl Transfers {
         &self,
         link: LinkId,
         (mut send, mut recv): (SendStream, RecvStream),
-        bulk: &Bulk,
-        counters: &Counters,
+        line: Line<'_>,
     ) {
         send.set_priority(0).ok();
-        if let Err(error) = self.try_serve(link, (&mut send, &mut recv), bulk, counters).await {
+        if let Err(error) = self.try_serve(link, (&mut send, &mut recv), line).await {
             send.reset(RESET).ok();
             debug!(%link, error = %crate::chain(&error), "a content stream ended early");
         }
@@ -54,8 +51,7 @@ impl Transfers {
         &self,
         link: LinkId,
         (send, recv): (&mut SendStream, &mut RecvStream),
-        bulk: &Bulk,
-        counters: &Counters,
+        line: Line<'_>,
     ) -> Result<(), LinkError> {
         let request = timeout(STALL, read_framed(recv)).await;
         let request = request.map_err(|_| LinkError::Timeout(STALL))??.ok_or(LinkError::Ended)?;
@@ -72,15 +68,14 @@ impl Transfers {
             },
             _ = send.stopped() => return Ok(()),
         };
-        let mut sender = Sender { send, bulk, counters, turn: None };
         let served = match &source {
             Source::Object(object) if request.held == 0 && object.outline().len() <= COMPRESSED => {
                 match object.read(0, object.outline().groups()) {
-                    Some(bytes) => sender.send_small(object.outline(), bytes.into()).await,
+                    Some(bytes) => send_small(send, object.outline(), bytes.into(), line).await,
                     None => Err(DAMAGED),
                 }
             }
-            source => sender.send_groups(source, request).await,
+            source => send_groups(send, source, request, line).await,
         };
         if let (Ok(()), Some(wish)) = (&served, wish) {
             wish.end();
@@ -112,136 +107,134 @@ impl Transfers {
     }
 }
 
+/// What is shared by all content of a link.
+#[derive(Clone, Copy)]
+pub(crate) struct Line<'a> {
+    pub(crate) bulk: &'a Bulk,
+    pub(crate) counters: &'a Counters,
+}
+
 const DAMAGED: LinkError = LinkError::Protocol("the store has lost what it serves");
 
-/// One stream of content, which takes its turn among those of its link.
-struct Sender<'a> {
-    send: &'a mut SendStream,
-    bulk: &'a Bulk,
-    counters: &'a Counters,
-    turn: Option<Turn>,
+/// Sends all of a small object, compressed if that helps.
+async fn send_small(
+    send: &mut SendStream,
+    outline: &Outline,
+    bytes: Bytes,
+    line: Line<'_>,
+) -> Result<(), LinkError> {
+    let (encoding, body) = match compressed(&bytes) {
+        Some(body) => (Encoding::Zstd, body),
+        None => (Encoding::Raw, bytes),
+    };
+    let outlined = encoding == Encoding::Raw && outline.groups() > 1;
+    let reply = PullReply::Found { bytes: body.len() as u64, encoding, first: 0, outlined };
+    let mut turn = line.bulk.turn();
+    line.wait(&mut turn, send, body.len()).await?;
+    write_framed(send, &reply.encode()).await?;
+    if outlined {
+        line.write(&turn, send, outline.encode().into()).await?;
+    }
+    line.write(&turn, send, body).await?;
+    line.end(turn, send).await
 }
 
-impl Sender<'_> {
-    /// Sends all of a small object, compressed if that helps.
-    async fn send_small(&mut self, outline: &Outline, bytes: Bytes) -> Result<(), LinkError> {
-        let (encoding, body) = match compressed(&bytes) {
-            Some(body) => (Encoding::Zstd, body),
-            None => (Encoding::Raw, bytes),
-        };
-        let outlined = encoding == Encoding::Raw && outline.groups() > 1;
-        let reply = PullReply::Found { bytes: body.len() as u64, encoding, first: 0, outlined };
-        write_framed(self.send, &reply.encode()).await?;
-        if outlined {
-            self.write(outline.encode().into(), body.len()).await?;
-        }
-        let len = body.len();
-        self.write(body, len).await?;
-        self.end().await
+/// Sends the groups that the child lacks, as they come.
+async fn send_groups(
+    send: &mut SendStream,
+    source: &Source,
+    request: PullRequest,
+    line: Line<'_>,
+) -> Result<(), LinkError> {
+    let outline = match source {
+        Source::Object(object) => object.outline().clone(),
+        Source::Front(front) => front.outline().clone(),
+    };
+    let mut next = (request.held as usize).min(outline.groups());
+    let outlined = !request.outlined && outline.groups() > 1;
+    let first = u32::try_from(next).expect("no object has that many groups");
+    let (bytes, encoding) = (outline.len() as u64, Encoding::Raw);
+    let reply = PullReply::Found { bytes, encoding, first, outlined };
+    let left = |next: usize| outline.len().saturating_sub(next * GROUP);
+    let mut turn = line.bulk.turn();
+    line.wait(&mut turn, send, left(next)).await?;
+    write_framed(send, &reply.encode()).await?;
+    if outlined {
+        line.write(&turn, send, outline.encode().into()).await?;
     }
+    while next < outline.groups() {
+        let piece = match source {
+            Source::Object(object) => {
+                let object = object.clone();
+                let read = move || object.read(next, GROUPS);
+                let read = tokio::task::spawn_blocking(read).await;
+                read.expect("reading does not panic").map(Bytes::from)
+            }
+            Source::Front(front) => {
+                let mut reach = front.watch();
+                if reach.borrow().groups <= next {
+                    turn.pass();
+                }
+                tokio::select! {
+                    reached = reach.wait_for(|reach| reach.groups > next || reach.abandoned) => {
+                        let reached = *reached.expect("the front is held here");
+                        if reached.groups <= next {
+                            return Err(LinkError::Protocol("the rest does not come"));
+                        }
+                    }
+                    _ = send.stopped() => return Err(LinkError::Ended),
+                }
+                front.read(next).await
+            }
+        };
+        let piece = piece.ok_or(DAMAGED)?;
+        line.wait(&mut turn, send, left(next)).await?;
+        next += piece.len().div_ceil(GROUP).max(1);
+        line.write(&turn, send, piece).await?;
+    }
+    line.end(turn, send).await
+}
 
-    /// Sends the groups that the child lacks, as they come.
-    async fn send_groups(
-        &mut self,
-        source: &Source,
-        request: PullRequest,
+impl Line<'_> {
+    /// Waits for an object's turn, if it has none.
+    async fn wait(
+        self,
+        turn: &mut Turn,
+        send: &mut SendStream,
+        bytes: usize,
     ) -> Result<(), LinkError> {
-        let outline = match source {
-            Source::Object(object) => object.outline().clone(),
-            Source::Front(front) => front.outline().clone(),
-        };
-        let mut next = (request.held as usize).min(outline.groups());
-        let outlined = !request.outlined && outline.groups() > 1;
-        let first = u32::try_from(next).expect("no object has that many groups");
-        let (bytes, encoding) = (outline.len() as u64, Encoding::Raw);
-        let reply = PullReply::Found { bytes, encoding, first, outlined };
-        write_framed(self.send, &reply.encode()).await?;
-        if outlined {
-            self.write(outline.encode().into(), outline.len() - next * GROUP).await?;
-        }
-        while next < outline.groups() {
-            let piece = match source {
-                Source::Object(object) => {
-                    let object = object.clone();
-                    let read = move || object.read(next, GROUPS);
-                    let read = tokio::task::spawn_blocking(read).await;
-                    read.expect("reading does not panic").map(Bytes::from)
-                }
-                Source::Front(front) => {
-                    self.wait_for(front, next).await?;
-                    front.read(next).await
-                }
-            };
-            let piece = piece.ok_or(DAMAGED)?;
-            let left = outline.len() - next * GROUP;
-            next += piece.len().div_ceil(GROUP).max(1);
-            self.write(piece, left).await?;
-        }
-        self.end().await
-    }
-
-    /// Waits until this group has arrived. Who waits for long gives up its turn: the rest may be a
-    /// day away, and there may be other content that is here.
-    async fn wait_for(&mut self, front: &Front, group: usize) -> Result<(), LinkError> {
-        let mut reach = front.watch();
-        let reached = async {
-            let came = |reach: &Reach| reach.groups > group || reach.abandoned;
-            let soon = timeout(PATIENCE, reach.wait_for(came)).await.is_ok();
-            if !soon {
-                self.turn = None;
-                reach.wait_for(came).await.ok();
-            }
-        };
         tokio::select! {
-            () = reached => {}
-            _ = self.send.stopped() => return Err(LinkError::Ended),
-        }
-        match front.reach().groups > group {
-            true => Ok(()),
-            false => Err(LinkError::Protocol("the rest does not come")),
+            () = turn.wait(bytes) => Ok(()),
+            _ = send.stopped() => Err(LinkError::Ended),
         }
     }
 
-    /// Writes content, unless the child does not read. `left`: how much of the object there is.
-    async fn write(&mut self, bytes: Bytes, left: usize) -> Result<(), LinkError> {
-        let turn = match self.turn.take() {
-            Some(turn) => turn,
-            None => tokio::select! {
-                turn = self.bulk.turn(left) => turn,
-                _ = self.send.stopped() => return Err(LinkError::Ended),
-            },
-        };
-        let counters = self.counters;
-        let write = self.bulk.write(&turn, self.send, &bytes, |bytes| counters.sent(bytes));
-        while_moving(counters, write).await?.map_err(LinkError::Write)?;
-        self.turn = Some(turn);
-        Ok(())
+    /// Writes content, unless the child does not read.
+    async fn write(
+        self,
+        turn: &Turn,
+        send: &mut SendStream,
+        bytes: Bytes,
+    ) -> Result<(), LinkError> {
+        let wrote = |bytes| self.counters.sent(bytes);
+        let write = self.bulk.write(turn, send, &bytes, wrote);
+        self.while_moving(write).await?.map_err(LinkError::Write)
     }
 
-    /// The stream is complete; its turn is over when the child has all of it.
-    async fn end(&mut self) -> Result<(), LinkError> {
-        match self.turn.take() {
-            Some(turn) => while_moving(self.counters, turn.end(self.send)).await,
-            None => {
-                self.send.finish().ok();
-                Ok(())
+    /// The stream is complete when the child has it all.
+    async fn end(self, turn: Turn, send: &mut SendStream) -> Result<(), LinkError> {
+        self.while_moving(turn.end(send)).await
+    }
+
+    async fn while_moving<T>(self, work: impl Future<Output = T>) -> Result<T, LinkError> {
+        let mut work = std::pin::pin!(work);
+        let mut before = self.counters.moved();
+        loop {
+            match timeout(STALL, work.as_mut()).await {
+                Ok(done) => return Ok(done),
+                Err(_) if self.counters.moved() == before => return Err(LinkError::Timeout(STALL)),
+                Err(_) => before = self.counters.moved(),
             }
-        }
-    }
-}
-
-/// Waits for something as long as the link moves any content at all: objects wait for each other.
-async fn while_moving<T>(
-    counters: &Counters,
-    work: impl Future<Output = T>,
-) -> Result<T, LinkError> {
-    let mut work = std::pin::pin!(work);
-    let mut before = counters.moved();
-    loop {
-        match timeout(STALL, work.as_mut()).await {
-            Ok(done) => return Ok(done),
-            Err(_) if counters.moved() == before => return Err(LinkError::Timeout(STALL)),
-            Err(_) => before = counters.moved(),
         }
     }
 }

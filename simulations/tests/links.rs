@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use relay::LinkKind;
 use simulations::wan::flows::{Controller, Flow, Outcome, Play};
 use simulations::wan::{Loss, Profile};
 
@@ -117,6 +118,20 @@ fn an_order_does_not_wait_for_a_push() {
             assert!(down <= most, "{name}, {bulk} of {object}: down {down:?}");
             assert!(up <= most, "{name}, {bulk} of {object}: up {up:?}");
         }
+    }
+}
+
+#[test]
+fn an_idle_weak_link_is_nearly_silent() {
+    // A beat is 12 bytes with its length; it needs no follower.
+    let orders = Some(LinkKind::Weak.beat(SECOND * 5));
+    let ours = Flow::bulk(Controller::Ours);
+    let flow = Flow { bulk: 0, orders, message: 12, follow: false, ..ours };
+    let before = play(&named("weak"), &[flow], (60, 61), 1);
+    let after = play(&named("weak"), &[flow], (60, 660), 1);
+    for (after, before) in [(after.down, before.down), (after.up, before.up)] {
+        let bits = (after.pushed.bytes - before.pushed.bytes) * 8 / 600;
+        assert!((20..=200).contains(&bits), "{bits} bit/s");
     }
 }
 

@@ -17,6 +17,8 @@ mod delta;
 mod fleet;
 #[path = "../bench/idle.rs"]
 mod idle;
+#[path = "../bench/links.rs"]
+mod links;
 #[path = "../bench/machine.rs"]
 mod machine;
 #[path = "../bench/peers.rs"]
@@ -85,6 +87,8 @@ enum Part {
     Idle,
     /// What takes one folder or file to another: bench delta OLD NEW
     Delta,
+    /// Congestion controllers and orders on emulated links
+    Links,
     /// Everything
     All,
 }
@@ -101,7 +105,10 @@ fn main() -> Result<()> {
     if wants(Part::Sim) {
         simulator::measure()?;
     }
-    if args.part == Part::Sim {
+    if wants(Part::Links) {
+        links::measure()?;
+    }
+    if matches!(args.part, Part::Sim | Part::Links) {
         return Ok(());
     }
     if args.part == Part::Delta {

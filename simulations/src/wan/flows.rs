@@ -4,6 +4,7 @@
 //! of the relay, content written in the pieces of the relay, the transport settings of the relay,
 //! and any congestion controller. Everything is told in virtual time.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -13,7 +14,7 @@ use certs::{Authority, Credentials, Identity, MeshId, NodeKey, Role};
 use quinn::congestion::{BbrConfig, ControllerFactory, CubicConfig, NewRenoConfig};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{ClientConfig, Connection, Endpoint, EndpointConfig, RecvStream, SendStream};
-use quinn::{ServerConfig, TokioRuntime, TransportConfig};
+use quinn::{ServerConfig, TokioRuntime};
 use relay::congestion::Wan;
 use relay::{Bulk, End, FOLLOW, LinkKind, follow};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -24,6 +25,8 @@ use super::{Counters, MemoryLink, Profile, Side};
 const PIECE: usize = 64 << 10;
 /// A small order, framed.
 const ORDER: usize = 300;
+/// What carries the time of its sending.
+const STAMP: usize = 8;
 /// How often the round trip is looked at.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -80,13 +83,18 @@ pub struct Flow {
     pub rate_limit: u64,
     /// Small messages each way, one in this time on average.
     pub orders: Option<Duration>,
+    /// How many bytes each of them has, at least eight.
+    pub message: usize,
+    /// Whether followers go after them, as after orders, or not, as after beats.
+    pub follow: bool,
 }
 
 impl Flow {
     /// Bulk and nothing else, from the beginning.
     pub fn bulk(controller: Controller) -> Flow {
         let (from, object) = (Duration::ZERO, 32 << 20);
-        Flow { controller, from, bulk: 2, object, rate_limit: 0, orders: None }
+        let (bulk, rate_limit, message) = (2, 0, ORDER);
+        Flow { controller, from, bulk, object, rate_limit, orders: None, message, follow: true }
     }
 }
 
@@ -190,6 +198,54 @@ impl Play {
     }
 }
 
+/// How long some bytes take over this machine's loopback, with real sockets and in real time.
+///
+/// # Errors
+/// No keys, no socket, or a connection that breaks.
+pub fn loopback(controller: Controller, bytes: u64) -> Result<Duration> {
+    let keys = Keys::new()?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(async {
+        let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let (server, client) = configs(&keys, controller, 1)?;
+        let (parent, child) = (Endpoint::server(server, local)?, Endpoint::client(local)?);
+        let name = certs::parent_name(&keys.parent.identity().mesh);
+        let connecting = child.connect_with(client, parent.local_addr()?, &name)?;
+        let accepting = async { anyhow::Ok(parent.accept().await.context("no endpoint")?.await?) };
+        let (above, below) = tokio::try_join!(accepting, async { Ok(connecting.await?) })?;
+        let (mut send, mut recv) = open(&below, &above, 0).await?;
+        let begun = std::time::Instant::now();
+        tokio::spawn(async move {
+            let piece = Bytes::from(vec![7; PIECE]);
+            while send.write_chunk(piece.clone()).await.is_ok() {}
+        });
+        let mut read = 0;
+        while read < bytes {
+            read += recv.read_chunk(PIECE, true).await?.context("it ended")?.bytes.len() as u64;
+        }
+        Ok(begun.elapsed())
+    })
+}
+
+/// The settings of both ends, as the relay has them but for the controller.
+fn configs(keys: &Keys, controller: Controller, seed: u64) -> Result<(ServerConfig, ClientConfig)> {
+    let transport = |end| {
+        let mut config = LinkKind::Wan.transport(end, Duration::from_secs(5), None);
+        config.congestion_controller_factory(controller.factory(seed));
+        // Both ends open streams here.
+        config.max_concurrent_bidi_streams(40_u32.into());
+        Arc::new(config)
+    };
+    let tls = QuicServerConfig::try_from(certs::server_config(&keys.parent))?;
+    let mut server = ServerConfig::with_crypto(Arc::new(tls));
+    server.transport_config(transport(End::Parent));
+    let tls = QuicClientConfig::try_from(certs::client_config(&keys.child))?;
+    let mut client = ClientConfig::new(Arc::new(tls));
+    client.transport_config(transport(End::Child { serves: true }));
+    Ok((server, client))
+}
+
 /// What both ends show each other.
 #[derive(Clone)]
 struct Keys {
@@ -238,11 +294,13 @@ impl Run {
                 let (down, down_end) = open(&below, &above, 20).await?;
                 let (up, up_end) = open(&above, &below, 20).await?;
                 let seed = self.seed;
-                tokio::spawn(say((above.clone(), down), every, seed, self.begun));
-                tokio::spawn(say((below.clone(), up), every, seed ^ 7, self.begun));
-                let (told, begun) = (told.clone(), self.begun);
-                tokio::spawn(hear(down_end, told.clone(), begun, warm, |told| &mut told.down));
-                tokio::spawn(hear(up_end, told, begun, warm, |told| &mut told.up));
+                tokio::spawn(say((above.clone(), down), self.flow, every, seed, self.begun));
+                tokio::spawn(say((below.clone(), up), self.flow, every, seed ^ 7, self.begun));
+                let (told, begun, size) = (told.clone(), self.begun, self.flow.message);
+                tokio::spawn(hear((down_end, size), told.clone(), begun, warm, |told| {
+                    &mut told.down
+                }));
+                tokio::spawn(hear((up_end, size), told, begun, warm, |told| &mut told.up));
             }
             for _ in 0..self.flow.bulk {
                 let told = (told.clone(), warm);
@@ -277,12 +335,7 @@ impl Run {
     }
 
     async fn connect(&self, link: &MemoryLink, keys: &Keys) -> Result<(Connection, Connection)> {
-        let tls = QuicServerConfig::try_from(certs::server_config(&keys.parent))?;
-        let mut server = ServerConfig::with_crypto(Arc::new(tls));
-        server.transport_config(self.transport(End::Parent));
-        let tls = QuicClientConfig::try_from(certs::client_config(&keys.child))?;
-        let mut client = ClientConfig::new(Arc::new(tls));
-        client.transport_config(self.transport(End::Child { serves: true }));
+        let (server, client) = configs(keys, self.flow.controller, self.seed)?;
         let parent = self.endpoint(link, Side::Above, Some(server))?;
         let child = self.endpoint(link, Side::Below, None)?;
         let name = certs::parent_name(&keys.parent.identity().mesh);
@@ -290,14 +343,6 @@ impl Run {
         let accepting = async { anyhow::Ok(parent.accept().await.context("no endpoint")?.await?) };
         let (above, below) = tokio::try_join!(accepting, async { Ok(connecting.await?) })?;
         Ok((above, below))
-    }
-
-    fn transport(&self, end: End) -> Arc<TransportConfig> {
-        let mut config = LinkKind::Wan.transport(end, Duration::from_secs(5), None);
-        config.congestion_controller_factory(self.flow.controller.factory(self.seed));
-        // The test opens streams both ways.
-        config.max_concurrent_bidi_streams(40_u32.into());
-        Arc::new(config)
     }
 
     fn endpoint(
@@ -342,7 +387,8 @@ async fn pull(
         let (mut send, recv) = open(&child, &parent, 0).await?;
         let (bulk, object) = (bulk.clone(), object.clone());
         tokio::spawn(async move {
-            let turn = bulk.turn(object.len()).await;
+            let mut turn = bulk.turn();
+            turn.wait(object.len()).await;
             if bulk.write(&turn, &mut send, &object, |_| ()).await.is_ok() {
                 turn.end(&mut send).await;
             }
@@ -362,6 +408,7 @@ async fn drink(mut recv: RecvStream, told: Shared, warm: Instant) {
 /// Sends small messages that carry the time of their sending.
 async fn say(
     (conn, mut send): (Connection, SendStream),
+    flow: Flow,
     every: Duration,
     seed: u64,
     begun: Instant,
@@ -371,25 +418,27 @@ async fn say(
         dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         // Between half and one and a half of the time, so that no beat with anything else arises.
         sleep(every / 2 + every * u32::try_from(dice >> 54).unwrap_or(0) / 1_024).await;
-        let mut message = [0; ORDER];
+        let mut message = vec![0; flow.message.max(STAMP)];
         let now = begun.elapsed().as_nanos() as u64;
-        message[..8].copy_from_slice(&now.to_le_bytes());
+        message[..STAMP].copy_from_slice(&now.to_le_bytes());
         if send.write_all(&message).await.is_err() {
             return;
         }
-        sleep(FOLLOW).await;
-        follow(&conn);
+        if flow.follow {
+            sleep(FOLLOW).await;
+            follow(&conn);
+        }
     }
 }
 
 async fn hear(
-    mut recv: RecvStream,
+    (mut recv, message): (RecvStream, usize),
     told: Shared,
     begun: Instant,
     warm: Instant,
     list: fn(&mut Told) -> &mut Vec<Duration>,
 ) {
-    let mut message = [0; ORDER];
+    let mut message = vec![0; message.max(STAMP)];
     while recv.read_exact(&mut message).await.is_ok() {
         let sent = Duration::from_nanos(u64::from_le_bytes(std::array::from_fn(|i| message[i])));
         if begun + sent >= warm {
