@@ -121,8 +121,11 @@ fn nothing_is_left_of_a_laboratory() -> Result<()> {
     let prefix = prefix(&lab);
     // A root, and twice a gateway with two hosts.
     assert_eq!(namespaces(&prefix), 7);
+    let scratch = lab.scratch().to_path_buf();
+    std::fs::write(scratch.join("file"), "something")?;
     let mut inside = lab.sites[0].hosts[1].command("sleep").arg("1000").spawn()?;
     drop(lab);
+    assert!(!scratch.exists(), "{}", scratch.display());
     assert_eq!(namespaces(&prefix), 0);
     assert!(!inside.wait()?.success(), "it was killed");
     Ok(())
