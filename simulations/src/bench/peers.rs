@@ -137,15 +137,14 @@ impl Peer {
             }
             Peer::ClushTree => {
                 let (set, config) = (&tools.set, tools.config.display());
-                // It copies into a folder that is there: the folder of the source, by its name.
+                // The name of the source is the last word of the destination, as with `cp -T`.
                 let staged = lab.scratch().join("clush");
                 let staged = staged.display();
                 vec![format!(
                     "rm -rf {staged}; mkdir {staged}; cp -a {new} {staged}/data\n\
                      clush -S -f 64 -w {set} -o '-F {config}' --topology={} \
-                     --copy {staged}/data --dest {}",
+                     --copy {staged}/data --dest {data}",
                     tools.topology.display(),
-                    ssh::own(lab).display()
                 )]
             }
         };
