@@ -24,6 +24,7 @@ const RATES: [Option<u64>; 4] = [Some(10_000_000), Some(50_000_000), Some(200_00
 /// What is offered where the rate has no limit.
 const OPEN: u64 = 1_000_000_000;
 const LASTS: Duration = Duration::from_secs(3);
+const DELAY: Duration = Duration::from_millis(50);
 const PORT: u16 = 9;
 
 /// Measures both forms.
@@ -71,13 +72,7 @@ pub(crate) fn measure() -> Result<()> {
 /// What a site's link is like, but for the rate.
 fn profile(rate: Option<u64>) -> Profile {
     let queue = rate.map_or(usize::MAX, |rate| rate as usize / 80);
-    Profile::even(Shape {
-        rate,
-        queue,
-        delay: Duration::from_millis(50),
-        loss: Loss::Random(0.01),
-        ..Shape::open()
-    })
+    Profile::even(Shape { rate, queue, delay: DELAY, loss: Loss::Random(0.01), ..Shape::open() })
 }
 
 fn row(
@@ -91,7 +86,8 @@ fn row(
     let cost = cpu()?.saturating_sub(before).as_secs_f64();
     let up = link.traffic().up;
     let c = if up.pushed.packets > 0 { up } else { link.traffic().down };
-    let got = c.delivered.bytes as f64 * 8.0 / took;
+    // Nothing has arrived before the delay was over.
+    let got = c.delivered.bytes as f64 * 8.0 / (took - DELAY.as_secs_f64());
     let share = c.lost.packets as f64 / (c.lost.packets + c.delivered.packets).max(1) as f64;
     let mbit = |bits: f64| format!("{:.1} Mbit/s", bits / 1e6);
     Ok(vec![
