@@ -104,13 +104,18 @@ impl Fleet {
 
     /// A controller of this binary, alone. `pace` begins the `node.toml` of each node.
     pub fn with(binary: PathBuf, pace: &str) -> Result<Fleet> {
-        Fleet::placed(binary, pace, BTreeMap::new())
+        Fleet::placed(binary, pace, &std::env::temp_dir(), BTreeMap::new())
     }
 
-    /// A controller of this binary, alone. What has a name in `places` will be there, the
-    /// controller too.
-    pub fn placed(binary: PathBuf, pace: &str, places: BTreeMap<String, Place>) -> Result<Fleet> {
-        let dir = tempfile::Builder::new().prefix("barid-test-").tempdir()?;
+    /// A controller of this binary, alone, with the folder of the fleet below `dir`. What has a
+    /// name in `places` will be there, the controller too.
+    pub fn placed(
+        binary: PathBuf,
+        pace: &str,
+        dir: &Path,
+        places: BTreeMap<String, Place>,
+    ) -> Result<Fleet> {
+        let dir = tempfile::Builder::new().prefix("barid-test-").tempdir_in(dir)?;
         let (routes, processes) = (BTreeMap::new(), BTreeMap::new());
         let mut fleet = Fleet { dir, binary, pace: pace.into(), places, routes, processes };
         let state = fleet.state("controller");

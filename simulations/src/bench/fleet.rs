@@ -29,7 +29,7 @@ pub(crate) struct Bench {
 impl Bench {
     /// A controller and one relay for each entry of `hosts`, with so many hosts behind it.
     pub(crate) fn start(barid: &Path, hosts: &[usize]) -> Result<Bench> {
-        Bench::placed(barid, hosts, BTreeMap::new())
+        Bench::placed(barid, hosts, &std::env::temp_dir(), BTreeMap::new())
     }
 
     /// The same in a laboratory: each node on its machine, the relays on the gateways.
@@ -44,11 +44,16 @@ impl Bench {
             places.extend((1..).zip(&site.hosts).map(|(n, machine)| (host(no, n), at(machine))));
         }
         let hosts: Vec<_> = lab.sites.iter().map(|site| site.hosts.len()).collect();
-        Bench::placed(barid, &hosts, places)
+        Bench::placed(barid, &hosts, lab.scratch(), places)
     }
 
-    fn placed(barid: &Path, hosts: &[usize], places: BTreeMap<String, Place>) -> Result<Bench> {
-        let fleet = Fleet::placed(barid.to_owned(), PACE, places)?;
+    fn placed(
+        barid: &Path,
+        hosts: &[usize],
+        dir: &Path,
+        places: BTreeMap<String, Place>,
+    ) -> Result<Bench> {
+        let fleet = Fleet::placed(barid.to_owned(), PACE, dir, places)?;
         let api = Api::connect(&fleet.state("controller").join("barid.sock"))?;
         let mut bench = Bench { fleet, api, nodes: 0 };
         for site in 1..=hosts.len() {

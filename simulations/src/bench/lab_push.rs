@@ -49,7 +49,9 @@ fn one(barid: &Path, lab: &Lab, name: &str, load: &Workload, options: &Options) 
     eprintln!("push {} over {name}", load.name);
     let mut rows = vec![by_barid(barid, lab, &profile, load, options)?];
     let mut skipped = Vec::new();
-    if ssh::is_here() {
+    if options.alone {
+        skipped.push("the peers, as was asked".to_owned());
+    } else if ssh::is_here() {
         lab.reshape(&Profile::named("lan")?)?;
         let ssh = Ssh::start(lab)?;
         let tools = Tools::new(lab, &ssh)?;

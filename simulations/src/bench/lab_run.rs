@@ -43,7 +43,9 @@ fn one(barid: &Path, lab: &Lab, name: &str, options: &Options) -> Result<()> {
     eprintln!("run on {hosts} hosts, {name}");
     let mut rows = by_barid(barid, lab, &profile, options)?;
     let mut skipped = Vec::new();
-    if ssh::is_here() {
+    if options.alone {
+        skipped.push("the peers, as was asked".to_owned());
+    } else if ssh::is_here() {
         lab.reshape(&Profile::named("lan")?)?;
         let ssh = Ssh::start(lab)?;
         lab.reshape(&profile)?;

@@ -23,6 +23,8 @@ pub(crate) struct Options {
     /// Congestion controls of TCP, for the peers.
     pub(crate) controls: Vec<String>,
     pub(crate) repeats: usize,
+    /// Without the peers.
+    pub(crate) alone: bool,
     /// For each measurement.
     pub(crate) limit: Duration,
 }

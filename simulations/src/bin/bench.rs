@@ -97,6 +97,9 @@ struct LabArgs {
     /// How often each is measured
     #[arg(long, value_name = "N", default_value_t = 3, help_heading = "In a laboratory")]
     repeats: usize,
+    /// Barid alone, without the peers
+    #[arg(long, help_heading = "In a laboratory")]
+    alone: bool,
     /// Seconds after which a peer is ended
     #[arg(long, value_name = "SECONDS", default_value_t = 300, help_heading = "In a laboratory")]
     limit: u64,
@@ -176,6 +179,7 @@ impl LabArgs {
             profiles: or(&self.profile, ["weak", "veryweak"]),
             controls: or(&self.tcp, ["bbr", "cubic"]),
             repeats: self.repeats.max(1),
+            alone: self.alone,
             limit: Duration::from_secs(self.limit),
         }
     }
