@@ -192,6 +192,7 @@ fn by_peer(
             let ends = ends.flatten().map(|machine| ssh::folder(lab, machine).join("data"));
             left = checked(&load.new, ends)?;
         }
+        eprintln!("    {one:.1?}");
         took.push(one);
         if one.is_none() {
             // It would take as long again.

@@ -55,7 +55,10 @@ fn one(barid: &Path, lab: &Lab, name: &str, options: &Options) -> Result<()> {
             for peer in peers(&tools, hosts) {
                 eprintln!("  {} on {control}", peer.what);
                 match peer.measure(lab, control, options) {
-                    Ok(row) => rows.push(row),
+                    Ok(row) => {
+                        eprintln!("    {:.1?}", row.times.iter().flatten().collect::<Vec<_>>());
+                        rows.push(row);
+                    }
                     Err(why) => skipped.push(format!("{} on {control}: {why:#}", peer.what)),
                 }
             }

@@ -196,13 +196,39 @@ impl Lab {
         std::iter::once(&self.root).chain(inside)
     }
 
-    /// Pins the congestion control of TCP in every namespace.
+    /// Pins the congestion control of TCP on every machine, for connections that begin from now on.
+    ///
+    /// It is pinned to the routes: as the default of a namespace the kernel takes only what the
+    /// whole system allows to everybody.
     ///
     /// # Errors
     /// The kernel has none of that name.
     pub fn pin_tcp(&self, control: &str) -> Result<(), LabError> {
-        let setting = format!("net.ipv4.tcp_congestion_control={control}");
-        self.machines().try_for_each(|machine| set(machine, &[&setting]))
+        let routes = |machine: &Machine, routes: &[String]| {
+            let pin = |route: &String| format!("route replace {route} congctl {control}");
+            batch(machine, &routes.iter().map(pin).collect::<Vec<_>>())
+        };
+        for (no, site) in (1..).zip(&self.sites) {
+            let gateway = site.gateway.address;
+            let wan = |device: &str, end: u8| {
+                let from = format!("10.118.{no}.{end}");
+                format!("10.118.{no}.0/30 dev {device} proto kernel scope link src {from}")
+            };
+            let lan = |device: &str, machine: &Machine| {
+                let from = machine.address;
+                format!("10.119.{no}.0/24 dev {device} proto kernel scope link src {from}")
+            };
+            let (down, up) = (
+                format!("10.119.{no}.0/24 via 10.118.{no}.2"),
+                format!("default via 10.118.{no}.1"),
+            );
+            routes(&self.root, &[wan(&format!("wan{no}"), 1), down])?;
+            routes(&site.gateway, &[wan("wan", 2), up, lan("lan", &site.gateway)])?;
+            for host in &site.hosts {
+                routes(host, &[format!("default via {gateway}"), lan("eth0", host)])?;
+            }
+        }
+        Ok(())
     }
 }
 
