@@ -107,10 +107,15 @@ impl Fleet {
         Fleet::prepared(binary, pace, &[], |_| Ok(()))
     }
 
-    /// A controller of this binary, alone. What has a name in `places` will be there, the
-    /// controller too.
-    pub fn placed(binary: PathBuf, pace: &str, places: BTreeMap<String, Place>) -> Result<Fleet> {
-        Fleet::begin(binary, pace, places, &[], |_| Ok(()))
+    /// A controller of this binary, alone, with the folder of the fleet below `dir`. What has a
+    /// name in `places` will be there, the controller too.
+    pub fn placed(
+        binary: PathBuf,
+        pace: &str,
+        dir: &Path,
+        places: BTreeMap<String, Place>,
+    ) -> Result<Fleet> {
+        Fleet::begin((binary, pace), dir, places, &[], |_| Ok(()))
     }
 
     /// A controller with these options besides, alone, whose state folder is prepared first.
@@ -120,17 +125,18 @@ impl Fleet {
         options: &[&str],
         prepare: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<Fleet> {
-        Fleet::begin(binary, pace, BTreeMap::new(), options, prepare)
+        let dir = std::env::temp_dir();
+        Fleet::begin((binary, pace), &dir, BTreeMap::new(), options, prepare)
     }
 
     fn begin(
-        binary: PathBuf,
-        pace: &str,
+        (binary, pace): (PathBuf, &str),
+        dir: &Path,
         places: BTreeMap<String, Place>,
         options: &[&str],
         prepare: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<Fleet> {
-        let dir = tempfile::Builder::new().prefix("barid-test-").tempdir()?;
+        let dir = tempfile::Builder::new().prefix("barid-test-").tempdir_in(dir)?;
         let (routes, processes) = (BTreeMap::new(), BTreeMap::new());
         let mut fleet = Fleet { dir, binary, pace: pace.into(), places, routes, processes };
         let state = fleet.state("controller");

@@ -14,7 +14,7 @@ use content::pack::Part;
 use content::{ChunkRef, ContentId, Delta, Installer, Limits, Manifest, Store, pack};
 use serde_json::{Value, json};
 
-use crate::peers;
+use crate::delta_peers as peers;
 use crate::proc::{Usage, field};
 use crate::table;
 

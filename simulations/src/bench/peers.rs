@@ -1,185 +1,160 @@
-//! What other tools send from one version to the next, each with its best flags. Tools that are not
-//! installed are said to be so; nothing is fetched.
+//! How the tools push: each as it does best on weak links.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
+use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
+use simulations::lab::Lab;
 
-use crate::tree;
+use crate::site::Tools;
+use crate::ssh;
 
-/// A way to go from one version to the next.
-pub(crate) struct Peer {
-    /// What it is.
-    pub(crate) what: String,
-    /// The bytes that it sends; none if it is not installed.
-    pub(crate) bytes: Option<u64>,
+/// How long it took.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Took {
+    /// Until all gateways had it, if there is such a time.
+    pub(crate) gateways: Option<Duration>,
+    /// Until the last host had it.
+    pub(crate) all: Duration,
 }
 
-/// A file that is another in the new version, and the old one with the same path.
-struct Changed {
-    old: Option<PathBuf>,
-    new: PathBuf,
+/// A tool and a way to use it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Peer {
+    /// rsync from the root to each host, eight at a time.
+    RsyncStar,
+    /// rsync to the gateways, and from each to its hosts.
+    RsyncTwoStep,
+    /// One compressed archive to the gateways, and from each to its hosts.
+    TarTwoStep,
+    /// clush, which goes through the gateways by itself.
+    ClushTree,
 }
 
-/// All of them.
-pub(crate) fn all(work: &Path, old: &Path, new: &Path) -> Result<Vec<Peer>> {
-    let dir = work.join("peers");
-    fs::create_dir(&dir)?;
-    let changed = changed(old, new)?;
-    let peers = [
-        ("changed files, zstd -19 each", zstd_each(&dir, &changed, false)?),
-        ("zstd -19 --long --patch-from, each changed file", zstd_each(&dir, &changed, true)?),
-        ("the same over all changed files, sorted, as one", zstd_solid(&dir, &changed)?),
-        ("bsdiff, each changed file (zstd -19 where there was none)", bsdiff(&dir, &changed)?),
-        ("xdelta3 -9, sorted tars of all files", xdelta3(&dir, old, new)?),
-        ("rsync -ac -z --zc=zstd --zl=19, both directions", rsync(&dir, old, new)?),
-    ];
-    Ok(peers.map(|(what, bytes)| Peer { what: what.into(), bytes }).into())
-}
+/// How rsync packs on the weak links.
+const PACKED: &str = "-z --zc=zstd --zl=9";
 
-fn changed(old: &Path, new: &Path) -> Result<Vec<Changed>> {
-    if new.is_file() {
-        return Ok(vec![Changed { old: Some(old.into()), new: new.into() }]);
-    }
-    let mut changed = Vec::new();
-    for path in tree::files(new)? {
-        let before = old.join(path.strip_prefix(new)?);
-        let before = before.is_file().then_some(before);
-        let same = match &before {
-            Some(before) => fs::read(before)? == fs::read(&path)?,
-            None => false,
-        };
-        if !same {
-            changed.push(Changed { old: before, new: path });
+impl Peer {
+    /// All, the fast ones first.
+    pub(crate) const ALL: [Peer; 4] =
+        [Peer::TarTwoStep, Peer::RsyncTwoStep, Peer::ClushTree, Peer::RsyncStar];
+
+    /// For people.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Peer::RsyncStar => "rsync to each host, 8 at a time",
+            Peer::RsyncTwoStep => "rsync to the gateways, then to the hosts",
+            Peer::TarTwoStep => "tar and zstd -9 to the gateways, then to the hosts",
+            Peer::ClushTree => "clush --copy, tree",
         }
     }
-    // As packs sort them: what is alike comes together.
-    changed.sort_by_key(|file| {
-        let of = |part: Option<&std::ffi::OsStr>| part.map(|part| part.to_owned());
-        (of(file.new.extension()), of(file.new.file_name()), file.new.clone())
-    });
-    Ok(changed)
-}
 
-/// Whether a program is there.
-fn has(program: &str) -> bool {
-    let found = Command::new("sh").arg("-c").arg(format!("command -v {program}")).output();
-    found.is_ok_and(|output| output.status.success())
-}
-
-fn run(command: &mut Command) -> Result<String> {
-    let output = command.output().with_context(|| format!("starting {command:?}"))?;
-    let failed = || format!("{command:?}: {}", tests::show(&output.stderr));
-    ensure!(output.status.success(), failed());
-    Ok(tests::show(&output.stdout))
-}
-
-fn zstd(old: Option<&Path>, new: &Path, to: &Path) -> Result<u64> {
-    let mut command = Command::new("zstd");
-    command.args(["-q", "-f", "-19", "--long=31"]);
-    if let Some(old) = old {
-        command.arg(format!("--patch-from={}", old.display()));
+    /// A program that it needs and that is not here.
+    pub(crate) fn missing(self) -> Option<&'static str> {
+        let needs: &[&str] = match self {
+            Peer::RsyncStar | Peer::RsyncTwoStep => &["rsync"],
+            Peer::TarTwoStep => &["tar", "zstd"],
+            Peer::ClushTree => &["clush"],
+        };
+        needs.iter().copied().find(|program| !ssh::is_program(program))
     }
-    run(command.arg(new).arg("-o").arg(to))?;
-    Ok(fs::metadata(to)?.len())
-}
 
-fn zstd_each(dir: &Path, changed: &[Changed], patch: bool) -> Result<Option<u64>> {
-    if !has("zstd") {
-        return Ok(None);
-    }
-    let one = |file: &Changed| {
-        let old =
-            file.old.as_deref().filter(|old| patch && fs::metadata(old).is_ok_and(|m| m.len() > 0));
-        zstd(old, &file.new, &dir.join("out"))
-    };
-    changed.iter().map(one).sum::<Result<u64>>().map(Some)
-}
-
-fn zstd_solid(dir: &Path, changed: &[Changed]) -> Result<Option<u64>> {
-    if !has("zstd") {
-        return Ok(None);
-    }
-    let join = |name: &str, files: &mut dyn Iterator<Item = &Path>| -> Result<PathBuf> {
-        let mut bytes = Vec::new();
-        for file in files {
-            bytes.extend(fs::read(file)?);
+    /// Brings a folder to every host. None: it took longer than the limit.
+    pub(crate) fn push(
+        self,
+        lab: &Lab,
+        tools: &Tools,
+        new: &Path,
+        limit: Duration,
+    ) -> Result<Option<Took>> {
+        let (steps, count) = self.steps(lab, tools, new);
+        let mut all = Duration::ZERO;
+        let mut gateways = None;
+        for (no, step) in steps.iter().enumerate() {
+            let left = limit.saturating_sub(all);
+            let Some(took) = ssh::script(lab, step, &[], left)? else { return Ok(None) };
+            all += took;
+            if no == 0 && count == 2 {
+                gateways = Some(all);
+            }
         }
-        fs::write(dir.join(name), bytes)?;
-        Ok(dir.join(name))
-    };
-    let old = join("old", &mut changed.iter().filter_map(|file| file.old.as_deref()))?;
-    let new = join("new", &mut changed.iter().map(|file| file.new.as_path()))?;
-    let some = fs::metadata(&old)?.len() > 0;
-    zstd(some.then_some(old.as_path()), &new, &dir.join("out")).map(Some)
-}
-
-fn bsdiff(dir: &Path, changed: &[Changed]) -> Result<Option<u64>> {
-    if !has("bsdiff") || !has("zstd") {
-        return Ok(None);
+        Ok(Some(Took { gateways, all }))
     }
-    let to = dir.join("out");
-    let one = |file: &Changed| {
-        // It maps both files, which nobody can do with an empty one.
-        let some = |path: &&PathBuf| fs::metadata(path).is_ok_and(|meta| meta.len() > 0);
-        let Some(old) = file.old.as_ref().filter(|_| some(&&file.new)).filter(some) else {
-            return zstd(None, &file.new, &to);
+
+    /// Scripts for the root, one after the other, and how many there are.
+    fn steps(self, lab: &Lab, tools: &Tools, new: &Path) -> (Vec<String>, usize) {
+        let (new, data) = (new.display(), ssh::own(lab).join("data"));
+        let data = data.display();
+        let remote = format!("ssh -F {}", tools.config.display());
+        let sites = || lab.sites.iter();
+        let steps = match self {
+            Peer::RsyncStar => {
+                let hosts = sites().flat_map(|site| &site.hosts);
+                let hosts: Vec<_> = hosts.map(|host| host.address.to_string()).collect();
+                vec![format!(
+                    "printf '%s\\n' {} | xargs -P 8 -I@ \
+                     rsync -a --delete {PACKED} -e '{remote}' {new}/ @:{data}/",
+                    hosts.join(" ")
+                )]
+            }
+            Peer::RsyncTwoStep => {
+                let first = sites().map(|site| {
+                    let to = site.gateway.address;
+                    format!("rsync -a --delete {PACKED} -e '{remote}' {new}/ {to}:{data}/")
+                });
+                let second = sites().map(|site| {
+                    let each = site.hosts.iter().map(|host| {
+                        let to = host.address;
+                        format!("rsync -a --delete -e \"{remote}\" {data}/ {to}:{data}/")
+                    });
+                    format!("{remote} {} '{}'", site.gateway.address, parallel(each))
+                });
+                vec![parallel(first), parallel(second)]
+            }
+            Peer::TarTwoStep => {
+                let packed = lab.scratch().join("new.tar.zst");
+                let packed = packed.display();
+                let there = ssh::own(lab).join("new.tar.zst");
+                let there = there.display();
+                let first = sites().map(|site| {
+                    format!("{remote} {} 'cat > {there}' < {packed}", site.gateway.address)
+                });
+                let first = format!(
+                    "tar -C {new} -cf - . | zstd -q -9 -T0 -f -o {packed}\n{}",
+                    parallel(first)
+                );
+                let second = sites().map(|site| {
+                    let each = site.hosts.iter().map(|host| {
+                        format!(
+                            "{remote} {} \"rm -rf {data}; mkdir {data}; \
+                             zstd -qdc | tar -xf - -C {data}\" < {there}",
+                            host.address
+                        )
+                    });
+                    format!("{remote} {} '{}'", site.gateway.address, parallel(each))
+                });
+                vec![first, parallel(second)]
+            }
+            Peer::ClushTree => {
+                let (set, config) = (&tools.set, tools.config.display());
+                // The name of the source is the last word of the destination, as with `cp -T`.
+                let staged = lab.scratch().join("clush");
+                let staged = staged.display();
+                vec![format!(
+                    "rm -rf {staged}; mkdir {staged}; cp -a {new} {staged}/data\n\
+                     clush -S -f 64 -w {set} -o '-F {config}' --topology={} \
+                     --copy {staged}/data --dest {data}",
+                    tools.topology.display(),
+                )]
+            }
         };
-        run(Command::new("bsdiff").arg(old).arg(&file.new).arg(&to))?;
-        Ok(fs::metadata(&to)?.len())
-    };
-    changed.iter().map(one).sum::<Result<u64>>().map(Some)
+        let count = steps.len();
+        (steps, count)
+    }
 }
 
-fn xdelta3(dir: &Path, old: &Path, new: &Path) -> Result<Option<u64>> {
-    if !has("xdelta3") || !has("tar") {
-        return Ok(None);
-    }
-    for (name, of) in [("old.tar", old), ("new.tar", new)] {
-        let mut tar = Command::new("tar");
-        tar.args(["--sort=name", "--mtime=@0", "--owner=0", "--group=0", "-cf"]);
-        tar.arg(dir.join(name));
-        match of.is_file() {
-            true => tar.arg("-C").arg(of.parent().context("a folder")?).args(of.file_name()),
-            false => tar.arg("-C").arg(of).arg("."),
-        };
-        run(&mut tar)?;
-    }
-    // The window is as long as the source, so that all of it can be referred to.
-    let window = fs::metadata(dir.join("old.tar"))?.len().next_power_of_two().max(1 << 19);
-    let mut command = Command::new("xdelta3");
-    command.args(["-e", "-f", "-9", "-B"]).arg(window.to_string()).arg("-s");
-    run(command.arg(dir.join("old.tar")).arg(dir.join("new.tar")).arg(dir.join("out")))?;
-    Ok(Some(fs::metadata(dir.join("out"))?.len()))
-}
-
-/// The receiver is a process on the other end of a pipe, and has a copy of the old version.
-fn rsync(dir: &Path, old: &Path, new: &Path) -> Result<Option<u64>> {
-    if !has("rsync") {
-        return Ok(None);
-    }
-    let (shell, there) = (dir.join("shell"), dir.join("there"));
-    fs::write(&shell, "#!/bin/sh\nshift\nexec \"$@\"\n")?;
-    fs::set_permissions(&shell, fs::Permissions::from_mode(0o700))?;
-    run(Command::new("cp").arg("-a").arg(old).arg(&there))?;
-    let slash = |path: &Path| match path.is_file() {
-        true => path.display().to_string(),
-        false => format!("{}/", path.display()),
-    };
-    let mut command = Command::new("rsync");
-    command.args(["-ac", "-z", "--zc=zstd", "--zl=19", "--stats", "--no-human-readable", "-e"]);
-    command.arg(&shell).arg(slash(new)).arg(format!("there:{}", slash(&there)));
-    let stats = run(&mut command)?;
-    let count = |what: &str| -> Result<u64> {
-        let line = stats.lines().find_map(|line| line.strip_prefix(what));
-        let digits: String =
-            line.context("the statistics of rsync")?.chars().filter(char::is_ascii_digit).collect();
-        Ok(digits.parse()?)
-    };
-    let total = count("Total bytes sent:")? + count("Total bytes received:")?;
-    fs::remove_dir_all(&there).or_else(|_| fs::remove_file(&there))?;
-    Ok(Some(total))
+/// Commands at the same time, all of which must succeed.
+fn parallel(commands: impl Iterator<Item = String>) -> String {
+    let started: String = commands.map(|command| format!("{command} & p=\"$p $!\"\n")).collect();
+    format!("p=\n{started}for one in $p; do wait $one || exit 1; done")
 }

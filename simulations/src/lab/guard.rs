@@ -2,10 +2,11 @@
 //!
 //! The guard is a shell whose standard input is a pipe from the laboratory's process. When the
 //! pipe closes, because the laboratory was dropped or because its process is dead, it kills what
-//! runs in the namespaces of its prefix and deletes them. It is in a process group of its own, so
+//! runs in the namespaces of its prefix, deletes them, and deletes the laboratory's folder. It is in a process group of its own, so
 //! Ctrl-C on the terminal does not reach it.
 
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use super::LabError;
@@ -24,8 +25,9 @@ for round in 1 2 3 4 5; do
         [ -z "$pids" ] || kill -9 $pids 2> /dev/null
         ip netns delete "$name" 2> /dev/null
     done
-    [ $left = 1 ] || exit 0
+    [ $left = 1 ] || break
 done
+rm -rf "$2"
 "#;
 
 /// The guard of one prefix. Dropped, it sweeps and is waited for.
@@ -34,9 +36,10 @@ pub(super) struct Guard {
 }
 
 impl Guard {
-    pub(super) fn start(prefix: &str) -> Result<Guard, LabError> {
+    pub(super) fn start(prefix: &str, scratch: &Path) -> Result<Guard, LabError> {
         let child = Command::new("sh")
             .args(["-c", SCRIPT, "barid-lab-guard", prefix])
+            .arg(scratch)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

@@ -13,13 +13,14 @@ mod guard;
 
 use std::io::{self, Write};
 use std::net::Ipv4Addr;
-use std::path::Path;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use thiserror::Error;
 
-use crate::wan::{End, Link, LinkError, Profile, TunLink, inside};
+use crate::wan::{End, Link, LinkError, Profile, TunLink, Way, inside};
 use guard::Guard;
 
 /// Sites at most, and hosts of a site at most: what the addresses leave room for.
@@ -121,6 +122,7 @@ pub struct Lab {
     pub root: Machine,
     /// All sites, in order.
     pub sites: Vec<Site>,
+    scratch: PathBuf,
     // Last: it sweeps what the links, dropped before, have left.
     _guard: Guard,
 }
@@ -156,14 +158,35 @@ impl Lab {
             }
         }
         let prefix = prefix();
-        let guard = Guard::start(&prefix)?;
+        let scratch = std::env::temp_dir().join(prefix.trim_end_matches('-'));
+        std::fs::DirBuilder::new().mode(0o700).create(&scratch).map_err(|source| {
+            LabError::Start { program: format!("with the folder {}", scratch.display()), source }
+        })?;
+        let guard = Guard::start(&prefix, &scratch)?;
         let root =
             Machine { namespace: format!("{prefix}root"), address: Ipv4Addr::new(10, 117, 0, 1) };
         add(&root)?;
         batch(&root, &["address add 10.117.0.1/32 dev lo".into()])?;
         let sites = (1..=plan.sites).map(|no| Site::build(plan, &root, &prefix, no));
         let sites = sites.collect::<Result<Vec<_>, _>>()?;
-        Ok(Lab { root, sites, _guard: guard })
+        Ok(Lab { root, sites, scratch, _guard: guard })
+    }
+
+    /// A private folder that ends with the laboratory.
+    pub fn scratch(&self) -> &Path {
+        &self.scratch
+    }
+
+    /// Gives every link another profile, while it runs.
+    ///
+    /// # Errors
+    /// The profile makes no sense. Nothing has changed.
+    pub fn reshape(&self, profile: &Profile) -> Result<(), LabError> {
+        for link in self.sites.iter().map(Site::link) {
+            link.reshape(Way::Down, profile.down.clone()).map_err(LinkError::from)?;
+            link.reshape(Way::Up, profile.up.clone()).map_err(LinkError::from)?;
+        }
+        Ok(())
     }
 
     /// Every machine: the root, then site by site the gateway and its hosts.
@@ -173,13 +196,39 @@ impl Lab {
         std::iter::once(&self.root).chain(inside)
     }
 
-    /// Pins the congestion control of TCP in every namespace.
+    /// Pins the congestion control of TCP on every machine, for connections that begin from now on.
+    ///
+    /// It is pinned to the routes: as the default of a namespace the kernel takes only what the
+    /// whole system allows to everybody.
     ///
     /// # Errors
     /// The kernel has none of that name.
     pub fn pin_tcp(&self, control: &str) -> Result<(), LabError> {
-        let setting = format!("net.ipv4.tcp_congestion_control={control}");
-        self.machines().try_for_each(|machine| set(machine, &[&setting]))
+        let routes = |machine: &Machine, routes: &[String]| {
+            let pin = |route: &String| format!("route replace {route} congctl {control}");
+            batch(machine, &routes.iter().map(pin).collect::<Vec<_>>())
+        };
+        for (no, site) in (1..).zip(&self.sites) {
+            let gateway = site.gateway.address;
+            let wan = |device: &str, end: u8| {
+                let from = format!("10.118.{no}.{end}");
+                format!("10.118.{no}.0/30 dev {device} proto kernel scope link src {from}")
+            };
+            let lan = |device: &str, machine: &Machine| {
+                let from = machine.address;
+                format!("10.119.{no}.0/24 dev {device} proto kernel scope link src {from}")
+            };
+            let (down, up) = (
+                format!("10.119.{no}.0/24 via 10.118.{no}.2"),
+                format!("default via 10.118.{no}.1"),
+            );
+            routes(&self.root, &[wan(&format!("wan{no}"), 1), down])?;
+            routes(&site.gateway, &[wan("wan", 2), up, lan("lan", &site.gateway)])?;
+            for host in &site.hosts {
+                routes(host, &[format!("default via {gateway}"), lan("eth0", host)])?;
+            }
+        }
+        Ok(())
     }
 }
 

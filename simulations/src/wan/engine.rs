@@ -20,9 +20,9 @@ use rand::{RngExt, SeedableRng};
 use super::loss::Chain;
 use super::{Blackout, Shape, ShapeError};
 
-/// Bytes that may be on their way behind the queue. Only a link without a rate can reach it: it is
-/// what 1 Gbit/s holds in two seconds.
-const FLYING_LIMIT: usize = 256 << 20;
+/// Bytes that may wait, and as many that may be on their way, whatever a shape says: what 1 Gbit/s
+/// carries in two seconds.
+const LIMIT: usize = 256 << 20;
 
 /// Packets and their bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -131,7 +131,7 @@ impl<P> Engine<P> {
         let Some(rate) = self.shape.rate else {
             return self.launch(self.now, size, packet);
         };
-        let free = self.shape.queue.saturating_sub(self.waiting_bytes);
+        let free = self.shape.queue.min(LIMIT).saturating_sub(self.waiting_bytes);
         if size > free && !self.waiting.is_empty() {
             self.counters.held.remove(size);
             self.counters.overflowed.add(size);
@@ -249,7 +249,7 @@ impl<P> Engine<P> {
         let dark = self.switched_off || self.shape.blackouts.iter().any(|black| black.covers(left));
         // The chain goes on in the dark, too.
         let lost = self.chain.loses(self.shape.loss, &mut self.rng);
-        let full = self.flying_bytes.saturating_add(size) > FLYING_LIMIT;
+        let full = self.flying_bytes.saturating_add(size) > LIMIT;
         if dark || lost || full {
             self.counters.held.remove(size);
             let count = match (dark, lost) {

@@ -200,10 +200,13 @@ fn packets_of_nothing_are_bounded_too() {
 #[test]
 fn what_is_on_the_way_is_bounded() {
     let mut link = engine(Shape { delay: ms(1000), ..Shape::open() });
-    let half = FLYING_LIMIT / 2;
+    let half = LIMIT / 2;
     assert_eq!([1, 2, 3].map(|no| link.push(ms(0), half, no)), [true, true, false]);
     assert_balanced(&link.counters(ms(0)));
     assert_eq!(drain(&mut link, ms(2000)).len(), 2);
+    // What waits is, too, even if the shape asks for no limit.
+    let mut link = engine(Shape { rate: Some(8), ..Shape::open() });
+    assert_eq!([1, 2, 3].map(|no| link.push(ms(0), half, no)), [true, true, false]);
 }
 
 #[test]
