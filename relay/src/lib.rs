@@ -20,6 +20,7 @@ mod journal;
 mod link;
 mod live;
 mod node;
+mod remains;
 mod run;
 mod settings;
 mod sweep;

@@ -26,6 +26,7 @@ use crate::jobs::Jobs;
 use crate::join::{JoinService, Registrar};
 use crate::journal::{Journal, JournalError, Witness, Writer};
 use crate::live::{Room, Teller, Watched};
+use crate::remains;
 use crate::settings::Settings;
 use crate::sweep::Sweeper;
 use crate::transfer::Transfers;
@@ -104,6 +105,9 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
     }
     let beat = Duration::from_millis(setup.settings.beat_interval_ms);
     let saved = setup.journal.load(SystemTime::now())?;
+    if setup.obeys {
+        remains::end(&identity.name, &remains::interrupted(&saved, HostId(identity.id)));
+    }
     let sweeper = Sweeper::new(setup.store.clone(), setup.journal.clone());
     if setup.obeys {
         sweeper.sweep();

@@ -24,6 +24,7 @@ use crate::exec::failed;
 use crate::given::{Folder, GiveError, Giver};
 use crate::jobs::Job;
 use crate::live::Teller;
+use crate::remains;
 
 /// How long a group may take to obey TERM.
 const GRACE: Duration = Duration::from_secs(2);
@@ -62,6 +63,8 @@ pub(crate) async fn run(mut run: Run, host: &Host<'_>, job: &Job) -> (State, Ans
         Ok(ready) => ready,
         Err(answer) => return answer,
     };
+    // Last, so that what is left of it can be found whatever else is in its environment.
+    command.env(remains::ORDER, job.order().to_string()).env(remains::NODE, host.name);
     let spawned = command.spawn();
     // The new process has its own copy of what it reads.
     drop(command);
@@ -177,7 +180,7 @@ fn command(run: &Run, node: &str, is_other: bool) -> Command {
     };
     // The account that a command runs as brings its own.
     let inherited = if is_other { &INHERITED[3..] } else { &INHERITED[..] };
-    command.env_clear().env("PATH", PATH).env("BARID_NODE", node);
+    command.env_clear().env("PATH", PATH).env(remains::NODE, node);
     command.envs(inherited.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
     if !is_other {
         command.current_dir(if run.dir.is_empty() { "/".into() } else { os(&run.dir) });

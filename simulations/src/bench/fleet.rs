@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use tests::{Fleet, Spec};
+use tests::{Fleet, Spec, wait_for};
 
 use crate::api::Api;
 
@@ -42,6 +42,14 @@ impl Bench {
         }
         bench.wait()?;
         Ok(bench)
+    }
+
+    /// Connects anew, after the controller was killed.
+    pub(crate) fn reconnect(&mut self) -> Result<()> {
+        let socket = self.fleet.state("controller").join("barid.sock");
+        self.api =
+            wait_for("the controller to answer", tests::LIMIT, || Ok(Api::connect(&socket).ok()))?;
+        Ok(())
     }
 
     /// Starts one node. Does not wait for it.

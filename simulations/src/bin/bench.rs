@@ -15,6 +15,8 @@ mod api;
 mod fleet;
 #[path = "../bench/idle.rs"]
 mod idle;
+#[path = "../bench/kill.rs"]
+mod kill;
 #[path = "../bench/machine.rs"]
 mod machine;
 #[path = "../bench/proc.rs"]
@@ -66,8 +68,10 @@ enum Part {
     Push,
     /// Memory, binary size and traffic at rest
     Idle,
-    /// Everything
+    /// Everything above
     All,
+    /// No measurement but a trial: rounds of kill -9 during runs, as many as --runs
+    Kill,
 }
 
 fn main() -> Result<()> {
@@ -89,6 +93,10 @@ fn main() -> Result<()> {
     // A copy, so that a build in between changes nothing.
     let copy = work.path().join("barid");
     std::fs::copy(&barid, &copy).with_context(|| format!("copying {}", barid.display()))?;
+    if args.part == Part::Kill {
+        let hosts = args.hosts.first().copied().unwrap_or(30);
+        return kill::trial(&copy, hosts, args.runs);
+    }
     if wants(Part::Run) {
         let sizes = if args.hosts.is_empty() { vec![100, 300] } else { args.hosts };
         run::measure(&copy, &sizes, args.runs)?;
