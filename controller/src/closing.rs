@@ -21,7 +21,8 @@ pub(crate) async fn close(desk: Desk, noted: Arc<Notify>) {
             Ok(due) => {
                 for (id, row, hosts) in due {
                     if let Err(failure) = desk.lapse(id, &row, hosts).await {
-                        warn!(order = %id, error = %failure.error.message, "not closed at its hosts");
+                        let error = failure.error.message;
+                        warn!(order = %id, error, "hosts that wait in vain are not told");
                     }
                 }
             }

@@ -2,8 +2,8 @@
 //!
 //! Both come by content hash, so they cross each link once and are verified before the command
 //! begins. Its input is a sealed file in memory, which nobody can change or name; its files lie in
-//! a folder that only its account can enter, and go when the command has ended. What a node that was
-//! killed has left of them goes when it starts again.
+//! a folder that only its account can enter, and go when the command has ended. What a node that
+//! was killed has left of them goes when it starts again.
 
 use std::fs::{DirBuilder, OpenOptions, Permissions};
 use std::io::{self, Seek, Write};

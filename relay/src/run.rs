@@ -1,8 +1,9 @@
 //! Running one command: a process group of its own, a closed environment, bounded output.
 //!
 //! It runs as its node does, or as the account that the order names, and is given what the order
-//! says: input, files, variables. What it writes is captured, and told while it runs if somebody watches. At the timeout, or when
-//! the order is taken back, the whole group gets TERM and then KILL.
+//! says: input, files, variables. What it writes is captured, and told while it runs if somebody
+//! watches. At the timeout, or when the order is taken back, the whole group gets TERM and then
+//! KILL.
 
 use std::ffi::OsString;
 use std::io;

@@ -3,8 +3,8 @@
 //!
 //! In each round a run goes over the whole fleet, every second one a few hosts at a time, and
 //! meanwhile a relay, some hosts, and now and then the controller are killed and started again.
-//! Afterwards every host has one state, which is its own word and agrees with its witness: nobody has
-//! started twice, whoever says ok has started, and no more ran at a time than was let begin.
+//! Afterwards every host has one state, which is its own word and agrees with its witness: nobody
+//! has started twice, whoever says ok has started, and no more ran at a time than was let begin.
 
 use std::collections::BTreeMap;
 use std::fs;
