@@ -22,6 +22,8 @@ pub enum Bug {
     LoseInFlight,
     /// Pulls that were under way when the link broke are not taken up again.
     LosePulls,
+    /// Children that are served while content arrives do not count as waiting for it.
+    ForgetHalfServed,
     /// A supposition is believed whoever utters it.
     BelieveAnybody,
     /// Each child's request for content goes upstream by itself.
@@ -51,7 +53,7 @@ pub enum Bug {
 #[cfg(feature = "sabotage")]
 impl Bug {
     /// Every bug there is.
-    pub const ALL: [Bug; 20] = [
+    pub const ALL: [Bug; 21] = [
         Bug::AckOrdersBeforeSave,
         Bug::AckReportsBeforeSave,
         Bug::StartBeforeIntent,
@@ -60,6 +62,7 @@ impl Bug {
         Bug::TrustOldParent,
         Bug::LoseInFlight,
         Bug::LosePulls,
+        Bug::ForgetHalfServed,
         Bug::BelieveAnybody,
         Bug::PullForEach,
         Bug::LoseRedial,

@@ -13,10 +13,9 @@ use std::io::{self, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::Arc;
 
 use bytes::Bytes;
-use mesh::{Asker, PullFault};
+use mesh::PullFault;
 use protos::{File, Part};
 use rustix::fs::{MemfdFlags, SealFlags};
 use tracing::warn;
@@ -101,11 +100,11 @@ impl Giver {
         made.expect("writing files does not panic").map(Some)
     }
 
-    async fn pieces(&self, parts: &[Part]) -> Result<Vec<Arc<Bytes>>, GiveError> {
+    async fn pieces(&self, parts: &[Part]) -> Result<Vec<Bytes>, GiveError> {
         let mut pieces = Vec::new();
         for part in parts {
             let fault = |fault: PullFault| GiveError::Content(crate::exec::word(fault));
-            let piece = self.transfers.obtain(part.id, Asker::Local).await.map_err(fault)?;
+            let piece = self.transfers.obtain(part.id).await.map_err(fault)?;
             if piece.len() != part.bytes as usize {
                 return Err(GiveError::Length);
             }
@@ -135,7 +134,7 @@ impl Giver {
 }
 
 /// A file in memory that can be read and not changed.
-fn sealed(pieces: &[Arc<Bytes>]) -> io::Result<std::fs::File> {
+fn sealed(pieces: &[Bytes]) -> io::Result<std::fs::File> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let mut file = std::fs::File::from(rustix::fs::memfd_create("barid-stdin", flags)?);
     for piece in pieces {
@@ -147,7 +146,7 @@ fn sealed(pieces: &[Arc<Bytes>]) -> io::Result<std::fs::File> {
     Ok(file)
 }
 
-type Whole = Vec<(String, Vec<Arc<Bytes>>)>;
+type Whole = Vec<(String, Vec<Bytes>)>;
 
 fn place(dir: &Path, files: Whole, account: Option<&Account>) -> Result<Folder, GiveError> {
     let failed = |path: &Path| {
@@ -219,13 +218,15 @@ fn hex(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     #[test]
     fn files_are_private_and_go_with_their_folder() {
         let temp = tempfile::tempdir().expect("a temporary folder");
         let dir = temp.path().join("given");
-        let pieces = vec![Arc::new(Bytes::from_static(b"ab")), Arc::new(Bytes::from_static(b"c"))];
+        let pieces = vec![Bytes::from_static(b"ab"), Bytes::from_static(b"c")];
         let folder = place(&dir, vec![("x.sh".into(), pieces)], None).expect("it is placed");
         assert_eq!(std::fs::read(&folder.first).expect("it is there"), b"abc");
         let mode = |path: &Path| path.metadata().expect("it is there").permissions().mode() & 0o777;
@@ -254,7 +255,7 @@ mod tests {
 
     #[test]
     fn input_cannot_be_changed() {
-        let mut file = sealed(&[Arc::new(Bytes::from_static(b"words"))]).expect("it is written");
+        let mut file = sealed(&[Bytes::from_static(b"words")]).expect("it is written");
         let mut text = String::new();
         io::Read::read_to_string(&mut file, &mut text).expect("it is readable");
         assert_eq!(text, "words");
