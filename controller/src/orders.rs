@@ -28,6 +28,9 @@ pub(crate) const CANCEL: &str = "cancel";
 const MARGIN: Duration = Duration::from_secs(60);
 /// How long hosts that wait in vain have to confirm that they do no more.
 const LAPSE_REACH: Duration = Duration::from_secs(15);
+/// The shortest time to reach a host: what it may take until the next node has said that it has
+/// the order. Less would make hosts seem out of reach that are not.
+const LEAST_REACH: Duration = Duration::from_secs(2);
 /// How much before its making an order is valid, for clocks that lag.
 const BACKDATE: Duration = Duration::from_secs(300);
 
@@ -65,9 +68,11 @@ impl Desk {
     /// Signs, keeps and submits an order.
     pub(crate) async fn give(&self, draft: Draft) -> Result<(OrderId, OrderRow), Failure> {
         let now = SystemTime::now();
+        let reach = draft.reach.max(LEAST_REACH);
+        let hold = draft.hold.max(reach);
         let ttl = match draft.until {
             Some(until) => until.duration_since(now).unwrap_or_default(),
-            None => draft.hold.max(draft.reach) + draft.longest + MARGIN,
+            None => hold + draft.longest + MARGIN,
         };
         if ttl + BACKDATE > protos::LONGEST {
             let days = protos::LONGEST.as_secs() / (24 * 3600);
@@ -80,8 +85,8 @@ impl Desk {
             targets: draft.targets,
             not_before_ms: to_ms(now - BACKDATE),
             not_after_ms: to_ms(now + ttl),
-            reach: draft.reach,
-            hold: draft.hold,
+            reach,
+            hold,
             issued_by: "operator".into(),
             needs: draft.needs,
             gate: draft.gate,
