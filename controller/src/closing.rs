@@ -20,8 +20,9 @@ pub(crate) async fn close(desk: Desk, noted: Arc<Notify>) {
         match due {
             Ok(due) => {
                 for (id, row, hosts) in due {
-                    if let Err(failure) = desk.skip(id, &row, hosts).await {
-                        warn!(order = %id, error = %failure.error.message, "not closed at its hosts");
+                    if let Err(failure) = desk.lapse(id, &row, hosts).await {
+                        let error = failure.error.message;
+                        warn!(order = %id, error, "hosts that wait in vain are not told");
                     }
                 }
             }

@@ -17,7 +17,7 @@ use crate::clock::to_ms;
 use crate::fault::Failure;
 use crate::given::Given;
 use crate::pace::paced;
-use crate::tables::{HostRow, OrderRow, SKIP, Tables};
+use crate::tables::{HostRow, LAPSE, OrderRow, Tables};
 use crate::types::{NewRun, PushInfo};
 
 /// Orders that may be open at once; the nodes remember as many.
@@ -27,7 +27,10 @@ pub(crate) const CANCEL: &str = "cancel";
 /// What an order's validity allows on top of the times that it names, for the way and the fold.
 const MARGIN: Duration = Duration::from_secs(60);
 /// How long hosts that wait in vain have to confirm that they do no more.
-const SKIP_REACH: Duration = Duration::from_secs(15);
+const LAPSE_REACH: Duration = Duration::from_secs(15);
+/// The shortest time to reach a host: what it may take until the next node has said that it has
+/// the order. Less would make hosts seem out of reach that are not.
+const LEAST_REACH: Duration = Duration::from_secs(2);
 /// How much before its making an order is valid, for clocks that lag.
 const BACKDATE: Duration = Duration::from_secs(300);
 
@@ -68,9 +71,11 @@ impl Desk {
         draft: &Draft,
         now: SystemTime,
     ) -> Result<(OrderBody, Bytes, Duration), Failure> {
+        let reach = draft.reach.max(LEAST_REACH);
+        let hold = draft.hold.max(reach);
         let ttl = match draft.until {
             Some(until) => until.duration_since(now).unwrap_or_default(),
-            None => draft.hold.max(draft.reach) + draft.longest + MARGIN,
+            None => hold + draft.longest + MARGIN,
         };
         if ttl + BACKDATE > protos::LONGEST {
             let days = protos::LONGEST.as_secs() / (24 * 3600);
@@ -83,8 +88,8 @@ impl Desk {
             targets: draft.targets.clone(),
             not_before_ms: to_ms(now - BACKDATE),
             not_after_ms: to_ms(now + ttl),
-            reach: draft.reach,
-            hold: draft.hold,
+            reach,
+            hold,
             issued_by: "operator".into(),
             needs: draft.needs.clone(),
             gate: draft.gate.clone(),
@@ -120,7 +125,7 @@ impl Desk {
             closed_ms: 0,
             expires_ms: body.not_after_ms,
             cancels: match body.work {
-                Work::Cancel(older) | Work::Skip(older) => Some(older.to_string()),
+                Work::Cancel(older) | Work::Lapse(older) => Some(older.to_string()),
                 _ => None,
             },
             push: draft.push,
@@ -210,7 +215,7 @@ impl Desk {
         settled: &HostSet,
         reach: Duration,
     ) -> Result<Draft, Failure> {
-        if row.kind == CANCEL || row.kind == SKIP {
+        if row.kind == CANCEL || row.kind == LAPSE {
             let message = format!("{older} takes an order back already");
             return Err(Failure::conflict(message, "give that order again instead"));
         }
@@ -242,7 +247,7 @@ impl Desk {
 
 impl Desk {
     /// Tells hosts that wait for a release of an order that none will come.
-    pub(crate) async fn skip(
+    pub(crate) async fn lapse(
         &self,
         older: OrderId,
         row: &OrderRow,
@@ -256,16 +261,16 @@ impl Desk {
                 let draft = Draft {
                     targets,
                     needs: Vec::new(),
-                    reach: SKIP_REACH.min(left),
+                    reach: LAPSE_REACH.min(left),
                     hold: left,
                     longest: Duration::ZERO,
-                    kind: SKIP,
+                    kind: LAPSE,
                     what: row.what.clone(),
                     until: Some(until),
                     gate: None,
                     run: None,
                     retries: None,
-                    work: Work::Skip(older),
+                    work: Work::Lapse(older),
                     push: None,
                 };
                 Some(self.give(draft).await?.0)

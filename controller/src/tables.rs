@@ -38,8 +38,9 @@ const PACKS: TableDefinition<([u8; 32], [u8; 32]), &[u8]> =
     TableDefinition::new("controller.packs.v1");
 const TRAFFIC: TableDefinition<u32, &[u8]> = TableDefinition::new("controller.traffic.v1");
 
-/// The kind of an order that tells hosts not to wait for a release. Operators do not see it.
-pub(crate) const SKIP: &str = "skip";
+/// The kind of an order that tells hosts not to wait for a release any more. Operators do not see
+/// it.
+pub(crate) const LAPSE: &str = "lapse";
 
 /// An enrolled node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -292,7 +293,7 @@ impl Tables {
         for row in table.iter()?.rev() {
             let (id, row) = row?;
             let row: OrderRow = parse(row.value());
-            if row.kind != SKIP && orders.len() < limit {
+            if row.kind != LAPSE && orders.len() < limit {
                 orders.push((OrderId(id.value()), row));
             }
             if orders.len() >= limit {

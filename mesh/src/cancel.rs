@@ -23,15 +23,15 @@ impl Cancels {
         let older = order.cancels?;
         let hosts = self.hosts.entry(older).or_default();
         *hosts = hosts.union(&order.targets);
-        if !order.skips {
+        if !order.lapses {
             let hosts = self.in_earnest.entry(older).or_default();
             *hosts = hosts.union(&order.targets);
         }
         Some(older)
     }
 
-    /// Whether a host that never began an order is to say that it skipped it.
-    pub(crate) fn skips(&self, order: OrderId, host: HostId) -> bool {
+    /// Whether an order that a host never began has merely lapsed.
+    pub(crate) fn lapses(&self, order: OrderId, host: HostId) -> bool {
         !self.in_earnest.get(&order).is_some_and(|hosts| hosts.contains(host))
     }
 

@@ -407,8 +407,8 @@ pub enum Event {
         hosts: HostSet,
     },
     /// Root: nobody will be released any more for a gated order, though some never were and may
-    /// still wait for it. They are to be told by an order that takes it back and
-    /// [skips](Order::skips).
+    /// still wait for it. They are to be told by an order under which it
+    /// [lapses](Order::lapses).
     Stopped {
         /// The order.
         order: OrderId,

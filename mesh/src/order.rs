@@ -31,9 +31,9 @@ pub struct Order {
     /// The order that this one takes back: who has not begun it never will, who runs it ends it.
     /// Both expire at the same moment.
     pub cancels: Option<OrderId>,
-    /// Whether a host that has not begun the order which this one takes back says that it skipped
-    /// it; if not, that it was cancelled there.
-    pub skips: bool,
+    /// Whether the order that this one takes back has merely lapsed: a host that has not begun it
+    /// says that it has expired, not that it was cancelled, and what runs goes on.
+    pub lapses: bool,
     /// If given, hosts wait until the root releases them, a few at a time.
     pub gate: Option<Gate>,
     /// The signed envelope, passed on unchanged.

@@ -26,9 +26,9 @@ pub enum State {
     Cancelled,
     /// The host would not: a bad signature, a foreign target set, too much to do.
     Refused,
-    /// The host found nothing to do.
+    /// The host found nothing to do, or the root has stopped the order before it let it begin.
     Skipped,
-    /// The order was past its validity when the host could have begun.
+    /// The order's time was over when the host could have begun.
     Expired,
     /// The link on the way to the host was lost after the order had been handed over.
     /// A later, better word replaces this.
@@ -42,9 +42,10 @@ impl State {
     /// to do, and both beat what somebody on the way supposed.
     pub fn weight(self) -> u8 {
         match self {
-            State::Ok | State::Failed(_) | State::Signalled(_) | State::TimedOut => 4,
-            State::Interrupted | State::Cancelled => 3,
-            State::Refused | State::Skipped | State::Expired => 2,
+            State::Ok | State::Failed(_) | State::Signalled(_) | State::TimedOut => 5,
+            State::Interrupted | State::Cancelled => 4,
+            State::Refused | State::Skipped => 3,
+            State::Expired => 2,
             State::RelayLost => 1,
             State::NotReached => 0,
         }

@@ -336,7 +336,7 @@ mod tests {
                 ttl: Duration::from_secs(1_030),
                 again: false,
                 cancels: None,
-                skips: false,
+                lapses: false,
                 gate: Some(gate.clone()),
                 body: Bytes::new(),
             };

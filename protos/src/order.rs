@@ -154,9 +154,9 @@ pub enum Work {
     /// Take back another order that expires at the same moment: who has not begun it does not, and
     /// a command that runs is ended.
     Cancel(OrderId),
-    /// Tell those who still wait for a release of another order that none will come: they skip it.
-    /// What runs goes on.
-    Skip(OrderId),
+    /// Another order has lapsed: tell those who still wait for a release that none will come. What
+    /// runs goes on.
+    Lapse(OrderId),
 }
 
 /// A command.
@@ -278,10 +278,10 @@ impl OrderBody {
             ttl,
             again: !matches!(self.work, Work::Run(_)),
             cancels: match self.work {
-                Work::Cancel(older) | Work::Skip(older) => Some(older),
+                Work::Cancel(older) | Work::Lapse(older) => Some(older),
                 _ => None,
             },
-            skips: matches!(self.work, Work::Skip(_)),
+            lapses: matches!(self.work, Work::Lapse(_)),
             gate: self.gate.clone(),
             body: envelope,
         }
@@ -305,10 +305,10 @@ impl OrderBody {
             work: Some(match &self.work {
                 Work::Run(run) => pb::order_body::Work::Run(run.to_pb()),
                 Work::Push(push) => pb::order_body::Work::Push(push.to_pb()),
-                Work::Cancel(older) | Work::Skip(older) => {
+                Work::Cancel(older) | Work::Lapse(older) => {
                     let order = Bytes::copy_from_slice(&older.0);
-                    let skip = matches!(self.work, Work::Skip(_));
-                    pb::order_body::Work::Cancel(pb::Cancel { order, skip })
+                    let lapse = matches!(self.work, Work::Lapse(_));
+                    pb::order_body::Work::Cancel(pb::Cancel { order, lapse })
                 }
             }),
             gate: self.gate.as_ref().map(gate::encode),
@@ -388,7 +388,7 @@ fn read(body: pb::OrderBody) -> Result<OrderBody, OrderError> {
             pb::order_body::Work::Push(push) => Work::Push(read_push(push)?),
             pb::order_body::Work::Cancel(cancel) => {
                 let older = OrderId(array("cancel.order", &cancel.order)?);
-                if cancel.skip { Work::Skip(older) } else { Work::Cancel(older) }
+                if cancel.lapse { Work::Lapse(older) } else { Work::Cancel(older) }
             }
         },
     })
@@ -472,7 +472,7 @@ fn check(body: &OrderBody) -> Result<(), FieldError> {
     match &body.work {
         Work::Run(run) => check_run(run),
         Work::Push(push) => check_push(push),
-        Work::Cancel(older) | Work::Skip(older) => {
+        Work::Cancel(older) | Work::Lapse(older) => {
             ensure(*older != body.id, "cancel.order", "is the id of the order itself")
         }
     }

@@ -105,7 +105,7 @@ fn order() -> impl Strategy<Value = OrderBody> {
     let need = (some_hosts(), vec(any_digest(), 1..4))
         .prop_map(|(hosts, content)| Need { hosts, content });
     let cancel = (any::<[u8; 16]>(), any::<bool>()).prop_map(|(id, skip)| match skip {
-        true => Work::Skip(OrderId(id)),
+        true => Work::Lapse(OrderId(id)),
         false => Work::Cancel(OrderId(id)),
     });
     let work = prop_oneof![run().prop_map(Work::Run), push().prop_map(Work::Push), cancel];

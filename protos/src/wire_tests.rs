@@ -78,7 +78,7 @@ fn order() -> impl Strategy<Value = Arc<Order>> {
             ttl: Duration::from_secs(1),
             again: false,
             cancels: None,
-            skips: false,
+            lapses: false,
             gate: None,
             body,
         })

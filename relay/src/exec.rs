@@ -67,7 +67,7 @@ impl Executor {
             match first {
                 Ok(Work::Push(_)) => (Some(self.installs.turn.lock().await), None),
                 Ok(Work::Run(_)) => (None, self.slots.acquire().await.ok()),
-                Ok(Work::Cancel(_) | Work::Skip(_)) | Err(_) => (None, None),
+                Ok(Work::Cancel(_) | Work::Lapse(_)) | Err(_) => (None, None),
             }
         };
         let _turn = tokio::select! {
@@ -98,7 +98,7 @@ impl Executor {
                 (State::Ok, Answer::default())
             }
             // The core has seen to it: who had not begun never does, and what runs goes on.
-            Work::Skip(_) => (State::Ok, Answer::default()),
+            Work::Lapse(_) => (State::Ok, Answer::default()),
         }
     }
 }

@@ -1,9 +1,12 @@
 //! What a command is given besides its words: bytes to read, and files in a private folder.
 //!
 //! Both come by content hash, so they cross each link once and are verified before the command
-//! begins. Its input is a sealed file in memory, which nobody can change or name; its files lie in
-//! a folder that only its account can enter, and go when the command has ended. What a node that was
-//! killed has left of them goes when it starts again.
+//! begins. Its input is a sealed file in memory, which nobody can change or name; its files, which
+//! only its account can read, lie in a folder of their own and go when the command has ended. What
+//! a node that was killed has left of them goes when it starts again.
+//!
+//! The folder stays the node's: an account that owned it could put a link in its place and have
+//! the node clean up what lies behind that.
 
 use std::fs::{DirBuilder, OpenOptions, Permissions};
 use std::io::{self, Seek, Write};
@@ -171,23 +174,34 @@ fn place(dir: &Path, files: Whole, account: Option<&Account>) -> Result<Folder, 
             let mut file = options.open(&path)?;
             pieces.iter().try_for_each(|piece| file.write_all(piece))?;
             file.set_permissions(Permissions::from_mode(0o500))?;
-            give(&path, account)
+            give(&path, account, |account| Some(account.uid.as_raw()))
         };
         write().map_err(failed(&path))?;
     }
-    std::fs::set_permissions(&path, Permissions::from_mode(0o500)).map_err(failed(&path))?;
-    give(&path, account).map_err(failed(&path))?;
+    let mode = if account.is_some() { 0o550 } else { 0o500 };
+    std::fs::set_permissions(&path, Permissions::from_mode(mode)).map_err(failed(&path))?;
+    give(&path, account, |_| None).map_err(failed(&path))?;
     Ok(folder)
 }
 
-fn give(path: &Path, account: Option<&Account>) -> io::Result<()> {
+/// Gives a file to an account's group, and to that owner.
+fn give(
+    path: &Path,
+    account: Option<&Account>,
+    owner: fn(&Account) -> Option<u32>,
+) -> io::Result<()> {
     match account {
-        Some(account) => chown(path, Some(account.uid.as_raw()), Some(account.gid.as_raw())),
+        Some(account) => chown(path, owner(account), Some(account.gid.as_raw())),
         None => Ok(()),
     }
 }
 
+/// Removes a folder that this node has made. A link in its place is removed, not followed.
 fn remove(path: &Path) {
+    if path.is_symlink() {
+        std::fs::remove_file(path).ok();
+        return;
+    }
     // Without the right to write nobody but root could empty it.
     std::fs::set_permissions(path, Permissions::from_mode(0o700)).ok();
     match std::fs::remove_dir_all(path) {
@@ -204,6 +218,7 @@ fn hex(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+
     use super::*;
 
     #[test]

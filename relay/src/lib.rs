@@ -26,6 +26,7 @@ mod kind;
 mod link;
 mod live;
 mod node;
+mod remains;
 mod run;
 mod serve;
 mod settings;

@@ -27,6 +27,7 @@ use crate::join::{JoinService, Registrar};
 use crate::journal::{Journal, JournalError};
 use crate::kind::End;
 use crate::live::{Room, Teller, Watched};
+use crate::remains;
 use crate::settings::Settings;
 use crate::space::Space;
 use crate::sweep::Sweeper;
@@ -108,6 +109,9 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
     }
     let beat = Duration::from_millis(setup.settings.beat_interval_ms);
     let saved = setup.journal.load(SystemTime::now())?;
+    if setup.obeys {
+        remains::end(&identity.name, &remains::interrupted(&saved, HostId(identity.id)));
+    }
     let sweeper = Sweeper::new(setup.store.clone(), setup.journal.clone());
     if setup.obeys {
         sweeper.sweep();

@@ -1,8 +1,9 @@
 //! Running one command: a process group of its own, a closed environment, bounded output.
 //!
 //! It runs as its node does, or as the account that the order names, and is given what the order
-//! says: input, files, variables. What it writes is captured, and told while it runs if somebody watches. At the timeout, or when
-//! the order is taken back, the whole group gets TERM and then KILL.
+//! says: input, files, variables. What it writes is captured, and told while it runs if somebody
+//! watches. At the timeout, or when the order is taken back, the whole group gets TERM and then
+//! KILL.
 
 use std::ffi::OsString;
 use std::io;
@@ -24,6 +25,7 @@ use crate::exec::failed;
 use crate::given::{Folder, GiveError, Giver};
 use crate::jobs::Job;
 use crate::live::Teller;
+use crate::remains;
 
 /// How long a group may take to obey TERM.
 const GRACE: Duration = Duration::from_secs(2);
@@ -62,6 +64,8 @@ pub(crate) async fn run(mut run: Run, host: &Host<'_>, job: &Job) -> (State, Ans
         Ok(ready) => ready,
         Err(answer) => return answer,
     };
+    // Last, so that what is left of it can be found whatever else is in its environment.
+    command.env(remains::ORDER, job.order().to_string()).env(remains::NODE, host.name);
     let spawned = command.spawn();
     // The new process has its own copy of what it reads.
     drop(command);
@@ -177,7 +181,7 @@ fn command(run: &Run, node: &str, is_other: bool) -> Command {
     };
     // The account that a command runs as brings its own.
     let inherited = if is_other { &INHERITED[3..] } else { &INHERITED[..] };
-    command.env_clear().env("PATH", PATH).env("BARID_NODE", node);
+    command.env_clear().env("PATH", PATH).env(remains::NODE, node);
     command.envs(inherited.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
     if !is_other {
         command.current_dir(if run.dir.is_empty() { "/".into() } else { os(&run.dir) });

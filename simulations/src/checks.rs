@@ -235,8 +235,8 @@ impl Checks {
     /// A host that knows that an order was taken back may say so of the older one.
     fn may_be_cancelled(&mut self, me: HostId, order: &Order) {
         if let Some(older) = order.cancels.filter(|_| order.targets.contains(me)) {
-            let states = match order.skips {
-                true => &[State::Skipped, State::Cancelled][..],
+            let states = match order.lapses {
+                true => &[State::Expired, State::Cancelled][..],
                 false => &[State::Cancelled],
             };
             self.words.extend(states.iter().map(|state| ((older, me), Outcome::bare(*state))));
@@ -316,7 +316,7 @@ impl Checks {
         if words.insert(said) {
             self.gated.kept(order, said)?;
         }
-        if words.iter().filter(|word| word.state.weight() >= 3).count() > 1 {
+        if words.iter().filter(|word| word.state.weight() >= 4).count() > 1 {
             let detail = format!("{me:?} has several for {order:?}: {words:?}");
             return Err(Violation::new("one final answer", detail));
         }
@@ -364,7 +364,7 @@ impl Checks {
             return broken("at most once", "twice in one life");
         }
         let words = self.durable.get(&(id, me));
-        if words.is_some_and(|words| words.iter().any(|word| word.state.weight() >= 3)) {
+        if words.is_some_and(|words| words.iter().any(|word| word.state.weight() >= 4)) {
             return broken("at most once", "though it has answered");
         }
         Ok(())

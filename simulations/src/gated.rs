@@ -294,7 +294,7 @@ impl Plan {
         let order = Order {
             again: true,
             cancels: Some(older.order.id),
-            skips: true,
+            lapses: true,
             hold: ttl,
             ttl,
             ..crate::plan::run(self.work.len(), hosts.clone())
@@ -333,7 +333,7 @@ impl Sim {
     /// The root says that a gated order is over for hosts that never began: the operator tells
     /// them, once.
     pub(crate) fn stopped(&mut self, id: OrderId, hosts: &HostSet) {
-        let told = |work: &Work| work.order.cancels == Some(id) && work.order.skips;
+        let told = |work: &Work| work.order.cancels == Some(id) && work.order.lapses;
         if self.plan.work.iter().any(told) {
             return;
         }

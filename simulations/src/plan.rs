@@ -444,7 +444,7 @@ pub(crate) fn run(n: usize, targets: HostSet) -> Order {
         ttl: secs(3600),
         again: false,
         cancels: None,
-        skips: false,
+        lapses: false,
         gate: None,
         body: Bytes::from_static(b"uptime"),
     }

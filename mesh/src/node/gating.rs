@@ -48,6 +48,8 @@ impl Node {
             true => tally.hosts().clone(),
             false => tally.settled(),
         };
+        let children = self.routes.children().filter(|_| gate.per_child.is_some());
+        let children = children.map(|(_, child)| child.below.clone());
         View {
             order,
             gate,
@@ -55,7 +57,7 @@ impl Node {
             stands,
             heard,
             up: self.routes.up(),
-            children: self.routes.children().map(|(_, child)| child.below.clone()).collect(),
+            children: children.collect(),
             slack: self.config.beat_interval * self.config.missed_beats * TIERS,
         }
     }
@@ -244,7 +246,7 @@ mod tests {
             ttl: Duration::from_secs(600),
             again: false,
             cancels: None,
-            skips: false,
+            lapses: false,
             gate: Some(gate),
             body: Bytes::new(),
         }
@@ -383,20 +385,20 @@ mod tests {
 
     #[test]
     fn who_waits_is_told_that_it_need_not() {
-        for (skips, word) in [(true, State::Skipped), (false, State::Cancelled)] {
+        for (lapses, word) in [(true, State::Expired), (false, State::Cancelled)] {
             let mut host = Bench::host();
             host.hear(1, order(&[11]));
             let back =
-                Order { id: CANCEL, cancels: Some(ORDER), skips, gate: None, ..order(&[11]) };
+                Order { id: CANCEL, cancels: Some(ORDER), lapses, gate: None, ..order(&[11]) };
             assert_eq!(answers(&host.hear(2, back)), [word]);
             assert!(!starts(&host.go(&[11], 5)));
         }
-        // One that runs goes on, if the rest is only skipped.
+        // One that runs goes on, if the order has only lapsed.
         let mut host = Bench::host();
         host.hear(1, order(&[11]));
         host.go(&[11], 5);
         let back =
-            Order { id: CANCEL, cancels: Some(ORDER), skips: true, gate: None, ..order(&[11]) };
+            Order { id: CANCEL, cancels: Some(ORDER), lapses: true, gate: None, ..order(&[11]) };
         assert_eq!(answers(&host.hear(2, back)), []);
     }
 

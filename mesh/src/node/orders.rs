@@ -84,8 +84,8 @@ impl Node {
     fn call_off(&mut self, now: Time, id: OrderId) {
         self.pulls.forget(id);
         self.ledger.answer(id);
-        let state = match self.cancels.skips(id, self.config.host) {
-            true => State::Skipped,
+        let state = match self.cancels.lapses(id, self.config.host) {
+            true => State::Expired,
             false => State::Cancelled,
         };
         self.answer(now, id, Outcome::bare(state), None);

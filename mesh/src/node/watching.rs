@@ -92,7 +92,7 @@ mod tests {
             ttl: Duration::from_secs(60),
             again: false,
             cancels: None,
-            skips: false,
+            lapses: false,
             gate: None,
             body: Bytes::from_static(b"order"),
         })

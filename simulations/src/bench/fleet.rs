@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use simulations::lab::{Lab, Machine};
-use tests::{Fleet, Place, Spec};
+use tests::{Fleet, Place, Spec, wait_for};
 
 use crate::api::Api;
 
@@ -89,6 +89,14 @@ impl Bench {
             self.fleet.restart(&relay(site))?;
         }
         self.wait()
+    }
+
+    /// Connects anew, after the controller was killed.
+    pub(crate) fn reconnect(&mut self) -> Result<()> {
+        let socket = self.fleet.state("controller").join("barid.sock");
+        self.api =
+            wait_for("the controller to answer", tests::LIMIT, || Ok(Api::connect(&socket).ok()))?;
+        Ok(())
     }
 
     /// Starts one node. Does not wait for it.

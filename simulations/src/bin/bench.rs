@@ -21,6 +21,8 @@ mod emulator;
 mod fleet;
 #[path = "../bench/idle.rs"]
 mod idle;
+#[path = "../bench/kill.rs"]
+mod kill;
 #[path = "../bench/lab_push.rs"]
 mod lab_push;
 #[path = "../bench/lab_run.rs"]
@@ -147,6 +149,8 @@ enum Part {
     LabPush,
     /// Everything but `delta`, `emulator` and the laboratory
     All,
+    /// No measurement but a trial: rounds of kill -9 during runs, as many as --runs
+    Kill,
 }
 
 fn main() -> Result<()> {
@@ -181,6 +185,10 @@ fn main() -> Result<()> {
     // A copy, so that a build in between changes nothing.
     let copy = work.path().join("barid");
     std::fs::copy(&barid, &copy).with_context(|| format!("copying {}", barid.display()))?;
+    if args.part == Part::Kill {
+        let hosts = args.hosts.first().copied().unwrap_or(30);
+        return kill::trial(&copy, hosts, args.runs);
+    }
     if wants(Part::Run) {
         let sizes = if args.hosts.is_empty() { vec![100, 300] } else { args.hosts };
         run::measure(&copy, &sizes, args.runs)?;

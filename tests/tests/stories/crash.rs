@@ -177,3 +177,57 @@ fn an_order_that_was_accepted_survives_the_controller() -> Result<()> {
     }
     Ok(())
 }
+
+/// A command that notes the ids of its processes, its own and that of a child of it.
+fn noted(fleet: &Fleet) -> Result<(std::path::PathBuf, String)> {
+    let file = fleet.path().join("processes");
+    let at = file.display();
+    let line =
+        format!("sleep 300 & echo $! > {at}.new; echo $$ >> {at}.new; mv {at}.new {at}; wait");
+    Ok((file, line))
+}
+
+fn wait_gone(file: &std::path::Path) -> Result<()> {
+    for pid in fs::read_to_string(file)?.lines() {
+        wait_for("the process to be gone", LIMIT, || {
+            Ok((!std::path::Path::new("/proc").join(pid).exists()).then_some(()))
+        })?;
+    }
+    Ok(())
+}
+
+#[test]
+fn what_a_killed_host_left_running_has_ended_when_it_says_interrupted() -> Result<()> {
+    let mut fleet = Fleet::tree(1, 1)?;
+    let (file, line) = noted(&fleet)?;
+    let id = order(&fleet, &["run", "-a", "-u", "300s", "--async", "--json", &line])?;
+    wait_for("the command to run", LIMIT, || Ok(file.exists().then_some(())))?;
+    fleet.kill("site1-host1")?;
+    for pid in fs::read_to_string(&file)?.lines() {
+        ensure!(std::path::Path::new("/proc").join(pid).exists(), "{pid} ended with its node");
+    }
+    fleet.restart("site1-host1")?;
+    fleet.wait_states(&id, &[("interrupted", 1)])?;
+    wait_gone(&file)
+}
+
+#[test]
+fn a_host_that_is_cut_off_ends_a_command_that_runs_too_long() -> Result<()> {
+    let mut fleet = Fleet::tree(1, 1)?;
+    let (file, line) = noted(&fleet)?;
+    let run = ["run", "-a", "-t", "1s", "-u", "2s", "--async", "--json", &line];
+    let id = order(&fleet, &run)?;
+    wait_for("the command to run", LIMIT, || Ok(file.exists().then_some(())))?;
+    fleet.kill("site1-relay")?;
+    wait_gone(&file)?;
+    wait_for("the host to be missed", LIMIT, || {
+        let states = &fleet.order(&id)?["order"]["states"];
+        // Which of the two depends on whether the relay had time to say that it has the order.
+        let missed = states["relay-lost"] == 1 || states["not-reached"] == 1;
+        Ok(missed.then_some(()))
+    })?;
+    // What it has to say comes when somebody hears it.
+    fleet.restart("site1-relay")?;
+    fleet.wait_states(&id, &[("timed-out", 1)])?;
+    Ok(())
+}

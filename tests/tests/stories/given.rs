@@ -131,7 +131,10 @@ fn input_may_come_from_a_pipe_and_without_any_there_is_none() -> Result<()> {
 fn files_come_along_and_go_again() -> Result<()> {
     let fleet = Fleet::tree(1, 1)?;
     let script = fleet.path().join("probe.sh");
-    fs::write(&script, "#!/bin/sh\necho $0; cat $BARID_DIR/data; id -un; echo $1\n")?;
+    fs::write(
+        &script,
+        "#!/bin/sh\necho $0; cat $BARID_DIR/data; id -un; stat -c '%U %a' $BARID_DIR; echo $1\n",
+    )?;
     let data = fleet.path().join("data");
     fs::write(&data, "carried\n")?;
     let paths = [script.to_str().context("plain")?, data.to_str().context("plain")?];
@@ -141,9 +144,11 @@ fn files_come_along_and_go_again() -> Result<()> {
         let words = [&with[..], &["-l", user, "--", "sh", "{file}", "x{file}"]].concat();
         let said = printed(&fleet, &words)?;
         let lines: Vec<&str> = said.lines().collect();
-        let [path, carried, who, last] = lines.as_slice() else { panic!("{said}") };
+        let [path, carried, who, owner, last] = lines.as_slice() else { panic!("{said}") };
         assert!(path.ends_with("/probe.sh") && *last == format!("x{path}"), "{said}");
         assert_eq!((*carried, who), ("carried", user));
+        // Whoever may read the files must not be able to put something else in their place.
+        assert_eq!(*owner, if *user == "root" { "root 500" } else { "root 550" });
         let folder = Path::new(path).parent().context("a folder")?;
         wait_for("the files to be gone", LIMIT, || Ok((!folder.exists()).then_some(())))?;
     }

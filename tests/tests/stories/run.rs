@@ -64,6 +64,14 @@ fn what_a_limit_cuts_keeps_its_true_size() -> Result<()> {
 }
 
 #[test]
+fn nobody_who_can_be_reached_seems_away_for_lack_of_patience() -> Result<()> {
+    let fleet = Fleet::tree(2, 3)?;
+    let output = fleet.barid(&["run", "-a", "-t", "0", "-b", "--", "echo", "here"])?;
+    assert_eq!(output.status.code(), Some(0), "{}", show(&output.stderr));
+    Ok(())
+}
+
+#[test]
 fn a_host_that_is_away_is_named_and_costs_the_others_nothing() -> Result<()> {
     let mut fleet = Fleet::tree(1, 3)?;
     fleet.kill("site1-host2")?;
