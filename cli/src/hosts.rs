@@ -1,23 +1,62 @@
-//! `barid hosts`: who is enrolled, and who is reachable.
+//! `barid hosts`: who is enrolled, who is reachable, and who is to go.
 
 use std::collections::HashSet;
 
 use controller::sets::natural_cmp;
-use controller::types::HostInfo;
+use controller::types::{HostInfo, Targets};
 
 use crate::client::Client;
 use crate::exit::Exit;
 use crate::fail::Failure;
 use crate::render::table;
 use crate::screen::Screen;
-use crate::targets::{TargetArgs, resolve};
+use crate::targets::{Resolved, TargetArgs, resolve};
 use crate::units::{show_count, show_time};
 
 /// Options of `barid hosts`.
 #[derive(Clone, Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    verb: Option<Verb>,
     #[command(flatten)]
     targets: TargetArgs,
+}
+
+/// What else `barid hosts` can do.
+#[derive(Clone, Debug, clap::Subcommand)]
+enum Verb {
+    /// Take hosts or relays out of the mesh for good: their keys are refused everywhere
+    Remove(RemoveArgs),
+}
+
+/// Options of `barid hosts remove`.
+#[derive(Clone, Debug, clap::Args)]
+struct RemoveArgs {
+    /// Names, ranges, groups, as in web[1-9],db1,@lyon
+    #[arg(value_name = "SET", required = true)]
+    sets: Vec<String>,
+    /// More than one at once
+    #[arg(long)]
+    yes: bool,
+}
+
+async fn remove(args: RemoveArgs, client: &Client, screen: &mut Screen) -> Result<Exit, Failure> {
+    let targets = Targets { sets: args.sets, ..Targets::default() };
+    let meant = resolve(client, &targets).await?;
+    if meant.hosts.len() > 1 && !args.yes {
+        let message =
+            format!("{} are {} nodes, and a removal is for good", meant.set, meant.hosts.len());
+        return Err(Failure::usage(message, "add --yes if all of them are to go"));
+    }
+    let gone: Resolved = client.post("/v1/hosts/remove", &targets).await?;
+    if screen.json {
+        screen.json(&gone)?;
+    } else {
+        screen.say(&format!("removed {} ({})", gone.set, gone.hosts.len()))?;
+        screen.help("whoever is cut off from the controller hears of it on coming back")?;
+    }
+    Ok(Exit::Ok)
 }
 
 /// Lists relays and hosts.
@@ -26,6 +65,9 @@ pub(crate) async fn main(
     client: &Client,
     screen: &mut Screen,
 ) -> Result<Exit, Failure> {
+    if let Some(Verb::Remove(args)) = args.verb {
+        return remove(args, client, screen).await;
+    }
     let mut hosts: Vec<HostInfo> = client.get("/v1/hosts").await?;
     if !args.targets.is_empty() {
         let wanted = resolve(client, &args.targets.targets()).await?;

@@ -80,6 +80,7 @@ pub(crate) fn router(api: Api) -> Router {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/hosts", get(hosts))
+        .route("/v1/hosts/remove", post(remove_hosts))
         .route("/v1/links", get(links))
         .route("/v1/resolve", post(resolve))
         .route("/v1/tokens", get(list_tokens).post(create_token))
@@ -153,6 +154,16 @@ async fn hosts(State(api): State<Api>) -> Json<Vec<HostInfo>> {
     let mut hosts: Vec<_> = state.hosts.iter().map(host).collect();
     hosts.sort_by(|a, b| sets::natural_cmp(&a.name, &b.name));
     Json(hosts)
+}
+
+async fn remove_hosts(State(api): State<Api>, bytes: Bytes) -> Answer<Resolved> {
+    let targets: Targets = body(&bytes)?;
+    let (_, ids) = api.meant(targets).await?;
+    let gone = blocking(move || api.enroller.remove(&ids)).await?;
+    let mut hosts: Vec<String> = gone.into_iter().map(|host| host.name).collect();
+    hosts.sort_by(|a, b| sets::natural_cmp(a, b));
+    let set = sets::fold(&hosts);
+    Ok(Json(Resolved { hosts, set }))
 }
 
 async fn links(State(api): State<Api>) -> Json<Vec<LinkInfo>> {

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use certs::{Authority, Identity, Leaf, MeshId, Role, Token, TokenCheck, TokenId};
-use protos::{Grant, GrantBody, JoinReply, JoinRequest};
+use mesh::HostSet;
+use protos::{Grant, GrantBody, JoinReply, JoinRequest, Removals, SignedRemovals};
 use relay::Registrar;
 use tracing::{info, warn};
 
@@ -21,6 +22,8 @@ use crate::types::{NewToken, TokenInfo};
 
 /// How long a certificate is good.
 const CERTIFICATE_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
+/// How long after its end a removed certificate is still named, for clocks that lag.
+const REMOVED_SLACK: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How long a token may be good.
 const TOKEN_LIMIT: Duration = Duration::from_secs(24 * 3600);
 
@@ -81,6 +84,36 @@ impl Enroller {
         if self.tables.remove_token(parsed.0)? { Ok(()) } else { Err(unknown()) }
     }
 
+    /// Takes hosts out of the mesh: their keys are good for nothing from now on, and their numbers
+    /// are never given again.
+    pub(crate) fn remove(&self, hosts: &HostSet) -> Result<Vec<HostRow>, Failure> {
+        let room = protos::REMOVED_KEYS - self.removals()?.keys.len();
+        if hosts.len() > room as u64 {
+            let message = format!("the list of removed keys has room for {room} more");
+            return Err(Failure::conflict(message, "it empties as their certificates end"));
+        }
+        let gone = self.tables.remove_hosts(hosts, now_ms())?;
+        for host in &gone {
+            info!(name = %host.name, role = %host.role, "removed from the mesh");
+        }
+        (self.changed)();
+        Ok(gone)
+    }
+
+    fn removals(&self) -> Result<Removals, relay::JournalError> {
+        let past = SystemTime::now().checked_sub(CERTIFICATE_LIFETIME + REMOVED_SLACK);
+        let (version, keys) = self.tables.removed(past.map_or(0, to_ms))?;
+        Ok(Removals { mesh: self.authority.mesh().0, version, keys })
+    }
+
+    /// The list of removed keys as the whole mesh is to know it, if any key ever was.
+    pub(crate) fn signed_removals(&self) -> Result<Option<SignedRemovals>, relay::JournalError> {
+        let list = self.removals()?;
+        let body = list.encode();
+        let signature = self.authority.sign_removals(&body);
+        Ok((list.version > 0).then_some(SignedRemovals { body, signature }))
+    }
+
     fn try_enrol(&self, request: &JoinRequest) -> Result<JoinReply, String> {
         protos::check_version(request.version).map_err(|error| error.to_string())?;
         let mesh = self.authority.mesh();
@@ -99,6 +132,11 @@ impl Enroller {
         // The key is in the request only; a trial certificate proves that it is held.
         let trial = self.issue(&request.csr, &probe).map_err(|error| error.to_string())?;
         let key = Leaf::parse(&trial).map_err(|error| failed(&error))?.public;
+        if self.tables.is_removed(&key).map_err(|error| failed(&error))? {
+            let text = "the key of this node was removed from the mesh: delete join.key and \
+                        identity.pem in its state folder, and join anew";
+            return Err(text.into());
+        }
         let decide = |token, holder, next| decide(request, key, token, holder, next);
         let entered = self.tables.enrol(request.token_id, &request.name, decide);
         let (id, host) = entered.map_err(|error| failed(&error))??;

@@ -5,7 +5,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use certs::{Authority, Credentials, MeshId, NodeKey, Role};
@@ -102,10 +102,11 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     let store = Arc::new(Store::open(state.join("store"))?);
     let live = Live::new();
     live.state().hosts = Arc::new(tables.hosts()?);
+    let published = Arc::new(OnceLock::new());
     let enroller = Enroller {
         authority: authority.clone(),
         tables: tables.clone(),
-        changed: on_change(live.clone(), tables.clone()),
+        changed: on_change(live.clone(), tables.clone(), published.clone()),
     };
     let node = relay::start(Setup {
         credentials: credentials(&authority)?,
@@ -117,11 +118,14 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         registrar: Some(Arc::new(enroller.clone())),
         obeys: false,
     })?;
+    let node = Arc::new(node);
+    let publisher = Publisher { enroller: enroller.clone(), node: node.clone() };
+    publisher.publish();
+    published.set(publisher).ok();
     // After the node has forgotten what had expired, so that none falls between.
     tables.close_expired(now_ms())?;
     let listen = node.addr().map_or_else(String::new, |addr| addr.to_string());
     let ended = node.watch_end();
-    let node = Arc::new(node);
     let meter = Meter::new(node.clone(), tables.traffic()?);
     let (viewers, watched) = Viewers::new({
         let node = node.clone();
@@ -187,8 +191,32 @@ fn credentials(authority: &Authority) -> Result<Credentials, RunError> {
     Ok(Credentials::new(key, certificate, ca, order_key)?)
 }
 
-/// Reads the inventory again when somebody has enrolled.
-fn on_change(live: Live, tables: Tables) -> Arc<dyn Fn() + Send + Sync> {
+/// Tells the mesh who was removed from it.
+struct Publisher {
+    enroller: Enroller,
+    node: Arc<Running>,
+}
+
+impl Publisher {
+    fn publish(&self) {
+        match self.enroller.signed_removals() {
+            Ok(Some(list)) => {
+                if let Err(error) = self.node.remove(&list) {
+                    tracing::error!(error = %relay::chain(&error), "removals are not told");
+                }
+            }
+            Ok(None) => {}
+            Err(error) => warn!(error = %relay::chain(&error), "removals are not told"),
+        }
+    }
+}
+
+/// Reads the inventory again when somebody has enrolled or was removed, and tells the mesh.
+fn on_change(
+    live: Live,
+    tables: Tables,
+    publisher: Arc<OnceLock<Publisher>>,
+) -> Arc<dyn Fn() + Send + Sync> {
     let turn = Mutex::new(());
     Arc::new(move || {
         // One at a time: of two newcomers at once, the older reading must not come last.
@@ -198,6 +226,9 @@ fn on_change(live: Live, tables: Tables) -> Arc<dyn Fn() + Send + Sync> {
             Err(error) => {
                 tracing::error!(error = %relay::chain(&error), "the inventory is not read");
             }
+        }
+        if let Some(publisher) = publisher.get() {
+            publisher.publish();
         }
     })
 }

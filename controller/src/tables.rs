@@ -4,6 +4,8 @@
 //! they are many. What concerns an order is written in the node's own commits, so that an answer
 //! which was acknowledged to a relay is in these tables too.
 
+mod hosts;
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
@@ -13,6 +15,7 @@ use redb::{ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransacti
 use relay::{Journal, JournalError};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+pub(crate) use self::hosts::{Accepted, Enrolment};
 use crate::types::PushInfo;
 
 const HOSTS: TableDefinition<u32, &[u8]> = TableDefinition::new("controller.hosts.v1");
@@ -29,7 +32,12 @@ const PLACED: TableDefinition<(&[u8], u32), [u8; 32]> =
     TableDefinition::new("controller.placed.v1");
 const TRAFFIC: TableDefinition<u32, &[u8]> = TableDefinition::new("controller.traffic.v1");
 
-const TABLES: [&str; 9] = [
+/// Keys that are no longer of the mesh.
+const REMOVED: TableDefinition<[u8; 32], &[u8]> = TableDefinition::new("controller.removed.v1");
+/// The version of the list of them, and the highest number that a host ever had.
+const COUNTS: TableDefinition<&str, u64> = TableDefinition::new("controller.counts.v1");
+
+const TABLES: [&str; 11] = [
     "controller.hosts.v1",
     "controller.names.v1",
     "controller.tokens.v1",
@@ -39,6 +47,8 @@ const TABLES: [&str; 9] = [
     "controller.bodies.v1",
     "controller.placed.v1",
     "controller.traffic.v1",
+    "controller.removed.v1",
+    "controller.counts.v1",
 ];
 
 /// An enrolled node.
@@ -49,6 +59,14 @@ pub(crate) struct HostRow {
     pub(crate) role: String,
     pub(crate) key: [u8; 32],
     pub(crate) enrolled_ms: u64,
+}
+
+/// A key that was removed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RemovedRow {
+    pub(crate) id: u32,
+    pub(crate) name: String,
+    pub(crate) removed_ms: u64,
 }
 
 /// A join token; never its secret.
@@ -117,89 +135,11 @@ impl Tables {
         txn.open_table(BODIES)?;
         txn.open_table(PLACED)?;
         txn.open_table(TRAFFIC)?;
+        txn.open_table(REMOVED)?;
+        txn.open_table(COUNTS)?;
         txn.commit()?;
         Ok(Tables { journal })
     }
-
-    // Hosts and tokens.
-
-    pub(crate) fn hosts(&self) -> Result<BTreeMap<HostId, HostRow>> {
-        let table = self.journal.read()?.open_table(HOSTS)?;
-        let mut hosts = BTreeMap::new();
-        for row in table.iter()? {
-            let (id, row) = row?;
-            hosts.insert(HostId(id.value()), parse(row.value()));
-        }
-        Ok(hosts)
-    }
-
-    pub(crate) fn token(&self, id: [u8; 8]) -> Result<Option<TokenRow>> {
-        let table = self.journal.read()?.open_table(TOKENS)?;
-        Ok(table.get(id)?.map(|row| parse(row.value())))
-    }
-
-    pub(crate) fn tokens(&self) -> Result<Vec<([u8; 8], TokenRow)>> {
-        let table = self.journal.read()?.open_table(TOKENS)?;
-        let rows = table.iter()?.map(|row| {
-            let (id, row) = row?;
-            Ok((id.value(), parse(row.value())))
-        });
-        rows.collect()
-    }
-
-    pub(crate) fn set_token(&self, id: [u8; 8], token: &TokenRow) -> Result<()> {
-        let txn = self.journal.begin()?;
-        txn.open_table(TOKENS)?.insert(id, json(token).as_slice())?;
-        txn.commit()?;
-        Ok(())
-    }
-
-    /// Returns whether there was such a token.
-    pub(crate) fn remove_token(&self, id: [u8; 8]) -> Result<bool> {
-        let txn = self.journal.begin()?;
-        let known = txn.open_table(TOKENS)?.remove(id)?.is_some();
-        txn.commit()?;
-        Ok(known)
-    }
-
-    /// Decides on a newcomer in one transaction: `decide` sees the token, the id and row of the
-    /// host that has the name now, and the next free id, and says what to write.
-    pub(crate) fn enrol<E>(
-        &self,
-        token: [u8; 8],
-        name: &str,
-        decide: impl FnOnce(Option<TokenRow>, Option<(u32, HostRow)>, u32) -> Enrolment<E>,
-    ) -> Result<std::result::Result<(u32, HostRow), E>> {
-        let txn = self.journal.begin()?;
-        let decided = {
-            let mut hosts = txn.open_table(HOSTS)?;
-            let mut names = txn.open_table(NAMES)?;
-            let mut tokens = txn.open_table(TOKENS)?;
-            let row = tokens.get(token)?.map(|row| parse::<TokenRow>(row.value()));
-            let holder = names.get(name)?.map(|id| id.value());
-            let holder = match holder {
-                Some(id) => hosts.get(id)?.map(|row| (id, parse(row.value()))),
-                None => None,
-            };
-            let next = hosts.last()?.map_or(1, |(id, _)| id.value() + 1);
-            match decide(row, holder, next) {
-                Enrolment::Refuse(error) => Err(error),
-                Enrolment::Accept(accepted) => {
-                    let Accepted { id, host, token: used } = *accepted;
-                    hosts.insert(id, json(&host).as_slice())?;
-                    names.insert(name, id)?;
-                    tokens.insert(token, json(&used).as_slice())?;
-                    Ok((id, host))
-                }
-            }
-        };
-        if decided.is_ok() {
-            txn.commit()?;
-        }
-        Ok(decided)
-    }
-
-    // Orders.
 
     /// Enters an order together with its envelope: from here on it is carried out, also if this
     /// process dies before the core has heard of it.
@@ -326,21 +266,6 @@ impl Tables {
         txn.commit()?;
         Ok(())
     }
-}
-
-/// What becomes of a newcomer.
-pub(crate) enum Enrolment<E> {
-    /// Nothing is written.
-    Refuse(E),
-    /// The host is entered and the token marked.
-    Accept(Box<Accepted>),
-}
-
-/// A newcomer's number and row, and the token as it is now.
-pub(crate) struct Accepted {
-    pub(crate) id: u32,
-    pub(crate) host: HostRow,
-    pub(crate) token: TokenRow,
 }
 
 /// What an order's answers come to, and how many bodies were cut.

@@ -16,6 +16,7 @@ use prost::Message;
 
 use crate::field::{array, at_most, at_most_bytes, ensure, given, millis, not_empty, own, within};
 use crate::pb::frame::Kind;
+use crate::removed::SignedRemovals;
 use crate::{
     FRAME_LIMIT, FieldError, Malformed, OUTPUT_LIMIT, VERSION, VersionError, check_version,
 };
@@ -47,6 +48,8 @@ pub enum Incoming {
     },
     /// The parent has taken a preview: there is room for one more. Of no concern to the core.
     Heard,
+    /// Whose keys are no longer of the mesh. The signature has not been looked at.
+    Removals(SignedRemovals),
 }
 
 /// Bytes that are not a frame we take. Nothing has changed; the peer is at fault, except for
@@ -111,6 +114,11 @@ pub fn encode_heard() -> Bytes {
     pb::Frame { kind: Some(Kind::Heard(pb::Heard {})) }.encode_to_vec().into()
 }
 
+/// The bytes of [`Incoming::Removals`].
+pub fn encode_removals(removals: &SignedRemovals) -> Bytes {
+    pb::Frame { kind: Some(Kind::Removals(removals.to_pb())) }.encode_to_vec().into()
+}
+
 /// Reads a frame. `hash` names the bodies in it; it must be the one by which hosts name theirs.
 pub fn decode_frame(bytes: Bytes, hash: fn(&[u8]) -> Digest) -> Result<Incoming, FrameError> {
     if bytes.len() > FRAME_LIMIT {
@@ -137,6 +145,9 @@ pub fn decode_frame(bytes: Bytes, hash: fn(&[u8]) -> Digest) -> Result<Incoming,
         Kind::Watch(watch) => Frame::Watch { orders: decode_watch(&watch)? },
         Kind::Said(said) => Frame::Said(decode_said(said)?),
         Kind::Heard(pb::Heard {}) => return Ok(Incoming::Heard),
+        Kind::Removals(list) => {
+            return Ok(Incoming::Removals(SignedRemovals::from_pb(&list)?));
+        }
     };
     Ok(Incoming::Frame(frame))
 }

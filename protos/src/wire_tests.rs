@@ -147,6 +147,7 @@ proptest! {
                 prop_assert_eq!(again, Incoming::Frame(frame));
             }
             Ok(Incoming::Order { envelope, .. }) => prop_assert!(!envelope.is_empty()),
+            Ok(Incoming::Removals(list)) => prop_assert!(!list.body.is_empty()),
             Ok(Incoming::Heard) => {}
             Err(error) => prop_assert!(!error.to_string().is_empty()),
         }

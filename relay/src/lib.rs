@@ -18,6 +18,7 @@ mod journal;
 mod link;
 mod live;
 mod node;
+mod removed;
 mod run;
 mod settings;
 mod space;
@@ -32,6 +33,7 @@ pub use endpoint::EndpointError;
 pub use join::{JoinError, Registrar, join};
 pub use journal::{Journal, JournalError};
 pub use node::{Running, Setup, StartError, start};
+pub use removed::RemovalsFault;
 pub use settings::{Settings, SettingsError};
 pub use writer::{NoWitness, Witness};
 

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use certs::Credentials;
 use content::Store;
 use mesh::{HostId, Input, Node, Order, OrderId, Said};
+use protos::SignedRemovals;
 use quinn::Endpoint;
 use tokio::sync::{Semaphore, broadcast, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -25,6 +26,7 @@ use crate::jobs::Jobs;
 use crate::join::{JoinService, Registrar};
 use crate::journal::{Journal, JournalError};
 use crate::live::{Room, Teller, Watched};
+use crate::removed::{RemovalsFault, Removed};
 use crate::settings::Settings;
 use crate::space::Space;
 use crate::sweep::Sweeper;
@@ -87,6 +89,7 @@ pub struct Running {
     links: Links,
     endpoint: Option<Endpoint>,
     space: Space,
+    removed: Removed,
     stop: watch::Sender<bool>,
     ended: watch::Receiver<bool>,
     task: Mutex<Option<JoinHandle<Result<(), DriveError>>>>,
@@ -124,6 +127,7 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
     tokio::spawn(space.clone().watch(inbox.clone()));
     let (stop, stopped) = watch::channel(false);
     let links = Links::default();
+    let removed = Removed::open(&setup.state, &setup.credentials, links.clone());
     let transfers = Transfers::new(setup.store.clone(), inbox.clone());
     let order_key = setup.credentials.order_key();
     let verifier = Arc::new(Verifier::new(identity.mesh, order_key, HostId(identity.id)));
@@ -137,6 +141,7 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
             inbox: inbox.clone(),
             verifier: verifier.clone(),
             room: room.clone(),
+            removed: removed.clone(),
             transfers: transfers.clone(),
             join: JoinService {
                 registrar: setup.registrar.clone(),
@@ -153,6 +158,7 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
         inbox: inbox.clone(),
         verifier: verifier.clone(),
         room: room.clone(),
+        removed: removed.clone(),
         serves,
         config: endpoint::client(&setup.credentials, beat),
         server_name: certs::parent_name(&identity.mesh),
@@ -190,6 +196,7 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
         entries: Vec::new(),
         progress,
         inbox: inbox.clone(),
+        removed: removed.clone(),
         sweeper,
         waiting: BTreeMap::new(),
         tasks: JoinSet::new(),
@@ -213,6 +220,7 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
         links,
         endpoint,
         space,
+        removed,
         stop,
         ended,
         task: Mutex::new(Some(task)),
@@ -245,6 +253,12 @@ impl Running {
     /// How the links stand.
     pub fn links(&self) -> Vec<LinkStatus> {
         self.links.status()
+    }
+
+    /// Gives the root's node the list of removed keys: whoever it names is cut off here and, as soon
+    /// as they have heard of it, at every node. Blocks. An older list changes nothing.
+    pub fn remove(&self, list: &SignedRemovals) -> Result<(), RemovalsFault> {
+        self.removed.take(list)
     }
 
     /// Why nothing new can be taken on at present, if the state disk is short of room.

@@ -8,6 +8,7 @@ mod full_disk;
 mod gate;
 mod live;
 mod push;
+mod remove;
 mod run;
 
 use anyhow::{Context, Result, ensure};
