@@ -7,6 +7,7 @@
 
 mod accept;
 mod capture;
+mod daybook;
 mod dial;
 mod drive;
 mod endpoint;
