@@ -19,6 +19,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 /// How long the file is.
 const SIZE: usize = 256 << 10;
+const PAGE: usize = 4 << 10;
 /// Before the rows of a frame: their length, and the seal.
 const HEAD: usize = 4 + SEAL;
 const SEAL: usize = 16;
@@ -51,8 +52,11 @@ impl Daybook {
         let file = options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let file = file.open(path)?;
         if file.metadata()?.len() < SIZE as u64 {
-            // Written and not only reserved, so that a later sync has nothing but data to write.
-            file.write_all_at(&vec![0; SIZE], 0)?;
+            // Written and not only reserved, so that a later sync has nothing but data to write. In
+            // pages, since what was written at once may later be counted as written at once.
+            for at in (0..SIZE).step_by(PAGE) {
+                file.write_all_at(&[0; PAGE], at as u64)?;
+            }
             file.sync_all()?;
             let dir = path.parent().unwrap_or(Path::new("."));
             File::open(dir)?.sync_all()?;
