@@ -23,7 +23,7 @@ use futures_core::Stream;
 use mesh::{HostId, OrderId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::mpsc;
+use tokio::sync::{RwLock, mpsc};
 use tracing::info;
 
 use crate::answers::{self, Reader};
@@ -63,6 +63,8 @@ pub(crate) struct Api {
     pub(crate) enroller: Enroller,
     pub(crate) meter: Meter,
     pub(crate) viewers: Viewers,
+    /// Held for reading while a push is made, so that nothing of it is cleaned away.
+    pub(crate) pushes: Arc<RwLock<()>>,
 }
 
 type Hosts = Arc<BTreeMap<HostId, HostRow>>;
@@ -105,7 +107,8 @@ fn body<T: for<'de> Deserialize<'de>>(bytes: &Bytes) -> Result<T, Failure> {
 
 async fn status(State(api): State<Api>) -> Answer<Status> {
     let tables = api.tables.clone();
-    let open = blocking(move || Ok(tables.open_orders()?)).await?;
+    let counts = blocking(move || Ok((tables.open_orders()?, tables.retired()?)));
+    let (open, (retired, retired_until_ms)) = counts.await?;
     let state = api.live.state();
     let up = state.hosts.keys().filter(|id| state.up.contains(**id)).count();
     Ok(Json(Status {
@@ -116,6 +119,8 @@ async fn status(State(api): State<Api>) -> Answer<Status> {
         up: up as u64,
         open_orders: open as u64,
         degraded: api.desk.node.no_room().unwrap_or_default(),
+        retired,
+        retired_until_ms,
     }))
 }
 
@@ -232,6 +237,7 @@ async fn push(State(api): State<Api>, bytes: Bytes) -> Result<Response, Failure>
     let (hosts, targets) = api.meant(new.targets.clone()).await?;
     let (lines, stream) = line_stream::<PushEvent>();
     tokio::spawn(async move {
+        let _making = api.pushes.read().await;
         let (packer, tell) = (api.packer.clone(), lines.clone());
         let packed = blocking(move || packer.pack(&new, targets, &tell)).await;
         let given = async {

@@ -13,6 +13,7 @@ mod fault;
 mod live;
 mod orders;
 mod push;
+mod retention;
 mod serve;
 pub mod sets;
 mod tables;

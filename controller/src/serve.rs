@@ -21,6 +21,7 @@ use crate::enrol::{Enroller, identity};
 use crate::live::Live;
 use crate::orders::Desk;
 use crate::push::Packer;
+use crate::retention::{Cleaner, Keep};
 use crate::tables::Tables;
 use crate::traffic::Meter;
 use crate::viewers::{Viewers, Watched};
@@ -42,8 +43,24 @@ pub struct Options {
     pub beat_interval_ms: Option<u64>,
     /// How long answers wait for others to fold with.
     pub flush_ms: Option<u64>,
+    /// How long orders and their answers are kept after they were given.
+    pub keep: Option<Duration>,
+    /// How much output of all orders together is kept, in MiB.
+    pub keep_output_mib: Option<u64>,
     /// How much of the state disk is to stay free, in MiB: with less, no new orders are taken.
     pub min_free_mib: Option<u64>,
+}
+
+impl Options {
+    fn keep(&self) -> Keep {
+        let defaults = Keep::default();
+        let age = self.keep.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+        Keep {
+            age_ms: age.unwrap_or(defaults.age_ms),
+            output: self.keep_output_mib.map_or(defaults.output, |mib| mib.saturating_mul(1 << 20)),
+            ..defaults
+        }
+    }
 }
 
 /// The controller could not start, or stopped by itself.
@@ -108,6 +125,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         tables: tables.clone(),
         changed: on_change(live.clone(), tables.clone(), published.clone()),
     };
+    let kept = journal.clone();
     let node = relay::start(Setup {
         credentials: credentials(&authority)?,
         settings: settings(&options),
@@ -132,6 +150,15 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         move || node.previews()
     });
     let watching = tokio::spawn(pass_watches(watched, node.clone()));
+    let pushes = Arc::default();
+    let cleaner = Cleaner {
+        tables: tables.clone(),
+        journal: kept,
+        store: store.clone(),
+        keep: options.keep(),
+        pushes: Arc::clone(&pushes),
+    };
+    let cleaning = tokio::spawn(cleaner.run());
     let metering = tokio::spawn(meter.clone().run(tables.clone()));
     let api = Api {
         state: state.clone(),
@@ -144,10 +171,12 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         enroller,
         meter: meter.clone(),
         viewers,
+        pushes,
     };
     write_listen(&state, &listen)?;
     let served = serve(&state, api, stop, ended).await;
     metering.abort();
+    cleaning.abort();
     watching.abort();
     let (_, total) = meter.read();
     if let Err(error) = tables.set_traffic(&total) {

@@ -5,6 +5,7 @@
 //! which was acknowledged to a relay is in these tables too.
 
 mod hosts;
+mod retire;
 
 use std::collections::BTreeMap;
 
@@ -34,7 +35,7 @@ const TRAFFIC: TableDefinition<u32, &[u8]> = TableDefinition::new("controller.tr
 
 /// Keys that are no longer of the mesh.
 const REMOVED: TableDefinition<[u8; 32], &[u8]> = TableDefinition::new("controller.removed.v1");
-/// The version of the list of them, and the highest number that a host ever had.
+/// The version of the list of them, the highest number that a host ever had, and what was retired.
 const COUNTS: TableDefinition<&str, u64> = TableDefinition::new("controller.counts.v1");
 
 const TABLES: [&str; 11] = [

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use content::Base;
 use mesh::{Digest, Frame, HostId, OrderId, Record, Report, Saved, Subtree};
-use protos::{Envelope, Incoming, OrderBody};
+use protos::{Envelope, Incoming, OrderBody, Push, Work};
 use redb::{Durability, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition};
 use redb::{TableHandle, WriteTransaction};
 
@@ -299,6 +299,19 @@ impl Journal {
         Ok(needed)
     }
 
+    /// The pushes among the orders that are remembered.
+    pub fn pushes(&self) -> Result<Vec<Push>, JournalError> {
+        let mut pushes = Vec::new();
+        for row in self.read()?.open_table(ORDERS)?.iter()? {
+            let envelope = Bytes::copy_from_slice(row?.1.value());
+            let body = Envelope::decode(envelope).ok().map(|e| OrderBody::decode(&e.body));
+            if let Some(Ok(OrderBody { work: Work::Push(push), .. })) = body {
+                pushes.push(push);
+            }
+        }
+        Ok(pushes)
+    }
+
     /// The manifests that are installed anywhere.
     pub fn all_installed(&self) -> Result<BTreeSet<Digest>, JournalError> {
         let table = self.read()?.open_table(INSTALLED)?;
@@ -499,7 +512,7 @@ fn age(id: OrderId, now: SystemTime) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use protos::{ORDER_KIND, Run, Work};
+    use protos::{ORDER_KIND, Run};
     use redb::ReadableTableMetadata;
 
     use super::*;
