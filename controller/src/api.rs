@@ -20,7 +20,7 @@ use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use bytes::Bytes;
 use futures_core::Stream;
-use mesh::{HostId, OrderId};
+use mesh::{HostId, HostSet, OrderId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{RwLock, mpsc};
@@ -174,7 +174,7 @@ async fn remove_hosts(State(api): State<Api>, bytes: Bytes) -> Answer<Resolved> 
 async fn links(State(api): State<Api>) -> Json<Vec<LinkInfo>> {
     let (links, sums) = api.meter.read();
     let state = api.live.state();
-    let info = |(child, below): (&HostId, &mesh::HostSet)| {
+    let info = |(child, below): (&HostId, &HostSet)| {
         let link = links.iter().find(|link| link.host == *child);
         let row = state.hosts.get(child);
         let sum = sums.get(child).copied().unwrap_or_default();
@@ -377,7 +377,7 @@ fn line_stream<T: Serialize + Send + 'static>() -> (mpsc::Sender<T>, Response) {
 }
 
 impl Api {
-    async fn meant(&self, targets: Targets) -> Result<(Hosts, mesh::HostSet), Failure> {
+    async fn meant(&self, targets: Targets) -> Result<(Hosts, HostSet), Failure> {
         let (hosts, state) = (self.live.state().hosts.clone(), self.state.clone());
         let resolve = move || {
             let set = Namespace::new(&hosts, &state)?.resolve(&targets)?;
@@ -411,7 +411,9 @@ impl Api {
         if closed {
             return Ok(lines.send(OrderEvent::Closed { order: known.order }).await?);
         }
-        let (_, start) = self.meter.read();
+        let tables = self.tables.clone();
+        let mut heard = blocking(move || Ok(tables.tally(id)?.0.hosts().clone())).await?;
+        let (targets, (_, start)) = (row.targets(), self.meter.read());
         let mut tick = tokio::time::interval(PROGRESS);
         let mut view = self.viewers.view(id, live && row.kind == "run");
         let mut preview = None;
@@ -420,7 +422,7 @@ impl Api {
                 biased;
                 update = updates.recv() => update,
                 _ = tick.tick() => {
-                    lines.send(self.progress(id, &row, &start).await?).await?;
+                    lines.send(self.progress(&heard, &targets, &start)).await?;
                     continue;
                 }
                 // Previews wait for a slow reader here, where they hold up nothing else.
@@ -438,8 +440,9 @@ impl Api {
             };
             match update {
                 Ok(Update::Answers(report)) if report.order == id => {
+                    heard = heard.union(report.tally.hosts());
                     let (tables, hosts) = (self.tables.clone(), hosts.clone());
-                    let targets = row.targets();
+                    let targets = targets.clone();
                     let answers = blocking(move || {
                         let reader = Reader { tables: &tables, hosts: &hosts };
                         reader.answers(id, &report.tally, &targets, &report.bodies)
@@ -449,7 +452,7 @@ impl Api {
                     }
                 }
                 Ok(Update::Closed(closed)) if closed == id => {
-                    lines.send(self.progress(id, &row, &start).await?).await?;
+                    lines.send(self.progress(&heard, &targets, &start)).await?;
                     let now = self.read(id, row, hosts).await?;
                     return Ok(lines.send(OrderEvent::Closed { order: now.order }).await?);
                 }
@@ -469,16 +472,14 @@ impl Api {
         .await
     }
 
-    async fn progress(
+    /// How far an order is. `heard`: those of whom anything is known.
+    fn progress(
         &self,
-        id: OrderId,
-        row: &OrderRow,
+        heard: &HostSet,
+        targets: &HostSet,
         start: &BTreeMap<HostId, crate::tables::Traffic>,
-    ) -> Result<OrderEvent, Failure> {
-        let (tables, targets) = (self.tables.clone(), row.targets());
-        let total = targets.len();
-        let done = blocking(move || Ok(tables.tally(id)?.0.hosts().intersection(&targets).len()));
-        let done = done.await?;
+    ) -> OrderEvent {
+        let (done, total) = (heard.intersection(targets).len(), targets.len());
         let (_, sums) = self.meter.read();
         let state = self.live.state();
         let mut content_sent = BTreeMap::new();
@@ -487,7 +488,7 @@ impl Api {
             let before = start.get(child).map_or(0, |start| start.content_sent);
             *content_sent.entry(site).or_default() += sum.content_sent.saturating_sub(before);
         }
-        Ok(OrderEvent::Progress { done, total, content_sent })
+        OrderEvent::Progress { done, total, content_sent }
     }
 }
 
