@@ -6,8 +6,8 @@
 //! certificate says is decided by the caller, who knows whom it invited.
 //!
 //! A grant is a statement by the authority outside any certificate, such as "this is the order
-//! key": a host that knows only the authority's [`Pin`] can verify one. Likewise it signs the list of
-//! keys that are no longer of the mesh.
+//! key": a host that knows only the authority's [`Pin`] can verify one. Likewise it signs the list
+//! of keys that are no longer of the mesh.
 //!
 //! It keeps no list of what it issued or removed; the controller's registry does.
 

@@ -28,7 +28,7 @@ pub(crate) struct Args {
     /// How much output of all orders together is kept, in MiB [default: 1024]
     #[arg(long, value_name = "MIB")]
     keep_output: Option<u64>,
-    /// How much of the disk is to stay free, in MiB: with less, no new orders are taken [default: 64]
+    /// How much of the disk is to stay free, in MiB; with less no orders are taken [default: 64]
     #[arg(long, value_name = "MIB")]
     min_free: Option<u64>,
     /// Only make what is missing, then end

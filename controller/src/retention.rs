@@ -3,8 +3,8 @@
 //! Only what is over goes: an order that is closed, and whose validity ended long enough ago that
 //! no node speaks of it any more. Of those the oldest go first, by age, by number, or because all
 //! output together has grown too large. Content stays as long as an order that is still valid
-//! brings it somewhere, or a host has said that it has it in place, since the next push to that host
-//! builds on it. A push that is being made holds all of it off.
+//! brings it somewhere, or a host has said that it has it in place, since the next push to that
+//! host builds on it. A push that is being made holds all of it off.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -2,10 +2,10 @@
 //!
 //! One write into a file of fixed size and one sync make a batch durable; the tables get all of it
 //! in one commit when the file is full. So a command at a host costs two short writes and not two
-//! commits of a database. Each frame is sealed by a keyed hash over its place and its bytes, with a
-//! random key that lies in the tables and changes with every emptying, in the same commit: a torn
-//! frame, or one of an earlier filling, is never taken for a whole one, whatever the bytes in it are
-//! made to look like. That is what lets one sync do where redb, whose checksums anybody can
+//! commits of a database. Each frame is sealed by a keyed hash over its place and its bytes, with
+//! a random key that lies in the tables and changes with every emptying, in the same commit: a
+//! torn frame, or one of an earlier filling, is never taken for a whole one, whatever the bytes in
+//! it are made to look like. That is what lets one sync do where redb, whose checksums anybody can
 //! compute, needs its two phases.
 //!
 //! It deliberately knows nothing of what the rows mean.

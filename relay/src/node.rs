@@ -255,8 +255,8 @@ impl Running {
         self.links.status()
     }
 
-    /// Gives the root's node the list of removed keys: whoever it names is cut off here and, as soon
-    /// as they have heard of it, at every node. Blocks. An older list changes nothing.
+    /// Gives the root's node the list of removed keys: whoever it names is cut off here and, as
+    /// soon as they have heard of it, at every node. Blocks. An older list changes nothing.
     pub fn remove(&self, list: &SignedRemovals) -> Result<(), RemovalsFault> {
         self.removed.take(list)
     }

@@ -177,7 +177,8 @@ fn a_relay_passes_on_what_it_cannot_keep() -> Result<()> {
     gate.wait_started(&["a", "b"])?;
     let (process, long) = (fleet.pid("relay")?, "x".repeat(100_000));
 
-    // Orders that are too long for what it can keep without room. Twice, since what was set aside is given up the first time.
+    // Orders that are too long for what it can keep without room. Twice, since what was set aside
+    // is given up the first time.
     for _ in 0..2 {
         disk.fill(0)?;
         for _ in 0..10 {
