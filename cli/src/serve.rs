@@ -22,6 +22,9 @@ pub(crate) struct Args {
     /// Where relays and hosts dial (UDP)
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
+    /// How long certificates of nodes are good; they renew themselves in time [default: 365d]
+    #[arg(long, value_name = "TIME", value_parser = parse_some_duration)]
+    certificate: Option<Duration>,
     /// How long orders and their answers are kept, and with them content [default: 90d]
     #[arg(long, value_name = "TIME", value_parser = parse_some_duration)]
     keep: Option<Duration>,
@@ -46,6 +49,7 @@ pub(crate) fn main(args: Args, verbose: u8) -> Result<Exit, Failure> {
     let options = controller::Options {
         state: args.state,
         listen: args.listen,
+        certificate: args.certificate,
         keep: args.keep,
         keep_output_mib: args.keep_output,
         min_free_mib: args.min_free,

@@ -17,7 +17,7 @@ use tracing::{info, warn};
 
 use crate::api::{Api, router};
 use crate::clock::now_ms;
-use crate::enrol::{Enroller, identity};
+use crate::enrol::{self, Enroller, identity};
 use crate::live::Live;
 use crate::orders::Desk;
 use crate::push::Packer;
@@ -43,6 +43,8 @@ pub struct Options {
     pub beat_interval_ms: Option<u64>,
     /// How long answers wait for others to fold with.
     pub flush_ms: Option<u64>,
+    /// How long the certificates of nodes are good; they are renewed after two thirds of it.
+    pub certificate: Option<Duration>,
     /// How long orders and their answers are kept after they were given.
     pub keep: Option<Duration>,
     /// How much output of all orders together is kept, in MiB.
@@ -123,6 +125,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     let enroller = Enroller {
         authority: authority.clone(),
         tables: tables.clone(),
+        certificate: options.certificate.unwrap_or(enrol::CERTIFICATE_LIFETIME),
         changed: on_change(live.clone(), tables.clone(), published.clone()),
     };
     let kept = journal.clone();

@@ -21,6 +21,7 @@ use crate::join::JoinService;
 use crate::link::{self, CLOSE_PROTOCOL, Link, LinkError, PeerFault, Reader};
 use crate::live::{Credit, Room};
 use crate::removed::Removed;
+use crate::renew::Current;
 use crate::transfer::Transfers;
 
 /// Handshakes under way at once; throughput falls beyond.
@@ -52,7 +53,7 @@ pub(crate) struct Acceptor {
     pub(crate) removed: Removed,
     pub(crate) transfers: Transfers,
     pub(crate) join: JoinService,
-    pub(crate) join_config: Arc<quinn::ServerConfig>,
+    pub(crate) join_config: Current<Arc<quinn::ServerConfig>>,
     pub(crate) max_connections: usize,
 }
 
@@ -172,7 +173,7 @@ impl Acceptor {
 
     async fn accept_join(self, incoming: Incoming, _turn: OwnedSemaphorePermit) {
         let from = incoming.remote_address();
-        let Ok(connecting) = incoming.accept_with(self.join_config.clone()) else { return };
+        let Ok(connecting) = incoming.accept_with(self.join_config.now()) else { return };
         let Ok(Ok(conn)) = timeout(HANDSHAKE_LIMIT, connecting).await else {
             return info!(%from, "a newcomer's handshake failed");
         };

@@ -14,6 +14,7 @@ use crate::drive::Arrival;
 use crate::link::{self, Inbox, Link, PeerFault, Reader};
 use crate::live::{Credit, Room};
 use crate::removed::Removed;
+use crate::renew::Current;
 use crate::verify::Verifier;
 
 const DIAL_LIMIT: Duration = Duration::from_secs(15);
@@ -30,7 +31,7 @@ pub(crate) struct Dialler {
     pub(crate) removed: Removed,
     /// Whether this node is a parent, too.
     pub(crate) serves: bool,
-    pub(crate) config: ClientConfig,
+    pub(crate) config: Current<ClientConfig>,
     pub(crate) server_name: String,
 }
 
@@ -60,7 +61,8 @@ pub enum DialError {
 impl Dialler {
     /// Dials the parent at a place of the list; tells the drive loop what came of it.
     pub(crate) async fn dial(self, place: usize, addr: String) {
-        let dialled = timeout(DIAL_LIMIT, connect(&addr, &self.config, &self.server_name)).await;
+        let config = self.config.now();
+        let dialled = timeout(DIAL_LIMIT, connect(&addr, &config, &self.server_name)).await;
         let (endpoint, conn) = match dialled.unwrap_or(Err(DialError::Timeout)) {
             Ok(connected) => connected,
             Err(error) => {

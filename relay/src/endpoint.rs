@@ -57,7 +57,7 @@ fn transport(serves: bool, idle: Duration) -> Arc<TransportConfig> {
 }
 
 /// The settings of the mesh's own connections at the parent's side.
-fn server(credentials: &Credentials, beat: Duration) -> Arc<ServerConfig> {
+pub(crate) fn server(credentials: &Credentials, beat: Duration) -> Arc<ServerConfig> {
     quic_server(certs::server_config(credentials), idle(beat))
 }
 

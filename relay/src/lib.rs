@@ -20,6 +20,7 @@ mod link;
 mod live;
 mod node;
 mod removed;
+mod renew;
 mod run;
 mod settings;
 mod space;

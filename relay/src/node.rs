@@ -27,6 +27,7 @@ use crate::join::{JoinService, Registrar};
 use crate::journal::{Journal, JournalError};
 use crate::live::{Room, Teller, Watched};
 use crate::removed::{RemovalsFault, Removed};
+use crate::renew::{Current, Renewer};
 use crate::settings::Settings;
 use crate::space::Space;
 use crate::sweep::Sweeper;
@@ -127,6 +128,8 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
     tokio::spawn(space.clone().watch(inbox.clone()));
     let (stop, stopped) = watch::channel(false);
     let links = Links::default();
+    let client = Current::new(endpoint::client(&setup.credentials, beat));
+    let join = Current::new(endpoint::join_server(&setup.credentials));
     let removed = Removed::open(&setup.state, &setup.credentials, links.clone());
     let transfers = Transfers::new(setup.store.clone(), inbox.clone());
     let order_key = setup.credentials.order_key();
@@ -148,7 +151,7 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
                 links: links.clone(),
                 forwards: Arc::new(Semaphore::new(FORWARDS)),
             },
-            join_config: endpoint::join_server(&setup.credentials),
+            join_config: join.clone(),
             max_connections: setup.settings.max_children * 2 + 64,
         };
         tokio::spawn(acceptor.run(endpoint.clone()));
@@ -160,9 +163,21 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
         room: room.clone(),
         removed: removed.clone(),
         serves,
-        config: endpoint::client(&setup.credentials, beat),
+        config: client.clone(),
         server_name: certs::parent_name(&identity.mesh),
     });
+    if !is_root {
+        let renewer = Renewer {
+            credentials: setup.credentials.clone(),
+            state: setup.state.clone(),
+            beat,
+            links: links.clone(),
+            endpoint: endpoint.clone(),
+            client,
+            join,
+        };
+        tokio::spawn(renewer.run());
+    }
     let executor = setup.obeys.then(|| Executor {
         name: identity.name.as_str().into(),
         verifier,

@@ -9,6 +9,7 @@ mod gate;
 mod live;
 mod push;
 mod remove;
+mod renew;
 mod run;
 
 use anyhow::{Context, Result, ensure};
