@@ -90,8 +90,6 @@ impl<E: Into<redb::Error>> From<E> for JournalError {
 pub struct Journal {
     base: Arc<Base>,
     daybook: Arc<Mutex<Option<Daybook>>>,
-    /// The orders in the daybook.
-    fresh: Arc<Mutex<Vec<Row>>>,
 }
 
 impl Journal {
@@ -99,8 +97,7 @@ impl Journal {
     pub fn open(path: &Path, cache: usize) -> Result<Journal, JournalError> {
         let base = Base::open(path, cache)
             .map_err(|source| JournalError::Open { path: path.into(), source: Box::new(source) })?;
-        let journal =
-            Journal { base: Arc::new(base), daybook: Arc::default(), fresh: Arc::default() };
+        let journal = Journal { base: Arc::new(base), daybook: Arc::default() };
         if !journal.has_tables(&TABLES)? {
             let txn = journal.begin()?;
             txn.open_table(ORDERS)?;
@@ -131,10 +128,6 @@ impl Journal {
             Some(opened) => Some(opened?),
             None => None,
         };
-        if let Some(daybook) = &daybook {
-            let orders = daybook.rows()?.into_iter().filter(|row| row.kind == kind::ORDER);
-            journal.fresh().extend(orders);
-        }
         *journal.daybook() = daybook;
         Ok(journal)
     }
@@ -207,7 +200,10 @@ impl Journal {
         Ok(saved)
     }
 
+    /// The tables, and on top of them the daybook.
     fn image(&self) -> Result<Image, JournalError> {
+        // Held all along, so that no row moves from the one to the other meanwhile.
+        let daybook = self.daybook();
         let (txn, mut image) = (self.read()?, Image::default());
         let bytes = Bytes::copy_from_slice;
         for row in txn.open_table(ORDERS)?.iter()? {
@@ -229,7 +225,7 @@ impl Journal {
             let (key, value) = row?;
             image.below.insert(key.value(), bytes(value.value()));
         }
-        if let Some(daybook) = self.daybook().as_ref() {
+        if let Some(daybook) = daybook.as_ref() {
             daybook.rows()?.into_iter().for_each(|row| image.apply(row));
         }
         Ok(image)
@@ -241,7 +237,6 @@ impl Journal {
         if let Some(daybook) = daybook.as_mut()
             && daybook.append(rows).map_err(|error| self.daybook_failed(error))?
         {
-            self.fresh().extend(rows.iter().filter(|row| row.kind == kind::ORDER).cloned());
             return Ok(());
         }
         let txn = self.begin()?;
@@ -254,7 +249,6 @@ impl Journal {
         txn.commit()?;
         if let Some(daybook) = daybook.as_mut() {
             daybook.empty(key);
-            self.fresh().clear();
         }
         Ok(())
     }
@@ -271,10 +265,6 @@ impl Journal {
         self.daybook.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn fresh(&self) -> MutexGuard<'_, Vec<Row>> {
-        self.fresh.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// The manifest that was last installed at a destination, and the order that did it.
     pub fn installed(&self, dest: &[u8]) -> Result<Option<(Digest, OrderId)>, JournalError> {
         let table = self.read()?.open_table(INSTALLED)?;
@@ -284,13 +274,8 @@ impl Journal {
 
     /// The content that orders which are still valid name.
     pub(crate) fn needed(&self) -> Result<BTreeSet<Digest>, JournalError> {
-        // First these: they may be moved into the table meanwhile.
-        let fresh: Vec<Bytes> = self.fresh().iter().map(|row| row.body.clone()).collect();
-        let table = self.read()?.open_table(ORDERS)?;
-        let kept = table.iter()?.map(|row| Ok(Bytes::copy_from_slice(row?.1.value())));
         let mut needed = BTreeSet::new();
-        for envelope in fresh.into_iter().map(Ok).chain(kept) {
-            let envelope: Bytes = envelope.map_err(|error: redb::StorageError| error)?;
+        for envelope in self.image()?.orders.into_values() {
             let body = Envelope::decode(envelope).ok().map(|e| OrderBody::decode(&e.body));
             if let Some(Ok(body)) = body {
                 needed.extend(body.needs.iter().flat_map(|need| need.content.iter().copied()));
@@ -626,6 +611,7 @@ mod tests {
         }
         save(&journal, &[Record::Answers(report(0)), Record::Settled(orders[0].id)]);
         save(&journal, &[Record::Forget(orders[2].id)]);
+        assert_eq!(journal.image().expect("read").orders.len(), 2, "the one that is over is gone");
         assert!(
             journal
                 .read()
