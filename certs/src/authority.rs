@@ -6,9 +6,10 @@
 //! certificate says is decided by the caller, who knows whom it invited.
 //!
 //! A grant is a statement by the authority outside any certificate, such as "this is the order
-//! key": a host that knows only the authority's [`Pin`] can verify one.
+//! key": a host that knows only the authority's [`Pin`] can verify one. Likewise it signs the list
+//! of keys that are no longer of the mesh.
 //!
-//! It keeps no list of what it issued and revokes nothing; the controller's registry does.
+//! It keeps no list of what it issued or removed; the controller's registry does.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -37,6 +38,9 @@ const ORDER_KEY: &str = "order.key";
 
 /// Begins every grant the authority signs. Certificates begin differently.
 const GRANT_DOMAIN: &str = "barid-grant-v1";
+
+/// Begins every list of removed keys that the authority signs.
+const REMOVALS_DOMAIN: &str = "barid-removals-v1";
 
 const CA_LIFETIME: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
 
@@ -156,6 +160,21 @@ impl Authority {
     /// Signs a statement that [`verify_grant`] accepts.
     pub fn sign_grant(&self, body: &[u8]) -> [u8; 64] {
         self.issuer.key().sign(&envelope(GRANT_DOMAIN, &[body]))
+    }
+
+    /// Signs a list of removed keys that [`verify_removals`] accepts.
+    pub fn sign_removals(&self, body: &[u8]) -> [u8; 64] {
+        self.issuer.key().sign(&envelope(REMOVALS_DOMAIN, &[body]))
+    }
+}
+
+/// Whether the authority with this certificate (DER), which the caller trusts, has signed this list
+/// of removed keys.
+pub fn verify_removals(ca_der: &[u8], body: &[u8], sig: &[u8]) -> Result<(), GrantError> {
+    let ca = Ca::parse(ca_der)?;
+    match key::verify(&ca.public, &envelope(REMOVALS_DOMAIN, &[body]), sig) {
+        true => Ok(()),
+        false => Err(GrantError::Signature { mesh: ca.mesh }),
     }
 }
 
@@ -315,7 +334,7 @@ pub enum GrantError {
         found: Pin,
     },
     /// The authority did not say this.
-    #[error("the grant was not signed by the authority of mesh {mesh}")]
+    #[error("this was not signed by the authority of mesh {mesh}")]
     Signature {
         /// The mesh.
         mesh: MeshId,

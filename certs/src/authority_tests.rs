@@ -354,3 +354,16 @@ fn a_grant_is_not_an_order() {
     let ca_as_order_key = crate::OrderKey(mesh.authority.ca.public);
     assert!(ca_as_order_key.verify("", b"body", &grant).is_err());
 }
+
+#[test]
+fn a_list_of_removals_is_the_authoritys_and_no_grant() {
+    let (mesh, other) = (Mesh::new(), Mesh::new());
+    let ca = mesh.authority.certificate();
+    let signature = mesh.authority.sign_removals(b"list");
+    crate::verify_removals(ca, b"list", &signature).unwrap();
+    assert!(crate::verify_removals(ca, b"lisp", &signature).is_err());
+    assert!(crate::verify_removals(other.authority.certificate(), b"list", &signature).is_err());
+    assert!(verify_grant(ca, &mesh.authority.pin(), b"list", &signature).is_err());
+    let grant = mesh.authority.sign_grant(b"list");
+    assert!(crate::verify_removals(ca, b"list", &grant).is_err());
+}

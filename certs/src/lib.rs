@@ -37,6 +37,7 @@ mod x509;
 
 pub use authority::{
     Authority, CreateError, GrantError, IssueError, OpenError, Pin, PinError, verify_grant,
+    verify_removals,
 };
 pub use identity::{
     Credentials, CredentialsError, LoadError, NodeKey, SaveError, peer_identity, peer_leaf,

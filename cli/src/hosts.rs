@@ -1,9 +1,9 @@
-//! `barid hosts`: who is enrolled, and who is reachable.
+//! `barid hosts`: who is enrolled, who is reachable, and who is to go.
 
 use std::collections::HashSet;
 
 use controller::sets::natural_cmp;
-use controller::types::{HostInfo, NewLabels};
+use controller::types::{HostInfo, NewLabels, Resolved, Targets};
 use serde_json::json;
 
 use crate::client::Client;
@@ -19,10 +19,10 @@ use crate::units::{show_count, show_time};
 #[derive(Clone, Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
-    #[command(flatten)]
-    targets: TargetArgs,
     #[command(subcommand)]
     verb: Option<Verb>,
+    #[command(flatten)]
+    targets: TargetArgs,
 }
 
 /// What `barid hosts` can do apart from listing.
@@ -30,6 +30,8 @@ pub(crate) struct Args {
 enum Verb {
     /// Give hosts labels, by which sets can choose them: '{os=debian && rack<=4}'
     Label(LabelArgs),
+    /// Take hosts or relays out of the mesh for good: their keys are refused everywhere
+    Remove(RemoveArgs),
 }
 
 /// Options of `barid hosts label`.
@@ -42,14 +44,45 @@ struct LabelArgs {
     labels: Vec<String>,
 }
 
+/// Options of `barid hosts remove`.
+#[derive(Clone, Debug, clap::Args)]
+struct RemoveArgs {
+    /// Names, ranges, groups, as in web[1-9],db1,@lyon
+    #[arg(value_name = "SET", required = true)]
+    sets: Vec<String>,
+    /// More than one at once
+    #[arg(long)]
+    yes: bool,
+}
+
+async fn remove(args: RemoveArgs, client: &Client, screen: &mut Screen) -> Result<Exit, Failure> {
+    let targets = Targets { sets: args.sets, ..Targets::default() };
+    let meant = resolve(client, &targets).await?;
+    if meant.hosts.len() > 1 && !args.yes {
+        let message =
+            format!("{} are {} nodes, and a removal is for good", meant.set, meant.hosts.len());
+        return Err(Failure::usage(message, "add --yes if all of them are to go"));
+    }
+    let gone: Resolved = client.post("/v1/hosts/remove", &targets).await?;
+    if screen.json {
+        screen.json(&gone)?;
+    } else {
+        screen.say(&format!("removed {} ({})", gone.set, gone.hosts.len()))?;
+        screen.help("whoever is cut off from the controller hears of it on coming back")?;
+    }
+    Ok(Exit::Ok)
+}
+
 /// Lists relays and hosts.
 pub(crate) async fn main(
     args: Args,
     client: &Client,
     screen: &mut Screen,
 ) -> Result<Exit, Failure> {
-    if let Some(Verb::Label(args)) = args.verb {
-        return label(args, client, screen).await;
+    match args.verb {
+        Some(Verb::Label(args)) => return label(args, client, screen).await,
+        Some(Verb::Remove(args)) => return remove(args, client, screen).await,
+        None => {}
     }
     let mut hosts: Vec<HostInfo> = client.get("/v1/hosts").await?;
     if !args.targets.is_empty() {

@@ -117,7 +117,7 @@ fn start(credentials: Credentials, settings: Settings, state: &Path) -> Result<R
         Role::Host => HOST_CACHE,
         Role::Controller | Role::Relay => RELAY_CACHE,
     };
-    let journal = Journal::open(&state.join("node.redb"), cache);
+    let journal = Journal::with_daybook(&state.join("node.redb"), cache);
     let journal = journal.map_err(|error| Failure::local(&error))?;
     let store = content::Store::open(state.join("store"));
     let store = store.map_err(|error| Failure::local(&error))?;

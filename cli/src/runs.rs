@@ -1,6 +1,6 @@
 //! `barid runs`: what was ordered, and what became of it.
 
-use controller::types::{OrderDetail, OrderInfo};
+use controller::types::{OrderDetail, OrderInfo, Status};
 
 use crate::alike;
 use crate::client::{Client, segment};
@@ -71,7 +71,12 @@ async fn list(limit: u32, client: &Client, screen: &mut Screen) -> Result<Exit, 
     let rows: Vec<Vec<String>> = orders.iter().map(|order| row(order, is_terminal)).collect();
     let heads = ["ID", "KIND", "GIVEN", "STANDS", "STATES", "TARGETS", "WHAT"];
     screen.print(&render::table(&heads, &rows))?;
-    if orders.is_empty() {
+    let status: Status = client.get("/v1/status").await?;
+    let retired = show_count(status.retired);
+    if status.retired > 0 && orders.len() < limit as usize {
+        let until = show_time(status.retired_until_ms);
+        screen.say(&format!("{retired} older orders, up to {until}, are not kept any more"))?;
+    } else if orders.is_empty() {
         screen.say("nothing was ordered yet: `barid run -a uptime` is a beginning")?;
     }
     Ok(Exit::Ok)

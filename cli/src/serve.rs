@@ -3,6 +3,7 @@
 use std::future::ready;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use certs::Role;
 use tracing::info;
@@ -10,6 +11,7 @@ use tracing::info;
 use crate::exit::Exit;
 use crate::fail::Failure;
 use crate::node::{Stop, runtime};
+use crate::units::parse_some_duration;
 
 /// Options of `barid controller`.
 #[derive(Clone, Debug, clap::Args)]
@@ -20,7 +22,16 @@ pub(crate) struct Args {
     /// Where relays and hosts dial (UDP)
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
-    /// How much of the disk is to stay free, in MiB: with less, no new orders are taken [default: 64]
+    /// How long certificates of nodes are good; they renew themselves in time [default: 365d]
+    #[arg(long, value_name = "TIME", value_parser = parse_some_duration)]
+    certificate: Option<Duration>,
+    /// How long orders and their answers are kept, and with them content [default: 90d]
+    #[arg(long, value_name = "TIME", value_parser = parse_some_duration)]
+    keep: Option<Duration>,
+    /// How much output of all orders together is kept, in MiB [default: 1024]
+    #[arg(long, value_name = "MIB")]
+    keep_output: Option<u64>,
+    /// How much of the disk is to stay free, in MiB; with less no orders are taken [default: 64]
     #[arg(long, value_name = "MIB")]
     min_free: Option<u64>,
     /// Only make what is missing, then end
@@ -34,10 +45,16 @@ pub(crate) struct Args {
 /// Runs the controller until it is told to stop.
 pub(crate) fn main(args: Args, verbose: u8) -> Result<Exit, Failure> {
     crate::logs::init("info", verbose)?;
-    let Args { state, listen, min_free, init, until_eof } = args;
-    let min_free_mib = min_free;
-    let options =
-        controller::Options { state, listen, min_free_mib, ..controller::Options::default() };
+    let Args { init, until_eof, .. } = args;
+    let options = controller::Options {
+        state: args.state,
+        listen: args.listen,
+        certificate: args.certificate,
+        keep: args.keep,
+        keep_output_mib: args.keep_output,
+        min_free_mib: args.min_free,
+        ..controller::Options::default()
+    };
     runtime(Role::Controller)?.block_on(async {
         let mut stop = Stop::new(until_eof)?;
         let result = match init {

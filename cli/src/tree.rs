@@ -169,6 +169,8 @@ mod tests {
             up: 4,
             open_orders: 0,
             degraded: String::new(),
+            retired: 0,
+            retired_until_ms: 0,
         };
         let link = |name: &str| LinkInfo {
             name: name.into(),

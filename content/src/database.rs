@@ -2,8 +2,8 @@
 //!
 //! redb refuses everything after an I/O error until the database is opened anew. Here the file is
 //! watched: an error for want of space marks the database as full, and whoever asks for it next
-//! opens it again, which loses nothing that was committed. The file grows by holes, much more than is
-//! needed, so the error comes when a page is written. Any other failure to write, a failed sync
+//! opens it again, which loses nothing that was committed. The file grows by holes, much more than
+//! is needed, so the error comes when a page is written. Any other failure to write, a failed sync
 //! above all, is final: nobody knows what is on disk.
 
 use std::fs::OpenOptions;

@@ -19,10 +19,10 @@ use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use bytes::Bytes;
 use futures_core::Stream;
-use mesh::{HostId, OrderId};
+use mesh::{HostId, HostSet, OrderId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::mpsc;
+use tokio::sync::{RwLock, mpsc};
 use tracing::info;
 
 use crate::answers::{self, Reader};
@@ -43,7 +43,7 @@ use crate::tables::{HostRow, OrderRow, Tables};
 use crate::traffic::Meter;
 use crate::types::{
     HostInfo, LinkInfo, NewCancel, NewPush, NewRetry, NewRun, NewToken, OrderDetail, OrderEvent,
-    OrderInfo, Piece, PushEvent, Status, TokenInfo,
+    OrderInfo, Piece, PushEvent, Resolved, Status, Targets, TokenInfo,
 };
 use crate::viewers::Viewers;
 
@@ -68,6 +68,8 @@ pub(crate) struct Api {
     pub(crate) enroller: Enroller,
     pub(crate) meter: Meter,
     pub(crate) viewers: Viewers,
+    /// Held for reading while a push is made, so that nothing of it is cleaned away.
+    pub(crate) pushes: Arc<RwLock<()>>,
 }
 
 pub(crate) type Hosts = Arc<BTreeMap<HostId, HostRow>>;
@@ -85,6 +87,7 @@ pub(crate) fn router(api: Api) -> Router {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/hosts", get(hosts))
+        .route("/v1/hosts/remove", post(remove_hosts))
         .route("/v1/links", get(links))
         .route("/v1/labels", post(labels::change))
         .route("/v1/resolve", post(meaning::resolve))
@@ -114,7 +117,8 @@ pub(crate) fn body<T: for<'de> Deserialize<'de>>(bytes: &Bytes) -> Result<T, Fai
 
 async fn status(State(api): State<Api>) -> Answer<Status> {
     let tables = api.tables.clone();
-    let open = blocking(move || Ok(tables.open_orders()?)).await?;
+    let counts = blocking(move || Ok((tables.open_orders()?, tables.retired()?)));
+    let (open, (retired, retired_until_ms)) = counts.await?;
     let state = api.live.state();
     let up = state.hosts.keys().filter(|id| state.up.contains(**id)).count();
     Ok(Json(Status {
@@ -125,6 +129,8 @@ async fn status(State(api): State<Api>) -> Answer<Status> {
         up: up as u64,
         open_orders: open as u64,
         degraded: api.desk.node.no_room().unwrap_or_default(),
+        retired,
+        retired_until_ms,
     }))
 }
 
@@ -166,10 +172,20 @@ async fn hosts(State(api): State<Api>) -> Json<Vec<HostInfo>> {
     Json(hosts)
 }
 
+async fn remove_hosts(State(api): State<Api>, bytes: Bytes) -> Answer<Resolved> {
+    let targets: Targets = body(&bytes)?;
+    let (_, ids) = api.meant(targets).await?;
+    let gone = blocking(move || api.enroller.remove(&ids)).await?;
+    let mut hosts: Vec<String> = gone.into_iter().map(|host| host.name).collect();
+    hosts.sort_by(|a, b| sets::natural_cmp(a, b));
+    let set = sets::fold(&hosts);
+    Ok(Json(Resolved { hosts, set }))
+}
+
 async fn links(State(api): State<Api>) -> Json<Vec<LinkInfo>> {
     let (links, sums) = api.meter.read();
     let state = api.live.state();
-    let info = |(child, below): (&HostId, &mesh::HostSet)| {
+    let info = |(child, below): (&HostId, &HostSet)| {
         let link = links.iter().find(|link| link.host == *child);
         let row = state.hosts.get(child);
         let sum = sums.get(child).copied().unwrap_or_default();
@@ -233,6 +249,7 @@ async fn push(State(api): State<Api>, bytes: Bytes) -> Result<Response, Failure>
     let (hosts, targets) = api.meant(new.targets.clone()).await?;
     let (lines, stream) = line_stream::<PushEvent>();
     tokio::spawn(async move {
+        let _making = api.pushes.read().await;
         let (packer, tell) = (api.packer.clone(), lines.clone());
         let packed = blocking(move || packer.pack(&new, targets, &tell)).await;
         let given = async {
@@ -358,6 +375,8 @@ impl Api {
         hosts: Hosts,
         retries: Option<OrderId>,
     ) -> Result<OrderInfo, Failure> {
+        // What it brings along must not be cleaned away meanwhile.
+        let _held = self.pushes.read().await;
         let pieces = self.pieces.clone();
         let (new, given) = blocking(move || {
             let given = pieces.find(&new)?;
@@ -396,7 +415,9 @@ impl Api {
         if closed {
             return Ok(lines.send(OrderEvent::Closed { order: known.order }).await?);
         }
-        let (_, start) = self.meter.read();
+        let tables = self.tables.clone();
+        let mut heard = blocking(move || Ok(tables.tally(id)?.0.hosts().clone())).await?;
+        let (targets, (_, start)) = (row.targets(), self.meter.read());
         let mut tick = tokio::time::interval(PROGRESS);
         let mut view = self.viewers.view(id, live && row.kind == "run");
         let mut preview = None;
@@ -405,7 +426,7 @@ impl Api {
                 biased;
                 update = updates.recv() => update,
                 _ = tick.tick() => {
-                    lines.send(self.progress(id, &row, &start).await?).await?;
+                    lines.send(self.progress(&heard, &targets, &start)).await?;
                     continue;
                 }
                 // Previews wait for a slow reader here, where they hold up nothing else.
@@ -423,8 +444,9 @@ impl Api {
             };
             match update {
                 Ok(Update::Answers(report)) if report.order == id => {
+                    heard = heard.union(report.tally.hosts());
                     let (tables, hosts) = (self.tables.clone(), hosts.clone());
-                    let targets = row.targets();
+                    let targets = targets.clone();
                     let answers = blocking(move || {
                         let released = BTreeMap::new();
                         let reader = Reader { tables: &tables, hosts: &hosts, released: &released };
@@ -435,7 +457,7 @@ impl Api {
                     }
                 }
                 Ok(Update::Closed(closed)) if closed == id => {
-                    lines.send(self.progress(id, &row, &start).await?).await?;
+                    lines.send(self.progress(&heard, &targets, &start)).await?;
                     let now = self.read(id, row, hosts).await?;
                     return Ok(lines.send(OrderEvent::Closed { order: now.order }).await?);
                 }
@@ -455,16 +477,14 @@ impl Api {
         .await
     }
 
-    async fn progress(
+    /// How far an order is. `heard`: those of whom anything is known.
+    fn progress(
         &self,
-        id: OrderId,
-        row: &OrderRow,
+        heard: &HostSet,
+        targets: &HostSet,
         start: &BTreeMap<HostId, crate::tables::Traffic>,
-    ) -> Result<OrderEvent, Failure> {
-        let (tables, targets) = (self.tables.clone(), row.targets());
-        let total = targets.len();
-        let done = blocking(move || Ok(tables.tally(id)?.0.hosts().intersection(&targets).len()));
-        let done = done.await?;
+    ) -> OrderEvent {
+        let (done, total) = (heard.intersection(targets).len(), targets.len());
         let (_, sums) = self.meter.read();
         let state = self.live.state();
         let mut content_sent = BTreeMap::new();
@@ -473,7 +493,7 @@ impl Api {
             let before = start.get(child).map_or(0, |start| start.content_sent);
             *content_sent.entry(site).or_default() += sum.content_sent.saturating_sub(before);
         }
-        Ok(OrderEvent::Progress { done, total, content_sent })
+        OrderEvent::Progress { done, total, content_sent }
     }
 }
 

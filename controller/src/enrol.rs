@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use certs::{Authority, Identity, Leaf, MeshId, Role, Token, TokenCheck, TokenId};
-use protos::{Grant, GrantBody, JoinReply, JoinRequest};
+use mesh::HostSet;
+use protos::{Grant, GrantBody, JoinReply, JoinRequest, Removals, SignedRemovals};
 use relay::Registrar;
 use tracing::{info, warn};
 
@@ -19,8 +20,10 @@ use crate::fault::Failure;
 use crate::tables::{Accepted, Enrolment, HostRow, Tables, TokenRow};
 use crate::types::{NewToken, TokenInfo};
 
-/// How long a certificate is good.
-const CERTIFICATE_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
+/// How long a certificate is good, unless the operator says otherwise.
+pub(crate) const CERTIFICATE_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
+/// How long after its end a removed certificate is still named, for clocks that lag.
+const REMOVED_SLACK: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How long a token may be good.
 const TOKEN_LIMIT: Duration = Duration::from_secs(24 * 3600);
 
@@ -29,6 +32,8 @@ const TOKEN_LIMIT: Duration = Duration::from_secs(24 * 3600);
 pub(crate) struct Enroller {
     pub(crate) authority: Arc<Authority>,
     pub(crate) tables: Tables,
+    /// How long certificates are good.
+    pub(crate) certificate: Duration,
     /// Told when the inventory has changed.
     pub(crate) changed: Arc<dyn Fn() + Send + Sync>,
 }
@@ -81,8 +86,42 @@ impl Enroller {
         if self.tables.remove_token(parsed.0)? { Ok(()) } else { Err(unknown()) }
     }
 
+    /// Takes hosts out of the mesh: their keys are good for nothing from now on, and their numbers
+    /// are never given again.
+    pub(crate) fn remove(&self, hosts: &HostSet) -> Result<Vec<HostRow>, Failure> {
+        let room = protos::REMOVED_KEYS - self.removals()?.keys.len();
+        if hosts.len() > room as u64 {
+            let message = format!("the list of removed keys has room for {room} more");
+            return Err(Failure::conflict(message, "it empties as their certificates end"));
+        }
+        let gone = self.tables.remove_hosts(hosts, now_ms())?;
+        for host in &gone {
+            info!(name = %host.name, role = %host.role, "removed from the mesh");
+        }
+        (self.changed)();
+        Ok(gone)
+    }
+
+    fn removals(&self) -> Result<Removals, relay::JournalError> {
+        let past = SystemTime::now()
+            .checked_sub(CERTIFICATE_LIFETIME.max(self.certificate) + REMOVED_SLACK);
+        let (version, keys) = self.tables.removed(past.map_or(0, to_ms))?;
+        Ok(Removals { mesh: self.authority.mesh().0, version, keys })
+    }
+
+    /// The list of removed keys as the whole mesh is to know it, if any key ever was.
+    pub(crate) fn signed_removals(&self) -> Result<Option<SignedRemovals>, relay::JournalError> {
+        let list = self.removals()?;
+        let body = list.encode();
+        let signature = self.authority.sign_removals(&body);
+        Ok((list.version > 0).then_some(SignedRemovals { body, signature }))
+    }
+
     fn try_enrol(&self, request: &JoinRequest) -> Result<JoinReply, String> {
         protos::check_version(request.version).map_err(|error| error.to_string())?;
+        if request.renewal {
+            return self.try_renew(request);
+        }
         let mesh = self.authority.mesh();
         let probe = identity(mesh, 1, Role::Host, &request.name, "");
         probe.check().map_err(|error| error.to_string())?;
@@ -99,33 +138,64 @@ impl Enroller {
         // The key is in the request only; a trial certificate proves that it is held.
         let trial = self.issue(&request.csr, &probe).map_err(|error| error.to_string())?;
         let key = Leaf::parse(&trial).map_err(|error| failed(&error))?.public;
+        if self.tables.is_removed(&key).map_err(|error| failed(&error))? {
+            let text = "the key of this node was removed from the mesh: delete join.key and \
+                        identity.pem in its state folder, and join anew";
+            return Err(text.into());
+        }
         let decide = |token, holder, next| decide(request, key, token, holder, next);
         let entered = self.tables.enrol(request.token_id, &request.name, decide);
         let (id, host) = entered.map_err(|error| failed(&error))??;
         let role: Role = host.role.parse().map_err(|_| "the token's role is gone".to_string())?;
         let who = identity(mesh, id, role, &host.name, &host.site);
         let certificate = self.issue(&request.csr, &who).map_err(|error| error.to_string())?;
+        info!(%who, "enrolled");
+        (self.changed)();
+        Ok(self.grant(&who, certificate))
+    }
+
+    /// A new certificate for a node that is in the inventory with the key that asks. Whoever else
+    /// sends the same request gets what only the holder of the key can use.
+    fn try_renew(&self, request: &JoinRequest) -> Result<JoinReply, String> {
+        let failed = |error: &dyn std::error::Error| {
+            warn!(error = %relay::chain(error), "a renewal failed");
+            "the controller failed: try again".to_string()
+        };
+        let mesh = self.authority.mesh();
+        // The key is in the request only; a trial certificate proves that it is held.
+        let probe = identity(mesh, 1, Role::Host, "renewal", "");
+        let trial = self.issue(&request.csr, &probe).map_err(|error| error.to_string())?;
+        let key = Leaf::parse(&trial).map_err(|error| failed(&error))?.public;
+        let hosts = self.tables.hosts().map_err(|error| failed(&error))?;
+        let known = hosts.into_iter().find(|(_, host)| host.key == key);
+        let (id, host) = known.ok_or("this key is not in the inventory: join anew")?;
+        let role: Role = host.role.parse().map_err(|_| "the role is gone".to_string())?;
+        let who = identity(mesh, id.0, role, &host.name, &host.site);
+        let certificate = self.issue(&request.csr, &who).map_err(|error| error.to_string())?;
+        info!(%who, "renewed a certificate");
+        Ok(self.grant(&who, certificate))
+    }
+
+    fn grant(&self, who: &Identity, certificate: Vec<u8>) -> JoinReply {
         let body = GrantBody {
-            mesh: mesh.0,
-            id: mesh::HostId(id),
-            role: host.role,
-            site: host.site,
-            name: host.name,
+            mesh: who.mesh.0,
+            id: mesh::HostId(who.id),
+            role: who.role.to_string(),
+            site: who.site.clone(),
+            name: who.name.clone(),
             certificate: certificate.into(),
             order_key: self.authority.order_signer().key().0,
         };
         let body = body.encode();
-        info!(%who, "enrolled");
-        (self.changed)();
-        Ok(JoinReply::Grant(Grant {
+        JoinReply::Grant(Grant {
             signature: self.authority.sign_grant(&body),
             body,
             authority: self.authority.certificate().to_vec().into(),
-        }))
+        })
     }
 
     fn issue(&self, csr: &[u8], who: &Identity) -> Result<Vec<u8>, certs::IssueError> {
-        self.authority.issue(csr, who, CERTIFICATE_LIFETIME, SystemTime::now())
+        self.authority.issue(csr, who, self.certificate, SystemTime::now())
     }
 }
 

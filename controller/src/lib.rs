@@ -21,6 +21,7 @@ mod pace;
 mod packs;
 mod past;
 mod push;
+mod retention;
 mod retry;
 mod serve;
 pub mod sets;

@@ -5,7 +5,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use certs::{Authority, Credentials, MeshId, NodeKey, Role};
@@ -18,12 +18,13 @@ use tracing::{info, warn};
 use crate::api::{Api, router};
 use crate::clock::now_ms;
 use crate::closing::close;
-use crate::enrol::{Enroller, identity};
+use crate::enrol::{self, Enroller, identity};
 use crate::given::Pieces;
 use crate::groups::Groups;
 use crate::live::Live;
 use crate::orders::Desk;
 use crate::push::Packer;
+use crate::retention::{Cleaner, Keep};
 use crate::tables::Tables;
 use crate::traffic::Meter;
 use crate::viewers::{Viewers, Watched};
@@ -45,8 +46,26 @@ pub struct Options {
     pub beat_interval_ms: Option<u64>,
     /// How long answers wait for others to fold with.
     pub flush_ms: Option<u64>,
+    /// How long the certificates of nodes are good; they are renewed after two thirds of it.
+    pub certificate: Option<Duration>,
+    /// How long orders and their answers are kept after they were given.
+    pub keep: Option<Duration>,
+    /// How much output of all orders together is kept, in MiB.
+    pub keep_output_mib: Option<u64>,
     /// How much of the state disk is to stay free, in MiB: with less, no new orders are taken.
     pub min_free_mib: Option<u64>,
+}
+
+impl Options {
+    fn keep(&self) -> Keep {
+        let defaults = Keep::default();
+        let age = self.keep.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+        Keep {
+            age_ms: age.unwrap_or(defaults.age_ms),
+            output: self.keep_output_mib.map_or(defaults.output, |mib| mib.saturating_mul(1 << 20)),
+            ..defaults
+        }
+    }
 }
 
 /// The controller could not start, or stopped by itself.
@@ -106,11 +125,14 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     let live = Live::new();
     live.state().hosts = Arc::new(tables.hosts()?);
     live.state().labels = Arc::new(tables.labels()?);
+    let published = Arc::new(OnceLock::new());
     let enroller = Enroller {
         authority: authority.clone(),
         tables: tables.clone(),
-        changed: on_change(live.clone(), tables.clone()),
+        certificate: options.certificate.unwrap_or(enrol::CERTIFICATE_LIFETIME),
+        changed: on_change(live.clone(), tables.clone(), published.clone()),
     };
+    let kept = journal.clone();
     let node = relay::start(Setup {
         credentials: credentials(&authority)?,
         settings: settings(&options),
@@ -121,11 +143,14 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         registrar: Some(Arc::new(enroller.clone())),
         obeys: false,
     })?;
+    let node = Arc::new(node);
+    let publisher = Publisher { enroller: enroller.clone(), node: node.clone() };
+    publisher.publish();
+    published.set(publisher).ok();
     // After the node has forgotten what had expired, so that none falls between.
     tables.close_expired(now_ms())?;
     let listen = node.addr().map_or_else(String::new, |addr| addr.to_string());
     let ended = node.watch_end();
-    let node = Arc::new(node);
     let meter = Meter::new(node.clone(), tables.traffic()?);
     let (viewers, watched) = Viewers::new({
         let node = node.clone();
@@ -134,6 +159,15 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     let watching = tokio::spawn(pass_watches(watched, node.clone()));
     let desk = Desk { authority: authority.clone(), tables: tables.clone(), node: node.clone() };
     let closing = tokio::spawn(close(desk.clone(), live.stopped.clone()));
+    let pushes = Arc::default();
+    let cleaner = Cleaner {
+        tables: tables.clone(),
+        journal: kept,
+        store: store.clone(),
+        keep: options.keep(),
+        pushes: Arc::clone(&pushes),
+    };
+    let cleaning = tokio::spawn(cleaner.run());
     let metering = tokio::spawn(meter.clone().run(tables.clone()));
     let api = Api {
         groups: Groups::new(&state),
@@ -147,10 +181,12 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         enroller,
         meter: meter.clone(),
         viewers,
+        pushes,
     };
     write_listen(&state, &listen)?;
     let served = serve(&state, api, stop, ended).await;
     metering.abort();
+    cleaning.abort();
     watching.abort();
     closing.abort();
     let (_, total) = meter.read();
@@ -195,8 +231,32 @@ fn credentials(authority: &Authority) -> Result<Credentials, RunError> {
     Ok(Credentials::new(key, certificate, ca, order_key)?)
 }
 
-/// Reads the inventory again when somebody has enrolled.
-fn on_change(live: Live, tables: Tables) -> Arc<dyn Fn() + Send + Sync> {
+/// Tells the mesh who was removed from it.
+struct Publisher {
+    enroller: Enroller,
+    node: Arc<Running>,
+}
+
+impl Publisher {
+    fn publish(&self) {
+        match self.enroller.signed_removals() {
+            Ok(Some(list)) => {
+                if let Err(error) = self.node.remove(&list) {
+                    tracing::error!(error = %relay::chain(&error), "removals are not told");
+                }
+            }
+            Ok(None) => {}
+            Err(error) => warn!(error = %relay::chain(&error), "removals are not told"),
+        }
+    }
+}
+
+/// Reads the inventory again when somebody has enrolled or was removed, and tells the mesh.
+fn on_change(
+    live: Live,
+    tables: Tables,
+    publisher: Arc<OnceLock<Publisher>>,
+) -> Arc<dyn Fn() + Send + Sync> {
     let turn = Mutex::new(());
     Arc::new(move || {
         // One at a time: of two newcomers at once, the older reading must not come last.
@@ -206,6 +266,9 @@ fn on_change(live: Live, tables: Tables) -> Arc<dyn Fn() + Send + Sync> {
             Err(error) => {
                 tracing::error!(error = %relay::chain(&error), "the inventory is not read");
             }
+        }
+        if let Some(publisher) = publisher.get() {
+            publisher.publish();
         }
     })
 }

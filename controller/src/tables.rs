@@ -4,6 +4,9 @@
 //! they are many. What concerns an order is written in the node's own commits, so that an answer
 //! which was acknowledged to a relay is in these tables too.
 
+mod hosts;
+mod retire;
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
@@ -14,6 +17,7 @@ use redb::{ReadableTable, ReadableTableMetadata, TableDefinition, TableHandle, W
 use relay::{Journal, JournalError};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+pub(crate) use self::hosts::{Accepted, Enrolment};
 use crate::packs::PackRow;
 use crate::types::{NewRun, PushInfo};
 
@@ -41,6 +45,10 @@ const TRAFFIC: TableDefinition<u32, &[u8]> = TableDefinition::new("controller.tr
 /// The kind of an order that tells hosts not to wait for a release any more. Operators do not see
 /// it.
 pub(crate) const LAPSE: &str = "lapse";
+/// Keys that are no longer of the mesh.
+const REMOVED: TableDefinition<[u8; 32], &[u8]> = TableDefinition::new("controller.removed.v1");
+/// The version of the list of them, the highest number that a host ever had, and what was retired.
+const COUNTS: TableDefinition<&str, u64> = TableDefinition::new("controller.counts.v1");
 
 /// An enrolled node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +62,13 @@ pub(crate) struct HostRow {
 
 /// What operators have said of a host: names and values.
 pub(crate) type Labels = BTreeMap<String, String>;
+/// A key that was removed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RemovedRow {
+    pub(crate) id: u32,
+    pub(crate) name: String,
+    pub(crate) removed_ms: u64,
+}
 
 /// A join token; never its secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -133,6 +148,8 @@ impl Tables {
             TRAFFIC.name(),
             LABELS.name(),
             PACKS.name(),
+            REMOVED.name(),
+            COUNTS.name(),
         ];
         if journal.has_tables(&names)? {
             return Ok(Tables { journal });
@@ -150,125 +167,11 @@ impl Tables {
         txn.open_table(PACKS)?;
         txn.open_table(TRAFFIC)?;
         txn.open_table(LABELS)?;
+        txn.open_table(REMOVED)?;
+        txn.open_table(COUNTS)?;
         txn.commit()?;
         Ok(Tables { journal })
     }
-
-    // Hosts and tokens.
-
-    pub(crate) fn hosts(&self) -> Result<BTreeMap<HostId, HostRow>> {
-        let table = self.journal.read()?.open_table(HOSTS)?;
-        let mut hosts = BTreeMap::new();
-        for row in table.iter()? {
-            let (id, row) = row?;
-            hosts.insert(HostId(id.value()), parse(row.value()));
-        }
-        Ok(hosts)
-    }
-
-    /// The labels of all hosts that have some.
-    pub(crate) fn labels(&self) -> Result<BTreeMap<HostId, Labels>> {
-        let table = self.journal.read()?.open_table(LABELS)?;
-        let rows = table.iter()?.map(|row| {
-            let (id, row) = row?;
-            Ok((HostId(id.value()), parse(row.value())))
-        });
-        rows.collect()
-    }
-
-    /// Changes the labels of hosts, all in one transaction, or nothing if `change` refuses one.
-    pub(crate) fn change_labels<E>(
-        &self,
-        hosts: &HostSet,
-        change: impl Fn(HostId, &mut Labels) -> std::result::Result<(), E>,
-    ) -> Result<std::result::Result<(), E>> {
-        let txn = self.journal.begin()?;
-        {
-            let mut table = txn.open_table(LABELS)?;
-            for id in hosts.iter() {
-                let mut labels: Labels =
-                    table.get(id.0)?.map(|row| parse(row.value())).unwrap_or_default();
-                if let Err(error) = change(id, &mut labels) {
-                    return Ok(Err(error));
-                }
-                if labels.is_empty() {
-                    table.remove(id.0)?;
-                } else {
-                    table.insert(id.0, json(&labels).as_slice())?;
-                }
-            }
-        }
-        txn.commit()?;
-        Ok(Ok(()))
-    }
-
-    pub(crate) fn token(&self, id: [u8; 8]) -> Result<Option<TokenRow>> {
-        let table = self.journal.read()?.open_table(TOKENS)?;
-        Ok(table.get(id)?.map(|row| parse(row.value())))
-    }
-
-    pub(crate) fn tokens(&self) -> Result<Vec<([u8; 8], TokenRow)>> {
-        let table = self.journal.read()?.open_table(TOKENS)?;
-        let rows = table.iter()?.map(|row| {
-            let (id, row) = row?;
-            Ok((id.value(), parse(row.value())))
-        });
-        rows.collect()
-    }
-
-    pub(crate) fn set_token(&self, id: [u8; 8], token: &TokenRow) -> Result<()> {
-        let txn = self.journal.begin()?;
-        txn.open_table(TOKENS)?.insert(id, json(token).as_slice())?;
-        txn.commit()?;
-        Ok(())
-    }
-
-    /// Returns whether there was such a token.
-    pub(crate) fn remove_token(&self, id: [u8; 8]) -> Result<bool> {
-        let txn = self.journal.begin()?;
-        let known = txn.open_table(TOKENS)?.remove(id)?.is_some();
-        txn.commit()?;
-        Ok(known)
-    }
-
-    /// Decides on a newcomer in one transaction: `decide` sees the token, the id and row of the
-    /// host that has the name now, and the next free id, and says what to write.
-    pub(crate) fn enrol<E>(
-        &self,
-        token: [u8; 8],
-        name: &str,
-        decide: impl FnOnce(Option<TokenRow>, Option<(u32, HostRow)>, u32) -> Enrolment<E>,
-    ) -> Result<std::result::Result<(u32, HostRow), E>> {
-        let txn = self.journal.begin()?;
-        let decided = {
-            let mut hosts = txn.open_table(HOSTS)?;
-            let mut names = txn.open_table(NAMES)?;
-            let mut tokens = txn.open_table(TOKENS)?;
-            let row = tokens.get(token)?.map(|row| parse::<TokenRow>(row.value()));
-            let holder = names.get(name)?.map(|id| id.value());
-            let holder = match holder {
-                Some(id) => hosts.get(id)?.map(|row| (id, parse(row.value()))),
-                None => None,
-            };
-            let next = hosts.last()?.map_or(1, |(id, _)| id.value() + 1);
-            match decide(row, holder, next) {
-                Enrolment::Refuse(error) => Err(error),
-                Enrolment::Accept(accepted) => {
-                    let Accepted { id, host, token: used } = *accepted;
-                    hosts.insert(id, json(&host).as_slice())?;
-                    names.insert(name, id)?;
-                    tokens.insert(token, json(&used).as_slice())?;
-                    Ok((id, host))
-                }
-            }
-        };
-        if decided.is_ok() {
-            txn.commit()?;
-        }
-        Ok(decided)
-    }
-
-    // Orders.
 
     /// Enters an order together with its envelope: from here on it is carried out, also if this
     /// process dies before the core has heard of it.
@@ -446,21 +349,6 @@ impl Tables {
         txn.commit()?;
         Ok(())
     }
-}
-
-/// What becomes of a newcomer.
-pub(crate) enum Enrolment<E> {
-    /// Nothing is written.
-    Refuse(E),
-    /// The host is entered and the token marked.
-    Accept(Box<Accepted>),
-}
-
-/// A newcomer's number and row, and the token as it is now.
-pub(crate) struct Accepted {
-    pub(crate) id: u32,
-    pub(crate) host: HostRow,
-    pub(crate) token: TokenRow,
 }
 
 /// What an order's answers come to, and how many bodies were cut.

@@ -176,6 +176,12 @@ pub struct Status {
     /// Why the controller takes no new orders at present; empty if it does.
     #[serde(default)]
     pub degraded: String,
+    /// Orders that are no longer kept, with their answers.
+    #[serde(default)]
+    pub retired: u64,
+    /// When the youngest of them was given.
+    #[serde(default)]
+    pub retired_until_ms: u64,
 }
 
 /// One line of `GET /v1/hosts`

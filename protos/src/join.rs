@@ -51,12 +51,20 @@ pub struct JoinRequest {
     pub csr: Bytes,
     /// The proof that it holds the token.
     pub proof: [u8; 64],
+    /// Whether it is enrolled already and asks for a new certificate for the same key. Token and
+    /// proof mean nothing then: the certificate request shows that it holds the key.
+    pub renewal: bool,
 }
 
 impl JoinRequest {
     /// A request of our version.
     pub fn new(token_id: [u8; 8], name: String, csr: Bytes, proof: [u8; 64]) -> JoinRequest {
-        JoinRequest { version: VERSION, token_id, name, csr, proof }
+        JoinRequest { version: VERSION, token_id, name, csr, proof, renewal: false }
+    }
+
+    /// A request for a new certificate, of our version.
+    pub fn renewal(name: String, csr: Bytes) -> JoinRequest {
+        JoinRequest { renewal: true, ..JoinRequest::new([0; 8], name, csr, [0; 64]) }
     }
 
     /// The bytes that travel.
@@ -68,6 +76,7 @@ impl JoinRequest {
             name: self.name.clone(),
             csr: self.csr.clone(),
             proof: Bytes::copy_from_slice(&self.proof),
+            renewal: self.renewal,
         };
         request.encode_to_vec().into()
     }
@@ -83,6 +92,7 @@ impl JoinRequest {
             name: request.name,
             csr: request.csr,
             proof: array("join.proof", &request.proof)?,
+            renewal: request.renewal,
         })
     }
 }
@@ -228,6 +238,7 @@ mod tests {
     fn request() -> impl Strategy<Value = JoinRequest> {
         (any::<(u16, u16)>(), uniform8(any::<u8>()), name(), some_bytes(60), signature()).prop_map(
             |(version, token_id, name, csr, proof)| JoinRequest {
+                renewal: proof[0] % 2 == 1,
                 version,
                 token_id,
                 name,

@@ -22,6 +22,7 @@ mod hosts;
 mod join;
 mod order;
 mod pull;
+mod removed;
 mod shape;
 mod stream;
 #[cfg(test)]
@@ -36,12 +37,13 @@ pub use order::{
     OrderBody, OrderError, Part, Push, Run, STDIN_LIMIT, Variable, Work,
 };
 pub use pull::{Encoding, PULL_LIMIT, PullError, PullReply, PullRequest};
+pub use removed::{REMOVED_KEYS, Removals, RemovalsError, SignedRemovals};
 pub use shape::Malformed;
 pub use stream::{
     FRAME_LIMIT, HEADER_BYTES, HeaderError, StreamKind, UnknownStream, VERSION, VersionError,
     check_version, frame_header, parse_header, parse_header_within,
 };
-pub use wire::{FrameError, Incoming, decode_frame, encode_frame, encode_heard};
+pub use wire::{FrameError, Incoming, decode_frame, encode_frame, encode_heard, encode_removals};
 
 /// The messages as prost makes them of the .proto files.
 mod pb {

@@ -130,6 +130,8 @@ shaped! {
     GrantBody GRANT_BODY,
     PullRequest PULL_REQUEST,
     PullReply PULL_REPLY,
+    Removals REMOVALS,
+    SignedRemovals SIGNED_REMOVALS,
 }
 
 /// Reads a message; its byte fields are slices of `bytes`. The caller has checked the length.

@@ -21,6 +21,8 @@ use crate::endpoint::JOIN_HINT;
 use crate::join::JoinService;
 use crate::link::{self, CLOSE_PROTOCOL, Link, LinkError, PeerFault, Reader};
 use crate::live::{Credit, Room};
+use crate::removed::Removed;
+use crate::renew::Current;
 use crate::serve::Line;
 use crate::transfer::Transfers;
 
@@ -50,9 +52,10 @@ pub(crate) struct Acceptor {
     pub(crate) inbox: link::Inbox,
     pub(crate) verifier: Arc<crate::verify::Verifier>,
     pub(crate) room: Room,
+    pub(crate) removed: Removed,
     pub(crate) transfers: Transfers,
     pub(crate) join: JoinService,
-    pub(crate) join_config: Arc<quinn::ServerConfig>,
+    pub(crate) join_config: Current<Arc<quinn::ServerConfig>>,
     pub(crate) max_connections: usize,
     /// Bits a second of content down each link; zero: no limit.
     pub(crate) rate_limit: u64,
@@ -102,18 +105,24 @@ impl Acceptor {
             Ok(Err(error)) => return info!(%from, error = %crate::chain(&error), "no link"),
             Err(_) => return info!(%from, "no link: the handshake took too long"),
         };
-        let identity = match link::identity_of(&conn) {
-            Ok(identity) if identity.mesh == self.verifier.mesh => identity,
-            Ok(_) => return turn_away(&conn, &PeerFault::Mesh),
+        let leaf = match link::leaf_of(&conn) {
+            Ok(leaf) if leaf.identity.mesh != self.verifier.mesh => {
+                return turn_away(&conn, &PeerFault::Mesh);
+            }
+            Ok(leaf) if self.removed.has(&leaf.public) => {
+                return turn_away(&conn, &PeerFault::Removed);
+            }
+            Ok(leaf) => leaf,
             Err(fault) => return turn_away(&conn, &fault),
         };
+        let identity = leaf.identity;
         let peer = Peer::Child { host: link::host_of(&identity), serves: identity.role.serves() };
-        self.serve_child(conn, peer, identity.name).await;
+        self.serve_child(conn, peer, (identity.name, leaf.public)).await;
     }
 
-    async fn serve_child(self, conn: Connection, peer: Peer, name: String) {
+    async fn serve_child(self, conn: Connection, peer: Peer, who: (String, [u8; 32])) {
         let id = self.ids.next();
-        let (link, mut queues) = Link::new(id, peer, name, conn.clone());
+        let (link, mut queues) = Link::new(id, peer, who, conn.clone());
         let counters = link.counters.clone();
         if self.inbox.send(Arrival::Linked(link)).await.is_err() {
             return;
@@ -125,6 +134,7 @@ impl Acceptor {
             inbox: self.inbox.clone(),
             verifier: self.verifier.clone(),
             room: self.room.clone(),
+            removed: self.removed.clone(),
             credit: Credit::new(true),
         };
         let streams = Arc::new(Semaphore::new(STREAMS));
@@ -170,7 +180,7 @@ impl Acceptor {
 
     async fn accept_join(self, incoming: Incoming, _turn: OwnedSemaphorePermit) {
         let from = incoming.remote_address();
-        let Ok(connecting) = incoming.accept_with(self.join_config.clone()) else { return };
+        let Ok(connecting) = incoming.accept_with(self.join_config.now()) else { return };
         let Ok(Ok(conn)) = timeout(HANDSHAKE_LIMIT, connecting).await else {
             return info!(%from, "a newcomer's handshake failed");
         };

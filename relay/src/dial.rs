@@ -13,6 +13,8 @@ use crate::accept::LinkIds;
 use crate::drive::Arrival;
 use crate::link::{self, Inbox, Link, PeerFault, Reader};
 use crate::live::{Credit, Room};
+use crate::removed::Removed;
+use crate::renew::Current;
 use crate::verify::Verifier;
 
 const DIAL_LIMIT: Duration = Duration::from_secs(15);
@@ -26,9 +28,10 @@ pub(crate) struct Dialler {
     pub(crate) inbox: Inbox,
     pub(crate) verifier: Arc<Verifier>,
     pub(crate) room: Room,
+    pub(crate) removed: Removed,
     /// Whether this node is a parent, too.
     pub(crate) serves: bool,
-    pub(crate) config: ClientConfig,
+    pub(crate) config: Current<ClientConfig>,
     pub(crate) server_name: String,
 }
 
@@ -58,7 +61,8 @@ pub enum DialError {
 impl Dialler {
     /// Dials the parent at a place of the list; tells the drive loop what came of it.
     pub(crate) async fn dial(self, place: usize, addr: String) {
-        let dialled = timeout(DIAL_LIMIT, connect(&addr, &self.config, &self.server_name)).await;
+        let config = self.config.now();
+        let dialled = timeout(DIAL_LIMIT, connect(&addr, &config, &self.server_name)).await;
         let (endpoint, conn) = match dialled.unwrap_or(Err(DialError::Timeout)) {
             Ok(connected) => connected,
             Err(error) => {
@@ -66,13 +70,17 @@ impl Dialler {
                 return self.failed(place).await;
             }
         };
-        match link::identity_of(&conn) {
-            Ok(identity) if identity.mesh == self.verifier.mesh && identity.role.serves() => {
-                let peer = Peer::Parent { place, host: link::host_of(&identity) };
-                self.run((endpoint, conn), peer, identity.name).await;
+        let leaf = link::leaf_of(&conn).and_then(|leaf| match &leaf.identity {
+            _ if self.removed.has(&leaf.public) => Err(PeerFault::Removed),
+            who if who.mesh == self.verifier.mesh && who.role.serves() => Ok(leaf),
+            _ => Err(PeerFault::Mesh),
+        });
+        match leaf {
+            Ok(leaf) => {
+                let peer = Peer::Parent { place, host: link::host_of(&leaf.identity) };
+                self.run((endpoint, conn), peer, (leaf.identity.name, leaf.public)).await;
             }
-            other => {
-                let fault = other.err().unwrap_or(PeerFault::Mesh);
+            Err(fault) => {
                 info!(parent = %addr, reason = %crate::chain(&fault), "not a parent for us");
                 conn.close(link::CLOSE_PROTOCOL, fault.to_string().as_bytes());
                 self.failed(place).await;
@@ -84,9 +92,14 @@ impl Dialler {
         self.inbox.send(Arrival::Input(Input::DialFailed { place })).await.ok();
     }
 
-    async fn run(self, (endpoint, conn): (Endpoint, Connection), peer: Peer, name: String) {
+    async fn run(
+        self,
+        (endpoint, conn): (Endpoint, Connection),
+        peer: Peer,
+        who: (String, [u8; 32]),
+    ) {
         let id = self.ids.next();
-        let (mut link, queues) = Link::new(id, peer, name, conn.clone());
+        let (mut link, queues) = Link::new(id, peer, who, conn.clone());
         link.endpoint = Some(endpoint);
         if self.inbox.send(Arrival::Linked(link)).await.is_err() {
             return;
@@ -98,6 +111,7 @@ impl Dialler {
             inbox: self.inbox.clone(),
             verifier: self.verifier,
             room: self.room,
+            removed: self.removed,
             credit: Credit::new(self.serves),
         };
         if let Err(error) = reader.open_streams(queues).await {

@@ -21,6 +21,7 @@ use crate::exec::Executor;
 use crate::journal::JournalError;
 use crate::link::Link;
 use crate::live::{Place, Watched};
+use crate::removed::Removed;
 use crate::sweep::Sweeper;
 use crate::transfer::Transfers;
 use crate::writer::{Entry, Progress};
@@ -78,6 +79,11 @@ impl Links {
 
     pub(crate) fn status(&self) -> Vec<LinkStatus> {
         self.lock().values().map(|link| status(link)).collect()
+    }
+
+    /// All of them.
+    pub(crate) fn all(&self) -> Vec<Arc<Link>> {
+        self.lock().values().cloned().collect()
     }
 
     /// The endpoints that were made for links of their own.
@@ -141,6 +147,7 @@ pub(crate) struct Io {
     pub(crate) entries: Vec<Entry>,
     pub(crate) progress: watch::Receiver<Progress>,
     pub(crate) inbox: mpsc::Sender<Arrival>,
+    pub(crate) removed: Removed,
     pub(crate) sweeper: Sweeper,
     pub(crate) waiting: BTreeMap<Asker, oneshot::Sender<Result<(), PullFault>>>,
     pub(crate) tasks: JoinSet<()>,
@@ -211,8 +218,16 @@ impl Io {
                 node.handle(now, input);
             }
             Arrival::Linked(link) => {
-                let (id, peer) = (link.id, link.peer);
-                self.links.lock().insert(id, Arc::new(link));
+                let (id, peer, link) = (link.id, link.peer, Arc::new(link));
+                self.links.lock().insert(id, link.clone());
+                // After it is among the links, so that no list falls between.
+                if !self.removed.greet(&link) {
+                    self.links.lock().remove(&id);
+                    if let Peer::Parent { place, .. } = peer {
+                        node.handle(now, Input::DialFailed { place });
+                    }
+                    return;
+                }
                 node.handle(now, Input::LinkUp { link: id, peer });
             }
             Arrival::Pulled { link, content, result } => {

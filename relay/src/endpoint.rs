@@ -38,7 +38,7 @@ pub enum EndpointError {
 
 /// The settings of the mesh's own connections at the parent's side. What is on the other side of
 /// an accepted connection is not known, so this is for anything.
-fn server(credentials: &Credentials, beat: Duration) -> Arc<ServerConfig> {
+pub(crate) fn server(credentials: &Credentials, beat: Duration) -> Arc<ServerConfig> {
     let transport = LinkKind::Wan.transport(End::Parent, beat, None);
     quic_server(certs::server_config(credentials), transport)
 }
@@ -69,7 +69,9 @@ fn quic_server(tls: rustls::ServerConfig, transport: TransportConfig) -> Arc<Ser
 }
 
 /// The settings by which a child dials.
-pub(crate) fn client(credentials: &Credentials, transport: TransportConfig) -> ClientConfig {
+pub(crate) fn client(credentials: &Credentials, link: LinkKind, beat: Duration) -> ClientConfig {
+    let serves = credentials.identity().role.serves();
+    let transport = link.transport(End::Child { serves }, link.beat(beat), None);
     quic_client(certs::client_config(credentials), transport)
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use certs::{Credentials, NodeKey, OrderKey, Token};
 use protos::{Grant, GrantBody, JoinReply, JoinRequest, StreamKind};
-use quinn::{RecvStream, SendStream};
+use quinn::{Connection, RecvStream, SendStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tracing::{debug, info};
@@ -57,11 +57,7 @@ impl JoinService {
             (Some(registrar), _) => ask(registrar.clone(), &question).await,
             (None, Some(parent)) => {
                 let _turn = self.forwards.acquire().await;
-                let (mut up, mut down) = open_stream(&parent, StreamKind::Join).await?;
-                write_framed(&mut up, &question).await?;
-                up.finish().ok();
-                let answer = read_framed_within(&mut down, protos::JOIN_LIMIT).await?;
-                answer.ok_or(LinkError::Ended)?
+                ask_parent(&parent, &question).await?
             }
             (None, None) => refusal("this relay has no link to its parent just now: try again"),
         };
@@ -71,6 +67,15 @@ impl JoinService {
         send.stopped().await.ok();
         Ok(())
     }
+}
+
+/// Asks the controller by way of the parent.
+pub(crate) async fn ask_parent(parent: &Connection, question: &[u8]) -> Result<Bytes, LinkError> {
+    let (mut up, mut down) = open_stream(parent, StreamKind::Join).await?;
+    write_framed(&mut up, question).await?;
+    up.finish().ok();
+    let answer = read_framed_within(&mut down, protos::JOIN_LIMIT).await?;
+    answer.ok_or(LinkError::Ended)
 }
 
 async fn ask(registrar: Arc<dyn Registrar>, question: &Bytes) -> Bytes {

@@ -4,9 +4,9 @@
 //! full is an error of its own, after which the database is opened anew; what was committed is
 //! there, and nothing else.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -16,6 +16,7 @@ use protos::{Envelope, Incoming, OrderBody};
 use redb::{Durability, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition};
 use redb::{TableHandle, WriteTransaction};
 
+use crate::daybook::{Daybook, Row};
 use crate::hash;
 
 const ORDERS: TableDefinition<[u8; 16], &[u8]> = TableDefinition::new("orders.v1");
@@ -27,7 +28,9 @@ const RELEASED: TableDefinition<([u8; 16], u64), &[u8]> = TableDefinition::new("
 const INSTALLED: TableDefinition<&[u8], ([u8; 32], [u8; 16])> =
     TableDefinition::new("installed.v1");
 
-const TABLES: [&str; 7] = [
+/// The key that seals the daybook.
+const DAYBOOK: TableDefinition<(), [u8; 32]> = TableDefinition::new("daybook.v1");
+const TABLES: [&str; 8] = [
     "orders.v1",
     "intents.v1",
     "answers.v1",
@@ -35,6 +38,7 @@ const TABLES: [&str; 7] = [
     "below.v1",
     "released.v1",
     "installed.v1",
+    "daybook.v1",
 ];
 /// How long answers to orders that this node was never given are kept.
 const ORPHAN_AGE: Duration = Duration::from_secs(24 * 3600);
@@ -87,6 +91,7 @@ impl<E: Into<redb::Error>> From<E> for JournalError {
 #[derive(Clone)]
 pub struct Journal {
     database: Arc<Database>,
+    daybook: Arc<Mutex<Option<Daybook>>>,
 }
 
 impl Journal {
@@ -94,7 +99,7 @@ impl Journal {
     pub fn open(path: &Path, cache: usize) -> Result<Journal, JournalError> {
         let database = Database::open(path, cache)
             .map_err(|source| JournalError::Open { path: path.into(), source: Box::new(source) })?;
-        let journal = Journal { database: Arc::new(database) };
+        let journal = Journal { database: Arc::new(database), daybook: Arc::default() };
         if !journal.has_tables(&TABLES)? {
             let txn = journal.begin()?;
             txn.open_table(ORDERS)?;
@@ -104,8 +109,29 @@ impl Journal {
             txn.open_table(BELOW)?;
             txn.open_table(RELEASED)?;
             txn.open_table(INSTALLED)?;
+            {
+                let mut keys = txn.open_table(DAYBOOK)?;
+                let is_new = keys.get(())?.is_none();
+                if is_new {
+                    keys.insert((), certs::random())?;
+                }
+            }
             txn.commit()?;
         }
+        Ok(journal)
+    }
+
+    /// The same with a daybook beside it, which is written first; for nodes that nobody watches.
+    pub fn with_daybook(path: &Path, cache: usize) -> Result<Journal, JournalError> {
+        let journal = Journal::open(path, cache)?;
+        let key = journal.read()?.open_table(DAYBOOK)?.get(())?.map(|key| key.value());
+        let opened = key.map(|key| Daybook::open(&path.with_file_name("daybook"), key));
+        let daybook = match opened {
+            Some(Err(error)) if content::is_full(&error) => None,
+            Some(opened) => Some(opened?),
+            None => None,
+        };
+        *journal.daybook() = daybook;
         Ok(journal)
     }
 
@@ -162,7 +188,7 @@ impl Journal {
     /// ids of younger orders show. Otherwise it is remembered for as long as it can still be valid
     /// anywhere, counted from now on.
     pub fn load(&self, now: SystemTime) -> Result<Saved, JournalError> {
-        let (saved, gone) = self.read_all(now)?;
+        let (saved, gone) = self.image()?.saved(now);
         if !gone.is_empty() {
             let dropped = self.begin().and_then(|txn| {
                 gone.iter().try_for_each(|id| forget(&txn, *id))?;
@@ -177,55 +203,74 @@ impl Journal {
         Ok(saved)
     }
 
-    fn read_all(&self, now: SystemTime) -> Result<(Saved, BTreeSet<OrderId>), JournalError> {
-        let txn = self.read()?;
-        let (mut saved, mut gone) = (Saved::default(), BTreeSet::new());
-        let orders = txn.open_table(ORDERS)?;
-        // Ids sort by time.
-        let newest = orders.last()?.map_or(UNIX_EPOCH, |(id, _)| born(OrderId(id.value())));
-        let mut known = BTreeSet::new();
-        for row in orders.iter()? {
+    /// The tables, and on top of them the daybook.
+    fn image(&self) -> Result<Image, JournalError> {
+        // Held all along, so that no row moves from the one to the other meanwhile.
+        let daybook = self.daybook();
+        let (txn, mut image) = (self.read()?, Image::default());
+        let bytes = Bytes::copy_from_slice;
+        for row in txn.open_table(ORDERS)?.iter()? {
             let (key, value) = row?;
-            let id = OrderId(key.value());
-            match order(Bytes::copy_from_slice(value.value()), now, newest) {
-                Some(order) => {
-                    known.insert(id);
-                    saved.orders.push(Arc::new(order));
-                }
-                None => drop(gone.insert(id)),
-            }
+            image.orders.insert(OrderId(key.value()), bytes(value.value()));
         }
         for row in txn.open_table(ANSWERS)?.iter()? {
             let (key, value) = row?;
-            let id = OrderId(key.value().0);
-            let old = |now| age(id, now) > ORPHAN_AGE;
-            let old = old(now) && old(newest) && !known.contains(&id);
-            match report(Bytes::copy_from_slice(value.value())) {
-                Some(report) if !old && !gone.contains(&id) => saved.answers.push(report),
-                _ => drop(gone.insert(id)),
-            }
+            let answers = image.answers.entry(OrderId(key.value().0)).or_default();
+            answers.push(bytes(value.value()));
         }
         for row in txn.open_table(INTENTS)?.iter()? {
-            let id = OrderId(row?.0.value());
-            saved.intents.extend((!gone.contains(&id)).then_some(id));
+            image.intents.insert(OrderId(row?.0.value()));
         }
         for row in txn.open_table(SETTLED)?.iter()? {
-            let id = OrderId(row?.0.value());
-            saved.settled.extend((!gone.contains(&id)).then_some(id));
-        }
-        for row in txn.open_table(RELEASED)?.iter()? {
-            let (key, value) = row?;
-            if let Some(hosts) = below(Bytes::copy_from_slice(value.value())) {
-                saved.released.push((OrderId(key.value().0), hosts));
-            }
+            image.settled.insert(OrderId(row?.0.value()));
         }
         for row in txn.open_table(BELOW)?.iter()? {
             let (key, value) = row?;
-            if let Some(below) = below(Bytes::copy_from_slice(value.value())) {
-                saved.below.push((HostId(key.value()), below));
-            }
+            image.below.insert(key.value(), bytes(value.value()));
         }
-        Ok((saved, gone))
+        for row in txn.open_table(RELEASED)?.iter()? {
+            let (key, value) = row?;
+            let released = image.released.entry(OrderId(key.value().0)).or_default();
+            released.push(bytes(value.value()));
+        }
+        if let Some(daybook) = daybook.as_ref() {
+            daybook.rows()?.into_iter().for_each(|row| image.apply(row));
+        }
+        Ok(image)
+    }
+
+    /// Makes rows durable: in the daybook, if there is one and they fit, else in the tables.
+    pub(crate) fn save(&self, rows: &[Row]) -> Result<(), JournalError> {
+        let mut daybook = self.daybook();
+        if let Some(daybook) = daybook.as_mut()
+            && daybook.append(rows).map_err(|error| self.daybook_failed(error))?
+        {
+            return Ok(());
+        }
+        let txn = self.begin()?;
+        let key = certs::random();
+        if let Some(daybook) = daybook.as_ref() {
+            daybook.rows()?.iter().try_for_each(|row| keep(&txn, row))?;
+            txn.open_table(DAYBOOK)?.insert((), key)?;
+        }
+        rows.iter().try_for_each(|row| keep(&txn, row))?;
+        txn.commit()?;
+        if let Some(daybook) = daybook.as_mut() {
+            daybook.empty(key);
+        }
+        Ok(())
+    }
+
+    /// After a failed sync nobody knows what is on disk, so what is written is no longer used.
+    fn daybook_failed(&self, error: std::io::Error) -> JournalError {
+        match content::is_full(&error) {
+            true => JournalError::Full { source: Box::new(error.into()) },
+            false => JournalError::Failed { source: Box::new(error.into()) },
+        }
+    }
+
+    fn daybook(&self) -> MutexGuard<'_, Option<Daybook>> {
+        self.daybook.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The manifest that was last installed at a destination, and the order that did it.
@@ -237,16 +282,25 @@ impl Journal {
 
     /// The content that orders which are still valid name.
     pub(crate) fn needed(&self) -> Result<BTreeSet<Digest>, JournalError> {
-        let table = self.read()?.open_table(ORDERS)?;
         let mut needed = BTreeSet::new();
-        for row in table.iter()? {
-            let envelope = Bytes::copy_from_slice(row?.1.value());
+        for envelope in self.image()?.orders.into_values() {
             let body = Envelope::decode(envelope).ok().map(|e| OrderBody::decode(&e.body));
             if let Some(Ok(body)) = body {
                 needed.extend(body.needs.iter().flat_map(|need| need.content.iter().copied()));
             }
         }
         Ok(needed)
+    }
+
+    /// The orders that are remembered.
+    pub fn orders(&self) -> Result<Vec<OrderBody>, JournalError> {
+        let mut orders = Vec::new();
+        for row in self.read()?.open_table(ORDERS)?.iter()? {
+            let envelope = Bytes::copy_from_slice(row?.1.value());
+            let body = Envelope::decode(envelope).ok().map(|e| OrderBody::decode(&e.body));
+            orders.extend(body.and_then(Result::ok));
+        }
+        Ok(orders)
     }
 
     /// The manifests that are installed anywhere.
@@ -270,40 +324,76 @@ impl Journal {
     }
 }
 
-/// Writes a record of the core into a transaction.
-pub(crate) fn keep(txn: &WriteTransaction, record: &Record) -> Result<(), JournalError> {
-    match record {
-        Record::Order(order) => {
-            txn.open_table(ORDERS)?.insert(order.id.0, order.body.as_ref())?;
+/// What a row of the journal is.
+mod kind {
+    pub(super) const ORDER: u8 = 1;
+    pub(super) const INTENT: u8 = 2;
+    pub(super) const ANSWERS: u8 = 3;
+    pub(super) const SETTLED: u8 = 4;
+    pub(super) const BELOW: u8 = 5;
+    pub(super) const FORGET: u8 = 6;
+    pub(super) const RELEASED: u8 = 7;
+}
+
+impl Row {
+    /// A record of the core as it is kept.
+    pub(crate) fn of(record: &Record) -> Row {
+        let row = |kind, id: &OrderId, body| Row { kind, id: id.0, body };
+        match record {
+            Record::Order(order) => row(kind::ORDER, &order.id, order.body.clone()),
+            Record::Intent(id) => row(kind::INTENT, id, Bytes::new()),
+            Record::Answers(report) => {
+                let frame = Frame::Report { log: 0, seq: 0, report: report.clone() };
+                row(kind::ANSWERS, &report.order, protos::encode_frame(&frame))
+            }
+            Record::Settled(id) => row(kind::SETTLED, id, Bytes::new()),
+            Record::Below { child, below } => {
+                let mut id = [0; 16];
+                id[..4].copy_from_slice(&child.0.to_be_bytes());
+                row(kind::BELOW, &OrderId(id), set(below))
+            }
+            Record::Released { order, hosts } => row(kind::RELEASED, order, set(hosts)),
+            Record::Forget(id) => row(kind::FORGET, id, Bytes::new()),
         }
-        Record::Intent(id) => {
-            txn.open_table(INTENTS)?.insert(id.0, ())?;
-        }
-        Record::Answers(report) => {
-            // There is something to tell again.
-            txn.open_table(SETTLED)?.remove(report.order.0)?;
-            let mut table = txn.open_table(ANSWERS)?;
-            let id = report.order.0;
-            let last = table.range((id, 0)..=(id, u64::MAX))?.next_back().transpose()?;
-            let next = last.map_or(0, |(key, _)| key.value().1 + 1);
-            let frame = Frame::Report { log: 0, seq: 0, report: report.clone() };
-            let frame = protos::encode_frame(&frame);
-            table.insert((id, next), frame.as_ref())?;
-        }
-        Record::Settled(id) => {
-            txn.open_table(SETTLED)?.insert(id.0, ())?;
-        }
-        Record::Below { child, below } => {
-            txn.open_table(BELOW)?.insert(child.0, set(below).as_ref())?;
-        }
-        Record::Released { order, hosts } => {
-            let mut table = txn.open_table(RELEASED)?;
-            let last = table.range((order.0, 0)..=(order.0, u64::MAX))?.next_back().transpose()?;
-            let next = last.map_or(0, |(key, _)| key.value().1 + 1);
-            table.insert((order.0, next), set(hosts).as_ref())?;
-        }
-        Record::Forget(id) => forget(txn, *id)?,
     }
+
+    fn order(&self) -> OrderId {
+        OrderId(self.id)
+    }
+
+    fn child(&self) -> u32 {
+        u32::from_be_bytes(self.id[..4].try_into().expect("four bytes"))
+    }
+}
+
+/// Writes a row into the tables.
+pub(crate) fn keep(txn: &WriteTransaction, row: &Row) -> Result<(), JournalError> {
+    match row.kind {
+        kind::ORDER => drop(txn.open_table(ORDERS)?.insert(row.id, row.body.as_ref())?),
+        kind::INTENT => drop(txn.open_table(INTENTS)?.insert(row.id, ())?),
+        kind::ANSWERS => {
+            // There is something to tell again.
+            txn.open_table(SETTLED)?.remove(row.id)?;
+            add(&mut txn.open_table(ANSWERS)?, row)?;
+        }
+        kind::SETTLED => drop(txn.open_table(SETTLED)?.insert(row.id, ())?),
+        kind::BELOW => drop(txn.open_table(BELOW)?.insert(row.child(), row.body.as_ref())?),
+        kind::RELEASED => add(&mut txn.open_table(RELEASED)?, row)?,
+        kind::FORGET => forget(txn, row.order())?,
+        // A later version has written it, and this one does not know what it is for.
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Adds to what there is of the row's order.
+fn add(
+    table: &mut redb::Table<'_, ([u8; 16], u64), &'static [u8]>,
+    row: &Row,
+) -> Result<(), JournalError> {
+    let last = table.range((row.id, 0)..=(row.id, u64::MAX))?.next_back().transpose()?;
+    let next = last.map_or(0, |(key, _)| key.value().1 + 1);
+    table.insert((row.id, next), row.body.as_ref())?;
     Ok(())
 }
 
@@ -312,12 +402,86 @@ fn set(hosts: &mesh::HostSet) -> Bytes {
     protos::encode_frame(&Frame::Below(Subtree { below: hosts.clone(), ..Subtree::default() }))
 }
 
+/// All that is kept, as it is on disk.
+#[derive(Default)]
+struct Image {
+    orders: BTreeMap<OrderId, Bytes>,
+    answers: BTreeMap<OrderId, Vec<Bytes>>,
+    intents: BTreeSet<OrderId>,
+    settled: BTreeSet<OrderId>,
+    below: BTreeMap<u32, Bytes>,
+    released: BTreeMap<OrderId, Vec<Bytes>>,
+}
+
+impl Image {
+    /// What [`keep`] does, to this.
+    fn apply(&mut self, row: Row) {
+        let id = row.order();
+        match row.kind {
+            kind::ORDER => drop(self.orders.insert(id, row.body)),
+            kind::INTENT => drop(self.intents.insert(id)),
+            kind::ANSWERS => {
+                self.settled.remove(&id);
+                self.answers.entry(id).or_default().push(row.body);
+            }
+            kind::SETTLED => drop(self.settled.insert(id)),
+            kind::BELOW => drop(self.below.insert(row.child(), row.body)),
+            kind::RELEASED => self.released.entry(id).or_default().push(row.body),
+            kind::FORGET => {
+                self.released.remove(&id);
+                self.orders.remove(&id);
+                self.answers.remove(&id);
+                self.intents.remove(&id);
+                self.settled.remove(&id);
+            }
+            _ => {}
+        }
+    }
+
+    /// What of it the core is to know at this time, and which orders are over.
+    fn saved(self, now: SystemTime) -> (Saved, BTreeSet<OrderId>) {
+        let (mut saved, mut gone) = (Saved::default(), BTreeSet::new());
+        // Ids sort by time.
+        let newest = self.orders.last_key_value().map_or(UNIX_EPOCH, |(id, _)| born(*id));
+        let mut known = BTreeSet::new();
+        for (id, envelope) in self.orders {
+            match order(envelope, now, newest) {
+                Some(order) => {
+                    known.insert(id);
+                    saved.orders.push(Arc::new(order));
+                }
+                None => drop(gone.insert(id)),
+            }
+        }
+        for (id, frames) in self.answers {
+            let old = |now| age(id, now) > ORPHAN_AGE;
+            if gone.contains(&id) || !known.contains(&id) && old(now) && old(newest) {
+                gone.insert(id);
+            } else {
+                saved.answers.extend(frames.into_iter().filter_map(report));
+            }
+        }
+        saved.intents.extend(self.intents.difference(&gone));
+        saved.settled.extend(self.settled.difference(&gone));
+        let below = self.below.into_iter();
+        saved
+            .below
+            .extend(below.filter_map(|(child, frame)| Some((HostId(child), below_of(frame)?))));
+        for (id, frames) in self.released.into_iter().filter(|(id, _)| !gone.contains(id)) {
+            saved
+                .released
+                .extend(frames.into_iter().filter_map(|frame| Some((id, below_of(frame)?))));
+        }
+        (saved, gone)
+    }
+}
+
 fn forget(txn: &WriteTransaction, id: OrderId) -> Result<(), JournalError> {
-    txn.open_table(RELEASED)?.retain_in((id.0, 0)..=(id.0, u64::MAX), |_, _| false)?;
     txn.open_table(ORDERS)?.remove(id.0)?;
     txn.open_table(INTENTS)?.remove(id.0)?;
     txn.open_table(SETTLED)?.remove(id.0)?;
     txn.open_table(ANSWERS)?.retain_in((id.0, 0)..=(id.0, u64::MAX), |_, _| false)?;
+    txn.open_table(RELEASED)?.retain_in((id.0, 0)..=(id.0, u64::MAX), |_, _| false)?;
     Ok(())
 }
 
@@ -343,7 +507,7 @@ fn report(frame: Bytes) -> Option<Report> {
     }
 }
 
-fn below(frame: Bytes) -> Option<mesh::HostSet> {
+fn below_of(frame: Bytes) -> Option<mesh::HostSet> {
     match protos::decode_frame(frame, hash) {
         Ok(Incoming::Frame(Frame::Below(subtree))) => Some(subtree.below),
         _ => None,
@@ -364,6 +528,7 @@ fn age(id: OrderId, now: SystemTime) -> Duration {
 #[cfg(test)]
 mod tests {
     use protos::{ORDER_KIND, Run, Work};
+    use redb::ReadableTableMetadata;
 
     use super::*;
 
@@ -414,10 +579,11 @@ mod tests {
         let journal = Journal::open(&dir.path().join("node.redb"), 1 << 20).expect("it is made");
         let txn = journal.begin().expect("it begins");
         let begun = Arc::new(order_of(begun));
-        keep(&txn, &Record::Order(begun.clone())).expect("kept");
-        keep(&txn, &Record::Intent(begun.id)).expect("kept");
+        keep(&txn, &Row::of(&Record::Order(begun.clone()))).expect("kept");
+        keep(&txn, &Row::of(&Record::Intent(begun.id))).expect("kept");
         if let Some(later) = later {
-            keep(&txn, &Record::Order(Arc::new(order_of(later)))).expect("kept");
+            let later = Arc::new(order_of(later));
+            keep(&txn, &Row::of(&Record::Order(later))).expect("kept");
         }
         txn.commit().expect("committed");
         let saved = journal.load(UNIX_EPOCH + clock).expect("it is read");
@@ -453,5 +619,61 @@ mod tests {
     fn a_clock_at_its_beginning_remembers_no_longer_than_need_be() {
         let (_, saved) = load(NOW, None, Duration::ZERO);
         assert_eq!(saved.orders[0].ttl, 10 * MINUTE);
+    }
+
+    #[test]
+    fn the_daybook_and_the_tables_are_one_journal() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = dir.path().join("node.redb");
+        let open = || Journal::with_daybook(&path, 1 << 20).expect("it is opened");
+        let load = |journal: &Journal| journal.load(UNIX_EPOCH + NOW + MINUTE).expect("it is read");
+        let save = |journal: &Journal, records: &[Record]| {
+            let rows: Vec<_> = records.iter().map(Row::of).collect();
+            journal.save(&rows).expect("it is kept");
+        };
+        let orders: Vec<_> =
+            (0..3).map(|n| Arc::new(order_of(NOW + Duration::from_secs(n)))).collect();
+        let report = |n: usize| {
+            let mut report = Report::new(orders[n].id);
+            let outcome = mesh::Outcome::bare(mesh::State::Ok);
+            report.tally.record(outcome, &mesh::HostSet::one(HostId(1)));
+            report
+        };
+        let journal = open();
+        for order in &orders {
+            save(&journal, &[Record::Order(order.clone()), Record::Intent(order.id)]);
+        }
+        save(&journal, &[Record::Answers(report(0)), Record::Settled(orders[0].id)]);
+        save(&journal, &[Record::Forget(orders[2].id)]);
+        assert_eq!(journal.image().expect("read").orders.len(), 2, "the one that is over is gone");
+        assert!(
+            journal
+                .read()
+                .expect("read")
+                .open_table(ORDERS)
+                .expect("table")
+                .is_empty()
+                .expect("read")
+        );
+        drop(journal);
+        let journal = open();
+        let before = load(&journal);
+        assert_eq!((before.orders.len(), before.intents.len()), (2, 2));
+        assert_eq!((before.answers.len(), before.settled.len()), (1, 1));
+        // It fills, and everything moves; what comes later is in the daybook again.
+        let below = mesh::HostSet::from_ranges((0..2_000).map(|n| (3 * n, 3 * n)));
+        for _ in 0..80 {
+            save(&journal, &[Record::Below { child: HostId(7), below: below.clone() }]);
+        }
+        assert_eq!(
+            journal.read().expect("read").open_table(ORDERS).expect("table").len().expect("read"),
+            2
+        );
+        save(&journal, &[Record::Answers(report(1))]);
+        drop(journal);
+        let after = load(&open());
+        assert_eq!((&after.orders, &after.intents), (&before.orders, &before.intents));
+        assert_eq!((after.answers.len(), after.settled.len()), (2, 1));
+        assert_eq!(after.below, [(HostId(7), below)]);
     }
 }

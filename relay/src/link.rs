@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use mesh::{Frame, HostId, Input, LinkId, Outcome, Peer};
-use protos::{Incoming, StreamKind};
+use protos::{Incoming, SignedRemovals, StreamKind};
 use quinn::{Connection, RecvStream, SendStream, VarInt};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -22,6 +22,7 @@ use crate::drive::Arrival;
 use crate::follow::{FOLLOW, follow};
 use crate::hash;
 use crate::live::{Credit, PLACES, Place, Room};
+use crate::removed::Removed;
 use crate::verify::Verifier;
 
 /// Frames that may wait for a stream. With the core's window of 64 entries for each log this is
@@ -75,6 +76,8 @@ pub(crate) struct Link {
     pub(crate) id: LinkId,
     pub(crate) peer: Peer,
     pub(crate) name: String,
+    /// Its public key.
+    pub(crate) key: [u8; 32],
     pub(crate) conn: Connection,
     /// The endpoint that was made for this connection, if this side has dialled.
     pub(crate) endpoint: Option<quinn::Endpoint>,
@@ -89,6 +92,8 @@ enum Queued {
     Frame(Frame, Option<Place>),
     /// The word that a preview was taken.
     Heard,
+    /// Whose keys are no longer of the mesh, encoded.
+    Removals(Bytes),
 }
 
 /// The queues of a link, waiting for their streams.
@@ -105,7 +110,12 @@ pub(crate) struct Full;
 pub(crate) type Inbox = mpsc::Sender<Arrival>;
 
 impl Link {
-    pub(crate) fn new(id: LinkId, peer: Peer, name: String, conn: Connection) -> (Link, Queues) {
+    pub(crate) fn new(
+        id: LinkId,
+        peer: Peer,
+        (name, key): (String, [u8; 32]),
+        conn: Connection,
+    ) -> (Link, Queues) {
         let channels: [_; 4] = std::array::from_fn(|class| {
             mpsc::channel(if class == LIVE { LIVE_QUEUE } else { QUEUE })
         });
@@ -113,7 +123,7 @@ impl Link {
         let (counters, since) = (Arc::default(), SystemTime::now());
         let receivers = [Some(w), Some(x), Some(y), Some(z)];
         let (queues, live) = ([a, b, c, d.clone()], d);
-        let link = Link { id, peer, name, conn, endpoint: None, since, counters, queues };
+        let link = Link { id, peer, name, key, conn, endpoint: None, since, counters, queues };
         (link, Queues { receivers, live })
     }
 
@@ -131,6 +141,11 @@ impl Link {
         }
     }
 
+    /// Queues the list of removed keys. A child that does not read loses its link by other frames.
+    pub(crate) fn send_removals(&self, frame: Bytes) {
+        self.queues[1].try_send(Queued::Removals(frame)).ok();
+    }
+
     pub(crate) fn close(&self, reason: &str) {
         self.conn.close(CLOSE_HANGUP, reason.as_bytes());
     }
@@ -145,6 +160,7 @@ pub(crate) struct Reader {
     pub(crate) inbox: Inbox,
     pub(crate) verifier: Arc<Verifier>,
     pub(crate) room: Room,
+    pub(crate) removed: Removed,
     pub(crate) credit: Credit,
 }
 
@@ -231,6 +247,10 @@ impl Reader {
                 }
                 Incoming::Frame(frame) => Input::Frame { link: self.id, frame },
                 Incoming::Order { log, seq, envelope } => self.check_order(log, seq, envelope),
+                Incoming::Removals(list) => {
+                    self.take_removals(list).await?;
+                    continue;
+                }
             };
             if self.inbox.send(Arrival::Input(input)).await.is_err() {
                 return Ok(());
@@ -261,13 +281,25 @@ impl Reader {
                     self.credit.earn();
                     Ok(())
                 }
-                Incoming::Frame(_) | Incoming::Order { .. } => return Err(WRONG_STREAM),
+                Incoming::Frame(_) | Incoming::Order { .. } | Incoming::Removals(_) => {
+                    return Err(WRONG_STREAM);
+                }
             };
             if sent.is_err() {
                 return Ok(());
             }
         }
         Ok(())
+    }
+
+    /// Only a parent says who was removed; who has said it first is the authority.
+    async fn take_removals(&self, list: SignedRemovals) -> Result<(), LinkError> {
+        if !matches!(self.peer, Peer::Parent { .. }) {
+            return Err(LinkError::Protocol("a list of removals from a child"));
+        }
+        let removed = self.removed.clone();
+        let taken = tokio::task::spawn_blocking(move || removed.take(&list)).await;
+        taken.expect("taking a list does not panic").map_err(LinkError::Removals)
     }
 
     fn check_order(&self, log: u64, seq: u64, envelope: Bytes) -> Input {
@@ -307,6 +339,8 @@ pub(crate) enum LinkError {
     Header(#[source] protos::HeaderError),
     #[error("writing failed")]
     Write(#[source] quinn::WriteError),
+    #[error(transparent)]
+    Removals(#[from] crate::removed::RemovalsFault),
     #[error("no sign of life for {} s", .0.as_secs())]
     Timeout(Duration),
 }
@@ -372,6 +406,7 @@ async fn write_frames(
             let body = match queued {
                 Queued::Frame(frame, _place) => protos::encode_frame(&frame),
                 Queued::Heard => protos::encode_heard(),
+                Queued::Removals(frame) => frame,
             };
             buffer.extend_from_slice(&protos::frame_header(body.len()));
             buffer.extend_from_slice(&body);
@@ -394,12 +429,12 @@ async fn write_frames(
 }
 
 /// Who the other end of a finished handshake is, by its certificate.
-pub(crate) fn identity_of(conn: &Connection) -> Result<certs::Identity, PeerFault> {
+pub(crate) fn leaf_of(conn: &Connection) -> Result<certs::Leaf, PeerFault> {
     let chain = conn.peer_identity().ok_or(PeerFault::Nameless)?;
     let chain = chain
         .downcast::<Vec<rustls::pki_types::CertificateDer<'static>>>()
         .map_err(|_| PeerFault::Nameless)?;
-    certs::peer_identity(&chain).map_err(PeerFault::Certificate)
+    certs::peer_leaf(&chain).map_err(PeerFault::Certificate)
 }
 
 /// A peer whose identity is not acceptable.
@@ -411,6 +446,8 @@ pub(crate) enum PeerFault {
     Certificate(#[source] certs::PeerError),
     #[error("the peer belongs to another mesh")]
     Mesh,
+    #[error("the peer was removed from the mesh")]
+    Removed,
 }
 
 /// The number of a host as the core knows it.

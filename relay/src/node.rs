@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use certs::Credentials;
 use content::Store;
 use mesh::{HostId, Input, Node, Order, OrderId, Said};
+use protos::SignedRemovals;
 use quinn::Endpoint;
 use tokio::sync::{Semaphore, broadcast, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -25,9 +26,10 @@ use crate::install::Installs;
 use crate::jobs::Jobs;
 use crate::join::{JoinService, Registrar};
 use crate::journal::{Journal, JournalError};
-use crate::kind::End;
 use crate::live::{Room, Teller, Watched};
 use crate::remains;
+use crate::removed::{RemovalsFault, Removed};
+use crate::renew::{Current, Renewer};
 use crate::settings::Settings;
 use crate::space::Space;
 use crate::sweep::Sweeper;
@@ -90,6 +92,7 @@ pub struct Running {
     links: Links,
     endpoint: Option<Endpoint>,
     space: Space,
+    removed: Removed,
     stop: watch::Sender<bool>,
     ended: watch::Receiver<bool>,
     task: Mutex<Option<JoinHandle<Result<(), DriveError>>>>,
@@ -130,6 +133,9 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
     tokio::spawn(space.clone().watch(inbox.clone()));
     let (stop, stopped) = watch::channel(false);
     let links = Links::default();
+    let client = Current::new(endpoint::client(&setup.credentials, setup.settings.link, beat));
+    let join = Current::new(endpoint::join_server(&setup.credentials));
+    let removed = Removed::open(&setup.state, &setup.credentials, links.clone());
     let transfers = Transfers::new(setup.store.clone(), inbox.clone());
     let order_key = setup.credentials.order_key();
     let verifier = Arc::new(Verifier::new(identity.mesh, order_key, HostId(identity.id)));
@@ -143,29 +149,42 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
             inbox: inbox.clone(),
             verifier: verifier.clone(),
             room: room.clone(),
+            removed: removed.clone(),
             transfers: transfers.clone(),
             join: JoinService {
                 registrar: setup.registrar.clone(),
                 links: links.clone(),
                 forwards: Arc::new(Semaphore::new(FORWARDS)),
             },
-            join_config: endpoint::join_server(&setup.credentials),
+            join_config: join.clone(),
             max_connections: setup.settings.max_children * 2 + 64,
             rate_limit: setup.settings.rate_limit_kbit.saturating_mul(1_000),
         };
         tokio::spawn(acceptor.run(endpoint.clone()));
     }
-    let link = setup.settings.link;
-    let transport = link.transport(End::Child { serves }, link.beat(beat), None);
     let dialler = (!is_root).then(|| Dialler {
         ids,
         inbox: inbox.clone(),
         verifier: verifier.clone(),
         room: room.clone(),
+        removed: removed.clone(),
         serves,
-        config: endpoint::client(&setup.credentials, transport),
+        config: client.clone(),
         server_name: certs::parent_name(&identity.mesh),
     });
+    if !is_root {
+        let renewer = Renewer {
+            credentials: setup.credentials.clone(),
+            state: setup.state.clone(),
+            link: setup.settings.link,
+            beat,
+            links: links.clone(),
+            endpoint: endpoint.clone(),
+            client,
+            join,
+        };
+        tokio::spawn(renewer.run());
+    }
     let executor = setup.obeys.then(|| Executor {
         name: identity.name.as_str().into(),
         verifier,
@@ -203,6 +222,7 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
         entries: Vec::new(),
         progress,
         inbox: inbox.clone(),
+        removed: removed.clone(),
         sweeper,
         waiting: BTreeMap::new(),
         tasks: JoinSet::new(),
@@ -226,6 +246,7 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
         links,
         endpoint,
         space,
+        removed,
         stop,
         ended,
         task: Mutex::new(Some(task)),
@@ -258,6 +279,12 @@ impl Running {
     /// How the links stand.
     pub fn links(&self) -> Vec<LinkStatus> {
         self.links.status()
+    }
+
+    /// Gives the root's node the list of removed keys: whoever it names is cut off here and, as
+    /// soon as they have heard of it, at every node. Blocks. An older list changes nothing.
+    pub fn remove(&self, list: &SignedRemovals) -> Result<(), RemovalsFault> {
+        self.removed.take(list)
     }
 
     /// Why nothing new can be taken on at present, if the state disk is short of room.

@@ -1,4 +1,4 @@
-//! How much room there is on the disk that holds a node's state, and what is refused for want of it.
+//! The room on the disk that holds a node's state, and what is refused for want of it.
 //!
 //! Work is refused *before* the disk is full, so that the refusal itself, and all that has been
 //! begun, can still be written. A little is set aside in a file of its own for the time when the

@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tracing::debug;
 
+use crate::daybook::Row;
 use crate::journal::{Journal, JournalError, keep};
 use crate::space::Space;
 
@@ -235,14 +236,25 @@ impl Desk {
 
     /// Writes the first of what waits, in one commit. Nothing is taken out of it.
     fn commit(&mut self, count: usize) -> Result<u64, JournalError> {
-        let mut through = 0;
+        let entries = &self.batch[..count];
+        let row = |entry: &Entry| match entry {
+            Entry::Save { record, .. } => Some(Row::of(record)),
+            Entry::Tell(_) => None,
+        };
+        let no = |entry: &Entry| match entry {
+            Entry::Save { no, .. } => Some(*no),
+            Entry::Tell(_) => None,
+        };
+        let through = entries.iter().filter_map(no).next_back().unwrap_or_default();
+        let rows: Vec<Row> = entries.iter().filter_map(row).collect();
+        if rows.len() == entries.len() {
+            self.journal.save(&rows)?;
+            return Ok(through);
+        }
         let txn = self.journal.begin()?;
-        for entry in &self.batch[..count] {
+        for entry in entries {
             match entry {
-                Entry::Save { no, record } => {
-                    through = *no;
-                    keep(&txn, record)?;
-                }
+                Entry::Save { record, .. } => keep(&txn, &Row::of(record))?,
                 Entry::Tell(event) => self.witness.note(&txn, event)?,
             }
         }

@@ -219,7 +219,8 @@ async fn what_is_watched_is_heard_while_it_runs_and_each_generation_from_the_beg
     let host = mesh.start(mesh.credentials(2, Role::Host), relay.addr(), Box::new(NoWitness));
     wait_up(&seen, 2);
     let dir = mesh.dir.path().display();
-    let wait = |gate: u8| format!("while ! [ -e {dir}/gate{gate} ]; do sleep 0.02; done");
+    let wait =
+        |gate: u8| format!("while [ -d {dir} ] && ! [ -e {dir}/gate{gate} ]; do sleep 0.02; done");
     let line = format!("echo one; {}; echo two; echo oops >&2; {}; echo three", wait(1), wait(2));
     let (body, envelope) = mesh.order(HostSet::one(HostId(2)), &line);
     let mut previews = root.previews();

@@ -175,13 +175,14 @@ fn a_relay_passes_on_what_it_cannot_keep() -> Result<()> {
     let gate = Gate::new(&fleet)?;
     let held = order(&fleet, &["run", "-a", "--async", "--json", &gate.line()])?;
     gate.wait_started(&["a", "b"])?;
-    let process = fleet.pid("relay")?;
+    let (process, long) = (fleet.pid("relay")?, "x".repeat(100_000));
 
-    // Twice, since what was set aside is given up the first time.
+    // Orders that are too long for what it can keep without room. Twice, since what was set aside
+    // is given up the first time.
     for _ in 0..2 {
         disk.fill(0)?;
-        for _ in 0..20 {
-            let id = run(&fleet, "true")?;
+        for _ in 0..10 {
+            let id = order(&fleet, &[&RUN[..], &["true", &long]].concat())?;
             fleet.wait_states(&id, &[("ok", 2)])?;
         }
     }

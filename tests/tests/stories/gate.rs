@@ -20,8 +20,10 @@ impl Gate {
 
     pub(crate) fn line(&self) -> String {
         let dir = self.dir.display();
+        // It also ends with the test: what a node that was killed leaves behind must not stay.
         format!(
-            "echo x >> {dir}/$BARID_NODE; while ! [ -e {dir}/go ]; do sleep 0.05; done; echo done"
+            "echo x >> {dir}/$BARID_NODE; \
+             while [ -d {dir} ] && ! [ -e {dir}/go ]; do sleep 0.05; done; echo done"
         )
     }
 

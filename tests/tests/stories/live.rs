@@ -136,7 +136,8 @@ impl Watcher {
 
 /// A command waits at the gate until it is opened.
 fn wait_at(fleet: &Fleet, gate: &str) -> String {
-    format!("while ! [ -e {}/{gate} ]; do sleep 0.05; done", fleet.path().display())
+    let dir = fleet.path().display();
+    format!("while [ -d {dir} ] && ! [ -e {dir}/{gate} ]; do sleep 0.05; done")
 }
 
 fn open(fleet: &Fleet, gate: &str) -> Result<()> {

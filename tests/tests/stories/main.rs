@@ -11,6 +11,8 @@ mod given;
 mod live;
 mod pace;
 mod push;
+mod remove;
+mod renew;
 mod run;
 mod sets;
 mod weak;

@@ -1,0 +1,204 @@
+//! The inventory: hosts, the tokens by which they come, and the keys of those that are removed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mesh::{HostId, HostSet};
+use redb::{ReadableTable, WriteTransaction};
+
+use super::{
+    COUNTS, HOSTS, HostRow, LABELS, Labels, NAMES, PLACED, REMOVED, RemovedRow, Result, TOKENS,
+    TRAFFIC, Tables, TokenRow, json, parse,
+};
+
+impl Tables {
+    pub(crate) fn hosts(&self) -> Result<BTreeMap<HostId, HostRow>> {
+        let table = self.journal.read()?.open_table(HOSTS)?;
+        let mut hosts = BTreeMap::new();
+        for row in table.iter()? {
+            let (id, row) = row?;
+            hosts.insert(HostId(id.value()), parse(row.value()));
+        }
+        Ok(hosts)
+    }
+
+    /// The labels of all hosts that have some.
+    pub(crate) fn labels(&self) -> Result<BTreeMap<HostId, Labels>> {
+        let table = self.journal.read()?.open_table(LABELS)?;
+        let rows = table.iter()?.map(|row| {
+            let (id, row) = row?;
+            Ok((HostId(id.value()), parse(row.value())))
+        });
+        rows.collect()
+    }
+
+    /// Changes the labels of hosts, all in one transaction, or nothing if `change` refuses one.
+    pub(crate) fn change_labels<E>(
+        &self,
+        hosts: &HostSet,
+        change: impl Fn(HostId, &mut Labels) -> std::result::Result<(), E>,
+    ) -> Result<std::result::Result<(), E>> {
+        let txn = self.journal.begin()?;
+        {
+            let mut table = txn.open_table(LABELS)?;
+            for id in hosts.iter() {
+                let mut labels: Labels =
+                    table.get(id.0)?.map(|row| parse(row.value())).unwrap_or_default();
+                if let Err(error) = change(id, &mut labels) {
+                    return Ok(Err(error));
+                }
+                if labels.is_empty() {
+                    table.remove(id.0)?;
+                } else {
+                    table.insert(id.0, json(&labels).as_slice())?;
+                }
+            }
+        }
+        txn.commit()?;
+        Ok(Ok(()))
+    }
+
+    pub(crate) fn token(&self, id: [u8; 8]) -> Result<Option<TokenRow>> {
+        let table = self.journal.read()?.open_table(TOKENS)?;
+        Ok(table.get(id)?.map(|row| parse(row.value())))
+    }
+
+    pub(crate) fn tokens(&self) -> Result<Vec<([u8; 8], TokenRow)>> {
+        let table = self.journal.read()?.open_table(TOKENS)?;
+        let rows = table.iter()?.map(|row| {
+            let (id, row) = row?;
+            Ok((id.value(), parse(row.value())))
+        });
+        rows.collect()
+    }
+
+    pub(crate) fn set_token(&self, id: [u8; 8], token: &TokenRow) -> Result<()> {
+        let txn = self.journal.begin()?;
+        txn.open_table(TOKENS)?.insert(id, json(token).as_slice())?;
+        txn.commit()?;
+        Ok(())
+    }
+
+    /// Returns whether there was such a token.
+    pub(crate) fn remove_token(&self, id: [u8; 8]) -> Result<bool> {
+        let txn = self.journal.begin()?;
+        let known = txn.open_table(TOKENS)?.remove(id)?.is_some();
+        txn.commit()?;
+        Ok(known)
+    }
+
+    /// Decides on a newcomer in one transaction: `decide` sees the token, the id and row of the
+    /// host that has the name now, and the next free id, and says what to write.
+    pub(crate) fn enrol<E>(
+        &self,
+        token: [u8; 8],
+        name: &str,
+        decide: impl FnOnce(Option<TokenRow>, Option<(u32, HostRow)>, u32) -> Enrolment<E>,
+    ) -> Result<std::result::Result<(u32, HostRow), E>> {
+        let txn = self.journal.begin()?;
+        let decided = {
+            let mut hosts = txn.open_table(HOSTS)?;
+            let mut names = txn.open_table(NAMES)?;
+            let mut tokens = txn.open_table(TOKENS)?;
+            let row = tokens.get(token)?.map(|row| parse::<TokenRow>(row.value()));
+            let holder = names.get(name)?.map(|id| id.value());
+            let holder: Option<(u32, HostRow)> = match holder {
+                Some(id) => hosts.get(id)?.map(|row| (id, parse(row.value()))),
+                None => None,
+            };
+            let last = hosts.last()?.map_or(0, |(id, _)| id.value());
+            // The number of a host that was removed is never given again.
+            let most = txn.open_table(COUNTS)?.get(LAST_HOST)?.map_or(0, |id| id.value());
+            let next = last.max(u32::try_from(most).unwrap_or(u32::MAX)).saturating_add(1);
+            let old = holder.as_ref().map(|(id, row)| (*id, row.clone()));
+            match decide(row, holder, next) {
+                Enrolment::Refuse(error) => Err(error),
+                Enrolment::Accept(accepted) => {
+                    let Accepted { id, host, token: used } = *accepted;
+                    // Whoever has the old disk of a host that was installed anew is not the host.
+                    if let Some((id, old)) = old.filter(|(_, old)| old.key != host.key) {
+                        note_removed(&txn, id, &old, host.enrolled_ms)?;
+                    }
+                    hosts.insert(id, json(&host).as_slice())?;
+                    names.insert(name, id)?;
+                    tokens.insert(token, json(&used).as_slice())?;
+                    Ok((id, host))
+                }
+            }
+        };
+        if decided.is_ok() {
+            txn.commit()?;
+        }
+        Ok(decided)
+    }
+
+    /// Takes hosts out of the inventory, with their keys. Returns those that were in it.
+    pub(crate) fn remove_hosts(&self, ids: &HostSet, now_ms: u64) -> Result<Vec<HostRow>> {
+        let txn = self.journal.begin()?;
+        let mut gone = Vec::new();
+        {
+            let (mut hosts, mut names) = (txn.open_table(HOSTS)?, txn.open_table(NAMES)?);
+            let (mut traffic, mut labels) = (txn.open_table(TRAFFIC)?, txn.open_table(LABELS)?);
+            for id in ids.iter() {
+                let row = hosts.remove(id.0)?.map(|row| parse::<HostRow>(row.value()));
+                let Some(row) = row else { continue };
+                names.remove(row.name.as_str())?;
+                traffic.remove(id.0)?;
+                labels.remove(id.0)?;
+                note_removed(&txn, id.0, &row, now_ms)?;
+                gone.push(row);
+            }
+            txn.open_table(PLACED)?.retain(|(_, id), _| !ids.contains(HostId(id)))?;
+        }
+        txn.commit()?;
+        Ok(gone)
+    }
+
+    /// The version of the list of removed keys, and those that were removed at this time or later.
+    pub(crate) fn removed(&self, since_ms: u64) -> Result<(u64, BTreeSet<[u8; 32]>)> {
+        let txn = self.journal.read()?;
+        let version = txn.open_table(COUNTS)?.get(REMOVALS)?.map_or(0, |version| version.value());
+        let mut keys = BTreeSet::new();
+        for row in txn.open_table(REMOVED)?.iter()? {
+            let (key, row) = row?;
+            if parse::<RemovedRow>(row.value()).removed_ms >= since_ms {
+                keys.insert(key.value());
+            }
+        }
+        Ok((version, keys))
+    }
+
+    /// Whether a key was removed.
+    pub(crate) fn is_removed(&self, key: &[u8; 32]) -> Result<bool> {
+        Ok(self.journal.read()?.open_table(REMOVED)?.get(key)?.is_some())
+    }
+}
+
+const REMOVALS: &str = "removals";
+const LAST_HOST: &str = "last-host";
+
+/// Enters a host's key among those that are removed.
+fn note_removed(txn: &WriteTransaction, id: u32, host: &HostRow, now_ms: u64) -> Result<()> {
+    let row = RemovedRow { id, name: host.name.clone(), removed_ms: now_ms };
+    txn.open_table(REMOVED)?.insert(host.key, json(&row).as_slice())?;
+    let mut counts = txn.open_table(COUNTS)?;
+    let version = counts.get(REMOVALS)?.map_or(0, |version| version.value());
+    counts.insert(REMOVALS, version + 1)?;
+    let most = counts.get(LAST_HOST)?.map_or(0, |most| most.value());
+    counts.insert(LAST_HOST, most.max(id.into()))?;
+    Ok(())
+}
+
+/// What becomes of a newcomer.
+pub(crate) enum Enrolment<E> {
+    /// Nothing is written.
+    Refuse(E),
+    /// The host is entered and the token marked.
+    Accept(Box<Accepted>),
+}
+
+/// A newcomer's number and row, and the token as it is now.
+pub(crate) struct Accepted {
+    pub(crate) id: u32,
+    pub(crate) host: HostRow,
+    pub(crate) token: TokenRow,
+}

@@ -1,0 +1,140 @@
+//! Who belongs to the mesh no more: the keys of removed nodes, in a list that the authority signs.
+//!
+//! The list is whole each time and has a version, so that whoever holds a later one needs no older
+//! one, and an older one changes nothing. Whether the signature is good is for the caller to say.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use prost::Message;
+
+use crate::field::{array, at_most, ensure, not_empty};
+use crate::{FieldError, Malformed, pb, shape};
+
+/// The most keys of one list.
+pub const REMOVED_KEYS: usize = 16_384;
+
+/// A list as it travels: its bytes, and the authority's signature over them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignedRemovals {
+    /// A [`Removals`], as it was signed.
+    pub body: Bytes,
+    /// The signature.
+    pub signature: [u8; 64],
+}
+
+/// The keys that are removed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Removals {
+    /// The mesh that it is about.
+    pub mesh: [u8; 16],
+    /// Rises with each change.
+    pub version: u64,
+    /// Public keys; at most [`REMOVED_KEYS`].
+    pub keys: BTreeSet<[u8; 32]>,
+}
+
+/// Bytes that are no list of removals. Nothing has changed; the peer is at fault.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RemovalsError {
+    /// The bytes are no such message.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    /// A field holds what it must not.
+    #[error(transparent)]
+    Field(#[from] FieldError),
+}
+
+impl Removals {
+    /// The bytes that are signed.
+    pub fn encode(&self) -> Bytes {
+        let keys = self.keys.iter().map(|key| Bytes::copy_from_slice(key)).collect();
+        let mesh = Bytes::copy_from_slice(&self.mesh);
+        pb::Removals { mesh, version: self.version, keys }.encode_to_vec().into()
+    }
+
+    /// Reads bytes whose signature was good.
+    pub fn decode(bytes: &Bytes) -> Result<Removals, RemovalsError> {
+        let list = shape::decode::<pb::Removals>(bytes.clone())?;
+        let mesh = array("removals.mesh", &list.mesh)?;
+        at_most("removals.keys", list.keys.len(), REMOVED_KEYS)?;
+        let mut keys = BTreeSet::new();
+        for key in &list.keys {
+            let key = array("removals.keys", key)?;
+            let rising = keys.last().is_none_or(|last| *last < key);
+            ensure(rising, "removals.keys", "is not in ascending order")?;
+            keys.insert(key);
+        }
+        Ok(Removals { mesh, version: list.version, keys })
+    }
+}
+
+impl SignedRemovals {
+    /// The bytes that are kept on disk.
+    pub fn encode(&self) -> Bytes {
+        self.to_pb().encode_to_vec().into()
+    }
+
+    /// Reads what was kept on disk.
+    pub fn decode(bytes: Bytes) -> Result<SignedRemovals, RemovalsError> {
+        SignedRemovals::from_pb(&shape::decode::<pb::SignedRemovals>(bytes)?).map_err(Into::into)
+    }
+
+    pub(crate) fn to_pb(&self) -> pb::SignedRemovals {
+        let signature = Bytes::copy_from_slice(&self.signature);
+        pb::SignedRemovals { body: self.body.clone(), signature }
+    }
+
+    pub(crate) fn from_pb(list: &pb::SignedRemovals) -> Result<SignedRemovals, FieldError> {
+        not_empty("signed_removals.body", list.body.len())?;
+        let signature = array("signed_removals.signature", &list.signature)?;
+        Ok(SignedRemovals { body: list.body.clone(), signature })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing::mangle;
+
+    proptest! {
+        #[test]
+        fn round_trip(
+            mesh in any::<[u8; 16]>(),
+            version in any::<u64>(),
+            keys in proptest::collection::btree_set(any::<[u8; 32]>(), 0..5),
+        ) {
+            let list = Removals { mesh, version, keys };
+            let signed = SignedRemovals { body: list.encode(), signature: [7; 64] };
+            let again = SignedRemovals::decode(signed.encode()).unwrap();
+            prop_assert_eq!(&again, &signed);
+            prop_assert_eq!(Removals::decode(&again.body).unwrap(), list);
+        }
+
+        #[test]
+        fn mangled_bytes_are_a_list_or_an_error(bytes in mangle(
+            any::<u64>().prop_map(|version| Removals {
+                keys: [[1; 32], [2; 32]].into(),
+                version,
+                ..Removals::default()
+            }),
+            Removals::encode,
+        )) {
+            if let Ok(list) = Removals::decode(&bytes) {
+                prop_assert_eq!(Removals::decode(&list.encode()).unwrap(), list);
+            }
+        }
+    }
+
+    #[test]
+    fn keys_come_in_one_order() {
+        let (a, b) = (Bytes::from_static(&[1; 32]), Bytes::from_static(&[2; 32]));
+        let mesh = Bytes::from_static(&[0; 16]);
+        let list = pb::Removals { mesh, version: 1, keys: vec![b, a] };
+        let error = Removals::decode(&list.encode_to_vec().into()).unwrap_err();
+        assert_eq!(error.to_string(), "removals.keys is not in ascending order");
+    }
+}
