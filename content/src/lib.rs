@@ -33,4 +33,4 @@ pub use ingest::{IngestError, Ingested, Progress, ingest};
 pub use manifest::{ChunkRef, Entry, Kind, Limits, Manifest, ManifestError, Name};
 pub use pack::{Bundle, PackError, Part, Segment, plan};
 pub use store::{Batch, MAX_OBJECT, Store, StoreError, Usage};
-pub use unpack::{Origin, Unpack};
+pub use unpack::{OnDisk, Origin, Unpack};
