@@ -37,4 +37,4 @@ pub use manifest::{ChunkRef, Entry, Kind, Limits, Manifest, ManifestError, Name}
 pub use outline::{GROUP, Outline, OutlineError};
 pub use pack::{Bundle, PackError, Part, Segment, plan};
 pub use store::{Batch, MAX_OBJECT, Object, Partial, Store, StoreError, Usage, read_groups};
-pub use unpack::{Origin, Unpack};
+pub use unpack::{OnDisk, Origin, Unpack};

@@ -97,6 +97,9 @@ pub enum PackError {
         /// The chunk.
         id: ContentId,
     },
+    /// What is in a container could not be put aside; the disk is full or failing.
+    #[error("cannot write a scratch file")]
+    Scratch(#[source] io::Error),
     /// The compressor failed: out of memory, or a level it does not know.
     #[error("cannot compress")]
     Compress(#[source] io::Error),

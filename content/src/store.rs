@@ -224,6 +224,15 @@ impl Store {
         free >= floor.saturating_add(bytes)
     }
 
+    /// An empty file on the disk of the store, without a name, for the caller's own use.
+    pub fn scratch(&self) -> io::Result<File> {
+        let path = self.temp_path();
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+        fs::remove_file(&path)?;
+        Ok(file)
+    }
+
     /// How many objects and bytes there are.
     pub fn usage(&self) -> Result<Usage, StoreError> {
         self.index.usage()

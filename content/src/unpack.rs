@@ -12,6 +12,8 @@
 //! It deliberately knows no network: an [`Origin`] does.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io;
 
 use tracing::warn;
 
@@ -168,9 +170,11 @@ fn length<'a>(chunks: impl Iterator<Item = &'a ChunkRef>) -> u64 {
 }
 
 /// The base as it is on disk, and from the store where it is not as it was.
-struct OnDisk<'a> {
-    installed: &'a mut Installed,
-    store: &'a Store,
+pub struct OnDisk<'a> {
+    /// The tree.
+    pub installed: &'a mut Installed,
+    /// The store, which has scratch files too.
+    pub store: &'a Store,
 }
 
 impl Base for OnDisk<'_> {
@@ -178,5 +182,9 @@ impl Base for OnDisk<'_> {
         let bytes = self.installed.chunk(entry, chunk, offset);
         let good = bytes.filter(|bytes| ContentId::of(bytes) == chunk.id);
         good.or_else(|| self.store.get(&chunk.id).ok().flatten())
+    }
+
+    fn scratch(&mut self) -> io::Result<File> {
+        self.store.scratch()
     }
 }

@@ -9,7 +9,6 @@ use std::os::unix::fs::FileExt as _;
 
 use super::ground::{self, Ground};
 use super::{ApplyError, Installer, Job};
-use crate::delta::Base;
 use crate::manifest::{ChunkRef, Entry, Manifest};
 use crate::tree::{self, Dirs};
 
@@ -46,8 +45,14 @@ impl Installed {
     }
 }
 
-impl Base for Installed {
-    fn chunk(&mut self, entry: &Entry, chunk: &ChunkRef, offset: u64) -> Option<Vec<u8>> {
+impl Installed {
+    /// The bytes where a chunk of a file should be; not checked.
+    pub(crate) fn chunk(
+        &mut self,
+        entry: &Entry,
+        chunk: &ChunkRef,
+        offset: u64,
+    ) -> Option<Vec<u8>> {
         let mut bytes = vec![0; chunk.len as usize];
         self.file(entry)?.read_exact_at(&mut bytes, offset).ok()?;
         Some(bytes)

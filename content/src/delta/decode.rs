@@ -6,10 +6,13 @@
 //! a chunk that cannot be had counts as zeros.
 
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::io;
 
 use super::diff::{Ops, Patch};
 use super::head::{Head, Kind, View, read};
 use super::layout::{Fresh, layout};
+use super::remade::decode_opened;
 use crate::id::ContentId;
 use crate::manifest::{ChunkRef, Entry, Manifest};
 use crate::pack::{OnChunk, PackError, decompress};
@@ -24,6 +27,9 @@ pub trait Base {
     /// The bytes of a chunk of a file of the base, which begins at this offset of the file. They
     /// are checked by the caller; `None` if they cannot be had.
     fn chunk(&mut self, entry: &Entry, chunk: &ChunkRef, offset: u64) -> Option<Vec<u8>>;
+
+    /// An empty file without a name, for what is in a container: 256 MiB at most.
+    fn scratch(&mut self) -> io::Result<File>;
 }
 
 /// What a decoded segment did not bring.
@@ -60,11 +66,12 @@ impl<'a> Delta<'a> {
     ) -> Result<Decoded, E> {
         let view = View { base: self.base, target: self.target, layout: &self.layout };
         let (head, frame) = read(bytes, view)?;
-        let mut old = Old { base: self.base, source, held: Vec::new(), lost: BTreeSet::new() };
+        let mut old = Old::new(self.base, source);
         let mut out = Out { f, wrong: Vec::new() };
         match head.kind {
             Kind::Prefix => decode_prefix(&head, frame, &mut old, &mut out)?,
             Kind::Difference => decode_difference(&head, frame, &mut old, &mut out)?,
+            Kind::Opened => decode_opened(&head, frame, view, &mut old, &mut out)?,
         }
         Ok(Decoded { wrong: out.wrong, lost: old.lost.into_iter().collect() })
     }
@@ -101,34 +108,83 @@ fn decode_difference<E: From<PackError>>(
     out: &mut Out<'_, '_, E>,
 ) -> Result<(), E> {
     let streams = decompress(None, frame, head.streams_total())?;
-    let [control, gaps, words, _] = head.streams;
-    let (mut control, rest) = streams.split_at(control);
-    let (gaps, rest) = rest.split_at(gaps);
-    let (words, mut literals) = rest.split_at(words);
-    let mut patch = Patch::new(gaps, words)?;
+    let (mut making, _) = Making::new(&streams, head)?;
     for item in &head.items {
         let mut chunks = Chunks { chunks: item.chunks, at: 0, buffer: Vec::new() };
+        let mut sink = |bytes: &[u8]| chunks.append(bytes, out);
         let Some(base) = item.base else {
-            chunks.append(take(&mut literals, item.raw())?, out)?;
+            sink(take(&mut making.literals, item.raw())?)?;
             continue;
         };
-        let mut ops = Ops::new(item.raw(), old.base.entries[base].size());
-        while let Some(op) = ops.next(&mut control)? {
+        let size = old.base.entries[base].size();
+        making.file(
+            item.raw() as u64,
+            size,
+            &mut |at, block| {
+                old.read(base, at, block);
+                Ok(())
+            },
+            &mut sink,
+        )?;
+    }
+    Ok(making.end()?)
+}
+
+/// Fills a block with old bytes from a place on.
+pub(super) type ReadOld<'a> = dyn FnMut(u64, &mut [u8]) -> Result<(), PackError> + 'a;
+
+/// The streams of a segment while they are used up.
+pub(super) struct Making<'a> {
+    control: &'a [u8],
+    patch: Patch<'a>,
+    literals: &'a [u8],
+}
+
+impl<'a> Making<'a> {
+    /// Also returns the streams that are not about differences: shape and corrections.
+    pub(super) fn new(
+        streams: &'a [u8],
+        head: &Head<'_>,
+    ) -> Result<(Making<'a>, [&'a [u8]; 2]), PackError> {
+        let mut rest = streams;
+        let mut next = |n: usize| take(&mut rest, head.streams[n]);
+        let (control, gaps, words) = (next(0)?, next(1)?, next(2)?);
+        let (literals, shape, corrections) = (next(3)?, next(4)?, next(5)?);
+        let making = Making { control, patch: Patch::new(gaps, words)?, literals };
+        Ok((making, [shape, corrections]))
+    }
+
+    /// Makes `raw` new bytes of `size` old ones.
+    pub(super) fn file<E: From<PackError>>(
+        &mut self,
+        raw: u64,
+        size: u64,
+        read: &mut ReadOld<'_>,
+        sink: &mut dyn FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let raw = usize::try_from(raw).map_err(|_| PackError::Format { what: "it is too long" })?;
+        let mut ops = Ops::new(raw, size);
+        while let Some(op) = ops.next(&mut self.control)? {
             let (mut position, mut left) = (op.position, op.differences);
             while left > 0 {
                 let mut block = vec![0; left.min(BLOCK)];
-                old.read(base, position, &mut block);
-                let done = patch.apply(&mut block, left > BLOCK)?;
-                chunks.append(&block[..done], out)?;
+                read(position, &mut block)?;
+                let done = self.patch.apply(&mut block, left > BLOCK)?;
+                sink(&block[..done])?;
                 position += done as u64;
                 left -= done;
             }
-            chunks.append(take(&mut literals, op.literals)?, out)?;
+            sink(take(&mut self.literals, op.literals)?)?;
         }
+        Ok(())
     }
-    match control.is_empty() && literals.is_empty() && patch.is_done() {
-        true => Ok(()),
-        false => Err(PackError::Format { what: "its streams do not end with its files" }.into()),
+
+    /// Checks that nothing is left.
+    pub(super) fn end(&self) -> Result<(), PackError> {
+        match self.control.is_empty() && self.literals.is_empty() && self.patch.is_done() {
+            true => Ok(()),
+            false => Err(PackError::Format { what: "its streams do not end with its files" }),
+        }
     }
 }
 
@@ -179,13 +235,13 @@ impl Chunks<'_> {
 }
 
 /// Where chunks of the target go: those that are right to the caller.
-struct Out<'a, 'b, E> {
+pub(super) struct Out<'a, 'b, E> {
     f: &'a mut OnChunk<'b, E>,
-    wrong: Vec<ChunkRef>,
+    pub(super) wrong: Vec<ChunkRef>,
 }
 
 impl<E> Out<'_, '_, E> {
-    fn chunk(&mut self, chunk: &ChunkRef, bytes: &[u8]) -> Result<(), E> {
+    pub(super) fn chunk(&mut self, chunk: &ChunkRef, bytes: &[u8]) -> Result<(), E> {
         if ContentId::of(bytes) == chunk.id {
             return (self.f)(chunk, bytes);
         }
@@ -195,17 +251,25 @@ impl<E> Out<'_, '_, E> {
 }
 
 /// The base, read chunk by chunk.
-struct Old<'a> {
-    base: &'a Manifest,
-    source: &'a mut dyn Base,
+pub(super) struct Old<'a> {
+    pub(super) base: &'a Manifest,
+    pub(super) source: &'a mut dyn Base,
     /// The chunks read last, the most recent one last: entry, offset, bytes.
     held: Vec<(usize, u64, Vec<u8>)>,
-    lost: BTreeSet<ChunkRef>,
+    /// Where the chunks of the file read last begin.
+    starts: (usize, Vec<u64>),
+    pub(super) lost: BTreeSet<ChunkRef>,
 }
 
-impl Old<'_> {
+impl<'a> Old<'a> {
+    fn new(base: &'a Manifest, source: &'a mut dyn Base) -> Old<'a> {
+        // No entry has this number, so the first file read is another.
+        let starts = (usize::MAX, Vec::new());
+        Old { base, source, held: Vec::new(), starts, lost: BTreeSet::new() }
+    }
+
     /// Fills `out` with the bytes of a file from an offset on; all of them are within the file.
-    fn read(&mut self, entry: usize, mut offset: u64, mut out: &mut [u8]) {
+    pub(super) fn read(&mut self, entry: usize, mut offset: u64, mut out: &mut [u8]) {
         while !out.is_empty() {
             let (start, bytes) = self.at(entry, offset);
             let from = (offset - start) as usize;
@@ -222,34 +286,32 @@ impl Old<'_> {
         let holds = |(of, start, bytes): &(usize, u64, Vec<u8>)| {
             *of == entry && (*start..*start + bytes.len() as u64).contains(&offset)
         };
-        if let Some(found) = self.held.iter().rposition(holds) {
-            // A chunk in use moves to the end only from the older half: that is cheap and enough.
-            if found < self.held.len() / 2 {
-                let moved = self.held.remove(found);
-                self.held.push(moved);
-            }
-        } else {
-            let bytes = self.fetch(entry, offset);
+        let found = self.held.iter().rposition(holds);
+        let found = found.unwrap_or_else(|| {
+            let (start, bytes) = self.fetch(entry, offset);
             if self.held.len() >= HELD {
                 self.held.remove(0);
             }
-            self.held.push(bytes);
-        }
-        let found = self.held.iter().rposition(holds).expect("it was found or read just now");
+            self.held.push((entry, start, bytes));
+            self.held.len() - 1
+        });
         let (_, start, bytes) = &self.held[found];
         (*start, bytes)
     }
 
-    fn fetch(&mut self, entry: usize, offset: u64) -> (usize, u64, Vec<u8>) {
+    fn fetch(&mut self, entry: usize, offset: u64) -> (u64, Vec<u8>) {
         let file = &self.base.entries[entry];
-        let mut start = 0;
-        let holds = |chunk: &&ChunkRef| {
-            let end = start + u64::from(chunk.len);
-            let found = offset < end;
-            start = if found { start } else { end };
-            found
-        };
-        let chunk = file.chunks().iter().find(holds).expect("offsets are checked by the size");
+        if self.starts.0 != entry {
+            let mut end = 0;
+            let starts = file.chunks().iter().map(|chunk| {
+                end += u64::from(chunk.len);
+                end - u64::from(chunk.len)
+            });
+            self.starts = (entry, starts.collect());
+        }
+        // Offsets are checked by the size, so there is a chunk that begins at or before each.
+        let nth = self.starts.1.partition_point(|start| *start <= offset) - 1;
+        let (chunk, start) = (&file.chunks()[nth], self.starts.1[nth]);
         let bytes = self.source.chunk(file, chunk, start);
         let bytes = bytes.filter(|bytes| ContentId::of(bytes) == chunk.id);
         let bytes = bytes.filter(|bytes| bytes.len() == chunk.len as usize);
@@ -257,6 +319,6 @@ impl Old<'_> {
             self.lost.insert(*chunk);
             vec![0; chunk.len as usize]
         });
-        (entry, start, bytes)
+        (start, bytes)
     }
 }

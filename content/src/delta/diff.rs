@@ -13,7 +13,7 @@
 //! moved is one small number, which comes again wherever the same thing is referred to, and no
 //! carry spoils it. On compiled Python extensions this takes up to a third off the whole.
 
-use super::head::{number, read_number, read_u64};
+use super::head::{Lengths, number, read_number, read_u64};
 use super::sorted::{Sorted, common};
 use crate::pack::PackError;
 
@@ -241,9 +241,11 @@ impl Streams {
         self.literals.extend_from_slice(&changes.literals);
     }
 
-    /// How long each of them is, in the order in which they travel.
-    pub(super) fn lengths(&self) -> [usize; 4] {
-        [&self.control, &self.gaps, &self.words, &self.literals].map(Vec::len)
+    /// How long each of them is, in the order in which they travel; two more are not here.
+    pub(super) fn lengths(&self) -> Lengths {
+        let [control, gaps, words, literals] =
+            [&self.control, &self.gaps, &self.words, &self.literals].map(Vec::len);
+        [control, gaps, words, literals, 0, 0]
     }
 
     /// One after the other.

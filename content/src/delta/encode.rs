@@ -80,22 +80,24 @@ pub(super) fn encode_within(
     let bases = encoder.bases()?;
     let mut differences = Vec::new();
     let mut prefixes = Vec::new();
-    for (file, base) in bases.iter().enumerate() {
-        let item = Item { file, chunks: &layout[file].chunks, base: *base };
+    let items = bases.into_iter().enumerate();
+    let items = items.map(|(file, base)| Item { file, chunks: &layout[file].chunks, base });
+    let (mut parts, items) = encoder.containers(items.collect())?;
+    for item in items {
         match encoder.differs(&item)? {
             true => differences.push(item),
             false => prefixes.push(item),
         }
     }
-    let mut parts = encoder.differences(&differences, &mut prefixes)?;
+    parts.extend(encoder.differences(&differences, &mut prefixes)?);
     prefixes.sort_unstable_by_key(|item| item.file);
     parts.extend(encoder.prefixes(prefixes)?);
     Ok(parts)
 }
 
-struct Encoder<'a> {
-    view: View<'a>,
-    store: &'a Store,
+pub(super) struct Encoder<'a> {
+    pub(super) view: View<'a>,
+    pub(super) store: &'a Store,
     sizes: Sizes,
 }
 
@@ -118,7 +120,7 @@ impl<'a> Encoder<'a> {
         (0..self.view.layout.len()).map(choose).collect()
     }
 
-    fn old(&self, base: usize) -> &'a Entry {
+    pub(super) fn old(&self, base: usize) -> &'a Entry {
         &self.view.base.entries[base]
     }
 
@@ -326,19 +328,19 @@ impl<'a> Encoder<'a> {
                 raw.extend(self.bytes(item.chunks)?);
             }
             let prefix = Some(prefix.as_slice()).filter(|prefix| !prefix.is_empty());
-            let mut out = write(Kind::Prefix, group, [0; 4], self.view);
+            let mut out = write(Kind::Prefix, group, [0; 6], self.view);
             out.extend_from_slice(&compress(prefix, &raw, level)?);
             self.keep(&out)
         })
     }
 
-    fn keep(&self, encoded: &[u8]) -> Result<Part, PackError> {
+    pub(super) fn keep(&self, encoded: &[u8]) -> Result<Part, PackError> {
         let part = part(encoded);
         self.store.put(part.id, encoded)?;
         Ok(part)
     }
 
-    fn bytes(&self, chunks: &[ChunkRef]) -> Result<Vec<u8>, PackError> {
+    pub(super) fn bytes(&self, chunks: &[ChunkRef]) -> Result<Vec<u8>, PackError> {
         let mut bytes = Vec::new();
         for chunk in chunks {
             bytes.extend(self.chunk(chunk)?);
@@ -346,14 +348,14 @@ impl<'a> Encoder<'a> {
         Ok(bytes)
     }
 
-    fn chunk(&self, chunk: &ChunkRef) -> Result<Vec<u8>, PackError> {
+    pub(super) fn chunk(&self, chunk: &ChunkRef) -> Result<Vec<u8>, PackError> {
         let bytes = self.store.get(&chunk.id)?;
         let bytes = bytes.filter(|bytes| bytes.len() == chunk.len as usize);
         bytes.ok_or(PackError::Missing { id: chunk.id })
     }
 }
 
-fn changes(sorted: &Sorted, origin: u64, new: &[u8]) -> Changes {
+pub(super) fn changes(sorted: &Sorted, origin: u64, new: &[u8]) -> Changes {
     let changes = Changes::new(ops(sorted, origin, new), sorted.old(), origin, new);
     // What has nothing in common with its base is not to become longer for it.
     if changes.weight() > new.len() { Changes::literal(new) } else { changes }
@@ -395,7 +397,7 @@ fn pieces<'a>(item: &Item<'a>, limit: usize) -> Vec<Item<'a>> {
 }
 
 /// Does numbered jobs on two threads; the results are in the order of the numbers.
-fn parallel<T: Send>(
+pub(super) fn parallel<T: Send>(
     jobs: usize,
     job: impl Fn(usize) -> Result<T, PackError> + Sync,
 ) -> Result<Vec<T>, PackError> {

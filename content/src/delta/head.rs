@@ -6,7 +6,7 @@
 //! first chunk, chunks             where in the first file it begins, how many in all
 //! runs                            count, then each: files passed over, files, base
 //! streams                         the lengths of four: control, gaps, words, literals;
-//!                                 difference segments only
+//!                                 of two more if opened: shape, corrections; none if prefix
 //! ```
 //!
 //! Numbers are LEB128. The base of a run is 0 for "the same path in the base", 1 for none, and
@@ -27,12 +27,16 @@ const SAME_PATH: u64 = 0;
 const NO_BASE: u64 = 1;
 const ENTRY: u64 = 2;
 
-/// The two ways to make new bytes of old ones.
+/// The ways to make new bytes of old ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Prefix,
     Difference,
+    Opened,
 }
+
+/// Lengths of streams: control, gaps, words, literals; in opened segments shape and corrections.
+pub(super) type Lengths = [usize; 6];
 
 /// Some chunks of one file, and the file of the base that they are made from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +55,18 @@ pub(super) struct Head<'a> {
     pub(super) kind: Kind,
     pub(super) items: Vec<Item<'a>>,
     /// Lengths of the streams of a difference segment.
-    pub(super) streams: [usize; 4],
+    pub(super) streams: Lengths,
+}
+
+impl Kind {
+    /// How many streams are in the frame; none if it holds the chunks themselves.
+    fn streams(self) -> usize {
+        match self {
+            Kind::Prefix => 0,
+            Kind::Difference => 4,
+            Kind::Opened => 6,
+        }
+    }
 }
 
 impl Item<'_> {
@@ -78,14 +93,9 @@ impl View<'_> {
 }
 
 /// Writes the head for items in the order of the layout.
-pub(super) fn write(
-    kind: Kind,
-    items: &[Item<'_>],
-    streams: [usize; 4],
-    view: View<'_>,
-) -> Vec<u8> {
+pub(super) fn write(kind: Kind, items: &[Item<'_>], streams: Lengths, view: View<'_>) -> Vec<u8> {
     let mut out = MAGIC.to_vec();
-    out.extend_from_slice(&[VERSION, u8::from(kind == Kind::Difference)]);
+    out.extend_from_slice(&[VERSION, kind as u8]);
     let first =
         items.first().map_or(0, |item| place_of(&view.layout[item.file].chunks, item.chunks));
     number(&mut out, first as u64);
@@ -97,8 +107,8 @@ pub(super) fn write(
         number(&mut out, files);
         number(&mut out, base);
     }
-    if kind == Kind::Difference {
-        streams.iter().for_each(|length| number(&mut out, *length as u64));
+    for length in &streams[..kind.streams()] {
+        number(&mut out, *length as u64);
     }
     out
 }
@@ -145,6 +155,7 @@ pub(super) fn read<'a, 'b>(
     let kind = match (fixed[4], fixed[5]) {
         (VERSION, 0) => Kind::Prefix,
         (VERSION, 1) => Kind::Difference,
+        (VERSION, 2) => Kind::Opened,
         _ => return Err(format("it is of another version")),
     };
     let mut skip = read_number(&mut rest)?;
@@ -174,11 +185,9 @@ pub(super) fn read<'a, 'b>(
     if left > 0 || items.is_empty() {
         return Err(format("its files and its chunks do not go together"));
     }
-    let mut streams = [0; 4];
-    if kind == Kind::Difference {
-        for length in &mut streams {
-            *length = read_number(&mut rest)?;
-        }
+    let mut streams = [0; 6];
+    for length in &mut streams[..kind.streams()] {
+        *length = read_number(&mut rest)?;
     }
     let head = Head { kind, items, streams };
     head.check(view)?;
@@ -216,7 +225,7 @@ impl Head<'_> {
     fn check(&self, view: View<'_>) -> Result<(), PackError> {
         let (raw, limit) = match self.kind {
             Kind::Prefix => (self.raw(), PREFIX_RAW),
-            Kind::Difference => (self.raw(), DIFF_RAW),
+            Kind::Difference | Kind::Opened => (self.raw(), DIFF_RAW),
         };
         if raw > limit || self.streams_total() > DIFF_STREAMS {
             return Err(PackError::Format { what: "the segment is too long" });
@@ -225,6 +234,9 @@ impl Head<'_> {
         let bases = sizes.fold(0, u64::saturating_add);
         if self.kind == Kind::Prefix && bases > PREFIX_BASE as u64 {
             return Err(PackError::Format { what: "the segment's bases are too long" });
+        }
+        if self.kind == Kind::Opened && (self.items.len() > 1 || self.items[0].base.is_none()) {
+            return Err(PackError::Format { what: "an opened segment is about one file" });
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use content::pack::Part;
-use content::{ChunkRef, ContentId, Delta, Installer, Limits, Manifest, Store, pack};
+use content::{ChunkRef, ContentId, Delta, Installer, Limits, Manifest, OnDisk, Store, pack};
 use serde_json::{Value, json};
 
 use crate::delta_peers as peers;
@@ -114,6 +114,7 @@ fn apply(
     let place = std::fs::canonicalize(old)?;
     let place = place.as_os_str().as_encoded_bytes();
     let mut installed = Installer::new("/".into()).installed(place, base)?;
+    let mut old = OnDisk { installed: &mut installed, store };
     let delta = Delta::new(base, target);
     let mut bytes = 0;
     for id in std::fs::read_to_string(work.join("parts"))?.lines() {
@@ -122,7 +123,7 @@ fn apply(
             bytes += chunk.len();
             Ok(())
         };
-        let decoded = delta.decode(&part, &mut installed, &mut count)?;
+        let decoded = delta.decode(&part, &mut old, &mut count)?;
         ensure!(decoded.wrong.is_empty(), "{} chunks came out wrong", decoded.wrong.len());
     }
     Ok(json!({ "bytes": bytes }))
