@@ -8,7 +8,7 @@
 //! the same as an absent one, and will be fetched again.
 //!
 //! ```text
-//! index.redb    objects/ab/<hex>    volumes/<n>    tmp/new-<n>
+//! index.redb    objects/ab/<hex>    volumes/<n>    partial/<hex>    tmp/new-<n>
 //! ```
 //!
 //! It deliberately decides nothing about what to keep: callers remove what they no longer
@@ -16,6 +16,8 @@
 
 mod batch;
 mod index;
+mod object;
+mod partial;
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
@@ -28,6 +30,8 @@ use tracing::warn;
 
 pub use self::batch::Batch;
 use self::index::{Index, Place};
+pub use self::object::{Object, read_groups};
+pub use self::partial::Partial;
 use crate::id::ContentId;
 
 /// No object is longer.
@@ -178,6 +182,7 @@ impl Store {
         let mut writer = self.writer();
         let gone: Vec<_> = self.index.ids()?.into_iter().filter(|id| !keep(id)).collect();
         self.remove_locked(&mut writer, &gone)?;
+        self.retain_partial(keep)?;
         Ok(gone.len())
     }
 
@@ -193,16 +198,21 @@ impl Store {
 
     /// The bytes at a place, or `None` if they are not those of the id.
     fn read(&self, id: &ContentId, place: Place) -> Result<Option<Vec<u8>>, StoreError> {
-        let (path, offset) = match place {
-            Place::Large { .. } => (self.object_path(id), 0),
-            Place::Small { volume, offset, .. } => (self.volume_path(volume), offset.into()),
-        };
+        let (path, offset) = self.locate(id, place);
         let mut bytes = vec![0; place.len() as usize];
         let read = File::open(&path).and_then(|file| file.read_exact_at(&mut bytes, offset));
         match read {
             Ok(()) => Ok(Some(bytes).filter(|bytes| ContentId::of(bytes) == *id)),
             Err(err) if is_damage(&err) => Ok(None),
             Err(err) => Err(disk("read", &path)(err)),
+        }
+    }
+
+    /// The file that holds a place, and where in it.
+    fn locate(&self, id: &ContentId, place: Place) -> (PathBuf, u64) {
+        match place {
+            Place::Large { .. } => (self.object_path(id), 0),
+            Place::Small { volume, offset, .. } => (self.volume_path(volume), offset.into()),
         }
     }
 

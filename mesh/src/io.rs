@@ -101,6 +101,12 @@ pub enum Input {
         /// Who.
         by: Asker,
     },
+    /// The front of content that is being pulled is here and verified: it can be handed on while
+    /// the rest comes.
+    Arriving {
+        /// What.
+        content: Digest,
+    },
     /// A pull ended. Not said of one whose link is down: the node asks again by itself, and a late
     /// word about the old pull would be taken for the new one's.
     Pulled {
@@ -166,10 +172,16 @@ pub enum Output {
         /// What.
         content: Digest,
     },
-    /// The content that this asker wanted is in the store: serve it.
+    /// The content that this asker wanted is in the store: serve it. A child may be told so as soon
+    /// as the content is [`Input::Arriving`]: it is then served as far as it has come.
     Serve {
         /// Who.
         by: Asker,
+        /// What.
+        content: Digest,
+    },
+    /// No more comes of content that is being served while it arrives: end those streams.
+    Abandon {
         /// What.
         content: Digest,
     },

@@ -133,6 +133,13 @@ impl Node {
                 self.pulls.handle_wanted(by, content, &mut self.out);
             }
             Input::Unwanted { by } => self.pulls.handle_unwanted(by),
+            Input::Arriving { content } => {
+                self.pulls.handle_arriving(content, &mut self.out);
+                #[cfg(feature = "sabotage")]
+                if self.has(Bug::ForgetHalfServed) {
+                    self.pulls.forget_half_served(content);
+                }
+            }
             Input::Pulled { content, result } => self.handle_pulled(now, content, result),
             Input::Ended { order, outcome, body } => {
                 if self.ledger.is_running(order) {

@@ -1,9 +1,11 @@
 //! Which content is fetched from the parent, for whom.
 //!
 //! However many children and local orders want a piece, it is asked for once; whoever comes while
-//! it is on its way joins those who wait. A bounded number of pulls is under way at a time, in the
-//! order in which they were wanted. When the parent's link goes, what was under way waits for the
-//! next one: nobody who waits is ever told "no" because a link broke.
+//! it is on its way joins those who wait. Once the front of it is here, children are served at the
+//! pace at which it arrives, so that a hop costs a moment and not the whole transfer again. A
+//! bounded number of pulls is under way at a time, in the order in which they were wanted. When the
+//! parent's link goes, what was under way waits for the next one: nobody who waits is ever told
+//! "no" because a link broke, and whoever is being served just waits for more.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,9 +23,12 @@ enum Waiter {
 }
 
 struct Want {
-    waiters: BTreeSet<Waiter>,
+    /// Each with whether it is being served from what has arrived.
+    waiters: BTreeMap<Waiter, bool>,
     tries: u32,
     under_way: bool,
+    /// Whether the front of it is here, by the pull that is under way.
+    arriving: bool,
     /// Its place in the queue; kept while it is under way, for the case that the link breaks.
     place: u64,
 }
@@ -69,7 +74,27 @@ impl Pulls {
             return out.push(Output::Deny { by, content, fault });
         }
         self.want(Waiter::Asker(by), content);
+        self.serve_arrived(content, out);
         self.pump(out);
+    }
+
+    /// The front of content is here.
+    pub(crate) fn handle_arriving(&mut self, content: Digest, out: &mut Outbox) {
+        if let Some(want) = self.wants.get_mut(&content).filter(|want| want.under_way) {
+            want.arriving = true;
+            self.serve_arrived(content, out);
+        }
+    }
+
+    /// Has children served who wait for what is arriving. They stay among those who wait.
+    fn serve_arrived(&mut self, content: Digest, out: &mut Outbox) {
+        let Some(want) = self.wants.get_mut(&content).filter(|want| want.arriving) else { return };
+        for (waiter, served) in want.waiters.iter_mut().filter(|(_, served)| !**served) {
+            if let Waiter::Asker(by @ Asker::Child(..)) = *waiter {
+                *served = true;
+                out.push(Output::Serve { by, content });
+            }
+        }
     }
 
     /// An order of this host, or of hosts below, needs content.
@@ -86,6 +111,15 @@ impl Pulls {
     /// An order is forgotten: nothing is needed for it any more.
     pub(crate) fn forget(&mut self, order: OrderId) {
         self.drop_waits(Waiter::Order(order), |waiter| waiter == Waiter::Order(order));
+    }
+
+    /// Those who are being served count as served in full.
+    #[cfg(feature = "sabotage")]
+    pub(crate) fn forget_half_served(&mut self, content: Digest) {
+        let Some(want) = self.wants.get_mut(&content) else { return };
+        for (waiter, _) in want.waiters.extract_if(.., |_, served| *served) {
+            self.waits.remove(&(waiter, content));
+        }
     }
 
     /// The parent's link went away with all that was under way, and that is never looked at again.
@@ -105,7 +139,7 @@ impl Pulls {
             self.active = 0;
             self.wants.retain(|_, want| !want.waiters.is_empty());
             for (content, want) in self.wants.iter_mut().filter(|(_, want)| want.under_way) {
-                want.under_way = false;
+                (want.under_way, want.arriving) = (false, false);
                 self.queue.insert(want.place, *content);
             }
         }
@@ -133,7 +167,7 @@ impl Pulls {
         let Some(want) = self.wants.get_mut(&content).filter(|want| want.under_way) else {
             return Vec::new();
         };
-        want.under_way = false;
+        (want.under_way, want.arriving) = (false, false);
         want.tries += 1;
         self.active -= 1;
         let again = matches!(result, Err(PullFault::Broken | PullFault::Corrupt));
@@ -146,15 +180,20 @@ impl Pulls {
         }
         let want = self.wants.remove(&content).expect("it was just there");
         let mut orders = Vec::new();
-        for waiter in want.waiters {
+        let mut half_served = false;
+        for (waiter, served) in want.waiters {
             self.waits.remove(&(waiter, content));
             match (waiter, result) {
                 (Waiter::Order(order), _) => orders.push(order),
+                (Waiter::Asker(_), _) if served => half_served = true,
                 (Waiter::Asker(by), Ok(())) => out.push(Output::Serve { by, content }),
                 (Waiter::Asker(by), Err(fault)) => out.push(Output::Deny { by, content, fault }),
             }
         }
         if let Err(fault) = result {
+            if half_served {
+                out.push(Output::Abandon { content });
+            }
             out.push(Output::Tell(Event::PullFailed { content, fault }));
         }
         self.pump(out);
@@ -165,10 +204,10 @@ impl Pulls {
         let want = self.wants.entry(content).or_insert_with(|| {
             self.last_place += 1;
             self.queue.insert(self.last_place, content);
-            let (waiters, place) = (BTreeSet::new(), self.last_place);
-            Want { waiters, tries: 0, under_way: false, place }
+            let (waiters, place) = (BTreeMap::new(), self.last_place);
+            Want { waiters, tries: 0, under_way: false, arriving: false, place }
         });
-        want.waiters.insert(waiter);
+        want.waiters.entry(waiter).or_default();
         self.waits.insert((waiter, content));
     }
 
@@ -224,6 +263,48 @@ mod tests {
         pulls.handle_pulled(WHAT, Ok(()), &mut out);
         assert_eq!(drain(&mut out).len(), 50);
         assert!(pulls.waits.is_empty());
+    }
+
+    #[test]
+    fn children_are_served_from_what_has_arrived_and_only_once() {
+        let (mut pulls, mut out) = (Pulls::new(false, 8, 100), Outbox::default());
+        let (order, local) = (OrderId([1; 16]), Asker::Local(RequestId(9)));
+        let serve = |by| Output::Serve { by, content: WHAT };
+        pulls.handle_up(LinkId(9), &mut out);
+        pulls.handle_needed(order, WHAT, &mut out);
+        pulls.handle_wanted(local, WHAT, &mut out);
+        pulls.handle_wanted(child(1), WHAT, &mut out);
+        drain(&mut out);
+        pulls.handle_arriving(WHAT, &mut out);
+        assert_eq!(drain(&mut out), [serve(child(1))], "the shell itself needs the whole of it");
+        pulls.handle_wanted(child(2), WHAT, &mut out);
+        assert_eq!(drain(&mut out), [serve(child(2))], "whoever comes late joins at once");
+        // The link breaks: whoever is being served waits for more, a newcomer for the next front.
+        pulls.handle_down(LinkId(9));
+        pulls.handle_wanted(child(3), WHAT, &mut out);
+        assert_eq!(drain(&mut out), []);
+        pulls.handle_up(LinkId(10), &mut out);
+        drain(&mut out);
+        pulls.handle_arriving(WHAT, &mut out);
+        assert_eq!(drain(&mut out), [serve(child(3))]);
+        assert_eq!(pulls.handle_pulled(WHAT, Ok(()), &mut out), [order]);
+        assert_eq!(drain(&mut out), [serve(local)]);
+        assert!(pulls.waits.is_empty() && pulls.wants.is_empty());
+    }
+
+    #[test]
+    fn who_is_half_served_learns_that_no_more_comes() {
+        let (mut pulls, mut out) = (Pulls::new(false, 8, 100), Outbox::default());
+        pulls.handle_arriving(WHAT, &mut out);
+        assert_eq!(drain(&mut out), [], "nobody wants it");
+        pulls.handle_up(LinkId(9), &mut out);
+        pulls.handle_wanted(child(1), WHAT, &mut out);
+        pulls.handle_arriving(WHAT, &mut out);
+        drain(&mut out);
+        pulls.handle_pulled(WHAT, Err(PullFault::Absent), &mut out);
+        let fault = PullFault::Absent;
+        let told = Output::Tell(Event::PullFailed { content: WHAT, fault });
+        assert_eq!(drain(&mut out), [Output::Abandon { content: WHAT }, told]);
     }
 
     #[test]

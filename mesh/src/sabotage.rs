@@ -22,6 +22,8 @@ pub enum Bug {
     LoseInFlight,
     /// Pulls that were under way when the link broke are not taken up again.
     LosePulls,
+    /// Children that are served while content arrives do not count as waiting for it.
+    ForgetHalfServed,
     /// A supposition is believed whoever utters it.
     BelieveAnybody,
     /// Each child's request for content goes upstream by itself.
@@ -35,7 +37,7 @@ pub enum Bug {
 #[cfg(feature = "sabotage")]
 impl Bug {
     /// Every bug there is.
-    pub const ALL: [Bug; 12] = [
+    pub const ALL: [Bug; 13] = [
         Bug::AckOrdersBeforeSave,
         Bug::AckReportsBeforeSave,
         Bug::StartBeforeIntent,
@@ -44,6 +46,7 @@ impl Bug {
         Bug::TrustOldParent,
         Bug::LoseInFlight,
         Bug::LosePulls,
+        Bug::ForgetHalfServed,
         Bug::BelieveAnybody,
         Bug::PullForEach,
         Bug::LoseRedial,

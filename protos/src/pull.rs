@@ -1,7 +1,9 @@
 //! Heads of content streams: what is wanted, and whether it comes.
 //!
-//! After a [`PullReply::Found`] the stream carries that many bytes of content, in that encoding,
-//! and nothing else.
+//! After a [`PullReply::Found`] the stream carries what it announces and nothing else: an object
+//! as a whole in one zstd frame, or raw, its outline first if that was not known, and from the
+//! first group that the asker does not have. A raw object may still be arriving at the sender; then
+//! the stream goes on as it does.
 
 use bytes::Bytes;
 use mesh::{Digest, PullFault};
@@ -38,6 +40,10 @@ pub enum PullError {
 pub struct PullRequest {
     /// What.
     pub content: Digest,
+    /// How many groups of 16 KiB the asker has already, from the first on.
+    pub held: u32,
+    /// Whether it has the outline.
+    pub outlined: bool,
 }
 
 /// Whether it comes.
@@ -45,10 +51,14 @@ pub struct PullRequest {
 pub enum PullReply {
     /// It follows.
     Found {
-        /// How many bytes follow, as they are encoded.
+        /// The length of the object; of one that is compressed, how many bytes follow.
         bytes: u64,
         /// How they are encoded.
         encoding: Encoding,
+        /// The first group that follows. A sender that knows nothing of groups sends all.
+        first: u32,
+        /// Whether the outline comes before the groups.
+        outlined: bool,
     },
     /// It does not.
     Fault(PullFault),
@@ -67,13 +77,15 @@ impl PullRequest {
     /// The bytes that travel.
     pub fn encode(&self) -> Bytes {
         let content = Bytes::copy_from_slice(&self.content.0);
-        pb::PullRequest { content }.encode_to_vec().into()
+        let (held, outlined) = (self.held, self.outlined);
+        pb::PullRequest { content, held, outlined }.encode_to_vec().into()
     }
 
     /// Reads a request.
     pub fn decode(bytes: &[u8]) -> Result<PullRequest, PullError> {
         let request: pb::PullRequest = read(bytes)?;
-        Ok(PullRequest { content: Digest(array("pull.content", &request.content)?) })
+        let content = Digest(array("pull.content", &request.content)?);
+        Ok(PullRequest { content, held: request.held, outlined: request.outlined })
     }
 }
 
@@ -82,12 +94,12 @@ impl PullReply {
     pub fn encode(&self) -> Bytes {
         use pb::pull_reply::Reply;
         let reply = match *self {
-            PullReply::Found { bytes, encoding } => {
+            PullReply::Found { bytes, encoding, first, outlined } => {
                 let encoding = match encoding {
                     Encoding::Raw => pb::Encoding::Raw,
                     Encoding::Zstd => pb::Encoding::Zstd,
                 };
-                Reply::Found(pb::Found { bytes, encoding: encoding.into() })
+                Reply::Found(pb::Found { bytes, encoding: encoding.into(), first, outlined })
             }
             PullReply::Fault(fault) => {
                 let fault = match fault {
@@ -107,8 +119,9 @@ impl PullReply {
     pub fn decode(bytes: &[u8]) -> Result<PullReply, PullError> {
         use pb::pull_reply::Reply;
         match read::<pb::PullReply>(bytes)?.reply.ok_or(PullError::Kind)? {
-            Reply::Found(pb::Found { bytes, encoding }) => {
-                Ok(PullReply::Found { bytes, encoding: read_encoding(encoding)? })
+            Reply::Found(pb::Found { bytes, encoding, first, outlined }) => {
+                let encoding = read_encoding(encoding)?;
+                Ok(PullReply::Found { bytes, encoding, first, outlined })
             }
             Reply::Fault(fault) => Ok(PullReply::Fault(read_fault(fault)?)),
         }
@@ -154,7 +167,11 @@ mod tests {
     use crate::testing::{digest, mangle, number};
 
     fn request() -> impl Strategy<Value = PullRequest> {
-        digest().prop_map(|content| PullRequest { content })
+        (digest(), any::<u32>(), any::<bool>()).prop_map(|(content, held, outlined)| PullRequest {
+            content,
+            held,
+            outlined,
+        })
     }
 
     fn reply() -> impl Strategy<Value = PullReply> {
@@ -167,7 +184,14 @@ mod tests {
             PullFault::Busy,
         ];
         prop_oneof![
-            (number(), encoding).prop_map(|(bytes, encoding)| PullReply::Found { bytes, encoding }),
+            (number(), encoding, any::<u32>(), any::<bool>()).prop_map(
+                |(bytes, encoding, first, outlined)| PullReply::Found {
+                    bytes,
+                    encoding,
+                    first,
+                    outlined
+                }
+            ),
             proptest::sample::select(faults.to_vec()).prop_map(PullReply::Fault),
         ]
     }

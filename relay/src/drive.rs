@@ -256,6 +256,7 @@ impl Io {
             }
             Output::Pull { link, content } => self.pull(link, content),
             Output::Serve { by, .. } => self.reply(by, Ok(())),
+            Output::Abandon { content } => self.transfers.abandon(content),
             Output::Deny { by, fault, .. } => self.reply(by, Err(fault)),
             Output::Start { order, missing } => {
                 if let Some(executor) = self.executor.clone() {
@@ -303,8 +304,12 @@ impl Io {
         self.tasks.spawn(async move {
             let result = transfers.pull(&link.conn, content, &link.counters).await;
             if result == Err(PullFault::Broken) {
-                // If it is the link that broke, its end says so first.
-                tokio::time::timeout(BROKEN_WAIT, link.conn.closed()).await.ok();
+                // If it is the link that broke, its end says so, and all that was under way is
+                // taken up again; a word of this pull could come before it and count as a try.
+                let closed = tokio::time::timeout(BROKEN_WAIT, link.conn.closed()).await;
+                if closed.is_ok() {
+                    return;
+                }
             }
             inbox.send(Arrival::Pulled { link: id, content, result }).await.ok();
         });

@@ -17,7 +17,7 @@ use tracing::{info, warn};
 
 use crate::exec::{failed, word};
 use crate::journal::Journal;
-use crate::transfer::Transfers;
+use crate::transfer::{Transfers, Wish};
 
 /// Single chunks wanted of the core at once.
 const WANTED_AT_ONCE: usize = 256;
@@ -178,8 +178,8 @@ impl Work<'_> {
     /// A part of the pack: from the store, or fetched now.
     fn part(&self, part: &Part) -> Result<Bytes, InstallError> {
         let transfers = self.installs.transfers.clone();
-        let object = self.handle.block_on(transfers.obtain(part.id, Asker::Local));
-        object.map(|bytes| (*bytes).clone()).map_err(|fault| InstallError::Fetch(word(fault)))
+        let object = self.handle.block_on(transfers.obtain(part.id));
+        object.map_err(|fault| InstallError::Fetch(word(fault)))
     }
 
     fn unpack(&self, wanted: &[ChunkRef], target: &Manifest) -> Result<(), InstallError> {
@@ -213,7 +213,8 @@ impl Work<'_> {
                 let mut tasks = tokio::task::JoinSet::new();
                 for id in ids {
                     let (transfers, id) = (transfers.clone(), Digest(id.0));
-                    tasks.spawn(async move { transfers.want(id, Asker::Local).await });
+                    let want = async move { transfers.want(id, Asker::Local).await.map(Wish::end) };
+                    tasks.spawn(want);
                 }
                 tasks.join_all().await.into_iter().collect::<Result<(), PullFault>>()
             };

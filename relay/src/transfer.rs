@@ -1,202 +1,164 @@
-//! Content over a link: serving it to children, pulling it from the parent.
+//! Content of one node: its store, what is arriving, and the way to ask the core for more.
 //!
-//! One stream for one object. What is in the store is served at once; what is not is asked of the
-//! core, which fetches it upstream once for everybody. Objects are verified by their hash before
-//! anybody else sees them. A stream that makes no progress is given up, so that a stuck child
-//! holds neither memory nor a place.
+//! One stream moves one object. What is in the store is served at once; what is not is asked of
+//! the core, which has it fetched once for everybody, and is served from its [`Front`] as it
+//! arrives. Nobody sees a byte that has not been checked against the id.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
 
 use bytes::Bytes;
-use content::{ContentId, Store};
-use mesh::{Asker, Digest, LinkId, PullFault, RequestId};
-use protos::{Encoding, PullReply, PullRequest, StreamKind};
-use quinn::{Connection, RecvStream, SendStream};
+use content::{ContentId, Object, Store, StoreError};
+use mesh::{Asker, Digest, PullFault, RequestId};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
-use tracing::{debug, warn};
+use tracing::warn;
 
-use crate::accept::open_stream;
 use crate::drive::Arrival;
-use crate::link::{Counters, LinkError, read_framed, write_framed};
+use crate::front::Front;
 
-/// A stream that moves nothing for this long is given up.
-const STALL: Duration = Duration::from_secs(30);
-/// What is written or read in one go.
-const PIECE: usize = 64 << 10;
-/// The largest object that is ever accepted; the store has the same limit.
-const OBJECT_LIMIT: usize = 32 << 20;
-
-/// Content of one node: its store, and the way to ask the core.
+/// Content of one node.
 #[derive(Clone)]
 pub(crate) struct Transfers {
     pub(crate) store: Arc<Store>,
-    inbox: mpsc::Sender<Arrival>,
+    pub(crate) inbox: mpsc::Sender<Arrival>,
     requests: Arc<AtomicU64>,
-    /// Objects that are being served right now, so that a hundred children share one copy.
-    hot: Arc<Mutex<BTreeMap<Digest, Weak<Bytes>>>>,
+    /// Objects that are being read right now, so that a hundred children share one.
+    open: Shared<Object>,
+    /// Objects that are arriving, and those who are served what has arrived.
+    fronts: Shared<Front>,
+}
+
+/// Things by their content, for as long as somebody holds them.
+type Shared<T> = Arc<Mutex<BTreeMap<Digest, Weak<T>>>>;
+
+/// Where a child is served from.
+pub(crate) enum Source {
+    /// All of it is here.
+    Object(Arc<Object>),
+    /// It is arriving.
+    Front(Arc<Front>),
 }
 
 impl Transfers {
     pub(crate) fn new(store: Arc<Store>, inbox: mpsc::Sender<Arrival>) -> Transfers {
-        Transfers { store, inbox, requests: Arc::default(), hot: Arc::default() }
+        let (requests, open, fronts) = Default::default();
+        Transfers { store, inbox, requests, open, fronts }
     }
 
-    /// Answers one request of a child.
-    pub(crate) async fn serve(
-        &self,
-        link: LinkId,
-        mut send: SendStream,
-        mut recv: RecvStream,
-        counters: &Counters,
-    ) {
-        send.set_priority(0).ok();
-        if let Err(error) = self.try_serve(link, &mut send, &mut recv, counters).await {
-            debug!(%link, error = %crate::chain(&error), "a content stream ended early");
-        }
-    }
-
-    async fn try_serve(
-        &self,
-        link: LinkId,
-        send: &mut SendStream,
-        recv: &mut RecvStream,
-        counters: &Counters,
-    ) -> Result<(), LinkError> {
-        let request = timeout(STALL, read_framed(recv)).await;
-        let request = request.map_err(|_| LinkError::Timeout(STALL))??.ok_or(LinkError::Ended)?;
-        let request = PullRequest::decode(&request)
-            .map_err(|_| LinkError::Protocol("a request for content is not readable"))?;
-        let by = |id| Asker::Child(link, id);
-        let found = tokio::select! {
-            found = self.obtain(request.content, by) => found,
-            _ = send.stopped() => return Ok(()),
-        };
-        let object = match found {
-            Ok(object) => object,
-            Err(fault) => {
-                write_framed(send, &PullReply::Fault(fault).encode()).await?;
-                send.finish().ok();
-                return Ok(());
-            }
-        };
-        let (encoding, body) = encoded(&object);
-        let reply = PullReply::Found { bytes: body.len() as u64, encoding };
-        write_framed(send, &reply.encode()).await?;
-        for start in (0..body.len()).step_by(PIECE) {
-            let piece = body.slice(start..body.len().min(start + PIECE));
-            let len = piece.len();
-            timeout(STALL, send.write_chunk(piece))
-                .await
-                .map_err(|_| LinkError::Timeout(STALL))?
-                .map_err(LinkError::Write)?;
-            counters.sent(len);
-        }
-        send.finish().ok();
-        Ok(())
-    }
-
-    /// An object from the store, or by way of the core from upstream.
-    pub(crate) async fn obtain(
-        &self,
-        content: Digest,
-        by: impl Fn(RequestId) -> Asker,
-    ) -> Result<Arc<Bytes>, PullFault> {
+    /// An object in full, from the store or by way of the core from upstream.
+    pub(crate) async fn obtain(&self, content: Digest) -> Result<Bytes, PullFault> {
+        let id = ContentId(content.0);
         // Twice: an object that proves damaged when it is read is fetched again, once.
         for _ in 0..2 {
-            if let Some(object) = self.load(content).await? {
-                return Ok(object);
+            if let Some(bytes) = self.in_store(move |store| store.get(&id)).await? {
+                return Ok(bytes.into());
             }
-            self.want(content, &by).await?;
+            self.want(content, Asker::Local).await?.end();
         }
-        self.load(content).await?.ok_or(PullFault::Corrupt)
+        let bytes = self.in_store(move |store| store.get(&id)).await?;
+        bytes.map(Bytes::from).ok_or(PullFault::Corrupt)
     }
 
-    /// Has an object brought into the store.
+    /// Has an object brought here. Whoever wants it for a child may be told so when its front is
+    /// here; the wish stands until it is dropped or [`Wish::end`]ed.
     pub(crate) async fn want(
         &self,
         content: Digest,
         by: impl Fn(RequestId) -> Asker,
-    ) -> Result<(), PullFault> {
+    ) -> Result<Wish, PullFault> {
         let by = by(RequestId(self.requests.fetch_add(1, Ordering::Relaxed)));
         let (reply, answer) = oneshot::channel();
         let want = Arrival::Want { by, content, reply };
         self.inbox.send(want).await.map_err(|_| PullFault::Broken)?;
-        let withdraw = Withdraw { by, inbox: self.inbox.clone(), armed: true };
+        let mut wish = Wish { by, inbox: self.inbox.clone(), stands: true };
         let result = answer.await.unwrap_or(Err(PullFault::Broken));
-        withdraw.disarm();
-        result
+        if result.is_err() {
+            wish.stands = false;
+        }
+        result.map(|()| wish)
     }
 
-    async fn load(&self, content: Digest) -> Result<Option<Arc<Bytes>>, PullFault> {
-        let hot = |hot: &BTreeMap<_, Weak<Bytes>>| hot.get(&content).and_then(Weak::upgrade);
-        if let Some(object) = hot(&lock(&self.hot)) {
-            return Ok(Some(object));
+    /// Where an object can be served from, if any of it is here.
+    pub(crate) async fn source(&self, content: Digest) -> Result<Option<Source>, PullFault> {
+        if let Some(object) = held(&self.open, content) {
+            return Ok(Some(Source::Object(object)));
         }
-        let (store, id) = (self.store.clone(), ContentId(content.0));
-        let loaded = tokio::task::spawn_blocking(move || store.get(&id)).await;
-        let loaded = loaded.expect("reading the store does not panic").map_err(|error| {
-            warn!(error = %crate::chain(&error), "the content store cannot be read");
-            PullFault::Disk
-        })?;
-        let Some(bytes) = loaded else { return Ok(None) };
-        let mut shared = lock(&self.hot);
-        shared.retain(|_, object| object.strong_count() > 0);
-        // Somebody else may have loaded it meanwhile.
-        if let Some(object) = hot(&shared) {
-            return Ok(Some(object));
+        let id = ContentId(content.0);
+        if let Some(object) = self.in_store(move |store| store.open_object(&id)).await? {
+            return Ok(Some(Source::Object(share(&self.open, content, object))));
         }
-        let object = Arc::new(Bytes::from(bytes));
-        shared.insert(content, Arc::downgrade(&object));
-        Ok(Some(object))
+        Ok(held(&self.fronts, content).map(Source::Front))
     }
 
-    /// Fetches an object from the parent into the store.
-    pub(crate) async fn pull(
+    /// The front of an object, if any of it is here; also what an earlier process has left.
+    pub(crate) async fn front(&self, content: Digest) -> Result<Option<Arc<Front>>, PullFault> {
+        if let Some(front) = held(&self.fronts, content) {
+            return Ok(Some(front));
+        }
+        let id = ContentId(content.0);
+        let left = self.in_store(move |store| store.find_partial(&id)).await?;
+        Ok(left.map(|partial| {
+            let front = Front::new(partial.outline().clone(), Some(partial));
+            share(&self.fronts, content, front)
+        }))
+    }
+
+    /// Begins to take in an object of which nothing is here.
+    pub(crate) async fn begin(&self, outline: content::Outline) -> Result<Arc<Front>, PullFault> {
+        let (content, outline) = (Digest(outline.id().0), Arc::new(outline));
+        let begun = outline.clone();
+        let keeps = Store::keeps_partial(outline.len());
+        let begin = move |store: &Store| keeps.then(|| store.begin_partial(begun)).transpose();
+        let partial = self.in_store(begin).await?;
+        Ok(share(&self.fronts, content, Front::new(outline, partial)))
+    }
+
+    /// What is here of an object is of no use.
+    pub(crate) async fn drop_front(&self, content: Digest) -> Result<(), PullFault> {
+        lock(&self.fronts).remove(&content);
+        let id = ContentId(content.0);
+        self.in_store(move |store| store.drop_partial(&id)).await
+    }
+
+    /// Nobody brings the rest of an object: those who are served what has come of it learn that.
+    pub(crate) fn abandon(&self, content: Digest) {
+        if let Some(front) = held(&self.fronts, content) {
+            front.set_abandoned(true);
+        }
+    }
+
+    /// Does something with the store, on a thread that may block.
+    pub(crate) async fn in_store<T: Send + 'static>(
         &self,
-        conn: &Connection,
-        content: Digest,
-        counters: &Counters,
-    ) -> Result<(), PullFault> {
-        let (store, id) = (self.store.clone(), ContentId(content.0));
-        let held = tokio::task::spawn_blocking(move || store.has(&id)).await;
-        if held.expect("looking into the store does not panic").unwrap_or(false) {
-            return Ok(());
-        }
-        let body = fetch(conn, content, counters).await?;
+        work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, PullFault> {
         let store = self.store.clone();
-        let put = move || {
-            if ContentId::of(&body) != id {
-                return Err(PullFault::Corrupt);
-            }
-            store.put(id, &body).map_err(|error| {
-                warn!(error = %crate::chain(&error), "the content store cannot be written");
-                PullFault::Disk
-            })
-        };
-        tokio::task::spawn_blocking(put).await.expect("storing does not panic")
+        let done = tokio::task::spawn_blocking(move || work(&store)).await;
+        done.expect("work in the store does not panic").map_err(|error| {
+            warn!(error = %crate::chain(&error), "the content store failed");
+            PullFault::Disk
+        })
     }
 }
 
-/// Tells the core that nobody waits any more, should the waiting be dropped.
-struct Withdraw {
+/// Somebody waits for content. Dropped, the core learns that nobody does any more.
+pub(crate) struct Wish {
     by: Asker,
     inbox: mpsc::Sender<Arrival>,
-    armed: bool,
+    stands: bool,
 }
 
-impl Withdraw {
-    fn disarm(mut self) {
-        self.armed = false;
+impl Wish {
+    /// The content has come.
+    pub(crate) fn end(mut self) {
+        self.stands = false;
     }
 }
 
-impl Drop for Withdraw {
+impl Drop for Wish {
     fn drop(&mut self) {
-        if self.armed {
+        if self.stands {
             let unwanted = mesh::Input::Unwanted { by: self.by };
             // If the inbox is full just now, the end of the link says it once more.
             self.inbox.try_send(Arrival::Input(unwanted)).ok();
@@ -204,51 +166,20 @@ impl Drop for Withdraw {
     }
 }
 
-async fn fetch(
-    conn: &Connection,
-    content: Digest,
-    counters: &Counters,
-) -> Result<Vec<u8>, PullFault> {
-    let broken = |error: LinkError| {
-        debug!(error = %crate::chain(&error), "a pull broke");
-        PullFault::Broken
-    };
-    let (mut send, mut recv) = open_stream(conn, StreamKind::Content).await.map_err(broken)?;
-    write_framed(&mut send, &PullRequest { content }.encode()).await.map_err(broken)?;
-    // The parent may itself have to wait for its own parent: no limit but the link's life.
-    let reply = read_framed(&mut recv).await.map_err(broken)?.ok_or(PullFault::Broken)?;
-    let (bytes, encoding) = match PullReply::decode(&reply).map_err(|_| PullFault::Corrupt)? {
-        PullReply::Found { bytes, encoding } => (bytes, encoding),
-        PullReply::Fault(fault) => return Err(fault),
-    };
-    let len = usize::try_from(bytes).ok().filter(|len| *len <= OBJECT_LIMIT);
-    let len = len.ok_or(PullFault::Corrupt)?;
-    // Grown as bytes arrive: a peer that promises much and sends little costs little.
-    let mut body = Vec::new();
-    while body.len() < len {
-        let read = timeout(STALL, recv.read_chunk(PIECE, true)).await;
-        let chunk = read.map_err(|_| PullFault::Broken)?.map_err(|_| PullFault::Broken)?;
-        let chunk = chunk.ok_or(PullFault::Broken)?.bytes;
-        counters.received(chunk.len());
-        body.extend_from_slice(&chunk);
-    }
-    match encoding {
-        _ if body.len() != len => Err(PullFault::Corrupt),
-        Encoding::Raw => Ok(body),
-        Encoding::Zstd => {
-            zstd::bulk::decompress(&body, OBJECT_LIMIT).map_err(|_| PullFault::Corrupt)
-        }
-    }
+fn held<T>(shared: &Shared<T>, content: Digest) -> Option<Arc<T>> {
+    lock(shared).get(&content).and_then(Weak::upgrade)
 }
 
-/// The form in which an object travels: compressed if that helps, which for packs it never does.
-fn encoded(object: &Bytes) -> (Encoding, Bytes) {
-    let sample = &object[..object.len().min(4 << 10)];
-    let helps = zstd::bulk::compress(sample, 1).is_ok_and(|s| s.len() * 10 < sample.len() * 9);
-    match helps.then(|| zstd::bulk::compress(object, 3)) {
-        Some(Ok(body)) if body.len() < object.len() => (Encoding::Zstd, body.into()),
-        _ => (Encoding::Raw, object.clone()),
+/// Shares a new thing, or gives the one that somebody else shared meanwhile.
+fn share<T>(shared: &Shared<T>, content: Digest, new: T) -> Arc<T> {
+    let mut shared = lock(shared);
+    shared.retain(|_, thing| thing.strong_count() > 0);
+    if let Some(there) = shared.get(&content).and_then(Weak::upgrade) {
+        return there;
     }
+    let new = Arc::new(new);
+    shared.insert(content, Arc::downgrade(&new));
+    new
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -44,7 +44,9 @@ pub(crate) enum Item {
     Down,
     /// A child's shell asks for content.
     Ask(Digest),
-    /// The content, or why not.
+    /// The front of the content.
+    Front(Digest),
+    /// All of the content, or why not.
     Got(Digest, Result<(), PullFault>),
 }
 
@@ -174,7 +176,7 @@ impl Net {
         let end = path.end_mut(to);
         // Content has streams of its own and overtakes; all else is in order.
         let at = match item {
-            Item::Got(..) => end.last.max(now) + takes,
+            Item::Front(_) | Item::Got(..) => end.last.max(now) + takes,
             _ => {
                 end.last = end.last.max(now + takes);
                 end.last

@@ -12,6 +12,7 @@ use crate::checks::Violation;
 use crate::disk::Entry;
 use crate::net::{Item, Phase, Side, draw};
 use crate::queue::Event;
+use crate::seat::Process;
 use crate::sim::{Sim, body};
 
 impl Sim {
@@ -29,6 +30,7 @@ impl Sim {
             Output::Send { link, frame } => self.send(node, link, frame),
             Output::Pull { link, content } => self.pull(node, link, content),
             Output::Serve { by, content } => self.answer(node, by, content, Ok(())),
+            Output::Abandon { content } => self.abandon(node, content),
             Output::Deny { by, content, fault } => self.answer(node, by, content, Err(fault)),
             Output::Start { order, missing } => self.start(node, &order, !missing.is_empty()),
             Output::Watch { orders } => {
@@ -63,8 +65,7 @@ impl Sim {
         let side = self.open_side(node, link, "Hangup")?;
         self.checks.hung_up(HostId(node as u32), link);
         if let Some(process) = &mut self.seats[node].process {
-            process.pulling.retain(|_, from| *from != link);
-            process.asks.retain(|_, (from, _)| *from != link);
+            process.drop_content(link);
         }
         let late = self.rng.random_bool(0.5);
         if let Some(path) = self.net.links.get_mut(&link) {
@@ -172,8 +173,55 @@ impl Sim {
             result => result,
         };
         let takes = draw(&mut self.rng, self.net.delay) + draw(&mut self.rng, weather.transfer);
+        if result != Err(PullFault::Absent) && self.rng.random_bool(0.7) {
+            let early = takes.mul_f64(self.rng.random_range(0.0..1.0));
+            let front = Item::Front(content);
+            self.net.send_after(self.now, early, link, Side::Child, front, &mut self.queue);
+        }
         let item = Item::Got(content, result);
         self.net.send_after(self.now, takes, link, Side::Child, item, &mut self.queue);
+    }
+
+    /// The front of what is pulled arrives.
+    pub(crate) fn front(
+        &mut self,
+        node: usize,
+        link: LinkId,
+        content: Digest,
+    ) -> Result<(), Violation> {
+        let Some(process) = &mut self.seats[node].process else { return Ok(()) };
+        if process.pulling.get(&content) != Some(&link) {
+            return Ok(());
+        }
+        process.fronts.insert(content);
+        self.feed(node, Input::Arriving { content })
+    }
+
+    /// What is pulled is not arriving any more.
+    pub(crate) fn forget_front(&mut self, node: usize, content: Digest) {
+        if let Some(process) = &mut self.seats[node].process {
+            process.fronts.remove(&content);
+        }
+    }
+
+    /// Ends the streams of children that were sent content as it came.
+    fn end_streams(&mut self, node: usize, content: Digest, result: Result<(), PullFault>) {
+        let Some(process) = &mut self.seats[node].process else { return };
+        let streams: Vec<_> =
+            process.streams.extract_if(.., |(_, what)| *what == content).collect();
+        for (link, content) in streams {
+            self.give(link, content, result);
+        }
+    }
+
+    fn abandon(&mut self, node: usize, content: Digest) -> Result<(), Violation> {
+        let streams = self.seats[node].process.as_ref().map(|process| &process.streams);
+        if !streams.is_some_and(|streams| streams.iter().any(|(_, what)| *what == content)) {
+            let detail = format!("node {node} abandons {content:?}, which it sends to nobody");
+            return Err(Violation::new("abandon what is served", detail));
+        }
+        self.end_streams(node, content, Err(PullFault::Broken));
+        Ok(())
     }
 
     /// A pull ends, on a link or in the node's own store.
@@ -191,8 +239,10 @@ impl Sim {
             return Ok(());
         }
         process.pulling.remove(&content);
+        process.fronts.remove(&content);
         if result.is_ok() {
             seat.disk.image.store.insert(content);
+            self.end_streams(node, content, Ok(()));
         }
         self.feed(node, Input::Pulled { content, result })
     }
@@ -206,7 +256,10 @@ impl Sim {
         result: Result<(), PullFault>,
     ) -> Result<(), Violation> {
         let seat = &mut self.seats[node];
-        if result.is_ok() && !seat.disk.image.store.contains(&content) {
+        let whole = seat.disk.image.store.contains(&content);
+        let arriving = |process: &Process| process.fronts.contains(&content);
+        let front = matches!(by, Asker::Child(..)) && seat.process.as_ref().is_some_and(arriving);
+        if result.is_ok() && !whole && !front {
             let detail = format!("node {node} serves {content:?}, which it does not have");
             return Err(Violation::new("serve what is there", detail));
         }
@@ -218,7 +271,14 @@ impl Sim {
                     return Err(Violation::new("one answer for each request", detail));
                 };
                 debug_assert_eq!(asked, content);
-                self.give(link, content, result);
+                if result.is_ok() && !whole {
+                    process.streams.push((link, content));
+                    let takes = draw(&mut self.rng, self.net.delay);
+                    let item = Item::Front(content);
+                    self.net.send_after(self.now, takes, link, Side::Child, item, &mut self.queue);
+                } else {
+                    self.give(link, content, result);
+                }
             }
             Asker::Local(request) => {
                 let Some(order) = process.wants.remove(&request) else {

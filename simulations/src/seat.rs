@@ -1,6 +1,6 @@
 //! One node's place in the world: its disk, which survives, and its process, which may not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use mesh::{Config, Digest, HostId, LinkId, Node, OrderId, Outcome, RequestId, Time};
@@ -28,6 +28,10 @@ pub(crate) struct Process {
     pub(crate) saves: u64,
     /// Content on its way here, by the link that it comes on.
     pub(crate) pulling: BTreeMap<Digest, LinkId>,
+    /// What of it has begun to arrive.
+    pub(crate) fronts: BTreeSet<Digest>,
+    /// Links by which children are sent what is arriving, as it comes.
+    pub(crate) streams: Vec<(LinkId, Digest)>,
     /// Requests of children that wait.
     pub(crate) asks: BTreeMap<RequestId, (LinkId, Digest)>,
     /// Requests of own commands that wait.
@@ -54,6 +58,8 @@ impl Process {
             restless: 0,
             saves: 0,
             pulling: BTreeMap::new(),
+            fronts: BTreeSet::new(),
+            streams: Vec::new(),
             asks: BTreeMap::new(),
             wants: BTreeMap::new(),
             running: BTreeMap::new(),
@@ -65,6 +71,15 @@ impl Process {
     /// The process's own clock.
     pub(crate) fn time(&self, now: Duration) -> Time {
         Time(now - self.started)
+    }
+
+    /// A link is gone, and with it all content that was on it.
+    pub(crate) fn drop_content(&mut self, link: LinkId) {
+        for (content, _) in self.pulling.extract_if(.., |_, from| *from == link) {
+            self.fronts.remove(&content);
+        }
+        self.streams.retain(|(to, _)| *to != link);
+        self.asks.retain(|_, (from, _)| *from != link);
     }
 
     pub(crate) fn request(&mut self) -> RequestId {

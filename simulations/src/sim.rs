@@ -370,6 +370,7 @@ impl Sim {
                 self.frame(node, link, to, frame)
             }
             (Item::Ask(content), Phase::Open) if !lost => self.ask(node, link, content),
+            (Item::Front(content), Phase::Open) if !lost => self.front(node, link, content),
             (Item::Got(content, result), Phase::Open) if !lost => {
                 self.got(node, Some(link), content, result)
             }
@@ -423,6 +424,7 @@ impl Sim {
                 process.pulling.extract_if(.., |_, from| of_link(from)).map(|(c, _)| c).collect();
             if torn && phase == Phase::Open {
                 for content in gone {
+                    self.forget_front(node, content);
                     let result = Err(mesh::PullFault::Broken);
                     self.feed(node, Input::Pulled { content, result })?;
                 }
@@ -431,8 +433,7 @@ impl Sim {
         // The dead link takes what was asked on it in between.
         self.net.close(link, to);
         if let Some(process) = &mut self.seats[node].process {
-            process.pulling.retain(|_, from| *from != link);
-            process.asks.retain(|_, (from, _)| *from != link);
+            process.drop_content(link);
         }
         self.feed(node, Input::LinkDown { link })
     }

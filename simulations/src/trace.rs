@@ -88,6 +88,7 @@ pub(crate) fn marks(input: &Input) -> [u64; 2] {
         Input::Saved { through } => [6, *through],
         Input::Wanted { content, .. } => [7, u64::from(content.0[0])],
         Input::Unwanted { .. } => [8, 0],
+        Input::Arriving { content } => [14, u64::from(content.0[0])],
         Input::Pulled { content, result } => {
             [9 + (u64::from(result.is_ok()) << 8), u64::from(content.0[0])]
         }

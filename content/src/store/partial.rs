@@ -1,0 +1,251 @@
+//! Objects that are not whole yet: what has arrived of them survives a restart.
+//!
+//! A partial object is its first groups in `partial/<hex>` and its outline in
+//! `partial/<hex>.outline`. Nothing is synced and no index knows of it: when it is opened, the
+//! outline must prove itself and each group is checked against it, so whatever a crash has torn is
+//! cut off, and the transfer goes on from there. A whole one is synced and moved among the objects.
+//!
+//! It deliberately does not guard against two writers of one object; the caller has one.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::index::Place;
+use super::{LARGE, Store, StoreError, disk, list, remove_file};
+use crate::id::ContentId;
+use crate::outline::{GROUP, Outline};
+
+const OUTLINE: &str = ".outline";
+
+/// The front of an object on disk.
+pub struct Partial {
+    outline: Arc<Outline>,
+    file: Arc<File>,
+    path: PathBuf,
+    groups: usize,
+}
+
+impl Partial {
+    /// The outline of the whole object.
+    pub fn outline(&self) -> &Arc<Outline> {
+        &self.outline
+    }
+
+    /// How many groups there are, from the first on.
+    pub fn groups(&self) -> usize {
+        self.groups
+    }
+
+    /// The file, to read groups from; also after the object is whole.
+    pub fn file(&self) -> &Arc<File> {
+        &self.file
+    }
+
+    /// Adds whole groups. They must have been checked. After an error there is no more than before.
+    pub fn append(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        let written = self.file.write_all_at(bytes, (self.groups * GROUP) as u64);
+        written.map_err(disk("write", &self.path))?;
+        self.groups += bytes.len().div_ceil(GROUP);
+        Ok(())
+    }
+
+    /// Counts the groups that are what the outline says, and cuts off the rest.
+    fn count(&mut self) -> Result<(), StoreError> {
+        let mut group = vec![0; GROUP];
+        while self.groups < self.outline.groups() {
+            let group = &mut group[..self.outline.group_len(self.groups)];
+            let read = self.file.read_exact_at(group, (self.groups * GROUP) as u64);
+            if read.is_err() || !self.outline.check(self.groups, group) {
+                break;
+            }
+            self.groups += 1;
+        }
+        let end = (self.groups * GROUP).min(self.outline.len());
+        self.file.set_len(end as u64).map_err(disk("cut", &self.path))
+    }
+}
+
+impl Store {
+    /// Whether an object of this length is kept while it arrives. Smaller ones are not worth it.
+    pub fn keeps_partial(len: usize) -> bool {
+        len >= LARGE
+    }
+
+    /// What an earlier transfer has left of an object, if anything.
+    pub fn find_partial(&self, id: &ContentId) -> Result<Option<Partial>, StoreError> {
+        let (path, outline) = self.partial_paths(id);
+        let (Ok(file), Ok(encoded)) =
+            (OpenOptions::new().read(true).write(true).open(&path), fs::read(&outline))
+        else {
+            return Ok(None);
+        };
+        let (len, values) = match encoded.split_first_chunk() {
+            Some((len, values)) => (u64::from_le_bytes(*len), values),
+            None => (0, &[][..]),
+        };
+        let outline = Outline::decode(*id, len, values).ok();
+        let Some(outline) = outline.filter(|outline| Store::keeps_partial(outline.len())) else {
+            self.drop_partial(id)?;
+            return Ok(None);
+        };
+        let (outline, file) = (Arc::new(outline), Arc::new(file));
+        let mut partial = Partial { outline, file, path, groups: 0 };
+        partial.count()?;
+        Ok(Some(partial))
+    }
+
+    /// Begins an object, in place of whatever there was of it.
+    pub fn begin_partial(&self, outline: Arc<Outline>) -> Result<Partial, StoreError> {
+        let (path, beside) = self.partial_paths(&outline.id());
+        let dir = path.parent().expect("a partial path has a parent");
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+        made.map_err(disk("create", dir))?;
+        let open = |path: &Path| {
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).create(true).truncate(true).mode(0o600);
+            options.open(path).map_err(disk("create", path))
+        };
+        let file = Arc::new(open(&path)?);
+        let encoded = [&(outline.len() as u64).to_le_bytes()[..], &outline.encode()].concat();
+        open(&beside)?.write_all_at(&encoded, 0).map_err(disk("write", &beside))?;
+        Ok(Partial { outline, file, path, groups: 0 })
+    }
+
+    /// Puts an object that is whole now among the others, durable on return.
+    ///
+    /// # Panics
+    /// If it is not whole.
+    pub fn adopt(&self, partial: &Partial) -> Result<(), StoreError> {
+        assert_eq!(partial.groups, partial.outline.groups(), "only whole objects are adopted");
+        let id = partial.outline.id();
+        partial.file.sync_data().map_err(disk("sync", &partial.path))?;
+        let writer = self.writer();
+        if !self.has(&id)? {
+            let path = self.object_path(&id);
+            let dir = path.parent().expect("an object path has a parent");
+            let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+            made.map_err(disk("create", dir))?;
+            fs::rename(&partial.path, &path).map_err(disk("rename", &path))?;
+            for dir in [dir, &self.dir.join("objects")] {
+                let synced = File::open(dir).and_then(|dir| dir.sync_all());
+                synced.map_err(disk("sync", dir))?;
+            }
+            let len = u32::try_from(partial.outline.len()).expect("an object has at most 32 MiB");
+            self.index.add(&[(id, Place::Large { len })])?;
+        }
+        drop(writer);
+        self.drop_partial(&id)
+    }
+
+    /// Drops what there is of an object that is not whole.
+    pub fn drop_partial(&self, id: &ContentId) -> Result<(), StoreError> {
+        let (path, outline) = self.partial_paths(id);
+        remove_file(&path)?;
+        remove_file(&outline)
+    }
+
+    /// Drops every partial object that `keep` says no to, and what is none.
+    pub(super) fn retain_partial(
+        &self,
+        keep: &dyn Fn(&ContentId) -> bool,
+    ) -> Result<(), StoreError> {
+        let dir = self.dir.join("partial");
+        if !dir.exists() {
+            return Ok(());
+        }
+        for (name, path) in list(&dir)? {
+            let id = name.strip_suffix(OUTLINE).unwrap_or(&name).parse::<ContentId>();
+            if !id.is_ok_and(|id| keep(&id)) {
+                remove_file(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn partial_paths(&self, id: &ContentId) -> (PathBuf, PathBuf) {
+        let path = self.dir.join("partial").join(id.to_string());
+        let outline = path.with_extension(&OUTLINE[1..]);
+        (path, outline)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEN: usize = 5 * GROUP + 100;
+
+    fn object() -> (Vec<u8>, Arc<Outline>) {
+        let mut bytes = vec![0; LEN];
+        blake3::Hasher::new().update(b"partial").finalize_xof().fill(&mut bytes);
+        let outline = Arc::new(Outline::of(&bytes));
+        (bytes, outline)
+    }
+
+    fn open(dir: &tempfile::TempDir) -> Store {
+        Store::open(dir.path()).expect("the store opens")
+    }
+
+    #[test]
+    fn it_goes_on_after_a_restart_and_is_an_object_when_it_is_whole() {
+        let dir = tempfile::tempdir().expect("temp");
+        let (bytes, outline) = object();
+        let store = open(&dir);
+        assert!(store.find_partial(&outline.id()).expect("reads").is_none());
+        let mut partial = store.begin_partial(outline.clone()).expect("begins");
+        partial.append(&bytes[..2 * GROUP]).expect("appends");
+        drop((partial, store));
+        let store = open(&dir);
+        let mut partial = store.find_partial(&outline.id()).expect("reads").expect("is there");
+        assert_eq!((partial.groups(), partial.outline()), (2, &outline));
+        partial.append(&bytes[2 * GROUP..]).expect("appends");
+        assert!(!store.has(&outline.id()).expect("has"));
+        store.adopt(&partial).expect("adopts");
+        assert_eq!(store.get(&outline.id()).expect("reads").as_deref(), Some(&bytes[..]));
+        assert!(store.find_partial(&outline.id()).expect("reads").is_none());
+        store.adopt(&partial).expect("twice changes nothing");
+        drop(store);
+        assert_eq!(open(&dir).get(&outline.id()).expect("reads").as_deref(), Some(&bytes[..]));
+    }
+
+    #[test]
+    fn what_a_crash_has_torn_is_cut_off() {
+        let (bytes, outline) = object();
+        let check = |damage: &dyn Fn(&Path, &Path), expected: Option<usize>| {
+            let dir = tempfile::tempdir().expect("temp");
+            let store = open(&dir);
+            let mut partial = store.begin_partial(outline.clone()).expect("begins");
+            partial.append(&bytes).expect("appends");
+            let (data, beside) = store.partial_paths(&outline.id());
+            damage(&data, &beside);
+            let found = store.find_partial(&outline.id()).expect("reads");
+            assert_eq!(found.map(|partial| partial.groups()), expected);
+            assert_eq!(data.exists(), expected.is_some());
+        };
+        let write = |path: &Path, bytes: &[u8]| fs::write(path, bytes).expect("writes");
+        let mut flipped = bytes.clone();
+        flipped[3 * GROUP] ^= 1;
+        check(&|_, _| {}, Some(6));
+        check(&|data, _| write(data, &flipped), Some(3));
+        check(&|data, _| write(data, &bytes[..GROUP + 1]), Some(1));
+        check(&|data, _| write(data, &[]), Some(0));
+        check(&|data, _| write(data, &[&bytes[..], b"more"].concat()), Some(6));
+        check(&|_, beside| write(beside, b"torn"), None);
+        check(&|_, beside| write(beside, &[]), None);
+    }
+
+    #[test]
+    fn what_nobody_needs_is_swept() {
+        let dir = tempfile::tempdir().expect("temp");
+        let (_, outline) = object();
+        let store = open(&dir);
+        store.begin_partial(outline.clone()).expect("begins");
+        store.retain(&|id| *id == outline.id()).expect("sweeps");
+        assert!(store.find_partial(&outline.id()).expect("reads").is_some());
+        store.retain(&|_| false).expect("sweeps");
+        assert!(store.find_partial(&outline.id()).expect("reads").is_none());
+        assert_eq!(list(&dir.path().join("partial")).expect("lists"), []);
+    }
+}
