@@ -10,7 +10,7 @@
 //! Numbers in columns are padded with spaces. All spaces before or after a gap but one belong to
 //! it, so that `a    5` and `a 12345` are alike.
 //!
-//! It knows nothing of words, units or languages beyond what [`gap`] lists, and does not compare
+//! It knows nothing of words, units or languages beyond what `gap` lists, and does not compare
 //! texts with each other: of `eth0` the `0` is a gap even if all have it. Whoever shows a template
 //! writes what is the same everywhere as it is.
 
