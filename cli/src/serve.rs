@@ -20,6 +20,9 @@ pub(crate) struct Args {
     /// Where relays and hosts dial (UDP)
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
+    /// Content down each link, at most, in kbit/s
+    #[arg(long, value_name = "KBIT")]
+    rate_limit: Option<u64>,
     /// Only make what is missing, then end
     #[arg(long)]
     init: bool,
@@ -31,8 +34,10 @@ pub(crate) struct Args {
 /// Runs the controller until it is told to stop.
 pub(crate) fn main(args: Args, verbose: u8) -> Result<Exit, Failure> {
     crate::logs::init("info", verbose)?;
-    let Args { state, listen, init, until_eof } = args;
-    let options = controller::Options { state, listen, ..controller::Options::default() };
+    let Args { state, listen, rate_limit, init, until_eof } = args;
+    let rate_limit_kbit = rate_limit;
+    let options =
+        controller::Options { state, listen, rate_limit_kbit, ..controller::Options::default() };
     runtime(Role::Controller)?.block_on(async {
         let mut stop = Stop::new(until_eof)?;
         let result = match init {

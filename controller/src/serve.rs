@@ -42,6 +42,8 @@ pub struct Options {
     pub beat_interval_ms: Option<u64>,
     /// How long answers wait for others to fold with.
     pub flush_ms: Option<u64>,
+    /// Content down each child's link, at most, in kbit/s.
+    pub rate_limit_kbit: Option<u64>,
 }
 
 /// The controller could not start, or stopped by itself.
@@ -160,6 +162,7 @@ fn settings(options: &Options) -> Settings {
         listen: Some(options.listen.unwrap_or((Ipv4Addr::UNSPECIFIED, PORT).into())),
         beat_interval_ms: options.beat_interval_ms.unwrap_or(defaults.beat_interval_ms),
         flush_ms: options.flush_ms.unwrap_or(defaults.flush_ms),
+        rate_limit_kbit: options.rate_limit_kbit.unwrap_or(defaults.rate_limit_kbit),
         ..defaults
     }
 }

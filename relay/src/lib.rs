@@ -23,6 +23,7 @@ mod journal;
 mod kind;
 mod link;
 mod live;
+mod memory;
 mod node;
 mod run;
 mod serve;

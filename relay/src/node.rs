@@ -109,8 +109,9 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
         sweeper.sweep();
         tokio::spawn(sweeper.clone().run());
     }
+    let server = endpoint::server(&setup.credentials, beat);
     let endpoint = match listen {
-        Some(addr) => Some(endpoint::listening(addr, &setup.credentials, &setup.state, beat)?),
+        Some(addr) => Some(endpoint::listening(addr, server.clone(), &setup.state)?),
         None => None,
     };
     let addr = endpoint.as_ref().and_then(|endpoint| endpoint.local_addr().ok());
@@ -140,6 +141,9 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
             },
             join_config: endpoint::join_server(&setup.credentials),
             max_connections: setup.settings.max_children * 2 + 64,
+            config: server,
+            beat,
+            memory: Arc::default(),
             rate_limit: setup.settings.rate_limit_kbit.saturating_mul(1_000),
         };
         tokio::spawn(acceptor.run(endpoint.clone()));

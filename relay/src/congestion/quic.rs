@@ -51,9 +51,10 @@ impl Wan {
 }
 
 /// What a connection has learnt of its path, if this controller drives it and has got beyond its
-/// start.
+/// start, and if the path is not a short one.
 pub fn known(conn: &quinn::Connection) -> Option<Start> {
-    conn.congestion_state().into_any().downcast::<Control>().ok()?.known()
+    let control = conn.congestion_state().into_any().downcast::<Control>().ok()?;
+    control.known().filter(|_| !control.is_local())
 }
 
 impl ControllerFactory for Wan {
