@@ -16,11 +16,13 @@ use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
 use crate::bulk::Bulk;
+use crate::congestion;
 use crate::drive::Arrival;
-use crate::endpoint::JOIN_HINT;
+use crate::endpoint::{self, JOIN_HINT};
 use crate::join::JoinService;
 use crate::link::{self, CLOSE_PROTOCOL, Link, LinkError, PeerFault, Reader};
 use crate::live::{Credit, Room};
+use crate::memory::Memory;
 use crate::removed::Removed;
 use crate::renew::Current;
 use crate::serve::Line;
@@ -57,6 +59,10 @@ pub(crate) struct Acceptor {
     pub(crate) join: JoinService,
     pub(crate) join_config: Current<Arc<quinn::ServerConfig>>,
     pub(crate) max_connections: usize,
+    /// The endpoint's own settings, for children whose way is remembered.
+    pub(crate) config: Current<quinn::ServerConfig>,
+    pub(crate) beat: Duration,
+    pub(crate) memory: Arc<Memory>,
     /// Bits a second of content down each link; zero: no limit.
     pub(crate) rate_limit: u64,
 }
@@ -95,7 +101,13 @@ impl Acceptor {
 
     async fn accept_child(self, incoming: Incoming, permit: OwnedSemaphorePermit) {
         let from = incoming.remote_address();
-        let conn = match incoming.accept() {
+        let begun = match self.memory.recall(from.ip()) {
+            Some(start) => {
+                incoming.accept_with(endpoint::starting(&self.config.now(), self.beat, start))
+            }
+            None => incoming.accept(),
+        };
+        let conn = match begun {
             Ok(connecting) => timeout(HANDSHAKE_LIMIT, connecting).await,
             Err(error) => Ok(Err(error)),
         };
@@ -174,6 +186,9 @@ impl Acceptor {
                     }
                 }
             }
+        }
+        if let Some(start) = congestion::known(&conn) {
+            self.memory.learn(conn.remote_address().ip(), start);
         }
         self.inbox.send(Arrival::Input(mesh::Input::LinkDown { link: id })).await.ok();
     }

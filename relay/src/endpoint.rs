@@ -14,6 +14,7 @@ use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{ClientConfig, Endpoint, EndpointConfig, ServerConfig, TransportConfig, VarInt};
 use tracing::{debug, warn};
 
+use crate::congestion::Start;
 use crate::kind::{End, IDLE, LinkKind};
 
 /// Connection ids that begin with these bytes ask for the join service: a routing hint only, since
@@ -38,9 +39,16 @@ pub enum EndpointError {
 
 /// The settings of the mesh's own connections at the parent's side. What is on the other side of
 /// an accepted connection is not known, so this is for anything.
-pub(crate) fn server(credentials: &Credentials, beat: Duration) -> Arc<ServerConfig> {
+pub(crate) fn server(credentials: &Credentials, beat: Duration) -> ServerConfig {
     let transport = LinkKind::Wan.transport(End::Parent, beat, None);
-    quic_server(certs::server_config(credentials), transport)
+    Arc::unwrap_or_clone(quic_server(certs::server_config(credentials), transport))
+}
+
+/// The same for a child whose way is remembered.
+pub(crate) fn starting(server: &ServerConfig, beat: Duration, start: Start) -> Arc<ServerConfig> {
+    let mut server = server.clone();
+    server.transport_config(Arc::new(LinkKind::Wan.transport(End::Parent, beat, Some(start))));
+    Arc::new(server)
 }
 
 /// The settings of the join service.
@@ -99,9 +107,8 @@ fn quic_client(tls: rustls::ClientConfig, transport: TransportConfig) -> ClientC
 /// children of the dead process are told so, instead of waiting for their idle timeout.
 pub(crate) fn listening(
     addr: SocketAddr,
-    credentials: &Credentials,
+    server: ServerConfig,
     dir: &Path,
-    beat: Duration,
 ) -> Result<Endpoint, EndpointError> {
     let key = endpoint_key(dir).map_err(EndpointError::Key)?;
     let mut config =
@@ -110,7 +117,6 @@ pub(crate) fn listening(
     config.cid_generator(move || {
         Box::new(quinn_proto::HashedConnectionIdGenerator::from_key(cid_key))
     });
-    let server = Arc::unwrap_or_clone(server(credentials, beat));
     let bind = || {
         let socket = UdpSocket::bind(addr)?;
         widen(&socket, SERVING_BUFFER);

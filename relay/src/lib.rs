@@ -26,6 +26,7 @@ mod journal;
 mod kind;
 mod link;
 mod live;
+mod memory;
 mod node;
 mod remains;
 mod removed;

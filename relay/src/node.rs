@@ -120,8 +120,9 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
         sweeper.sweep();
         tokio::spawn(sweeper.clone().run());
     }
+    let server = Current::new(endpoint::server(&setup.credentials, beat));
     let endpoint = match listen {
-        Some(addr) => Some(endpoint::listening(addr, &setup.credentials, &setup.state, beat)?),
+        Some(addr) => Some(endpoint::listening(addr, server.now(), &setup.state)?),
         None => None,
     };
     let addr = endpoint.as_ref().and_then(|endpoint| endpoint.local_addr().ok());
@@ -158,6 +159,9 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
             },
             join_config: join.clone(),
             max_connections: setup.settings.max_children * 2 + 64,
+            config: server.clone(),
+            beat,
+            memory: Arc::default(),
             rate_limit: setup.settings.rate_limit_kbit.saturating_mul(1_000),
         };
         tokio::spawn(acceptor.run(endpoint.clone()));
@@ -181,6 +185,7 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
             links: links.clone(),
             endpoint: endpoint.clone(),
             client,
+            server,
             join,
         };
         tokio::spawn(renewer.run());

@@ -59,6 +59,8 @@ pub(crate) struct Renewer {
     pub(crate) endpoint: Option<Endpoint>,
     /// How this node dials.
     pub(crate) client: Current<ClientConfig>,
+    /// How children are let in.
+    pub(crate) server: Current<ServerConfig>,
     /// What newcomers see.
     pub(crate) join: Current<Arc<ServerConfig>>,
 }
@@ -141,8 +143,9 @@ impl Renewer {
         }
         self.client.set(endpoint::client(&renewed, self.link, self.beat));
         if let Some(endpoint) = &self.endpoint {
-            endpoint
-                .set_server_config(Some(endpoint::server(&renewed, self.beat).as_ref().clone()));
+            let server = endpoint::server(&renewed, self.beat);
+            endpoint.set_server_config(Some(server.clone()));
+            self.server.set(server);
             self.join.set(endpoint::join_server(&renewed));
         }
         self.credentials = renewed;

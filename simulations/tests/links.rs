@@ -58,7 +58,7 @@ fn weak_links_are_used() {
     check_alone(&named("veryweak"), 60, 0.85);
     check_alone(&named("shallow"), 30, 0.91);
     check_alone(&named("mid50"), 30, 0.92);
-    check_alone(&named("geo"), 60, 0.82);
+    check_alone(&named("geo"), 60, 0.78);
     let mut tenth = named("weak");
     tenth.down.loss = Loss::Random(0.1);
     tenth.up.loss = Loss::Random(0.1);

@@ -14,6 +14,7 @@ use super::loss::Losses;
 use super::queue::{Queue, Verdict};
 use super::rival::Cubic;
 use super::sampling::{Load, Sample, Sampler};
+use super::trial::{Finding, Trials};
 
 /// In flight, as part of what the path holds without a queue.
 const CRUISE: f64 = 1.1;
@@ -25,6 +26,8 @@ const TROUGH_DEEP: f64 = 0.5;
 const SPARE: u64 = 2;
 /// A path holds what a host holds as well: it does not answer at once.
 const HOST_DELAY: Duration = Duration::from_millis(2);
+/// Below this round trip a queue is no longer than what the hosts themselves need.
+const LOCAL: Duration = Duration::from_millis(3);
 /// The least window in packets.
 const LEAST: u64 = 4;
 /// Round trips for which a rate is remembered: longer than a cycle.
@@ -109,6 +112,7 @@ pub(crate) struct Control {
     ceiling: Option<u64>,
     step: u64,
     careful: bool,
+    trials: Trials,
     /// Cycles that go without a crest, and how many did.
     pause: u32,
     paused: u32,
@@ -142,6 +146,7 @@ impl Control {
             ceiling: None,
             step: mtu,
             careful: false,
+            trials: Trials::default(),
             pause: 0,
             paused: 0,
             late: 0,
@@ -165,6 +170,11 @@ impl Control {
     /// Bytes a second that the path delivers, as far as is known.
     pub(crate) fn rate(&self) -> u64 {
         self.rates.value()
+    }
+
+    /// Whether the path is so short that this controller has no business there.
+    pub(crate) fn is_local(&self) -> bool {
+        self.floor.value().is_some_and(|floor| floor < LOCAL)
     }
 
     /// The path as it should be remembered.
@@ -283,7 +293,20 @@ impl Control {
         }
         self.compete(now, &round);
         self.losses.begin_round();
+        self.try_loss();
         self.advance_cycle(now);
+    }
+
+    fn try_loss(&mut self) {
+        let may = matches!(self.phase, Phase::Cruise { .. }) && self.rival.is_none();
+        match self.trials.look(&mut self.losses, self.tick, self.window, may) {
+            Some(Finding::Begun(window)) => (self.ceiling, self.step) = (Some(window), self.mtu),
+            Some(Finding::Guilty(window)) => {
+                (self.ceiling, self.pause) = (Some(window), PAUSE_MOST);
+            }
+            Some(Finding::Acquitted) => self.ceiling = None,
+            None => {}
+        }
     }
 
     fn advance_cycle(&mut self, now: Instant) {
@@ -370,7 +393,7 @@ impl Control {
         if self.rival.is_none() {
             self.look(now);
         }
-        if self.rival.is_some() || self.paused < self.pause {
+        if self.rival.is_some() || self.trials.is_running() || self.paused < self.pause {
             self.paused += 1;
             self.begin_trough(now);
         } else {
@@ -459,6 +482,7 @@ impl Control {
         self.phase = Phase::Startup { fullest: 0, flat: 0 };
         self.window = window.max(LEAST * self.mtu);
         self.rates.clear();
+        self.trials.stop();
         (self.rival, self.ceiling, self.slow) = (None, None, 0);
     }
 
@@ -474,8 +498,8 @@ impl Control {
         };
         match self.phase {
             Phase::Startup { .. } => self.window,
-            Phase::Trough { deep: true, .. } => self.holds(TROUGH_DEEP),
-            Phase::Trough { .. } => self.holds(TROUGH),
+            Phase::Trough { deep: true, .. } => below(self.holds(TROUGH_DEEP), 0),
+            Phase::Trough { .. } => below(self.holds(TROUGH), 0),
             Phase::Crest { .. } => {
                 // What the link loses by nature must not hide what it could carry.
                 let usual = self.losses.usual().min(USUAL_MOST);
@@ -504,6 +528,7 @@ impl Control {
             // Beside a rival, losses say nothing of the link's nature.
             _ if self.rival.is_some() => Load::Crest,
             Phase::Startup { .. } | Phase::Crest { .. } => Load::Crest,
+            Phase::Cruise { .. } | Phase::Trough { .. } if self.trials.is_running() => Load::Trial,
             Phase::Cruise { .. } => Load::Cruise,
             Phase::Trough { settled: Some(_), .. } => Load::Trough,
             Phase::Trough { .. } => Load::Crest,

@@ -3,7 +3,7 @@
 //! A bad radio link loses one packet in fifty whether we send much or little. A full buffer or a
 //! policer loses more, the more we send. So losses are counted apart for packets that were sent in
 //! a trough, in cruise and on a crest of the sending rate, and only what *grows* with the rate is
-//! taken for congestion. (BBRv2 and BBRv3, draft-ietf-ccwg-bbr, react to any loss above 2 %
+//! taken for congestion; heavy loss is tried out with half of the window now and then. (BBRv2 and BBRv3, draft-ietf-ccwg-bbr, react to any loss above 2 %
 //! instead, which starves them on the links that this program is for.)
 
 use super::sampling::Load;
@@ -12,6 +12,9 @@ use super::sampling::Load;
 const MEMORY: f64 = 1_000.0;
 /// Loss in excess of this, in parts of one, is no accident.
 const MARGIN: f64 = 0.02;
+/// More than this is worth a trial, and so many packets are a sample.
+const HEAVY: f64 = 0.12;
+const SAMPLE: f64 = 200.0;
 /// Fewer lost packets than this prove nothing.
 const LEAST_LOST: f64 = 4.0;
 
@@ -53,19 +56,29 @@ pub(crate) struct Losses {
     cruise: Count,
     /// Since the crest began.
     crest: Count,
+    /// Since the trial began.
+    trial: Count,
     /// Since the round began.
     round: Count,
+    /// Of the last packets in cruise and troughs.
+    recent: Count,
 }
 
 impl Losses {
     pub(crate) fn acked(&mut self, load: Load, packets: f64) {
-        self.count(load).add(packets, 0.0);
-        self.round.add(packets, 0.0);
+        self.add(load, packets, 0.0);
     }
 
     pub(crate) fn lost(&mut self, load: Load, packets: f64) {
-        self.count(load).add(0.0, packets);
-        self.round.add(0.0, packets);
+        self.add(load, 0.0, packets);
+    }
+
+    fn add(&mut self, load: Load, acked: f64, lost: f64) {
+        self.count(load).add(acked, lost);
+        self.round.add(acked, lost);
+        if matches!(load, Load::Cruise | Load::Trough) {
+            self.recent.add(acked, lost);
+        }
     }
 
     fn count(&mut self, load: Load) -> &mut Count {
@@ -73,11 +86,31 @@ impl Losses {
             Load::Trough => &mut self.trough,
             Load::Cruise => &mut self.cruise,
             Load::Crest => &mut self.crest,
+            Load::Trial => &mut self.trial,
         }
     }
 
     pub(crate) fn begin_round(&mut self) {
         self.round = Count::default();
+    }
+
+    pub(crate) fn begin_trial(&mut self) {
+        self.trial = Count::default();
+    }
+
+    /// The part that was lost in a trial, once it has lasted long enough.
+    pub(crate) fn tried(&self) -> Option<f64> {
+        (self.trial.sent >= SAMPLE).then(|| self.trial.part())
+    }
+
+    /// The part that was lost of the last packets, if that is more than a link should lose. To be
+    /// asked each round; the answer comes once for so many packets.
+    pub(crate) fn heavy(&mut self) -> Option<f64> {
+        if self.recent.sent < SAMPLE {
+            return None;
+        }
+        let recent = std::mem::take(&mut self.recent);
+        recent.exceeds(HEAVY).then(|| recent.part())
     }
 
     pub(crate) fn begin_crest(&mut self) {

@@ -15,7 +15,8 @@
 //! and tried again in growing steps: `inflight_hi` of BBRv2. Competing only while the queue does
 //! not empty: Copa (NSDI 2018), with CUBIC (RFC 9438). Starting from a remembered rate: draft-ietf-
 //! tsvwg-careful-resume. Ours: loss counted apart for troughs, cruise and crests instead of a
-//! fixed threshold, and a floor made of means instead of single packets.
+//! fixed threshold, heavy loss on trial ([`trial`]), and a floor made of means instead of single
+//! packets.
 //!
 //! Why it is a window and not a rate: quinn 0.11 paces at 1.25 windows for each smoothed round trip
 //! and asks its controllers for nothing but the window. So the window is both bound and clock, and
@@ -28,6 +29,7 @@ mod queue;
 mod quic;
 mod rival;
 mod sampling;
+mod trial;
 
 pub use control::Start;
 pub use quic::{Wan, known};

@@ -1,4 +1,8 @@
-//! The controller as quinn wants it.
+//! The controller as quinn wants it, and quinn's CUBIC on paths that are too short for it.
+//!
+//! On a path of less than three milliseconds (a building, a machine) the delay of the hosts is more
+//! than that of the path, so a model of the path means nothing; what is lost there was lost in a
+//! full buffer, and a full buffer is soon empty. That is what CUBIC is for.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -6,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use quinn_proto::RttEstimator;
-use quinn_proto::congestion::{Controller, ControllerFactory, ControllerMetrics};
+use quinn_proto::congestion::{Controller, ControllerFactory, ControllerMetrics, CubicConfig};
 
 use super::control::{Control, Start};
 
@@ -47,25 +51,31 @@ impl Wan {
 }
 
 /// What a connection has learnt of its path, if this controller drives it and has got beyond its
-/// start.
+/// start, and if the path is not a short one.
 pub fn known(conn: &quinn::Connection) -> Option<Start> {
-    conn.congestion_state().into_any().downcast::<Control>().ok()?.known()
+    let control = conn.congestion_state().into_any().downcast::<Control>().ok()?;
+    control.known().filter(|_| !control.is_local())
 }
 
 impl ControllerFactory for Wan {
-    fn build(self: Arc<Self>, _now: Instant, current_mtu: u16) -> Box<dyn Controller> {
+    fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
         let seed = self.built.fetch_add(1, Ordering::Relaxed);
-        let control = Control::new(self.initial_window, current_mtu.into(), self.start, seed);
-        Box::new(Adapter(control))
+        let own = Control::new(self.initial_window, current_mtu.into(), self.start, seed);
+        let local = Arc::new(CubicConfig::default()).build(now, current_mtu);
+        Box::new(Adapter { own, local })
     }
 }
 
-#[derive(Clone)]
-struct Adapter(Control);
+/// Both controllers are told everything; the length of the path decides whose window counts.
+struct Adapter {
+    own: Control,
+    local: Box<dyn Controller>,
+}
 
 impl Controller for Adapter {
-    fn on_sent(&mut self, now: Instant, _bytes: u64, _last_packet_number: u64) {
-        self.0.on_sent(now);
+    fn on_sent(&mut self, now: Instant, bytes: u64, last_packet_number: u64) {
+        self.own.on_sent(now);
+        self.local.on_sent(now, bytes, last_packet_number);
     }
 
     fn on_ack(
@@ -73,10 +83,11 @@ impl Controller for Adapter {
         now: Instant,
         sent: Instant,
         bytes: u64,
-        _app_limited: bool,
-        _rtt: &RttEstimator,
+        app_limited: bool,
+        rtt: &RttEstimator,
     ) {
-        self.0.on_acked(now, sent, bytes);
+        self.own.on_acked(now, sent, bytes);
+        self.local.on_ack(now, sent, bytes, app_limited, rtt);
     }
 
     fn on_end_acks(
@@ -84,9 +95,10 @@ impl Controller for Adapter {
         now: Instant,
         in_flight: u64,
         app_limited: bool,
-        _largest_packet_num_acked: Option<u64>,
+        largest_packet_num_acked: Option<u64>,
     ) {
-        self.0.on_end(now, in_flight, app_limited);
+        self.own.on_end(now, in_flight, app_limited);
+        self.local.on_end_acks(now, in_flight, app_limited, largest_packet_num_acked);
     }
 
     fn on_congestion_event(
@@ -97,36 +109,38 @@ impl Controller for Adapter {
         lost_bytes: u64,
     ) {
         match (is_persistent_congestion, lost_bytes) {
-            (_, 0) => self.0.on_mark(now),
-            (true, _) => self.0.on_outage(),
-            (false, bytes) => self.0.on_lost(sent, bytes),
+            (_, 0) => self.own.on_mark(now),
+            (true, _) => self.own.on_outage(),
+            (false, bytes) => self.own.on_lost(sent, bytes),
         }
+        self.local.on_congestion_event(now, sent, is_persistent_congestion, lost_bytes);
     }
 
     fn on_mtu_update(&mut self, new_mtu: u16) {
-        self.0.on_mtu(new_mtu.into());
+        self.own.on_mtu(new_mtu.into());
+        self.local.on_mtu_update(new_mtu);
     }
 
     fn window(&self) -> u64 {
-        self.0.window()
+        if self.own.is_local() { self.local.window() } else { self.own.window() }
     }
 
     fn metrics(&self) -> ControllerMetrics {
         let mut metrics = ControllerMetrics::default();
-        metrics.congestion_window = self.0.window();
-        metrics.pacing_rate = Some(self.0.rate() * 8);
+        metrics.congestion_window = self.window();
+        metrics.pacing_rate = Some(self.own.rate() * 8);
         metrics
     }
 
     fn clone_box(&self) -> Box<dyn Controller> {
-        Box::new(self.clone())
+        Box::new(Adapter { own: self.own.clone(), local: self.local.clone_box() })
     }
 
     fn initial_window(&self) -> u64 {
-        self.0.initial_window()
+        self.own.initial_window()
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {
-        Box::new(self.0)
+        Box::new(self.own)
     }
 }

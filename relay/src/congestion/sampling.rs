@@ -26,6 +26,8 @@ pub(crate) enum Load {
     Cruise,
     /// More than that, to see what happens.
     Crest,
+    /// Much less than that, to see whether loss goes away.
+    Trial,
 }
 
 #[derive(Clone, Copy, Debug)]

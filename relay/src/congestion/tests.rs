@@ -97,6 +97,16 @@ fn short_buffers_do_not_spill_and_deep_ones_are_not_filled() {
 }
 
 #[test]
+fn a_buffer_that_even_a_trough_overfills_is_not_flooded() {
+    // Half a millisecond of queue; the controller believes that hosts hold two.
+    let path = Path { queue: 25_000, ..Path::new(400.0, 4, 1, 0.0) };
+    let mut model = Model::new(path, vec![ours(1, 0)], 1);
+    let stats = between(&mut model, 1, 6)[0];
+    assert!(stats.drops() < 0.05, "{:.3} dropped", stats.drops());
+    assert!(stats.share(400e6, ms(5_000)) > 0.6, "{:.3}", stats.share(400e6, ms(5_000)));
+}
+
+#[test]
 fn a_rate_that_changes_is_followed() {
     let rates = vec![(0, 10_000_000), (ms(20_000), 4_000_000), (ms(40_000), 20_000_000)];
     let path = Path { rates, queue: 500_000, ..Path::new(10.0, 100, 100, 1.0) };
