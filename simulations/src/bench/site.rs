@@ -15,6 +15,9 @@ use crate::table::{self, Spread};
 /// What the dice of the links begin with.
 const SEED: u64 = 20_260_714;
 
+/// What stands for TCP where there is none.
+pub(crate) const OURS: &str = "-";
+
 /// What to build, and how long and often to try.
 pub(crate) struct Options {
     pub(crate) sites: usize,
