@@ -60,7 +60,7 @@ fn one(barid: &Path, lab: &Lab, name: &str, load: &Workload, options: &Options) 
         let tools = Tools::new(lab, &ssh)?;
         for control in options.controls() {
             lab.pin_tcp(control)?;
-            for peer in Peer::ALL {
+            for peer in Peer::ALL.into_iter().filter(|peer| options.wants(peer.name())) {
                 let row = match peer.missing() {
                     Some(program) => Err(anyhow!("{program} is not installed here")),
                     None => by_peer(peer, lab, &tools, control, &profile, load, options),

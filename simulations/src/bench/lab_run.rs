@@ -55,7 +55,7 @@ fn one(barid: &Path, lab: &Lab, name: &str, options: &Options) -> Result<()> {
         let tools = Tools::new(lab, &ssh)?;
         for control in options.controls() {
             lab.pin_tcp(control)?;
-            for peer in peers(&tools, hosts) {
+            for peer in peers(&tools, hosts).into_iter().filter(|peer| options.wants(peer.what)) {
                 eprintln!("  {} on {control}", peer.what);
                 match peer.measure(lab, control, options) {
                     Ok(row) => {

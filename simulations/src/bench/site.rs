@@ -28,6 +28,8 @@ pub(crate) struct Options {
     pub(crate) repeats: usize,
     /// Without the peers.
     pub(crate) alone: bool,
+    /// Words one of which the name of a peer must hold. None: all peers.
+    pub(crate) only: Vec<String>,
     /// For each measurement.
     pub(crate) limit: Duration,
 }
@@ -42,6 +44,11 @@ impl Options {
         let profile = Profile::named("lan")?;
         let plan = Plan { sites: self.sites, hosts: self.hosts, profile, seed: SEED };
         Ok(Some(Lab::build(&plan)?))
+    }
+
+    /// Whether this peer is asked for.
+    pub(crate) fn wants(&self, peer: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|word| peer.contains(word.as_str()))
     }
 
     /// The controls that this kernel has.
