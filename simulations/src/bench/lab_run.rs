@@ -13,7 +13,7 @@ use simulations::wan::Profile;
 
 use crate::fleet::Bench;
 use crate::machine::timed;
-use crate::site::{Crossed, Options, Tools, ratio, spread};
+use crate::site::{Crossed, OURS, Options, Tools, ratio, spread};
 use crate::ssh::{self, Ssh};
 use crate::table;
 
@@ -41,8 +41,11 @@ fn one(barid: &Path, lab: &Lab, name: &str, options: &Options) -> Result<()> {
     let profile = Profile::named(name)?;
     let hosts = options.sites * options.hosts;
     eprintln!("run on {hosts} hosts, {name}");
-    let mut rows = by_barid(barid, lab, &profile, options)?;
-    let mut skipped = Vec::new();
+    let (mut rows, mut skipped) = (Vec::new(), Vec::new());
+    match by_barid(barid, lab, &profile, options) {
+        Ok(ours) => rows.extend(ours),
+        Err(why) => skipped.push(format!("barid: {why:#}")),
+    }
     if options.alone {
         skipped.push("the peers, as was asked".to_owned());
     } else if ssh::is_here() {
@@ -52,7 +55,7 @@ fn one(barid: &Path, lab: &Lab, name: &str, options: &Options) -> Result<()> {
         let tools = Tools::new(lab, &ssh)?;
         for control in options.controls() {
             lab.pin_tcp(control)?;
-            for peer in peers(&tools, hosts) {
+            for peer in peers(&tools, hosts).into_iter().filter(|peer| options.wants(peer.what)) {
                 eprintln!("  {} on {control}", peer.what);
                 match peer.measure(lab, control, options) {
                     Ok(row) => {
@@ -76,7 +79,8 @@ fn one(barid: &Path, lab: &Lab, name: &str, options: &Options) -> Result<()> {
 
 fn show(name: &str, profile: &Profile, hosts: usize, rows: &[Row], options: &Options) {
     let limit = profile.round_trip();
-    let ours = rows.first().and_then(|row| spread(&row.times, options.limit).0);
+    let ours =
+        rows.iter().find(|row| row.tcp == OURS).and_then(|row| spread(&row.times, options.limit).0);
     let cells = rows.iter().map(|row| {
         let (median, times) = spread(&row.times, options.limit);
         let mut cells = vec![row.what.clone(), row.tcp.clone()];
@@ -132,7 +136,7 @@ fn by_barid(barid: &Path, lab: &Lab, profile: &Profile, options: &Options) -> Re
         let times = (0..options.repeats).map(|_| Ok(Some(timed(|| work(&mut bench))?.0)));
         let times = times.collect::<Result<Vec<_>>>()?;
         let crossed = before.cells(lab);
-        Ok(Row { what: what.into(), tcp: "-".into(), times, crossed })
+        Ok(Row { what: what.into(), tcp: OURS.into(), times, crossed })
     });
     rows.into_iter().collect()
 }

@@ -15,6 +15,9 @@ use crate::table::{self, Spread};
 /// What the dice of the links begin with.
 const SEED: u64 = 20_260_714;
 
+/// What stands for TCP where there is none.
+pub(crate) const OURS: &str = "-";
+
 /// What to build, and how long and often to try.
 pub(crate) struct Options {
     pub(crate) sites: usize,
@@ -25,6 +28,8 @@ pub(crate) struct Options {
     pub(crate) repeats: usize,
     /// Without the peers.
     pub(crate) alone: bool,
+    /// Words one of which the name of a peer must hold. None: all peers.
+    pub(crate) only: Vec<String>,
     /// For each measurement.
     pub(crate) limit: Duration,
 }
@@ -39,6 +44,11 @@ impl Options {
         let profile = Profile::named("lan")?;
         let plan = Plan { sites: self.sites, hosts: self.hosts, profile, seed: SEED };
         Ok(Some(Lab::build(&plan)?))
+    }
+
+    /// Whether this peer is asked for.
+    pub(crate) fn wants(&self, peer: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|word| peer.contains(word.as_str()))
     }
 
     /// The controls that this kernel has.

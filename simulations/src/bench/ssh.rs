@@ -15,6 +15,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use simulations::lab::{Lab, Machine};
 
+use crate::machine::limited;
+
 const SSHD: &str = "/usr/sbin/sshd";
 /// Debian's sshd wants it to exist.
 const PRIVILEGES: &str = "/run/sshd";
@@ -130,7 +132,6 @@ pub(crate) fn script(
     use std::os::unix::process::CommandExt;
     let log = lab.scratch().join("script.log");
     let out = fs::File::create(&log)?;
-    let begun = std::time::Instant::now();
     let mut child = lab
         .root
         .command("bash")
@@ -145,22 +146,16 @@ pub(crate) fn script(
         .process_group(0)
         .spawn()
         .context("starting bash")?;
-    loop {
-        if let Some(status) = child.try_wait()? {
-            let took = begun.elapsed();
-            let said = fs::read_to_string(&log).unwrap_or_default();
-            ensure!(status.success(), "{script}\n{status}: {}", tail(&said));
-            return Ok(Some(took));
-        }
-        if begun.elapsed() > limit {
-            let group = rustix::process::Pid::from_raw(child.id().cast_signed());
-            let group = group.context("a process group")?;
-            rustix::process::kill_process_group(group, rustix::process::Signal::KILL).ok();
-            child.wait()?;
-            return Ok(None);
-        }
-        std::thread::park_timeout(Duration::from_millis(2));
-    }
+    let Some((took, status)) = limited(&mut child, limit)? else {
+        let group = rustix::process::Pid::from_raw(child.id().cast_signed());
+        let group = group.context("a process group")?;
+        rustix::process::kill_process_group(group, rustix::process::Signal::KILL).ok();
+        child.wait()?;
+        return Ok(None);
+    };
+    let said = fs::read_to_string(&log).unwrap_or_default();
+    ensure!(status.success(), "{script}\n{status}: {}", tail(&said));
+    Ok(Some(took))
 }
 
 fn tail(text: &str) -> &str {

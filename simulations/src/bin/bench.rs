@@ -116,6 +116,9 @@ struct LabArgs {
     /// How often each is measured
     #[arg(long, value_name = "N", default_value_t = 3, help_heading = "In a laboratory")]
     repeats: usize,
+    /// Only peers whose names in the table hold this, as "rsync" or "tree"; several times
+    #[arg(long, value_name = "WORD", help_heading = "In a laboratory")]
+    peer: Vec<String>,
     /// Barid alone, without the peers
     #[arg(long, help_heading = "In a laboratory")]
     alone: bool,
@@ -224,6 +227,7 @@ impl LabArgs {
             controls: or(&self.tcp, ["bbr", "cubic"]),
             repeats: self.repeats.max(1),
             alone: self.alone,
+            only: self.peer.clone(),
             limit: Duration::from_secs(self.limit),
         }
     }

@@ -2,8 +2,8 @@
 //!
 //! The guard is a shell whose standard input is a pipe from the laboratory's process. When the
 //! pipe closes, because the laboratory was dropped or because its process is dead, it kills what
-//! runs in the namespaces of its prefix, deletes them, and deletes the laboratory's folder. It is in a process group of its own, so
-//! Ctrl-C on the terminal does not reach it.
+//! runs in the namespaces of its prefix, deletes them, and deletes the laboratory's folder. It is
+//! in a process group of its own, so Ctrl-C on the terminal does not reach it.
 
 use std::os::unix::process::CommandExt;
 use std::path::Path;

@@ -121,7 +121,8 @@ impl<P> Engine<P> {
     }
 
     /// Hands in a packet that takes `size` bytes of the rate, at least one. False: it was dropped
-    /// because there was no room. A time before the latest one counts as the latest one, here and elsewhere.
+    /// because there was no room. A time before the latest one counts as the latest one, here and
+    /// elsewhere.
     pub fn push(&mut self, now: Duration, size: usize, packet: P) -> bool {
         self.advance(now);
         // A packet of nothing would fill the queue with as many as one likes.

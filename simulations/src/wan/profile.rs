@@ -65,7 +65,7 @@ pub enum ShapeError {
     #[error("{0}: loss is a share of 0 to 1, in bursts of 0 to 0.5 and a mean length of 1 or more")]
     Loss(String),
     /// A profile that nobody knows.
-    #[error("there is no link profile {name:?}; there are: {known}", known = Profile::NAMES.join(", "))]
+    #[error("there is no link profile {name:?}; there are: {}", Profile::NAMES.join(", "))]
     Name {
         /// What was asked for.
         name: String,
