@@ -287,9 +287,10 @@ mod tests {
     use std::sync::Arc;
 
     use bytes::Bytes;
+    use proptest::prelude::*;
 
     use super::*;
-    use crate::{Batch, Outcome};
+    use crate::{Batch, HostId, Outcome};
 
     const REACH: Duration = Duration::from_secs(5);
 
@@ -385,6 +386,113 @@ mod tests {
                 slack: Duration::from_secs(60),
             };
             self.window = Some(Window::new(now, &view, released.unwrap_or_default()));
+        }
+    }
+
+    /// Something that happens to a run.
+    #[derive(Clone, Debug)]
+    enum Happens {
+        Says(u32, State),
+        Moves(u32, bool),
+        Waits(u64),
+        Restarts,
+    }
+
+    fn happens() -> impl Strategy<Value = Happens> {
+        let states =
+            [State::Ok, State::Failed(1), State::TimedOut, State::RelayLost, State::NotReached];
+        let state = proptest::sample::select(states.to_vec());
+        prop_oneof![
+            6 => (1..=10u32, state).prop_map(|(host, state)| Happens::Says(host, state)),
+            2 => (1..=10u32, any::<bool>()).prop_map(|(host, up)| Happens::Moves(host, up)),
+            3 => (0..40u64).prop_map(Happens::Waits),
+            1 => Just(Happens::Restarts),
+        ]
+    }
+
+    fn any_gate() -> impl Strategy<Value = Gate> {
+        let maybe = || proptest::option::of(1..4u64);
+        let budget = || proptest::option::of(0..4u64);
+        (1..5u64, maybe(), maybe(), maybe(), budget(), budget()).prop_map(
+            |(window, per_child, per_lot, batch, max_errors, max_missed)| Gate {
+                per_child,
+                lots: per_lot.map_or(Vec::new(), |_| vec![hosts(1, 3), hosts(4, 8)]),
+                per_lot: per_lot.unwrap_or(1),
+                batch: batch.map(|size| Batch { size, wait: Duration::from_secs(3) }),
+                max_errors,
+                max_missed,
+                ..gate(window)
+            },
+        )
+    }
+
+    /// Plays a run and looks at each release with its own eyes.
+    fn play(gate: Gate, story: Vec<Happens>) -> Result<(), TestCaseError> {
+        let mut run = Run::new(gate.clone());
+        // Who was let begin, and when, as far as the root's present life knows.
+        let (mut now, mut since) = (at(0), BTreeMap::<u32, Time>::new());
+        for happens in story {
+            match happens {
+                // Only who was let begin can say how it ended.
+                Happens::Says(host, _) if !since.contains_key(&host) => {}
+                Happens::Says(host, state) => run.say(state, hosts(host, host)),
+                Happens::Moves(host, true) => run.up = run.up.union(&hosts(host, host)),
+                Happens::Moves(host, false) => run.up = run.up.difference(&hosts(host, host)),
+                Happens::Waits(secs) => now = now + Duration::from_secs(secs),
+                Happens::Restarts => {
+                    since.values_mut().for_each(|since| *since = now);
+                    run.restart(now);
+                }
+            }
+            let (errors, missed) = mishaps(&run.tally);
+            let before = run.tally.clone();
+            let (step, _) = run.step(now);
+            let ever: HostSet = since.keys().map(|host| HostId(*host)).collect();
+            prop_assert!(!step.skip.intersects(&ever) && !step.not_reached.intersects(&ever));
+            // Ten seconds to begin, twenty to run, a minute on the way.
+            let may_run = |host: u32, since: &Time| {
+                let is_over = now >= *since + Duration::from_secs(90);
+                !is_over && !before.settled().contains(HostId(host))
+            };
+            prop_assert!(step.lost.iter().all(|host| !may_run(host.0, &since[&host.0])));
+            if !step.release.is_empty() {
+                let running = since.iter().filter(|(host, since)| may_run(**host, since));
+                let running: HostSet = running.map(|(host, _)| HostId(*host)).collect();
+                let all = running.union(&step.release);
+                // A group may be over its limit, after a restart, as long as nobody joins it.
+                let keeps = |group: &HostSet, most: u64| {
+                    !step.release.intersects(group) || all.intersection(group).len() <= most
+                };
+                prop_assert!(all.len() <= gate.window);
+                prop_assert!(gate.lots.iter().all(|lot| keeps(lot, gate.per_lot)));
+                let most = gate.per_child.unwrap_or(u64::MAX);
+                prop_assert!(keeps(&hosts(1, 5), most) && keeps(&hosts(6, 10), most));
+                prop_assert!(gate.max_errors.is_none_or(|most| errors <= most));
+                prop_assert!(gate.max_missed.is_none_or(|most| missed <= most));
+                prop_assert!(step.release.is_subset(&run.up) && !step.release.intersects(&ever));
+                prop_assert!(!step.release.intersects(before.hosts()));
+                if let Some(batch) = gate.batch {
+                    let last = (ever.len() + step.release.len() - 1) / batch.size;
+                    prop_assert_eq!(ever.len() / batch.size, last, "it lies within one part");
+                    let begins = ever.len().is_multiple_of(batch.size);
+                    prop_assert!(!begins || running.is_empty());
+                }
+                since.extend(step.release.iter().map(|host| (host.0, now)));
+            }
+            run.say(State::NotReached, step.not_reached);
+            run.say(State::RelayLost, step.lost);
+            run.say(State::Skipped, step.skip);
+        }
+        Ok(())
+    }
+
+    proptest! {
+        #[test]
+        fn no_story_exceeds_a_limit(
+            gate in any_gate(),
+            story in proptest::collection::vec(happens(), 1..60),
+        ) {
+            play(gate, story)?;
         }
     }
 
