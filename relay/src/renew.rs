@@ -18,6 +18,7 @@ use tracing::{debug, info, warn};
 use crate::drive::Links;
 use crate::endpoint;
 use crate::join::{self, JoinError};
+use crate::node::Setup;
 
 /// How long it may take.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -49,16 +50,16 @@ impl<T> Clone for Current<T> {
 
 /// Renews one node's certificate.
 pub(crate) struct Renewer {
-    pub(crate) credentials: Credentials,
-    pub(crate) state: PathBuf,
-    pub(crate) beat: Duration,
-    pub(crate) links: Links,
+    credentials: Credentials,
+    state: PathBuf,
+    beat: Duration,
+    links: Links,
     /// Where children dial in.
-    pub(crate) endpoint: Option<Endpoint>,
+    endpoint: Option<Endpoint>,
     /// How this node dials.
-    pub(crate) client: Current<ClientConfig>,
+    client: Current<ClientConfig>,
     /// What newcomers see.
-    pub(crate) join: Current<Arc<ServerConfig>>,
+    join: Current<Arc<ServerConfig>>,
 }
 
 /// Why a certificate was not renewed. The old one is used on.
@@ -71,6 +72,17 @@ enum RenewError {
 }
 
 impl Renewer {
+    pub(crate) fn new(
+        setup: &Setup,
+        beat: Duration,
+        (links, endpoint): (Links, Option<Endpoint>),
+        client: Current<ClientConfig>,
+        join: Current<Arc<ServerConfig>>,
+    ) -> Renewer {
+        let (credentials, state) = (setup.credentials.clone(), setup.state.clone());
+        Renewer { credentials, state, beat, links, endpoint, client, join }
+    }
+
     /// Renews whenever a third of the certificate's life is left, until the runtime ends.
     pub(crate) async fn run(mut self) {
         loop {
