@@ -82,6 +82,8 @@ impl Cleaner {
 
     /// Cleans up as of this time. Blocks.
     pub(crate) fn clean(&self, now_ms: u64) -> Result<(), CleanError> {
+        // Usually nothing: the node closes orders, unless it had no room when it started.
+        self.tables.close_expired(now_ms.saturating_sub(SILENCE_MS))?;
         let orders = self.tables.retire(self.keep, now_ms)?;
         let tokens = self.tables.retire_tokens(now_ms.saturating_sub(TOKEN_MS))?;
         let needed = self.needed()?;

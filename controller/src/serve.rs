@@ -146,11 +146,13 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         obeys: false,
     })?;
     let node = Arc::new(node);
-    let publisher = Publisher { enroller: enroller.clone(), node: node.clone() };
-    publisher.publish();
-    published.set(publisher).ok();
+    Publisher { enroller: enroller.clone(), node: node.clone() }.begin(&published);
     // After the node has forgotten what had expired, so that none falls between.
-    tables.close_expired(now_ms())?;
+    match tables.close_expired(now_ms()) {
+        // They are closed when there is room.
+        Err(relay::JournalError::Full { .. }) => {}
+        closed => closed?,
+    }
     let listen = node.addr().map_or_else(String::new, |addr| addr.to_string());
     let ended = node.watch_end();
     let meter = Meter::new(node.clone(), tables.traffic()?);
@@ -158,19 +160,21 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         let node = node.clone();
         move || node.previews()
     });
-    let watching = tokio::spawn(pass_watches(watched, node.clone()));
     let desk = Desk { authority: authority.clone(), tables: tables.clone(), node: node.clone() };
-    let closing = tokio::spawn(close(desk.clone(), live.stopped.clone()));
-    let pushes = Arc::default();
+    let (keep, pushes) = (options.keep(), Arc::default());
     let cleaner = Cleaner {
         tables: tables.clone(),
         journal: kept,
         store: store.clone(),
-        keep: options.keep(),
+        keep,
         pushes: Arc::clone(&pushes),
     };
-    let cleaning = tokio::spawn(cleaner.run());
-    let metering = tokio::spawn(meter.clone().run(tables.clone()));
+    let tasks = [
+        tokio::spawn(pass_watches(watched, node.clone())),
+        tokio::spawn(close(desk.clone(), live.stopped.clone())),
+        tokio::spawn(cleaner.run()),
+        tokio::spawn(meter.clone().run(tables.clone())),
+    ];
     let api = Api {
         groups: Groups::new(&state),
         listen: listen.clone(),
@@ -187,15 +191,8 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     };
     write_listen(&state, &listen)?;
     let served = serve(&state, api, stop, ended).await;
-    metering.abort();
-    cleaning.abort();
-    watching.abort();
-    closing.abort();
-    let (_, total) = meter.read();
-    if let Err(error) = tables.set_traffic(&total) {
-        // If it is the database that failed, the node says so below.
-        warn!(error = %relay::chain(&error), "link counters are not kept");
-    }
+    tasks.iter().for_each(|task| task.abort());
+    meter.keep(&tables);
     std::fs::remove_file(state.join("barid.sock")).ok();
     info!("stopping");
     node.stop().await?;
@@ -241,6 +238,12 @@ struct Publisher {
 }
 
 impl Publisher {
+    /// Tells what is known, and from here on what comes.
+    fn begin(self, published: &OnceLock<Publisher>) {
+        self.publish();
+        published.set(self).ok();
+    }
+
     fn publish(&self) {
         match self.enroller.signed_removals() {
             Ok(Some(list)) => {

@@ -57,6 +57,15 @@ impl Meter {
         (links, sums.total.clone())
     }
 
+    /// Keeps the sums, at the end.
+    pub(crate) fn keep(&self, tables: &Tables) {
+        let (_, total) = self.read();
+        if let Err(error) = tables.set_traffic(&total) {
+            // If it is the database that failed, the node says so.
+            tracing::warn!(error = %relay::chain(&error), "link counters are not kept");
+        }
+    }
+
     /// Samples once a second and keeps the sums once a minute.
     pub(crate) async fn run(self, tables: Tables) {
         let mut tick = tokio::time::interval(std::time::Duration::from_secs(1));

@@ -20,7 +20,7 @@ use crate::congestion;
 use crate::drive::Arrival;
 use crate::endpoint::{self, JOIN_HINT};
 use crate::join::JoinService;
-use crate::link::{self, CLOSE_PROTOCOL, Link, LinkError, PeerFault, Reader};
+use crate::link::{self, CLOSE_PROTOCOL, CLOSE_REMOVED, Link, LinkError, PeerFault, Reader};
 use crate::live::{Credit, Room};
 use crate::memory::Memory;
 use crate::removed::Removed;
@@ -124,6 +124,7 @@ impl Acceptor {
             Ok(leaf) if self.removed.has(&leaf.public) => {
                 return turn_away(&conn, &PeerFault::Removed);
             }
+            Ok(_) if self.removed.is_out() => return turn_away(&conn, &PeerFault::Out),
             Ok(leaf) => leaf,
             Err(fault) => return turn_away(&conn, &fault),
         };
@@ -218,7 +219,11 @@ impl Acceptor {
 fn turn_away(conn: &Connection, fault: &PeerFault) {
     let from = conn.remote_address();
     warn!(%from, reason = %crate::chain(fault), "turning a peer away");
-    conn.close(CLOSE_PROTOCOL, fault.to_string().as_bytes());
+    let code = match fault {
+        PeerFault::Removed => CLOSE_REMOVED,
+        _ => CLOSE_PROTOCOL,
+    };
+    conn.close(code, fault.to_string().as_bytes());
 }
 
 async fn stream_kind(mut recv: RecvStream) -> Result<(StreamKind, RecvStream), LinkError> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh::{Input, Peer};
-use quinn::{ClientConfig, Connection, Endpoint};
+use quinn::{ClientConfig, Connection, ConnectionError, Endpoint};
 use tokio::time::timeout;
 use tracing::{debug, info};
 
@@ -104,6 +104,7 @@ impl Dialler {
         if self.inbox.send(Arrival::Linked(link)).await.is_err() {
             return;
         }
+        let removed = self.removed.clone();
         let reader = Reader {
             id,
             peer,
@@ -119,6 +120,11 @@ impl Dialler {
         }
         let reason = conn.closed().await;
         info!(parent = %peer.host(), %reason, "the parent's link ended");
+        if let ConnectionError::ApplicationClosed(closed) = &reason
+            && closed.error_code == link::CLOSE_REMOVED
+        {
+            removed.set_out(true);
+        }
         self.inbox.send(Arrival::Input(Input::LinkDown { link: id })).await.ok();
     }
 }

@@ -38,6 +38,7 @@ const GATHER: usize = 32 << 10;
 pub(crate) const CLOSE_STOPPING: VarInt = VarInt::from_u32(0);
 pub(crate) const CLOSE_PROTOCOL: VarInt = VarInt::from_u32(1);
 pub(crate) const CLOSE_HANGUP: VarInt = VarInt::from_u32(2);
+pub(crate) const CLOSE_REMOVED: VarInt = VarInt::from_u32(3);
 
 /// The streams that carry frames, by their place in [`Link::queues`].
 const CLASSES: [(StreamKind, i32); 4] = [
@@ -146,6 +147,11 @@ impl Link {
         self.queues[1].try_send(Queued::Removals(frame)).ok();
     }
 
+    /// Ends the link of a peer that was removed from the mesh.
+    pub(crate) fn close_removed(&self) {
+        self.conn.close(CLOSE_REMOVED, PeerFault::Removed.to_string().as_bytes());
+    }
+
     pub(crate) fn close(&self, reason: &str) {
         self.conn.close(CLOSE_HANGUP, reason.as_bytes());
     }
@@ -241,6 +247,9 @@ impl Reader {
     async fn read_frames(&self, mut recv: RecvStream) -> Result<(), LinkError> {
         while let Some(bytes) = read_framed(&mut recv).await? {
             let incoming = protos::decode_frame(bytes, hash).map_err(LinkError::Frame)?;
+            if let Peer::Parent { .. } = self.peer {
+                self.removed.set_out(false);
+            }
             let input = match incoming {
                 Incoming::Frame(Frame::Watch { .. } | Frame::Said(_)) | Incoming::Heard => {
                     return Err(WRONG_STREAM);
@@ -446,8 +455,10 @@ pub(crate) enum PeerFault {
     Certificate(#[source] certs::PeerError),
     #[error("the peer belongs to another mesh")]
     Mesh,
-    #[error("the peer was removed from the mesh")]
+    #[error("this node was removed from the mesh")]
     Removed,
+    #[error("this relay was removed from the mesh: try another parent")]
+    Out,
 }
 
 /// The number of a host as the core knows it.

@@ -177,18 +177,8 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
         server_name: certs::parent_name(&identity.mesh),
     });
     if !is_root {
-        let renewer = Renewer {
-            credentials: setup.credentials.clone(),
-            state: setup.state.clone(),
-            link: setup.settings.link,
-            beat,
-            links: links.clone(),
-            endpoint: endpoint.clone(),
-            client,
-            server,
-            join,
-        };
-        tokio::spawn(renewer.run());
+        let ways = (links.clone(), endpoint.clone());
+        tokio::spawn(Renewer::new(&setup, beat, ways, (client, server, join)).run());
     }
     let executor = setup.obeys.then(|| Executor {
         name: identity.name.as_str().into(),

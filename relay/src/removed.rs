@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -17,7 +18,7 @@ use protos::{Removals, SignedRemovals};
 use tracing::{info, warn};
 
 use crate::drive::Links;
-use crate::link::Link;
+use crate::link::{Link, PeerFault};
 
 /// The file in the state folder.
 const FILE: &str = "removals";
@@ -33,6 +34,8 @@ struct Inner {
     path: PathBuf,
     links: Links,
     list: Mutex<List>,
+    /// Whether a parent has said that this node was removed, and none has taken it since.
+    out: AtomicBool,
 }
 
 #[derive(Default)]
@@ -66,6 +69,7 @@ impl Removed {
             path: dir.join(FILE),
             links,
             list: Mutex::default(),
+            out: AtomicBool::new(false),
         }));
         if let Ok(bytes) = std::fs::read(&removed.0.path) {
             let path = removed.0.path.display();
@@ -104,12 +108,31 @@ impl Removed {
         Ok(())
     }
 
+    /// Whether this node itself was removed, by the last word of a parent.
+    pub(crate) fn is_out(&self) -> bool {
+        self.0.out.load(Ordering::Relaxed)
+    }
+
+    /// A parent has turned this node away because it was removed, or has taken it. One that is out
+    /// serves nobody, so that its children look for another parent.
+    pub(crate) fn set_out(&self, out: bool) {
+        if self.is_out() == out || self.0.out.swap(out, Ordering::Relaxed) == out || !out {
+            return;
+        }
+        warn!("this node was removed from the mesh: it serves nobody any more");
+        for link in self.0.links.all() {
+            if let Peer::Child { .. } = link.peer {
+                link.close(&PeerFault::Out.to_string());
+            }
+        }
+    }
+
     /// A link stands, or the list has changed: it ends if its peer was removed, and else a child is
     /// told the list. Returns whether it may stay.
     pub(crate) fn greet(&self, link: &Link) -> bool {
         if self.has(&link.key) {
             warn!(peer = %link.peer.host(), name = %link.name, "it was removed from the mesh");
-            link.close("this node was removed from the mesh");
+            link.close_removed();
             return false;
         }
         if let Peer::Child { .. } = link.peer

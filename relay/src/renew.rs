@@ -19,6 +19,7 @@ use crate::drive::Links;
 use crate::endpoint;
 use crate::join::{self, JoinError};
 use crate::kind::LinkKind;
+use crate::node::Setup;
 
 /// How long it may take.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -50,19 +51,19 @@ impl<T> Clone for Current<T> {
 
 /// Renews one node's certificate.
 pub(crate) struct Renewer {
-    pub(crate) credentials: Credentials,
-    pub(crate) state: PathBuf,
-    pub(crate) link: LinkKind,
-    pub(crate) beat: Duration,
-    pub(crate) links: Links,
+    credentials: Credentials,
+    state: PathBuf,
+    link: LinkKind,
+    beat: Duration,
+    links: Links,
     /// Where children dial in.
-    pub(crate) endpoint: Option<Endpoint>,
+    endpoint: Option<Endpoint>,
     /// How this node dials.
-    pub(crate) client: Current<ClientConfig>,
+    client: Current<ClientConfig>,
     /// How children are let in.
-    pub(crate) server: Current<ServerConfig>,
+    server: Current<ServerConfig>,
     /// What newcomers see.
-    pub(crate) join: Current<Arc<ServerConfig>>,
+    join: Current<Arc<ServerConfig>>,
 }
 
 /// Why a certificate was not renewed. The old one is used on.
@@ -74,7 +75,21 @@ enum RenewError {
     Other(Box<certs::Identity>),
 }
 
+/// What newcomers see.
+type Joining = Current<Arc<ServerConfig>>;
+
 impl Renewer {
+    pub(crate) fn new(
+        setup: &Setup,
+        beat: Duration,
+        (links, endpoint): (Links, Option<Endpoint>),
+        (client, server, join): (Current<ClientConfig>, Current<ServerConfig>, Joining),
+    ) -> Renewer {
+        let (credentials, state) = (setup.credentials.clone(), setup.state.clone());
+        let link = setup.settings.link;
+        Renewer { credentials, state, link, beat, links, endpoint, client, server, join }
+    }
+
     /// Renews whenever a third of the certificate's life is left, until the runtime ends.
     pub(crate) async fn run(mut self) {
         loop {

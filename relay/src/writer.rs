@@ -29,6 +29,8 @@ const BATCH: usize = 4_096;
 /// How many entries may wait for space. What a peer sends is bounded by its windows, so that this
 /// is reached only if a tree changes its shape for days.
 const WAITING: usize = 65_536;
+/// How many bytes of orders and output.
+const WAITING_BYTES: usize = 256 << 20;
 /// How often a full disk is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -66,6 +68,18 @@ pub(crate) enum Entry {
 }
 
 impl Entry {
+    /// How long it is, about: what is in it of others' making.
+    fn bytes(&self) -> usize {
+        match self {
+            Entry::Save { record: Record::Order(order), .. } => order.body.len(),
+            Entry::Save { record: Record::Answers(report), .. }
+            | Entry::Tell(Event::Answers(report)) => {
+                report.bodies.values().map(bytes::Bytes::len).sum()
+            }
+            _ => 0,
+        }
+    }
+
     /// Whether losing it in a crash costs no more than telling something twice.
     fn can_wait(&self) -> bool {
         matches!(self, Entry::Save { record: Record::Settled(_), .. })
@@ -151,7 +165,8 @@ impl Desk {
                 }
                 Err(error) if self.journal.may_try_again(&error) => {
                     debug!(waiting = self.batch.len(), error = %crate::chain(&error), "no room");
-                    if self.batch.len() > WAITING {
+                    let bytes: usize = self.batch.iter().map(Entry::bytes).sum();
+                    if self.batch.len() > WAITING || bytes > WAITING_BYTES {
                         return Err(JournalError::Waiting);
                     }
                     // With what was kept back for this it may go at once.

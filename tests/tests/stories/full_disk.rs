@@ -237,6 +237,11 @@ fn a_controller_takes_no_orders_and_loses_no_answers() -> Result<()> {
     fleet.wait_up(3)?;
     let tree = show(&fleet.barid(&["tree"])?.stdout);
     assert!(tree.contains(FULL), "{tree}");
+    // It starts like this, too.
+    fleet.kill("controller")?;
+    disk.fill(0)?;
+    fleet.restart("controller")?;
+    fleet.wait_up(3)?;
 
     disk.clear()?;
     for id in &held {

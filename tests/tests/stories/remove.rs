@@ -100,3 +100,31 @@ fn the_old_disk_of_a_host_that_was_installed_anew_is_refused() -> Result<()> {
     fleet.wait_states(&id, &[("ok", 2)])?;
     Ok(())
 }
+
+#[test]
+fn the_children_of_a_removed_relay_find_another_parent() -> Result<()> {
+    let mut fleet = Fleet::tree(2, 1)?;
+    fleet.add(&Spec {
+        role: "host",
+        name: "child".into(),
+        site: "site1".into(),
+        parents: ["site1-relay", "site2-relay"].map(String::from).to_vec(),
+        config: String::new(),
+    })?;
+    fleet.wait_up(5)?;
+    let output = fleet.barid(&["hosts", "remove", "site1-relay"])?;
+    ensure!(output.status.success(), show(&output.stderr));
+    // Two relays' own hosts and the child, less the removed relay and its only host.
+    fleet.wait_up(3)?;
+    let id = order(&fleet, &["run", "-w", "child", "--async", "--json", "--", "true"])?;
+    fleet.wait_states(&id, &[("ok", 1)])?;
+
+    // Also if it starts anew and has forgotten.
+    fleet.kill("site1-relay")?;
+    fleet.kill("child")?;
+    fleet.restart("site1-relay")?;
+    wait_log(&fleet, "site1-relay", "serves nobody any more", 2)?;
+    fleet.restart("child")?;
+    fleet.wait_up(3)?;
+    Ok(())
+}
