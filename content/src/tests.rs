@@ -307,3 +307,29 @@ fn a_single_file_arrives_as_it_was() {
         assert_eq!(look(&at("file")), look(&at("root/deep/er/dest")));
     }
 }
+
+#[test]
+fn a_missing_base_is_fetched_once_though_it_is_wanted_itself() {
+    let temp = tempfile::tempdir().expect("temp");
+    let at = |name: &str| temp.path().join(name);
+    let stores = ["from", "to"].map(|name| Store::open(at(name)).expect("store"));
+    let stores = [&stores[0], &stores[1]];
+    for name in ["root", "source"] {
+        fs::create_dir(at(name)).expect("makes");
+    }
+    let installer = Installer::new(at("root"));
+    let mut program = vec![0; 30_000];
+    blake3::Hasher::new().finalize_xof().fill(&mut program[10..]);
+    fs::write(at("source/lib-1.so"), &program).expect("writes");
+    send(None, &at("source"), &installer, stores);
+    let base = ingest(&at("source"), &[], stores[0], &mut |_| ()).expect("ingests").manifest;
+    fs::rename(at("root/deep"), at("root/old")).expect("moves away");
+
+    // The second library is made from the first, which is gone at the host.
+    fs::remove_file(at("root/old/er/dest/lib-1.so")).expect("removes");
+    program.splice(15_000..15_000, [7; 6_000]);
+    fs::write(at("source/lib-2.so"), &program).expect("writes");
+    stores[1].retain(&|_| false).expect("empties");
+    assert_eq!(send(Some(&base), &at("source"), &installer, stores), 30_000);
+    assert_eq!(look(&at("source")), look(&at("root/deep/er/dest")));
+}

@@ -22,7 +22,7 @@ use crate::delta::{Base, Decoded, Delta};
 use crate::id::ContentId;
 use crate::manifest::{ChunkRef, Entry, Manifest};
 use crate::pack::{PackError, Part};
-use crate::store::{Batch, Store, StoreError};
+use crate::store::{Store, StoreError};
 
 /// Where a host gets what it does not have.
 pub trait Origin {
@@ -58,27 +58,31 @@ impl Unpack<'_> {
         self.copy(wanted)?;
         let mut repaired = Vec::new();
         let delta = Delta::new(self.base, self.target);
+        let absent = self.absent(wanted)?.into_iter();
+        let mut missing = absent.map(|chunk| chunk.id).collect::<BTreeSet<_>>();
         for part in self.deltas {
-            let missing = self.missing(wanted)?;
             if missing.is_empty() {
                 break;
             }
             let bytes = origin.part(part)?;
-            let decoded = self.decode(&delta, &bytes, &missing)?;
+            let decoded = self.decode(&delta, &bytes, &mut missing)?;
             let wrong = decoded.wrong.iter().filter(|chunk| missing.contains(&chunk.id));
             if length(decoded.lost.iter()) < length(wrong) {
                 let lost = self.absent(&decoded.lost)?;
                 // Whoever holds the target need not hold the base: then there is the other way.
                 match origin.fetch(&lost) {
-                    Ok(()) => repaired.extend(lost.iter().map(|chunk| chunk.id)),
+                    Ok(()) => {
+                        // One that the target has as well is no longer missing.
+                        let besides = lost.iter().filter(|chunk| !missing.remove(&chunk.id));
+                        repaired.extend(besides.map(|chunk| chunk.id));
+                    }
                     Err(error) => warn!(%error, "pieces of the base cannot be had"),
                 }
-                self.decode(&delta, &bytes, &missing)?;
+                self.decode(&delta, &bytes, &mut missing)?;
             }
         }
-        let missing = self.missing(wanted)?;
-        let left: Vec<_> =
-            wanted.iter().filter(|chunk| missing.contains(&chunk.id)).copied().collect();
+        let left = wanted.iter().filter(|chunk| missing.contains(&chunk.id));
+        let left: Vec<_> = left.copied().collect();
         if !left.is_empty() {
             origin.fetch(&left)?;
         }
@@ -110,17 +114,22 @@ impl Unpack<'_> {
         batch.commit()
     }
 
-    /// Decodes a segment into the store. One that cannot be read brings nothing.
+    /// Decodes a segment into the store; what it brings is no longer missing.
     fn decode(
         &mut self,
         delta: &Delta<'_>,
         bytes: &[u8],
-        missing: &BTreeSet<ContentId>,
+        missing: &mut BTreeSet<ContentId>,
     ) -> Result<Decoded, StoreError> {
         let mut base = OnDisk { installed: &mut self.installed, store: self.store };
         let mut batch = self.store.batch();
-        let decoded = delta
-            .decode(bytes, &mut base, &mut |chunk, bytes| keep(&mut batch, missing, chunk, bytes));
+        let mut keep = |chunk: &ChunkRef, bytes: &[u8]| -> Result<(), PackError> {
+            match missing.remove(&chunk.id) {
+                true => Ok(batch.put(chunk.id, bytes)?),
+                false => Ok(()),
+            }
+        };
+        let decoded = delta.decode(bytes, &mut base, &mut keep);
         batch.commit()?;
         match decoded {
             Ok(decoded) => {
@@ -137,11 +146,7 @@ impl Unpack<'_> {
         }
     }
 
-    /// Of these chunks, the ids of those that the store does not hold.
-    fn missing(&self, wanted: &[ChunkRef]) -> Result<BTreeSet<ContentId>, StoreError> {
-        Ok(self.absent(wanted)?.into_iter().map(|chunk| chunk.id).collect())
-    }
-
+    /// Those of the chunks that the store does not hold.
     fn absent(&self, chunks: &[ChunkRef]) -> Result<Vec<ChunkRef>, StoreError> {
         let mut absent = Vec::new();
         for chunk in chunks {
@@ -150,18 +155,6 @@ impl Unpack<'_> {
             }
         }
         Ok(absent)
-    }
-}
-
-fn keep(
-    batch: &mut Batch<'_>,
-    missing: &BTreeSet<ContentId>,
-    chunk: &ChunkRef,
-    bytes: &[u8],
-) -> Result<(), PackError> {
-    match missing.contains(&chunk.id) {
-        true => Ok(batch.put(chunk.id, bytes)?),
-        false => Ok(()),
     }
 }
 

@@ -134,7 +134,10 @@ fn step(work: &Path, step: &str, old: &Path, new: &Path) -> Result<Value> {
     command.arg("delta").args([old, new]).arg("--step").arg(step).arg("--work").arg(work);
     let output = command.output()?;
     ensure!(output.status.success(), "{step}: {}", tests::show(&output.stderr));
-    Ok(serde_json::from_slice(&output.stdout)?)
+    // Libraries may print, too: the figures are the last line.
+    let said = tests::show(&output.stdout);
+    let last = said.lines().last().unwrap_or_default();
+    serde_json::from_str(last).with_context(|| format!("{step} says {last:?}"))
 }
 
 fn ingest(source: &Path, store: &Store) -> Result<Manifest> {
