@@ -46,8 +46,8 @@ pub(crate) fn measure(barid: &Path) -> Result<()> {
         let time = least(|| ask(barid, &["nodes", ours, "-"], &set).map(|(time, _)| time))?;
         let other = match has_nodeset {
             true => {
-                let time = least(|| ask(nodeset, &[theirs], &set).map(|(time, _)| time))?;
-                table::time(time)
+                let time = least(|| ask(nodeset, &[theirs], &set).map(|(time, _)| time));
+                time.map_or_else(|_| "refuses it".into(), table::time)
             }
             false => "not installed".into(),
         };
