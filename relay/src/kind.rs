@@ -83,7 +83,7 @@ impl LinkKind {
             .stream_receive_window(VarInt::from_u32(stream_window))
             .receive_window(VarInt::from_u32(window))
             .send_window(send_window)
-            // Without it a stream that was begun is sent to its end before one of a higher priority.
+            // Without it a stream that was begun goes on before one of a higher priority.
             .send_fairness(true)
             .ack_frequency_config(Some(acks))
             .initial_rtt(self.initial_rtt())
