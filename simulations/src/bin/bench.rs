@@ -133,6 +133,8 @@ fn main() -> Result<()> {
     let args = Args::parse();
     let wants = |part| args.part == part || args.part == Part::All;
     let work = tempfile::Builder::new().prefix("barid-bench-").tempdir()?;
+    // A benchmark that is ended from outside shall leave nothing, either.
+    let _guard = simulations::lab::Guard::folder(work.path())?;
     machine::print(work.path())?;
     // First, while this process is small: its own memory is what a large run is measured by.
     if wants(Part::Sim) {
