@@ -6,8 +6,9 @@
 //! disk. [`Checks`] watch from outside; after the faults stop, the tree must find its way back.
 //! Two runs of a seed are the same run, so a failure is one command to replay.
 //!
-//! Beside it lies [`wan`], an emulated link for real packets: tests and benchmarks of real processes
-//! run through it.
+//! Beside it lies [`wan`], an emulated link for real packets: tests and benchmarks of real
+//! processes run through it; and [`lab`], whole sites behind such links, made of network
+//! namespaces.
 //!
 //! The simulator does not simulate QUIC, TLS, redb or processes: what those promise is written in
 //! [`mesh::Input`] and [`mesh::Output`], and the simulator plays the least that they promise.
@@ -15,6 +16,7 @@
 pub mod checks;
 mod disk;
 mod faults;
+pub mod lab;
 mod net;
 mod obey;
 pub mod plan;

@@ -60,6 +60,15 @@ pub struct Spec {
     pub config: String,
 }
 
+/// Where a process of a fleet is, if not simply here.
+#[derive(Clone, Debug, Default)]
+pub struct Place {
+    /// Words before the program, as in `ip netns exec NAME`.
+    pub before: Vec<String>,
+    /// Where it listens; without it, at any port of 127.0.0.1.
+    pub listen: Option<String>,
+}
+
 struct Process {
     child: Child,
     args: Vec<String>,
@@ -70,6 +79,8 @@ pub struct Fleet {
     dir: tempfile::TempDir,
     binary: PathBuf,
     pace: String,
+    places: BTreeMap<String, Place>,
+    routes: BTreeMap<String, String>,
     processes: BTreeMap<String, Process>,
 }
 
@@ -93,10 +104,23 @@ impl Fleet {
 
     /// A controller of this binary, alone. `pace` begins the `node.toml` of each node.
     pub fn with(binary: PathBuf, pace: &str) -> Result<Fleet> {
-        let dir = tempfile::Builder::new().prefix("barid-test-").tempdir()?;
-        let mut fleet = Fleet { dir, binary, pace: pace.into(), processes: BTreeMap::new() };
+        Fleet::placed(binary, pace, &std::env::temp_dir(), BTreeMap::new())
+    }
+
+    /// A controller of this binary, alone, with the folder of the fleet below `dir`. What has a
+    /// name in `places` will be there, the controller too.
+    pub fn placed(
+        binary: PathBuf,
+        pace: &str,
+        dir: &Path,
+        places: BTreeMap<String, Place>,
+    ) -> Result<Fleet> {
+        let dir = tempfile::Builder::new().prefix("barid-test-").tempdir_in(dir)?;
+        let (routes, processes) = (BTreeMap::new(), BTreeMap::new());
+        let mut fleet = Fleet { dir, binary, pace: pace.into(), places, routes, processes };
         let state = fleet.state("controller");
-        let args = ["controller", "--state", text(&state), "--listen", "127.0.0.1:0"];
+        let listen = fleet.place("controller");
+        let args = ["controller", "--state", text(&state), "--listen", &listen];
         fleet.spawn("controller", args.map(String::from).to_vec())?;
         fleet.wait_controller()?;
         // After a restart the children must find it at the same address.
@@ -149,12 +173,13 @@ impl Fleet {
         fs::create_dir_all(&root)?;
         let mut args: Vec<String> = ["node", "--state", text(&state)].map(String::from).to_vec();
         for parent in &spec.parents {
-            args.extend(["--parent".into(), self.listen(parent)?]);
+            let route = self.routes.get(parent).cloned();
+            args.extend(["--parent".into(), route.map_or_else(|| self.listen(parent), Ok)?]);
         }
         args.append(more);
         args.extend(["--install-root".into(), text(&root).into()]);
         if spec.role == "relay" {
-            args.extend(["--listen".into(), "127.0.0.1:0".into()]);
+            args.extend(["--listen".into(), self.place(&spec.name)]);
         }
         self.spawn(&spec.name, args)?;
         if spec.role == "relay" {
@@ -174,7 +199,10 @@ impl Fleet {
             .create(true)
             .append(true)
             .open(self.dir.path().join(format!("{name}.log")))?;
-        let child = Command::new(&self.binary)
+        let before = self.places.get(name).map_or(&[][..], |place| &place.before);
+        let mut words = before.iter().map(Path::new).chain([self.binary.as_path()]);
+        let child = Command::new(words.next().context("at least the binary")?)
+            .args(words)
             .args(&args)
             .arg("--until-eof")
             .env("BARID_LOG", std::env::var("BARID_LOG").unwrap_or_else(|_| "info".into()))
@@ -185,6 +213,18 @@ impl Fleet {
             .with_context(|| format!("starting {name}"))?;
         self.processes.insert(name.into(), Process { child, args });
         Ok(())
+    }
+
+    /// Where a process is to listen.
+    fn place(&self, name: &str) -> String {
+        let place = self.places.get(name).and_then(|place| place.listen.clone());
+        place.unwrap_or_else(|| "127.0.0.1:0".into())
+    }
+
+    /// Nodes that are added from now on dial this address when they mean that parent: a link that
+    /// lies between.
+    pub fn route(&mut self, parent: &str, address: String) {
+        self.routes.insert(parent.into(), address);
     }
 
     fn check_alive(&mut self, name: &str) -> Result<()> {

@@ -1,15 +1,19 @@
 //! Fleets of hundreds of real processes, started in waves.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use tests::{Fleet, Spec};
+use simulations::lab::{Lab, Machine};
+use tests::{Fleet, Place, Spec};
 
 use crate::api::Api;
 
 /// How many nodes start at once: enrolling is work for the controller, too.
 const WAVE: usize = 24;
+/// Where nodes listen in a laboratory, where nobody else does.
+const PORT: u16 = 7000;
 /// Of so many nodes that are not up the log is shown.
 const LOGS_SHOWN: usize = 3;
 /// Nodes beat as they would in the field; redialling is quick, so that a fleet is up soon.
@@ -25,7 +29,31 @@ pub(crate) struct Bench {
 impl Bench {
     /// A controller and one relay for each entry of `hosts`, with so many hosts behind it.
     pub(crate) fn start(barid: &Path, hosts: &[usize]) -> Result<Bench> {
-        let fleet = Fleet::with(barid.to_owned(), PACE)?;
+        Bench::placed(barid, hosts, &std::env::temp_dir(), BTreeMap::new())
+    }
+
+    /// The same in a laboratory: each node on its machine, the relays on the gateways.
+    pub(crate) fn in_lab(barid: &Path, lab: &Lab) -> Result<Bench> {
+        let at = |machine: &Machine| Place {
+            before: ["ip", "netns", "exec", &machine.namespace].map(String::from).to_vec(),
+            listen: Some(format!("{}:{PORT}", machine.address)),
+        };
+        let mut places = BTreeMap::from([("controller".to_owned(), at(&lab.root))]);
+        for (no, site) in (1..).zip(&lab.sites) {
+            places.insert(relay(no), at(&site.gateway));
+            places.extend((1..).zip(&site.hosts).map(|(n, machine)| (host(no, n), at(machine))));
+        }
+        let hosts: Vec<_> = lab.sites.iter().map(|site| site.hosts.len()).collect();
+        Bench::placed(barid, &hosts, lab.scratch(), places)
+    }
+
+    fn placed(
+        barid: &Path,
+        hosts: &[usize],
+        dir: &Path,
+        places: BTreeMap<String, Place>,
+    ) -> Result<Bench> {
+        let fleet = Fleet::placed(barid.to_owned(), PACE, dir, places)?;
         let api = Api::connect(&fleet.state("controller").join("barid.sock"))?;
         let mut bench = Bench { fleet, api, nodes: 0 };
         for site in 1..=hosts.len() {
@@ -42,6 +70,25 @@ impl Bench {
         }
         bench.wait()?;
         Ok(bench)
+    }
+
+    /// Starts every relay again, so that nothing is left of what its link was like before.
+    pub(crate) fn renew_uplinks(&mut self, sites: usize) -> Result<()> {
+        for site in 1..=sites {
+            self.fleet.kill(&relay(site))?;
+        }
+        // Not before it was noticed is it worth waiting for everybody.
+        let below = self.nodes;
+        tests::wait_for("the relays to be missed", tests::LIMIT, || {
+            let hosts = self.api.ask("GET", "/v1/hosts", None)?;
+            let hosts = hosts.as_array().context("a list of hosts")?;
+            let up = hosts.iter().filter(|host| host["up"] == true).count() as u64;
+            Ok((up + sites as u64 <= below).then_some(()))
+        })?;
+        for site in 1..=sites {
+            self.fleet.restart(&relay(site))?;
+        }
+        self.wait()
     }
 
     /// Starts one node. Does not wait for it.

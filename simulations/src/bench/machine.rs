@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Write;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -80,4 +80,21 @@ pub(crate) fn timed<T>(work: impl FnOnce() -> Result<T>) -> Result<(Duration, T)
     let begun = Instant::now();
     let done = work()?;
     Ok((begun.elapsed(), done))
+}
+
+/// Waits for a process that was just started. None: it has not ended within the limit, and runs on.
+pub(crate) fn limited(
+    child: &mut Child,
+    limit: Duration,
+) -> Result<Option<(Duration, ExitStatus)>> {
+    let begun = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some((begun.elapsed(), status)));
+        }
+        if begun.elapsed() > limit {
+            return Ok(None);
+        }
+        std::thread::park_timeout(Duration::from_millis(2));
+    }
 }

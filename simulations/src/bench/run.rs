@@ -54,19 +54,8 @@ pub(crate) fn measure(barid: &Path, sizes: &[usize], runs: usize) -> Result<()> 
     println!("\nProcessor time and bytes written, for each run over the API:\n");
     let head = ["hosts", "controller", "relay", "host", "command", "all", "written per host"];
     table::print(&head, &costs);
-    println!("\npdsh, clush and ansible: {}.", peers(&["pdsh", "clush", "ansible"]));
+    println!("\npdsh, clush and ansible are beside it in the part `lab-run`.");
     Ok(())
-}
-
-/// Which programs to compare with are there.
-fn peers(names: &[&str]) -> String {
-    let is_there = |name: &&&str| Command::new(name).arg("--version").output().is_ok();
-    match names.iter().filter(is_there).copied().collect::<Vec<_>>().join(", ") {
-        found if found.is_empty() => "skipped, because they are not installed here".into(),
-        found => {
-            format!("skipped, because each needs an sshd for every host ({found} installed here)")
-        }
-    }
 }
 
 fn repeat(runs: usize, mut work: impl FnMut() -> Result<()>) -> Result<Vec<Duration>> {

@@ -90,7 +90,7 @@ pub(crate) fn tar(dir: &Path) -> Result<Vec<u8>> {
 
 /// How long some bytes are under zstd.
 pub(crate) fn zstd_size(bytes: &[u8], level: i32) -> Result<u64> {
-    let mut encoder = zstd::Encoder::new(std::io::sink().counted(), level)?;
+    let mut encoder = zstd::Encoder::new(Counted::new(std::io::sink()), level)?;
     encoder.write_all(bytes)?;
     Ok(encoder.finish()?.count)
 }
@@ -113,18 +113,17 @@ pub(crate) fn files(dir: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// A writer that only counts.
-struct Counted<W> {
+pub(crate) struct Counted<W> {
     inner: W,
-    count: u64,
+    pub(crate) count: u64,
 }
 
-trait Counting: Write + Sized {
-    fn counted(self) -> Counted<Self> {
-        Counted { inner: self, count: 0 }
+impl<W: Write> Counted<W> {
+    /// Nothing yet.
+    pub(crate) fn new(inner: W) -> Counted<W> {
+        Counted { inner, count: 0 }
     }
 }
-
-impl<W: Write> Counting for W {}
 
 impl<W: Write> Write for Counted<W> {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {

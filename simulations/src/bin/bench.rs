@@ -11,14 +11,22 @@
 // What cannot be shared with the simulator lives beside it, not in it.
 #[path = "../bench/api.rs"]
 mod api;
+#[path = "../bench/emulator.rs"]
+mod emulator;
 #[path = "../bench/fleet.rs"]
 mod fleet;
 #[path = "../bench/idle.rs"]
 mod idle;
+#[path = "../bench/lab_push.rs"]
+mod lab_push;
+#[path = "../bench/lab_run.rs"]
+mod lab_run;
 #[path = "../bench/links.rs"]
 mod links;
 #[path = "../bench/machine.rs"]
 mod machine;
+#[path = "../bench/peers.rs"]
+mod peers;
 #[path = "../bench/proc.rs"]
 mod proc;
 #[path = "../bench/push.rs"]
@@ -27,12 +35,19 @@ mod push;
 mod run;
 #[path = "../bench/simulator.rs"]
 mod simulator;
+#[path = "../bench/site.rs"]
+mod site;
+#[path = "../bench/ssh.rs"]
+mod ssh;
 #[path = "../bench/table.rs"]
 mod table;
 #[path = "../bench/tree.rs"]
 mod tree;
+#[path = "../bench/workload.rs"]
+mod workload;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
@@ -55,6 +70,44 @@ struct Args {
     /// Runs of each kind
     #[arg(long, value_name = "N", default_value_t = 50)]
     runs: usize,
+    #[command(flatten)]
+    lab: LabArgs,
+}
+
+/// For the parts in a laboratory.
+#[derive(clap::Args)]
+struct LabArgs {
+    /// What the sites' links are like; may be given several times [default: weak and veryweak]
+    #[arg(long, value_name = "NAME", help_heading = "In a laboratory")]
+    profile: Vec<String>,
+    /// TCP congestion controls for the peers, pinned in every namespace; several times
+    /// [default: bbr and cubic]
+    #[arg(long, value_name = "NAME", help_heading = "In a laboratory")]
+    tcp: Vec<String>,
+    /// What to push: noise, headers, numpy, django; several times [default: all]
+    #[arg(long, value_name = "NAME", help_heading = "In a laboratory")]
+    workload: Vec<String>,
+    /// Push from one folder to another instead
+    #[arg(long, num_args = 2, value_names = ["OLD", "NEW"], help_heading = "In a laboratory")]
+    pair: Vec<PathBuf>,
+    /// Sites, each behind a link of its own
+    #[arg(long, value_name = "N", default_value_t = 3, help_heading = "In a laboratory")]
+    sites: usize,
+    /// Hosts of each site
+    #[arg(long, value_name = "N", default_value_t = 10, help_heading = "In a laboratory")]
+    site_hosts: usize,
+    /// How often each is measured
+    #[arg(long, value_name = "N", default_value_t = 3, help_heading = "In a laboratory")]
+    repeats: usize,
+    /// Only peers whose names in the table hold this, as "rsync" or "tree"; several times
+    #[arg(long, value_name = "WORD", help_heading = "In a laboratory")]
+    peer: Vec<String>,
+    /// Barid alone, without the peers
+    #[arg(long, help_heading = "In a laboratory")]
+    alone: bool,
+    /// Seconds after which a peer is ended
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, help_heading = "In a laboratory")]
+    limit: u64,
 }
 
 /// A part of the benchmarks.
@@ -68,9 +121,15 @@ enum Part {
     Push,
     /// Memory, binary size and traffic at rest
     Idle,
-    /// Congestion controllers and orders on emulated links
+    /// Congestion controllers and orders on emulated links, in virtual time
     Links,
-    /// Everything
+    /// The emulator of links: how exact, and how fast
+    Emulator,
+    /// `true` behind emulated links, beside pdsh, clush and ansible; needs root
+    LabRun,
+    /// Pushes behind emulated links, beside rsync, tar and clush; needs root; takes long
+    LabPush,
+    /// Everything but the last three
     All,
 }
 
@@ -78,6 +137,8 @@ fn main() -> Result<()> {
     let args = Args::parse();
     let wants = |part| args.part == part || args.part == Part::All;
     let work = tempfile::Builder::new().prefix("barid-bench-").tempdir()?;
+    // A benchmark that is ended from outside shall leave nothing, either.
+    let _guard = simulations::lab::Guard::folder(work.path())?;
     machine::print(work.path())?;
     // First, while this process is small: its own memory is what a large run is measured by.
     if wants(Part::Sim) {
@@ -86,7 +147,10 @@ fn main() -> Result<()> {
     if wants(Part::Links) {
         links::measure()?;
     }
-    if matches!(args.part, Part::Sim | Part::Links) {
+    if args.part == Part::Emulator {
+        emulator::measure()?;
+    }
+    if matches!(args.part, Part::Sim | Part::Links | Part::Emulator) {
         return Ok(());
     }
     let barid = match &args.barid {
@@ -106,5 +170,47 @@ fn main() -> Result<()> {
     if wants(Part::Idle) {
         idle::measure(&copy, work.path())?;
     }
-    Ok(())
+    match args.part {
+        Part::LabRun => lab_run::measure(&copy, &args.lab.options()),
+        Part::LabPush => {
+            lab_push::measure(&copy, &args.lab.loads(work.path())?, &args.lab.options())
+        }
+        _ => Ok(()),
+    }
+}
+
+impl LabArgs {
+    fn options(&self) -> site::Options {
+        let or = |given: &[String], else_: [&str; 2]| match given {
+            [] => else_.map(String::from).to_vec(),
+            given => given.to_vec(),
+        };
+        site::Options {
+            sites: self.sites.max(1),
+            hosts: self.site_hosts.max(1),
+            profiles: or(&self.profile, ["weak", "veryweak"]),
+            controls: or(&self.tcp, ["bbr", "cubic"]),
+            repeats: self.repeats.max(1),
+            alone: self.alone,
+            only: self.peer.clone(),
+            limit: Duration::from_secs(self.limit),
+        }
+    }
+
+    /// What is to be pushed. What cannot be fetched is skipped, with the reason.
+    fn loads(&self, work: &Path) -> Result<Vec<workload::Workload>> {
+        if let [old, new] = &self.pair[..] {
+            return Ok(vec![workload::pair(old, new)?]);
+        }
+        let names: Vec<_> = self.workload.iter().map(String::as_str).collect();
+        let names = if names.is_empty() { workload::NAMES.to_vec() } else { names };
+        let mut loads = Vec::new();
+        for name in names {
+            match workload::fetch(name, &work.join("loads")) {
+                Ok(load) => loads.push(load),
+                Err(error) => println!("\n{name}: skipped, {error:#}"),
+            }
+        }
+        Ok(loads)
+    }
 }

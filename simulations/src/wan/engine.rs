@@ -18,11 +18,11 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
 use super::loss::Chain;
-use super::{Shape, ShapeError};
+use super::{Blackout, Shape, ShapeError};
 
-/// Bytes that may be on their way behind the queue. Only a link without a rate can reach it: it is
-/// what 1 Gbit/s holds in two seconds.
-const FLYING_LIMIT: usize = 256 << 20;
+/// Bytes that may wait, and as many that may be on their way, whatever a shape says: what 1 Gbit/s
+/// carries in two seconds.
+const LIMIT: usize = 256 << 20;
 
 /// Packets and their bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -121,7 +121,8 @@ impl<P> Engine<P> {
     }
 
     /// Hands in a packet that takes `size` bytes of the rate, at least one. False: it was dropped
-    /// because there was no room. A time before the latest one counts as the latest one, here and elsewhere.
+    /// because there was no room. A time before the latest one counts as the latest one, here and
+    /// elsewhere.
     pub fn push(&mut self, now: Duration, size: usize, packet: P) -> bool {
         self.advance(now);
         // A packet of nothing would fill the queue with as many as one likes.
@@ -131,7 +132,7 @@ impl<P> Engine<P> {
         let Some(rate) = self.shape.rate else {
             return self.launch(self.now, size, packet);
         };
-        let free = self.shape.queue.saturating_sub(self.waiting_bytes);
+        let free = self.shape.queue.min(LIMIT).saturating_sub(self.waiting_bytes);
         if size > free && !self.waiting.is_empty() {
             self.counters.held.remove(size);
             self.counters.overflowed.add(size);
@@ -196,6 +197,13 @@ impl<P> Engine<P> {
         Ok(())
     }
 
+    /// One blackout more. Those that are over are forgotten.
+    pub fn darken(&mut self, now: Duration, blackout: Blackout) {
+        self.advance(now);
+        self.shape.blackouts.retain(|black| !black.is_over(now));
+        self.shape.blackouts.push(blackout);
+    }
+
     /// Switches the link off or on again by hand. While it is off, what leaves the queue is lost,
     /// as in a blackout; what is on its way arrives.
     pub fn switch(&mut self, now: Duration, on: bool) {
@@ -242,7 +250,7 @@ impl<P> Engine<P> {
         let dark = self.switched_off || self.shape.blackouts.iter().any(|black| black.covers(left));
         // The chain goes on in the dark, too.
         let lost = self.chain.loses(self.shape.loss, &mut self.rng);
-        let full = self.flying_bytes.saturating_add(size) > FLYING_LIMIT;
+        let full = self.flying_bytes.saturating_add(size) > LIMIT;
         if dark || lost || full {
             self.counters.held.remove(size);
             let count = match (dark, lost) {

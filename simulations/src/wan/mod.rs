@@ -12,8 +12,15 @@ pub mod flows;
 mod loss;
 mod memory;
 mod profile;
+mod pump;
+mod tun;
+mod udp;
 
 pub use engine::{Count, Counters, Engine, segments};
 pub use loss::Loss;
 pub use memory::{MemoryLink, MemorySocket, Side};
 pub use profile::{Blackout, Profile, Shape, ShapeError};
+pub use pump::{Link, LinkError, Traffic, Way};
+pub(crate) use tun::inside;
+pub use tun::{End, TunLink};
+pub use udp::{FLOWS, UdpLink};

@@ -27,6 +27,11 @@ impl Blackout {
         };
         since < self.length.as_nanos()
     }
+
+    /// Whether it will never be dark again.
+    pub(super) fn is_over(&self, at: Duration) -> bool {
+        self.every.is_none() && at >= self.from.saturating_add(self.length)
+    }
 }
 
 /// What one direction of a link is like.
@@ -60,7 +65,7 @@ pub enum ShapeError {
     #[error("{0}: loss is a share of 0 to 1, in bursts of 0 to 0.5 and a mean length of 1 or more")]
     Loss(String),
     /// A profile that nobody knows.
-    #[error("there is no link profile {name:?}; there are: {known}", known = Profile::NAMES.join(", "))]
+    #[error("there is no link profile {name:?}; there are: {}", Profile::NAMES.join(", "))]
     Name {
         /// What was asked for.
         name: String,

@@ -8,6 +8,7 @@ mod gate;
 mod live;
 mod push;
 mod run;
+mod weak;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;

@@ -126,6 +126,20 @@ fn a_blackout_swallows_what_leaves_in_it_and_nothing_else() {
 }
 
 #[test]
+fn blackouts_that_are_added_do_not_heap_up() {
+    let mut link = engine(Shape::open());
+    for no in 0..100 {
+        let from = ms(10 * no);
+        link.darken(from, Blackout { from, length: ms(5), every: None });
+        link.push(from + ms(4), 10, no);
+        link.push(from + ms(5), 10, 1000 + no);
+    }
+    assert_eq!(link.shape().blackouts.len(), 1);
+    let arrived = drain(&mut link, ms(2000));
+    assert!(arrived.len() == 100 && arrived.iter().all(|(_, no)| *no >= 1000));
+}
+
+#[test]
 fn a_switch_takes_effect_when_it_is_thrown() {
     // One packet leaves each 100 ms; nobody polls while the link is off.
     let mut link = engine(Shape { rate: Some(8000), ..Shape::open() });
@@ -186,10 +200,13 @@ fn packets_of_nothing_are_bounded_too() {
 #[test]
 fn what_is_on_the_way_is_bounded() {
     let mut link = engine(Shape { delay: ms(1000), ..Shape::open() });
-    let half = FLYING_LIMIT / 2;
+    let half = LIMIT / 2;
     assert_eq!([1, 2, 3].map(|no| link.push(ms(0), half, no)), [true, true, false]);
     assert_balanced(&link.counters(ms(0)));
     assert_eq!(drain(&mut link, ms(2000)).len(), 2);
+    // What waits is, too, even if the shape asks for no limit.
+    let mut link = engine(Shape { rate: Some(8), ..Shape::open() });
+    assert_eq!([1, 2, 3].map(|no| link.push(ms(0), half, no)), [true, true, false]);
 }
 
 #[test]
