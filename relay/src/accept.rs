@@ -20,6 +20,7 @@ use crate::congestion;
 use crate::drive::Arrival;
 use crate::endpoint::{self, JOIN_HINT};
 use crate::join::JoinService;
+use crate::kind::send_window;
 use crate::link::{self, CLOSE_PROTOCOL, CLOSE_REMOVED, Link, LinkError, PeerFault, Reader};
 use crate::live::{Credit, Room};
 use crate::memory::Memory;
@@ -151,7 +152,9 @@ impl Acceptor {
             credit: Credit::new(true),
         };
         let streams = Arc::new(Semaphore::new(STREAMS));
-        let bulk = Arc::new(Bulk::new(self.rate_limit));
+        let serves = matches!(peer, Peer::Child { serves: true, .. });
+        conn.set_send_window(send_window(serves));
+        let bulk = Arc::new(Bulk::new(self.rate_limit, serves));
         // Ends with the connection, whatever ends it.
         while let Ok((send, recv)) = conn.accept_bi().await {
             let (kind, recv) = match stream_kind(recv).await {

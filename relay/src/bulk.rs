@@ -16,20 +16,18 @@ use quinn::{SendStream, WriteError};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until};
 
-use crate::kind::LONG_FAT;
+use crate::kind::ahead;
 
 /// What is written in one go.
 const PIECE: usize = 64 << 10;
 /// Bytes that one place stands for.
 const PLACE: usize = 64 << 10;
-/// Places of one object at most. A child lets so much be sent ahead on one stream.
-const OBJECT_PLACES: u32 = LONG_FAT / PLACE as u32;
-/// Places of a link: one object on its way and the next one already behind it.
-const PLACES: u32 = 2 * OBJECT_PLACES;
 
 /// The content that goes down one link.
 pub struct Bulk {
     places: Arc<Semaphore>,
+    /// Of one object at most.
+    each: u32,
     asked: AtomicI32,
     bucket: Bucket,
 }
@@ -38,14 +36,19 @@ pub struct Bulk {
 pub struct Turn {
     priority: i32,
     places: Arc<Semaphore>,
+    each: u32,
     held: Option<OwnedSemaphorePermit>,
 }
 
 impl Bulk {
-    /// Bulk on a link that may carry so many bits a second of it; zero: as many as it can.
-    pub fn new(rate: u64) -> Bulk {
+    /// Bulk on a link that may carry so many bits a second of it; zero: as many as it can. The
+    /// child passes content on, or does not.
+    pub fn new(rate: u64, serves: bool) -> Bulk {
+        let each = ahead(serves) / PLACE as u32;
         Bulk {
-            places: Arc::new(Semaphore::new(PLACES as usize)),
+            // One object on its way and the next one already behind it.
+            places: Arc::new(Semaphore::new(2 * each as usize)),
+            each,
             asked: AtomicI32::new(-1),
             bucket: Bucket::new(rate),
         }
@@ -60,7 +63,7 @@ impl Bulk {
     pub fn turn(&self) -> Turn {
         // After two thousand million objects the order is lost for one of them.
         let priority = self.asked.fetch_sub(1, Ordering::Relaxed).min(-1);
-        Turn { priority, places: self.places.clone(), held: None }
+        Turn { priority, places: self.places.clone(), each: self.each, held: None }
     }
 
     /// Writes some of an object whose turn it is, telling of each piece that QUIC has taken.
@@ -90,8 +93,8 @@ impl Turn {
     /// Waits until it is the turn of an object of which so many bytes are left.
     pub async fn wait(&mut self, bytes: usize) {
         if self.held.is_none() {
-            let places = u32::try_from(bytes.div_ceil(PLACE)).unwrap_or(OBJECT_PLACES);
-            let places = places.clamp(1, OBJECT_PLACES);
+            let places = u32::try_from(bytes.div_ceil(PLACE)).unwrap_or(self.each);
+            let places = places.clamp(1, self.each);
             let held = self.places.clone().acquire_many_owned(places).await;
             self.held = Some(held.expect("nobody closes the places"));
         }
@@ -171,7 +174,7 @@ mod tests {
 
     #[tokio::test]
     async fn large_objects_go_two_at_a_time_and_in_order() {
-        let bulk = Bulk::new(0);
+        let bulk = Bulk::new(0, true);
         let [mut first, mut second, mut third] = std::array::from_fn(|_| bulk.turn());
         assert!(first.priority > second.priority, "{} {}", first.priority, second.priority);
         assert!(third.priority < second.priority && first.priority < 0);

@@ -41,16 +41,27 @@ pub enum End {
 }
 
 /// What 50 Mbit/s carry in 600 ms, and a little.
-pub(crate) const LONG_FAT: u32 = 4 << 20;
+const LONG_FAT: u32 = 4 << 20;
 /// What a stream of a child may send ahead; reports are small.
 const UPWARD: u32 = 1 << 20;
-/// What may lie in the send buffer towards a child: two objects as far as they may be sent ahead,
-/// and room for everything else. Content in it is not copied.
-const DOWNWARD: u64 = 12 << 20;
+/// Room in the send buffer for everything but content.
+const ROOM: u64 = 2 << 20;
 /// A binding of a network address translator is gone after 30 s in practice.
 const KEEP_ALIVE: Duration = Duration::from_secs(25);
 /// How long a connection may be silent if the beats do not say otherwise.
 pub(crate) const IDLE: Duration = Duration::from_secs(60);
+
+/// How far one object may be sent ahead of a child that passes content on, and of one that does
+/// not, of which there may be thousands.
+pub(crate) fn ahead(serves: bool) -> u32 {
+    if serves { LONG_FAT } else { UPWARD }
+}
+
+/// What may lie in the send buffer towards a child: two objects as far as they may be sent ahead,
+/// and room for everything else.
+pub fn send_window(serves: bool) -> u64 {
+    2 * u64::from(ahead(serves)) + ROOM
+}
 
 impl LinkKind {
     /// How often a child beats at least on such a link, and its parent with it.
@@ -66,9 +77,9 @@ impl LinkKind {
     /// A connection outlives the beats that would find its peer stale.
     pub fn transport(self, end: End, beat: Duration, start: Option<Start>) -> TransportConfig {
         let (streams, stream_window, window, send_window) = match end {
-            End::Parent => (40, UPWARD, 4 * UPWARD, DOWNWARD),
+            End::Parent => (40, UPWARD, 4 * UPWARD, send_window(false)),
             End::Child { serves: true } => (0, LONG_FAT, 4 * LONG_FAT, u64::from(LONG_FAT)),
-            End::Child { serves: false } => (0, LONG_FAT, 2 * LONG_FAT, u64::from(UPWARD)),
+            End::Child { serves: false } => (0, UPWARD, 4 * UPWARD, u64::from(UPWARD)),
         };
         let idle = IDLE.max(beat.saturating_mul(6)).min(Duration::from_secs(24 * 3600));
         let mut acks = AckFrequencyConfig::default();
@@ -83,7 +94,7 @@ impl LinkKind {
             .stream_receive_window(VarInt::from_u32(stream_window))
             .receive_window(VarInt::from_u32(window))
             .send_window(send_window)
-            // Without it a stream that was begun is sent to its end before one of a higher priority.
+            // Without it a stream that was begun goes on before one of a higher priority.
             .send_fairness(true)
             .ack_frequency_config(Some(acks))
             .initial_rtt(self.initial_rtt())

@@ -47,7 +47,7 @@ pub use endpoint::EndpointError;
 pub use follow::{FOLLOW, follow};
 pub use join::{JoinError, Registrar, join};
 pub use journal::{Journal, JournalError};
-pub use kind::{End, LinkKind};
+pub use kind::{End, LinkKind, send_window};
 pub use node::{Running, Setup, StartError, start};
 pub use removed::RemovalsFault;
 pub use settings::{Settings, SettingsError};

@@ -3,8 +3,9 @@
 //! A bad radio link loses one packet in fifty whether we send much or little. A full buffer or a
 //! policer loses more, the more we send. So losses are counted apart for packets that were sent in
 //! a trough, in cruise and on a crest of the sending rate, and only what *grows* with the rate is
-//! taken for congestion; heavy loss is tried out with half of the window now and then. (BBRv2 and BBRv3, draft-ietf-ccwg-bbr, react to any loss above 2 %
-//! instead, which starves them on the links that this program is for.)
+//! taken for congestion; heavy loss is tried out with half of the window now and then. (BBRv2 and
+//! BBRv3, draft-ietf-ccwg-bbr, react to any loss above 2 % instead, which starves them on the
+//! links that this program is for.)
 
 use super::sampling::Load;
 

@@ -5,8 +5,8 @@
 //! it, and an order then waits behind seconds of bulk. The one here measures instead: how fast
 //! bytes are delivered ([`sampling`]), how long a packet takes when nothing waits ([`filter`]), and
 //! which losses grow with the sending rate ([`loss`]). It keeps just so much in flight as the path
-//! holds and a tenth more ([`control`]), and becomes a CUBIC flow ([`rival`]) for as long as somebody
-//! else keeps the queue full ([`queue`]).
+//! holds and a tenth more ([`control`]), and becomes a CUBIC flow ([`rival`]) for as long as
+//! somebody else keeps the queue full ([`queue`]).
 //!
 //! Whose ideas these are: model of the path by greatest delivery rate and least delay, start-up
 //! until the rate no longer grows, cycle of probing up and down: BBR (draft-cardwell-iccrg-bbr-

@@ -5,17 +5,21 @@
 //! longer of the time that the sending and the time that the acknowledging took. Over about one
 //! round trip, bunches of acknowledgements cancel out, which the distance between two
 //! acknowledgements (what quinn's own BBR looks at) never does. Packets are known by the instant
-//! of their sending, because that is what quinn tells.
+//! of their sending, because that is what quinn tells; those sent at nearly the same time share a
+//! note, so that a fast link costs no more memory than a slow one.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// Instants of sending that are remembered; the oldest go first. An acknowledgement of a forgotten
-/// packet counts as delivered, but is no sample.
-const REMEMBERED: usize = 16 << 10;
-/// After this many smoothed round trips a packet is no longer remembered.
+/// Notes at most; the oldest go first. An acknowledgement of a packet without one counts as
+/// delivered, but is no sample.
+const NOTES: usize = 2_048;
+/// Packets of this part of a round trip share a note, and of this time at least.
+const SHARE_PART: u32 = 256;
+const SHARE_LEAST: Duration = Duration::from_micros(200);
+/// After this many round trips, and this time at least, a note is thrown away.
 const FORGET_ROUNDS: u32 = 8;
-const FORGET_LEAST: Duration = Duration::from_secs(2);
+const FORGET_LEAST: Duration = Duration::from_millis(400);
 
 /// What the sender was doing when a packet left: so that its fate is put down to that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +69,8 @@ pub(crate) struct Sampler {
     limited_until: u64,
     /// Nothing was in flight when this was last known.
     quiet: bool,
-    newest: Option<Sent>,
+    /// The newest packet of the batch, with its note.
+    newest: Option<(Instant, Sent)>,
 }
 
 impl Sampler {
@@ -73,12 +78,13 @@ impl Sampler {
         if self.quiet || self.delivered_at.is_none() {
             (self.first_sent, self.delivered_at) = (Some(now), Some(now));
         }
-        if self.sent.back().is_some_and(|last| last.at == now) {
+        let share = SHARE_LEAST.max(rtt / SHARE_PART);
+        if self.sent.back().is_some_and(|last| last.load == load && now < last.at + share) {
             return;
         }
         let old = FORGET_LEAST.max(rtt * FORGET_ROUNDS);
         while self.sent.front().is_some_and(|first| {
-            self.sent.len() >= REMEMBERED || now.saturating_duration_since(first.at) > old
+            self.sent.len() >= NOTES || now.saturating_duration_since(first.at) > old
         }) {
             self.sent.pop_front();
         }
@@ -98,8 +104,8 @@ impl Sampler {
         self.delivered += bytes;
         self.delivered_at = Some(now);
         let Some(entry) = self.find(sent) else { return Load::Cruise };
-        if self.newest.is_none_or(|newest| newest.at <= entry.at) {
-            self.newest = Some(entry);
+        if self.newest.is_none_or(|(newest, _)| newest <= sent) {
+            self.newest = Some((sent, entry));
         }
         entry.load
     }
@@ -115,10 +121,10 @@ impl Sampler {
             self.limited_until = self.delivered + in_flight.max(1);
         }
         self.quiet = in_flight == 0;
-        let newest = self.newest.take()?;
-        self.first_sent = Some(newest.at);
-        let rtt = now.saturating_duration_since(newest.at);
-        let sending = newest.at.saturating_duration_since(newest.first_sent);
+        let (sent, newest) = self.newest.take()?;
+        self.first_sent = Some(sent);
+        let rtt = now.saturating_duration_since(sent);
+        let sending = sent.saturating_duration_since(newest.first_sent);
         let acking = now.saturating_duration_since(newest.delivered_at);
         let interval = sending.max(acking);
         let delivered = self.delivered - newest.delivered;
@@ -128,12 +134,12 @@ impl Sampler {
         } else {
             (u128::from(delivered) * 1_000_000_000 / interval.as_nanos()) as u64
         };
-        Some(Sample { rate, rtt, sent: newest.at, limited: newest.limited })
+        Some(Sample { rate, rtt, sent, limited: newest.limited })
     }
 
     fn find(&self, sent: Instant) -> Option<Sent> {
-        let place = self.sent.binary_search_by(|entry| entry.at.cmp(&sent)).ok()?;
-        Some(self.sent[place])
+        let place = self.sent.partition_point(|entry| entry.at <= sent);
+        place.checked_sub(1).map(|place| self.sent[place])
     }
 }
 
@@ -180,16 +186,23 @@ mod tests {
     #[test]
     fn a_forgotten_or_foreign_packet_is_no_sample_and_memory_is_bounded() {
         let (start, mut sampler) = (Instant::now(), Sampler::default());
-        for tick in 0..40_000 {
-            sampler.on_sent(start + Duration::from_micros(tick), Load::Cruise, MS);
+        for tick in 1..100_000 {
+            sampler.on_sent(start + Duration::from_micros(tick * 10), Load::Cruise, MS);
+            assert!(sampler.sent.len() <= NOTES);
         }
-        assert_eq!(sampler.sent.len(), REMEMBERED);
-        sampler.on_acked(start + MS * 50, start, 10);
-        assert_eq!(sampler.on_end(start + MS * 50, 5, false), None);
+        // 400 ms of them, five to a millisecond.
+        assert!((1_990..=2_001).contains(&sampler.sent.len()), "{}", sampler.sent.len());
+        for tick in 0..20_000 {
+            let at = start + MS * 1_000 + Duration::from_micros(tick * 300);
+            sampler.on_sent(at, Load::Cruise, MS * 600);
+            assert!(sampler.sent.len() <= NOTES);
+        }
+        sampler.on_acked(start + MS * 7_000, start, 10);
+        assert_eq!(sampler.on_end(start + MS * 7_000, 5, false), None);
         assert_eq!(sampler.delivered, 10);
-        for tick in 1..100 {
+        for tick in 10..100 {
             sampler.on_sent(start + Duration::from_secs(tick), Load::Cruise, MS);
         }
-        assert!(sampler.sent.len() <= 4, "{}", sampler.sent.len());
+        assert_eq!(sampler.sent.len(), 1);
     }
 }

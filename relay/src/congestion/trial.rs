@@ -1,8 +1,8 @@
 //! Heavy loss on trial: does it go away with half of the window?
 //!
 //! Loss that does not grow from trough to cruise may still be ours, if even a trough is too much
-//! for a very short buffer; nothing but a much smaller window can tell. If the loss stays, it is the
-//! link's own, and believed for a while, so that a trial costs little on a link that is just bad.
+//! for a very short buffer; nothing but a much smaller window can tell. If the loss stays, it is
+//! the link's own, and believed for a while, so that a trial costs little on a link that is bad.
 
 use super::loss::Losses;
 

@@ -142,7 +142,7 @@ enum Part {
     Idle,
     /// What takes one folder or file to another: bench delta OLD NEW
     Delta,
-    /// Congestion controllers and orders on emulated links
+    /// Congestion controllers and orders on emulated links, in virtual time
     Links,
     /// The emulator of links: how exact, and how fast
     Emulator,
@@ -163,6 +163,8 @@ fn main() -> Result<()> {
         return delta::run_step(work, step, old);
     }
     let work = tempfile::Builder::new().prefix("barid-bench-").tempdir()?;
+    // A benchmark that is ended from outside shall leave nothing, either.
+    let _guard = simulations::lab::Guard::folder(work.path())?;
     machine::print(work.path())?;
     // First, while this process is small: its own memory is what a large run is measured by.
     if wants(Part::Sim) {

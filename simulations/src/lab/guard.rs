@@ -30,16 +30,31 @@ done
 rm -rf "$2"
 "#;
 
-/// The guard of one prefix. Dropped, it sweeps and is waited for.
-pub(super) struct Guard {
+/// Only a folder.
+const FOLDER: &str = "cat > /dev/null\nrm -rf \"$1\"";
+
+/// Sweeps when it is dropped, or when its process is dead; dropped, it waits for that.
+pub struct Guard {
     child: Child,
 }
 
 impl Guard {
+    /// Deletes a folder at the end, whatever the end is.
+    ///
+    /// # Errors
+    /// There is no shell.
+    pub fn folder(folder: &Path) -> Result<Guard, LabError> {
+        Guard::spawn(Command::new("sh").args(["-c", FOLDER, "barid-lab-guard"]).arg(folder))
+    }
+
     pub(super) fn start(prefix: &str, scratch: &Path) -> Result<Guard, LabError> {
-        let child = Command::new("sh")
-            .args(["-c", SCRIPT, "barid-lab-guard", prefix])
-            .arg(scratch)
+        let mut command = Command::new("sh");
+        command.args(["-c", SCRIPT, "barid-lab-guard", prefix]).arg(scratch);
+        Guard::spawn(&mut command)
+    }
+
+    fn spawn(command: &mut Command) -> Result<Guard, LabError> {
+        let child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use thiserror::Error;
 
 use crate::wan::{End, Link, LinkError, Profile, TunLink, Way, inside};
-use guard::Guard;
+pub use guard::Guard;
 
 /// Sites at most, and hosts of a site at most: what the addresses leave room for.
 pub const LIMIT: usize = 200;

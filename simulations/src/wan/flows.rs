@@ -16,7 +16,7 @@ use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{ClientConfig, Connection, Endpoint, EndpointConfig, RecvStream, SendStream};
 use quinn::{ServerConfig, TokioRuntime};
 use relay::congestion::Wan;
-use relay::{Bulk, End, FOLLOW, LinkKind, follow};
+use relay::{Bulk, End, FOLLOW, LinkKind, follow, send_window};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{Counters, MemoryLink, Profile, Side};
@@ -287,7 +287,7 @@ impl Run {
         let told = Shared::default();
         let until = self.begun + self.lasts;
         let warm = self.begun + self.warm;
-        let bulk = Arc::new(Bulk::new(self.flow.rate_limit));
+        let bulk = Arc::new(Bulk::new(self.flow.rate_limit, true));
         let object = Bytes::from(vec![7; self.flow.object]);
         let work = async {
             if let Some(every) = self.flow.orders {
@@ -342,6 +342,7 @@ impl Run {
         let connecting = child.connect_with(client, parent.local_addr()?, &name)?;
         let accepting = async { anyhow::Ok(parent.accept().await.context("no endpoint")?.await?) };
         let (above, below) = tokio::try_join!(accepting, async { Ok(connecting.await?) })?;
+        above.set_send_window(send_window(true));
         Ok((above, below))
     }
 
