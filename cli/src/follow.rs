@@ -75,9 +75,20 @@ impl<'a> Follow<'a> {
         order: OrderInfo,
     ) -> Result<Follow<'a>, Failure> {
         let keys = Keys::new().map_err(|error| Failure::local(&error))?;
+        Ok(Follow::listening(keys, client, screen, view, order))
+    }
+
+    /// The same for somebody who has listened to the operator before the order was given.
+    pub(crate) fn listening(
+        keys: Keys,
+        client: &'a Client,
+        screen: &'a mut Screen,
+        view: View,
+        order: OrderInfo,
+    ) -> Follow<'a> {
         let draws_bar = screen.is_watched() && !view.quiet && (view.waits() || order.kind != "run");
         let progress = Progress::new(&order, draws_bar, !view.quiet && !screen.json);
-        Ok(Follow {
+        Follow {
             order,
             gathered: Gathered::default(),
             shown: Shown::default(),
@@ -89,7 +100,12 @@ impl<'a> Follow<'a> {
             progress,
             keys,
             cancelled: false,
-        })
+        }
+    }
+
+    /// Ends the watching, and goes on listening to the operator.
+    pub(crate) fn into_keys(self) -> Keys {
+        self.keys
     }
 
     /// Watches to the end, and shows what the view wants shown.

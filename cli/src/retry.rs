@@ -11,6 +11,7 @@ use crate::client::{Client, segment};
 use crate::exit::Exit;
 use crate::fail::Failure;
 use crate::follow::{Ended, Follow};
+use crate::keys::{Keys, Wish};
 use crate::render::View;
 use crate::run::detached;
 use crate::screen::Screen;
@@ -58,12 +59,14 @@ pub(crate) async fn main(
     client: &Client,
     screen: &mut Screen,
 ) -> Result<Exit, Failure> {
-    let order = give(client, &args.id, args.state).await?;
     if args.detach {
+        let order = give(client, &args.id, args.state).await?;
         return detached(screen, &order);
     }
+    let keys = Keys::new().map_err(|error| Failure::local(&error))?;
+    let order = give(client, &args.id, args.state).await?;
     say(screen, &order, args.view)?;
-    follow(client, screen, args.view, order, Retries::default()).await
+    follow(keys, client, screen, args.view, order, Retries::default()).await
 }
 
 async fn give(client: &Client, id: &str, states: Vec<String>) -> Result<OrderInfo, Failure> {
@@ -83,6 +86,7 @@ fn say(screen: &mut Screen, order: &OrderInfo, view: View) -> Result<(), Failure
 
 /// Watches a run to its end, and gives it again where it did not work, if it may.
 pub(crate) async fn follow(
+    mut keys: Keys,
     client: &Client,
     screen: &mut Screen,
     view: View,
@@ -92,7 +96,7 @@ pub(crate) async fn follow(
     // How those ended who are not tried again.
     let mut others: Vec<(String, Option<i32>)> = Vec::new();
     for attempt in 0.. {
-        let mut follow = Follow::new(client, screen, view, order.clone())?;
+        let mut follow = Follow::listening(keys, client, screen, view, order.clone());
         let ended = follow.watch().await?;
         let exit = follow.finish(ended)?;
         let states = follow.gathered.groups();
@@ -109,12 +113,28 @@ pub(crate) async fn follow(
             let states = bad.iter().map(|(state, code)| (state.as_str(), *code));
             return Ok(Exit::of(states, view.largest));
         }
-        tokio::time::sleep(retries.delay).await;
+        keys = follow.into_keys();
+        if !waited(&mut keys, retries.delay).await {
+            return Ok(exit);
+        }
         let states = BY_ITSELF.iter().map(|state| (*state).to_owned()).collect();
         order = give(client, &order.id, states).await?;
         say(screen, &order, view)?;
     }
     unreachable!("there are fewer than 2^32 attempts")
+}
+
+/// Waits. `false`: the operator does not want to go on.
+async fn waited(keys: &mut Keys, delay: Duration) -> bool {
+    let until = tokio::time::Instant::now() + delay;
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep_until(until) => return true,
+            wish = keys.next() => if wish != Wish::Status {
+                return false;
+            },
+        }
+    }
 }
 
 /// Reads `N` or `N:DELAY`.

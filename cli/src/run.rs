@@ -9,6 +9,7 @@ use crate::client::Client;
 use crate::exit::Exit;
 use crate::fail::Failure;
 use crate::given::GivenArgs;
+use crate::keys::Keys;
 use crate::pace::PaceArgs;
 use crate::render::View;
 use crate::retry::{Retries, follow, parse_retries};
@@ -112,14 +113,17 @@ pub(crate) async fn main(
         output_limit: OUTPUT_LIMIT,
     };
     args.given.fill(&mut run, client).await?;
-    let order: OrderInfo = client.post("/v1/runs", &run).await?;
     if args.detach {
+        let order: OrderInfo = client.post("/v1/runs", &run).await?;
         return detached(screen, &order);
     }
+    // From before the order leaves, so that no signal finds nobody.
+    let keys = Keys::new().map_err(|error| Failure::local(&error))?;
+    let order: OrderInfo = client.post("/v1/runs", &run).await?;
     if screen.json {
         screen.json(&PushEvent::Ordered { order: Box::new(order.clone()), skipped: Vec::new() })?;
     }
-    follow(client, screen, args.view, order, args.retry.unwrap_or_default()).await
+    follow(keys, client, screen, args.view, order, args.retry.unwrap_or_default()).await
 }
 
 /// `--async`: the id, and nothing else, on stdout.
