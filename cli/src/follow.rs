@@ -82,11 +82,22 @@ impl<'a> Follow<'a> {
         order: OrderInfo,
     ) -> Result<Follow<'a>, Failure> {
         let keys = Keys::new().map_err(|error| Failure::local(&error))?;
+        Ok(Follow::listening(keys, client, screen, view, order))
+    }
+
+    /// The same for somebody who has listened to the operator before the order was given.
+    pub(crate) fn listening(
+        keys: Keys,
+        client: &'a Client,
+        screen: &'a mut Screen,
+        view: View,
+        order: OrderInfo,
+    ) -> Follow<'a> {
         let draws_bar = screen.is_watched() && !view.quiet && (view.waits() || order.kind != "run");
         let progress = Progress::new(&order, draws_bar, !view.quiet && !screen.json);
         let has_rows = view.lines && view.gather && !view.merge && order.kind == "run";
         let rows = (has_rows && !screen.json).then(|| Rows::new(order.count));
-        Ok(Follow {
+        Follow {
             order,
             gathered: Gathered::default(),
             shown: Shown::default(),
@@ -100,7 +111,12 @@ impl<'a> Follow<'a> {
             rows,
             save: SaveArgs::default(),
             cancelled: false,
-        })
+        }
+    }
+
+    /// Ends the watching, and goes on listening to the operator.
+    pub(crate) fn into_keys(self) -> Keys {
+        self.keys
     }
 
     /// The same, with files for answers.

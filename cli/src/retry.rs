@@ -11,6 +11,7 @@ use crate::client::{Client, segment};
 use crate::exit::Exit;
 use crate::fail::Failure;
 use crate::follow::{Ended, Follow};
+use crate::keys::{Keys, Wish};
 use crate::render::View;
 use crate::run::detached;
 use crate::save::SaveArgs;
@@ -59,13 +60,15 @@ pub(crate) async fn main(
     client: &Client,
     screen: &mut Screen,
 ) -> Result<Exit, Failure> {
-    let order = give(client, &args.id, args.state).await?;
     if args.detach {
+        let order = give(client, &args.id, args.state).await?;
         return detached(screen, &order);
     }
     let view = args.view.with_groups(client).await?;
+    let keys = Keys::new().map_err(|error| Failure::local(&error))?;
+    let order = give(client, &args.id, args.state).await?;
     say(screen, &order, &view)?;
-    follow(client, screen, (view, SaveArgs::default()), order, Retries::default()).await
+    follow(keys, client, screen, (view, SaveArgs::default()), order, Retries::default()).await
 }
 
 async fn give(client: &Client, id: &str, states: Vec<String>) -> Result<OrderInfo, Failure> {
@@ -85,6 +88,7 @@ fn say(screen: &mut Screen, order: &OrderInfo, view: &View) -> Result<(), Failur
 
 /// Watches a run to its end, and gives it again where it did not work, if it may.
 pub(crate) async fn follow(
+    mut keys: Keys,
     client: &Client,
     screen: &mut Screen,
     (view, save): (View, SaveArgs),
@@ -94,7 +98,7 @@ pub(crate) async fn follow(
     // How those ended who are not tried again.
     let mut others: Vec<(String, Option<i32>)> = Vec::new();
     for attempt in 0.. {
-        let mut follow = Follow::new(client, screen, view.clone(), order.clone())?;
+        let mut follow = Follow::listening(keys, client, screen, view.clone(), order.clone());
         follow = follow.with_files(save.clone());
         let ended = follow.watch().await?;
         let exit = follow.finish(ended)?;
@@ -112,12 +116,28 @@ pub(crate) async fn follow(
             let states = bad.iter().map(|(state, code)| (state.as_str(), *code));
             return Ok(Exit::of(states, view.largest));
         }
-        tokio::time::sleep(retries.delay).await;
+        keys = follow.into_keys();
+        if !waited(&mut keys, retries.delay).await {
+            return Ok(exit);
+        }
         let states = BY_ITSELF.iter().map(|state| (*state).to_owned()).collect();
         order = give(client, &order.id, states).await?;
         say(screen, &order, &view)?;
     }
     unreachable!("there are fewer than 2^32 attempts")
+}
+
+/// Waits. `false`: the operator does not want to go on.
+async fn waited(keys: &mut Keys, delay: Duration) -> bool {
+    let until = tokio::time::Instant::now() + delay;
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep_until(until) => return true,
+            wish = keys.next() => if wish != Wish::Status {
+                return false;
+            },
+        }
+    }
 }
 
 /// Reads `N` or `N:DELAY`.

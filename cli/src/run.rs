@@ -10,6 +10,7 @@ use crate::exit::Exit;
 use crate::fail::Failure;
 use crate::given::GivenArgs;
 use crate::guard::{self, GuardArgs};
+use crate::keys::Keys;
 use crate::pace::PaceArgs;
 use crate::plan;
 use crate::render::View;
@@ -115,14 +116,18 @@ pub(crate) async fn main(
     args.save.ready()?;
     args.given.fill(&mut run, client).await?;
     let view = args.view.with_groups(client).await?;
-    let order: OrderInfo = client.post("/v1/runs", &run).await?;
     if args.detach {
+        let order: OrderInfo = client.post("/v1/runs", &run).await?;
         return detached(screen, &order);
     }
+    // From before the order leaves, so that no signal finds nobody.
+    let keys = Keys::new().map_err(|error| Failure::local(&error))?;
+    let order: OrderInfo = client.post("/v1/runs", &run).await?;
     if screen.json {
         screen.json(&PushEvent::Ordered { order: Box::new(order.clone()), skipped: Vec::new() })?;
     }
-    follow(client, screen, (view, args.save), order, args.retry.unwrap_or_default()).await
+    let shown = (view, args.save);
+    follow(keys, client, screen, shown, order, args.retry.unwrap_or_default()).await
 }
 
 /// `--async`: the id, and nothing else, on stdout.

@@ -104,6 +104,10 @@ impl Window {
     /// What follows now, and when to look again.
     pub(crate) fn step(&mut self, now: Time, view: &View<'_>) -> (Step, Option<Time>) {
         let mut step = Step { lost: self.land(now, view), ..Step::default() };
+        if !step.lost.is_empty() {
+            // They count as missed before anybody takes their place.
+            return (step, Some(now));
+        }
         let waiting = view.stands.difference(&self.released).difference(&self.skipped);
         let waiting = waiting.difference(view.tally.hosts());
         let next_over = self.flying.first_key_value().map(|(at, _)| *at);
@@ -517,7 +521,9 @@ mod tests {
         let (step, again) = run.step(at(1));
         assert_eq!((step, again), (Step::default(), Some(at(91))));
         let (step, _) = run.step(at(91));
-        assert_eq!((step.lost, step.release), (hosts(1, 1), hosts(2, 2)));
+        assert_eq!((step.lost, step.release), (hosts(1, 1), HostSet::new()));
+        run.say(State::RelayLost, hosts(1, 1));
+        assert_eq!(run.released(at(91)), hosts(2, 2));
     }
 
     #[test]

@@ -290,6 +290,9 @@ impl Checks {
         self.held.insert((me, report.order));
         self.sums_up(report)?;
         for (outcome, hosts) in report.tally.lines() {
+            if me == HostId::ROOT && outcome.state.is_provisional() {
+                self.gated.supposed(report.order, hosts);
+            }
             if me == HostId::ROOT && outcome.state == State::Skipped {
                 for host in self.gated.skipped(report.order, hosts).iter() {
                     self.durable.entry((report.order, host)).or_default().insert(*outcome);

@@ -71,6 +71,8 @@ pub(crate) struct Gated {
     released: BTreeMap<OrderId, HostSet>,
     /// Who stands as skipped there, and was never released.
     skipped: BTreeMap<OrderId, HostSet>,
+    /// Released hosts of whom the root has supposed the worst: how they end it may learn too late.
+    supposed: BTreeMap<OrderId, HostSet>,
     /// By when whoever is released must have begun, as far as the root counts on it.
     begin_by: BTreeMap<(OrderId, HostId), Duration>,
     /// Orders that somebody has, at any time, taken back, and for whom.
@@ -207,7 +209,8 @@ impl Gated {
         if matches!(outcome.state, State::Failed(_) | State::Signalled(_)) {
             let failed = self.failed.entry(id).or_default();
             *failed += 1;
-            let most = gate.max_errors.map(|most| most + gate.window);
+            let unsure = self.supposed.get(&id).map_or(0, HostSet::len);
+            let most = gate.max_errors.map(|most| most + gate.window + unsure);
             if most.is_some_and(|most| *failed > most) {
                 let detail = format!("{failed} hosts have failed in {id:?}, with {gate:?}");
                 return Err(Violation::new("the budget", detail));
@@ -272,6 +275,14 @@ impl Gated {
         }
         *released = released.union(hosts);
         Ok(())
+    }
+
+    /// The root supposes the worst of these hosts.
+    pub(crate) fn supposed(&mut self, id: OrderId, hosts: &HostSet) {
+        if let Some(released) = self.released.get(&id) {
+            let supposed = self.supposed.entry(id).or_default();
+            *supposed = supposed.union(&hosts.intersection(released));
+        }
     }
 
     /// The root says that these hosts are skipped. Returns those of whom it may.

@@ -7,7 +7,7 @@ use simulations::{Options, run, scale};
 /// How many seeds a test run plays; more with `BARID_SEEDS`.
 const SEEDS: u64 = 2_000;
 /// Within how many seeds a planted bug must be found.
-const BUG_SEEDS: u64 = 250;
+const BUG_SEEDS: u64 = 1_000;
 
 fn seeds() -> u64 {
     match std::env::var("BARID_SEEDS") {

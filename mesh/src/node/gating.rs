@@ -26,13 +26,16 @@ impl Node {
         let nothing = Tally::new();
         let tally = self.shares.get(order.id).map_or(&nothing, |share| &share.tally);
         let window = Window::new(now, &self.view(order, gate, tally), released.clone());
+        // Of whom there is a word may have been given up: nobody else may begin in its place and
+        // then this one, too. It counts as running once more, and is not let begin again.
+        let unheard = released.difference(tally.hosts());
         self.windows.open(now, order.id, window);
         if !released.is_empty() {
             let (order, hosts) = (order.id, released.clone());
             if !self.shares.get(order).is_some_and(|share| share.closed) {
                 self.out.push(Output::Tell(Event::Released { order, hosts }));
             }
-            self.handle_go(now, order, &released, now + gate.begin);
+            self.handle_go(now, order, &unheard, now + gate.begin);
         }
         if self.shares.get(order.id).is_some_and(|share| share.closed) {
             self.say_stopped(now, order.id);
@@ -74,11 +77,12 @@ impl Node {
             if let Some(at) = again {
                 self.windows.look_by(id, at);
             }
+            // What is said of those who are given up is on disk before others take their place.
+            self.suppose_of(now, id, State::RelayLost, &step.lost);
             if !step.release.is_empty() {
                 self.release(id, step.release, now + gate.begin);
             }
             self.suppose_of(now, id, State::NotReached, &step.not_reached);
-            self.suppose_of(now, id, State::RelayLost, &step.lost);
             if !step.skip.is_empty() {
                 // Nobody but the root could have let them begin, so this is as good as their word.
                 let mut report = Report::new(id);
@@ -420,6 +424,24 @@ mod tests {
         let frame = Frame::Report { log: 9, seq: 1, report };
         let outputs = root.give(Input::Frame { link: LinkId(22), frame });
         assert_eq!(gone(&outputs), [(LinkId(21), HostSet::one(HostId(12)))]);
+    }
+
+    #[test]
+    fn who_may_have_been_given_up_is_not_let_begin_after_a_restart() {
+        let mut root = Bench::new(0, 0, Saved::default());
+        for host in [11, 12] {
+            root.child(u64::from(host), host);
+        }
+        root.give(Input::Submit(order(&[11, 12]).into()));
+        root.give(Input::LinkDown { link: LinkId(11) });
+        // It is supposed lost, and in the end it is given up and another one takes its place.
+        assert_eq!(answers(&root.wait(6)), [State::NotReached]);
+        root.wait(85);
+        assert_eq!(gone(&root.child(32, 12)), [(LinkId(32), HostSet::one(HostId(12)))]);
+        let saved = std::mem::take(&mut root.kept);
+        let mut root = Bench::new(0, 0, saved);
+        assert_eq!(gone(&root.child(21, 11)), []);
+        assert_eq!(gone(&root.child(22, 12)), [(LinkId(22), HostSet::one(HostId(12)))]);
     }
 
     #[test]
