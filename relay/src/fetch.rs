@@ -36,6 +36,7 @@ impl Transfers {
     ) -> Result<(), PullFault> {
         let id = ContentId(content.0);
         if self.in_store(move |store| store.has(&id)).await? {
+            self.abandon(content);
             return Ok(());
         }
         if !self.store.has_room(0) {
@@ -62,7 +63,12 @@ impl Transfers {
             PullReply::Fault(fault) => return Err(fault),
         };
         match found.encoding {
-            Encoding::Zstd => self.take_whole(id, found, &mut recv, counters).await,
+            Encoding::Zstd => {
+                self.take_whole(id, found, &mut recv, counters).await?;
+                // Children who were served what had arrived ask again; now all of it is here.
+                self.abandon(content);
+                Ok(())
+            }
             Encoding::Raw => self.take_groups(known, id, found, &mut recv, counters).await,
         }
     }
@@ -108,7 +114,13 @@ impl Transfers {
     ) -> Result<(), PullFault> {
         let content = Digest(id.0);
         let front = match known {
-            Some(front) if front.outline().len() as u64 == found.len => front,
+            Some(front) if front.outline().len() as u64 == found.len => {
+                if found.outlined {
+                    // It was not asked for, and is no other than the one that is here.
+                    take_outline(id, found, recv, counters).await?;
+                }
+                front
+            }
             // Only a file that a crash has torn can be of another length; or the parent lies.
             Some(_) => {
                 self.drop_front(content).await?;

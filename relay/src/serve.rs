@@ -69,7 +69,12 @@ impl Transfers {
             _ = send.stopped() => return Ok(()),
         };
         let served = match &source {
-            Source::Object(object) if request.held == 0 && object.outline().len() <= COMPRESSED => {
+            // Who has the outline has begun to take groups, and is given no other form.
+            Source::Object(object)
+                if request.held == 0
+                    && !request.outlined
+                    && object.outline().len() <= COMPRESSED =>
+            {
                 match object.read(0, object.outline().groups()) {
                     Some(bytes) => send_small(send, object.outline(), bytes.into(), line).await,
                     None => Err(DAMAGED),

@@ -38,6 +38,11 @@ struct Asked {
 
 impl Stage {
     fn new() -> Stage {
+        Stage::of(LEN)
+    }
+
+    /// With an object of so many bytes.
+    fn of(len: usize) -> Stage {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let authority =
             Authority::create(&dir.path().join("ca"), MeshId::random(), SystemTime::now())
@@ -50,7 +55,7 @@ impl Stage {
         let parent = parent.expect("a socket");
         let (ask, asked) = mpsc::channel(64);
         tokio::spawn(accept(parent.clone(), ask));
-        let mut object = vec![0; LEN];
+        let mut object = vec![0; len];
         blake3::Hasher::new().update(b"object").finalize_xof().fill(&mut object);
         let outline = Outline::of(&object);
         Stage { dir, authority, parent, asked, object, outline }
@@ -113,13 +118,17 @@ impl Stage {
     }
 
     fn group(&self, n: usize) -> &[u8] {
-        &self.object[n * GROUP..LEN.min((n + 1) * GROUP)]
+        &self.object[n * GROUP..self.object.len().min((n + 1) * GROUP)]
     }
 
     /// The head of a raw reply, with the outline if the relay lacks it.
     async fn begin(&self, asked: &mut Asked) {
         let (first, outlined) = (asked.request.held, !asked.request.outlined);
-        let bytes = LEN as u64;
+        self.begin_with(asked, first, outlined).await;
+    }
+
+    async fn begin_with(&self, asked: &mut Asked, first: u32, outlined: bool) {
+        let bytes = self.object.len() as u64;
         let reply = PullReply::Found { bytes, encoding: Encoding::Raw, first, outlined };
         write_framed(&mut asked.send, &reply.encode()).await;
         if outlined {
@@ -183,9 +192,12 @@ struct Pull {
 
 impl Child {
     async fn ask(&self, content: Digest, held: u32) -> Pull {
+        self.ask_with(PullRequest { content, held, outlined: held > 0 }).await
+    }
+
+    async fn ask_with(&self, request: PullRequest) -> Pull {
         let (mut send, mut recv) = self.conn.open_bi().await.expect("a stream");
         send.write_all(&[StreamKind::Content as u8]).await.expect("it is sent");
-        let request = PullRequest { content, held, outlined: held > 0 };
         write_framed(&mut send, &request.encode()).await;
         let reply = PullReply::decode(&read_framed(&mut recv).await).expect("a reply");
         Pull { recv, reply }
@@ -386,5 +398,31 @@ async fn what_a_parent_alters_goes_no_further() {
         write_framed(&mut asked.send, &reply.encode()).await;
     }
     assert_eq!(ask.await.expect("it asks").reply, PullReply::Fault(PullFault::Corrupt));
+    relay.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_outline_without_a_group_is_enough_to_go_on() {
+    let mut stage = Stage::of(5 * GROUP);
+    let relay = stage.relay();
+    let child = stage.child(&relay, 2).await;
+    let content = stage.content();
+    let ask = tokio::spawn(async move { (child.ask(content, 0).await, child) });
+    let mut asked = stage.asked().await;
+    stage.begin(&mut asked).await;
+    let (mut pull, child) = ask.await.expect("it asks");
+    pull.next(stage.outline.encode().len()).await;
+    asked.conn.close(0u32.into(), b"cut");
+    // The parent sends the outline once more, though it is not asked to.
+    let mut asked = stage.asked().await;
+    assert_eq!(asked.request, PullRequest { content, held: 0, outlined: true });
+    stage.begin_with(&mut asked, 0, true).await;
+    stage.give(&mut asked, 0..5).await;
+    assert_eq!(pull.rest().await.expect("whole"), stage.object);
+    // As a parent the relay keeps to what it was asked, also for an object as small as this.
+    let mut known = child.ask_with(PullRequest { content, held: 0, outlined: true }).await;
+    let (bytes, encoding) = (stage.object.len() as u64, Encoding::Raw);
+    assert_eq!(known.reply, PullReply::Found { bytes, encoding, first: 0, outlined: false });
+    assert_eq!(known.rest().await.expect("whole"), stage.object);
     relay.stop().await.expect("a clean stop");
 }
