@@ -1,6 +1,6 @@
 //! Starting a node, and the handle by which whoever started it speaks with it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -117,8 +117,7 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
     }
     let sweeper = Sweeper::new(setup.store.clone(), setup.journal.clone());
     if setup.obeys {
-        sweeper.sweep();
-        tokio::spawn(sweeper.clone().run());
+        sweeper.sweep(&BTreeSet::new());
     }
     let server = Current::new(endpoint::server(&setup.credentials, beat));
     let endpoint = match listen {
@@ -180,6 +179,10 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
         let ways = (links.clone(), endpoint.clone());
         tokio::spawn(Renewer::new(&setup, beat, ways, (client, server, join)).run());
     }
+    let turn = Arc::default();
+    if setup.obeys {
+        tokio::spawn(sweeper.clone().run(Arc::clone(&turn), transfers.clone()));
+    }
     let executor = setup.obeys.then(|| Executor {
         name: identity.name.as_str().into(),
         verifier,
@@ -188,7 +191,7 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
             root: setup.settings.install_root.clone(),
             journal: setup.journal.clone(),
             transfers: transfers.clone(),
-            turn: Arc::default(),
+            turn: turn.clone(),
             serves,
         },
         giver: Giver { transfers: transfers.clone(), dir: setup.state.join("given") },

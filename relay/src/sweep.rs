@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use content::{ContentId, Store};
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify};
 use tracing::{info, warn};
 
 use crate::journal::{Journal, JournalError};
+use crate::transfer::Transfers;
 
 /// Orders that expire about together share a sweep.
 const PAUSE: Duration = Duration::from_secs(10);
@@ -34,19 +35,27 @@ impl Sweeper {
         self.asked.notify_one();
     }
 
-    /// Sweeps whenever it was asked, until the runtime ends.
-    pub(crate) async fn run(self) {
+    /// Sweeps whenever it was asked, until the runtime ends. Not while something is installed,
+    /// which takes `turn`: its pieces lie in the store, and nothing names them.
+    pub(crate) async fn run(self, turn: Arc<Mutex<()>>, transfers: Transfers) {
         loop {
             self.asked.notified().await;
             tokio::time::sleep(PAUSE).await;
-            let sweeper = self.clone();
-            tokio::task::spawn_blocking(move || sweeper.sweep()).await.ok();
+            let turn = turn.clone().lock_owned().await;
+            let (sweeper, arriving) = (self.clone(), transfers.arriving());
+            let sweep = move || {
+                let _turn = turn;
+                sweeper.sweep(&arriving);
+            };
+            tokio::task::spawn_blocking(sweep).await.ok();
         }
     }
 
-    /// Sweeps now. Blocks.
-    pub(crate) fn sweep(&self) {
-        let swept = self.named().map(|named| self.store.retain(&|id| named.contains(id)));
+    /// Sweeps now, but for what is arriving. Blocks.
+    pub(crate) fn sweep(&self, arriving: &BTreeSet<ContentId>) {
+        let swept = self
+            .named()
+            .map(|named| self.store.retain(&|id| named.contains(id) || arriving.contains(id)));
         match swept {
             Ok(Ok(0)) => {}
             Ok(Ok(dropped)) => info!(dropped, "dropped cached content that nothing needs any more"),

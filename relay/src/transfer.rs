@@ -4,7 +4,7 @@
 //! the core, which has it fetched once for everybody, and is served from its [`Front`] as it
 //! arrives. Nobody sees a byte that has not been checked against the id.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -126,6 +126,13 @@ impl Transfers {
         if let Some(front) = held(&self.fronts, content) {
             front.set_abandoned(true);
         }
+    }
+
+    /// What is arriving just now.
+    pub(crate) fn arriving(&self) -> BTreeSet<ContentId> {
+        let fronts = lock(&self.fronts);
+        let held = fronts.iter().filter(|(_, front)| front.strong_count() > 0);
+        held.map(|(content, _)| ContentId(content.0)).collect()
     }
 
     /// Does something with the store, on a thread that may block.
