@@ -123,6 +123,9 @@ impl Window {
         let ready = waiting.intersection(&view.up);
         step.release = self.pick(view, &ready, room);
         let mut turn_until = None;
+        if !ready.is_empty() {
+            self.turn_since = None;
+        }
         if ready.is_empty() && room > 0 {
             let until = *self.turn_since.get_or_insert(now) + view.order.reach;
             if until <= now {
@@ -586,8 +589,10 @@ mod tests {
         assert_eq!(run.step(at(2)), (Step::default(), Some(at(7))));
         run.up = hosts(2, 10);
         assert_eq!(run.released(at(3)), hosts(2, 2));
+        // Somebody had come back, so the rest has all of its time once more.
         run.say(State::Ok, hosts(4, 10));
-        let (step, _) = run.step(at(7));
+        assert_eq!(run.step(at(7)), (Step::default(), Some(at(12))));
+        let (step, _) = run.step(at(12));
         assert_eq!((step.not_reached, step.release), (hosts(1, 1), HostSet::new()));
     }
 
