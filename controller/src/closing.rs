@@ -6,11 +6,15 @@
 //! their outcome already.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tracing::warn;
 
 use crate::orders::{Desk, blocking};
+
+/// How often to look at least.
+const AGAIN: Duration = Duration::from_secs(60);
 
 /// Gives such orders whenever some are noted. Runs until it is dropped.
 pub(crate) async fn close(desk: Desk, noted: Arc<Notify>) {
@@ -28,6 +32,7 @@ pub(crate) async fn close(desk: Desk, noted: Arc<Notify>) {
             }
             Err(failure) => warn!(error = %failure.error.message, "the tables cannot be read"),
         }
-        noted.notified().await;
+        // Whoever could not be told just now is told at the next look.
+        tokio::time::timeout(AGAIN, noted.notified()).await.ok();
     }
 }

@@ -89,7 +89,7 @@ impl Enroller {
     /// Takes hosts out of the mesh: their keys are good for nothing from now on, and their numbers
     /// are never given again.
     pub(crate) fn remove(&self, hosts: &HostSet) -> Result<Vec<HostRow>, Failure> {
-        let room = protos::REMOVED_KEYS - self.removals()?.keys.len();
+        let room = protos::REMOVED_KEYS.saturating_sub(self.removals()?.keys.len());
         if hosts.len() > room as u64 {
             let message = format!("the list of removed keys has room for {room} more");
             return Err(Failure::conflict(message, "it empties as their certificates end"));

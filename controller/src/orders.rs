@@ -22,6 +22,8 @@ use crate::types::{NewRun, PushInfo};
 
 /// Orders that may be open at once; the nodes remember as many.
 const OPEN_LIMIT: usize = 9_000;
+/// Of those that end others, so many more.
+const ENDS_LIMIT: usize = 900;
 /// The kind of an order that takes another back.
 pub(crate) const CANCEL: &str = "cancel";
 /// What an order's validity allows on top of the times that it names, for the way and the fold.
@@ -110,8 +112,9 @@ impl Desk {
 
     /// Signs, keeps and submits an order.
     pub(crate) async fn give(&self, draft: Draft) -> Result<(OrderId, OrderRow), Failure> {
+        let ends = draft.kind == CANCEL || draft.kind == LAPSE;
         if let Some(message) = self.node.no_room()
-            && draft.kind != CANCEL
+            && !ends
         {
             return Err(Failure::no_room(format!("the controller has {message}")));
         }
@@ -137,7 +140,9 @@ impl Desk {
         let kept_envelope = envelope.clone();
         let (id, tables, kept) = (body.id, self.tables.clone(), row.clone());
         blocking(move || {
-            if tables.open_orders()? >= OPEN_LIMIT {
+            // What ends others must always find room.
+            let limit = if ends { OPEN_LIMIT + ENDS_LIMIT } else { OPEN_LIMIT };
+            if tables.open_orders()? >= limit {
                 let message = format!("{OPEN_LIMIT} orders are open already");
                 return Err(Failure::conflict(message, "wait until some are closed"));
             }
