@@ -40,7 +40,7 @@ enum Verb {
 /// Options of `barid runs show`.
 #[derive(Clone, Debug, clap::Args)]
 struct ShowArgs {
-    /// The id, any unique beginning of it, or `last`
+    /// The id of the order, its short form, or `last`
     #[arg(value_name = "ID")]
     id: String,
     #[command(flatten)]
