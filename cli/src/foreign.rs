@@ -11,14 +11,18 @@ pub(crate) fn hint(option: &str) -> Option<&'static str> {
             "--plan shows the targets and the way there, and does nothing"
         }
         "-E" | "--pcre" => "salt's -E REGEX is -w '/REGEX/'",
-        "-G" | "--grain" => "hosts report no facts; labels that operators give choose: -w {os=debian}",
+        "-G" | "--grain" => {
+            "hosts report no facts; labels that operators give choose: -w {os=debian}"
+        }
         "-i" | "--inventory" => {
             "the inventory is the controller's: `barid hosts`; your own list is --hostfile FILE"
         }
         "-m" | "--module-name" => "there are no modules: give the command itself, after --",
         "-M" | "-R" => "there is one way to the hosts: the tree",
         "--subset" => "salt's --subset N is --pick N",
-        "-K" | "--become" | "--ask-become-pass" => "commands run as the user of the node; another one is -l USER",
+        "-K" | "--become" | "--ask-become-pass" => {
+            "commands run as the user of the node; another one is -l USER"
+        }
         "-k" | "--ask-pass" => "no password is needed: hosts are known by their certificates",
         "-c" | "--copy" => "clush's copy is `barid push SOURCE -w SET --dest PATH`",
         "-D" | "--diffs" => "the difference to what most have said is --diff",
