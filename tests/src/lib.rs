@@ -336,6 +336,16 @@ impl Fleet {
         command
     }
 
+    /// The same as a shell starts it: with signals that mean what they usually do, also if those who
+    /// started the tests ignore some.
+    pub fn attended(&self, args: &[&str]) -> Command {
+        let plain = self.command(args);
+        let mut command = Command::new("env");
+        command.arg("--default-signal").arg(plain.get_program()).args(plain.get_args());
+        command.stdin(Stdio::null());
+        command
+    }
+
     /// Runs an operator's command to its end.
     pub fn barid(&self, args: &[&str]) -> Result<Output> {
         Ok(self.command(args).output()?)

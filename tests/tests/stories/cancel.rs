@@ -141,7 +141,7 @@ fn an_accepted_cancel_survives_the_controller() -> Result<()> {
 /// A viewer without a terminal, once the run goes on everywhere.
 fn viewer(fleet: &Fleet, gate: &Gate) -> Result<Child> {
     let line = gate.line();
-    let mut viewer = fleet.command(&["run", "-a", "-u", "300s", &line]);
+    let mut viewer = fleet.attended(&["run", "-a", "-u", "300s", &line]);
     viewer.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let viewer = viewer.spawn()?;
     gate.wait_started(&["site1-host1", "site1-host2"])?;
