@@ -336,8 +336,8 @@ impl Fleet {
         command
     }
 
-    /// The same as a shell starts it: with signals that mean what they usually do, also if those who
-    /// started the tests ignore some.
+    /// The same as a shell starts it: with signals that mean what they usually do, also if those
+    /// who started the tests ignore some.
     pub fn attended(&self, args: &[&str]) -> Command {
         let plain = self.command(args);
         let mut command = Command::new("env");
