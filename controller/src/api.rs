@@ -39,6 +39,7 @@ use crate::past::find;
 use crate::push::Packer;
 use crate::retry::again;
 use crate::sets;
+use crate::steer;
 use crate::tables::{HostRow, OrderRow, Tables};
 use crate::traffic::Meter;
 use crate::types::{
@@ -89,6 +90,8 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/v1/hosts", get(hosts))
         .route("/v1/hosts/remove", post(remove_hosts))
         .route("/v1/links", get(links))
+        .route("/v1/tree/move", post(steer::move_to))
+        .route("/v1/tree/drain", post(steer::drain))
         .route("/v1/labels", post(labels::change))
         .route("/v1/resolve", post(meaning::resolve))
         .route("/v1/groups", post(meaning::groups))
@@ -388,7 +391,12 @@ impl Api {
         self.info(id, row, hosts).await
     }
 
-    async fn info(&self, id: OrderId, row: OrderRow, hosts: Hosts) -> Result<OrderInfo, Failure> {
+    pub(crate) async fn info(
+        &self,
+        id: OrderId,
+        row: OrderRow,
+        hosts: Hosts,
+    ) -> Result<OrderInfo, Failure> {
         let (tables, released) = (self.tables.clone(), self.live.state().released.clone());
         let info =
             move || Reader { tables: &tables, hosts: &hosts, released: &released }.info(id, &row);

@@ -25,6 +25,7 @@ mod retention;
 mod retry;
 mod serve;
 pub mod sets;
+mod steer;
 mod tables;
 mod targets;
 mod traffic;

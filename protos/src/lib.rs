@@ -34,7 +34,7 @@ pub use field::FieldError;
 pub use join::{Grant, GrantBody, JOIN_LIMIT, JoinError, JoinReply, JoinRequest};
 pub use order::{
     Bundle, ENVELOPE_LIMIT, Envelope, FILES, FILES_LIMIT, File, LONGEST, ORDER_KIND, ORDER_LIMIT,
-    OrderBody, OrderError, Part, Push, Run, STDIN_LIMIT, Variable, Work,
+    OrderBody, OrderError, PARENTS, Part, Push, Run, STDIN_LIMIT, Steer, Variable, Work,
 };
 pub use pull::{Encoding, PULL_LIMIT, PullError, PullReply, PullRequest};
 pub use removed::{REMOVED_KEYS, Removals, RemovalsError, SignedRemovals};
