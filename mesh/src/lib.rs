@@ -12,6 +12,7 @@ mod absent;
 mod acks;
 mod agenda;
 mod cancel;
+mod climb;
 mod config;
 mod fold;
 mod gate;

@@ -50,12 +50,14 @@ pub enum Bug {
     BeginLate,
     /// A host that has just been lost counts as known to be down.
     ForgetGrace,
+    /// Who has found a parent stays with it, however far down the list it is.
+    StayLow,
 }
 
 #[cfg(feature = "sabotage")]
 impl Bug {
     /// Every bug there is.
-    pub const ALL: [Bug; 22] = [
+    pub const ALL: [Bug; 23] = [
         Bug::AckOrdersBeforeSave,
         Bug::AckReportsBeforeSave,
         Bug::StartBeforeIntent,
@@ -78,5 +80,6 @@ impl Bug {
         Bug::FreeSupposed,
         Bug::BeginLate,
         Bug::ForgetGrace,
+        Bug::StayLow,
     ];
 }
