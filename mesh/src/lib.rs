@@ -11,6 +11,7 @@
 mod acks;
 mod agenda;
 mod cancel;
+mod climb;
 mod config;
 mod fold;
 mod gate;

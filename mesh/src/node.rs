@@ -129,8 +129,8 @@ impl Node {
         match input {
             Input::LinkUp { link, peer } => self.handle_link_up(now, link, peer),
             Input::LinkDown { link } => self.drop_link(now, link, None),
-            Input::DialFailed { place: _ } => {
-                self.uplink.handle_dial_failed(now, &mut self.rng);
+            Input::DialFailed { place } => {
+                self.uplink.handle_dial_failed(now, place, &mut self.rng);
             }
             Input::Frame { link, frame } => self.handle_frame(now, link, frame),
             Input::BadOrder { link, log, seq, order, outcome, body } => {
@@ -175,7 +175,9 @@ impl Node {
 
     /// Does what is due. Drain [`Node::poll_output`] afterwards.
     pub fn handle_timeout(&mut self, now: Time) {
-        self.uplink.handle_timeout(now, &mut self.out);
+        if let Some(silent) = self.uplink.handle_timeout(now, &mut self.out) {
+            self.drop_link(now, silent, None);
+        }
         for link in self.pulse.handle_timeout(now, &mut self.out) {
             self.hang_up(now, link, Reason::Stale);
         }
@@ -223,6 +225,11 @@ impl Node {
     /// Who is reachable below this node, itself included.
     pub fn up(&self) -> HostSet {
         self.routes.up()
+    }
+
+    /// The parent, once it has said hello.
+    pub fn parent(&self) -> Option<HostId> {
+        self.uplink.ready().map(|(_, parent)| parent)
     }
 
     /// The answers to an order that this node knows of.

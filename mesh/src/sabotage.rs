@@ -48,12 +48,14 @@ pub enum Bug {
     FreeSupposed,
     /// A release is good for ever.
     BeginLate,
+    /// Who has found a parent stays with it, however far down the list it is.
+    StayLow,
 }
 
 #[cfg(feature = "sabotage")]
 impl Bug {
     /// Every bug there is.
-    pub const ALL: [Bug; 21] = [
+    pub const ALL: [Bug; 22] = [
         Bug::AckOrdersBeforeSave,
         Bug::AckReportsBeforeSave,
         Bug::StartBeforeIntent,
@@ -75,5 +77,6 @@ impl Bug {
         Bug::GoBeforeSave,
         Bug::FreeSupposed,
         Bug::BeginLate,
+        Bug::StayLow,
     ];
 }
