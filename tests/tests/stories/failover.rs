@@ -28,6 +28,11 @@ fn site() -> Result<Fleet> {
     Ok(fleet)
 }
 
+/// Both streams of an operator's command.
+fn said(output: &std::process::Output) -> String {
+    tests::show(&output.stdout) + &tests::show(&output.stderr)
+}
+
 /// Waits until a host is up and has this parent.
 fn wait_parent(fleet: &Fleet, host: &str, parent: &str) -> Result<()> {
     wait_for(&format!("{host} to be behind {parent}"), LIMIT, || {
@@ -96,7 +101,7 @@ fn a_relay_is_drained_and_taken_back() -> Result<()> {
     fleet.wait_up(4)?;
     wait_parent(&fleet, "web", "r1")?;
     let drained = fleet.barid(&["tree", "drain", "r1"])?;
-    let said = tests::show(&drained.stdout);
+    let said = said(&drained);
     assert_eq!(drained.status.code(), Some(1), "{said}");
     assert!(said.contains("behind r2"), "{said}");
     assert!(said.contains("it has no other parent"), "{said}");
@@ -130,7 +135,7 @@ fn a_host_is_moved_and_moved_back() -> Result<()> {
     wait_parent(&fleet, "lone", "r1")?;
     let both = format!("127.0.0.1:1,{root}");
     let moved = fleet.barid(&["tree", "move", "-w", "lone", "--to", &both])?;
-    let said = tests::show(&moved.stdout);
+    let said = said(&moved);
     assert_eq!(moved.status.code(), Some(1), "{said}");
     assert!(said.contains("still behind controller"), "{said}");
     wait_parent(&fleet, "lone", "controller")?;
