@@ -36,6 +36,7 @@ mod serve;
 mod settings;
 mod space;
 mod sweep;
+mod terms;
 mod transfer;
 mod verify;
 mod writer;
