@@ -36,7 +36,7 @@ use crate::live::{Live, Update};
 use crate::meaning;
 use crate::orders::{Desk, Draft, blocking};
 use crate::past::find;
-use crate::push::Packer;
+use crate::push::{Packed, Packer};
 use crate::retry::again;
 use crate::sets;
 use crate::steer;
@@ -253,10 +253,15 @@ async fn push(State(api): State<Api>, bytes: Bytes) -> Result<Response, Failure>
     let (lines, stream) = line_stream::<PushEvent>();
     tokio::spawn(async move {
         let _making = api.pushes.read().await;
-        let (packer, tell) = (api.packer.clone(), lines.clone());
-        let packed = blocking(move || packer.pack(&new, targets, &tell)).await;
+        let (maker, tell) = (api.clone(), lines.clone());
+        let pack = move || {
+            let packed = maker.packer.pack(&new, targets, &tell)?;
+            maker.check_budget(&new, &packed.draft)?;
+            Ok(packed)
+        };
+        let packed = blocking(pack).await;
         let given = async {
-            let (draft, skipped) = packed?;
+            let Packed { draft, skipped, .. } = packed?;
             if lines.is_closed() {
                 info!(what = %draft.what, "not pushed: whoever asked has left while it was packed");
                 return Err(Failure::conflict("whoever asked has left", "push again"));

@@ -25,6 +25,7 @@ mod pull;
 mod removed;
 mod shape;
 mod stream;
+mod terms;
 #[cfg(test)]
 mod testing;
 mod wire;
@@ -43,6 +44,7 @@ pub use stream::{
     FRAME_LIMIT, HEADER_BYTES, HeaderError, StreamKind, UnknownStream, VERSION, VersionError,
     check_version, frame_header, parse_header, parse_header_within,
 };
+pub use terms::{Delete, MaxDelete, Terms};
 pub use wire::{FrameError, Incoming, decode_frame, encode_frame, encode_heard, encode_removals};
 
 /// The messages as prost makes them of the .proto files.

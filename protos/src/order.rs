@@ -17,7 +17,7 @@ use prost::Message;
 use crate::field::{
     array, at_most, at_most_bytes, ensure, given, millis, no_nul, not_empty, path, plain, within,
 };
-use crate::{FRAME_LIMIT, FieldError, Malformed, OUTPUT_LIMIT, gate, hosts, pb, shape};
+use crate::{FRAME_LIMIT, FieldError, Malformed, OUTPUT_LIMIT, Terms, gate, hosts, pb, shape};
 
 /// The kind of envelope that holds an [`OrderBody`].
 pub const ORDER_KIND: &str = "barid.v1.order";
@@ -239,6 +239,8 @@ pub struct Push {
     pub bundles: Vec<Bundle>,
     /// Small parts that travel with the order.
     pub inline: Vec<Bytes>,
+    /// How it is carried out.
+    pub terms: Terms,
 }
 
 /// The parts that bring some hosts from what they have to what they shall have.
@@ -324,7 +326,13 @@ impl OrderBody {
             needs: needs.collect(),
             work: Some(match &self.work {
                 Work::Run(run) => pb::order_body::Work::Run(run.to_pb()),
-                Work::Push(push) => pb::order_body::Work::Push(push.to_pb()),
+                Work::Push(push) if push.terms.are_usual() => {
+                    pb::order_body::Work::Push(push.to_pb())
+                }
+                Work::Push(push) => {
+                    let (push, terms) = (Some(push.to_pb()), Some(push.terms.to_pb()));
+                    pb::order_body::Work::PushOnTerms(pb::PushOnTerms { push, terms })
+                }
                 Work::Steer(steer) => pb::order_body::Work::Steer(steer.to_pb()),
                 Work::Cancel(older) | Work::Lapse(older) => {
                     let order = Bytes::copy_from_slice(&older.0);
@@ -420,7 +428,11 @@ fn read(body: pb::OrderBody) -> Result<OrderBody, OrderError> {
         gate: body.gate.as_ref().map(gate::decode).transpose()?,
         work: match body.work.ok_or(OrderError::Work)? {
             pb::order_body::Work::Run(run) => Work::Run(read_run(run)?),
-            pb::order_body::Work::Push(push) => Work::Push(read_push(push)?),
+            pb::order_body::Work::Push(push) => Work::Push(read_push(push, Terms::default())?),
+            pb::order_body::Work::PushOnTerms(pb::PushOnTerms { push, terms }) => {
+                let terms = Terms::read(given("push_on_terms.terms", terms)?)?;
+                Work::Push(read_push(given("push_on_terms.push", push)?, terms)?)
+            }
             pb::order_body::Work::Steer(steer) => Work::Steer(read_steer(steer)?),
             pb::order_body::Work::Cancel(cancel) => {
                 let older = OrderId(array("cancel.order", &cancel.order)?);
@@ -460,7 +472,7 @@ fn read_steer(steer: pb::Steer) -> Result<Steer, OrderError> {
     })
 }
 
-fn read_push(push: pb::Push) -> Result<Push, FieldError> {
+fn read_push(push: pb::Push, terms: Terms) -> Result<Push, FieldError> {
     let bundle = |bundle: &pb::Bundle| -> Result<Bundle, FieldError> {
         let base = bundle.base.as_ref().map(|id| array("bundle.base", id)).transpose()?;
         let segments = bundle.segments.iter().map(|part| read_part("bundle.segments", part));
@@ -479,6 +491,7 @@ fn read_push(push: pb::Push) -> Result<Push, FieldError> {
         bundles: push.bundles.iter().map(bundle).collect::<Result<_, _>>()?,
         dest: push.dest,
         inline: push.inline,
+        terms,
     })
 }
 
@@ -589,6 +602,7 @@ fn check_user(user: &str) -> Result<(), FieldError> {
 
 fn check_push(push: &Push) -> Result<(), FieldError> {
     path("push.dest", &push.dest, PATH_LIMIT)?;
+    push.terms.check()?;
     at_most("push.bundles", push.bundles.len(), BUNDLE_LIMIT)?;
     for bundle in &push.bundles {
         not_empty("bundle.hosts", bundle.hosts.ranges().len())?;

@@ -38,6 +38,7 @@ mod settings;
 mod space;
 mod steer;
 mod sweep;
+mod terms;
 mod transfer;
 mod verify;
 mod writer;
