@@ -17,6 +17,7 @@ mod labels;
 mod live;
 mod meaning;
 mod orders;
+mod output;
 mod pace;
 mod packs;
 mod past;

@@ -31,6 +31,8 @@ pub enum StreamKind {
     Join = 5,
     /// What commands write while they run, and who wants to know.
     Live = 6,
+    /// The rest of one output; opened by the parent.
+    Output = 7,
 }
 
 impl From<StreamKind> for u8 {
@@ -50,6 +52,7 @@ impl TryFrom<u8> for StreamKind {
             4 => Ok(StreamKind::Content),
             5 => Ok(StreamKind::Join),
             6 => Ok(StreamKind::Live),
+            7 => Ok(StreamKind::Output),
             _ => Err(UnknownStream { byte }),
         }
     }
