@@ -70,6 +70,36 @@ fn a_push_that_meets_a_blackout_ends_byte_for_byte() -> Result<()> {
     Ok(())
 }
 
+/// The relay is killed twenty times during one push. Each time what was on its way is lost, and a
+/// piece that was not whole yet; what it had goes over the link once.
+#[test]
+fn a_relay_that_is_killed_twenty_times_fetches_nothing_twice() -> Result<()> {
+    const BYTES: u64 = 6_000_000;
+    const KILLS: u64 = 20;
+    /// What the link holds (10 Mbit/s, 100 ms), a quarter more, a handshake and a piece.
+    const IN_FLIGHT: u64 = 230_000;
+    let (mut fleet, link) = behind("weak")?;
+    let source = fleet.path().join("source");
+    sample_tree(&source, usize::try_from(BYTES)?)?;
+    let text = source.to_str().context("a plain path")?;
+    let before = link.link().traffic().down.pushed.bytes;
+    let id = order(&fleet, &["push", text, "--dest", DEST, "-a", "--async", "--json"])?;
+    for _ in 0..KILLS {
+        wait_down(&link, BYTES / (KILLS + 5))?;
+        fleet.kill("site1-relay")?;
+        fleet.restart("site1-relay")?;
+    }
+    fleet.wait_states(&id, &[("ok", 2)])?;
+    for host in HOSTS {
+        assert_eq!(listing(&fleet.at(host, DEST))?, listing(&source)?, "{host}");
+    }
+    let pushed = link.link().traffic().down.pushed.bytes - before;
+    // The link loses one packet in a hundred; QUIC's own bytes are another four.
+    let most = BYTES + BYTES / 15 + KILLS * IN_FLIGHT;
+    assert!(pushed < most, "{pushed} bytes went down the link, at most {most} should");
+    Ok(())
+}
+
 #[test]
 fn a_run_that_meets_a_blackout_happens_once_and_is_answered() -> Result<()> {
     let (fleet, link) = behind("weak")?;
