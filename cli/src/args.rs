@@ -9,7 +9,7 @@ use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 
 use crate::screen::ColorWhen;
 use crate::{
-    attach, cancel, completion, demo, hosts, join, node, nodes, push, retry, run, runs, serve,
+    attach, cancel, completion, demo, hosts, join, node, nodes, push, retry, run, runs, serve, sim,
     token, tree,
 };
 
@@ -93,6 +93,8 @@ pub(crate) enum Verb {
     Controller(serve::Args),
     /// Start a fleet on this machine and watch it do the main job
     Demo(demo::DemoArgs),
+    /// Try the mesh in bad weather, in virtual time (for developers)
+    Sim(sim::Args),
     /// Print a completion script
     Completion(completion::Args),
 }

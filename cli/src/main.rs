@@ -12,6 +12,7 @@
 //! | `hosts` `nodes` `tree` `token` `completion` | other verbs that ask the controller |
 //! | `serve` `node` `join` | verbs that are a part of the mesh |
 //! | `demo` | a fleet on this machine |
+//! | `sim` | the simulator, another binary |
 //! | `targets` `hostfile` `guard` `plan` | which hosts, and whether that many are meant |
 //! | `client` | the controller's API |
 //! | `follow` `keys` `progress` | watching an order until it closes |
@@ -58,6 +59,7 @@ mod runs;
 mod save;
 mod screen;
 mod serve;
+mod sim;
 mod targets;
 mod token;
 mod tree;
@@ -105,6 +107,7 @@ fn dispatch(cli: Cli, screen: &mut Screen) -> Result<Exit, Failure> {
         Verb::Controller(args) => serve::main(args, verbose),
         Verb::Node(args) => node::main(args, verbose),
         Verb::Join(args) => join::main(args, verbose, screen),
+        Verb::Sim(args) => Err(sim::sim(args)),
         Verb::Completion(args) => completion::main(&args, screen),
         verb => {
             if verbose > 0 {
@@ -132,7 +135,11 @@ async fn ask(verb: Verb, client: &Client, screen: &mut Screen) -> Result<Exit, F
         Verb::Tree(args) => tree::main(args, client, screen).await,
         Verb::Token(args) => token::main(args, client, screen).await,
         Verb::Demo(args) => Box::pin(demo::run(&args)).await,
-        Verb::Controller(_) | Verb::Node(_) | Verb::Join(_) | Verb::Completion(_) => {
+        Verb::Controller(_)
+        | Verb::Node(_)
+        | Verb::Join(_)
+        | Verb::Sim(_)
+        | Verb::Completion(_) => {
             unreachable!("dispatched before")
         }
     }

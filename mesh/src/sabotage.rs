@@ -48,12 +48,24 @@ pub enum Bug {
     FreeSupposed,
     /// A release is good for ever.
     BeginLate,
+    /// A release that has ended while the intent was being saved is good.
+    StartLate,
+    /// Redials wait for as long as everybody else's.
+    NoJitter,
+    /// A relay counts the root's beats on when it does not hear them.
+    BeatOnBehalf,
+    /// What may run again after a crash does not.
+    NeverAgain,
+    /// Entries are sent whatever the peer has acknowledged.
+    IgnoreWindow,
+    /// Everything that is wanted is pulled at once.
+    PullAll,
 }
 
 #[cfg(feature = "sabotage")]
 impl Bug {
     /// Every bug there is.
-    pub const ALL: [Bug; 21] = [
+    pub const ALL: [Bug; 27] = [
         Bug::AckOrdersBeforeSave,
         Bug::AckReportsBeforeSave,
         Bug::StartBeforeIntent,
@@ -75,5 +87,11 @@ impl Bug {
         Bug::GoBeforeSave,
         Bug::FreeSupposed,
         Bug::BeginLate,
+        Bug::StartLate,
+        Bug::NoJitter,
+        Bug::BeatOnBehalf,
+        Bug::NeverAgain,
+        Bug::IgnoreWindow,
+        Bug::PullAll,
     ];
 }
