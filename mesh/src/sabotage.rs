@@ -60,12 +60,16 @@ pub enum Bug {
     IgnoreWindow,
     /// Everything that is wanted is pulled at once.
     PullAll,
+    /// A host that has just been lost counts as known to be down.
+    ForgetGrace,
+    /// Who has found a parent stays with it, however far down the list it is.
+    StayLow,
 }
 
 #[cfg(feature = "sabotage")]
 impl Bug {
     /// Every bug there is.
-    pub const ALL: [Bug; 27] = [
+    pub const ALL: [Bug; 29] = [
         Bug::AckOrdersBeforeSave,
         Bug::AckReportsBeforeSave,
         Bug::StartBeforeIntent,
@@ -93,5 +97,7 @@ impl Bug {
         Bug::NeverAgain,
         Bug::IgnoreWindow,
         Bug::PullAll,
+        Bug::ForgetGrace,
+        Bug::StayLow,
     ];
 }

@@ -14,6 +14,7 @@ use mesh::{
     Report, State, Tally,
 };
 
+use crate::absences::Absences;
 use crate::gated::Gated;
 use crate::plan::{Plan, Work};
 use crate::seat::Seat;
@@ -82,6 +83,8 @@ pub struct Checks {
     waits: BTreeMap<Duration, u32>,
     /// What is known of runs that go on a few hosts at a time.
     pub(crate) gated: Gated,
+    /// Who was lost when.
+    pub(crate) absences: Absences,
     /// The tree is whole and stays so: no supposition about anybody can be true.
     pub(crate) calm: bool,
     /// Some limit of the plan makes nodes cut bodies.
@@ -110,6 +113,7 @@ impl Checks {
             last_beat: 0,
             waits: BTreeMap::new(),
             gated: Gated::default(),
+            absences: Absences::default(),
             calm: false,
             cuts: plan.limits.body_bytes < 1 << 20,
         };

@@ -33,6 +33,8 @@ impl Scenario {
                 base: self.time.redial_base_ms.millis(rng),
                 cap: self.time.redial_cap_ms.millis(rng),
                 settled: self.time.redial_settled_ms.millis(rng),
+                climb: self.time.climb_ms.millis(rng),
+                climb_cap: self.time.climb_cap_ms.millis(rng),
             },
             limits: limits(rng, &self.limits),
             weather,

@@ -63,6 +63,8 @@ pub(crate) struct TimeDice {
     pub(crate) redial_base_ms: Dice,
     pub(crate) redial_cap_ms: Dice,
     pub(crate) redial_settled_ms: Dice,
+    pub(crate) climb_ms: Dice,
+    pub(crate) climb_cap_ms: Dice,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -333,7 +335,7 @@ mod tests {
 
     const LEAST: &str = "about = \"little\"\n[tree]\nnodes = 3\n[time]\nhorizon_s = 40\n\
         beat_ms = 2000\nflush_ms = 10\nredial_base_ms = 500\nredial_cap_ms = 8000\n\
-        redial_settled_ms = 10000\n";
+        redial_settled_ms = 10000\nclimb_ms = 10000\nclimb_cap_ms = 40000\n";
 
     #[test]
     fn every_plan_that_is_brought_along_can_be_drawn_from() {
@@ -359,14 +361,14 @@ mod tests {
     fn what_is_misspelt_is_refused_with_its_line() {
         assert!(Source::parse("mine.toml", LEAST).is_ok());
         let with = |line: &str| format!("{LEAST}{line}\n");
-        refused(&with("[wrok]\norders = 3"), &["mine.toml", "line 11", "wrok"]);
-        refused(&with("[work]\norder = 3"), &["line 12", "order"]);
-        refused(&with("[work]\norders = \"5 to 3\""), &["line 12", "ends before"]);
-        refused(&with("[work]\norders = \"many\""), &["line 12", "3 to 21"]);
-        refused(&with("[work]\norders = -1"), &["line 12", "-1"]);
-        refused(&with("[work]\npushes = 1.5"), &["line 12", "0 to 1"]);
-        refused(&with("[work]\npushes = []"), &["line 12", "nothing to choose"]);
-        refused(&with("[faults]\nkinds = [\"meteor\"]"), &["line 12", "meteor"]);
+        refused(&with("[wrok]\norders = 3"), &["mine.toml", "line 13", "wrok"]);
+        refused(&with("[work]\norder = 3"), &["line 14", "order"]);
+        refused(&with("[work]\norders = \"5 to 3\""), &["line 14", "ends before"]);
+        refused(&with("[work]\norders = \"many\""), &["line 14", "3 to 21"]);
+        refused(&with("[work]\norders = -1"), &["line 14", "-1"]);
+        refused(&with("[work]\npushes = 1.5"), &["line 14", "0 to 1"]);
+        refused(&with("[work]\npushes = []"), &["line 14", "nothing to choose"]);
+        refused(&with("[faults]\nkinds = [\"meteor\"]"), &["line 14", "meteor"]);
         refused("about = \"no tree\"\n", &["tree"]);
         let error = Source::find("no/such").expect_err("there is none").to_string();
         assert!(error.contains("no/such") && error.contains("default"), "{error}");

@@ -25,6 +25,7 @@ pub struct Script {
     beat_ms: u64,
     flush_ms: u64,
     redial_ms: [u64; 3],
+    climb_ms: [u64; 2],
     #[serde(default, skip_serializing_if = "is_false")]
     gated: bool,
     #[serde(default, skip_serializing_if = "is_false")]
@@ -220,7 +221,7 @@ fn hosts(text: &str) -> Result<HostSet, String> {
 impl Script {
     /// What there is to write about a plan.
     pub fn of(plan: &Plan) -> Script {
-        let Backoff { base, cap, settled } = plan.backoff;
+        let Backoff { base, cap, settled, climb, climb_cap } = plan.backoff;
         Script {
             seed: plan.seed,
             bug: plan.bug.map(|bug| format!("{bug:?}")),
@@ -228,6 +229,7 @@ impl Script {
             beat_ms: ms(plan.beat),
             flush_ms: ms(plan.flush),
             redial_ms: [ms(base), ms(cap), ms(settled)],
+            climb_ms: [ms(climb), ms(climb_cap)],
             gated: plan.gated,
             viewers: plan.viewers,
             limits: LimitLines::of(&plan.limits),
@@ -242,6 +244,7 @@ impl Script {
     pub fn plan(self) -> Result<Plan, String> {
         let bug = self.bug.as_deref().map(named).transpose()?;
         let [base, cap, settled] = self.redial_ms.map(millis);
+        let [climb, climb_cap] = self.climb_ms.map(millis);
         let tree: Vec<_> = self.nodes.into_iter().map(NodeLines::place).collect();
         check_tree(&tree)?;
         let work: Result<Vec<_>, _> = self.orders.into_iter().map(OrderLines::work).collect();
@@ -250,7 +253,7 @@ impl Script {
             seed: self.seed,
             beat: millis(self.beat_ms.max(1)),
             flush: millis(self.flush_ms),
-            backoff: Backoff { base, cap, settled },
+            backoff: Backoff { base, cap, settled, climb, climb_cap },
             limits: self.limits.limits(),
             weather: self.weather.weather()?,
             work: work?,

@@ -54,10 +54,11 @@ impl Sim {
     }
 
     /// How long slow beats and long waits may keep a tree from being whole: a dead link is noticed
-    /// by its beats at each end, one after the other, and then a parent is dialled.
+    /// by its beats at each end, one after the other, and then a parent is dialled, or a better one.
     fn patience(&self) -> Duration {
         let missed = self.seats[0].config.missed_beats;
-        self.plan.beat * (missed + 1) * 3 + self.plan.backoff.cap * 2
+        let backoff = &self.plan.backoff;
+        self.plan.beat * (missed + 1) * 3 + (backoff.cap + backoff.climb_cap) * 2
     }
 
     /// One more order over everybody, in a tree where nothing is wrong.
@@ -103,6 +104,9 @@ impl Sim {
             if !process.pulling.is_empty() {
                 return Some(format!("{node} still pulls {:?}", process.pulling));
             }
+            if let Some(detail) = self.too_low(node, process.node.parent()) {
+                return Some(detail);
+            }
             if !process.asks.is_empty() || !process.wants.is_empty() {
                 return Some(format!("{node} keeps {:?} waiting", process.asks));
             }
@@ -112,6 +116,16 @@ impl Sim {
         }
         let orders = self.plan.work.iter().filter(|work| work.expires > self.now);
         orders.map(|work| work.order.id).find_map(|id| self.unanswered(id, healed))
+    }
+
+    /// Whether a node could have a better parent than the one it has.
+    fn too_low(&self, node: usize, parent: Option<HostId>) -> Option<String> {
+        let parents = &self.plan.tree[node].parents;
+        let has = |other: &usize| parent == Some(HostId(*other as u32));
+        // A parent that takes only a few may have turned it away.
+        let open = |other: &&usize| self.plan.tree[**other].children.is_none();
+        let better = parents.iter().take_while(|other| !has(other)).find(open)?;
+        Some(format!("{node} has {parent:?} for its parent, and could have {better}"))
     }
 
     /// How the tree that the root shows differs from the links that there are.
