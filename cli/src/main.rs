@@ -10,6 +10,7 @@
 //! | `run` `push` `runs` `attach` `cancel` `retry` | verbs about orders |
 //! | `pace` `given` | options of `run` |
 //! | `hosts` `nodes` `tree` `token` `completion` | other verbs that ask the controller |
+//! | `steer` `survey` | verbs about the tree |
 //! | `serve` `node` `join` | verbs that are a part of the mesh |
 //! | `demo` | a fleet on this machine |
 //! | `sim` | the simulator, another binary |
@@ -60,6 +61,8 @@ mod save;
 mod screen;
 mod serve;
 mod sim;
+mod steer;
+mod survey;
 mod targets;
 mod token;
 mod tree;
@@ -132,7 +135,7 @@ async fn ask(verb: Verb, client: &Client, screen: &mut Screen) -> Result<Exit, F
         Verb::Cancel(args) => ordered(Box::pin(cancel::main(args, client, screen)).await),
         Verb::Hosts(args) => hosts::main(args, client, screen).await,
         Verb::Nodes(args) => nodes::main(args, client, screen).await,
-        Verb::Tree(args) => tree::main(args, client, screen).await,
+        Verb::Tree(args) => ordered(Box::pin(tree::main(args, client, screen)).await),
         Verb::Token(args) => token::main(args, client, screen).await,
         Verb::Demo(args) => Box::pin(demo::run(&args)).await,
         Verb::Controller(_)

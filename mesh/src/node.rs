@@ -181,6 +181,9 @@ impl Node {
                     self.routes_changed(now);
                 }
             }
+            Input::Parents { count, here } => {
+                self.uplink.handle_parents(now, count, here, &mut self.rng);
+            }
             Input::Submit(order) => self.take_order(now, order),
             Input::Watch { orders } => self.handle_watch(&orders),
             Input::Said(said) => self.pass_said(said),

@@ -242,6 +242,11 @@ impl Checks {
         self.gated.parted(me, link);
     }
 
+    /// Whether a node has a link, and has not closed it.
+    pub(crate) fn holds(&self, me: HostId, link: LinkId) -> bool {
+        self.peers.contains_key(&(me, link))
+    }
+
     /// A host that knows that an order was taken back may say so of the older one.
     fn may_be_cancelled(&mut self, me: HostId, order: &Order) {
         if let Some(older) = order.cancels.filter(|_| order.targets.contains(me)) {

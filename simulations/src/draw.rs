@@ -274,6 +274,7 @@ fn fault(rng: &mut SmallRng, kind: FaultKind, tree: &[Place], lasts: Duration) -
         FaultKind::IsolateRoot => Fault::Isolate { node: 0, lasts },
         FaultKind::IsolateRelay => Fault::Isolate { node: among(&|place| place.serves), lasts },
         FaultKind::IsolateHost => Fault::Isolate { node: among(&|place| !place.serves), lasts },
+        FaultKind::Steer => Fault::Steer { node: child },
         FaultKind::FullDisk => Fault::FullDisk { node: rng.random_range(0..tree.len()), lasts },
         FaultKind::FailDisk => {
             Fault::FailDisk { node: rng.random_range(0..tree.len()), down: lasts }

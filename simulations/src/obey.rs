@@ -28,7 +28,8 @@ impl Sim {
                 if let Some(parted) = process.and_then(|process| process.parted.take()) {
                     self.checks.dialling(HostId(node as u32), self.now - parted)?;
                 }
-                self.queue.push(self.now + takes, Event::Dialled { node, life, place });
+                let parent = self.plan.tree[node].parents[place];
+                self.queue.push(self.now + takes, Event::Dialled { node, life, place, parent });
                 Ok(())
             }
             Output::Hangup { link, .. } => self.hang_up(node, link),

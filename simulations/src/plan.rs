@@ -171,6 +171,11 @@ pub enum Fault {
         /// For how long it is dead.
         down: Duration,
     },
+    /// A node is told to prefer another of its parents.
+    Steer {
+        /// Which.
+        node: usize,
+    },
 }
 
 impl Plan {

@@ -135,6 +135,7 @@ pub(crate) enum FaultKind {
     IsolateRoot,
     IsolateRelay,
     IsolateHost,
+    Steer,
     FullDisk,
     FailDisk,
 }

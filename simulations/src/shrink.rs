@@ -258,6 +258,7 @@ fn without_node(plan: &Plan, gone: usize) -> Option<Plan> {
             Fault::Kill { node, .. }
             | Fault::Cut { child: node, .. }
             | Fault::Isolate { node, .. }
+            | Fault::Steer { node }
             | Fault::FullDisk { node, .. }
             | Fault::FailDisk { node, .. } => *node = moved(*node),
             Fault::Part { from, to, .. } => (*from, *to) = (moved(*from), moved(*to)),
@@ -271,6 +272,7 @@ fn nodes_of(fault: &Fault) -> [usize; 2] {
         Fault::Kill { node, .. }
         | Fault::Cut { child: node, .. }
         | Fault::Isolate { node, .. }
+        | Fault::Steer { node }
         | Fault::FullDisk { node, .. }
         | Fault::FailDisk { node, .. } => [node, node],
         Fault::Part { from, to, .. } => [from, to],

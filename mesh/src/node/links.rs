@@ -130,6 +130,12 @@ impl Node {
             self.uplog.handle_down();
             self.handle_watch(&BTreeMap::new());
         }
+        if let Peer::Child { host, .. } = peer
+            && let Some(child) = self.routes.child(host).filter(|child| child.link == Some(link))
+        {
+            // They may have come and gone before anybody was told.
+            self.absent.came(&child.up);
+        }
         if let Some((child, moves)) = self.routes.handle_down(now, link) {
             self.follow(now, moves);
             self.lanes.handle_down(child);

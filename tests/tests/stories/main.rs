@@ -16,6 +16,7 @@ mod remove;
 mod renew;
 mod run;
 mod sets;
+mod terms;
 mod weak;
 
 use anyhow::{Context, Result, ensure};
