@@ -10,6 +10,7 @@ mod full_disk;
 mod gate;
 mod given;
 mod live;
+mod out;
 mod pace;
 mod push;
 mod remove;
