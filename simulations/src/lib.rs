@@ -1,11 +1,11 @@
 //! The simulator: the real core under a shell that is all dice, in virtual time.
 //!
 //! A [`Scenario`] and a seed make one [`Plan`]: a tree, a workload, a mix of faults ("none" is one
-//! of them). A [`Sim`] plays it: it obeys what each [`mesh::Node`] wants as the real shell would, but loses
-//! links, stalls networks, kills processes in the worst moments and forgets what was not yet on
-//! disk. [`Checks`] watch from outside; after the faults stop, the tree must find its way back.
-//! Two runs of a seed are the same run, so a failure is one command to replay, and
-//! [`shrink`] makes of it the smallest plan that still fails.
+//! of them). A [`Sim`] plays it: it obeys what each [`mesh::Node`] wants as the real shell would,
+//! but loses links, stalls networks, kills processes in the worst moments and forgets what was not
+//! yet on disk. [`Checks`] watch from outside; after the faults stop, the tree must find its way
+//! back. Two runs of a seed are the same run, so a failure is one command to replay, and [`shrink`]
+//! makes of it the smallest plan that still fails.
 //!
 //! Beside it lies [`wan`], an emulated link for real packets: tests and benchmarks of real
 //! processes run through it; and [`lab`], whole sites behind such links, made of network

@@ -3,9 +3,9 @@
 //! Each direction of a link is in order and loses nothing while the link lives: a partition makes
 //! frames wait, not vanish in the middle, and a packet that is lost makes its frame come a round
 //! trip later, and all behind it. On a link with a rate frames go one after the other, and so does
-//! content beside them: frames come first and are so short that they cost content nothing. A link that dies may still deliver what was on its way,
-//! or lose it; its ends are told at different times, or never. Nothing comes from a link after an
-//! end was told that it is down.
+//! content beside them: frames come first and are so short that they cost content nothing. A link
+//! that dies may still deliver what was on its way, or lose it; its ends are told at different
+//! times, or never. Nothing comes from a link after an end was told that it is down.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;

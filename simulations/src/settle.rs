@@ -54,7 +54,8 @@ impl Sim {
     }
 
     /// How long slow beats and long waits may keep a tree from being whole: a dead link is noticed
-    /// by its beats at each end, one after the other, and then a parent is dialled, or a better one.
+    /// by its beats at each end, one after the other, and then a parent is dialled, or a better
+    /// one.
     fn patience(&self) -> Duration {
         let missed = self.seats[0].config.missed_beats;
         let backoff = &self.plan.backoff;
