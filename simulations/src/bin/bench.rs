@@ -11,6 +11,8 @@
 // What cannot be shared with the simulator lives beside it, not in it.
 #[path = "../bench/api.rs"]
 mod api;
+#[path = "../bench/chart.rs"]
+mod chart;
 #[path = "../bench/delta.rs"]
 mod delta;
 #[path = "../bench/delta_peers.rs"]
@@ -39,6 +41,8 @@ mod proc;
 mod push;
 #[path = "../bench/run.rs"]
 mod run;
+#[path = "../bench/scale_model.rs"]
+mod scale_model;
 #[path = "../bench/sets.rs"]
 mod sets;
 #[path = "../bench/simulator.rs"]
@@ -78,6 +82,12 @@ struct Args {
     /// Hosts of each fleet of `run`; may be given several times [default: 100 and 300]
     #[arg(long, value_name = "N")]
     hosts: Vec<usize>,
+    /// Where `scale-model` writes its charts
+    #[arg(long, value_name = "DIR", default_value = "docs")]
+    docs: PathBuf,
+    /// The most sites of a tree that `scale-model` simulates
+    #[arg(long, value_name = "SITES", default_value_t = 1_024)]
+    played: usize,
     /// What a process that `delta` starts does
     #[arg(long, hide = true)]
     step: Option<String>,
@@ -132,6 +142,9 @@ struct LabArgs {
 enum Part {
     /// Seeds per second of the simulator, and its largest run
     Sim,
+    /// Trees of up to a million hosts: simulated, computed, and drawn below docs/scale/; takes
+    /// minutes and 3 GB
+    ScaleModel,
     /// `true` on hundreds of hosts
     Run,
     /// A tree of 6,000 files to 20 hosts
@@ -175,6 +188,9 @@ fn main() -> Result<()> {
     }
     if args.part == Part::Emulator {
         emulator::measure()?;
+    }
+    if args.part == Part::ScaleModel {
+        return scale_model::measure(&args.docs, args.played);
     }
     if matches!(args.part, Part::Sim | Part::Links | Part::Emulator) {
         return Ok(());
