@@ -61,6 +61,10 @@ pub(crate) struct Args {
     /// more changes nothing [default: 100 or 10%, whichever is more]
     #[arg(long, value_name = "N|N%", requires = "delete", help_heading = "Safety")]
     pub(crate) max_delete: Option<String>,
+    /// Put SOURCE in place as a whole: build it beside PATH, exchange the two at once, and keep what
+    /// was there for `barid rollback`
+    #[arg(long, conflicts_with = "delete")]
+    pub(crate) tree: bool,
     /// Change nothing: hosts only say how they differ
     #[arg(long, conflicts_with = "plan", help_heading = "Safety")]
     pub(crate) verify: bool,
@@ -103,6 +107,7 @@ pub(crate) async fn main(
         exclude: args.exclude,
         delete: args.delete.unwrap_or_default(),
         max_delete: args.max_delete.unwrap_or_default(),
+        tree: args.tree,
         verify: args.verify,
         max_link_bytes: args.max_bytes_per_link,
         reach_ms: millis(args.reach),
@@ -114,14 +119,32 @@ pub(crate) async fn main(
     if !args.verify {
         push.targets = guard::confirmed(args.guard, client, screen, push.targets, "push").await?;
     }
+    let how = Order { path: "/v1/pushes", quiet: args.quiet, detach: args.detach };
+    follow(client, screen, &how, &push).await
+}
+
+/// How an order that is a push is asked for and watched.
+pub(crate) struct Order {
+    pub(crate) path: &'static str,
+    pub(crate) quiet: bool,
+    pub(crate) detach: bool,
+}
+
+/// Gives an order that is a push, and watches it.
+pub(crate) async fn follow(
+    client: &Client,
+    screen: &mut Screen,
+    how: &Order,
+    new: &impl serde::Serialize,
+) -> Result<Exit, Failure> {
     let before = sent_by_site(client).await?;
-    let mut events = client.post_lines("/v1/pushes", &push).await?;
-    let order = ordered(&mut events, screen, args.quiet, args.detach).await?;
+    let mut events = client.post_lines(how.path, new).await?;
+    let order = ordered(&mut events, screen, how.quiet, how.detach).await?;
     drop(events);
-    if args.detach {
+    if how.detach {
         return detached(screen, &order);
     }
-    let view = View { gather: true, quiet: args.quiet, ..View::default() };
+    let view = View { gather: true, quiet: how.quiet, ..View::default() };
     let mut follow = Follow::new(client, screen, view, order)?;
     let ended = follow.watch().await?;
     if !follow.screen().json {
@@ -282,7 +305,8 @@ fn absolute(source: &Path) -> Result<PathBuf, Failure> {
     }
 }
 
-fn destination(dest: &Path) -> Result<PathBuf, Failure> {
+/// A path at the hosts.
+pub(crate) fn destination(dest: &Path) -> Result<PathBuf, Failure> {
     let is_plain =
         dest.is_absolute() && !dest.components().any(|part| part == Component::ParentDir);
     match is_plain {
@@ -294,7 +318,8 @@ fn destination(dest: &Path) -> Result<PathBuf, Failure> {
     }
 }
 
-fn text(path: &Path) -> Result<String, Failure> {
+/// A path as the API takes it.
+pub(crate) fn text(path: &Path) -> Result<String, Failure> {
     path.to_str().map(str::to_owned).ok_or_else(|| {
         let shown = path.display();
         Failure::usage(format!("{shown}: the path is not UTF-8"), "rename it, or push its parent")
@@ -335,6 +360,7 @@ mod tests {
             pack_bytes: 1024,
             manifest: String::new(),
             dest: "/srv".into(),
+            tree: false,
             verify: false,
         });
         assert_eq!(

@@ -24,6 +24,7 @@ mod extra;
 mod ground;
 mod installed;
 mod owners;
+mod release;
 mod remove;
 mod rules;
 mod survey;
@@ -36,7 +37,9 @@ use rustix::fs::{AtFlags, unlinkat};
 
 pub use self::drift::Drift;
 pub use self::error::{ApplyError, Stage};
+use self::ground::Ground;
 pub use self::installed::Installed;
+pub use self::release::Before;
 pub use self::rules::{Delete, MaxDelete, Rules};
 use self::survey::Action;
 use self::write::Writer;
@@ -109,9 +112,23 @@ impl Installer {
         store: &Store,
         chunks: &mut dyn Chunks,
     ) -> Result<Applied, ApplyError> {
+        self.apply_beside(job, None, store, chunks)
+    }
+
+    /// The same, with bytes from another tree in which those of the target may be.
+    fn apply_beside(
+        &self,
+        job: &Job<'_>,
+        other: Option<&Ground>,
+        store: &Store,
+        chunks: &mut dyn Chunks,
+    ) -> Result<Applied, ApplyError> {
         check(job)?;
         let ground = ground::resolve(&self.root, job)?;
-        let survey = survey::survey(&ground, job)?;
+        let mut survey = survey::survey(&ground, job)?;
+        if let Some(other) = other.filter(|_| !survey.nothing_to_do()) {
+            survey.note_other(other, job)?;
+        }
         survey.check_deletes(&ground, job.rules)?;
         let mut applied = survey.applied.clone();
         if survey.nothing_to_do() {
@@ -123,6 +140,7 @@ impl Installer {
             chunks.provide(&wanted)?;
         }
         let mut writer = Writer::new(&ground, job, store, &survey);
+        writer.read_from(other)?;
         applied.bytes_written = writer.run()?;
         applied.deleted = writer.switch()?;
         Ok(applied)
@@ -193,5 +211,7 @@ fn check(job: &Job<'_>) -> Result<(), ApplyError> {
 mod any_tests;
 #[cfg(test)]
 mod delete_tests;
+#[cfg(test)]
+mod release_tests;
 #[cfg(test)]
 mod tests;

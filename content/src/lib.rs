@@ -29,7 +29,8 @@ mod unpack;
 mod tests;
 
 pub use apply::{
-    Applied, ApplyError, Chunks, Delete, Drift, Installed, Installer, Job, MaxDelete, Rules, Stage,
+    Applied, ApplyError, Before, Chunks, Delete, Drift, Installed, Installer, Job, MaxDelete,
+    Rules, Stage,
 };
 pub use chunk::{AVERAGE_CHUNK, MAX_CHUNK, MIN_CHUNK};
 pub use database::{Database, is_full};

@@ -35,6 +35,9 @@ const BODIES: TableDefinition<([u8; 16], [u8; 32]), &[u8]> =
     TableDefinition::new("controller.bodies.v1");
 const PLACED: TableDefinition<(&[u8], u32), [u8; 32]> =
     TableDefinition::new("controller.placed.v1");
+/// What was there before, and whether what came after it was put in place as a whole.
+const PREVIOUS: TableDefinition<(&[u8], u32), ([u8; 32], bool)> =
+    TableDefinition::new("controller.previous.v1");
 /// What operators have said of hosts.
 const LABELS: TableDefinition<u32, &[u8]> = TableDefinition::new("controller.labels.v1");
 /// By the roots of base and target; that of no base is all zeros.
@@ -313,6 +316,17 @@ impl Tables {
         rows.collect()
     }
 
+    /// What each host had at this destination before, and whether it has kept it as a release.
+    pub(crate) fn previous(&self, dest: &[u8]) -> Result<BTreeMap<HostId, (Digest, bool)>> {
+        let table = self.journal.read()?.open_table(PREVIOUS)?;
+        let rows = table.range((dest, 0)..=(dest, u32::MAX))?.map(|row| {
+            let (key, row) = row?;
+            let (root, tree) = row.value();
+            Ok((HostId(key.value().1), (Digest(root), tree)))
+        });
+        rows.collect()
+    }
+
     /// The pack that takes one tree to another, if it was made before.
     pub(crate) fn pack(&self, key: (Option<ContentId>, ContentId)) -> Result<Option<PackRow>> {
         let table = self.journal.read()?.open_table(PACKS)?;
@@ -408,11 +422,16 @@ fn note_placed(txn: &WriteTransaction, report: &Report) -> Result<()> {
     let Some(push) = row.push.filter(|push| !push.verify) else { return Ok(()) };
     let Ok(root) = push.manifest.parse::<content::ContentId>() else { return Ok(()) };
     let mut placed = txn.open_table(PLACED)?;
+    let mut previous = txn.open_table(PREVIOUS)?;
     for (outcome, hosts) in report.tally.lines() {
         for host in hosts.iter() {
             match outcome.state {
                 mesh::State::Ok => {
-                    placed.insert((push.dest.as_bytes(), host.0), root.0)?;
+                    let key = (push.dest.as_bytes(), host.0);
+                    let before = placed.insert(key, root.0)?.map(|before| before.value());
+                    if let Some(before) = before.filter(|before| *before != root.0) {
+                        previous.insert(key, (before, push.tree))?;
+                    }
                 }
                 // Nobody knows what is there now.
                 mesh::State::Interrupted => {

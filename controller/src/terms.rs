@@ -27,7 +27,12 @@ pub(crate) fn terms(new: &NewPush) -> Result<(Terms, Patterns), Failure> {
     }
     // Hosts need the patterns only to know what they must not delete.
     let exclude = if delete == Delete::Nothing { Vec::new() } else { new.exclude.clone() };
-    Ok((Terms { exclude, delete, max_delete, verify: new.verify }, patterns))
+    if new.tree && delete != Delete::Nothing {
+        let message = "a tree that is put in place as a whole holds nothing else";
+        return Err(Failure::bad(message, "leave --delete out"));
+    }
+    let (verify, tree) = (new.verify, new.tree && !new.verify);
+    Ok((Terms { exclude, delete, max_delete, verify, tree, rollback: false }, patterns))
 }
 
 fn max_delete(text: &str) -> Result<MaxDelete, Failure> {

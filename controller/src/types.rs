@@ -416,6 +416,10 @@ pub struct NewPush {
     /// 100 or 10 %, whichever is more.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub max_delete: String,
+    /// Whether the tree is put in place as a whole, by exchange with the one that is there, which
+    /// is kept for going back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub tree: bool,
     /// Whether nothing is changed, and hosts only say what is different.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub verify: bool,
@@ -425,6 +429,25 @@ pub struct NewPush {
     /// How long to wait for a host that cannot be reached before saying so.
     pub reach_ms: u64,
     /// How long the push waits for hosts that are away.
+    pub hold_ms: u64,
+}
+
+/// `POST /v1/rollbacks`; answered by a stream of [`PushEvent`] lines.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewRollback {
+    /// The push that is undone, wherever it is still in place; empty: what is at `dest`.
+    #[serde(default)]
+    pub push: String,
+    /// Where to go back to what was there before; only without `push`.
+    #[serde(default)]
+    pub dest: String,
+    /// Which hosts; with `push` it may be left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub targets: Option<Targets>,
+    /// How long to wait for a host that cannot be reached before saying so.
+    pub reach_ms: u64,
+    /// How long the order waits for hosts that are away.
     pub hold_ms: u64,
 }
 
@@ -511,6 +534,9 @@ pub struct PushInfo {
     pub manifest: String,
     /// Where it goes.
     pub dest: String,
+    /// Whether it was put in place as a whole, and what was there before kept.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub tree: bool,
     /// Whether nothing was to be changed, only compared.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub verify: bool,

@@ -78,11 +78,11 @@ fn terms() -> impl Strategy<Value = Terms> {
         (0..=100_u32).prop_map(MaxDelete::Percent),
     ];
     let delete = prop_oneof![Just(Delete::Nothing), Just(Delete::Installed), Just(Delete::All)];
-    (vec("[a-z*/]{1,9}", 0..3), delete, max, any::<bool>()).prop_map(
-        |(exclude, delete, max_delete, verify)| {
+    (vec("[a-z*/]{1,9}", 0..3), delete, max, any::<(bool, bool, bool)>()).prop_map(
+        |(exclude, delete, max_delete, (verify, tree, rollback))| {
             let limited = delete != Delete::Nothing;
             let max_delete = if limited { max_delete } else { MaxDelete::Usual };
-            Terms { exclude, delete, max_delete, verify }
+            Terms { exclude, delete, max_delete, verify, tree: tree && !limited, rollback }
         },
     )
 }
@@ -393,6 +393,10 @@ fn limits_of_a_push() {
         "terms.exclude has 257 elements; the limit is 256",
     );
     check(|p| p.terms.max_delete = MaxDelete::Entries(1), "terms.delete is missing");
+    check(
+        |p| (p.terms.tree, p.terms.delete) = (true, Delete::All),
+        "terms.delete has no meaning for a tree that is exchanged as a whole",
+    );
     check(
         |p| {
             p.terms.delete = Delete::All;

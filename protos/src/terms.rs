@@ -22,6 +22,11 @@ pub struct Terms {
     pub max_delete: MaxDelete,
     /// Whether nothing is changed, and the host only says what is different.
     pub verify: bool,
+    /// Whether the tree is built beside the one in place, exchanged as a whole, and the one before
+    /// kept.
+    pub tree: bool,
+    /// Whether this is what was there before the last push.
+    pub rollback: bool,
 }
 
 /// What goes below the destination that the manifest does not name.
@@ -71,6 +76,8 @@ impl Terms {
             max_entries,
             max_percent,
             verify: self.verify,
+            tree: self.tree,
+            rollback: self.rollback,
         }
     }
 
@@ -94,7 +101,8 @@ impl Terms {
                 });
             }
         };
-        Ok(Terms { exclude: terms.exclude, delete, max_delete, verify: terms.verify })
+        let pb::Terms { exclude, verify, tree, rollback, .. } = terms;
+        Ok(Terms { exclude, delete, max_delete, verify, tree, rollback })
     }
 
     pub(crate) fn check(&self) -> Result<(), FieldError> {
@@ -107,6 +115,8 @@ impl Terms {
         if let MaxDelete::Percent(percent) = self.max_delete {
             within("terms.max_percent", percent.into(), (0, 100))?;
         }
+        let whole = self.tree && self.delete != Delete::Nothing;
+        ensure(!whole, "terms.delete", "has no meaning for a tree that is exchanged as a whole")?;
         let limited = self.max_delete != MaxDelete::Usual;
         ensure(!limited || self.delete != Delete::Nothing, "terms.delete", "is missing")
     }

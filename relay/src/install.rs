@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use content::{
-    ApplyError, ChunkRef, Chunks, ContentId, Installer, Job, Limits, Manifest, Origin, Segment,
-    Unpack,
+    Applied, ApplyError, ChunkRef, Chunks, ContentId, Installer, Job, Limits, Manifest, Origin,
+    Segment, Unpack,
 };
 use mesh::{Asker, Digest, HostId, OrderId, PullFault, State};
 use protos::{Answer, Bundle, Part, Push, Pushed};
@@ -97,18 +97,19 @@ impl Installs {
         if push.terms.verify {
             return self.verify(push, &job).map(Some);
         }
+        if push.terms.tree && push.terms.rollback && self.roll_back(order, push)? {
+            self.keep_manifest(push, &job)?;
+            info!(dest = %String::from_utf8_lossy(&push.dest), "rolled back");
+            let written = target.entries.len() as u64;
+            let push = Some(Pushed { written, ..Pushed::default() });
+            return Ok(Some(Answer { push, ..Answer::default() }));
+        }
         let mut source = Source { work: &work, target: &target, fetched: Vec::new() };
-        let installer = Installer::new(self.root.clone());
-        // This order may have been begun before, by a process that was killed.
-        let swept = installer.sweep(&job);
-        swept.map_err(InstallError::Apply)?;
-        let applied = installer.apply(&job, store, &mut source);
+        let applied = match push.terms.tree {
+            true => self.release(order, push, &job, &mut source)?,
+            false => self.overlay(order, push, &job, &mut source)?,
+        };
         let fetched = std::mem::take(&mut source.fetched);
-        let applied = applied.map_err(InstallError::Apply)?;
-        let canonical = target.encode();
-        store.put(ContentId(push.manifest.0), &canonical).map_err(InstallError::Store)?;
-        let noted = self.journal.set_installed(&push.dest, push.manifest, order);
-        noted.map_err(InstallError::Journal)?;
         // The files are in place: their chunks need not lie in the store as well.
         store.remove(&fetched).map_err(InstallError::Store)?;
         if !self.serves {
@@ -129,6 +130,31 @@ impl Installs {
         Ok(Some(Answer { push: Some(pushed), ..Answer::default() }))
     }
 
+    /// Puts a tree in place file by file.
+    fn overlay(
+        &self,
+        order: OrderId,
+        push: &Push,
+        job: &Job<'_>,
+        chunks: &mut dyn Chunks,
+    ) -> Result<Applied, InstallError> {
+        let installer = Installer::new(self.root.clone());
+        // This order may have been begun before, by a process that was killed.
+        installer.sweep(job).map_err(InstallError::Apply)?;
+        let applied = installer.apply(job, &self.transfers.store, chunks);
+        let applied = applied.map_err(InstallError::Apply)?;
+        self.keep_manifest(push, job)?;
+        let noted = self.journal.set_installed(&push.dest, push.manifest, order);
+        noted.map_err(InstallError::Journal)?;
+        Ok(applied)
+    }
+
+    /// Keeps the manifest of what is in place: the next push builds on it.
+    pub(crate) fn keep_manifest(&self, push: &Push, job: &Job<'_>) -> Result<(), InstallError> {
+        let kept = self.transfers.store.put(ContentId(push.manifest.0), &job.target.encode());
+        kept.map_err(InstallError::Store)
+    }
+
     /// Says how the destination differs, and changes nothing.
     fn verify(&self, push: &Push, job: &Job<'_>) -> Result<Answer, InstallError> {
         let drift = Installer::new(self.root.clone()).compare(job).map_err(InstallError::Apply)?;
@@ -145,7 +171,7 @@ impl Installs {
 }
 
 /// What did not go as well as it might.
-fn warnings(applied: &content::Applied) -> Vec<String> {
+fn warnings(applied: &Applied) -> Vec<String> {
     let mut warnings = Vec::new();
     if applied.owner_skipped > 0 {
         let n = applied.owner_skipped;

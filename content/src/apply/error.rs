@@ -49,6 +49,12 @@ pub enum ApplyError {
         /// What the manifest wants.
         wanted: &'static str,
     },
+    /// Nothing changed; the file system is not able to.
+    #[error("the file system of {path} cannot exchange two directories; push without --tree")]
+    NoExchange {
+        /// The destination.
+        path: String,
+    },
     /// Nothing changed; a name in the tree looks like one of our temporary files.
     #[error("{path} in the manifest is named like a temporary file of this very push")]
     Clash {

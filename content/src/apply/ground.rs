@@ -43,6 +43,11 @@ impl Ground {
         }
     }
 
+    /// The name in the directory, unless the ground is that of a tree.
+    pub(super) fn leaf(&self) -> &[u8] {
+        self.leaf.as_deref().unwrap_or_default()
+    }
+
     pub(super) fn is_tree(&self) -> bool {
         self.leaf.is_none()
     }
@@ -67,9 +72,17 @@ impl Ground {
 
 /// Walks to the destination of a job.
 pub(super) fn resolve(root: &Path, job: &Job<'_>) -> Result<Ground, ApplyError> {
-    let dest = job.dest;
-    let mut components = parse(dest)?;
     let is_tree = job.target.entries.first().is_some_and(|entry| entry.kind == Kind::Dir);
+    walk(root, job.dest, is_tree)
+}
+
+/// Walks to the directory that a destination is in.
+pub(super) fn resolve_parent(root: &Path, dest: &[u8]) -> Result<Ground, ApplyError> {
+    walk(root, dest, false)
+}
+
+fn walk(root: &Path, dest: &[u8], is_tree: bool) -> Result<Ground, ApplyError> {
+    let mut components = parse(dest)?;
     let leaf = if is_tree { None } else { components.pop_back() };
     let guarded = root == Path::new("/");
     let top = components.front().or(leaf.as_ref()).map(Vec::as_slice);

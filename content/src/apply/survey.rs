@@ -52,6 +52,8 @@ pub(super) enum Action {
 pub(super) struct Found {
     pub(super) entry: usize,
     pub(super) offset: u64,
+    /// Whether it is there in another tree than the one that is written.
+    pub(super) other: bool,
 }
 
 /// The result, one action for each entry.
@@ -139,6 +141,16 @@ fn survey_with(
 impl Survey {
     pub(super) fn nothing_to_do(&self) -> bool {
         self.extras.is_empty() && self.actions.iter().all(|action| *action == Action::Keep)
+    }
+
+    /// Notes which chunks are in another tree, where the same entries may be.
+    pub(super) fn note_other(&mut self, ground: &Ground, job: &Job<'_>) -> Result<(), ApplyError> {
+        let rules = Rules::default();
+        let (survey, _) = look(ground, &Job { rules: &rules, before: None, ..*job })?;
+        for (id, found) in survey.found {
+            self.found.entry(id).or_insert(Found { other: true, ..found });
+        }
+        Ok(())
     }
 
     /// How many entries go.
@@ -394,7 +406,7 @@ impl Surveyor<'_> {
             let id = ContentId::of(bytes);
             equal &= id == chunk.id;
             if self.needed.contains(&id) {
-                self.found.entry(id).or_insert(Found { entry: n, offset });
+                self.found.entry(id).or_insert(Found { entry: n, offset, other: false });
             }
             offset += u64::from(chunk.len);
         }
@@ -419,7 +431,7 @@ impl Surveyor<'_> {
         self.cutter.cut(file, size, &mut |bytes| -> io::Result<()> {
             let id = ContentId::of(bytes);
             if needed.contains(&id) {
-                found.entry(id).or_insert(Found { entry: n, offset });
+                found.entry(id).or_insert(Found { entry: n, offset, other: false });
             }
             offset += bytes.len() as u64;
             Ok(())

@@ -17,8 +17,8 @@ pub(super) struct Bench {
 /// A provider that finds nothing to do, fails, or counts.
 #[derive(Default)]
 pub(super) struct Provider {
-    fail: bool,
-    asked: Vec<ChunkRef>,
+    pub(super) fail: bool,
+    pub(super) asked: Vec<ChunkRef>,
 }
 
 impl Chunks for Provider {

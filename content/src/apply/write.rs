@@ -41,8 +41,10 @@ pub(super) struct Writer<'a> {
     loosened: Vec<(Vec<u8>, u32)>,
     /// One open directory on each file system written to.
     devices: BTreeMap<u64, OwnedFd>,
-    /// The file a chunk was last read from.
-    source: Option<(usize, File)>,
+    /// Another tree that has some of the chunks.
+    other: Option<(&'a Ground, Dirs)>,
+    /// The file a chunk was last read from, and whether it is in the other tree.
+    source: Option<((usize, bool), File)>,
 }
 
 impl<'a> Writer<'a> {
@@ -65,8 +67,18 @@ impl<'a> Writer<'a> {
             made: Vec::new(),
             loosened: Vec::new(),
             devices: BTreeMap::new(),
+            other: None,
             source: None,
         }
+    }
+
+    /// Reads what the survey has found in another tree from there.
+    pub(super) fn read_from(&mut self, other: Option<&'a Ground>) -> Result<(), ApplyError> {
+        if let Some(ground) = other {
+            let root = ground.dir.try_clone().map_err(ground.failed(Stage::Open, b""))?;
+            self.other = Some((ground, Dirs::new(root)));
+        }
+        Ok(())
     }
 
     /// Writes all temporary files and syncs them; returns the bytes in them. On an error the
@@ -180,10 +192,16 @@ impl<'a> Writer<'a> {
 
     fn chunk_on_disk(&mut self, chunk: &ChunkRef) -> Option<Vec<u8>> {
         let found = self.survey.found.get(&chunk.id)?;
-        if self.source.as_ref().is_none_or(|(n, _)| *n != found.entry) {
-            let (dir, name) = self.ground.place(&self.target.entries[found.entry]);
-            let parent = self.dirs.as_mut()?.at(dir).ok()?;
-            self.source = Some((found.entry, tree::open_file(parent, name).ok()?.0));
+        let from = (found.entry, found.other);
+        if self.source.as_ref().is_none_or(|(open, _)| *open != from) {
+            let entry = &self.target.entries[found.entry];
+            let (ground, dirs) = match &mut self.other {
+                Some((ground, dirs)) if found.other => (*ground, dirs),
+                _ => (self.ground, self.dirs.as_mut()?),
+            };
+            let (dir, name) = ground.place(entry);
+            let parent = dirs.at(dir).ok()?;
+            self.source = Some((from, tree::open_file(parent, name).ok()?.0));
         }
         let (_, file) = self.source.as_ref()?;
         let mut bytes = vec![0; chunk.len as usize];

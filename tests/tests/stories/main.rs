@@ -14,6 +14,7 @@ mod pace;
 mod push;
 mod remove;
 mod renew;
+mod rollback;
 mod run;
 mod sets;
 mod terms;
