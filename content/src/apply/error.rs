@@ -133,6 +133,8 @@ pub enum Stage {
     Write,
     /// Flushing to disk.
     Sync,
+    /// Keeping what is replaced.
+    Save,
     /// Renaming into place.
     Replace,
     /// Setting owner, mode or time.
@@ -164,6 +166,7 @@ impl fmt::Display for Stage {
             Stage::Create => "create",
             Stage::Write => "write the new",
             Stage::Sync => "sync",
+            Stage::Save => "keep the old",
             Stage::Replace => "replace",
             Stage::Describe => "set owner, mode or time of",
             Stage::Delete => "delete",

@@ -16,6 +16,7 @@ use rustix::fs::{FileType, Mode, OFlags, Stat, readlinkat};
 
 use super::Job;
 use super::error::{ApplyError, Stage};
+use crate::guards::{Guard, holds};
 use crate::manifest::{Entry, Kind};
 use crate::show::show;
 use crate::tree;
@@ -207,13 +208,14 @@ impl Walk<'_> {
     /// The target of a link that nobody but root and us can have made or can change.
     fn follow(&mut self, name: &[u8], stat: &Stat) -> Result<Vec<u8>, ApplyError> {
         let us = rustix::process::geteuid().as_raw();
-        let trusted = |uid| uid == 0 || uid == us;
+        let trusted = |uid| uid == 0 || uid == us || !holds(Guard::TrustedLink);
         if !trusted(stat.st_uid) {
             return Err(self.link(name, "it is owned by another user"));
         }
         let dir = rustix::fs::fstat(self.top());
         let dir = dir.map_err(|err| failed(&self.path(b"."), err.into()))?;
-        if !trusted(dir.st_uid) || tree::mode(&dir) & 0o022 != 0 {
+        let open = tree::mode(&dir) & 0o022 != 0 && holds(Guard::TrustedLink);
+        if !trusted(dir.st_uid) || open {
             return Err(self.link(name, "others may write to the directory it is in"));
         }
         self.hops += 1;
