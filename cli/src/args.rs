@@ -211,7 +211,9 @@ mod tests {
             &["push", "/srv/www", "-w", "a", "--exclude", ".git", "--hold", "2h"][..],
             &["push", "/srv/www", "-a", "--delete", "--max-delete", "5%"],
             &["push", "/srv/www", "-a", "--delete=installed", "--verify"],
-            &["push", "/srv/www", "-a", "--tree"],
+            &["push", "/srv/www", "-a", "--tree", "--before", "true", "--after", "echo $FILES"],
+            &["push", "/srv/www", "-a", "--special", "*.conf=echo $FILE", "--savetargets", ".OLD"],
+            &["push", "/srv/www", "-a", "--compare", "--younger", "--numeric-ids"],
             &["rollback", "last"],
             &["rollback", "--dest", "/srv/www", "-w", "a"],
             &["runs"],
@@ -248,6 +250,7 @@ mod tests {
         assert!(parse(&["push", "/x", "-a", "--max-delete", "5"]).is_err(), "nothing is deleted");
         assert!(parse(&["push", "/x", "-a", "--delete=some"]).is_err());
         assert!(parse(&["push", "/x", "-a", "--delete", "--tree"]).is_err());
+        assert!(parse(&["push", "/x", "-a", "--special", "echo"]).is_err());
         assert!(
             parse(&["rollback"]).is_err() && parse(&["rollback", "x", "--dest", "/x"]).is_err()
         );

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use controller::types::{LinkInfo, NewPush, OrderInfo, PlanQuery, PushEvent, PushInfo};
+use controller::types::{LinkInfo, NewPush, OrderInfo, PlanQuery, PushEvent, PushInfo, Special};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::client::{Client, Lines};
@@ -65,6 +65,29 @@ pub(crate) struct Args {
     /// was there for `barid rollback`
     #[arg(long, conflicts_with = "delete")]
     pub(crate) tree: bool,
+    /// Leave files alone that hold the right thing, whatever their mode, owner and time
+    #[arg(long, conflicts_with = "tree")]
+    pub(crate) compare: bool,
+    /// Leave files alone that were changed later than those of SOURCE, and say so
+    #[arg(long, conflicts_with = "tree")]
+    pub(crate) younger: bool,
+    /// Keep what is replaced as NAME with this behind it, such as .OLD
+    #[arg(long, value_name = "SUFFIX", conflicts_with = "tree")]
+    pub(crate) savetargets: Option<String>,
+    /// Owners and groups by number, not by name
+    #[arg(long)]
+    pub(crate) numeric_ids: bool,
+    /// Run this line in the shell of each host first; where it fails nothing is touched
+    #[arg(long, value_name = "LINE", help_heading = "Commands")]
+    pub(crate) before: Option<String>,
+    /// Run this line in the shell of each host where anything has changed, when all is in place;
+    /// $FILES are the files, with colons between
+    #[arg(long, value_name = "LINE", help_heading = "Commands")]
+    pub(crate) after: Option<String>,
+    /// Run this line for each changed file that the pattern means: $FILE is the file at SOURCE,
+    /// $REMFILE at the host, $BASEFILE its name; may be given several times
+    #[arg(long, value_name = "PATTERN=LINE", value_parser = special, help_heading = "Commands")]
+    pub(crate) special: Vec<Special>,
     /// Change nothing: hosts only say how they differ
     #[arg(long, conflicts_with = "plan", help_heading = "Safety")]
     pub(crate) verify: bool,
@@ -108,6 +131,13 @@ pub(crate) async fn main(
         delete: args.delete.unwrap_or_default(),
         max_delete: args.max_delete.unwrap_or_default(),
         tree: args.tree,
+        content_only: args.compare,
+        keep_newer: args.younger,
+        save: args.savetargets.unwrap_or_default(),
+        before: args.before.unwrap_or_default(),
+        after: args.after.unwrap_or_default(),
+        special: args.special,
+        numeric_ids: args.numeric_ids,
         verify: args.verify,
         max_link_bytes: args.max_bytes_per_link,
         reach_ms: millis(args.reach),
@@ -291,6 +321,16 @@ fn ended_early() -> Failure {
     let message = "the controller stopped answering before the push was ordered";
     Failure::new(Exit::Unreachable, "connection-lost", message)
         .with_help("`barid runs` shows whether it was; pushing again is harmless")
+}
+
+/// A pattern, and the line that is run for the files that it means.
+fn special(text: &str) -> Result<Special, String> {
+    match text.split_once('=') {
+        Some((pattern, command)) if !pattern.is_empty() && !command.is_empty() => {
+            Ok(Special { pattern: pattern.into(), command: command.into() })
+        }
+        _ => Err("write PATTERN=LINE, as in '*.conf=systemctl reload nginx'".into()),
+    }
 }
 
 /// The source as the controller can find it.

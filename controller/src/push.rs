@@ -75,7 +75,12 @@ impl Packer {
         if !self.store.has_room(0) {
             return Err(Failure::no_room("the controller has no space left on the state disk"));
         }
-        let (manifest, skipped) = self.read(&source, &exclude, tell)?;
+        let (mut manifest, skipped) = self.read(&source, &exclude, tell)?;
+        if new.numeric_ids {
+            for entry in &mut manifest.entries {
+                (entry.owner, entry.group) = (content::Name::default(), content::Name::default());
+            }
+        }
         tell.try_send(PushEvent::Packing).ok();
         let what = match new.verify {
             true => format!("verify {} -> {dest}", source.display()),

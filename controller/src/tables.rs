@@ -413,6 +413,7 @@ pub(crate) fn note_answers(txn: &WriteTransaction, report: &Report) -> Result<()
     for (digest, body) in &report.bodies {
         bodies.insert((id, digest.0), body.as_ref())?;
     }
+    drop(bodies);
     note_placed(txn, report)
 }
 
@@ -423,10 +424,18 @@ fn note_placed(txn: &WriteTransaction, report: &Report) -> Result<()> {
     let Ok(root) = push.manifest.parse::<content::ContentId>() else { return Ok(()) };
     let mut placed = txn.open_table(PLACED)?;
     let mut previous = txn.open_table(PREVIOUS)?;
+    let bodies = txn.open_table(BODIES)?;
     for (outcome, hosts) in report.tally.lines() {
+        // A command may have failed when all was in place already.
+        let mut said = None;
+        if let Some(digest) = outcome.body.filter(|_| outcome.state != mesh::State::Ok) {
+            let body = bodies.get((report.order.0, digest.0))?;
+            said = body.map(|body| protos::Answer::decode(Bytes::copy_from_slice(body.value())));
+        }
+        let placed_it = matches!(said, Some(Ok(protos::Answer { push: Some(_), .. })));
         for host in hosts.iter() {
             match outcome.state {
-                mesh::State::Ok => {
+                state if state == mesh::State::Ok || placed_it => {
                     let key = (push.dest.as_bytes(), host.0);
                     let before = placed.insert(key, root.0)?.map(|before| before.value());
                     if let Some(before) = before.filter(|before| *before != root.0) {

@@ -9,6 +9,7 @@ mod accept;
 mod account;
 mod bulk;
 mod capture;
+mod commands;
 pub mod congestion;
 mod daybook;
 mod dial;
