@@ -35,10 +35,12 @@ use crate::labels;
 use crate::live::{Live, Update};
 use crate::meaning;
 use crate::orders::{Desk, Draft, blocking};
+use crate::output;
 use crate::past::find;
 use crate::push::{Packed, Packer};
 use crate::retry::again;
 use crate::sets;
+use crate::steer;
 use crate::tables::{HostRow, OrderRow, Tables};
 use crate::traffic::Meter;
 use crate::types::{
@@ -89,6 +91,8 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/v1/hosts", get(hosts))
         .route("/v1/hosts/remove", post(remove_hosts))
         .route("/v1/links", get(links))
+        .route("/v1/tree/move", post(steer::move_to))
+        .route("/v1/tree/drain", post(steer::drain))
         .route("/v1/labels", post(labels::change))
         .route("/v1/resolve", post(meaning::resolve))
         .route("/v1/groups", post(meaning::groups))
@@ -102,6 +106,7 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/v1/orders", get(orders))
         .route("/v1/orders/{id}", get(order))
         .route("/v1/orders/{id}/events", get(events))
+        .route("/v1/orders/{id}/output/{host}", get(output::output))
         .route("/v1/orders/{id}/cancel", post(cancel))
         .route("/v1/orders/{id}/retry", post(retry))
         .fallback(|| async { Failure::unknown("not-found", "there is no such path", "") })
@@ -403,6 +408,13 @@ fn line_stream<T: Serialize + Send + 'static>() -> (mpsc::Sender<T>, Response) {
     (lines, ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response())
 }
 
+/// What a queue brings, as the stream of a response's bytes.
+pub(crate) fn byte_stream<E>(
+    mut queue: mpsc::Receiver<Result<Bytes, E>>,
+) -> impl Stream<Item = Result<Bytes, E>> {
+    Lines(move |context: &mut Context<'_>| queue.poll_recv(context))
+}
+
 impl Api {
     /// Gives a run.
     async fn run(
@@ -425,7 +437,12 @@ impl Api {
         self.info(id, row, hosts).await
     }
 
-    async fn info(&self, id: OrderId, row: OrderRow, hosts: Hosts) -> Result<OrderInfo, Failure> {
+    pub(crate) async fn info(
+        &self,
+        id: OrderId,
+        row: OrderRow,
+        hosts: Hosts,
+    ) -> Result<OrderInfo, Failure> {
         let (tables, released) = (self.tables.clone(), self.live.state().released.clone());
         let info =
             move || Reader { tables: &tables, hosts: &hosts, released: &released }.info(id, &row);

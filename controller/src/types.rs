@@ -552,6 +552,31 @@ pub struct NewCancel {
     pub reach_ms: u64,
 }
 
+/// `POST /v1/tree/move`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewMove {
+    /// Relays and hosts.
+    pub targets: Targets,
+    /// The parents that they are to have, as `host:port`; none: as configured. At most 8.
+    pub to: Vec<String>,
+    /// How long to wait for a node that cannot be reached.
+    pub reach_ms: u64,
+}
+
+/// `POST /v1/tree/drain`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewDrain {
+    /// The relay that its children are to leave.
+    pub relay: String,
+    /// Those that were told to leave it may have it again.
+    #[serde(default)]
+    pub undo: bool,
+    /// How long to wait for a node that cannot be reached.
+    pub reach_ms: u64,
+}
+
 /// What a push weighs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PushInfo {
@@ -601,6 +626,12 @@ pub struct Answer {
     /// True size of standard error.
     #[serde(default)]
     pub stderr_size: u64,
+    /// What the host keeps for a while of standard output that was cut.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdout_kept: Option<KeptOutput>,
+    /// What it keeps of standard error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stderr_kept: Option<KeptOutput>,
     /// What the host itself says went wrong: `stage: kind: detail`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub fault: String,
@@ -622,6 +653,15 @@ pub struct Answer {
     /// Whether the output was cut by a limit on the way, though the outcome is right.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub body_lost: bool,
+}
+
+/// Output that a host keeps: `GET /v1/orders/{id}/output/{host}` has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptOutput {
+    /// The first so many bytes of the stream.
+    pub bytes: u64,
+    /// Their BLAKE3 hash, 64 hex digits.
+    pub hash: String,
 }
 
 /// One line of `GET /v1/orders/{id}/events`: all that is known, then what comes, until it closes.

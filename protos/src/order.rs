@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
-use mesh::{Digest, Gate, HostSet, Need, OrderId};
+use mesh::{Digest, Gate, HostId, HostSet, Need, OrderId};
 use prost::Message;
 
 use crate::field::{
@@ -39,6 +39,9 @@ pub const FILES_LIMIT: u64 = 256 << 20;
 
 /// The most files that a command is given.
 pub const FILES: usize = 16;
+
+/// The most parents that an order can name.
+pub const PARENTS: usize = 8;
 
 const KIND_LIMIT: usize = 64;
 const KEY_LIMIT: usize = 64;
@@ -154,9 +157,26 @@ pub enum Work {
     /// Take back another order that expires at the same moment: who has not begun it does not, and
     /// a command that runs is ended.
     Cancel(OrderId),
+    /// Have another parent.
+    Steer(Steer),
     /// Another order has lapsed: tell those who still wait for a release that none will come. What
     /// runs goes on.
     Lapse(OrderId),
+}
+
+/// Which parent a node is to have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Steer {
+    /// These, as `host:port`, before the configured ones; none: as configured. At most 8 of 256
+    /// bytes.
+    Parents(Vec<String>),
+    /// Not this relay while there is another, or no longer so.
+    Avoid {
+        /// The relay.
+        relay: HostId,
+        /// Whether to stay away from it.
+        on: bool,
+    },
 }
 
 /// A command.
@@ -313,6 +333,7 @@ impl OrderBody {
                     let (push, terms) = (Some(push.to_pb()), Some(push.terms.to_pb()));
                     pb::order_body::Work::PushOnTerms(pb::PushOnTerms { push, terms })
                 }
+                Work::Steer(steer) => pb::order_body::Work::Steer(steer.to_pb()),
                 Work::Cancel(older) | Work::Lapse(older) => {
                     let order = Bytes::copy_from_slice(&older.0);
                     let lapse = matches!(self.work, Work::Lapse(_));
@@ -344,6 +365,20 @@ impl Run {
             files: self.files.iter().map(file).collect(),
             umask: self.umask,
         }
+    }
+}
+
+impl Steer {
+    fn to_pb(&self) -> pb::Steer {
+        let what = match self {
+            Steer::Parents(addresses) => {
+                pb::steer::What::Parents(pb::Parents { addresses: addresses.clone() })
+            }
+            Steer::Avoid { relay, on } => {
+                pb::steer::What::Avoid(pb::Avoid { relay: relay.0, on: *on })
+            }
+        };
+        pb::Steer { what: Some(what) }
     }
 }
 
@@ -398,6 +433,7 @@ fn read(body: pb::OrderBody) -> Result<OrderBody, OrderError> {
                 let terms = Terms::read(given("push_on_terms.terms", terms)?)?;
                 Work::Push(read_push(given("push_on_terms.push", push)?, terms)?)
             }
+            pb::order_body::Work::Steer(steer) => Work::Steer(read_steer(steer)?),
             pb::order_body::Work::Cancel(cancel) => {
                 let older = OrderId(array("cancel.order", &cancel.order)?);
                 if cancel.lapse { Work::Lapse(older) } else { Work::Cancel(older) }
@@ -424,6 +460,15 @@ fn read_run(run: pb::Run) -> Result<Run, FieldError> {
         env: run.env.into_iter().map(variable).collect(),
         timeout: Duration::from_millis(run.timeout_ms),
         output_limit: run.output_limit,
+    })
+}
+
+fn read_steer(steer: pb::Steer) -> Result<Steer, OrderError> {
+    Ok(match steer.what.ok_or(OrderError::Work)? {
+        pb::steer::What::Parents(parents) => Steer::Parents(parents.addresses),
+        pb::steer::What::Avoid(pb::Avoid { relay, on }) => {
+            Steer::Avoid { relay: HostId(relay), on }
+        }
     })
 }
 
@@ -485,6 +530,7 @@ fn check(body: &OrderBody) -> Result<(), FieldError> {
     match &body.work {
         Work::Run(run) => check_run(run),
         Work::Push(push) => check_push(push),
+        Work::Steer(steer) => check_steer(steer),
         Work::Cancel(older) | Work::Lapse(older) => {
             ensure(*older != body.id, "cancel.order", "is the id of the order itself")
         }
@@ -526,6 +572,19 @@ fn check_run(run: &Run) -> Result<(), FieldError> {
     run.files.iter().try_for_each(|file| check_file_name(&file.name))?;
     let names: BTreeSet<_> = run.files.iter().map(|file| &file.name).collect();
     ensure(names.len() == run.files.len(), "run.files", "has a name twice")
+}
+
+fn check_steer(steer: &Steer) -> Result<(), FieldError> {
+    let Steer::Parents(addresses) = steer else { return Ok(()) };
+    at_most("steer.parents", addresses.len(), PARENTS)?;
+    for address in addresses {
+        plain("steer.parents", address, NAME_LIMIT)?;
+        let parts = address.rsplit_once(':');
+        let port = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0);
+        let good = parts.is_some_and(|(host, p)| !host.is_empty() && port(p));
+        ensure(good, "steer.parents", "has an address that is not host:port")?;
+    }
+    Ok(())
 }
 
 fn check_file_name(name: &str) -> Result<(), FieldError> {

@@ -143,7 +143,13 @@ fn order() -> impl Strategy<Value = OrderBody> {
         true => Work::Lapse(OrderId(id)),
         false => Work::Cancel(OrderId(id)),
     });
-    let work = prop_oneof![run().prop_map(Work::Run), push().prop_map(Work::Push), cancel];
+    let parents = vec(name().prop_map(|name| format!("{name}:7400")), 0..=PARENTS);
+    let steer = prop_oneof![
+        parents.prop_map(Steer::Parents),
+        any::<(u32, bool)>().prop_map(|(id, on)| Steer::Avoid { relay: HostId(id), on }),
+    ]
+    .prop_map(Work::Steer);
+    let work = prop_oneof![run().prop_map(Work::Run), push().prop_map(Work::Push), cancel, steer];
     let gate = proptest::option::of(gate());
     (ids, some_hosts(), validity, waits, name(), vec(need, 0..3), work, gate).prop_map(
         |((mesh, id), targets, validity, (a, b), issued_by, needs, work, gate)| OrderBody {
@@ -306,6 +312,12 @@ fn limits_of_every_order() {
     check_order(&order, "need.content has 4097 elements; the limit is 4096");
     order.needs = vec![need(Vec::new())];
     check_order(&order, "need.content is missing or empty");
+    for address in ["relay", ":7400", "relay:0", "relay:x"] {
+        let order = sample(Work::Steer(Steer::Parents(vec![address.to_owned()])));
+        check_order(&order, "steer.parents has an address that is not host:port");
+    }
+    let order = sample(Work::Steer(Steer::Parents(vec!["relay:7400".to_owned(); 9])));
+    check_order(&order, "steer.parents has 9 elements; the limit is 8");
 }
 
 #[test]

@@ -182,7 +182,8 @@ impl Executor {
             files: Vec::new(),
             umask: None,
         };
-        let host = Host { name: &self.name, giver: &self.giver, live: &self.live };
+        let (name, giver, live, spool) = (&*self.name, &self.giver, &self.live, &self.spool);
+        let host = Host { name, giver, live, spool };
         run::run(run, &host, job).await
     }
 }

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod cancel;
+mod commands;
 mod crash;
 mod enrol;
 mod failover;
@@ -10,6 +11,7 @@ mod full_disk;
 mod gate;
 mod given;
 mod live;
+mod out;
 mod pace;
 mod push;
 mod remove;
