@@ -245,6 +245,8 @@ mod any_tests;
 #[cfg(test)]
 mod delete_tests;
 #[cfg(test)]
+mod fault_tests;
+#[cfg(test)]
 mod race_tests;
 #[cfg(test)]
 mod release_tests;
