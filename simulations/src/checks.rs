@@ -226,6 +226,13 @@ impl Checks {
         }
     }
 
+    /// A frame comes to a node. On a link that it has closed it comes to nobody.
+    pub(crate) fn hearing(&mut self, me: HostId, link: LinkId, frame: &Frame, now: Duration) {
+        if self.peers.contains_key(&(me, link)) {
+            self.gated.hearing(me, link, frame, now);
+        }
+    }
+
     /// A node has closed a link: what still comes from it is not taken.
     pub(crate) fn hung_up(&mut self, me: HostId, link: LinkId) {
         self.peers.remove(&(me, link));

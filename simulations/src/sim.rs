@@ -230,7 +230,7 @@ impl Sim {
         let me = HostId(node as u32);
         let announced = match &input {
             Input::Frame { link, frame } => {
-                self.checks.gated.hearing(me, *link, frame, self.now);
+                self.checks.hearing(me, *link, frame, self.now);
                 matches!(frame, Frame::Below { .. }).then_some(*link)
             }
             _ => None,
