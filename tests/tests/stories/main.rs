@@ -9,6 +9,7 @@ mod forms;
 mod full_disk;
 mod gate;
 mod given;
+mod hostile;
 mod live;
 mod pace;
 mod push;
@@ -16,6 +17,7 @@ mod remove;
 mod renew;
 mod run;
 mod sets;
+mod trial;
 mod weak;
 
 use anyhow::{Context, Result, ensure};
