@@ -10,6 +10,7 @@
 //! | `run` `push` `runs` `attach` `cancel` `retry` | verbs about orders |
 //! | `pace` `given` | options of `run` |
 //! | `hosts` `nodes` `tree` `token` `completion` | other verbs that ask the controller |
+//! | `steer` `survey` | verbs about the tree |
 //! | `serve` `node` `join` | verbs that are a part of the mesh |
 //! | `demo` | a fleet on this machine |
 //! | `targets` `hostfile` `guard` `plan` | which hosts, and whether that many are meant |
@@ -58,6 +59,8 @@ mod runs;
 mod save;
 mod screen;
 mod serve;
+mod steer;
+mod survey;
 mod targets;
 mod token;
 mod tree;
@@ -129,7 +132,7 @@ async fn ask(verb: Verb, client: &Client, screen: &mut Screen) -> Result<Exit, F
         Verb::Cancel(args) => ordered(Box::pin(cancel::main(args, client, screen)).await),
         Verb::Hosts(args) => hosts::main(args, client, screen).await,
         Verb::Nodes(args) => nodes::main(args, client, screen).await,
-        Verb::Tree(args) => tree::main(args, client, screen).await,
+        Verb::Tree(args) => ordered(Box::pin(tree::main(args, client, screen)).await),
         Verb::Token(args) => token::main(args, client, screen).await,
         Verb::Demo(args) => Box::pin(demo::run(&args)).await,
         Verb::Controller(_) | Verb::Node(_) | Verb::Join(_) | Verb::Completion(_) => {

@@ -97,6 +97,12 @@ impl Config {
         }
     }
 
+    /// How long a host may be away before it counts as down: twice the time in which silence is
+    /// noticed, so that whoever has lost its parent can have found another.
+    pub fn grace(&self) -> Duration {
+        self.beat_interval * self.missed_beats * 2
+    }
+
     /// Whether this node is the root of the tree.
     pub fn is_root(&self) -> bool {
         self.parents == 0

@@ -150,6 +150,14 @@ impl Lanes {
         }
     }
 
+    /// Takes an order off the lane of a child that is away, as if it had never been offered.
+    pub(crate) fn take_off(&mut self, child: HostId, order: OrderId) {
+        if let Some(lane) = self.lanes.get_mut(&child).filter(|lane| lane.link.is_none()) {
+            lane.withdraw(order, self.window);
+            lane.offered.remove(&order);
+        }
+    }
+
     /// Takes an order off every lane: it is past its validity.
     pub(crate) fn forget(&mut self, order: OrderId) {
         for lane in self.lanes.values_mut() {

@@ -8,6 +8,7 @@
 //!
 //! **Invariant:** this crate depends on neither tokio, quinn, redb nor prost, and reads no clock.
 
+mod absent;
 mod acks;
 mod agenda;
 mod cancel;

@@ -80,6 +80,10 @@ pub struct Pushed {
     pub bytes: u64,
     /// Files of which only owner, mode or times were put right.
     pub fixed: u64,
+    /// Entries deleted that the manifest does not name.
+    pub deleted: u64,
+    /// Of a verification: entries that are not as they should be.
+    pub drift: u64,
     /// What did not go as well as it might; at most 64, of at most 1,024 bytes each.
     pub warnings: Vec<String>,
 }
@@ -142,6 +146,8 @@ impl Pushed {
             unchanged: self.unchanged,
             bytes: self.bytes,
             fixed: self.fixed,
+            deleted: self.deleted,
+            drift: self.drift,
             warnings: warnings.map(|text| clip(text, WARNING_LIMIT).to_owned()).collect(),
         }
     }
@@ -157,12 +163,12 @@ fn read_fault(fault: pb::Fault) -> Result<Fault, FieldError> {
 }
 
 fn read_pushed(pushed: pb::Pushed) -> Result<Pushed, FieldError> {
-    let pb::Pushed { written, unchanged, bytes, fixed, warnings } = pushed;
+    let pb::Pushed { written, unchanged, bytes, fixed, warnings, deleted, drift } = pushed;
     at_most("pushed.warnings", warnings.len(), WARNINGS)?;
     for warning in &warnings {
         at_most_bytes("pushed.warnings", warning.len(), WARNING_LIMIT)?;
     }
-    Ok(Pushed { written, unchanged, bytes, fixed, warnings })
+    Ok(Pushed { written, unchanged, bytes, fixed, deleted, drift, warnings })
 }
 
 #[cfg(test)]
@@ -183,14 +189,18 @@ mod tests {
     }
 
     fn pushed() -> impl Strategy<Value = Pushed> {
-        (number(), number(), number(), number(), proptest::collection::vec(text(20), 0..4))
-            .prop_map(|(written, unchanged, bytes, fixed, warnings)| Pushed {
+        let numbers = (number(), number(), number(), number(), number(), number());
+        (numbers, proptest::collection::vec(text(20), 0..4)).prop_map(
+            |((written, unchanged, bytes, fixed, deleted, drift), warnings)| Pushed {
                 written,
                 unchanged,
                 bytes,
                 fixed,
+                deleted,
+                drift,
                 warnings,
-            })
+            },
+        )
     }
 
     fn answer() -> impl Strategy<Value = Answer> {

@@ -19,6 +19,7 @@ use crate::jobs::{Job, Jobs};
 use crate::live::Teller;
 use crate::run::{self, Host};
 use crate::space::Space;
+use crate::steer::Helm;
 use crate::verify::Verifier;
 
 /// What carrying out needs.
@@ -33,6 +34,7 @@ pub(crate) struct Executor {
     pub(crate) jobs: Jobs,
     pub(crate) space: Space,
     pub(crate) live: Teller,
+    pub(crate) helm: Helm,
 }
 
 impl Executor {
@@ -74,7 +76,7 @@ impl Executor {
                         (None, self.slots.acquire().await.ok())
                     }
                 },
-                Ok(Work::Cancel(_) | Work::Lapse(_)) | Err(_) => (None, None),
+                Ok(Work::Cancel(_) | Work::Lapse(_) | Work::Steer(_)) | Err(_) => (None, None),
             }
         };
         let _turn = tokio::select! {
@@ -107,6 +109,7 @@ impl Executor {
                 self.jobs.stop(older).await;
                 (State::Ok, Answer::default())
             }
+            Work::Steer(steer) => self.helm.carry_out(steer).await,
             // The core has seen to it: who had not begun never does, and what runs goes on.
             Work::Lapse(_) => (State::Ok, Answer::default()),
         }

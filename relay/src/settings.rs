@@ -117,9 +117,9 @@ impl Settings {
         write().map_err(|source| SettingsError::Io { path: path.into(), action: "writing", source })
     }
 
-    /// The core's configuration for a node with these settings.
-    pub fn mesh(&self, host: u32, serves: bool) -> mesh::Config {
-        let mut config = mesh::Config::new(mesh::HostId(host), self.parents.len(), serves);
+    /// The core's configuration for a node with these settings, and so many parents.
+    pub fn mesh(&self, host: u32, serves: bool, parents: usize) -> mesh::Config {
+        let mut config = mesh::Config::new(mesh::HostId(host), parents, serves);
         config.beat_interval = Duration::from_millis(self.beat_interval_ms.max(10));
         config.uplink_interval = self.link.beat(config.beat_interval);
         config.flush = Duration::from_millis(self.flush_ms);

@@ -127,7 +127,7 @@ impl Node {
         if let Some((child, moves)) = self.routes.handle_down(now, link) {
             self.follow(now, moves);
             self.lanes.handle_down(child);
-            self.shares.check_again(now);
+            self.shares.check_again(now, self.config.grace());
             self.routes_changed(now);
         }
         Some(peer)
@@ -258,6 +258,7 @@ impl Node {
             if !news.is_empty() {
                 for id in self.shares.orders_for(&news) {
                     self.shares.extend_duty(now, id, &news);
+                    self.shares.look_by(id, now);
                     self.ask(id, child, &news);
                 }
                 self.offer_all(now, child);
@@ -274,6 +275,9 @@ impl Node {
     pub(super) fn announce_changes(&mut self, now: Time) {
         if !self.routes.announcement_due(now) {
             return;
+        }
+        if self.config.is_root() {
+            self.absent.see(now, self.routes.up());
         }
         if let Some(link) = self.uplink.link() {
             self.announce(link);

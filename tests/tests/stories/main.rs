@@ -17,6 +17,7 @@ mod remove;
 mod renew;
 mod run;
 mod sets;
+mod terms;
 mod trial;
 mod weak;
 
