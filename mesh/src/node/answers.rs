@@ -187,7 +187,7 @@ impl Node {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Config, Digest, Input, LinkId, Peer, Saved, Subtree};
+    use crate::{Config, Digest, HostSet, Input, LinkId, Peer, Saved, State, Subtree};
 
     const ORDER: OrderId = OrderId([1; 16]);
     const LINK: LinkId = LinkId(1);
