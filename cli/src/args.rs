@@ -9,7 +9,7 @@ use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 
 use crate::screen::ColorWhen;
 use crate::{
-    attach, cancel, completion, demo, hosts, join, node, nodes, push, retry, run, runs, serve,
+    attach, cancel, completion, demo, hosts, join, node, nodes, out, push, retry, run, runs, serve,
     token, tree,
 };
 
@@ -71,6 +71,8 @@ pub(crate) enum Verb {
     Push(push::Args),
     /// List past and present runs and pushes, or show one
     Runs(runs::Args),
+    /// Fetch in full what a run has written, from the hosts that keep it
+    Out(out::Args),
     /// Watch a run or push that goes on
     Attach(attach::Args),
     /// Give a run again where it did not work
@@ -212,6 +214,7 @@ mod tests {
             &["runs"],
             &["runs", "--limit", "5"],
             &["runs", "show", "last", "-B"],
+            &["out", "last", "-w", "a[1-2]", "--stderr", "--outdir", "d"],
             &["attach"],
             &["attach", "7k3q", "-b"],
             &["cancel", "last", "-t", "1m", "--async"],

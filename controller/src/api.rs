@@ -35,6 +35,7 @@ use crate::labels;
 use crate::live::{Live, Update};
 use crate::meaning;
 use crate::orders::{Desk, Draft, blocking};
+use crate::output;
 use crate::past::find;
 use crate::push::{Packed, Packer};
 use crate::retry::again;
@@ -104,6 +105,7 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/v1/orders", get(orders))
         .route("/v1/orders/{id}", get(order))
         .route("/v1/orders/{id}/events", get(events))
+        .route("/v1/orders/{id}/output/{host}", get(output::output))
         .route("/v1/orders/{id}/cancel", post(cancel))
         .route("/v1/orders/{id}/retry", post(retry))
         .fallback(|| async { Failure::unknown("not-found", "there is no such path", "") })
@@ -372,6 +374,13 @@ fn line_stream<T: Serialize + Send + 'static>() -> (mpsc::Sender<T>, Response) {
     });
     let body = Body::from_stream(stream);
     (lines, ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response())
+}
+
+/// What a queue brings, as the stream of a response's bytes.
+pub(crate) fn byte_stream<E>(
+    mut queue: mpsc::Receiver<Result<Bytes, E>>,
+) -> impl Stream<Item = Result<Bytes, E>> {
+    Lines(move |context: &mut Context<'_>| queue.poll_recv(context))
 }
 
 impl Api {

@@ -18,6 +18,7 @@ mod labels;
 mod live;
 mod meaning;
 mod orders;
+mod output;
 mod pace;
 mod packs;
 mod past;

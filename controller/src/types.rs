@@ -331,6 +331,10 @@ pub struct NewRun {
     pub pace: Pace,
     /// How long to wait for a host that cannot be reached.
     pub reach_ms: u64,
+    /// How long the run waits for hosts that are away, after the others have answered; 0: no longer
+    /// than `reach_ms`. Not together with a pace.
+    #[serde(default)]
+    pub hold_ms: u64,
     /// How long the command may run.
     pub timeout_ms: u64,
     /// How much of each of stdout and stderr is kept.
@@ -569,6 +573,12 @@ pub struct Answer {
     /// True size of standard error.
     #[serde(default)]
     pub stderr_size: u64,
+    /// What the host keeps for a while of standard output that was cut.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdout_kept: Option<KeptOutput>,
+    /// What it keeps of standard error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stderr_kept: Option<KeptOutput>,
     /// What the host itself says went wrong: `stage: kind: detail`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub fault: String,
@@ -590,6 +600,15 @@ pub struct Answer {
     /// Whether the output was cut by a limit on the way, though the outcome is right.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub body_lost: bool,
+}
+
+/// Output that a host keeps: `GET /v1/orders/{id}/output/{host}` has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptOutput {
+    /// The first so many bytes of the stream.
+    pub bytes: u64,
+    /// Their BLAKE3 hash, 64 hex digits.
+    pub hash: String,
 }
 
 /// One line of `GET /v1/orders/{id}/events`: all that is known, then what comes, until it closes.

@@ -245,6 +245,12 @@ impl Node {
         self.uplink.ready().map(|(_, parent)| parent)
     }
 
+    /// The link by which a host below this node is reached now.
+    pub fn way_to(&self, host: HostId) -> Option<LinkId> {
+        let mut children = self.routes.children().map(|(_, child)| child);
+        children.find(|child| child.up.contains(host)).and_then(|child| child.link)
+    }
+
     /// The answers to an order that this node knows of.
     pub fn tally(&self, order: OrderId) -> Option<&Tally> {
         self.shares.get(order).map(|share| &share.tally)

@@ -19,6 +19,7 @@ use crate::jobs::{Job, Jobs};
 use crate::live::Teller;
 use crate::run::{self, Host};
 use crate::space::Space;
+use crate::spool::Spool;
 use crate::steer::Helm;
 use crate::verify::Verifier;
 
@@ -34,6 +35,7 @@ pub(crate) struct Executor {
     pub(crate) jobs: Jobs,
     pub(crate) space: Space,
     pub(crate) live: Teller,
+    pub(crate) spool: Spool,
     pub(crate) helm: Helm,
 }
 
@@ -100,7 +102,12 @@ impl Executor {
         }
         match body.work {
             Work::Run(command) => {
-                let host = Host { name: &self.name, giver: &self.giver, live: &self.live };
+                let host = Host {
+                    name: &self.name,
+                    giver: &self.giver,
+                    live: &self.live,
+                    spool: &self.spool,
+                };
                 run::run(command, &host, job).await
             }
             // It ends with either the old tree or the new one, never half way.

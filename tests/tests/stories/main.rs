@@ -11,6 +11,7 @@ mod gate;
 mod given;
 mod hostile;
 mod live;
+mod out;
 mod pace;
 mod push;
 mod remove;
