@@ -10,7 +10,7 @@ use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 use crate::screen::ColorWhen;
 use crate::{
     attach, cancel, completion, demo, hosts, join, node, nodes, out, push, retry, rollback, run,
-    runs, serve, token, tree,
+    runs, serve, sim, token, tree,
 };
 
 const EXAMPLES: &str = "\
@@ -97,6 +97,8 @@ pub(crate) enum Verb {
     Controller(serve::Args),
     /// Start a fleet on this machine and watch it do the main job
     Demo(demo::DemoArgs),
+    /// Try the mesh in bad weather, in virtual time (for developers)
+    Sim(sim::Args),
     /// Print a completion script
     Completion(completion::Args),
 }

@@ -331,6 +331,10 @@ pub struct NewRun {
     pub pace: Pace,
     /// How long to wait for a host that cannot be reached.
     pub reach_ms: u64,
+    /// How long the run waits for hosts that are away, after the others have answered; 0: no longer
+    /// than `reach_ms`. Not together with a pace.
+    #[serde(default)]
+    pub hold_ms: u64,
     /// How long the command may run.
     pub timeout_ms: u64,
     /// How much of each of stdout and stderr is kept.

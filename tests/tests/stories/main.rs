@@ -10,6 +10,7 @@ mod forms;
 mod full_disk;
 mod gate;
 mod given;
+mod hostile;
 mod live;
 mod out;
 mod pace;
@@ -20,6 +21,7 @@ mod rollback;
 mod run;
 mod sets;
 mod terms;
+mod trial;
 mod weak;
 
 use anyhow::{Context, Result, ensure};
