@@ -69,7 +69,7 @@ impl Scene {
 
     /// Installs one version or the other, each time from the start of what the last one left.
     fn install(&self, n: usize) -> Result<Applied, ApplyError> {
-        let delete = if n % 3 == 0 { Delete::All } else { Delete::Nothing };
+        let delete = if n.is_multiple_of(3) { Delete::All } else { Delete::Nothing };
         let rules = Rules { delete, ..Rules::default() };
         let target = &self.versions[n % 2];
         let job = Job { tag: "t1", dest: b"/home/dir", target, rules: &rules, before: None };
@@ -126,7 +126,7 @@ impl Attack {
                 Attack::HardLink => {
                     let _ = fs::hard_link(outside.join("own"), &spare);
                     exchange(&spare, &home.join(["d/own", "top"][n % 2]));
-                    if n % 7 == 0 {
+                    if n.is_multiple_of(7) {
                         let _ = fs::remove_file(&spare);
                     }
                 }
@@ -149,7 +149,7 @@ fn nobody_who_swaps_names_leads_an_install_elsewhere() {
     let scene = Scene::new();
     for attack in [Attack::Folder, Attack::HardLink, Attack::Temporary] {
         let through = scene.race(attack, |n| {
-            if n % 500 == 0 {
+            if n.is_multiple_of(500) {
                 assert_eq!(scene.look(), scene.outside, "after {n} installs");
             }
             n == INSTALLS / 3

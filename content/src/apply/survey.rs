@@ -409,7 +409,7 @@ impl Surveyor<'_> {
                 return Ok(false);
             }
         }
-        Ok(u64::from(stat.st_nlink) == names.len() as u64 + 1)
+        Ok(usize::try_from(stat.st_nlink).is_ok_and(|found| found == names.len() + 1))
     }
 
     /// Whether the owner will be wrong once the action is done.
