@@ -35,8 +35,10 @@ const BODIES: TableDefinition<([u8; 16], [u8; 32]), &[u8]> =
     TableDefinition::new("controller.bodies.v1");
 const PLACED: TableDefinition<(&[u8], u32), [u8; 32]> =
     TableDefinition::new("controller.placed.v1");
-/// What was there before, and whether what came after it was put in place as a whole.
-const PREVIOUS: TableDefinition<(&[u8], u32), ([u8; 32], bool)> =
+/// Root of a tree, and whether what came after it was put in place as a whole.
+type Before = ([u8; 32], bool);
+/// What was there before.
+const PREVIOUS: TableDefinition<(&[u8], u32), Before> =
     TableDefinition::new("controller.previous.v1");
 /// What operators have said of hosts.
 const LABELS: TableDefinition<u32, &[u8]> = TableDefinition::new("controller.labels.v1");
