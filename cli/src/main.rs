@@ -55,6 +55,7 @@ mod progress;
 mod push;
 mod render;
 mod retry;
+mod rollback;
 mod rows;
 mod run;
 mod runs;
@@ -130,6 +131,7 @@ async fn ask(verb: Verb, client: &Client, screen: &mut Screen) -> Result<Exit, F
     match verb {
         Verb::Run(args) => ordered(Box::pin(run::main(*args, client, screen)).await),
         Verb::Push(args) => ordered(Box::pin(push::main(args, client, screen)).await),
+        Verb::Rollback(args) => ordered(Box::pin(rollback::main(args, client, screen)).await),
         Verb::Retry(args) => ordered(Box::pin(retry::main(args, client, screen)).await),
         Verb::Runs(args) => runs::main(args, client, screen).await,
         Verb::Out(args) => Box::pin(out::main(args, client, screen)).await,

@@ -11,12 +11,15 @@
 //! processes run through it; and [`lab`], whole sites behind such links, made of network
 //! namespaces.
 //!
+//! [`crowd`] is the other way round: thousands of hosts in one process, at real relays.
+//!
 //! The simulator does not simulate QUIC, TLS, redb or processes: what those promise is written in
 //! [`mesh::Input`] and [`mesh::Output`], and the simulator plays the least that they promise.
 
 mod absences;
 pub mod checks;
 pub mod coverage;
+pub mod crowd;
 pub mod dice;
 mod disk;
 mod draw;

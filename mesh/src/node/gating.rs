@@ -204,7 +204,7 @@ impl Node {
         let unheard = order.targets.difference(&share.tally.settled());
         let skipped = share.tally.lines().find(|(outcome, _)| outcome.state == State::Skipped);
         let skipped = skipped.map(|(_, hosts)| hosts.difference(window.released()));
-        let skipped = skipped.unwrap_or_default();
+        let skipped = self.cancels.spare(id, skipped.unwrap_or_default());
         let why = match skipped.is_empty() {
             true => Stop::Done,
             false => {
