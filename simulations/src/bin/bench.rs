@@ -155,7 +155,7 @@ enum Part {
     /// Seeds per second of the simulator, and its largest run
     Sim,
     /// Trees of up to a million hosts: simulated, computed, and drawn below docs/scale/; takes
-    /// minutes and 3 GB
+    /// minutes and 6 GB
     ScaleModel,
     /// `true` on hundreds of hosts
     Run,
