@@ -64,6 +64,7 @@ mod screen;
 mod serve;
 mod sim;
 mod steer;
+mod store;
 mod survey;
 mod targets;
 mod token;
@@ -140,6 +141,7 @@ async fn ask(verb: Verb, client: &Client, screen: &mut Screen) -> Result<Exit, F
         Verb::Hosts(args) => hosts::main(args, client, screen).await,
         Verb::Nodes(args) => nodes::main(args, client, screen).await,
         Verb::Tree(args) => ordered(Box::pin(tree::main(args, client, screen)).await),
+        Verb::Store(args) => store::main(args, client, screen).await,
         Verb::Token(args) => token::main(args, client, screen).await,
         Verb::Demo(args) => Box::pin(demo::run(&args)).await,
         Verb::Controller(_)

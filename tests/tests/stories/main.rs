@@ -20,6 +20,7 @@ mod renew;
 mod rollback;
 mod run;
 mod sets;
+mod store;
 mod terms;
 mod trial;
 mod weak;
