@@ -275,6 +275,7 @@ impl<'a> Reader<'a> {
         for (row, (state, hosts)) in heads.into_iter().enumerate() {
             let values = columns.iter().map(|column| *column.get(row).unwrap_or(&column[0]));
             let texts = self.texts(&pieces, values)?;
+            self.spend(rest.as_ref().map_or(0, Bytes::len))?;
             let body = given("packed.rest", put_together(rest.as_ref(), &texts))?;
             let outcome = Outcome { state, body: Some(hash(&body)) };
             lines.push((outcome, hosts, body));

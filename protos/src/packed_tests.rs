@@ -173,6 +173,14 @@ fn a_few_bytes_never_stand_for_many() {
     text.extend([1, 0, 10]);
     (0..10).for_each(|_| text.extend([1, 0, 2, 2, 0]));
     refused(&text, "packed.room");
+    // The same in what answers have in common beside their texts.
+    let fault = pb::Fault { detail: "x".repeat(1 << 20), ..pb::Fault::default() };
+    let rest = pb::Answer { fault: Some(fault), ..pb::Answer::default() };
+    let mut text = vec![1, 1];
+    put_bytes(&mut text, &rest.encode_to_vec());
+    text.extend([1, 0, 1, 0, 10]);
+    (0..10).for_each(|_| text.extend([1, 0, 2, 2, 0]));
+    refused(&text, "packed.room");
     refused(&[1, 0, 0, 255, 255, 255, 3], "packed.count");
     refused(&[0, 1], "goes on after its end");
 }
