@@ -25,6 +25,7 @@ mod past;
 mod push;
 mod retention;
 mod retry;
+mod rollback;
 mod serve;
 pub mod sets;
 mod steer;
