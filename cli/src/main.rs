@@ -16,7 +16,7 @@
 //! | `sim` | the simulator, another binary |
 //! | `targets` `hostfile` `guard` `plan` | which hosts, and whether that many are meant |
 //! | `client` | the controller's API |
-//! | `follow` `keys` `progress` | watching an order until it closes |
+//! | `follow` `keys` `progress` `branches` | watching an order until it closes, by site and state |
 //! | `lines` `rows` | output that comes before its answer |
 //! | `gathered` `render` `alike` `diff` `words` | answers, put together and in words |
 //! | `save` | answers in files |
@@ -26,6 +26,7 @@
 mod alike;
 mod args;
 mod attach;
+mod branches;
 mod cancel;
 mod client;
 mod completion;
