@@ -92,6 +92,21 @@ impl Client {
         Ok(Lines::new(self.send(Method::POST, path, encoded(body)?).await?))
     }
 
+    /// `GET` of bytes as they are, piece by piece.
+    pub(crate) async fn get_bytes(
+        &self,
+        path: &str,
+        take: &mut dyn FnMut(&[u8]) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let mut body = self.send(Method::GET, path, Bytes::new()).await?.into_body();
+        while let Some(frame) = body.frame().await {
+            if let Ok(data) = frame.map_err(|error| broken(&error))?.into_data() {
+                take(&data)?;
+            }
+        }
+        Ok(())
+    }
+
     /// One request; an answer that is not a success becomes the failure it describes.
     async fn send(
         &self,

@@ -29,6 +29,7 @@ use crate::answers::{self, Reader};
 use crate::clock::to_ms;
 use crate::enrol::Enroller;
 use crate::fault::Failure;
+use crate::fleet::{self, Fleet};
 use crate::given::{PIECE_LIMIT, Pieces};
 use crate::groups::Groups;
 use crate::labels;
@@ -57,6 +58,7 @@ const PROGRESS: Duration = Duration::from_millis(500);
 /// What the API works with.
 #[derive(Clone)]
 pub(crate) struct Api {
+    pub(crate) fleet: Fleet,
     pub(crate) groups: Groups,
     pub(crate) listen: String,
     pub(crate) mesh: String,
@@ -98,6 +100,9 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/v1/runs", post(run))
         .route("/v1/pieces", post(piece).layer(DefaultBodyLimit::max(PIECE_LIMIT)))
         .route("/v1/pushes", post(push))
+        .route("/v1/fleet/ask", post(fleet::routes::ask))
+        .route("/v1/fleet/change", post(fleet::routes::change))
+        .route("/v1/fleet/content", get(fleet::routes::content))
         .route("/v1/orders", get(orders))
         .route("/v1/orders/{id}", get(order))
         .route("/v1/orders/{id}/events", get(events))
@@ -364,6 +369,11 @@ fn line_stream<T: Serialize + Send + 'static>() -> (mpsc::Sender<T>, Response) {
     });
     let body = Body::from_stream(stream);
     (lines, ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response())
+}
+
+/// A body of bytes that come through a queue.
+pub(crate) fn byte_stream(mut queue: mpsc::Receiver<Result<Bytes, std::io::Error>>) -> Body {
+    Body::from_stream(Lines(move |context: &mut Context<'_>| queue.poll_recv(context)))
 }
 
 impl Api {

@@ -11,6 +11,7 @@ mod clock;
 mod closing;
 mod enrol;
 mod fault;
+pub mod fleet;
 mod given;
 mod groups;
 mod labels;

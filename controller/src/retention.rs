@@ -17,6 +17,7 @@ use tokio::sync::RwLock;
 use tracing::{info, warn};
 
 use crate::clock::now_ms;
+use crate::fleet::Fleet;
 use crate::tables::Tables;
 
 /// How often to look.
@@ -54,6 +55,8 @@ pub(crate) struct Cleaner {
     pub(crate) keep: Keep,
     /// Held for reading by whoever makes a push.
     pub(crate) pushes: Arc<RwLock<()>>,
+    /// What is under control, with its history.
+    pub(crate) fleet: Fleet,
 }
 
 impl Cleaner {
@@ -106,8 +109,9 @@ impl Cleaner {
                 trees.insert(push.manifest);
             }
         }
-        for root in trees {
-            let root = ContentId(root.0);
+        let controlled = self.fleet.store.roots()?;
+        let controlled = controlled.iter().filter_map(|root| root.parse::<ContentId>().ok());
+        for root in trees.into_iter().map(|root| ContentId(root.0)).chain(controlled) {
             needed.insert(root);
             let bytes = self.store.get(&root)?;
             let manifest =

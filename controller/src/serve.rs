@@ -1,5 +1,6 @@
 //! Starting and stopping the controller.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -10,6 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use certs::{Authority, Credentials, MeshId, NodeKey, Role};
 use content::Store;
+use mesh::HostId;
 use relay::{Journal, Running, Settings, Setup};
 use tokio::net::UnixListener;
 use tokio::sync::watch;
@@ -19,13 +21,14 @@ use crate::api::{Api, router};
 use crate::clock::now_ms;
 use crate::closing::close;
 use crate::enrol::{self, Enroller, identity};
+use crate::fleet::Fleet;
 use crate::given::Pieces;
 use crate::groups::Groups;
 use crate::live::Live;
 use crate::orders::Desk;
 use crate::push::Packer;
 use crate::retention::{Cleaner, Keep};
-use crate::tables::Tables;
+use crate::tables::{HostRow, Tables};
 use crate::traffic::Meter;
 use crate::viewers::{Viewers, Watched};
 
@@ -124,6 +127,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     let authority = Arc::new(authority(&state)?);
     let tables = Tables::open(journal.clone())?;
     let store = Arc::new(Store::open(state.join("store"))?);
+    let fleet = Fleet::open(journal.clone(), store.clone())?;
     let live = Live::new();
     live.state().hosts = Arc::new(tables.hosts()?);
     live.state().labels = Arc::new(tables.labels()?);
@@ -132,7 +136,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         authority: authority.clone(),
         tables: tables.clone(),
         certificate: options.certificate.unwrap_or(enrol::CERTIFICATE_LIFETIME),
-        changed: on_change(live.clone(), tables.clone(), published.clone()),
+        changed: on_change(live.clone(), tables.clone(), fleet.clone(), published.clone()),
     };
     let kept = journal.clone();
     let node = relay::start(Setup {
@@ -168,7 +172,10 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         store: store.clone(),
         keep,
         pushes: Arc::clone(&pushes),
+        fleet: fleet.clone(),
     };
+    let known = live.state().hosts.clone();
+    meet(&fleet, &known);
     let tasks = [
         tokio::spawn(pass_watches(watched, node.clone())),
         tokio::spawn(close(desk.clone(), live.stopped.clone())),
@@ -176,6 +183,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         tokio::spawn(meter.clone().run(tables.clone())),
     ];
     let api = Api {
+        fleet,
         groups: Groups::new(&state),
         listen: listen.clone(),
         mesh: authority.mesh().to_string(),
@@ -261,6 +269,7 @@ impl Publisher {
 fn on_change(
     live: Live,
     tables: Tables,
+    fleet: Fleet,
     publisher: Arc<OnceLock<Publisher>>,
 ) -> Arc<dyn Fn() + Send + Sync> {
     let turn = Mutex::new(());
@@ -268,7 +277,11 @@ fn on_change(
         // One at a time: of two newcomers at once, the older reading must not come last.
         let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
         match tables.hosts() {
-            Ok(hosts) => live.state().hosts = Arc::new(hosts),
+            Ok(hosts) => {
+                let hosts = Arc::new(hosts);
+                live.state().hosts = hosts.clone();
+                meet(&fleet, &hosts);
+            }
             Err(error) => {
                 tracing::error!(error = %relay::chain(&error), "the inventory is not read");
             }
@@ -277,6 +290,13 @@ fn on_change(
             publisher.publish();
         }
     })
+}
+
+/// Lets the fleet's book know who has enrolled. At the latest the next start does it again.
+fn meet(fleet: &Fleet, hosts: &BTreeMap<HostId, HostRow>) {
+    if let Err(failure) = fleet.meet(hosts) {
+        warn!(error = %failure.error.message, "the fleet does not know who has enrolled");
+    }
 }
 
 /// Tells the node what is watched, whenever that changes.

@@ -262,6 +262,7 @@ mod tests {
             store: store.clone(),
             keep: ALL,
             pushes: Arc::new(RwLock::new(())),
+            fleet: crate::fleet::Fleet::open(desk.journal.clone(), store.clone()).expect("opens"),
         };
         cleaner.clean(2 * HOUR).expect("done");
         let has = |id| store.has(&id).expect("read");

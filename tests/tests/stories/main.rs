@@ -3,6 +3,7 @@
 mod bad_input;
 mod cancel;
 mod crash;
+mod domains;
 mod enrol;
 mod forms;
 mod full_disk;
