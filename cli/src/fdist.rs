@@ -139,6 +139,10 @@ fn split(mut args: Vec<OsString>) -> Result<(String, Vec<OsString>), String> {
         "" => return Err("-o wants a command".into()),
         command => OsString::from(command.trim_start_matches('=')),
     };
+    if command == "dist" {
+        // Elsewhere -v is an option of every verb.
+        args.iter_mut().filter(|arg| *arg == "-v").for_each(|arg| *arg = "--show".into());
+    }
     args.insert(0, command.clone());
     Ok((command.to_string_lossy().into_owned(), args))
 }
@@ -159,6 +163,7 @@ mod tests {
         assert_eq!(words("-o list a.b").as_deref(), Ok("list a.b"));
         assert_eq!(words("-F -o domain h1").as_deref(), Ok("domain -F h1"));
         assert_eq!(words("h1 -F -odomain").as_deref(), Ok("domain h1 -F"));
+        assert_eq!(words("-o dist -v hour h1").as_deref(), Ok("dist --show hour h1"));
         assert_eq!(words("-o edit -e x -- -o").as_deref(), Ok("edit -e x -- -o"));
         assert!(words("list").is_err() && words("x -o").is_err());
         assert_eq!(words("--help").as_deref(), Ok("--help"));
@@ -195,6 +200,8 @@ mod tests {
             "rm cc.adm:/a",
             "status",
             "status cc.adm:/a",
+            "dist hour",
+            "dist --wait all h1",
             "mkhost -s",
             "mkether",
             "chslave 130.62.6 r2",

@@ -29,6 +29,7 @@ use crate::answers::{self, Reader};
 use crate::clock::to_ms;
 use crate::enrol::Enroller;
 use crate::fault::Failure;
+use crate::fleet::dist::Distributor;
 use crate::fleet::{self, Fleet};
 use crate::given::{PIECE_LIMIT, Pieces};
 use crate::groups::Groups;
@@ -59,6 +60,7 @@ const PROGRESS: Duration = Duration::from_millis(500);
 #[derive(Clone)]
 pub(crate) struct Api {
     pub(crate) fleet: Fleet,
+    pub(crate) distributor: Distributor,
     pub(crate) groups: Groups,
     pub(crate) listen: String,
     pub(crate) mesh: String,
@@ -102,6 +104,7 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/v1/pushes", post(push))
         .route("/v1/fleet/ask", post(fleet::routes::ask))
         .route("/v1/fleet/change", post(fleet::routes::change))
+        .route("/v1/fleet/dist", post(fleet::routes::dist))
         .route("/v1/fleet/content", get(fleet::routes::content))
         .route("/v1/orders", get(orders))
         .route("/v1/orders/{id}", get(order))

@@ -104,7 +104,12 @@ impl Cleaner {
         for order in self.journal.orders()? {
             let named = order.needs.iter().flat_map(|need| &need.content);
             needed.extend(named.map(|digest| ContentId(digest.0)));
-            if let Work::Push(push) = order.work {
+            let pushes = match order.work {
+                Work::Push(push) => vec![push],
+                Work::Dist(dist) => dist.items.into_iter().map(|item| item.push).collect(),
+                _ => Vec::new(),
+            };
+            for push in pushes {
                 needed.extend(parts(&push));
                 trees.insert(push.manifest);
             }

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use certs::{Authority, Credentials, MeshId, NodeKey, Role};
 use content::Store;
 use mesh::HostId;
-use relay::{Journal, Running, Settings, Setup};
+use relay::{Journal, Settings, Setup};
 use tokio::net::UnixListener;
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -22,6 +22,8 @@ use crate::clock::now_ms;
 use crate::closing::close;
 use crate::enrol::{self, Enroller, identity};
 use crate::fleet::Fleet;
+use crate::fleet::dist::{Distributor, Running};
+use crate::fleet::schedule;
 use crate::given::Pieces;
 use crate::groups::Groups;
 use crate::live::Live;
@@ -176,7 +178,17 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     };
     let known = live.state().hosts.clone();
     meet(&fleet, &known);
+    let packer = Packer { tables: tables.clone(), store: store.clone() };
+    let distributor = Distributor {
+        fleet: fleet.clone(),
+        packer: packer.clone(),
+        desk: desk.clone(),
+        live: live.clone(),
+        pushes: Arc::clone(&pushes),
+        running: Running::default(),
+    };
     let tasks = [
+        tokio::spawn(schedule::run(distributor.clone())),
         tokio::spawn(pass_watches(watched, node.clone())),
         tokio::spawn(close(desk.clone(), live.stopped.clone())),
         tokio::spawn(cleaner.run()),
@@ -184,14 +196,15 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     ];
     let api = Api {
         fleet,
+        distributor,
         groups: Groups::new(&state),
         listen: listen.clone(),
         mesh: authority.mesh().to_string(),
         tables: tables.clone(),
         live,
         desk,
-        pieces: Pieces { store: store.clone() },
-        packer: Packer { tables: tables.clone(), store },
+        pieces: Pieces { store },
+        packer,
         enroller,
         meter: meter.clone(),
         viewers,
@@ -242,7 +255,7 @@ fn credentials(authority: &Authority) -> Result<Credentials, RunError> {
 /// Tells the mesh who was removed from it.
 struct Publisher {
     enroller: Enroller,
-    node: Arc<Running>,
+    node: Arc<relay::Running>,
 }
 
 impl Publisher {
@@ -300,7 +313,7 @@ fn meet(fleet: &Fleet, hosts: &BTreeMap<HostId, HostRow>) {
 }
 
 /// Tells the node what is watched, whenever that changes.
-async fn pass_watches(mut watched: watch::Receiver<Watched>, node: Arc<Running>) {
+async fn pass_watches(mut watched: watch::Receiver<Watched>, node: Arc<relay::Running>) {
     while watched.changed().await.is_ok() {
         let orders = watched.borrow_and_update().clone();
         node.watch(orders).await;

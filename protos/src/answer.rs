@@ -7,6 +7,7 @@
 use bytes::Bytes;
 use prost::Message;
 
+use crate::dist::Disted;
 use crate::field::{at_most, at_most_bytes, clip, within};
 use crate::{FRAME_LIMIT, FieldError, Malformed, pb, shape};
 
@@ -54,6 +55,8 @@ pub struct Answer {
     pub fault: Option<Fault>,
     /// What a push did.
     pub push: Option<Pushed>,
+    /// What there is to say of single files of a distribution.
+    pub dist: Option<Disted>,
 }
 
 /// Why an order failed at a host.
@@ -96,6 +99,7 @@ impl Answer {
             stderr_size: size(&self.stderr, self.stderr_size),
             fault: self.fault.as_ref().map(Fault::to_pb),
             push: self.push.as_ref().map(Pushed::to_pb),
+            dist: self.dist.as_ref().map(Disted::to_pb),
         };
         answer.encode_to_vec().into()
     }
@@ -119,6 +123,7 @@ impl Answer {
             stderr_size: answer.stderr_size,
             fault: answer.fault.map(read_fault).transpose()?,
             push: answer.push.map(read_pushed).transpose()?,
+            dist: answer.dist.map(Disted::read).transpose()?,
         })
     }
 }
@@ -196,16 +201,26 @@ mod tests {
     fn answer() -> impl Strategy<Value = Answer> {
         let option = proptest::option::of::<BoxedStrategy<_>>;
         let output = || (bytes(40), number());
-        (output(), output(), option(fault().boxed()), proptest::option::of(pushed())).prop_map(
-            |((stdout, more), (stderr, more_errors), fault, push)| Answer {
+        let pushed = (proptest::option::of(pushed()), proptest::option::of(disted()));
+        (output(), output(), option(fault().boxed()), pushed).prop_map(
+            |((stdout, more), (stderr, more_errors), fault, (push, dist))| Answer {
                 stdout_size: more.max(stdout.len() as u64),
                 stderr_size: more_errors.max(stderr.len() as u64),
                 stdout,
                 stderr,
                 fault,
                 push,
+                dist,
             },
         )
+    }
+
+    fn disted() -> impl Strategy<Value = Disted> {
+        let fault = (any::<u32>(), text(20))
+            .prop_map(|(item, detail)| crate::dist::ItemFault { item, detail });
+        let faults = || proptest::collection::vec(fault.clone(), 0..3);
+        (faults(), proptest::collection::vec(any::<u32>(), 0..3), faults())
+            .prop_map(|(failed, superseded, commands)| Disted { failed, superseded, commands })
     }
 
     proptest! {

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use mesh::{Digest, Gate, HostSet, Need, OrderId};
 use prost::Message;
 
+use crate::dist::Dist;
 use crate::field::{
     array, at_most, at_most_bytes, ensure, given, millis, no_nul, not_empty, path, plain, within,
 };
@@ -151,6 +152,8 @@ pub enum Work {
     Run(Run),
     /// Put files in place.
     Push(Push),
+    /// Put many files in place, each by itself.
+    Dist(Dist),
     /// Take back another order that expires at the same moment: who has not begun it does not, and
     /// a command that runs is ended.
     Cancel(OrderId),
@@ -305,6 +308,7 @@ impl OrderBody {
             work: Some(match &self.work {
                 Work::Run(run) => pb::order_body::Work::Run(run.to_pb()),
                 Work::Push(push) => pb::order_body::Work::Push(push.to_pb()),
+                Work::Dist(dist) => pb::order_body::Work::Dist(dist.to_pb()),
                 Work::Cancel(older) | Work::Lapse(older) => {
                     let order = Bytes::copy_from_slice(&older.0);
                     let lapse = matches!(self.work, Work::Lapse(_));
@@ -340,7 +344,7 @@ impl Run {
 }
 
 impl Push {
-    fn to_pb(&self) -> pb::Push {
+    pub(crate) fn to_pb(&self) -> pb::Push {
         let bundle = |bundle: &Bundle| pb::Bundle {
             base: bundle.base.as_ref().map(digest),
             hosts: hosts::encode(&bundle.hosts),
@@ -386,6 +390,7 @@ fn read(body: pb::OrderBody) -> Result<OrderBody, OrderError> {
         work: match body.work.ok_or(OrderError::Work)? {
             pb::order_body::Work::Run(run) => Work::Run(read_run(run)?),
             pb::order_body::Work::Push(push) => Work::Push(read_push(push)?),
+            pb::order_body::Work::Dist(dist) => Work::Dist(Dist::read(dist)?),
             pb::order_body::Work::Cancel(cancel) => {
                 let older = OrderId(array("cancel.order", &cancel.order)?);
                 if cancel.lapse { Work::Lapse(older) } else { Work::Cancel(older) }
@@ -415,7 +420,7 @@ fn read_run(run: pb::Run) -> Result<Run, FieldError> {
     })
 }
 
-fn read_push(push: pb::Push) -> Result<Push, FieldError> {
+pub(crate) fn read_push(push: pb::Push) -> Result<Push, FieldError> {
     let bundle = |bundle: &pb::Bundle| -> Result<Bundle, FieldError> {
         let base = bundle.base.as_ref().map(|id| array("bundle.base", id)).transpose()?;
         let segments = bundle.segments.iter().map(|part| read_part("bundle.segments", part));
@@ -472,6 +477,7 @@ fn check(body: &OrderBody) -> Result<(), FieldError> {
     match &body.work {
         Work::Run(run) => check_run(run),
         Work::Push(push) => check_push(push),
+        Work::Dist(dist) => dist.check(),
         Work::Cancel(older) | Work::Lapse(older) => {
             ensure(*older != body.id, "cancel.order", "is the id of the order itself")
         }
@@ -528,7 +534,7 @@ fn check_user(user: &str) -> Result<(), FieldError> {
     ensure(name, "run.user", "is not the name of a user")
 }
 
-fn check_push(push: &Push) -> Result<(), FieldError> {
+pub(crate) fn check_push(push: &Push) -> Result<(), FieldError> {
     path("push.dest", &push.dest, PATH_LIMIT)?;
     at_most("push.bundles", push.bundles.len(), BUNDLE_LIMIT)?;
     for bundle in &push.bundles {

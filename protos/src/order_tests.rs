@@ -108,7 +108,10 @@ fn order() -> impl Strategy<Value = OrderBody> {
         true => Work::Lapse(OrderId(id)),
         false => Work::Cancel(OrderId(id)),
     });
-    let work = prop_oneof![run().prop_map(Work::Run), push().prop_map(Work::Push), cancel];
+    let item = (push(), name())
+        .prop_map(|(push, command)| crate::dist::DistItem { push, command: command.into() });
+    let dist = vec(item, 1..3).prop_map(|items| Work::Dist(Dist { items }));
+    let work = prop_oneof![run().prop_map(Work::Run), push().prop_map(Work::Push), dist, cancel];
     let gate = proptest::option::of(gate());
     (ids, some_hosts(), validity, waits, name(), vec(need, 0..3), work, gate).prop_map(
         |((mesh, id), targets, validity, (a, b), issued_by, needs, work, gate)| OrderBody {

@@ -12,6 +12,7 @@ use protos::{Answer, Fault, Work};
 use tokio::sync::Semaphore;
 use tracing::info;
 
+use crate::dist;
 use crate::given::Giver;
 use crate::hash;
 use crate::install::Installs;
@@ -65,7 +66,7 @@ impl Executor {
         // have expired meanwhile, or been taken back.
         let turn = async {
             match first {
-                Ok(Work::Push(_)) => (Some(self.installs.turn.lock().await), None),
+                Ok(Work::Push(_) | Work::Dist(_)) => (Some(self.installs.turn.lock().await), None),
                 Ok(Work::Run(_)) => (None, self.slots.acquire().await.ok()),
                 Ok(Work::Cancel(_) | Work::Lapse(_)) | Err(_) => (None, None),
             }
@@ -93,6 +94,10 @@ impl Executor {
             }
             // It ends with either the old tree or the new one, never half way.
             Work::Push(push) => self.installs.install(order.id, push).await,
+            Work::Dist(dist) => {
+                let host = Host { name: &self.name, giver: &self.giver, live: &self.live };
+                dist::distribute(&self.installs, order.id, dist, &host, job).await
+            }
             Work::Cancel(older) => {
                 self.jobs.stop(older).await;
                 (State::Ok, Answer::default())

@@ -110,7 +110,7 @@ pub(crate) struct ShellArgs {
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct ChmodArgs {
     /// Octal digits, or clauses such as u+x,go-w
-    #[arg(value_name = "MODE", allow_hyphen_values = true)]
+    #[arg(value_name = "MODE")]
     mode: String,
     #[command(flatten)]
     paths: PathsArgs,

@@ -5,6 +5,7 @@
 //! are the traditional ones; `verbs` gives the same things the names that people would look for.
 
 mod content;
+mod dist;
 mod domains;
 mod edit;
 mod files;
@@ -70,6 +71,10 @@ pub(crate) enum Command {
     Ls(files::LsArgs),
     /// End the distribution of files
     Rm(files::PathsArgs),
+    /// Distribute now
+    Dist(dist::DistArgs),
+    /// Show when frequencies are due
+    Schedule,
     /// Show who still lacks the newest version
     Status(files::StatusArgs),
     /// Show the revisions of a file
@@ -127,6 +132,8 @@ pub(crate) async fn run(
         Command::Cp(args) => content::cp(args, client, screen).await,
         Command::Ls(args) => files::ls(args, client, screen).await,
         Command::Rm(args) => files::rm(args, client, screen).await,
+        Command::Dist(args) => dist::dist(args, client, screen).await,
+        Command::Schedule => dist::schedule(client, screen).await,
         Command::Status(args) => files::status(args, client, screen).await,
         Command::History(args) => files::history(args, client, screen).await,
         Command::Diff(args) => content::diff(args, client, screen).await,

@@ -3,7 +3,7 @@
 use controller::fleet::types::{FileDomains, Question};
 
 use super::hosts::{ExportArgs, ImportArgs, What};
-use super::{Command, ask, content, domains, edit, files, hosts, run};
+use super::{Command, ask, content, dist, domains, edit, files, hosts, run};
 use crate::client::Client;
 use crate::exit::Exit;
 use crate::fail::Failure;
@@ -124,6 +124,10 @@ enum FileVerb {
     Remove(files::PathsArgs),
     /// Show who still lacks the newest version
     Status(files::StatusArgs),
+    /// Distribute now
+    Dist(dist::DistArgs),
+    /// Show when frequencies are due
+    Schedule,
     /// Print all entries as text
     Export,
     /// Take all entries from a text
@@ -220,6 +224,8 @@ pub(crate) async fn file(
         FileVerb::Chgrp(args) => Command::Chgrp(args),
         FileVerb::Remove(args) => Command::Rm(args),
         FileVerb::Status(args) => Command::Status(args),
+        FileVerb::Dist(args) => Command::Dist(args),
+        FileVerb::Schedule => Command::Schedule,
         FileVerb::Export => export(What::Files),
         FileVerb::Import(args) => args.import(What::Files),
     };

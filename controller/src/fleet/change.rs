@@ -526,9 +526,6 @@ pub(crate) fn check_frequency(name: &str, frequency: &Frequency) -> Result<(), S
     if name.is_empty() || name.len() > 64 || !name.chars().all(fine) || name == "all" {
         return Err(format!("{name:?} is no name of a frequency"));
     }
-    if frequency.splay_s > 24 * 3600 {
-        return Err(format!("frequency {name}: splay_s is at most a day"));
-    }
     super::cron::check(frequency).map_err(|error| format!("frequency {name}: {error}"))
 }
 

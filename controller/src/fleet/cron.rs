@@ -202,7 +202,7 @@ mod tests {
     use super::*;
 
     fn frequency(cron: &str, zone: &str) -> Frequency {
-        Frequency { cron: cron.into(), zone: zone.into(), splay_s: 0, automatic: true }
+        Frequency { cron: cron.into(), zone: zone.into(), automatic: true }
     }
 
     #[track_caller]

@@ -96,11 +96,6 @@ impl Standing {
         &self.has
     }
 
-    /// Whether there is nothing to be kept.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.lacking.is_empty() && self.has.is_empty()
-    }
-
     fn without(&mut self, hosts: &HostSet, through: u64) {
         self.lacking.retain(|change, set| {
             if *change <= through {
@@ -149,7 +144,7 @@ mod tests {
         let text = serde_json::to_string(&standing).expect("plain");
         assert_eq!(serde_json::from_str::<Standing>(&text).expect("read"), standing);
         standing.leave(&all());
-        assert!(standing.is_empty());
+        assert_eq!(standing, Standing::default());
     }
 
     /// What can happen to one file, its hosts and the words between them.

@@ -8,12 +8,13 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::ask;
 use super::change::Refusal;
 use super::desk::{Known, entry};
 use super::domain::{Domain, DomainPath};
-use super::types::{Changed, NewChange, Question};
+use super::types::{Changed, Distribution, NewChange, NewDist, Question};
+use super::{ask, schedule};
 use crate::api::{Answer, Api, body};
+use crate::clock::now_ms;
 use crate::fault::Failure;
 use crate::orders::blocking;
 
@@ -30,6 +31,12 @@ pub(crate) async fn change(State(api): State<Api>, bytes: Bytes) -> Answer<Chang
 pub(crate) async fn ask(State(api): State<Api>, bytes: Bytes) -> Answer<Value> {
     let question: Question = body(&bytes)?;
     blocking(move || answer(&api, question)).await.map(Json)
+}
+
+/// `POST /v1/fleet/dist`
+pub(crate) async fn dist(State(api): State<Api>, bytes: Bytes) -> Answer<Distribution> {
+    let new: NewDist = body(&bytes)?;
+    api.distributor.distribute(new).await.map(Json)
 }
 
 /// Which content.
@@ -125,6 +132,10 @@ fn answer(api: &Api, question: Question) -> Result<Value, Failure> {
             value(revisions.iter().map(ask::revision).collect::<Vec<_>>())
         }
         Question::Network { relays } => value(reader.network(&relays)?),
+        Question::Schedule => {
+            let last = api.fleet.store.runs()?;
+            value(schedule::scheduled(&api.distributor, &last, now_ms()))
+        }
         Question::HostsTable { several } => value(ask::table(&known.book, false, several)),
         Question::EthersTable => value(ask::table(&known.book, true, false)),
         Question::MoveRelay { from, to } => value(reader.move_relay(&from, &to)?),

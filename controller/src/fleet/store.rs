@@ -7,7 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use mesh::{HostSet, OrderId};
+use bytes::Bytes;
+use mesh::{Digest, HostSet, OrderId, Report};
 use redb::{ReadableTable, TableDefinition, TableHandle, WriteTransaction};
 use relay::{Journal, JournalError};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -16,6 +17,7 @@ use super::book::{Book, Config, Entry, Revision, Source};
 use super::domain::DomainPath;
 use super::levels::Levels;
 use super::missing::Standing;
+use super::schedule::LastRun;
 
 const BOOK: TableDefinition<&str, &[u8]> = TableDefinition::new("controller.fleet.book.v1");
 const HOSTS: TableDefinition<&str, &[u8]> = TableDefinition::new("controller.fleet.hosts.v1");
@@ -183,6 +185,19 @@ impl Store {
         Ok(roots)
     }
 
+    /// When frequencies were last begun.
+    pub(crate) fn runs(&self) -> Result<BTreeMap<String, LastRun>> {
+        let table = self.journal.read()?.open_table(BOOK)?;
+        Ok(table.get("runs")?.map(|row| parse(row.value())).unwrap_or_default())
+    }
+
+    pub(crate) fn set_runs(&self, runs: &BTreeMap<String, LastRun>) -> Result<()> {
+        let txn = self.journal.begin()?;
+        txn.open_table(BOOK)?.insert("runs", json(runs).as_slice())?;
+        txn.commit()?;
+        Ok(())
+    }
+
     /// Notes what an order will bring, before it leaves.
     pub(crate) fn note_plan(txn: &WriteTransaction, id: OrderId, plan: &PlanRow) -> Result<()> {
         txn.open_table(PLANS)?.insert(id.0, json(plan).as_slice())?;
@@ -190,36 +205,45 @@ impl Store {
     }
 }
 
-/// Hosts have answered an order: `done` says which of them have which of its files. None of it
-/// matters if the order is no distribution.
-pub(crate) fn note_confirmed(
+/// Hosts have answered an order. If it is of a distribution, they are known from here on to have
+/// those of its files that they have not named otherwise. `body`: what was said, by its digest.
+pub(crate) fn note_answers(
     txn: &WriteTransaction,
-    id: OrderId,
-    done: &mut dyn FnMut(usize) -> Vec<(HostSet, Vec<usize>)>,
+    report: &Report,
+    body: &dyn Fn(Digest) -> Result<Option<Bytes>>,
 ) -> Result<()> {
     let plan: PlanRow = {
         let plans = txn.open_table(PLANS)?;
-        match plans.get(id.0)? {
+        match plans.get(report.order.0)? {
             Some(row) => parse(row.value()),
             None => return Ok(()),
         }
     };
     let mut of_file: BTreeMap<usize, HostSet> = BTreeMap::new();
-    for (hosts, files) in done(plan.files.len()) {
-        for file in files {
-            let set = of_file.entry(file).or_default();
-            *set = set.union(&hosts);
+    for (outcome, hosts) in report.tally.lines() {
+        // Without a body nobody knows which files are meant: then none is.
+        let Some(digest) = outcome.body else { continue };
+        let Some(Ok(answer)) = body(digest)?.map(protos::Answer::decode) else { continue };
+        if answer.push.is_none() {
+            continue;
+        }
+        let said = answer.dist.unwrap_or_default();
+        let failed = said.failed.iter().map(|fault| fault.item);
+        let other: BTreeSet<u32> = failed.chain(said.superseded.iter().copied()).collect();
+        for file in 0..plan.files.len() {
+            if u32::try_from(file).is_ok_and(|file| !other.contains(&file)) {
+                let set = of_file.entry(file).or_default();
+                *set = set.union(hosts);
+            }
         }
     }
     let mut table = txn.open_table(STANDING)?;
     for (file, hosts) in of_file {
-        let Some((path, root)) = plan.files.get(file) else { continue };
+        let (path, root) = &plan.files[file];
         let key = path.to_string();
-        let mut standing: Standing = match table.get(key.as_str())? {
-            Some(row) => parse(row.value()),
-            // The entry has gone.
-            None => continue,
-        };
+        // Without a row the entry has gone.
+        let row = table.get(key.as_str())?.map(|row| parse::<Standing>(row.value()));
+        let Some(mut standing) = row else { continue };
         standing.confirm(&hosts, plan.planned, root);
         table.insert(key.as_str(), json(&standing).as_slice())?;
     }

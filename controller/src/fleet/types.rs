@@ -283,6 +283,8 @@ pub enum Question {
         /// The relays; none: all.
         relays: Vec<String>,
     },
+    /// A list of [`Scheduled`]
+    Schedule,
     /// [`TableText`]: the hosts file.
     HostsTable {
         /// Whether names may stand several times.
@@ -483,6 +485,27 @@ pub struct Distribution {
     pub notes: Vec<String>,
 }
 
+/// When a frequency is due, in the answer to [`Question::Schedule`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scheduled {
+    /// Its name.
+    pub frequency: String,
+    /// When, as cron has it.
+    pub cron: String,
+    /// By the clocks of which place.
+    pub zone: String,
+    /// Whether the controller starts it by itself.
+    pub automatic: bool,
+    /// When it was last begun by the schedule; 0: never.
+    pub last_ms: u64,
+    /// When it is due next; 0: never by itself.
+    pub next_ms: u64,
+    /// How often it was missed before it was last begun.
+    pub missed: u64,
+    /// Whether a distribution of it goes on.
+    pub running: bool,
+}
+
 /// A frequency, in the text form of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -492,9 +515,6 @@ pub struct Frequency {
     /// By the clocks of which place; `UTC` if not given.
     #[serde(default = "Frequency::utc")]
     pub zone: String,
-    /// Over how many seconds hosts are spread, each always at the same place.
-    #[serde(default)]
-    pub splay_s: u32,
     /// Whether the controller starts it by itself.
     #[serde(default = "Frequency::on")]
     pub automatic: bool,
@@ -513,7 +533,7 @@ impl Frequency {
     pub fn usual() -> BTreeMap<String, Frequency> {
         let frequency = |(name, cron): (&str, &str)| {
             let (cron, zone) = (cron.to_owned(), Frequency::utc());
-            (name.to_owned(), Frequency { cron, zone, splay_s: 0, automatic: true })
+            (name.to_owned(), Frequency { cron, zone, automatic: true })
         };
         [("hour", "0 * * * *"), ("day", "0 3 * * *"), ("week", "0 4 * * 0")].map(frequency).into()
     }

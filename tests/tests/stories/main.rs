@@ -3,6 +3,7 @@
 mod bad_input;
 mod cancel;
 mod crash;
+mod dist;
 mod domains;
 mod enrol;
 mod forms;
