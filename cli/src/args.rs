@@ -26,7 +26,7 @@ Exit codes:
   2 usage or configuration       3 none failed, some were missed
   4 stopped, the rest skipped    5 not allowed
   6 the controller cannot be reached
-  7 not confirmed
+  7 not confirmed                10 a verification found differences
   130 cancelled                  131 detached, the order goes on";
 
 /// Push files to thousands of hosts, run commands on them, through any number of relays.
@@ -219,6 +219,8 @@ mod tests {
     fn other_verbs_parse() {
         for line in [
             &["push", "/srv/www", "-w", "a", "--exclude", ".git", "--hold", "2h"][..],
+            &["push", "/srv/www", "-a", "--delete", "--max-delete", "5%"],
+            &["push", "/srv/www", "-a", "--delete=installed", "--verify"],
             &["runs"],
             &["runs", "--limit", "5"],
             &["runs", "show", "last", "-B"],
@@ -250,5 +252,7 @@ mod tests {
         assert!(parse(&["cancel"]).is_err(), "what is taken back must be named");
         assert!(parse(&["hosts", "-a", "--seed", "7"]).is_err(), "a seed of what?");
         assert!(parse(&["push", "/x", "--dest", "y", "-a", "--hold", "0"]).is_err());
+        assert!(parse(&["push", "/x", "-a", "--max-delete", "5"]).is_err(), "nothing is deleted");
+        assert!(parse(&["push", "/x", "-a", "--delete=some"]).is_err());
     }
 }

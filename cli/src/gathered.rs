@@ -153,6 +153,7 @@ fn hash(answer: &Answer) -> u64 {
     let mut hasher = DefaultHasher::new();
     (&answer.state, answer.code, &answer.stdout, &answer.stderr).hash(&mut hasher);
     (&answer.fault, &answer.warnings, answer.written, answer.unchanged).hash(&mut hasher);
+    (answer.deleted, answer.drift).hash(&mut hasher);
     hasher.finish()
 }
 
@@ -176,6 +177,8 @@ pub(crate) mod testing {
             warnings: Vec::new(),
             written: 0,
             unchanged: 0,
+            deleted: 0,
+            drift: 0,
             body_lost: false,
         }
     }

@@ -11,6 +11,7 @@
 //! | `pace` `given` | options of `run` |
 //! | `hosts` `nodes` `tree` `token` `completion` | other verbs that ask the controller |
 //! | `fleet` `fdist` | domains, hosts and files, by two kinds of names |
+//! | `steer` `survey` | verbs about the tree |
 //! | `serve` `node` `join` | verbs that are a part of the mesh |
 //! | `demo` | a fleet on this machine |
 //! | `targets` `hostfile` `guard` `plan` | which hosts, and whether that many are meant |
@@ -61,6 +62,8 @@ mod runs;
 mod save;
 mod screen;
 mod serve;
+mod steer;
+mod survey;
 mod targets;
 mod token;
 mod tree;
@@ -133,7 +136,7 @@ async fn ask(verb: Verb, client: &Client, screen: &mut Screen) -> Result<Exit, F
         Verb::Cancel(args) => ordered(Box::pin(cancel::main(args, client, screen)).await),
         Verb::Hosts(args) => hosts::main(args, client, screen).await,
         Verb::Nodes(args) => nodes::main(args, client, screen).await,
-        Verb::Tree(args) => tree::main(args, client, screen).await,
+        Verb::Tree(args) => ordered(Box::pin(tree::main(args, client, screen)).await),
         Verb::Token(args) => token::main(args, client, screen).await,
         Verb::Domain(args) => fleet::verbs::domain(args, client, screen).await,
         Verb::Host(args) => fleet::verbs::host(args, client, screen).await,

@@ -228,7 +228,11 @@ pub(crate) fn pending(order: &OrderInfo, gathered: &Gathered) -> Vec<String> {
 /// How an order with these answers ends this process.
 pub(crate) fn exit(gathered: &Gathered, largest: bool) -> Exit {
     let groups = gathered.groups();
-    Exit::of(groups.iter().map(|group| (group.answer.state.as_str(), group.answer.code)), largest)
+    let states = groups.iter().map(|group| (group.answer.state.as_str(), group.answer.code));
+    match Exit::of(states, largest) {
+        Exit::Ok if groups.iter().any(|group| group.answer.drift > 0) => Exit::Drift,
+        exit => exit,
+    }
 }
 
 /// A folded set that fits into a sentence.

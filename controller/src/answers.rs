@@ -119,6 +119,8 @@ impl Reader<'_> {
             warnings: Vec::new(),
             written: 0,
             unchanged: 0,
+            deleted: 0,
+            drift: 0,
             body_lost: false,
         };
         let Some(digest) = outcome.body else { return Ok(answer) };
@@ -150,6 +152,7 @@ fn fill(answer: &mut Answer, body: protos::Answer) {
     }
     if let Some(push) = body.push {
         (answer.written, answer.unchanged) = (push.written, push.unchanged);
+        (answer.deleted, answer.drift) = (push.deleted, push.drift);
         answer.warnings = push.warnings;
     }
 }

@@ -342,6 +342,23 @@ impl Tables {
         Ok(())
     }
 
+    /// Drops the packs that `keep` does not want. Returns how many.
+    pub(crate) fn retain_packs(&self, keep: impl Fn(&PackRow) -> bool) -> Result<usize> {
+        let mut gone = Vec::new();
+        for row in self.journal.read()?.open_table(PACKS)?.iter()? {
+            let (key, row) = row?;
+            gone.extend((!keep(&parse(row.value()))).then(|| key.value()));
+        }
+        if !gone.is_empty() {
+            let txn = self.journal.begin()?;
+            for key in &gone {
+                txn.open_table(PACKS)?.remove(key)?;
+            }
+            txn.commit()?;
+        }
+        Ok(gone.len())
+    }
+
     // Traffic.
 
     pub(crate) fn traffic(&self) -> Result<BTreeMap<HostId, Traffic>> {
@@ -405,7 +422,7 @@ pub(crate) fn note_answers(txn: &WriteTransaction, report: &Report) -> Result<()
 /// A host that has said ok to a push has the push's manifest at its destination.
 fn note_placed(txn: &WriteTransaction, report: &Report) -> Result<()> {
     let Some(row) = order_row(txn, report.order)? else { return Ok(()) };
-    let Some(push) = row.push else { return Ok(()) };
+    let Some(push) = row.push.filter(|push| !push.verify) else { return Ok(()) };
     let Ok(root) = push.manifest.parse::<content::ContentId>() else { return Ok(()) };
     let mut placed = txn.open_table(PLACED)?;
     for (outcome, hosts) in report.tally.lines() {

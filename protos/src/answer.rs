@@ -83,6 +83,10 @@ pub struct Pushed {
     pub bytes: u64,
     /// Files of which only owner, mode or times were put right.
     pub fixed: u64,
+    /// Entries deleted that the manifest does not name.
+    pub deleted: u64,
+    /// Of a verification: entries that are not as they should be.
+    pub drift: u64,
     /// What did not go as well as it might; at most 64, of at most 1,024 bytes each.
     pub warnings: Vec<String>,
 }
@@ -147,6 +151,8 @@ impl Pushed {
             unchanged: self.unchanged,
             bytes: self.bytes,
             fixed: self.fixed,
+            deleted: self.deleted,
+            drift: self.drift,
             warnings: warnings.map(|text| clip(text, WARNING_LIMIT).to_owned()).collect(),
         }
     }
@@ -162,12 +168,12 @@ fn read_fault(fault: pb::Fault) -> Result<Fault, FieldError> {
 }
 
 fn read_pushed(pushed: pb::Pushed) -> Result<Pushed, FieldError> {
-    let pb::Pushed { written, unchanged, bytes, fixed, warnings } = pushed;
+    let pb::Pushed { written, unchanged, bytes, fixed, warnings, deleted, drift } = pushed;
     at_most("pushed.warnings", warnings.len(), WARNINGS)?;
     for warning in &warnings {
         at_most_bytes("pushed.warnings", warning.len(), WARNING_LIMIT)?;
     }
-    Ok(Pushed { written, unchanged, bytes, fixed, warnings })
+    Ok(Pushed { written, unchanged, bytes, fixed, deleted, drift, warnings })
 }
 
 #[cfg(test)]
@@ -188,14 +194,18 @@ mod tests {
     }
 
     fn pushed() -> impl Strategy<Value = Pushed> {
-        (number(), number(), number(), number(), proptest::collection::vec(text(20), 0..4))
-            .prop_map(|(written, unchanged, bytes, fixed, warnings)| Pushed {
+        let numbers = (number(), number(), number(), number(), number(), number());
+        (numbers, proptest::collection::vec(text(20), 0..4)).prop_map(
+            |((written, unchanged, bytes, fixed, deleted, drift), warnings)| Pushed {
                 written,
                 unchanged,
                 bytes,
                 fixed,
+                deleted,
+                drift,
                 warnings,
-            })
+            },
+        )
     }
 
     fn answer() -> impl Strategy<Value = Answer> {
@@ -216,9 +226,11 @@ mod tests {
     }
 
     fn disted() -> impl Strategy<Value = Disted> {
-        let fault = (any::<u32>(), text(20))
-            .prop_map(|(item, detail)| crate::dist::ItemFault { item, detail });
-        let faults = || proptest::collection::vec(fault.clone(), 0..3);
+        let fault = || {
+            (any::<u32>(), text(20))
+                .prop_map(|(item, detail)| crate::dist::ItemFault { item, detail })
+        };
+        let faults = || proptest::collection::vec(fault(), 0..3);
         (faults(), proptest::collection::vec(any::<u32>(), 0..3), faults())
             .prop_map(|(failed, superseded, commands)| Disted { failed, superseded, commands })
     }
@@ -252,6 +264,7 @@ mod tests {
                 path: long('p').into(),
             }),
             push: Some(Pushed { warnings: vec![long('w'); 1000], ..Pushed::default() }),
+            dist: None,
         };
         let bytes = huge.encode();
         assert!(bytes.len() <= ANSWER_LIMIT);

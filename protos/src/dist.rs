@@ -5,9 +5,9 @@
 
 use bytes::Bytes;
 
-use crate::field::{at_most, at_most_bytes, clip, no_nul, not_empty};
+use crate::field::{at_most, at_most_bytes, clip, ensure, no_nul, not_empty};
 use crate::order::{self, Push};
-use crate::{FieldError, pb};
+use crate::{FieldError, Terms, pb};
 
 /// The most files in one order.
 pub const DIST_FILES: usize = 1024;
@@ -58,6 +58,7 @@ impl Dist {
         let item = |item: &DistItem| pb::DistItem {
             push: Some(item.push.to_pb()),
             command: item.command.clone(),
+            terms: (!item.push.terms.are_usual()).then(|| item.push.terms.to_pb()),
         };
         pb::Dist { items: self.items.iter().map(item).collect() }
     }
@@ -65,7 +66,9 @@ impl Dist {
     pub(crate) fn read(dist: pb::Dist) -> Result<Dist, FieldError> {
         let item = |item: pb::DistItem| {
             let push = crate::field::given("dist.push", item.push)?;
-            Ok(DistItem { push: order::read_push(push)?, command: item.command })
+            let terms = item.terms.map(Terms::read).transpose()?.unwrap_or_default();
+            let push = order::read_push(push, terms)?;
+            Ok(DistItem { push, command: item.command })
         };
         Ok(Dist { items: dist.items.into_iter().map(item).collect::<Result<_, FieldError>>()? })
     }
@@ -75,6 +78,7 @@ impl Dist {
         at_most("dist.items", self.items.len(), DIST_FILES)?;
         for item in &self.items {
             order::check_push(&item.push)?;
+            ensure(!item.push.terms.verify, "dist.terms", "only looks")?;
             at_most_bytes("dist.command", item.command.len(), COMMAND_LIMIT)?;
             no_nul("dist.command", &item.command)?;
         }

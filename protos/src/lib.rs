@@ -26,6 +26,7 @@ mod pull;
 mod removed;
 mod shape;
 mod stream;
+mod terms;
 #[cfg(test)]
 mod testing;
 mod wire;
@@ -36,7 +37,7 @@ pub use field::FieldError;
 pub use join::{Grant, GrantBody, JOIN_LIMIT, JoinError, JoinReply, JoinRequest};
 pub use order::{
     Bundle, ENVELOPE_LIMIT, Envelope, FILES, FILES_LIMIT, File, LONGEST, ORDER_KIND, ORDER_LIMIT,
-    OrderBody, OrderError, Part, Push, Run, STDIN_LIMIT, Variable, Work,
+    OrderBody, OrderError, PARENTS, Part, Push, Run, STDIN_LIMIT, Steer, Variable, Work,
 };
 pub use pull::{Encoding, PULL_LIMIT, PullError, PullReply, PullRequest};
 pub use removed::{REMOVED_KEYS, Removals, RemovalsError, SignedRemovals};
@@ -45,6 +46,7 @@ pub use stream::{
     FRAME_LIMIT, HEADER_BYTES, HeaderError, StreamKind, UnknownStream, VERSION, VersionError,
     check_version, frame_header, parse_header, parse_header_within,
 };
+pub use terms::{Delete, MaxDelete, Terms};
 pub use wire::{FrameError, Incoming, decode_frame, encode_frame, encode_heard, encode_removals};
 
 /// The messages as prost makes them of the .proto files.

@@ -78,7 +78,7 @@ impl Dialler {
         match leaf {
             Ok(leaf) => {
                 let peer = Peer::Parent { place, host: link::host_of(&leaf.identity) };
-                self.run((endpoint, conn), peer, (leaf.identity.name, leaf.public)).await;
+                self.run((endpoint, conn, addr), peer, (leaf.identity.name, leaf.public)).await;
             }
             Err(fault) => {
                 info!(parent = %addr, reason = %crate::chain(&fault), "not a parent for us");
@@ -88,19 +88,21 @@ impl Dialler {
         }
     }
 
-    async fn failed(&self, place: usize) {
+    /// Tells the drive loop that nobody was reached.
+    pub(crate) async fn failed(self, place: usize) {
         self.inbox.send(Arrival::Input(Input::DialFailed { place })).await.ok();
     }
 
     async fn run(
         self,
-        (endpoint, conn): (Endpoint, Connection),
+        (endpoint, conn, addr): (Endpoint, Connection, String),
         peer: Peer,
         who: (String, [u8; 32]),
     ) {
         let id = self.ids.next();
         let (mut link, queues) = Link::new(id, peer, who, conn.clone());
         link.endpoint = Some(endpoint);
+        link.dialled = addr;
         if self.inbox.send(Arrival::Linked(link)).await.is_err() {
             return;
         }

@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 use tracing::{info, warn};
 
 use crate::exec::failed;
-use crate::install::{InstallError, Installs};
+use crate::install::Installs;
 use crate::jobs::Job;
 use crate::owed::Owed;
 use crate::run::{self, Host};
@@ -47,7 +47,8 @@ pub(crate) async fn distribute(
         let dest = push.dest.clone();
         let work = move || worker.install_blocking(order, &push, &handle);
         let placed = match tokio::task::spawn_blocking(work).await {
-            Ok(placed) => placed.map_err(|error: InstallError| crate::chain(&error)),
+            Ok(Ok(placed)) => Ok(placed.map(|answer| answer.push.unwrap_or_default())),
+            Ok(Err(error)) => Err(crate::chain(&error)),
             Err(error) => Err(error.to_string()),
         };
         let is_new = done.note(n, placed);
@@ -82,12 +83,13 @@ impl Done {
                 self.pushed.unchanged += pushed.unchanged;
                 self.pushed.bytes += pushed.bytes;
                 self.pushed.fixed += pushed.fixed;
+                self.pushed.deleted += pushed.deleted;
                 for warning in pushed.warnings {
                     if !self.pushed.warnings.contains(&warning) {
                         self.pushed.warnings.push(warning);
                     }
                 }
-                pushed.written + pushed.fixed > 0
+                pushed.written + pushed.fixed + pushed.deleted > 0
             }
             Ok(None) => {
                 self.said.superseded.push(item);

@@ -22,6 +22,7 @@ use crate::journal::JournalError;
 use crate::link::Link;
 use crate::live::{Place, Watched};
 use crate::removed::Removed;
+use crate::steer::Helm;
 use crate::sweep::Sweeper;
 use crate::transfer::Transfers;
 use crate::writer::{Entry, Progress};
@@ -138,7 +139,7 @@ impl Clock {
 pub(crate) struct Io {
     pub(crate) clock: Clock,
     pub(crate) links: Links,
-    pub(crate) parents: Vec<String>,
+    pub(crate) helm: Helm,
     pub(crate) dialler: Option<Dialler>,
     pub(crate) transfers: Transfers,
     pub(crate) executor: Option<Executor>,
@@ -229,6 +230,12 @@ impl Io {
                     return;
                 }
                 node.handle(now, Input::LinkUp { link: id, peer });
+                if let Peer::Parent { host, .. } = peer
+                    && self.helm.parents.learn(&link.dialled, host)
+                {
+                    let (count, here) = self.helm.standing();
+                    node.handle(now, Input::Parents { count, here });
+                }
             }
             Arrival::Pulled { link, content, result } => {
                 // When a link goes, the core takes up its pulls anew: its word comes too late.
@@ -267,8 +274,11 @@ impl Io {
             }
             Output::Dial { place } => {
                 let dialler = self.dialler.clone().expect("only a node with parents dials");
-                let addr = self.parents[place].clone();
-                self.tasks.spawn(dialler.dial(place, addr));
+                match self.helm.parents.at(place) {
+                    Some(addr) => drop(self.tasks.spawn(dialler.dial(place, addr))),
+                    // The list has just become shorter, and the core is about to be told.
+                    None => drop(self.tasks.spawn(dialler.failed(place))),
+                }
             }
             Output::Pull { link, content } => self.pull(link, content),
             Output::Serve { by, .. } => self.reply(by, Ok(())),

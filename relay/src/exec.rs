@@ -20,6 +20,7 @@ use crate::jobs::{Job, Jobs};
 use crate::live::Teller;
 use crate::run::{self, Host};
 use crate::space::Space;
+use crate::steer::Helm;
 use crate::verify::Verifier;
 
 /// What carrying out needs.
@@ -34,6 +35,7 @@ pub(crate) struct Executor {
     pub(crate) jobs: Jobs,
     pub(crate) space: Space,
     pub(crate) live: Teller,
+    pub(crate) helm: Helm,
 }
 
 impl Executor {
@@ -63,12 +65,19 @@ impl Executor {
         let first = check().map(|body| body.work);
         // Pushes go one at a time, runs a few at a time, and what takes them back waits for nobody.
         // Whoever waits holds no thread, and is looked at again when it comes on: an order may
-        // have expired meanwhile, or been taken back.
+        // have expired meanwhile, or been taken back. Content has been waited for by now.
+        let mut waited = !order.needs.is_empty();
         let turn = async {
             match first {
                 Ok(Work::Push(_) | Work::Dist(_)) => (Some(self.installs.turn.lock().await), None),
-                Ok(Work::Run(_)) => (None, self.slots.acquire().await.ok()),
-                Ok(Work::Cancel(_) | Work::Lapse(_)) | Err(_) => (None, None),
+                Ok(Work::Run(_)) => match self.slots.try_acquire() {
+                    Ok(slot) => (None, Some(slot)),
+                    Err(_) => {
+                        waited = true;
+                        (None, self.slots.acquire().await.ok())
+                    }
+                },
+                Ok(Work::Cancel(_) | Work::Lapse(_) | Work::Steer(_)) | Err(_) => (None, None),
             }
         };
         let _turn = tokio::select! {
@@ -80,6 +89,9 @@ impl Executor {
             Ok(body) => body,
             Err(refused) => return (refused.state(), refused.answer()),
         };
+        if waited && let Err(refused) = self.verifier.check_end(&body, SystemTime::now()) {
+            return (refused.state(), refused.answer());
+        }
         if let Some(detail) = self.space.refusal(&body.work) {
             return (State::Refused, failed("store", "full", detail).1);
         }
@@ -102,6 +114,7 @@ impl Executor {
                 self.jobs.stop(older).await;
                 (State::Ok, Answer::default())
             }
+            Work::Steer(steer) => self.helm.carry_out(steer).await,
             // The core has seen to it: who had not begun never does, and what runs goes on.
             Work::Lapse(_) => (State::Ok, Answer::default()),
         }

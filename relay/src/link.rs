@@ -39,6 +39,8 @@ pub(crate) const CLOSE_STOPPING: VarInt = VarInt::from_u32(0);
 pub(crate) const CLOSE_PROTOCOL: VarInt = VarInt::from_u32(1);
 pub(crate) const CLOSE_HANGUP: VarInt = VarInt::from_u32(2);
 pub(crate) const CLOSE_REMOVED: VarInt = VarInt::from_u32(3);
+/// Why a stream is given up: the question cannot be passed on now.
+pub(crate) const STREAM_NO_UPLINK: VarInt = VarInt::from_u32(1);
 
 /// The streams that carry frames, by their place in [`Link::queues`].
 const CLASSES: [(StreamKind, i32); 4] = [
@@ -82,6 +84,8 @@ pub(crate) struct Link {
     pub(crate) conn: Connection,
     /// The endpoint that was made for this connection, if this side has dialled.
     pub(crate) endpoint: Option<quinn::Endpoint>,
+    /// The address that this side has dialled, if it has.
+    pub(crate) dialled: String,
     pub(crate) since: SystemTime,
     pub(crate) counters: Arc<Counters>,
     queues: [mpsc::Sender<Queued>; 4],
@@ -124,7 +128,8 @@ impl Link {
         let (counters, since) = (Arc::default(), SystemTime::now());
         let receivers = [Some(w), Some(x), Some(y), Some(z)];
         let (queues, live) = ([a, b, c, d.clone()], d);
-        let link = Link { id, peer, name, key, conn, endpoint: None, since, counters, queues };
+        let (endpoint, dialled) = (None, String::new());
+        let link = Link { id, peer, name, key, conn, endpoint, dialled, since, counters, queues };
         (link, Queues { receivers, live })
     }
 
@@ -340,6 +345,8 @@ pub(crate) enum LinkError {
     Lost(#[source] quinn::ConnectionError),
     #[error("the stream ended")]
     Ended,
+    #[error("the peer has no link to its own parent")]
+    NoUplink,
     #[error("the peer broke the protocol: {0}")]
     Protocol(&'static str),
     #[error("a frame is not readable")]
@@ -359,6 +366,9 @@ impl From<quinn::ReadExactError> for LinkError {
         match error {
             quinn::ReadExactError::ReadError(quinn::ReadError::ConnectionLost(error)) => {
                 LinkError::Lost(error)
+            }
+            quinn::ReadExactError::ReadError(quinn::ReadError::Reset(STREAM_NO_UPLINK)) => {
+                LinkError::NoUplink
             }
             _ => LinkError::Ended,
         }

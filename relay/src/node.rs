@@ -27,11 +27,13 @@ use crate::jobs::Jobs;
 use crate::join::{JoinService, Registrar};
 use crate::journal::{Journal, JournalError};
 use crate::live::{Room, Teller, Watched};
+use crate::parents::Parents;
 use crate::remains;
 use crate::removed::{RemovalsFault, Removed};
 use crate::renew::{Current, Renewer};
 use crate::settings::Settings;
 use crate::space::Space;
+use crate::steer::Helm;
 use crate::sweep::Sweeper;
 use crate::transfer::Transfers;
 use crate::verify::Verifier;
@@ -183,6 +185,9 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
     if setup.obeys {
         tokio::spawn(sweeper.clone().run(Arc::clone(&turn), transfers.clone()));
     }
+    let parents = Parents::open(&setup.state, setup.settings.parents.clone());
+    let places = parents.list().len();
+    let helm = Helm { parents, links: links.clone(), inbox: inbox.clone() };
     let executor = setup.obeys.then(|| Executor {
         name: identity.name.as_str().into(),
         verifier,
@@ -198,6 +203,7 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
         slots: Arc::new(Semaphore::new(setup.settings.max_runs.max(1))),
         jobs: Jobs::default(),
         space: space.clone(),
+        helm: helm.clone(),
         live: Teller { host: HostId(identity.id), watched: watching, room, inbox: inbox.clone() },
     });
     if let Some(executor) = &executor {
@@ -206,13 +212,13 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
     let writer = Writer::start(setup.journal, setup.witness, space.clone());
     let Writer { entries: journal, saved: progress, thread } = writer;
     let clock = Clock(Instant::now());
-    let config = setup.settings.mesh(identity.id, serves);
+    let config = setup.settings.mesh(identity.id, serves, places);
     let seed = u64::from_le_bytes(certs::random::<8>());
     let node = Node::new(config, saved, seed, mesh::Time::ZERO);
     let io = Io {
         clock,
         links: links.clone(),
-        parents: setup.settings.parents,
+        helm,
         dialler,
         transfers,
         executor,

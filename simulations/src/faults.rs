@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mesh::LinkId;
+use mesh::{HostId, LinkId};
 use rand::RngExt;
 
 use crate::checks::Violation;
@@ -22,6 +22,17 @@ impl Sim {
                 });
                 if let Some(link) = uplink.map(|(id, _)| *id) {
                     self.cut(link, noticed);
+                }
+            }
+            Fault::Steer { node } => {
+                let parents = &mut self.plan.tree[node].parents;
+                parents.rotate_left(1);
+                let count = parents.len();
+                if let Some(process) = &self.seats[node].process {
+                    let parent = process.node.parent().map(|host| host.0 as usize);
+                    let parents = &self.plan.tree[node].parents;
+                    let here = parents.iter().position(|other| Some(*other) == parent);
+                    self.feed(node, mesh::Input::Parents { count, here })?;
                 }
             }
             Fault::Part { from, to, both, lasts } => {
@@ -46,6 +57,7 @@ impl Sim {
         self.stats.deaths += 1;
         self.seats[node].disk.crash();
         self.checks.died(&self.seats[node]);
+        self.checks.absences.died(HostId(node as u32), self.now);
         let held = |(id, link): (&LinkId, &crate::net::Link)| {
             Side::BOTH.into_iter().find(|side| link.end(*side).node == node).map(|s| (*id, s))
         };

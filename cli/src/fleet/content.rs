@@ -225,7 +225,7 @@ pub(crate) async fn cp(
             true => Origin::Entry(from),
             false => Origin::File(absolute(&from)?),
         };
-        let put = Change::Put { content, path: to, lock: None, note, exclude: Vec::new() };
+        let put = Change::Put { content, path: to, lock: None, note };
         return change(client, screen, put).await;
     }
     if !is_domainpath(&from) {

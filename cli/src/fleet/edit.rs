@@ -118,7 +118,6 @@ async fn edited(
         path: path.into(),
         lock: Some(lock.into()),
         note,
-        exclude: Vec::new(),
     };
     ask_change(client, put).await
 }

@@ -21,9 +21,12 @@ pub(crate) struct InstallArgs {
     /// What each client runs after that file was updated there
     #[arg(short = 's', long, value_name = "COMMAND", default_value = "")]
     shell: String,
-    /// A name to leave out of a folder, wherever it occurs
-    #[arg(long, value_name = "NAME")]
+    /// A name or pattern to leave out of a folder, as for `barid push`
+    #[arg(long, value_name = "PATTERN")]
     exclude: Vec<String>,
+    /// Of a folder: what is not in it goes at the hosts, too
+    #[arg(long)]
+    delete_extra: bool,
     /// A file or folder here, or another domainpath, whose content is copied
     #[arg(value_name = "FILE")]
     file: String,
@@ -170,12 +173,13 @@ pub(crate) async fn install(
     client: &Client,
     screen: &mut Screen,
 ) -> Result<Exit, Failure> {
-    let InstallArgs { editor, shell, exclude, file, path, frequency } = args;
+    let InstallArgs { editor, shell, exclude, delete_extra, file, path, frequency } = args;
     let content = match is_domainpath(&file) {
         true => Origin::Entry(file),
         false => Origin::File(absolute(&file)?),
     };
-    let new = Change::Install { content, path, frequency, editor, command: shell, exclude };
+    let command = shell;
+    let new = Change::Install { content, path, frequency, editor, command, exclude, delete_extra };
     change(client, screen, new).await
 }
 

@@ -147,7 +147,8 @@ impl Reader<'_> {
     }
 
     pub(crate) fn entry(&self, path: &DomainPath) -> Result<EntryInfo, Refusal> {
-        let Entry { source, frequency, command, editor } = &**self.book.entry(path)?;
+        let Entry { source, frequency, command, editor, delete, exclude } =
+            &**self.book.entry(path)?;
         let row = &self.book.sources[source];
         Ok(EntryInfo {
             path: path.to_string(),
@@ -156,6 +157,8 @@ impl Reader<'_> {
             command: command.clone(),
             editor: editor.clone(),
             revision: revision(&row.revision),
+            delete_extra: *delete,
+            exclude: exclude.clone(),
             lock: row.lock.as_ref().map_or_else(String::new, |lock| lock.by()),
         })
     }

@@ -40,6 +40,12 @@ pub(crate) struct Entry {
     pub(crate) frequency: String,
     pub(crate) command: String,
     pub(crate) editor: String,
+    /// Of a folder: whether what is not in it goes at the hosts.
+    #[serde(default)]
+    pub(crate) delete: bool,
+    /// Patterns of what is left out of a folder, and left alone at the hosts.
+    #[serde(default)]
+    pub(crate) exclude: Vec<String>,
 }
 
 /// Content under control.

@@ -279,13 +279,17 @@ impl Book {
             let verified = self.levels.verify(&path.domain, Wild::On);
             verified.map_err(|error| at(error.to_string()))?;
             check_editor(&row.editor).map_err(at)?;
+            let old = self.entries.get(&path);
+            // How a folder is kept is not in the text.
+            let folder = old.map(|old| (old.delete, old.exclude.clone())).unwrap_or_default();
             let entry = Entry {
                 source: row.source,
                 frequency: row.frequency,
                 command: row.command,
                 editor: row.editor,
+                delete: folder.0,
+                exclude: folder.1,
             };
-            let old = self.entries.get(&path);
             if old.is_none_or(|old| self.root(old.source) != self.root(entry.source)) {
                 effect.touched.insert(path.clone());
             }
@@ -325,18 +329,21 @@ impl Book {
             return Err(Refusal::Full);
         }
         self.check_frequency_name(&policy.frequency)?;
-        let Policy { frequency, command, editor } = policy;
+        let Policy { frequency, command, editor, delete, exclude } = policy;
         let usual = if content.is_text { EDITOR } else { NO_EDITOR };
         let editor = editor.unwrap_or_else(|| usual.into());
         let wrong = |what| Refusal::Entry { path: path.clone(), what };
         check_editor(&editor).map_err(wrong)?;
         distdata::check_command(&command).map_err(wrong)?;
+        if delete && content.files.is_none() {
+            return Err(wrong("is a file: only in a folder there is something to delete".into()));
+        }
         self.last_source += 1;
         let source = self.last_source;
         let revision = pen.revision(1, content);
         let row = Source { revision: revision.clone(), lock: None };
         Arc::make_mut(&mut self.sources).insert(source, Arc::new(row));
-        let entry = Entry { source, frequency, command, editor };
+        let entry = Entry { source, frequency, command, editor, delete, exclude };
         Arc::make_mut(&mut self.entries).insert(path.clone(), Arc::new(entry));
         let touched = [path.clone()].into();
         Ok(Effect { touched, revisions: vec![(source, revision)], ..Effect::default() })
@@ -484,6 +491,10 @@ pub(crate) struct Policy {
     pub(crate) frequency: String,
     pub(crate) command: String,
     pub(crate) editor: Option<String>,
+    /// Of a folder: whether what is not in it goes at the hosts.
+    pub(crate) delete: bool,
+    /// Patterns of what is left out of a folder.
+    pub(crate) exclude: Vec<String>,
 }
 
 /// One thing about how an entry is distributed.

@@ -21,7 +21,8 @@ fn pen() -> Pen {
 }
 
 fn policy(frequency: &str) -> Policy {
-    Policy { frequency: frequency.into(), command: String::new(), editor: None }
+    let (command, exclude) = (String::new(), Vec::new());
+    Policy { frequency: frequency.into(), command, editor: None, delete: false, exclude }
 }
 
 fn with(paths: &[&str]) -> Book {

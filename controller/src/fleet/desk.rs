@@ -119,9 +119,12 @@ impl Fleet {
         let mut pen = Pen { by, at_ms: now_ms(), note: String::new() };
         // Reading may take long, and changes nothing.
         let read = match &change {
-            Change::Install { content: Origin::File(path), exclude, .. }
-            | Change::Put { content: Origin::File(path), exclude, .. } => {
+            Change::Install { content: Origin::File(path), exclude, .. } => {
                 Some(self.shelf.read(path, exclude)?)
+            }
+            Change::Put { content: Origin::File(from), path, .. } => {
+                let exclude = self.known().book.entry(&entry(path)?)?.exclude.clone();
+                Some(self.shelf.read(from, &exclude)?)
             }
             _ => None,
         };
@@ -167,10 +170,18 @@ impl Fleet {
             Change::RemoveHost { name } => book.remove_host(&name)?,
             Change::ImportConfig { text } => book.import_config(&text)?,
             Change::ImportFiles { text, force } => book.import_files(&text, force)?,
-            Change::Install { content, path, frequency, editor, command, .. } => {
+            Change::Install {
+                content,
+                path,
+                frequency,
+                editor,
+                command,
+                exclude,
+                delete_extra: delete,
+            } => {
                 let manifest = self.origin(book, content, read)?;
                 let content = self.shelf.keep(&manifest)?;
-                let policy = Policy { frequency, command, editor };
+                let policy = Policy { frequency, command, editor, delete, exclude };
                 book.install(&entry(&path)?, content, policy, pen)?
             }
             Change::Put { content, path, lock, note, .. } => {

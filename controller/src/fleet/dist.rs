@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use content::{ContentId, Manifest};
 use mesh::{HostSet, Need, OrderId};
-use protos::{Dist, DistItem, Work};
+use protos::{Delete, Dist, DistItem, Terms, Work};
 use tokio::sync::RwLock;
 use tracing::{info, warn};
 
@@ -238,6 +238,9 @@ impl Distributor {
             let root = &known.book.sources[&entry.source].revision.content.root;
             let mut room = batch.room();
             let (push, needs, bytes) = self.push(path, root, standing, &group.hosts, &mut room)?;
+            let delete = if entry.delete { Delete::All } else { Delete::Nothing };
+            let terms = Terms { delete, exclude: entry.exclude.clone(), ..Terms::default() };
+            let push = protos::Push { terms, ..push };
             let weight = weight(&push);
             if batch.is_full(weight, &needs) {
                 drafts.push(batch.draft(due.planned, &group.hosts, frequency));
@@ -405,7 +408,8 @@ fn weight(push: &protos::Push) -> usize {
     };
     let bundles: usize = push.bundles.iter().map(bundle).sum();
     let inline: usize = push.inline.iter().map(|part| part.len() + 8).sum();
-    128 + push.dest.len() + bundles + inline
+    let exclude: usize = push.terms.exclude.iter().map(|pattern| pattern.len() + 8).sum();
+    128 + push.dest.len() + exclude + bundles + inline
 }
 
 /// The places of hosts that were named.

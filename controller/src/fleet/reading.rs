@@ -4,11 +4,10 @@
 //! edit keeps the attributes of the one before it; other attributes are another manifest with the
 //! same bytes.
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use content::{ContentId, Kind, Limits, Manifest, Store};
+use content::{ContentId, Kind, Limits, Manifest, Patterns, Store};
 
 use super::book::Content;
 use crate::fault::Failure;
@@ -41,7 +40,8 @@ impl Shelf {
         if !self.store.has_room(0) {
             return Err(Failure::no_room("the controller has no space left on the state disk"));
         }
-        let exclude: Vec<OsString> = exclude.iter().map(OsString::from).collect();
+        let exclude = Patterns::new(exclude);
+        let exclude = exclude.map_err(|error| Failure::bad(error.to_string(), "see --exclude"))?;
         let read = content::ingest(&path, &exclude, &self.store, &mut |_| ());
         let read = read.map_err(|error| match error {
             content::IngestError::Store(error) => Failure::content(&error),

@@ -113,9 +113,12 @@ pub enum Change {
         /// What a host runs once it was updated there.
         #[serde(default)]
         command: String,
-        /// Names to leave out of a folder, wherever they occur.
+        /// Names and patterns to leave out of a folder, now and whenever it is read again.
         #[serde(default)]
         exclude: Vec<String>,
+        /// Of a folder: whether what is not in it goes at the hosts.
+        #[serde(default)]
+        delete_extra: bool,
     },
     /// Other content for an entry, whose attributes and policy stay.
     Put {
@@ -129,9 +132,6 @@ pub enum Change {
         /// Why, for the history.
         #[serde(default)]
         note: String,
-        /// Names to leave out of a folder.
-        #[serde(default)]
-        exclude: Vec<String>,
     },
     /// Other attributes.
     SetAttributes {
@@ -368,6 +368,12 @@ pub struct EntryInfo {
     pub editor: String,
     /// Its newest revision.
     pub revision: RevisionInfo,
+    /// Of a folder: whether what is not in it goes at the hosts.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub delete_extra: bool,
+    /// Of a folder: patterns of what is left out of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude: Vec<String>,
     /// Who has locked it, if somebody has.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub lock: String,

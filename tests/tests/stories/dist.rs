@@ -192,7 +192,9 @@ fn x28_a_folder_is_one_entry() -> Result<()> {
     for n in 0..1_000 {
         fs::write(folder.join(format!("sub/f{n}")), format!("{n}\n"))?;
     }
-    site.done("-o install ./x cc.adm:/usr/local/x day")?;
+    fs::write(folder.join("core"), "left out")?;
+    site.done("-o install --delete-extra --exclude core ./x cc.adm:/usr/local/x day")?;
+    fs::remove_file(folder.join("core"))?;
     assert_eq!(site.no("-o status")?, "cc.adm:/usr/local/x: h1 h2\n");
     site.done("-o dist --wait day")?;
     site.prints("-o status", "")?;
@@ -201,9 +203,17 @@ fn x28_a_folder_is_one_entry() -> Result<()> {
         assert_eq!(there, tests::listing(&folder)?, "{host}");
     }
     fs::write(folder.join("sub/f7"), "changed\n")?;
+    fs::remove_file(folder.join("sub/f8"))?;
+    fs::write(folder.join("core"), "left out again")?;
+    fs::write(site.fleet.at("h2", "/usr/local/x/core"), "left alone")?;
     site.done("-o cp ./x cc.adm:/usr/local/x")?;
     site.done("-o dist --wait day")?;
     assert_eq!(site.at("h2", "/usr/local/x/sub/f7").as_deref(), Some("changed\n"));
+    assert_eq!(site.at("h2", "/usr/local/x/core").as_deref(), Some("left alone"));
+    assert_eq!(
+        (site.at("h1", "/usr/local/x/core"), site.at("h1", "/usr/local/x/sub/f8")),
+        (None, None)
+    );
     site.refused("-o edit -e true cc.adm:/usr/local/x", 1, "is a folder")?;
     Ok(())
 }

@@ -432,7 +432,11 @@ fn text_forms_are_read_as_they_were_written() -> Result<()> {
         assert_eq!(site.done(&format!("-o export {what}"))?, text, "{what}");
     }
     site.write("bad", "1.2.3.4 NONE x NONE r1 adm nosuch sunos sun4 NONE\n")?;
-    site.refused("-o import hosts bad -f", 1, "bad: line 1: x: disked.sun4.sunos.nosuch.adm: unknown")?;
+    site.refused(
+        "-o import hosts bad -f",
+        1,
+        "bad: line 1: x: disked.sun4.sunos.nosuch.adm: unknown",
+    )?;
     site.refused("-o import hosts a", 1, "a: line 1: 1 fields instead of 10")?;
     site.write("few", "")?;
     site.refused("-o import hosts few", 1, "gw, h1, h2, h3, h4")?;

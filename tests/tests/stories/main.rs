@@ -6,6 +6,7 @@ mod crash;
 mod dist;
 mod domains;
 mod enrol;
+mod failover;
 mod forms;
 mod full_disk;
 mod gate;
@@ -17,6 +18,7 @@ mod remove;
 mod renew;
 mod run;
 mod sets;
+mod terms;
 mod weak;
 
 use anyhow::{Context, Result, ensure};

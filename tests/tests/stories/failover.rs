@@ -1,0 +1,152 @@
+//! Parents that die and come back.
+
+use anyhow::{Context, Result};
+use tests::{Fleet, LIMIT, Spec, wait_for};
+
+use crate::order;
+
+/// Nodes that look for a better parent every second.
+const EAGER: &str = "return_base_ms = 1000\nreturn_cap_ms = 2000\n";
+
+/// Two relays of a site, and a host that has both for its parents.
+fn site() -> Result<Fleet> {
+    let mut fleet = Fleet::new()?;
+    for (role, name, parents) in [
+        ("relay", "r1", &["controller"][..]),
+        ("relay", "r2", &["controller"]),
+        ("host", "web", &["r1", "r2"]),
+    ] {
+        fleet.add(&Spec {
+            role,
+            name: name.into(),
+            site: "lyon".into(),
+            parents: parents.iter().map(|name| name.to_string()).collect(),
+            config: EAGER.into(),
+        })?;
+    }
+    fleet.wait_up(3)?;
+    Ok(fleet)
+}
+
+/// Both streams of an operator's command.
+fn said(output: &std::process::Output) -> String {
+    tests::show(&output.stdout) + &tests::show(&output.stderr)
+}
+
+/// Waits until a host is up and has this parent.
+fn wait_parent(fleet: &Fleet, host: &str, parent: &str) -> Result<()> {
+    wait_for(&format!("{host} to be behind {parent}"), LIMIT, || {
+        let hosts = fleet.json(&["hosts", "--json"])?;
+        let hosts = hosts.as_array().context("a list of hosts")?;
+        let here = |host_row: &&serde_json::Value| host_row["name"] == host;
+        let found = hosts.iter().find(here).context("the host is enrolled")?;
+        Ok((found["parent"] == parent && found["up"] == true).then_some(()))
+    })
+}
+
+/// In the middle of a run the host's relay dies. The run ends well by the other relay, having
+/// started once; when the first one is back the host returns to it.
+#[test]
+fn a_host_finds_another_parent_and_returns_to_the_first() -> Result<()> {
+    let mut fleet = site()?;
+    wait_parent(&fleet, "web", "r1")?;
+    let (count, go) = (fleet.path().join("count"), fleet.path().join("go"));
+    let line = format!(
+        "echo started >> {}; while ! test -e {}; do sleep 0.05; done",
+        count.display(),
+        go.display()
+    );
+    let id = order(&fleet, &["run", "-w", "web", "--async", "--json", "-u", "120s", "--", &line])?;
+    wait_for("the command to start", LIMIT, || Ok(count.exists().then_some(())))?;
+    fleet.kill("r1")?;
+    wait_parent(&fleet, "web", "r2")?;
+    std::fs::write(&go, "")?;
+    fleet.wait_states(&id, &[("ok", 1)])?;
+    assert_eq!(std::fs::read_to_string(&count)?, "started\n");
+    fleet.restart("r1")?;
+    wait_parent(&fleet, "web", "r1")?;
+    let again = fleet.barid(&["run", "-w", "web", "-t", "60s", "--", "true"])?;
+    assert!(again.status.success(), "{}", tests::show(&again.stderr));
+    Ok(())
+}
+
+/// A better parent that takes links and says nothing: the host stays with the one that serves it.
+#[test]
+fn a_silent_parent_is_not_returned_to() -> Result<()> {
+    let fleet = site()?;
+    wait_parent(&fleet, "web", "r1")?;
+    fleet.signal("r1", rustix::process::Signal::STOP)?;
+    wait_parent(&fleet, "web", "r2")?;
+    let dials = |fleet: &Fleet| fleet.log("web").matches("the parent is not reached").count();
+    wait_for("the host to have tried r1 again", LIMIT, || Ok((dials(&fleet) >= 2).then_some(())))?;
+    let ran = fleet.barid(&["run", "-w", "web", "--", "true"])?;
+    assert!(ran.status.success(), "{}", tests::show(&ran.stderr));
+    wait_parent(&fleet, "web", "r2")?;
+    fleet.signal("r1", rustix::process::Signal::CONT)?;
+    wait_parent(&fleet, "web", "r1")
+}
+
+/// A relay is drained: its child goes to the other one, also after a restart, and returns when it
+/// may. A child without another parent stays, and says so.
+#[test]
+fn a_relay_is_drained_and_taken_back() -> Result<()> {
+    let mut fleet = site()?;
+    fleet.add(&Spec {
+        role: "host",
+        name: "lone".into(),
+        site: "lyon".into(),
+        parents: vec!["r1".into()],
+        config: String::new(),
+    })?;
+    fleet.wait_up(4)?;
+    wait_parent(&fleet, "web", "r1")?;
+    let drained = fleet.barid(&["tree", "drain", "r1"])?;
+    let said = said(&drained);
+    assert_eq!(drained.status.code(), Some(1), "{said}");
+    assert!(said.contains("behind r2"), "{said}");
+    assert!(said.contains("it has no other parent"), "{said}");
+    wait_parent(&fleet, "web", "r2")?;
+    wait_parent(&fleet, "lone", "r1")?;
+    fleet.kill("web")?;
+    fleet.restart("web")?;
+    wait_parent(&fleet, "web", "r2")?;
+    let undone = fleet.barid(&["tree", "drain", "r1", "--undo"])?;
+    assert!(undone.status.success(), "{}", tests::show(&undone.stdout));
+    wait_parent(&fleet, "web", "r1")
+}
+
+/// A node is given a parent that its configuration does not name, and then its own again. An
+/// address where nobody answers changes nothing, and is told.
+#[test]
+fn a_host_is_moved_and_moved_back() -> Result<()> {
+    let mut fleet = site()?;
+    let (r1, root) = (fleet.listen("r1")?, fleet.listen("controller")?);
+    fleet.add(&Spec {
+        role: "host",
+        name: "lone".into(),
+        site: "lyon".into(),
+        parents: vec!["r2".into()],
+        config: EAGER.into(),
+    })?;
+    fleet.wait_up(4)?;
+    wait_parent(&fleet, "lone", "r2")?;
+    let moved = fleet.barid(&["tree", "move", "-w", "lone", "--to", &r1])?;
+    assert!(moved.status.success(), "{}", tests::show(&moved.stderr));
+    wait_parent(&fleet, "lone", "r1")?;
+    let both = format!("127.0.0.1:1,{root}");
+    let moved = fleet.barid(&["tree", "move", "-w", "lone", "--to", &both])?;
+    let said = said(&moved);
+    assert_eq!(moved.status.code(), Some(1), "{said}");
+    assert!(said.contains("still behind controller"), "{said}");
+    wait_parent(&fleet, "lone", "controller")?;
+    let back = fleet.barid(&["tree", "move", "-w", "lone", "--back"])?;
+    assert!(back.status.success(), "{}", tests::show(&back.stdout));
+    wait_parent(&fleet, "lone", "r2")?;
+    let path = fleet.barid(&["tree", "path", "lone"])?;
+    let shown = tests::show(&path.stdout);
+    assert_eq!(shown, "controller\n  r2  relay  site lyon  up\n    lone  host  site lyon  up\n");
+    let wrong = fleet.barid(&["tree", "move", "-w", "lone", "--to", "r2"])?;
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(tests::show(&wrong.stderr).contains("host:port"));
+    Ok(())
+}
