@@ -92,17 +92,20 @@ impl Client {
         Ok(Lines::new(self.send(Method::POST, path, encoded(body)?).await?))
     }
 
-    /// `GET` of bytes as they are, piece by piece.
+    /// `GET`, bytes as they come.
+    pub(crate) async fn get_pieces(&self, path: &str) -> Result<Pieces, Failure> {
+        Ok(Pieces(self.send(Method::GET, path, Bytes::new()).await?.into_body()))
+    }
+
+    /// The same, handed on one by one.
     pub(crate) async fn get_bytes(
         &self,
         path: &str,
         take: &mut dyn FnMut(&[u8]) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        let mut body = self.send(Method::GET, path, Bytes::new()).await?.into_body();
-        while let Some(frame) = body.frame().await {
-            if let Ok(data) = frame.map_err(|error| broken(&error))?.into_data() {
-                take(&data)?;
-            }
+        let mut pieces = self.get_pieces(path).await?;
+        while let Some(piece) = pieces.next().await? {
+            take(&piece)?;
         }
         Ok(())
     }
@@ -154,6 +157,25 @@ pub(crate) fn segment(id: &str) -> Result<&str, Failure> {
 /// Whether the connection broke, so that asking again may help.
 pub(crate) fn is_broken(failure: &Failure) -> bool {
     failure.exit == Exit::Unreachable
+}
+
+/// An answer of bytes.
+pub(crate) struct Pieces(Incoming);
+
+impl Pieces {
+    /// The next bytes; `None` at the end.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
+        loop {
+            match self.0.frame().await {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => return Ok(Some(data)),
+                    Err(_) => continue,
+                },
+                Some(Err(error)) => return Err(broken(&error)),
+                None => return Ok(None),
+            }
+        }
+    }
 }
 
 /// A stream of JSON objects, one per line.

@@ -173,6 +173,8 @@ pub(crate) mod testing {
             binary: false,
             stdout_size: stdout.len() as u64,
             stderr_size: 0,
+            stdout_kept: None,
+            stderr_kept: None,
             fault: String::new(),
             warnings: Vec::new(),
             written: 0,

@@ -7,13 +7,14 @@
 //! | module | |
 //! |---|---|
 //! | `args` | the command line |
-//! | `run` `push` `runs` `attach` `cancel` `retry` | verbs about orders |
+//! | `run` `push` `runs` `out` `attach` `cancel` `retry` | verbs about orders |
 //! | `pace` `given` | options of `run` |
 //! | `hosts` `nodes` `tree` `token` `completion` | other verbs that ask the controller |
 //! | `fleet` `fdist` | domains, hosts and files, by two kinds of names |
 //! | `steer` `survey` | verbs about the tree |
 //! | `serve` `node` `join` | verbs that are a part of the mesh |
 //! | `demo` | a fleet on this machine |
+//! | `sim` | the simulator, another binary |
 //! | `targets` `hostfile` `guard` `plan` | which hosts, and whether that many are meant |
 //! | `client` | the controller's API |
 //! | `follow` `keys` `progress` | watching an order until it closes |
@@ -50,18 +51,21 @@ mod logs;
 mod memory;
 mod node;
 mod nodes;
+mod out;
 mod pace;
 mod plan;
 mod progress;
 mod push;
 mod render;
 mod retry;
+mod rollback;
 mod rows;
 mod run;
 mod runs;
 mod save;
 mod screen;
 mod serve;
+mod sim;
 mod steer;
 mod survey;
 mod targets;
@@ -111,6 +115,7 @@ fn dispatch(cli: Cli, screen: &mut Screen) -> Result<Exit, Failure> {
         Verb::Controller(args) => serve::main(args, verbose),
         Verb::Node(args) => node::main(args, verbose),
         Verb::Join(args) => join::main(args, verbose, screen),
+        Verb::Sim(args) => Err(sim::sim(args)),
         Verb::Completion(args) => completion::main(&args, screen),
         Verb::Fdist(args) => Ok(fdist::main(args, cli.global.socket, screen)),
         verb => {
@@ -130,8 +135,10 @@ async fn ask(verb: Verb, client: &Client, screen: &mut Screen) -> Result<Exit, F
     match verb {
         Verb::Run(args) => ordered(Box::pin(run::main(*args, client, screen)).await),
         Verb::Push(args) => ordered(Box::pin(push::main(args, client, screen)).await),
+        Verb::Rollback(args) => ordered(Box::pin(rollback::main(args, client, screen)).await),
         Verb::Retry(args) => ordered(Box::pin(retry::main(args, client, screen)).await),
         Verb::Runs(args) => runs::main(args, client, screen).await,
+        Verb::Out(args) => Box::pin(out::main(args, client, screen)).await,
         Verb::Attach(args) => ordered(Box::pin(attach::main(args, client, screen)).await),
         Verb::Cancel(args) => ordered(Box::pin(cancel::main(args, client, screen)).await),
         Verb::Hosts(args) => hosts::main(args, client, screen).await,
@@ -145,6 +152,7 @@ async fn ask(verb: Verb, client: &Client, screen: &mut Screen) -> Result<Exit, F
         Verb::Controller(_)
         | Verb::Node(_)
         | Verb::Join(_)
+        | Verb::Sim(_)
         | Verb::Fdist(_)
         | Verb::Completion(_) => unreachable!("dispatched before"),
     }

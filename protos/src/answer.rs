@@ -5,10 +5,11 @@
 //! must be able to answer whatever happened to it, and every answer fits a frame.
 
 use bytes::Bytes;
+use mesh::Digest;
 use prost::Message;
 
 use crate::dist::Disted;
-use crate::field::{at_most, at_most_bytes, clip, within};
+use crate::field::{array, at_most, at_most_bytes, clip, within};
 use crate::{FRAME_LIMIT, FieldError, Malformed, pb, shape};
 
 /// The longest answer: half of what a frame has room for, as the rest of a report must fit too.
@@ -55,8 +56,21 @@ pub struct Answer {
     pub fault: Option<Fault>,
     /// What a push did.
     pub push: Option<Pushed>,
+    /// What the host's spool has of stdout, if the answer has not all of it.
+    pub stdout_kept: Option<Kept>,
+    /// What the host's spool has of stderr, likewise.
+    pub stderr_kept: Option<Kept>,
     /// What there is to say of single files of a distribution.
     pub dist: Option<Disted>,
+}
+
+/// Output in a host's spool: the first bytes of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// How many.
+    pub bytes: u64,
+    /// Their hash.
+    pub hash: Digest,
 }
 
 /// Why an order failed at a host.
@@ -104,6 +118,8 @@ impl Answer {
             fault: self.fault.as_ref().map(Fault::to_pb),
             push: self.push.as_ref().map(Pushed::to_pb),
             dist: self.dist.as_ref().map(Disted::to_pb),
+            stdout_kept: self.stdout_kept.map(Kept::to_pb),
+            stderr_kept: self.stderr_kept.map(Kept::to_pb),
         };
         answer.encode_to_vec().into()
     }
@@ -128,7 +144,19 @@ impl Answer {
             fault: answer.fault.map(read_fault).transpose()?,
             push: answer.push.map(read_pushed).transpose()?,
             dist: answer.dist.map(Disted::read).transpose()?,
+            stdout_kept: answer.stdout_kept.map(Kept::read).transpose()?,
+            stderr_kept: answer.stderr_kept.map(Kept::read).transpose()?,
         })
+    }
+}
+
+impl Kept {
+    fn to_pb(self) -> pb::Kept {
+        pb::Kept { bytes: self.bytes, hash: Bytes::copy_from_slice(&self.hash.0) }
+    }
+
+    fn read(kept: pb::Kept) -> Result<Kept, FieldError> {
+        Ok(Kept { bytes: kept.bytes, hash: Digest(array("answer.kept", &kept.hash)?) })
     }
 }
 
@@ -182,7 +210,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::testing::{bytes, mangle, number, text};
+    use crate::testing::{bytes, digest, mangle, number, text};
 
     fn fault() -> impl Strategy<Value = Fault> {
         (text(16), text(16), text(40), bytes(20)).prop_map(|(stage, kind, detail, path)| Fault {
@@ -211,16 +239,31 @@ mod tests {
     fn answer() -> impl Strategy<Value = Answer> {
         let option = proptest::option::of::<BoxedStrategy<_>>;
         let output = || (bytes(40), number());
+        let kept = || {
+            let kept = (number(), digest()).prop_map(|(bytes, hash)| Kept { bytes, hash });
+            proptest::option::of(kept)
+        };
         let pushed = (proptest::option::of(pushed()), proptest::option::of(disted()));
-        (output(), output(), option(fault().boxed()), pushed).prop_map(
-            |((stdout, more), (stderr, more_errors), fault, (push, dist))| Answer {
-                stdout_size: more.max(stdout.len() as u64),
-                stderr_size: more_errors.max(stderr.len() as u64),
-                stdout,
-                stderr,
+        (output(), output(), option(fault().boxed()), pushed, kept(), kept()).prop_map(
+            |(
+                (stdout, more),
+                (stderr, more_errors),
                 fault,
-                push,
-                dist,
+                (push, dist),
+                stdout_kept,
+                stderr_kept,
+            )| {
+                Answer {
+                    stdout_size: more.max(stdout.len() as u64),
+                    stderr_size: more_errors.max(stderr.len() as u64),
+                    stdout,
+                    stderr,
+                    fault,
+                    push,
+                    dist,
+                    stdout_kept,
+                    stderr_kept,
+                }
             },
         )
     }
@@ -264,7 +307,7 @@ mod tests {
                 path: long('p').into(),
             }),
             push: Some(Pushed { warnings: vec![long('w'); 1000], ..Pushed::default() }),
-            dist: None,
+            ..Answer::default()
         };
         let bytes = huge.encode();
         assert!(bytes.len() <= ANSWER_LIMIT);

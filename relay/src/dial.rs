@@ -13,6 +13,7 @@ use crate::accept::LinkIds;
 use crate::drive::Arrival;
 use crate::link::{self, Inbox, Link, PeerFault, Reader};
 use crate::live::{Credit, Room};
+use crate::outputs::Outputs;
 use crate::removed::Removed;
 use crate::renew::Current;
 use crate::verify::Verifier;
@@ -33,6 +34,8 @@ pub(crate) struct Dialler {
     pub(crate) serves: bool,
     pub(crate) config: Current<ClientConfig>,
     pub(crate) server_name: String,
+    /// For what the parent asks of this node.
+    pub(crate) outputs: Outputs,
 }
 
 /// Why a parent was not reached.
@@ -120,6 +123,7 @@ impl Dialler {
         if let Err(error) = reader.open_streams(queues).await {
             debug!(error = %crate::chain(&error), "the parent's streams failed");
         }
+        self.outputs.serve(&conn).await;
         let reason = conn.closed().await;
         info!(parent = %peer.host(), %reason, "the parent's link ended");
         if let ConnectionError::ApplicationClosed(closed) = &reason

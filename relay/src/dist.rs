@@ -47,7 +47,7 @@ pub(crate) async fn distribute(
         let dest = push.dest.clone();
         let work = move || worker.install_blocking(order, &push, &handle);
         let placed = match tokio::task::spawn_blocking(work).await {
-            Ok(Ok(placed)) => Ok(placed.map(|answer| answer.push.unwrap_or_default())),
+            Ok(Ok(placed)) => Ok(placed.map(|(answer, _)| answer.push.unwrap_or_default())),
             Ok(Err(error)) => Err(crate::chain(&error)),
             Err(error) => Err(error.to_string()),
         };

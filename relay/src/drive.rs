@@ -42,6 +42,8 @@ pub(crate) enum Arrival {
     Pulled { link: LinkId, content: Digest, result: Result<(), PullFault> },
     /// Somebody wants content and waits for the reply.
     Want { by: Asker, content: Digest, reply: oneshot::Sender<Result<(), PullFault>> },
+    /// Somebody wants to know by which link a host is reached.
+    Way { host: HostId, reply: oneshot::Sender<Option<LinkId>> },
 }
 
 /// How a link stands, for status pages.
@@ -85,6 +87,11 @@ impl Links {
     /// All of them.
     pub(crate) fn all(&self) -> Vec<Arc<Link>> {
         self.lock().values().cloned().collect()
+    }
+
+    /// The connection of a link, if it stands.
+    pub(crate) fn conn(&self, link: LinkId) -> Option<quinn::Connection> {
+        self.lock().get(&link).map(|link| link.conn.clone())
     }
 
     /// The endpoints that were made for links of their own.
@@ -247,6 +254,8 @@ impl Io {
                 self.waiting.insert(by, reply);
                 node.handle(now, Input::Wanted { by, content });
             }
+            // Whoever asked may have left.
+            Arrival::Way { host, reply } => drop(reply.send(node.way_to(host))),
         }
     }
 

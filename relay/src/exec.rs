@@ -20,6 +20,7 @@ use crate::jobs::{Job, Jobs};
 use crate::live::Teller;
 use crate::run::{self, Host};
 use crate::space::Space;
+use crate::spool::Spool;
 use crate::steer::Helm;
 use crate::verify::Verifier;
 
@@ -35,10 +36,17 @@ pub(crate) struct Executor {
     pub(crate) jobs: Jobs,
     pub(crate) space: Space,
     pub(crate) live: Teller,
+    pub(crate) spool: Spool,
     pub(crate) helm: Helm,
 }
 
 impl Executor {
+    /// What this host has for its commands.
+    fn host(&self) -> Host<'_> {
+        let Executor { name, giver, live, spool, .. } = self;
+        Host { name, giver, live, spool }
+    }
+
     /// Carries out an order whose intent is durable. Returns what the core must know of its end.
     pub(crate) async fn carry_out(
         &self,
@@ -101,14 +109,14 @@ impl Executor {
         }
         match body.work {
             Work::Run(command) => {
-                let host = Host { name: &self.name, giver: &self.giver, live: &self.live };
+                let host = self.host();
                 run::run(command, &host, job).await
             }
             // It ends with either the old tree or the new one, never half way.
-            Work::Push(push) => self.installs.install(order.id, push).await,
+            Work::Push(push) => Box::pin(self.push(job, order.id, push)).await,
             Work::Dist(dist) => {
-                let host = Host { name: &self.name, giver: &self.giver, live: &self.live };
-                dist::distribute(&self.installs, order.id, dist, &host, job).await
+                let host = self.host();
+                Box::pin(dist::distribute(&self.installs, order.id, dist, &host, job)).await
             }
             Work::Cancel(older) => {
                 self.jobs.stop(older).await;
