@@ -10,7 +10,7 @@ use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 use crate::screen::ColorWhen;
 use crate::{
     attach, cancel, completion, demo, fdist, fleet, hosts, join, node, nodes, out, push, retry,
-    rollback, run, runs, serve, sim, token, tree,
+    rollback, run, runs, serve, sim, store, token, tree,
 };
 
 const EXAMPLES: &str = "\
@@ -97,6 +97,8 @@ pub(crate) enum Verb {
     Fdist(fdist::Args),
     /// Make, list and revoke the tokens by which hosts join
     Token(token::Args),
+    /// How full a content store is, whether it is undamaged, and making it smaller
+    Store(store::Args),
     /// Enrol this machine as a relay or host
     Join(join::Args),
     /// Be a relay or host, as this machine's certificate says
@@ -231,6 +233,8 @@ mod tests {
             &["push", "/srv/www", "-a", "--special", "*.conf=echo $FILE", "--savetargets", ".OLD"],
             &["push", "/srv/www", "-a", "--compare", "--younger", "--numeric-ids"],
             &["rollback", "last"],
+            &["store", "check"],
+            &["store", "gc", "--state", "/var/lib/barid"],
             &["rollback", "--dest", "/srv/www", "-w", "a"],
             &["runs"],
             &["runs", "--limit", "5"],

@@ -30,6 +30,7 @@ mod rollback;
 mod serve;
 pub mod sets;
 mod steer;
+mod stored;
 mod tables;
 mod targets;
 mod terms;

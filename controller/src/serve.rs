@@ -195,7 +195,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         tokio::spawn(schedule::run(distributor.clone())),
         tokio::spawn(pass_watches(watched, node.clone())),
         tokio::spawn(close(desk.clone(), live.stopped.clone())),
-        tokio::spawn(cleaner.run()),
+        tokio::spawn(cleaner.clone().run()),
         tokio::spawn(meter.clone().run(tables.clone())),
     ];
     let api = Api {
@@ -212,6 +212,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         enroller,
         meter: meter.clone(),
         viewers,
+        cleaner,
         pushes,
     };
     write_listen(&state, &listen)?;
