@@ -58,8 +58,8 @@ pub(crate) enum Refusal {
     NotLocked(DomainPath),
     #[error("{path}: no revision {number}")]
     NoRevision { path: DomainPath, number: u32 },
-    #[error("{host} would get {} from {one} and {other} alike", one.path)]
-    Clash { host: String, one: DomainPath, other: DomainPath },
+    #[error("{host} would get {} from {} and {} alike", both.0.path, both.0, both.1)]
+    Clash { host: String, both: Box<(DomainPath, DomainPath)> },
     #[error("more than {ENTRIES} files under control")]
     Full,
 }
@@ -108,7 +108,8 @@ impl Book {
         let is_in =
             |name: &&String| self.domains(name).iter().any(|own| contained(own, domain, Wild::Off));
         let hosts: Vec<String> = self.hosts.keys().filter(is_in).cloned().collect();
-        if !force && !(files.is_empty() && below.is_empty() && hosts.is_empty()) {
+        let is_empty = files.is_empty() && below.is_empty() && hosts.is_empty();
+        if !force && !is_empty {
             let hosts = hosts.iter().map(|host| format!("host {host}"));
             let contents = files.iter().map(DomainPath::to_string).chain(below).chain(hosts);
             let contents = shortened(contents.collect());
@@ -586,8 +587,9 @@ fn place(record: &mut Record, domains: &[Domain], levels: &Levels) {
         }
         if words.is_empty() { unknown() } else { words }
     };
-    record.views = column(0);
-    record.levels = (1..levels.levels.len()).map(column).collect();
+    let mut columns = (0..levels.levels.len()).map(column);
+    record.views = columns.next().unwrap_or_else(unknown);
+    record.levels = columns.collect();
     debug_assert!(domains.is_empty() || !is_place_holder(&record.views[0]));
 }
 

@@ -291,8 +291,8 @@ impl Fleet {
             false => old.roll.clone(),
         };
         if let Some((host, one, other)) = roll.new_clash(&old.roll) {
-            let (host, one, other) = (host.to_owned(), one.clone(), other.clone());
-            return Err(Refusal::Clash { host, one, other }.into());
+            let (host, both) = (host.to_owned(), Box::new((one.clone(), other.clone())));
+            return Err(Refusal::Clash { host, both }.into());
         }
         let moves = moves(&old.roll, &roll, &effect.touched, renewed);
         book.change = old.book.change + 1;

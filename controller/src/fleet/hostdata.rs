@@ -222,7 +222,8 @@ pub fn check(record: &Record, levels: &Levels) -> Result<(), String> {
     let hex =
         |part: &str| (1..=2).contains(&part.len()) && part.chars().all(|c| c.is_ascii_hexdigit());
     let parts: Vec<&str> = ether.split(':').collect();
-    if !(parts.len() == 6 && parts.iter().all(|part| hex(part))) && !is_place_holder(ether) {
+    let is_ether = parts.len() == 6 && parts.iter().all(|part| hex(part));
+    if !is_ether && !is_place_holder(ether) {
         return Err(format!("{name}: {ether:?} is no hardware address"));
     }
     if views.len() > 1 && views.iter().any(|view| is_place_holder(view)) {

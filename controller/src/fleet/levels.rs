@@ -68,20 +68,12 @@ pub enum LevelError {
         below: String,
     },
     /// A word that may not stand below that parent.
-    #[error("{name}: {level} {word} is not possible with {above_level} {above}, only with {only}")]
+    #[error("{name}: {what}")]
     Impossible {
         /// The domain.
         name: Domain,
-        /// The level of the word.
-        level: String,
-        /// The word.
-        word: String,
-        /// The level above.
-        above_level: String,
-        /// The word above.
-        above: String,
-        /// The words with which it is possible.
-        only: String,
+        /// Which word, and with which it is possible.
+        what: String,
     },
     /// It is there.
     #[error("{0}: exists already")]
@@ -275,14 +267,12 @@ impl Levels {
             let level = &self.levels[at + 1];
             let only = level.only.get(&pair[1]);
             if let Some(only) = only.filter(|only| !only.contains(&pair[0])) {
-                return Err(LevelError::Impossible {
-                    name: name.clone(),
-                    level: level.name.clone(),
-                    word: pair[1].clone(),
-                    above_level: self.levels[at].name.clone(),
-                    above: pair[0].clone(),
-                    only: only.iter().cloned().collect::<Vec<_>>().join(", "),
-                });
+                let (level, word) = (&level.name, &pair[1]);
+                let (above_level, above) = (&self.levels[at].name, &pair[0]);
+                let only = only.iter().cloned().collect::<Vec<_>>().join(", ");
+                let with = format!("{above_level} {above}, only with {only}");
+                let what = format!("{level} {word} is not possible with {with}");
+                return Err(LevelError::Impossible { name: name.clone(), what });
             }
         }
         Ok(())

@@ -28,8 +28,11 @@ const COUNTED: usize = 10_000;
 /// When a frequency was last begun.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LastRun {
-    /// When.
+    /// When; or since when it is there, if it was never begun.
     pub(crate) at_ms: u64,
+    /// Whether it was begun at all.
+    #[serde(default)]
+    pub(crate) begun: bool,
     /// How often it was due before that while nobody could begin it.
     #[serde(default)]
     pub(crate) missed: u64,
@@ -74,14 +77,14 @@ async fn step(distributor: &Distributor) -> Result<Duration, Failure> {
     let mut due = Vec::new();
     for (name, frequency) in frequencies.iter().filter(|(_, frequency)| frequency.automatic) {
         // One that is new is due from now on.
-        let run = last.entry(name.clone()).or_insert(LastRun { at_ms: now, missed: 0 });
+        let run = last.entry(name.clone()).or_insert(LastRun { at_ms: now, ..LastRun::default() });
         match decide(frequency, run.at_ms, now) {
             Step::Wait(until) => {
                 pause = pause.min(Duration::from_millis(until.saturating_sub(now).max(1)));
             }
             Step::Never => {}
             Step::Begin { missed } => {
-                *run = LastRun { at_ms: now, missed };
+                *run = LastRun { at_ms: now, begun: true, missed };
                 due.push((name.clone(), missed));
             }
         }
@@ -138,7 +141,7 @@ pub(crate) fn scheduled(
             cron: frequency.cron.clone(),
             zone: frequency.zone.clone(),
             automatic: frequency.automatic,
-            last_ms: run.at_ms,
+            last_ms: if run.begun { run.at_ms } else { 0 },
             next_ms: next.filter(|_| frequency.automatic).unwrap_or(0),
             missed: run.missed,
             running: distributor.running.is_on(name),
