@@ -9,8 +9,8 @@ use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 
 use crate::screen::ColorWhen;
 use crate::{
-    attach, cancel, completion, demo, hosts, join, node, nodes, out, push, retry, run, runs, serve,
-    token, tree,
+    attach, cancel, completion, demo, fdist, fleet, hosts, join, node, nodes, out, push, retry,
+    rollback, run, runs, serve, sim, store, token, tree,
 };
 
 const EXAMPLES: &str = "\
@@ -69,6 +69,8 @@ pub(crate) enum Verb {
     Run(Box<run::Args>),
     /// Push a file or folder to hosts
     Push(push::Args),
+    /// Go back to what hosts had before a push
+    Rollback(rollback::Args),
     /// List past and present runs and pushes, or show one
     Runs(runs::Args),
     /// Fetch in full what a run has written, from the hosts that keep it
@@ -85,8 +87,18 @@ pub(crate) enum Verb {
     Nodes(nodes::Args),
     /// Show how the hosts are connected
     Tree(tree::Args),
+    /// Make, show and compare domains: who hosts are, for what they get
+    Domain(fleet::verbs::DomainArgs),
+    /// Say in which domains hosts are
+    Host(fleet::verbs::HostArgs),
+    /// Keep files under control: install, edit, history, who still lacks what
+    File(fleet::verbs::FileArgs),
+    /// The same by the commands of fdist: fdist -o COMMAND
+    Fdist(fdist::Args),
     /// Make, list and revoke the tokens by which hosts join
     Token(token::Args),
+    /// How full a content store is, whether it is undamaged, and making it smaller
+    Store(store::Args),
     /// Enrol this machine as a relay or host
     Join(join::Args),
     /// Be a relay or host, as this machine's certificate says
@@ -95,6 +107,8 @@ pub(crate) enum Verb {
     Controller(serve::Args),
     /// Start a fleet on this machine and watch it do the main job
     Demo(demo::DemoArgs),
+    /// Try the mesh in bad weather, in virtual time (for developers)
+    Sim(sim::Args),
     /// Print a completion script
     Completion(completion::Args),
 }
@@ -102,6 +116,10 @@ pub(crate) enum Verb {
 /// Puts `run` in where somebody began with the options of `run`, as pdsh and clush do.
 pub(crate) fn with_verb(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let mut args: Vec<OsString> = args.into_iter().collect();
+    if args.first().is_some_and(|program| fdist::is_named(program)) {
+        args.insert(1, "fdist".into());
+        return args;
+    }
     let mut at = 1;
     while let Some(arg) = args.get(at).and_then(|arg| arg.to_str()) {
         match arg {
@@ -211,6 +229,13 @@ mod tests {
             &["push", "/srv/www", "-w", "a", "--exclude", ".git", "--hold", "2h"][..],
             &["push", "/srv/www", "-a", "--delete", "--max-delete", "5%"],
             &["push", "/srv/www", "-a", "--delete=installed", "--verify"],
+            &["push", "/srv/www", "-a", "--tree", "--before", "true", "--after", "echo $FILES"],
+            &["push", "/srv/www", "-a", "--special", "*.conf=echo $FILE", "--savetargets", ".OLD"],
+            &["push", "/srv/www", "-a", "--compare", "--younger", "--numeric-ids"],
+            &["rollback", "last"],
+            &["store", "check"],
+            &["store", "gc", "--state", "/var/lib/barid"],
+            &["rollback", "--dest", "/srv/www", "-w", "a"],
             &["runs"],
             &["runs", "--limit", "5"],
             &["runs", "show", "last", "-B"],
@@ -245,5 +270,10 @@ mod tests {
         assert!(parse(&["push", "/x", "--dest", "y", "-a", "--hold", "0"]).is_err());
         assert!(parse(&["push", "/x", "-a", "--max-delete", "5"]).is_err(), "nothing is deleted");
         assert!(parse(&["push", "/x", "-a", "--delete=some"]).is_err());
+        assert!(parse(&["push", "/x", "-a", "--delete", "--tree"]).is_err());
+        assert!(parse(&["push", "/x", "-a", "--special", "echo"]).is_err());
+        assert!(
+            parse(&["rollback"]).is_err() && parse(&["rollback", "x", "--dest", "/x"]).is_err()
+        );
     }
 }

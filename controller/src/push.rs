@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use content::pack::{self, Bundle};
-use content::{ContentId, IngestError, Limits, Manifest, Patterns, Store};
+use content::{ContentId, IngestError, Kind, Limits, Manifest, Patterns, Store};
 use mesh::{Digest, HostId, HostSet, Need};
 use protos::{Part, Push, Terms, Work};
 use tokio::sync::mpsc;
@@ -25,7 +25,7 @@ use crate::terms::terms;
 use crate::types::{NewPush, PushEvent, PushInfo};
 
 /// Parts of this size together travel inside the order.
-const INLINE: usize = 32 << 10;
+pub(crate) const INLINE: usize = 32 << 10;
 /// How many different bases get a delta of their own; hosts with rarer ones get the full pack.
 const BASES: usize = 8;
 /// How hard packs are compressed.
@@ -40,6 +40,16 @@ const TELL_EVERY: u64 = 500;
 pub(crate) struct Packer {
     pub(crate) tables: Tables,
     pub(crate) store: Arc<Store>,
+}
+
+/// What is to be put where, and how.
+pub(crate) struct Step {
+    pub(crate) dest: String,
+    pub(crate) manifest: Manifest,
+    pub(crate) skipped: Vec<String>,
+    pub(crate) terms: Terms,
+    /// The same in one line.
+    pub(crate) what: String,
 }
 
 /// A push that is ready to be given.
@@ -65,8 +75,38 @@ impl Packer {
         if !self.store.has_room(0) {
             return Err(Failure::no_room("the controller has no space left on the state disk"));
         }
-        let (manifest, skipped) = self.read(&source, &exclude, tell)?;
+        let (mut manifest, skipped) = self.read(&source, &exclude, tell)?;
+        if new.numeric_ids {
+            for entry in &mut manifest.entries {
+                (entry.owner, entry.group) = (content::Name::default(), content::Name::default());
+            }
+        }
         tell.try_send(PushEvent::Packing).ok();
+        let what = match new.verify {
+            true => format!("verify {} -> {dest}", source.display()),
+            false => format!("{} -> {dest}", source.display()),
+        };
+        let step = Step { dest, manifest, skipped, terms, what };
+        self.prepare(step, targets, (new.reach_ms, new.hold_ms))
+    }
+
+    /// Packs what takes each of the targets to a tree that is in the store.
+    pub(crate) fn prepare(
+        &self,
+        step: Step,
+        targets: HostSet,
+        (reach_ms, hold_ms): (u64, u64),
+    ) -> Result<Packed, Failure> {
+        let Step { dest, manifest, skipped, terms, what } = step;
+        if terms.tree && manifest.entries.first().is_none_or(|root| root.kind != Kind::Dir) {
+            let message = "only a folder can be put in place as a whole";
+            return Err(Failure::bad(
+                message,
+                "leave --tree out: a file is replaced at once anyway",
+            ));
+        }
+        // Who only looks needs no content, and who has kept the tree neither.
+        let bare = terms.verify || (terms.rollback && terms.tree);
         let root = manifest.root();
         self.store.put(root, &manifest.encode()).map_err(|error| Failure::content(&error))?;
         let mut bundles = Vec::new();
@@ -77,7 +117,7 @@ impl Packer {
             };
             let base = base.as_ref().map(|(root, manifest)| (*root, manifest));
             let target = (root, &manifest);
-            let bundle = match new.verify {
+            let bundle = match bare {
                 true => self.manifest_only(base, &manifest)?,
                 false => packs::bundle(&self.tables, &self.store, base, target, LEVEL)?,
             };
@@ -88,28 +128,27 @@ impl Packer {
         let steps = bundles.iter().map(|(b, hosts)| (b.base, hosts.clone(), weight(b))).collect();
         let full = pack::encode_manifest_part(None, &manifest, &self.store, LEVEL);
         let full = full.map_err(|error| Failure::content(&error))?;
-        let (push, needs, pack_bytes) = self.assemble(&dest, root, full, bundles)?;
-        let push = Push { terms, ..push };
+        let (push, needs, pack_bytes) =
+            self.assemble(&dest, root, full, bundles, &mut { INLINE })?;
         let info = PushInfo {
             files: manifest.files(),
             bytes: manifest.bytes(),
             pack_bytes,
             manifest: root.to_string(),
             dest: dest.clone(),
-            verify: new.verify,
+            tree: terms.tree,
+            verify: terms.verify,
         };
-        info!(source = %source.display(), files = info.files, pack_bytes, "packed");
+        let push = Push { terms, ..push };
+        info!(%what, files = info.files, pack_bytes, "packed");
         let draft = Draft {
             targets,
             needs,
-            reach: Duration::from_millis(new.reach_ms),
-            hold: Duration::from_millis(new.hold_ms.max(new.reach_ms)),
+            reach: Duration::from_millis(reach_ms),
+            hold: Duration::from_millis(hold_ms.max(reach_ms)),
             longest: LONGEST,
             kind: "push",
-            what: match new.verify {
-                true => format!("verify {} -> {dest}", source.display()),
-                false => format!("{} -> {dest}", source.display()),
-            },
+            what,
             until: None,
             gate: None,
             run: None,
@@ -199,24 +238,45 @@ impl Packer {
         Ok(bytes.and_then(|bytes| Manifest::decode(&bytes, &Limits::default()).ok()))
     }
 
+    /// A push of a tree that is in the store, to hosts of which is known what they have. `room`:
+    /// how much of it may travel inside the order.
+    pub(crate) fn push_of(
+        &self,
+        dest: &str,
+        target: &Manifest,
+        bases: Vec<(Option<(ContentId, Manifest)>, HostSet)>,
+        room: &mut usize,
+    ) -> Result<(Push, Vec<Need>, u64), Failure> {
+        let root = target.root();
+        let mut bundles = Vec::new();
+        for (base, hosts) in bases {
+            let base = base.as_ref().map(|(root, manifest)| (*root, manifest));
+            let bundle = packs::bundle(&self.tables, &self.store, base, (root, target), LEVEL)?;
+            bundles.push((bundle, hosts));
+        }
+        let full = pack::encode_manifest_part(None, target, &self.store, LEVEL);
+        let full = full.map_err(|error| Failure::content(&error))?;
+        self.assemble(dest, root, full, bundles, room)
+    }
+
     fn assemble(
         &self,
         dest: &str,
         root: ContentId,
         full: pack::Part,
         bundles: Vec<(Bundle, HostSet)>,
+        room: &mut usize,
     ) -> Result<(Push, Vec<Need>, u64), Failure> {
         let parts = bundles.iter().flat_map(|(bundle, _)| bundle.parts());
         let total: u64 = parts.clone().map(|part| u64::from(part.bytes)).sum();
         let mut inline: BTreeMap<ContentId, Bytes> = BTreeMap::new();
-        let mut room = INLINE;
         for part in parts {
             let bytes = part.bytes as usize;
-            if bytes <= room && !inline.contains_key(&part.id) {
+            if bytes <= *room && !inline.contains_key(&part.id) {
                 let stored = self.store.get(&part.id);
                 let stored = stored.map_err(|error| Failure::internal(relay::chain(&error)))?;
                 let stored = stored.ok_or_else(|| Failure::internal("a pack went missing"))?;
-                room -= bytes;
+                *room -= bytes;
                 inline.insert(part.id, stored.into());
             }
         }

@@ -1,9 +1,11 @@
 //! Links in memory, with the promises of QUIC and no better ones.
 //!
 //! Each direction of a link is in order and loses nothing while the link lives: a partition makes
-//! frames wait, not vanish in the middle. A link that dies may still deliver what was on its way,
-//! or lose it; its ends are told at different times, or never. Nothing comes from a link after an
-//! end was told that it is down.
+//! frames wait, not vanish in the middle, and a packet that is lost makes its frame come a round
+//! trip later, and all behind it. On a link with a rate frames go one after the other, and so does
+//! content beside them: frames come first and are so short that they cost content nothing. A link
+//! that dies may still deliver what was on its way, or lose it; its ends are told at different
+//! times, or never. Nothing comes from a link after an end was told that it is down.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -12,7 +14,7 @@ use mesh::{Digest, Frame, LinkId, Peer, PullFault};
 use rand::RngExt;
 use rand::rngs::SmallRng;
 
-use crate::plan::Span;
+use crate::plan::{Profile, Span, Weather};
 use crate::queue::{Event, Queue};
 
 /// An end of a link.
@@ -33,6 +35,15 @@ impl Side {
     }
 }
 
+/// Of which kind a link is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// To the root, or between relays.
+    Wan = 0,
+    /// From a host to its relay.
+    Lan = 1,
+}
+
 /// What travels on a link.
 #[derive(Debug)]
 pub(crate) enum Item {
@@ -46,8 +57,8 @@ pub(crate) enum Item {
     Ask(Digest),
     /// The front of the content.
     Front(Digest),
-    /// All of the content, or why not.
-    Got(Digest, Result<(), PullFault>),
+    /// All of the content, or why not, and how many bytes of it were still to come.
+    Got(Digest, Result<(), PullFault>, u64),
 }
 
 /// What an end knows of its link.
@@ -65,6 +76,8 @@ pub(crate) struct End {
     pub(crate) phase: Phase,
     /// When the last thing on its way to this end arrives.
     last: Duration,
+    /// Until when frames, and content, keep a link with a rate busy in this direction.
+    busy: [Duration; 2],
     stalled: VecDeque<Item>,
     /// Frames on their way to this end are lost.
     pub(crate) lost: bool,
@@ -76,8 +89,38 @@ pub(crate) struct Link {
     pub(crate) ends: [End; 2],
     /// Which place of the child's list the parent has.
     pub(crate) place: usize,
+    pub(crate) kind: Kind,
     /// Nothing more goes in.
     pub(crate) broken: bool,
+}
+
+impl Meter {
+    fn count(&mut self, child: usize, to: Side, item: &Item, bytes: u64) {
+        let depth = self.depths.get(child).copied().unwrap_or_default();
+        let Some(tier) = depth.checked_sub(1).and_then(|tier| self.tiers.get_mut(tier)) else {
+            return;
+        };
+        match (item, to) {
+            (Item::Frame(Frame::Beat { .. }), _) if !self.beats => {}
+            (Item::Frame(_), Side::Child) => tier.down = (tier.down.0 + 1, tier.down.1 + bytes),
+            (Item::Frame(_), Side::Parent) => tier.up = (tier.up.0 + 1, tier.up.1 + bytes),
+            _ => {}
+        }
+    }
+}
+
+impl End {
+    /// How long something waits and takes until the last of its bytes is on a link with a rate.
+    fn wait(&mut self, now: Duration, rate: u64, bytes: u64, item: &Item) -> Duration {
+        let lane = match item {
+            Item::Frame(_) => 0,
+            Item::Got(_, Ok(()), _) => 1,
+            _ => return Duration::ZERO,
+        };
+        let busy = &mut self.busy[lane];
+        *busy = (*busy).max(now) + Duration::from_secs_f64(bytes as f64 / rate as f64);
+        *busy - now
+    }
 }
 
 impl Link {
@@ -102,9 +145,39 @@ impl Link {
 pub(crate) struct Net {
     pub(crate) links: BTreeMap<LinkId, Link>,
     blocked: BTreeMap<(usize, usize), u32>,
-    pub(crate) delay: Span,
+    /// What the links of each kind are like.
+    profiles: [Profile; 2],
     made: u64,
+    /// What has crossed the links of each tier, if anybody wants to know.
+    pub(crate) meter: Option<Meter>,
 }
+
+/// Counts what crosses links.
+#[derive(Default)]
+pub(crate) struct Meter {
+    /// How deep each node stands; the root's children are at 1.
+    pub(crate) depths: Vec<usize>,
+    /// The links between one depth and the next, from the root on.
+    pub(crate) tiers: Vec<Crossed>,
+    /// Whether beats count.
+    pub(crate) beats: bool,
+}
+
+/// What has crossed the links of a tier.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Crossed {
+    /// Frames to the children, and their bytes with the headers below them.
+    pub down: (u64, u64),
+    /// Frames to the parents.
+    pub up: (u64, u64),
+    /// Bytes of content.
+    pub content: u64,
+}
+
+/// What a frame costs beside itself: its share of a packet, and the headers of QUIC, UDP and IP.
+pub(crate) const OVERHEAD: u64 = 60;
+/// A packet that is lost so often is lost with its link.
+const TRIES: u32 = 8;
 
 /// A time out of a span.
 pub(crate) fn draw(rng: &mut SmallRng, (least, most): Span) -> Duration {
@@ -112,8 +185,30 @@ pub(crate) fn draw(rng: &mut SmallRng, (least, most): Span) -> Duration {
 }
 
 impl Net {
-    pub(crate) fn new(delay: Span) -> Net {
-        Net { links: BTreeMap::new(), blocked: BTreeMap::new(), delay, made: 0 }
+    pub(crate) fn new(weather: &Weather) -> Net {
+        Net {
+            links: BTreeMap::new(),
+            blocked: BTreeMap::new(),
+            profiles: [weather.wan, weather.lan],
+            made: 0,
+            meter: None,
+        }
+    }
+
+    /// From now on links are like this.
+    pub(crate) fn set_weather(&mut self, weather: &Weather) {
+        self.profiles = [weather.wan, weather.lan];
+    }
+
+    /// What a link is like.
+    pub(crate) fn profile(&self, link: LinkId) -> Profile {
+        let kind = self.links.get(&link).map_or(Kind::Wan, |link| link.kind);
+        self.profiles[kind as usize]
+    }
+
+    /// One way on a link of the slower kind.
+    pub(crate) fn delay(&self) -> Span {
+        self.profiles[Kind::Wan as usize].delay
     }
 
     pub(crate) fn is_blocked(&self, from: usize, to: usize) -> bool {
@@ -126,6 +221,7 @@ impl Net {
         child: (usize, u64),
         parent: (usize, u64),
         place: usize,
+        kind: Kind,
     ) -> LinkId {
         self.made += 1;
         let end = |(node, life)| End {
@@ -133,11 +229,12 @@ impl Net {
             life,
             phase: Phase::Coming,
             last: Duration::ZERO,
+            busy: [Duration::ZERO; 2],
             stalled: VecDeque::new(),
             lost: false,
             unheld: VecDeque::new(),
         };
-        let link = Link { ends: [end(child), end(parent)], place, broken: false };
+        let link = Link { ends: [end(child), end(parent)], place, kind, broken: false };
         self.links.insert(LinkId(self.made), link);
         LinkId(self.made)
     }
@@ -151,7 +248,13 @@ impl Net {
         item: Item,
         (rng, queue): (&mut SmallRng, &mut Queue),
     ) {
-        let takes = draw(rng, self.delay);
+        let Profile { delay, loss, .. } = self.profile(link);
+        let mut takes = draw(rng, delay);
+        let mut tries = 1;
+        while loss > 0.0 && tries < TRIES && rng.random_bool(loss) {
+            takes += delay.1 * 2;
+            tries += 1;
+        }
         self.send_after(now, takes, link, to, item, queue);
     }
 
@@ -173,7 +276,19 @@ impl Net {
         if self.blocked.contains_key(&(source, target)) {
             return path.end_mut(to).stalled.push_back(item);
         }
+        let rate = self.profiles[path.kind as usize].rate;
+        let bytes = match &item {
+            Item::Frame(frame) if rate.is_some() || self.meter.is_some() => {
+                protos::encode_frame(frame).len() as u64 + OVERHEAD
+            }
+            Item::Got(_, Ok(()), bytes) => *bytes,
+            _ => 0,
+        };
+        if let Some(meter) = &mut self.meter {
+            meter.count(path.end(Side::Child).node, to, &item, bytes);
+        }
         let end = path.end_mut(to);
+        let takes = takes + rate.map_or(Duration::ZERO, |rate| end.wait(now, rate, bytes, &item));
         // Content has streams of its own and overtakes; all else is in order.
         let at = match item {
             Item::Front(_) | Item::Got(..) => end.last.max(now) + takes,
@@ -183,6 +298,17 @@ impl Net {
             }
         };
         queue.push(at, Event::Arrive { link, to, item });
+    }
+
+    /// All of a content crosses a link, be it at once or as it came.
+    pub(crate) fn count_content(&mut self, link: LinkId, bytes: u64) {
+        let child = self.links.get(&link).map(|link| link.end(Side::Child).node);
+        if let (Some(meter), Some(child)) = (&mut self.meter, child)
+            && let Some(tier) = meter.depths.get(child).and_then(|depth| depth.checked_sub(1))
+            && let Some(tier) = meter.tiers.get_mut(tier)
+        {
+            tier.content += bytes;
+        }
     }
 
     /// Stops everything from one node to another.
@@ -213,6 +339,17 @@ impl Net {
                 }
             }
         }
+    }
+
+    /// The child of a link, if the link is open at its end.
+    pub(crate) fn open_child(&self, link: LinkId) -> Option<usize> {
+        let end = self.links.get(&link)?.end(Side::Child);
+        (end.phase == Phase::Open).then_some(end.node)
+    }
+
+    /// Whether a node is kept from somebody.
+    pub(crate) fn is_cut_off(&self, node: usize) -> bool {
+        self.blocked.keys().any(|(from, to)| *from == node || *to == node)
     }
 
     /// Every partition there is.

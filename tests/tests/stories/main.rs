@@ -1,23 +1,31 @@
 //! What Barid promises, tried with real processes.
 
+mod alike;
 mod bad_input;
 mod cancel;
+mod commands;
 mod crash;
+mod dist;
+mod domains;
 mod enrol;
 mod failover;
 mod forms;
 mod full_disk;
 mod gate;
 mod given;
+mod hostile;
 mod live;
 mod out;
 mod pace;
 mod push;
 mod remove;
 mod renew;
+mod rollback;
 mod run;
 mod sets;
+mod store;
 mod terms;
+mod trial;
 mod weak;
 
 use anyhow::{Context, Result, ensure};
