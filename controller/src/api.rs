@@ -38,14 +38,16 @@ use crate::orders::{Desk, Draft, blocking};
 use crate::output;
 use crate::past::find;
 use crate::push::{Packed, Packer};
+use crate::retention::Cleaner;
 use crate::retry::again;
 use crate::sets;
 use crate::steer;
+use crate::stored;
 use crate::tables::{HostRow, OrderRow, Tables};
 use crate::traffic::Meter;
 use crate::types::{
-    HostInfo, LinkInfo, NewCancel, NewPush, NewRetry, NewRun, NewToken, OrderDetail, OrderEvent,
-    OrderInfo, Piece, PushEvent, Resolved, Status, Targets, TokenInfo,
+    HostInfo, LinkInfo, NewCancel, NewPush, NewRetry, NewRollback, NewRun, NewToken, OrderDetail,
+    OrderEvent, OrderInfo, Piece, PushEvent, Resolved, Status, Targets, TokenInfo,
 };
 use crate::viewers::Viewers;
 
@@ -70,6 +72,8 @@ pub(crate) struct Api {
     pub(crate) enroller: Enroller,
     pub(crate) meter: Meter,
     pub(crate) viewers: Viewers,
+    /// Drops what is over.
+    pub(crate) cleaner: Cleaner,
     /// Held for reading while a push is made, so that nothing of it is cleaned away.
     pub(crate) pushes: Arc<RwLock<()>>,
 }
@@ -102,6 +106,10 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/v1/runs", post(run))
         .route("/v1/pieces", post(piece).layer(DefaultBodyLimit::max(PIECE_LIMIT)))
         .route("/v1/pushes", post(push))
+        .route("/v1/rollbacks", post(rollback))
+        .route("/v1/store", get(stored::usage))
+        .route("/v1/store/check", post(stored::check))
+        .route("/v1/store/gc", post(stored::sweep))
         .route("/v1/orders", get(orders))
         .route("/v1/orders/{id}", get(order))
         .route("/v1/orders/{id}/events", get(events))
@@ -252,16 +260,47 @@ async fn retry(State(api): State<Api>, Path(id): Path<String>, bytes: Bytes) -> 
 async fn push(State(api): State<Api>, bytes: Bytes) -> Result<Response, Failure> {
     let new: NewPush = body(&bytes)?;
     let (hosts, targets) = api.meant(new.targets.clone()).await?;
+    let maker = api.clone();
+    Ok(pushing(api, hosts, move |tell| {
+        let packed = maker.packer.pack(&new, targets, tell)?;
+        maker.check_budget(&new, &packed.draft)?;
+        Ok(packed)
+    }))
+}
+
+async fn rollback(State(api): State<Api>, bytes: Bytes) -> Result<Response, Failure> {
+    let new: NewRollback = body(&bytes)?;
+    if new.push.is_empty() == new.dest.is_empty() || (!new.dest.is_empty() && new.targets.is_none())
+    {
+        let message = "a rollback is of a push, or of a destination at some hosts";
+        return Err(Failure::bad(message, "barid rollback PUSH, or --dest PATH -w SET"));
+    }
+    let chosen = match &new.targets {
+        Some(targets) => Some(api.meant(targets.clone()).await?.1),
+        None => None,
+    };
+    let (maker, hosts) = (api.clone(), api.live.state().hosts.clone());
+    let known = hosts.clone();
+    Ok(pushing(api, hosts, move |_| {
+        let of = match new.push.as_str() {
+            "" => None,
+            push => Some(find(&maker.tables, push)?.1),
+        };
+        maker.packer.roll_back(&new, of.as_ref(), chosen.as_ref(), &known)
+    }))
+}
+
+/// Makes a push and gives it; the answer tells how far that is.
+fn pushing(
+    api: Api,
+    hosts: Hosts,
+    make: impl FnOnce(&mpsc::Sender<PushEvent>) -> Result<Packed, Failure> + Send + 'static,
+) -> Response {
     let (lines, stream) = line_stream::<PushEvent>();
     tokio::spawn(async move {
         let _making = api.pushes.read().await;
-        let (maker, tell) = (api.clone(), lines.clone());
-        let pack = move || {
-            let packed = maker.packer.pack(&new, targets, &tell)?;
-            maker.check_budget(&new, &packed.draft)?;
-            Ok(packed)
-        };
-        let packed = blocking(pack).await;
+        let tell = lines.clone();
+        let packed = blocking(move || make(&tell)).await;
         let given = async {
             let Packed { draft, skipped, .. } = packed?;
             if lines.is_closed() {
@@ -277,7 +316,7 @@ async fn push(State(api): State<Api>, bytes: Bytes) -> Result<Response, Failure>
         };
         lines.send(event).await.ok();
     });
-    Ok(stream)
+    stream
 }
 
 /// How many orders to list.

@@ -7,6 +7,7 @@
 //! bodies named by their own hash. Nothing of prost leaves the crate.
 //!
 //! - [`encode_frame`] and [`decode_frame`]: control frames of a link;
+//! - [`Packer`], [`Unpacker`]: reports whose outputs are alike, as they cross a link;
 //! - [`Envelope`] and [`OrderBody`]: signed orders;
 //! - [`Answer`]: what a host says with an outcome;
 //! - [`JoinRequest`], [`JoinReply`], [`GrantBody`]: joining;
@@ -23,6 +24,7 @@ mod hosts;
 mod join;
 mod order;
 mod output;
+mod packed;
 mod pull;
 mod removed;
 mod shape;
@@ -43,6 +45,7 @@ pub use output::{
     OUTPUT_HEAD_LIMIT, OUTPUT_KIND, OutputBody, OutputError, OutputFault, OutputReply,
     OutputRequest,
 };
+pub use packed::{Packed, Packer, Unpacker};
 pub use pull::{Encoding, PULL_LIMIT, PullError, PullReply, PullRequest};
 pub use removed::{REMOVED_KEYS, Removals, RemovalsError, SignedRemovals};
 pub use shape::Malformed;
@@ -50,7 +53,7 @@ pub use stream::{
     FRAME_LIMIT, HEADER_BYTES, HeaderError, StreamKind, UnknownStream, VERSION, VersionError,
     check_version, frame_header, parse_header, parse_header_within,
 };
-pub use terms::{Delete, MaxDelete, Terms};
+pub use terms::{Delete, MaxDelete, Special, Terms};
 pub use wire::{FrameError, Incoming, decode_frame, encode_frame, encode_heard, encode_removals};
 
 /// The messages as prost makes them of the .proto files.

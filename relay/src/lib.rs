@@ -9,6 +9,7 @@ mod accept;
 mod account;
 mod bulk;
 mod capture;
+mod commands;
 pub mod congestion;
 mod daybook;
 mod dial;
@@ -31,6 +32,7 @@ mod memory;
 mod node;
 mod outputs;
 mod parents;
+mod release;
 mod remains;
 mod removed;
 mod renew;
@@ -58,6 +60,7 @@ pub use node::{Running, Setup, StartError, start};
 pub use outputs::{Coming, NotComing};
 pub use removed::RemovalsFault;
 pub use settings::{Settings, SettingsError};
+pub use sweep::sweep_store;
 pub use writer::{NoWitness, Witness};
 
 /// The name of some bytes: their BLAKE3 hash.

@@ -1,7 +1,9 @@
 //! What Barid promises, tried with real processes.
 
+mod alike;
 mod bad_input;
 mod cancel;
+mod commands;
 mod crash;
 mod enrol;
 mod failover;
@@ -16,8 +18,10 @@ mod pace;
 mod push;
 mod remove;
 mod renew;
+mod rollback;
 mod run;
 mod sets;
+mod store;
 mod terms;
 mod trial;
 mod weak;
