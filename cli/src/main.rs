@@ -10,6 +10,7 @@
 //! | `run` `push` `runs` `out` `attach` `cancel` `retry` | verbs about orders |
 //! | `pace` `given` | options of `run` |
 //! | `hosts` `nodes` `tree` `token` `completion` | other verbs that ask the controller |
+//! | `fleet` `fdist` | domains, hosts and files, by two kinds of names |
 //! | `steer` `survey` | verbs about the tree |
 //! | `serve` `node` `join` | verbs that are a part of the mesh |
 //! | `demo` | a fleet on this machine |
@@ -35,6 +36,8 @@ mod diff;
 mod escape;
 mod exit;
 mod fail;
+mod fdist;
+mod fleet;
 mod follow;
 mod foreign;
 mod gathered;
@@ -116,6 +119,7 @@ fn dispatch(cli: Cli, screen: &mut Screen) -> Result<Exit, Failure> {
         Verb::Join(args) => join::main(args, verbose, screen),
         Verb::Sim(args) => Err(sim::sim(args)),
         Verb::Completion(args) => completion::main(&args, screen),
+        Verb::Fdist(args) => Ok(fdist::main(args, cli.global.socket, screen)),
         verb => {
             if verbose > 0 {
                 logs::init("warn", verbose)?;
@@ -144,14 +148,16 @@ async fn ask(verb: Verb, client: &Client, screen: &mut Screen) -> Result<Exit, F
         Verb::Tree(args) => ordered(Box::pin(tree::main(args, client, screen)).await),
         Verb::Store(args) => store::main(args, client, screen).await,
         Verb::Token(args) => token::main(args, client, screen).await,
+        Verb::Domain(args) => fleet::verbs::domain(args, client, screen).await,
+        Verb::Host(args) => fleet::verbs::host(args, client, screen).await,
+        Verb::File(args) => fleet::verbs::file(args, client, screen).await,
         Verb::Demo(args) => Box::pin(demo::run(&args)).await,
         Verb::Controller(_)
         | Verb::Node(_)
         | Verb::Join(_)
         | Verb::Sim(_)
-        | Verb::Completion(_) => {
-            unreachable!("dispatched before")
-        }
+        | Verb::Fdist(_)
+        | Verb::Completion(_) => unreachable!("dispatched before"),
     }
 }
 

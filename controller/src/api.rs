@@ -29,6 +29,8 @@ use crate::answers::{self, Reader};
 use crate::clock::to_ms;
 use crate::enrol::Enroller;
 use crate::fault::Failure;
+use crate::fleet::dist::Distributor;
+use crate::fleet::{self, Fleet};
 use crate::given::{PIECE_LIMIT, Pieces};
 use crate::groups::Groups;
 use crate::labels;
@@ -61,6 +63,8 @@ const PROGRESS: Duration = Duration::from_millis(500);
 /// What the API works with.
 #[derive(Clone)]
 pub(crate) struct Api {
+    pub(crate) fleet: Fleet,
+    pub(crate) distributor: Distributor,
     pub(crate) groups: Groups,
     pub(crate) listen: String,
     pub(crate) mesh: String,
@@ -106,6 +110,10 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/v1/runs", post(run))
         .route("/v1/pieces", post(piece).layer(DefaultBodyLimit::max(PIECE_LIMIT)))
         .route("/v1/pushes", post(push))
+        .route("/v1/fleet/ask", post(fleet::routes::ask))
+        .route("/v1/fleet/change", post(fleet::routes::change))
+        .route("/v1/fleet/dist", post(fleet::routes::dist))
+        .route("/v1/fleet/content", get(fleet::routes::content))
         .route("/v1/rollbacks", post(rollback))
         .route("/v1/store", get(stored::usage))
         .route("/v1/store/check", post(stored::check))

@@ -12,6 +12,7 @@ mod closing;
 mod costs;
 mod enrol;
 mod fault;
+pub mod fleet;
 mod given;
 mod groups;
 mod labels;

@@ -18,6 +18,7 @@
 //! Not here: signatures, certificates and hashing, which callers bring, and all I/O.
 
 mod answer;
+mod dist;
 mod field;
 mod gate;
 mod hosts;
@@ -35,6 +36,7 @@ mod testing;
 mod wire;
 
 pub use answer::{ANSWER_LIMIT, Answer, AnswerError, Fault, Kept, OUTPUT_LIMIT, Pushed};
+pub use dist::{DIST_FILES, Dist, DistItem, Disted, ItemFault};
 pub use field::FieldError;
 pub use join::{Grant, GrantBody, JOIN_LIMIT, JoinError, JoinReply, JoinRequest};
 pub use order::{

@@ -5,6 +5,8 @@ mod bad_input;
 mod cancel;
 mod commands;
 mod crash;
+mod dist;
+mod domains;
 mod enrol;
 mod failover;
 mod forms;
