@@ -234,8 +234,8 @@ mod tests {
         let (mut rng, mut out) = (SmallRng::seed_from_u64(1), Outbox::default());
         let mut climb = Climb::new(&backoff);
         climb.handle_ready(Time::ZERO, 1, &mut rng);
-        let (at, _) = dialled(&mut climb, &mut out);
-        climb.handle_dialled(0);
+        let (at, place) = dialled(&mut climb, &mut out);
+        climb.handle_dialled(place);
         assert!(climb.hold(at, LinkId(7), HostId(0), 0));
         assert!(climb.is_held(LinkId(7)));
         let (until, _) = climb.poll_timeout().expect("it watches the candidate");

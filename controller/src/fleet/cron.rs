@@ -278,7 +278,8 @@ mod tests {
         fn the_next_time_is_the_first(
             minute in 0..60_u32, hour in 0..24_u32, start in 0_i64..4_000_000_000,
         ) {
-            let cron = Cron::new(&frequency(&format!("{minute} {hour} * * *"), "UTC")).expect("right");
+            let daily = frequency(&format!("{minute} {hour} * * *"), "UTC");
+            let cron = Cron::new(&daily).expect("right");
             let after = Timestamp::from_second(start).expect("in range");
             let next = cron.next(after).expect("a time");
             let wait = next.as_second() - start;

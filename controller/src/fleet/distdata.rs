@@ -125,7 +125,14 @@ mod tests {
         #[test]
         fn what_is_written_is_read_again(
             rows in proptest::collection::vec(
-                ("(/[a-z:\\\\ ]{1,5}){1,3}", domain(4), any::<u64>(), "[a-z]{1,5}", "[^\\p{C}]{0,20}", "[A-Z/:]{1,6}"),
+                (
+                    "(/[a-z:\\\\ ]{1,5}){1,3}",
+                    domain(4),
+                    any::<u64>(),
+                    "[a-z]{1,5}",
+                    "[^\\p{C}]{0,20}",
+                    "[A-Z/:]{1,6}",
+                ),
                 0..10,
             )
         ) {
@@ -136,7 +143,8 @@ mod tests {
             let text = write(&rows);
             let mut sorted = rows.clone();
             sorted.sort();
-            let again: Vec<Row> = read(&text).expect("read").into_iter().map(|(_, row)| row).collect();
+            let again = read(&text).expect("read").into_iter().map(|(_, row)| row);
+            let again: Vec<Row> = again.collect();
             prop_assert_eq!(&again, &sorted);
             prop_assert_eq!(write(&again), text);
         }

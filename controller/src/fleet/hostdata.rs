@@ -489,7 +489,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_again(records in proptest::collection::btree_map("[a-z]{1,6}", record(), 0..20)) {
+        fn what_is_written_is_read_again(
+            records in proptest::collection::btree_map("[a-z]{1,6}", record(), 0..20),
+        ) {
             let mut records: Vec<Record> =
                 records.into_iter().map(|(name, record)| Record { name, ..record }).collect();
             let text = write(&records);

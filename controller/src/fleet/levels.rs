@@ -421,7 +421,9 @@ mod tests {
     proptest! {
         /// What `full` finds exists, matches and is all there is; and `verify` says the same.
         #[test]
-        fn full_and_verify_agree(names in proptest::collection::vec(domain(4), 0..12), ask in domain(4)) {
+        fn full_and_verify_agree(
+            names in proptest::collection::vec(domain(4), 0..12), ask in domain(4),
+        ) {
             let mut levels = Levels::default();
             levels.levels[1].values.insert("v".into());
             for name in &names {

@@ -183,7 +183,9 @@ mod tests {
         /// Whoever does not have the newest revision is never taken for one who has, whatever
         /// comes late, twice or in the wrong sequence; and when all is said nobody is left over.
         #[test]
-        fn nobody_who_lacks_it_is_ever_forgotten(steps in proptest::collection::vec(step(), 0..120)) {
+        fn nobody_who_lacks_it_is_ever_forgotten(
+            steps in proptest::collection::vec(step(), 0..120),
+        ) {
             let mut standing = Standing::default();
             let (mut change, mut revision) = (1, 1);
             standing.enter(&all(), change);

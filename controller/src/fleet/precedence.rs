@@ -290,7 +290,8 @@ mod tests {
             let (fast, plain) =
                 (winners(&levels, &members, &entries), plainly(&levels, &members, &entries));
             prop_assert_eq!(fast.of_entry, plain.of_entry);
-            let hosts = |clashes: &[Clash]| clashes.iter().map(|clash| clash.host).collect::<Vec<_>>();
+            let hosts =
+                |clashes: &[Clash]| clashes.iter().map(|clash| clash.host).collect::<Vec<_>>();
             prop_assert_eq!(hosts(&fast.clashes), hosts(&plain.clashes));
         }
     }

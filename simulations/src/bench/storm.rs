@@ -27,14 +27,15 @@ pub(crate) fn measure(barid: &Path, hosts: usize, rounds: usize) -> Result<()> {
         // Beyond the first links, so that nobody's backoff has grown.
         world.run(EQUAL)?;
         let crowd = Usage::of(std::process::id())?;
+        let made = world.crowd.made();
         let begun = Instant::now();
         world.fleet.kill(RELAY)?;
         world.fleet.restart(RELAY)?;
         let crowded = wait_for("everybody's links to be missed", LIMIT, || {
             Ok((world.crowd.linked() < hosts).then(|| begun.elapsed()))
         })?;
-        let half = back(&world, begun, hosts.div_ceil(2))?;
-        let all = back(&world, begun, hosts)?;
+        let half = back(&world, begun, made + hosts.div_ceil(2))?;
+        let all = back(&world, begun, made + hosts)?;
         world.wait().context("after the storm")?;
         let known = begun.elapsed();
         let relay = Usage::of(world.fleet.pid(RELAY)?)?;
@@ -47,7 +48,7 @@ pub(crate) fn measure(barid: &Path, hosts: usize, rounds: usize) -> Result<()> {
     table::heading(&format!("kill -9 of the relay of {hosts} hosts, which starts again at once"));
     let head = [
         "round",
-        "noticed after",
+        "the first notices",
         "half are back",
         "all are back",
         "the controller knows",
@@ -59,9 +60,9 @@ pub(crate) fn measure(barid: &Path, hosts: usize, rounds: usize) -> Result<()> {
     Ok(())
 }
 
-/// When so many have a link again.
+/// When there have been so many links in all.
 fn back(world: &World, begun: Instant, count: usize) -> Result<Duration> {
-    wait_for(&format!("{count} hosts to be back"), LIMIT, || {
-        Ok((world.crowd.linked() >= count).then(|| begun.elapsed()))
+    wait_for("hosts to be back", LIMIT, || {
+        Ok((world.crowd.made() >= count).then(|| begun.elapsed()))
     })
 }

@@ -79,13 +79,14 @@ impl Host {
             Arrival::Linked(link) => {
                 let peer = Peer::Parent { place: 0, host: link.parent };
                 let input = Input::LinkUp { link: link.id, peer };
-                self.common.linked.fetch_add(1, Ordering::Relaxed);
+                self.common.counts.linked.fetch_add(1, Ordering::Relaxed);
+                self.common.counts.made.fetch_add(1, Ordering::Relaxed);
                 self.link = Some(link);
                 input
             }
             Arrival::Input(Input::LinkDown { link }) => {
                 if self.link.take_if(|mine| mine.id == link).is_some() {
-                    self.common.linked.fetch_sub(1, Ordering::Relaxed);
+                    self.common.counts.linked.fetch_sub(1, Ordering::Relaxed);
                 }
                 Input::LinkDown { link }
             }

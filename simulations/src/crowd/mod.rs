@@ -45,7 +45,14 @@ pub type Answerer = dyn Fn(&str, &OrderBody) -> (State, Answer) + Send + Sync;
 /// Hosts that are linked, or try to be, until this is dropped.
 pub struct Crowd {
     runtime: Option<Runtime>,
-    linked: Arc<AtomicUsize>,
+    counts: Arc<Counts>,
+}
+
+/// Links of a crowd.
+#[derive(Default)]
+struct Counts {
+    linked: AtomicUsize,
+    made: AtomicUsize,
 }
 
 /// What all hosts of a crowd have in common.
@@ -53,7 +60,7 @@ struct Common {
     answer: Arc<Answerer>,
     beat: Duration,
     began: Instant,
-    linked: Arc<AtomicUsize>,
+    counts: Arc<Counts>,
     checked: wire::Checked,
 }
 
@@ -65,7 +72,7 @@ impl Crowd {
         answer: Arc<Answerer>,
     ) -> Result<Crowd> {
         let runtime = Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build()?;
-        let linked = Arc::new(AtomicUsize::new(0));
+        let counts = Arc::<Counts>::default();
         let first = sites.iter().find_map(|(_, members)| members.first());
         let key = first.context("a crowd of nobody")?.credentials.order_key();
         let inside = runtime.enter();
@@ -73,7 +80,7 @@ impl Crowd {
             answer,
             beat,
             began: Instant::now(),
-            linked: linked.clone(),
+            counts: counts.clone(),
             checked: wire::Checked { key, good: Mutex::default() },
         });
         for (parent, members) in sites {
@@ -90,12 +97,17 @@ impl Crowd {
             }
         }
         drop(inside);
-        Ok(Crowd { runtime: Some(runtime), linked })
+        Ok(Crowd { runtime: Some(runtime), counts })
     }
 
     /// How many have a link at this moment.
     pub fn linked(&self) -> usize {
-        self.linked.load(Ordering::Relaxed)
+        self.counts.linked.load(Ordering::Relaxed)
+    }
+
+    /// How many links there have been so far.
+    pub fn made(&self) -> usize {
+        self.counts.made.load(Ordering::Relaxed)
     }
 }
 

@@ -59,8 +59,8 @@ impl Roll {
     }
 }
 
-/// Makes an authority in a controller's empty state folder, and enters hosts of which only the names
-/// exist, numbered from 1. Returns a relay, numbered after them, that may speak for them.
+/// Makes an authority in a controller's empty state folder, and enters hosts of which only the
+/// names exist, numbered from 1. Returns a relay, numbered after them, that may speak for them.
 pub fn enlist(state: &Path, hosts: &[(String, String)], relay: &str) -> Result<Member> {
     let now = SystemTime::now();
     let authority = Authority::create(&state.join("authority"), MeshId::random(), now)?;

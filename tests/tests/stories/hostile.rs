@@ -69,11 +69,12 @@ fn a_terminal_is_shown_nothing_that_it_would_obey() -> Result<()> {
     }
     let fleet = Fleet::tree(1, 2)?;
     // A title, a cleared screen, another screen, a bell, a backspace, C1 controls, a lone CR.
-    let print = r"printf '\033]0;owned\007\033[2J\033[?1049h\233[31mred\bX\rover\204\001 end %s\n' $BARID_NODE";
+    let bytes = r"\033]0;owned\007\033[2J\033[?1049h\233[31mred\bX\rover\204\001";
+    let print = format!(r"printf '{bytes} end %s\n' $BARID_NODE");
     for form in [&[][..], &["-b"], &["-L"], &["-N"], &["--diff"], &["--similar"]] {
         let mut args = vec!["run", "-w", "site1-host[1-2]", "--yes"];
         args.extend(form);
-        args.push(print);
+        args.push(&print);
         let barid = fleet.command(&args);
         let quoted = |word: &std::ffi::OsStr| {
             let word = word.to_str().context("plain words")?;
