@@ -10,6 +10,7 @@
 
 mod acks;
 mod agenda;
+pub mod alerts;
 mod cancel;
 mod config;
 mod fold;

@@ -351,6 +351,7 @@ fn tell(event: &Event) {
             warn!(seconds = age.as_secs(), "nothing new from the controller")
         }
         Event::RootFresh => info!("the controller is heard again"),
+        Event::Spoken(_) => debug!(?event, "told"),
         Event::PullFailed { content, fault } => {
             warn!(%content, ?fault, "content could not be had");
         }
