@@ -15,6 +15,7 @@ use tokio::net::UnixListener;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use crate::alerting::{Rules, TableKeeper};
 use crate::api::{Api, router};
 use crate::clock::now_ms;
 use crate::closing::close;
@@ -169,13 +170,26 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         keep,
         pushes: Arc::clone(&pushes),
     };
+    let alerts = alerts::start(alerts::Setup {
+        state: state.clone(),
+        from: alerts::Sender { node: "controller".into(), mesh: authority.mesh().to_string() },
+        keeper: Arc::new(TableKeeper(tables.clone())),
+    });
+    let rules = Rules {
+        desk: alerts.clone(),
+        live: live.clone(),
+        node: node.clone(),
+        tables: tables.clone(),
+    };
     let tasks = [
+        tokio::spawn(rules.run()),
         tokio::spawn(pass_watches(watched, node.clone())),
         tokio::spawn(close(desk.clone(), live.stopped.clone())),
         tokio::spawn(cleaner.run()),
         tokio::spawn(meter.clone().run(tables.clone())),
     ];
     let api = Api {
+        alerts,
         groups: Groups::new(&state),
         listen: listen.clone(),
         mesh: authority.mesh().to_string(),

@@ -547,3 +547,24 @@ pub struct OrderDetail {
     /// Names of targets without an outcome.
     pub pending: Vec<String>,
 }
+
+/// `POST /v1/alerts/ack`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewAck {
+    /// The alert: its key, or its id or the beginning of it.
+    pub alert: String,
+    /// Who takes it upon himself.
+    pub by: String,
+    /// What he says about it.
+    #[serde(default)]
+    pub note: String,
+}
+
+/// `POST /v1/alerts/test`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewTest {
+    /// The channel.
+    pub channel: String,
+}

@@ -117,6 +117,11 @@ impl Fallen {
         lost
     }
 
+    /// Whom a node is below.
+    pub fn parent(&self, id: HostId) -> Option<HostId> {
+        self.nodes.get(&id).map(|node| node.parent)
+    }
+
     /// The cause that explains why nothing is known of a node, if it is not one itself.
     pub fn behind_whom(&self, id: HostId) -> Option<HostId> {
         let mut at = self.nodes.get(&id)?;
