@@ -77,11 +77,7 @@ impl Courier {
 
     /// Sends one message now, whatever waits, and notes how it went.
     pub(crate) async fn send(&self, message: &Message) -> Result<(), SendError> {
-        let limit = self.way.timeout;
-        let result = match timeout(limit, self.way.channel.send(message)).await {
-            Ok(result) => result,
-            Err(_) => Err(SendError::Later(format!("no answer within {} s", limit.as_secs()))),
-        };
+        let result = self.way.send(message).await;
         let mut health = self.health();
         let channel = &self.name;
         match &result {

@@ -10,7 +10,9 @@ use std::time::Duration;
 use mesh::alerts::{Alert, Condition, Pace, Severity};
 use serde::Deserialize;
 
-use crate::channel::{self, Channel};
+use crate::channel::{self, Channel, SendError};
+use crate::desk::AskError;
+use crate::message::Message;
 use crate::rules::{RULES, Rule, Seen};
 
 /// How many messages wait for a channel.
@@ -234,6 +236,14 @@ impl Settings {
         !self.channels.is_empty()
     }
 
+    /// Sends a message by one channel, now and once.
+    pub async fn test(&self, channel: &str, message: &Message) -> Result<(), AskError> {
+        let unknown = || AskError::Unknown { what: "channel", name: channel.into() };
+        let way = self.channels.get(channel).ok_or_else(unknown)?;
+        let failed = |error: String| AskError::Channel { name: channel.into(), error };
+        way.send(message).await.map_err(|error| failed(error.to_string()))
+    }
+
     /// How long something of this kind must last.
     pub fn hold(&self, kind: &str) -> Duration {
         let own = self.rules.get(kind).and_then(|rule| rule.hold_s).map(Duration::from_secs);
@@ -259,6 +269,19 @@ impl Settings {
         let severity = own.and_then(|own| own.severity).map_or(rule.severity, Severity::from);
         let hold = self.hold(seen.kind);
         Some(seen.under(severity, hold))
+    }
+}
+
+impl Way {
+    /// Sends a message within the channel's time.
+    pub(crate) async fn send(&self, message: &Message) -> Result<(), SendError> {
+        match tokio::time::timeout(self.timeout, self.channel.send(message)).await {
+            Ok(result) => result,
+            Err(_) => {
+                let limit = self.timeout.as_secs();
+                Err(SendError::Later(format!("no answer within {limit} s")))
+            }
+        }
     }
 }
 

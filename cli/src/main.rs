@@ -9,7 +9,7 @@
 //! | `args` | the command line |
 //! | `run` `push` `runs` `attach` `cancel` `retry` | verbs about orders |
 //! | `pace` `given` | options of `run` |
-//! | `hosts` `nodes` `tree` `token` `completion` | other verbs that ask the controller |
+//! | `hosts` `nodes` `tree` `token` `alerting` `completion` | other verbs that ask the controller |
 //! | `serve` `node` `join` | verbs that are a part of the mesh |
 //! | `demo` | a fleet on this machine |
 //! | `targets` `hostfile` `guard` `plan` | which hosts, and whether that many are meant |
@@ -21,6 +21,7 @@
 //! | `screen` `escape` | the two streams, and what a terminal must not see |
 //! | `exit` `fail` | how a verb ends |
 
+mod alerting;
 mod alike;
 mod args;
 mod attach;
@@ -131,6 +132,7 @@ async fn ask(verb: Verb, client: &Client, screen: &mut Screen) -> Result<Exit, F
         Verb::Nodes(args) => nodes::main(args, client, screen).await,
         Verb::Tree(args) => tree::main(args, client, screen).await,
         Verb::Token(args) => token::main(args, client, screen).await,
+        Verb::Alerts(args) => alerting::main(args, client, screen).await,
         Verb::Demo(args) => Box::pin(demo::run(&args)).await,
         Verb::Controller(_) | Verb::Node(_) | Verb::Join(_) | Verb::Completion(_) => {
             unreachable!("dispatched before")
