@@ -178,7 +178,8 @@ async fn list(all: bool, client: &Client, screen: &mut Screen) -> Result<Exit, F
     screen.print(&table(&["ID", "SEVERITY", "SINCE", "STATE", "WHAT"], &rows))?;
     let failing = overview.channels.iter().filter(|channel| channel.failing_ms > 0);
     for channel in failing {
-        screen.warn(&format!("channel {} takes no alerts: {}", channel.name, channel.error))?;
+        let error = escape_line(&channel.error);
+        screen.warn(&format!("channel {} takes no alerts: {error}", channel.name))?;
     }
     Ok(Exit::Ok)
 }

@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{debug, error, info, trace, warn};
 
+use crate::alerting::Outlook;
 use crate::dial::Dialler;
 use crate::exec::Executor;
 use crate::journal::JournalError;
@@ -157,6 +158,9 @@ pub(crate) struct Io {
     pub(crate) previews: broadcast::Sender<Said>,
     /// The place of the preview that is being handled.
     pub(crate) place: Option<Place>,
+    /// What is above this node, and who wants to know.
+    pub(crate) above: mesh::alerts::Above,
+    pub(crate) outlook: watch::Sender<Outlook>,
 }
 
 /// Runs the node until it is told to stop.
@@ -254,6 +258,7 @@ impl Io {
             }
             Output::Tell(event) => {
                 tell(&event);
+                self.look_up(&event);
                 self.entries.push(Entry::Tell(event));
             }
             Output::Send { link, frame } => self.send(link, frame),
@@ -284,6 +289,13 @@ impl Io {
                     });
                 }
             }
+        }
+    }
+
+    fn look_up(&mut self, event: &Event) {
+        if self.above.handle(event) {
+            let (missing, linked) = (self.above.missing(), self.above.is_linked());
+            self.outlook.send_replace(Outlook { missing, linked });
         }
     }
 

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use tracing::info;
 
 use crate::accept::{Acceptor, LinkIds};
+use crate::alerting::{self, Outlook};
 use crate::dial::Dialler;
 use crate::drive::{Arrival, Clock, DriveError, Io, LinkStatus, Links, drive};
 use crate::endpoint::{self, EndpointError};
@@ -206,7 +207,13 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
     let writer = Writer::start(setup.journal, setup.witness, space.clone());
     let Writer { entries: journal, saved: progress, thread } = writer;
     let clock = Clock(Instant::now());
-    let config = setup.settings.mesh(identity.id, serves);
+    let mut config = setup.settings.mesh(identity.id, serves);
+    let (outlook, view) = watch::channel(Outlook::START);
+    if !is_root {
+        config.speaks = alerting::speaks(&setup.state);
+        let parents = &setup.settings.parents;
+        alerting::start(&setup.state, &identity, parents, view, links.clone(), space.clone());
+    }
     let seed = u64::from_le_bytes(certs::random::<8>());
     let node = Node::new(config, saved, seed, mesh::Time::ZERO);
     let io = Io {
@@ -227,6 +234,8 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
         watched,
         previews: previews.clone(),
         place: None,
+        above: mesh::alerts::Above::default(),
+        outlook,
     };
     let (end, ended) = watch::channel(false);
     let task = tokio::spawn(async move {
