@@ -8,10 +8,12 @@
 //!
 //! **Invariant:** this crate depends on neither tokio, quinn, redb nor prost, and reads no clock.
 
+mod absent;
 mod acks;
 mod agenda;
 pub mod alerts;
 mod cancel;
+mod climb;
 mod config;
 mod fold;
 mod gate;

@@ -48,12 +48,16 @@ pub enum Bug {
     FreeSupposed,
     /// A release is good for ever.
     BeginLate,
+    /// A host that has just been lost counts as known to be down.
+    ForgetGrace,
+    /// Who has found a parent stays with it, however far down the list it is.
+    StayLow,
 }
 
 #[cfg(feature = "sabotage")]
 impl Bug {
     /// Every bug there is.
-    pub const ALL: [Bug; 21] = [
+    pub const ALL: [Bug; 23] = [
         Bug::AckOrdersBeforeSave,
         Bug::AckReportsBeforeSave,
         Bug::StartBeforeIntent,
@@ -75,5 +79,7 @@ impl Bug {
         Bug::GoBeforeSave,
         Bug::FreeSupposed,
         Bug::BeginLate,
+        Bug::ForgetGrace,
+        Bug::StayLow,
     ];
 }

@@ -14,6 +14,7 @@ use mesh::{
     Report, State, Tally,
 };
 
+use crate::absences::Absences;
 use crate::gated::Gated;
 use crate::plan::{Plan, Work};
 use crate::seat::Seat;
@@ -78,6 +79,8 @@ pub struct Checks {
     closed: BTreeSet<OrderId>,
     /// What is known of runs that go on a few hosts at a time.
     pub(crate) gated: Gated,
+    /// Who was lost when.
+    pub(crate) absences: Absences,
     /// The tree is whole and stays so: no supposition about anybody can be true.
     pub(crate) calm: bool,
     /// Some limit of the plan makes nodes cut bodies.
@@ -104,6 +107,7 @@ impl Checks {
             watched: BTreeMap::new(),
             closed: BTreeSet::new(),
             gated: Gated::default(),
+            absences: Absences::default(),
             calm: false,
             cuts: plan.limits.body_bytes < 1 << 20,
         };
