@@ -329,3 +329,106 @@ fn way(name: &str, entry: ChannelEntry) -> Result<Way, String> {
     let filter = Filter { severity, sites: entry.sites, kinds: entry.kinds };
     Ok(Way { channel: channel?, filter, timeout: Duration::from_secs(entry.timeout_s) })
 }
+
+#[cfg(test)]
+mod tests {
+    use mesh::alerts::Phase;
+
+    use super::*;
+
+    fn read(text: &str) -> Result<Settings, String> {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = dir.path().join("alerts.toml");
+        std::fs::write(&path, text).expect("written");
+        Settings::load(&path).map_err(|error| {
+            let source = std::error::Error::source(&error).map(ToString::to_string);
+            format!("{error} {}", source.unwrap_or_default())
+        })
+    }
+
+    #[test]
+    fn the_example_is_valid() {
+        let settings = read(include_str!("../../examples/alerts.toml")).expect("valid");
+        assert_eq!(settings.channels.len(), 4);
+        assert!(settings.deadman.is_some() && settings.has_channels());
+        let none = Settings::load(Path::new("/nonexistent/alerts.toml")).expect("defaults");
+        assert!(!none.has_channels());
+    }
+
+    #[track_caller]
+    fn refused(text: &str, why: &str) {
+        let error = read(text).expect_err(text);
+        assert!(error.contains(why), "{error}");
+    }
+
+    #[test]
+    fn what_cannot_work_is_named() {
+        refused("clear = 3", "unknown field `clear`");
+        refused("rules.host-gone.off = true", "rules.host-gone: no such kind of alert: there are");
+        refused("channels.a.severity = 'info'", "channels.a: give one of command, webhook");
+        let both = "channels.a = { file = { path = '/x' }, command = { argv = ['/y'] } }";
+        refused(both, "channels.a: give one of");
+        refused("channels.'a/b'.file = { path = '/x' }", "channels.a/b: a name is letters");
+        refused("channels.a.file = { path = 'x' }", "file.path: x is not absolute");
+        refused("channels.a.command = { argv = [] }", "it names no program");
+        refused("channels.a.command = { argv = ['page'] }", "\"page\" is not an absolute path");
+        refused("channels.a.webhook = { url = 'ftp://x' }", "begins neither with http://");
+        refused("channels.a.webhook = { url = 'http://u:p@x/' }", "holds a password");
+        let missing = "channels.a.webhook = { url = 'http://x/', secret_file = '/nonexistent' }";
+        refused(missing, "/nonexistent: No such file");
+        refused("channels.a.syslog = { udp = 'x' }", "\"x\" is not HOST:PORT");
+        refused("channels.a.syslog = {}", "give one of unix, udp, tcp");
+        let mail = "channels.a.mail = { server = 's', from = 'x', to = ['a@b.c'] }";
+        refused(mail, "mail.from: \"x\" is no address");
+        refused("deadman = { channel = 'a' }", "deadman.channel: there is no channel \"a\"");
+        refused("repeat_s = 0", "must be more than 0");
+        let kinds = "channels.a = { kinds = ['x'], file = { path = '/x' } }";
+        refused(kinds, "kinds: x: no such kind");
+    }
+
+    #[test]
+    fn a_secret_that_others_may_read_is_none() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = dir.path().join("secret");
+        std::fs::write(&path, "key\n").expect("written");
+        let text = format!(
+            "channels.a.webhook = {{ url = 'http://x/', secret_file = '{}' }}",
+            path.display()
+        );
+        let set = |mode| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode));
+        set(0o644).expect("it is ours");
+        refused(&text, "others may read it: chmod 600");
+        set(0o600).expect("it is ours");
+        assert!(read(&text).is_ok());
+    }
+
+    #[test]
+    fn kinds_and_channels_have_their_own_rules() {
+        let text = "rules.host-lost = { hold_s = 99, severity = 'critical' }\n\
+                    rules.disk-low.off = true\n\
+                    channels.a = { severity = 'critical', sites = ['lyon'], \
+                    file = { path = '/x' } }\n";
+        let settings = read(text).expect("valid");
+        let seen = |kind, site: &str| Seen {
+            kind,
+            of: "web1".into(),
+            labels: BTreeMap::from([("site".into(), site.into())]),
+            ..Seen::default()
+        };
+        assert!(settings.condition(seen("disk-low", "lyon")).is_none());
+        let condition = settings.condition(seen("host-lost", "lyon")).expect("it is on");
+        assert_eq!(condition.hold, Duration::from_secs(99));
+        assert_eq!(
+            (condition.severity, condition.key.as_str()),
+            (Severity::Critical, "host-lost/web1")
+        );
+        let passes = |kind, site| {
+            let condition = settings.condition(seen(kind, site)).expect("it is on");
+            let alert = Alert::kept(condition, "s".into(), Phase::Firing, mesh::Time::ZERO);
+            settings.channels["a"].filter.passes("a", &alert)
+        };
+        assert!(passes("host-lost", "lyon"));
+        assert!(!passes("host-lost", "oslo") && !passes("parent-lost", "lyon"));
+    }
+}

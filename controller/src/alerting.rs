@@ -4,6 +4,7 @@
 //! What is told when, and how it gets out, is for the `alerts` crate; what is wrong is said here.
 
 mod keeper;
+mod orders;
 mod rules;
 
 use alerts::{AlertInfo, AskError, Overview, SilenceRow};
@@ -17,6 +18,7 @@ use crate::fault::Failure;
 use crate::types::{NewAck, NewTest};
 
 pub(crate) use self::keeper::TableKeeper;
+pub(crate) use self::orders::Orders;
 pub(crate) use self::rules::Rules;
 
 /// The labels that a silence may go by.

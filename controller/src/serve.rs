@@ -15,7 +15,7 @@ use tokio::net::UnixListener;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use crate::alerting::{Rules, TableKeeper};
+use crate::alerting::{Orders, Rules, TableKeeper};
 use crate::api::{Api, router};
 use crate::clock::now_ms;
 use crate::closing::close;
@@ -179,6 +179,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         from: alerts::Sender { node: "controller".into(), mesh: authority.mesh().to_string() },
         keeper: Arc::new(TableKeeper(tables.clone())),
     });
+    let orders = Orders { desk: alerts.clone(), live: live.clone(), tables: tables.clone() };
     let rules = Rules {
         desk: alerts.clone(),
         live: live.clone(),
@@ -187,6 +188,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     };
     let tasks = [
         tokio::spawn(rules.run()),
+        tokio::spawn(orders.run()),
         tokio::spawn(pass_watches(watched, node.clone())),
         tokio::spawn(close(desk.clone(), live.stopped.clone())),
         tokio::spawn(cleaner.run()),

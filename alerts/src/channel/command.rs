@@ -101,3 +101,72 @@ impl Command {
         Err(SendError::Later(format!("{program}: {status}: {said}")))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::message::Sender;
+
+    fn shell(line: &str) -> Command {
+        Command { argv: ["/bin/sh", "-c", line].map(String::from).to_vec() }
+    }
+
+    fn message() -> Message {
+        Message::plain(&Sender::default(), "test", "this is a test", 7)
+    }
+
+    #[tokio::test]
+    async fn it_gets_the_message_and_nothing_else() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = dir.path().join("out");
+        let line = format!("env > {0}.env; cat > {0}; exec sleep 1000 >&2 &", path.display());
+        let sent = tokio::time::timeout(Duration::from_secs(60), shell(&line).send(&message()));
+        // What it leaves running in the background is not waited for.
+        sent.await.expect("it ends").expect("it is taken");
+        let text = std::fs::read_to_string(&path).expect("it was written");
+        assert_eq!(serde_json::from_str::<Message>(&text).expect("a message"), message());
+        let env = std::fs::read_to_string(path.with_extension("env")).expect("it was written");
+        let names = env.lines().filter_map(|line| Some(line.split_once('=')?.0));
+        let names: Vec<_> =
+            names.filter(|name| !["PWD", "SHLVL", "_", "OLDPWD"].contains(name)).collect();
+        assert_eq!(names.len(), 2, "{env}");
+    }
+
+    #[tokio::test]
+    async fn what_it_says_is_told_and_it_ends_with_its_children() {
+        let error =
+            shell("echo 'no\u{7}pe' >&2; exit 3").send(&message()).await.expect_err("exit 3");
+        assert!(error.to_string().contains("exit status: 3: no pe"), "{error}");
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = dir.path().join("pid");
+        let line = format!("sleep 1000 & echo $! > {0}.new; mv {0}.new {0}; wait", path.display());
+        let command = shell(&line);
+        let (pid, message) = (
+            async {
+                while !path.exists() {
+                    tokio::task::yield_now().await;
+                }
+                std::fs::read_to_string(&path).expect("it was written")
+            },
+            message(),
+        );
+        let sent = command.send(&message);
+        let pid = tokio::select! {
+            pid = pid => pid,
+            _ = sent => panic!("it ends too soon"),
+        };
+        let dead = || {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim()));
+            stat.map_or(true, |stat| stat.contains(") Z "))
+        };
+        tokio::time::timeout(Duration::from_secs(60), async {
+            while !dead() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .expect("the child is gone as well");
+    }
+}

@@ -272,3 +272,128 @@ fn common(all: &[BTreeMap<String, String>]) -> BTreeMap<String, String> {
         |(name, value): &(&String, &String)| rest.iter().all(|map| map.get(*name) == Some(*value));
     first.iter().filter(shared).map(|(name, value)| (name.clone(), value.clone())).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use rustls::ServerConfig;
+    use rustls::pki_types::PrivatePkcs8KeyDer;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+
+    use super::*;
+    use crate::message::Sender;
+
+    fn hook(url: String, ca_file: Option<&Path>) -> Webhook {
+        let ca_file = ca_file.map(Path::to_path_buf);
+        let (secret_file, authorization_file, external_url) = (None, None, String::new());
+        let entry = WebhookEntry { url, secret_file, authorization_file, ca_file, external_url };
+        match entry.channel().expect("it is valid") {
+            Channel::Webhook(webhook) => *webhook,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Answers every request with these bytes. Returns its port.
+    async fn server(answer: &'static str, tls: Option<TlsAcceptor>) -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("it is bound").port();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let tls = tls.clone();
+                tokio::spawn(async move {
+                    match tls {
+                        Some(tls) => reply(tls.accept(stream).await.ok()?, answer).await,
+                        None => reply(stream, answer).await,
+                    }
+                });
+            }
+        });
+        port
+    }
+
+    async fn reply(mut stream: impl AsyncRead + AsyncWrite + Unpin, answer: &str) -> Option<()> {
+        let (mut heard, mut buffer) = (Vec::new(), [0; 4096]);
+        while !heard.windows(4).any(|four| four == b"\r\n\r\n") {
+            let len = stream.read(&mut buffer).await.ok().filter(|len| *len > 0)?;
+            heard.extend_from_slice(&buffer[..len]);
+        }
+        stream.write_all(answer.as_bytes()).await.ok()?;
+        stream.shutdown().await.ok()
+    }
+
+    fn message() -> Message {
+        Message::plain(&Sender::default(), "test", "this is a test", 7)
+    }
+
+    #[tokio::test]
+    async fn what_an_answer_means() {
+        let check = async |answer, said: &str| {
+            let port = server(answer, None).await;
+            let sent = hook(format!("http://127.0.0.1:{port}/x"), None).send(&message()).await;
+            let text = sent.map_or_else(|error| format!("{error:?}"), |()| "taken".into());
+            assert!(text.starts_with(said), "{answer}: {text}");
+        };
+        check("HTTP/1.1 204 No Content\r\n\r\n", "taken").await;
+        let text = "HTTP/1.1 400 Bad\r\ncontent-length: 4\r\n\r\nno\u{7}.";
+        check(text, "Refused(\"400 Bad Request: no .\")").await;
+        check("HTTP/1.1 429 X\r\ncontent-length: 0\r\n\r\n", "Later(").await;
+        check("HTTP/1.1 302 X\r\nlocation: /y\r\ncontent-length: 0\r\n\r\n", "Later(").await;
+        check("HTTP/1.1 500 X\r\ncontent-length: 0\r\n\r\n", "Later(").await;
+        check("nonsense", "Later(").await;
+    }
+
+    #[tokio::test]
+    async fn https_is_taken_from_those_only_whom_an_authority_knows() {
+        let key = rcgen::generate_simple_self_signed(["localhost".into()]).expect("a certificate");
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let ca = dir.path().join("ca.pem");
+        std::fs::write(&ca, key.cert.pem()).expect("written");
+        let secret = PrivatePkcs8KeyDer::from(key.signing_key.serialize_der());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("ring speaks all of them")
+            .with_no_client_auth()
+            .with_single_cert(vec![key.cert.der().clone()], secret.into())
+            .expect("the key fits");
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let port = server("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", Some(acceptor)).await;
+        let url = |name| format!("https://{name}:{port}/");
+        hook(url("localhost"), Some(&ca)).send(&message()).await.expect("it is taken");
+        let error = hook(url("127.0.0.1"), Some(&ca)).send(&message()).await.expect_err("its name");
+        assert!(error.to_string().contains("invalid peer certificate"), "{error}");
+        let other = rcgen::generate_simple_self_signed(["localhost".into()]).expect("another");
+        std::fs::write(&ca, other.cert.pem()).expect("written");
+        let error = hook(url("localhost"), Some(&ca)).send(&message()).await.expect_err("its key");
+        assert!(error.to_string().contains("invalid peer certificate"), "{error}");
+        std::fs::write(&ca, "nothing").expect("written");
+        let error =
+            hook(url("localhost"), Some(&ca)).send(&message()).await.expect_err("no authority");
+        assert!(error.to_string().contains("no certificate is in it"), "{error}");
+    }
+
+    #[test]
+    fn the_form_is_that_of_alertmanager() {
+        let mut message = message();
+        message.group = "lyon".into();
+        let told =
+            Told { key: "b".into(), severity: "critical".into(), ..message.alerts[0].clone() };
+        message.alerts.push(told);
+        let json: serde_json::Value =
+            serde_json::from_slice(&hook("http://x/".into(), None).payload(&message))
+                .expect("JSON");
+        assert_eq!(json["version"], "4");
+        assert_eq!(json["groupKey"], "barid//lyon");
+        assert_eq!(json["commonLabels"]["alertname"], "barid-test");
+        assert!(json["commonLabels"]["severity"].is_null(), "{json:#}");
+        assert_eq!(json["alerts"][1]["labels"]["severity"], "critical");
+        assert_eq!(json["alerts"][0]["startsAt"], "1970-01-01T00:00:00.007Z");
+        assert_eq!(json["alerts"][0]["endsAt"], "0001-01-01T00:00:00Z");
+        for field in ["receiver", "externalURL", "groupLabels", "truncatedAlerts"] {
+            assert!(!json[field].is_null(), "{field}");
+        }
+    }
+}

@@ -73,13 +73,18 @@ impl Rules {
     }
 
     fn look(&self, fallen: &mut Fallen, now: mesh::Time) -> (Picture, Vec<Lost>) {
-        let state = self.live.state();
-        let known: HostSet = state.hosts.keys().copied().collect();
-        let (up, branches, below) = (&state.up, &state.branches, &state.below);
+        // Nobody else waits while the rule thinks.
+        let (hosts, up, degraded, branches, below) = {
+            let state = self.live.state();
+            let (up, degraded) = (state.up.clone(), state.degraded.clone());
+            (state.hosts.clone(), up, degraded, state.branches.clone(), state.below.clone())
+        };
+        let known: HostSet = hosts.keys().copied().collect();
+        let (up, branches, below) = (&up, &branches, &below);
         let lost = fallen.look(now, World { known: &known, up, branches, below });
         let picture = Picture {
-            hosts: state.hosts.clone(),
-            degraded: state.degraded.clone(),
+            hosts,
+            degraded,
             parents: lost
                 .iter()
                 .filter_map(|lost| match lost.what {

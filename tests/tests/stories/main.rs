@@ -1,5 +1,6 @@
 //! What Barid promises, tried with real processes.
 
+mod alerts;
 mod bad_input;
 mod cancel;
 mod crash;
