@@ -178,7 +178,8 @@ impl Watched {
         }
     }
 
-    /// Who lives and has an open way to the root.
+    /// Who lives and has an open way to the root. Whoever has a parent stays with it, even if that
+    /// one is cut off; whoever has none may find any.
     fn reached(&self) -> Vec<bool> {
         let tree = &self.sim.plan.tree;
         let mut reached = vec![false; tree.len()];
@@ -188,7 +189,12 @@ impl Watched {
                 reached[*parent] && !net.is_blocked(node, *parent) && !net.is_blocked(*parent, node)
             };
             let lives = self.sim.seats[node].process.is_some();
-            reached[node] = lives && (node == 0 || tree[node].parents.iter().any(open));
+            let lives_at = |parent: &usize| self.sim.seats[*parent].process.is_some();
+            reached[node] = lives
+                && match self.parent(node).filter(lives_at) {
+                    Some(parent) => open(&parent),
+                    None => node == 0 || tree[node].parents.iter().any(open),
+                };
         }
         reached
     }
@@ -256,7 +262,8 @@ impl Watched {
         let single = nodes.clone().filter(|node| lost(*node) && !barren(parent(*node)));
         on.extend(single.map(|node| key(What::Node(HostId(node as u32)))));
         let now = self.sim.now;
-        for key in on.iter().chain(&self.truth.keys().cloned().collect::<Vec<_>>()) {
+        let keys: BTreeSet<String> = self.truth.keys().chain(&on).cloned().collect();
+        for key in &keys {
             let is = on.contains(key);
             let (was, since, times) = self.truth.entry(key.clone()).or_insert((false, now, 0));
             if *was != is {

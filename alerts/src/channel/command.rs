@@ -122,11 +122,12 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let path = dir.path().join("out");
         let line = format!("env > {0}.env; cat > {0}; exec sleep 1000 >&2 &", path.display());
-        let sent = tokio::time::timeout(Duration::from_secs(60), shell(&line).send(&message()));
+        let (command, message) = (shell(&line), message());
+        let sent = tokio::time::timeout(Duration::from_secs(60), command.send(&message));
         // What it leaves running in the background is not waited for.
         sent.await.expect("it ends").expect("it is taken");
         let text = std::fs::read_to_string(&path).expect("it was written");
-        assert_eq!(serde_json::from_str::<Message>(&text).expect("a message"), message());
+        assert_eq!(serde_json::from_str::<Message>(&text).expect("a message"), message);
         let env = std::fs::read_to_string(path.with_extension("env")).expect("it was written");
         let names = env.lines().filter_map(|line| Some(line.split_once('=')?.0));
         let names: Vec<_> =

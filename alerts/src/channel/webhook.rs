@@ -369,9 +369,9 @@ mod tests {
         std::fs::write(&ca, other.cert.pem()).expect("written");
         let error = hook(url("localhost"), Some(&ca)).send(&message()).await.expect_err("its key");
         assert!(error.to_string().contains("invalid peer certificate"), "{error}");
+        let hook = hook(url("localhost"), Some(&ca));
         std::fs::write(&ca, "nothing").expect("written");
-        let error =
-            hook(url("localhost"), Some(&ca)).send(&message()).await.expect_err("no authority");
+        let error = hook.send(&message()).await.expect_err("no authority");
         assert!(error.to_string().contains("no certificate is in it"), "{error}");
     }
 
