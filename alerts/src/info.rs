@@ -80,3 +80,24 @@ pub struct ChannelInfo {
     /// What it said last, if that was no.
     pub error: String,
 }
+
+/// Somebody takes an alert upon himself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewAck {
+    /// The alert: its key, or its id or the beginning of it.
+    pub alert: String,
+    /// Who takes it upon himself.
+    pub by: String,
+    /// What he says about it.
+    #[serde(default)]
+    pub note: String,
+}
+
+/// A channel is tried.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewTest {
+    /// The channel.
+    pub channel: String,
+}

@@ -21,7 +21,7 @@ mod settings;
 pub use channel::SendError;
 pub use clock::Clock;
 pub use desk::{AskError, Desk, Setup, start};
-pub use info::{AlertInfo, ChannelInfo, Overview};
+pub use info::{AlertInfo, ChannelInfo, NewAck, NewTest, Overview};
 pub use keep::{AlertRow, Change, FileKeeper, Keeper, Kept, SilenceRow};
 pub use message::{Message, Sender, Told, short};
 pub use rules::{Rule, Seen};

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use alerts::{AlertInfo, ChannelInfo, Message, Overview, Sender, Settings, SilenceRow};
-use controller::types::{NewAck, NewTest};
+use alerts::{
+    AlertInfo, ChannelInfo, Message, NewAck, NewTest, Overview, Sender, Settings, SilenceRow,
+};
 use serde_json::json;
 
 use crate::client::{Client, segment};

@@ -7,7 +7,7 @@ mod keeper;
 mod orders;
 mod rules;
 
-use alerts::{AlertInfo, AskError, Overview, SilenceRow};
+use alerts::{AlertInfo, AskError, NewAck, NewTest, Overview, SilenceRow};
 use axum::Json;
 use axum::extract::{Path, State};
 use bytes::Bytes;
@@ -15,7 +15,6 @@ use bytes::Bytes;
 use crate::api::{Answer, Api, body};
 use crate::clock::now_ms;
 use crate::fault::Failure;
-use crate::types::{NewAck, NewTest};
 
 pub(crate) use self::keeper::TableKeeper;
 pub(crate) use self::orders::Orders;

@@ -173,6 +173,9 @@ impl Node {
                     self.routes_changed(now);
                 }
             }
+            Input::Parents { count, here } => {
+                self.uplink.handle_parents(now, count, here, &mut self.rng);
+            }
             Input::Submit(order) => self.take_order(now, order),
             Input::Watch { orders } => self.handle_watch(&orders),
             Input::Said(said) => self.pass_said(said),
@@ -240,6 +243,12 @@ impl Node {
     /// The parent, once it has said hello.
     pub fn parent(&self) -> Option<HostId> {
         self.uplink.ready().map(|(_, parent)| parent)
+    }
+
+    /// The link by which a host below this node is reached now.
+    pub fn way_to(&self, host: HostId) -> Option<LinkId> {
+        let mut children = self.routes.children().map(|(_, child)| child);
+        children.find(|child| child.up.contains(host)).and_then(|child| child.link)
     }
 
     /// The answers to an order that this node knows of.

@@ -15,6 +15,7 @@ use mesh::alerts::Missing;
 use tokio::sync::watch;
 
 use crate::drive::Links;
+use crate::parents::Parents;
 use crate::space::Space;
 
 /// How often the disk is looked at.
@@ -42,10 +43,8 @@ pub(crate) fn speaks(state: &Path) -> bool {
 pub(crate) fn start(
     state: &Path,
     identity: &Identity,
-    parents: &[String],
     outlook: watch::Receiver<Outlook>,
-    links: Links,
-    space: Space,
+    (parents, links, space): (Parents, Links, Space),
 ) {
     if !state.join("alerts.toml").exists() {
         return;
@@ -53,7 +52,7 @@ pub(crate) fn start(
     let from = Sender { node: identity.name.clone(), mesh: identity.mesh.to_string() };
     let keeper = Arc::new(FileKeeper::open(state.join("alerts").join("state.json")));
     let desk = alerts::start(alerts::Setup { state: state.into(), from, keeper });
-    let (identity, parents) = (identity.clone(), parents.join(", "));
+    let identity = identity.clone();
     let watcher = Watcher { desk, identity, parents, links, space, parent: String::new() };
     tokio::spawn(watcher.run(outlook));
 }
@@ -62,7 +61,7 @@ struct Watcher {
     desk: Desk,
     identity: Identity,
     /// Where its parents are.
-    parents: String,
+    parents: Parents,
     links: Links,
     space: Space,
     /// The name of the parent that it has, or had last.
@@ -103,7 +102,7 @@ impl Watcher {
 
     fn missing(&self, now: Outlook, missing: Missing) -> Seen {
         let Identity { name, site, .. } = &self.identity;
-        let (parent, parents) = (&self.parent, &self.parents);
+        let (parent, parents) = (&self.parent, self.parents.list().join(", "));
         match missing {
             Missing::Controller => {
                 let how = match now.linked {

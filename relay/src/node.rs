@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use certs::Credentials;
 use content::Store;
 use mesh::{HostId, Input, Node, Order, OrderId, Said};
-use protos::SignedRemovals;
+use protos::{OutputRequest, SignedRemovals};
 use quinn::Endpoint;
 use tokio::sync::{Semaphore, broadcast, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -23,16 +23,21 @@ use crate::drive::{Arrival, Clock, DriveError, Io, LinkStatus, Links, drive};
 use crate::endpoint::{self, EndpointError};
 use crate::exec::Executor;
 use crate::given::Giver;
+use crate::inherited;
 use crate::install::Installs;
 use crate::jobs::Jobs;
 use crate::join::{JoinService, Registrar};
 use crate::journal::{Journal, JournalError};
 use crate::live::{Room, Teller, Watched};
+use crate::outputs::{Coming, NotComing, Outputs};
+use crate::parents::Parents;
 use crate::remains;
 use crate::removed::{RemovalsFault, Removed};
 use crate::renew::{Current, Renewer};
 use crate::settings::Settings;
 use crate::space::Space;
+use crate::spool::Spool;
+use crate::steer::Helm;
 use crate::sweep::Sweeper;
 use crate::transfer::Transfers;
 use crate::verify::Verifier;
@@ -94,6 +99,7 @@ pub struct Running {
     endpoint: Option<Endpoint>,
     space: Space,
     removed: Removed,
+    outputs: Outputs,
     stop: watch::Sender<bool>,
     ended: watch::Receiver<bool>,
     task: Mutex<Option<JoinHandle<Result<(), DriveError>>>>,
@@ -115,6 +121,7 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
     let saved = setup.journal.load(SystemTime::now())?;
     if setup.obeys {
         remains::end(&identity.name, &remains::interrupted(&saved, HostId(identity.id)));
+        inherited::keep_from_commands();
     }
     let sweeper = Sweeper::new(setup.store.clone(), setup.journal.clone());
     if setup.obeys {
@@ -140,6 +147,16 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
     let transfers = Transfers::new(setup.store.clone(), inbox.clone());
     let order_key = setup.credentials.order_key();
     let verifier = Arc::new(Verifier::new(identity.mesh, order_key, HostId(identity.id)));
+    let spool_dir = setup.state.join("spool");
+    let quota = setup.settings.spool_mib.saturating_mul(1 << 20);
+    let spool = setup.obeys.then(|| Spool::open(spool_dir, quota, space.clone()));
+    let outputs = Outputs::new(
+        HostId(identity.id),
+        verifier.clone(),
+        spool.clone(),
+        inbox.clone(),
+        links.clone(),
+    );
     let ids = LinkIds::default();
     let room = Room::new();
     let (watched, watching) = watch::channel(Watched::new());
@@ -175,6 +192,7 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
         serves,
         config: client.clone(),
         server_name: certs::parent_name(&identity.mesh),
+        outputs: outputs.clone(),
     });
     if !is_root {
         let ways = (links.clone(), endpoint.clone());
@@ -184,7 +202,10 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
     if setup.obeys {
         tokio::spawn(sweeper.clone().run(Arc::clone(&turn), transfers.clone()));
     }
-    let executor = setup.obeys.then(|| Executor {
+    let parents = Parents::open(&setup.state, setup.settings.parents.clone());
+    let places = parents.list().len();
+    let helm = Helm { parents, links: links.clone(), inbox: inbox.clone() };
+    let executor = spool.map(|spool| Executor {
         name: identity.name.as_str().into(),
         verifier,
         installs: Installs {
@@ -199,7 +220,9 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
         slots: Arc::new(Semaphore::new(setup.settings.max_runs.max(1))),
         jobs: Jobs::default(),
         space: space.clone(),
+        helm: helm.clone(),
         live: Teller { host: HostId(identity.id), watched: watching, room, inbox: inbox.clone() },
+        spool,
     });
     if let Some(executor) = &executor {
         executor.giver.sweep();
@@ -207,19 +230,19 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
     let writer = Writer::start(setup.journal, setup.witness, space.clone());
     let Writer { entries: journal, saved: progress, thread } = writer;
     let clock = Clock(Instant::now());
-    let mut config = setup.settings.mesh(identity.id, serves);
+    let mut config = setup.settings.mesh(identity.id, serves, places);
     let (outlook, view) = watch::channel(Outlook::START);
     if !is_root {
         config.speaks = alerting::speaks(&setup.state);
-        let parents = &setup.settings.parents;
-        alerting::start(&setup.state, &identity, parents, view, links.clone(), space.clone());
+        let eyes = (helm.parents.clone(), links.clone(), space.clone());
+        alerting::start(&setup.state, &identity, view, eyes);
     }
     let seed = u64::from_le_bytes(certs::random::<8>());
     let node = Node::new(config, saved, seed, mesh::Time::ZERO);
     let io = Io {
         clock,
         links: links.clone(),
-        parents: setup.settings.parents,
+        helm,
         dialler,
         transfers,
         executor,
@@ -254,6 +277,7 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
         endpoint,
         space,
         removed,
+        outputs,
         stop,
         ended,
         task: Mutex::new(Some(task)),
@@ -281,6 +305,11 @@ impl Running {
     /// some of it.
     pub fn previews(&self) -> broadcast::Receiver<Said> {
         self.previews.subscribe()
+    }
+
+    /// What a host below the root has written, as a signed wish asks for it.
+    pub async fn output(&self, host: HostId, request: &OutputRequest) -> Result<Coming, NotComing> {
+        self.outputs.ask(host, request).await
     }
 
     /// How the links stand.
