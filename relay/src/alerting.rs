@@ -84,10 +84,9 @@ impl Watcher {
                 self.seen("disk-low", self.identity.name.clone(), summary)
             }));
             self.desk.set("node", seen, |_| None).await;
-            match tokio::time::timeout(LOOK, outlook.changed()).await {
+            if let Ok(Err(_)) = tokio::time::timeout(LOOK, outlook.changed()).await {
                 // Nobody drives the node any more.
-                Ok(Err(_)) => return,
-                Ok(Ok(())) | Err(_) => {}
+                return;
             }
         }
     }

@@ -163,6 +163,8 @@ impl Watched {
                 Fault::Kill { node, down } => (*node, *down),
                 Fault::Cut { child, .. } => (*child, Duration::ZERO),
                 Fault::Part { from, lasts, .. } => (*from, *lasts),
+                // Nobody steers here.
+                Fault::Steer { .. } => continue,
             };
             if [*at, *at + lasts].iter().any(|at| *at > before && *at <= now) {
                 hit.insert(node);
@@ -170,8 +172,8 @@ impl Watched {
         }
         let tree = &self.sim.plan.tree;
         // Parents come before their children.
-        for node in 0..tree.len() {
-            if hit.contains(&node) || tree[node].parents.iter().any(|parent| hit.contains(parent)) {
+        for (node, place) in tree.iter().enumerate() {
+            if hit.contains(&node) || place.parents.iter().any(|parent| hit.contains(parent)) {
                 hit.insert(node);
                 self.touched[node] = now;
             }
