@@ -103,6 +103,8 @@ pub struct Alert {
     waits: Time,
     /// Whether its cause holds.
     quiet: bool,
+    /// Whether somebody may have been told by an earlier process that died before it could keep it.
+    unsure: bool,
 }
 
 impl Alert {
@@ -120,6 +122,7 @@ impl Alert {
             ack: None,
             waits: began,
             quiet: false,
+            unsure: false,
         }
     }
 
@@ -131,6 +134,11 @@ impl Alert {
     /// Whether it counts as something that is wrong now, by itself.
     pub fn is_firing(&self) -> bool {
         self.phase == Phase::Firing && !self.quiet
+    }
+
+    /// Whether somebody may think that it fires.
+    pub(crate) fn is_believed(&self) -> bool {
+        self.told.is_some() || self.unsure
     }
 
     /// Whether it comes and goes: it has fired twice within this time.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use alerts::{Desk, FileKeeper, Seen, Sender, Settings};
 use certs::Identity;
 use mesh::HostId;
-use mesh::alerts::Missing;
+use mesh::alerts::{Above, Missing};
 use tokio::sync::watch;
 
 use crate::drive::Links;
@@ -29,9 +29,9 @@ pub(crate) struct Outlook {
 }
 
 impl Outlook {
-    /// Before anything is linked.
-    pub(crate) const START: Outlook =
-        Outlook { missing: Some(Missing::Parent(None)), linked: false };
+    pub(crate) fn of(above: &Above) -> Outlook {
+        Outlook { missing: above.missing(), linked: above.is_linked() }
+    }
 }
 
 /// Whether this node has channels of its own. Settings that are not valid are told by the desk.

@@ -313,8 +313,7 @@ impl Io {
 
     fn look_up(&mut self, event: &Event) {
         if self.above.handle(event) {
-            let (missing, linked) = (self.above.missing(), self.above.is_linked());
-            self.outlook.send_replace(Outlook { missing, linked });
+            self.outlook.send_replace(Outlook::of(&self.above));
         }
     }
 

@@ -231,7 +231,8 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
     let Writer { entries: journal, saved: progress, thread } = writer;
     let clock = Clock(Instant::now());
     let mut config = setup.settings.mesh(identity.id, serves, places);
-    let (outlook, view) = watch::channel(Outlook::START);
+    let above = mesh::alerts::Above::new(helm.parents.known_best());
+    let (outlook, view) = watch::channel(Outlook::of(&above));
     if !is_root {
         config.speaks = alerting::speaks(&setup.state);
         let eyes = (helm.parents.clone(), links.clone(), space.clone());
@@ -257,7 +258,7 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
         watched,
         previews: previews.clone(),
         place: None,
-        above: mesh::alerts::Above::default(),
+        above,
         outlook,
     };
     let (end, ended) = watch::channel(false);

@@ -26,6 +26,11 @@ pub struct Above {
 }
 
 impl Above {
+    /// A node that starts. `last`: who its parent was before, if that is known.
+    pub fn new(last: Option<HostId>) -> Above {
+        Above { last, ..Above::default() }
+    }
+
     /// Takes what the node tells. Returns whether that may have changed what is missing.
     pub fn handle(&mut self, event: &Event) -> bool {
         match event {
@@ -90,6 +95,7 @@ mod tests {
     #[test]
     fn who_is_missing_is_named_once() {
         check(&[], Some(Missing::Parent(None)));
+        assert_eq!(Above::new(Some(HostId::ROOT)).missing(), Some(Missing::Controller));
         check(&[linked(0)], None);
         check(&[linked(0), unlinked(0), STALE], Some(Missing::Controller));
         check(&[linked(7), unlinked(7), STALE], Some(Missing::Parent(Some(HostId(7)))));

@@ -62,6 +62,8 @@ impl Engine {
             if alert.phase == Phase::Pending {
                 alert.waits = now;
             }
+            // It may have been told just before the end of that process: better twice than never.
+            alert.unsure = alert.phase == Phase::Firing;
             engine.alerts.insert(alert.condition.key.clone(), alert);
         }
         for silence in silences {
@@ -199,7 +201,7 @@ impl Engine {
         if self.alerts.len() < self.pace.alerts {
             return true;
         }
-        let over = self.alerts.values().filter(|a| a.phase == Phase::Over && a.told.is_none());
+        let over = self.alerts.values().filter(|a| a.phase == Phase::Over && !a.is_believed());
         let oldest = over.min_by_key(|alert| alert.ended).map(|a| a.condition.key.clone());
         if let Some(key) = &oldest {
             self.alerts.remove(key);
@@ -227,7 +229,7 @@ impl Engine {
             }
         }
         let old = |alert: &Alert| {
-            let ended = alert.ended.filter(|_| alert.phase == Phase::Over && alert.told.is_none());
+            let ended = alert.ended.filter(|_| alert.phase == Phase::Over && !alert.is_believed());
             ended.is_some_and(|ended| now.since(ended) >= remember)
         };
         for (key, _) in self.alerts.extract_if(.., |_, alert| old(alert)) {
@@ -259,6 +261,7 @@ impl Engine {
             if alerts.len() < self.pace.notice {
                 alerts.push((*news, alert.clone()));
             }
+            alert.unsure = false;
             match news {
                 News::Over => (alert.told, alert.ack) = (None, None),
                 News::Firing | News::Again => alert.told = Some(now),
@@ -278,7 +281,9 @@ impl Engine {
                 let due = now.since(at) >= self.pace.repeat && alert.ended.is_none();
                 (due && !alert.quiet && !silent()).then_some(News::Again)
             }
-            (Phase::Over, Some(_)) => (self.told_over(alert)? <= now).then_some(News::Over),
+            (Phase::Over, _) if alert.is_believed() => {
+                (self.told_over(alert)? <= now).then_some(News::Over)
+            }
             _ => None,
         }
     }
@@ -296,7 +301,7 @@ impl Engine {
         let first = match (alert.phase, alert.ended) {
             (Phase::Pending, None) if !alert.quiet => alert.waits + alert.condition.hold,
             (Phase::Firing, Some(ended)) => ended + self.pace.clear,
-            (Phase::Over, Some(ended)) if alert.told.is_none() => ended + self.pace.remember,
+            (Phase::Over, Some(ended)) if !alert.is_believed() => ended + self.pace.remember,
             (Phase::Over, Some(_)) => self.told_over(alert).unwrap_or(never),
             _ => never,
         };

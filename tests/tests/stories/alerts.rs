@@ -119,6 +119,7 @@ fn a_dead_relay_is_one_alert_and_what_is_told_outlives_the_controller() -> Resul
     // A host alone is a host's alert; somebody takes it, somebody else silences the next.
     fleet.kill("site2-host2")?;
     let alerts = wait_alerts(&fleet, &["host-lost/site2-host2"])?;
+    wait_hook(&hook, "+host-lost/site2-host2")?;
     let id = alerts[0]["id"].as_str().context("an id")?;
     let acked = fleet.json(&["alerts", "ack", &id[..4], "--note", "on it", "--json"])?;
     assert_eq!(acked["note"], "on it", "{acked:#}");

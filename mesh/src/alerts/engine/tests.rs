@@ -296,6 +296,23 @@ fn after_a_restart_nothing_is_told_twice_and_ends_are_told() {
 }
 
 #[test]
+fn who_may_have_been_told_by_a_process_that_died_is_told_of_the_end() {
+    let mut desk = Desk::new();
+    desk.hold(&["a", "b"]);
+    desk.pass(12);
+    // Both fire; whether it was told just before the end nobody knows.
+    desk.says(&[]);
+    let kept: Vec<_> = desk.kept.into_values().collect();
+    let mut desk = Desk { engine: Engine::new(pace(), kept, [], Time(secs(25))), ..Desk::new() };
+    desk.now = Time(secs(25));
+    desk.hold(&["a"]);
+    desk.pass(30);
+    desk.says(&["+a", "-b"]);
+    desk.pass(900);
+    desk.says(&[]);
+}
+
+#[test]
 fn limits_count_what_has_no_place() {
     let mut desk = Desk::new();
     desk.engine.set_pace(desk.now, Pace { alerts: 3, notice: 2, ..pace() });
