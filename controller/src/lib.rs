@@ -26,6 +26,7 @@ mod past;
 mod push;
 mod retention;
 mod retry;
+mod rollback;
 mod serve;
 pub mod sets;
 mod steer;

@@ -163,8 +163,8 @@ impl Watched {
                 Fault::Kill { node, down } => (*node, *down),
                 Fault::Cut { child, .. } => (*child, Duration::ZERO),
                 Fault::Part { from, lasts, .. } => (*from, *lasts),
-                // Nobody steers here.
-                Fault::Steer { .. } => continue,
+                // There are no others here.
+                _ => continue,
             };
             if [*at, *at + lasts].iter().any(|at| *at > before && *at <= now) {
                 hit.insert(node);
