@@ -16,7 +16,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::checks::Violation;
-use crate::plan::{Fault, Options, Place, Plan, Weather};
+use crate::plan::{Fault, Place, Plan};
 use crate::sim::Sim;
 use crate::trace::Sink;
 
@@ -77,19 +77,41 @@ fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
-/// A tree without a crowd, fair weather between the faults, and faults that last.
+/// Fair weather between the faults, and faults that last.
 fn plan(seed: u64) -> Plan {
-    let mut plan = Plan::draw(seed, &Options::default());
+    let mut plan = Plan::scale(seed, 1, 1);
     let mut rng = SmallRng::seed_from_u64(seed ^ 0x616c_6572);
-    plan.tree.iter_mut().for_each(|place| place.children = None);
-    plan.weather = Weather::fair();
+    plan.tree = tree(&mut rng);
     plan.work.clear();
-    (plan.viewers, plan.gated) = (false, false);
     plan.beat = secs(rng.random_range(1..=5));
+    (plan.backoff.base, plan.backoff.settled) = (secs(1) / 2, secs(10));
     plan.backoff.cap = secs(4);
     plan.horizon = secs(rng.random_range(120..400));
     plan.faults = faults(&mut rng, &plan.tree, plan.horizon);
     plan
+}
+
+/// A root, relays in one or two tiers, and hosts, some with a second parent.
+fn tree(rng: &mut SmallRng) -> Vec<Place> {
+    let nodes = rng.random_range(3..22);
+    let relays = rng.random_range(1..=(nodes / 3).clamp(1, 6));
+    let second = if relays > 2 && rng.random_bool(0.5) { relays / 2 } else { 0 };
+    let mut tree = vec![Place { parents: Vec::new(), serves: true, children: None }];
+    for node in 1..nodes {
+        let (above, spare) = match node {
+            node if node <= relays - second => (0..1, 0.0),
+            node if node <= relays => (1..relays - second + 1, 0.5),
+            _ if rng.random_bool(0.1) => (0..1, 0.0),
+            _ => (1..relays + 1, 0.4),
+        };
+        let mut parents = vec![rng.random_range(above.clone())];
+        let other = rng.random_range(above);
+        if rng.random_bool(spare) && !parents.contains(&other) {
+            parents.push(other);
+        }
+        tree.push(Place { parents, serves: node <= relays, children: None });
+    }
+    tree
 }
 
 fn faults(rng: &mut SmallRng, tree: &[Place], horizon: Duration) -> Vec<(Duration, Fault)> {
