@@ -62,12 +62,15 @@ impl Engine {
             if alert.phase == Phase::Pending {
                 alert.waits = now;
             }
-            // It may have been told just before the end of that process: better twice than never.
-            alert.unsure = alert.phase == Phase::Firing;
             engine.alerts.insert(alert.condition.key.clone(), alert);
         }
         for silence in silences {
             engine.silences.add(silence);
+        }
+        for alert in engine.alerts.values_mut().filter(|alert| alert.phase == Phase::Firing) {
+            // It may have been told just before the end of that process: better twice than never.
+            let silent = alert.ack.is_some() || engine.silences.covering(now, alert).is_some();
+            alert.unsure = !silent;
         }
         engine.settle(now);
         engine
@@ -276,7 +279,11 @@ impl Engine {
     fn news(&self, now: Time, alert: &Alert) -> Option<News> {
         let silent = || alert.ack.is_some() || self.silences.covering(now, alert).is_some();
         match (alert.phase, alert.told) {
-            (Phase::Firing, None) if !alert.quiet && !silent() => Some(News::Firing),
+            // What is about to be over already is not told any more.
+            (Phase::Firing, None) => {
+                let on = alert.ended.is_none() && !alert.quiet;
+                (on && !silent()).then_some(News::Firing)
+            }
             (Phase::Firing, Some(at)) => {
                 let due = now.since(at) >= self.pace.repeat && alert.ended.is_none();
                 (due && !alert.quiet && !silent()).then_some(News::Again)

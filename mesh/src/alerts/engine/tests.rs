@@ -303,13 +303,16 @@ fn who_may_have_been_told_by_a_process_that_died_is_told_of_the_end() {
     // Both fire; whether it was told just before the end nobody knows.
     desk.says(&[]);
     let kept: Vec<_> = desk.kept.into_values().collect();
-    let mut desk = Desk { engine: Engine::new(pace(), kept, [], Time(secs(25))), ..Desk::new() };
-    desk.now = Time(secs(25));
-    desk.hold(&["a"]);
-    desk.pass(30);
-    desk.says(&["+a", "-b"]);
-    desk.pass(900);
-    desk.says(&[]);
+    let quiet = silence("1", "b", 0, 500);
+    for (silences, told) in [(vec![], &["+a", "-b"][..]), (vec![quiet], &["+a"])] {
+        let engine = Engine::new(pace(), kept.clone(), silences, Time(secs(25)));
+        let mut desk = Desk { engine, now: Time(secs(25)), ..Desk::new() };
+        desk.hold(&["a"]);
+        desk.pass(35);
+        desk.says(told);
+        desk.pass(900);
+        desk.says(&[]);
+    }
 }
 
 #[test]
