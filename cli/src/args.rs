@@ -9,8 +9,8 @@ use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 
 use crate::screen::ColorWhen;
 use crate::{
-    alerting, attach, cancel, completion, demo, hosts, join, node, nodes, out, push, retry,
-    rollback, run, runs, serve, sim, token, tree,
+    alerting, attach, cancel, completion, demo, fdist, fleet, hosts, join, node, nodes, out, push,
+    retry, rollback, run, runs, serve, sim, store, token, tree,
 };
 
 const EXAMPLES: &str = "\
@@ -87,10 +87,20 @@ pub(crate) enum Verb {
     Nodes(nodes::Args),
     /// Show how the hosts are connected
     Tree(tree::Args),
+    /// Make, show and compare domains: who hosts are, for what they get
+    Domain(fleet::verbs::DomainArgs),
+    /// Say in which domains hosts are
+    Host(fleet::verbs::HostArgs),
+    /// Keep files under control: install, edit, history, who still lacks what
+    File(fleet::verbs::FileArgs),
+    /// The same by the commands of fdist: fdist -o COMMAND
+    Fdist(fdist::Args),
     /// Make, list and revoke the tokens by which hosts join
     Token(token::Args),
     /// Show what is wrong, take it upon yourself, or let nobody be told for a while
     Alerts(alerting::Args),
+    /// How full a content store is, whether it is undamaged, and making it smaller
+    Store(store::Args),
     /// Enrol this machine as a relay or host
     Join(join::Args),
     /// Be a relay or host, as this machine's certificate says
@@ -108,6 +118,10 @@ pub(crate) enum Verb {
 /// Puts `run` in where somebody began with the options of `run`, as pdsh and clush do.
 pub(crate) fn with_verb(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let mut args: Vec<OsString> = args.into_iter().collect();
+    if args.first().is_some_and(|program| fdist::is_named(program)) {
+        args.insert(1, "fdist".into());
+        return args;
+    }
     let mut at = 1;
     while let Some(arg) = args.get(at).and_then(|arg| arg.to_str()) {
         match arg {
@@ -221,6 +235,8 @@ mod tests {
             &["push", "/srv/www", "-a", "--special", "*.conf=echo $FILE", "--savetargets", ".OLD"],
             &["push", "/srv/www", "-a", "--compare", "--younger", "--numeric-ids"],
             &["rollback", "last"],
+            &["store", "check"],
+            &["store", "gc", "--state", "/var/lib/barid"],
             &["rollback", "--dest", "/srv/www", "-w", "a"],
             &["runs"],
             &["runs", "--limit", "5"],

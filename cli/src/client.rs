@@ -97,6 +97,19 @@ impl Client {
         Ok(Pieces(self.send(Method::GET, path, Bytes::new()).await?.into_body()))
     }
 
+    /// The same, handed on one by one.
+    pub(crate) async fn get_bytes(
+        &self,
+        path: &str,
+        take: &mut dyn FnMut(&[u8]) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let mut pieces = self.get_pieces(path).await?;
+        while let Some(piece) = pieces.next().await? {
+            take(&piece)?;
+        }
+        Ok(())
+    }
+
     /// One request; an answer that is not a success becomes the failure it describes.
     async fn send(
         &self,

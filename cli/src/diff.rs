@@ -23,7 +23,7 @@ const LINES_SHOWN: usize = 1_000;
 /// How many other answers are compared.
 const ANSWERS_SHOWN: usize = 200;
 /// How long all comparisons may take before they become rough.
-const TIME: Duration = Duration::from_secs(3);
+pub(crate) const TIME: Duration = Duration::from_secs(3);
 
 /// Shows the differences, the most frequent first.
 pub(crate) fn show(screen: &mut Screen, view: &View, groups: &[Group<'_>]) -> io::Result<()> {
@@ -76,7 +76,7 @@ fn code(answer: &Answer) -> i32 {
 
 /// The difference between two texts whose lines all end, in the unified format, and how many lines
 /// of it were left out.
-fn unified(old: &[u8], new: &[u8], until: Instant) -> (Vec<u8>, usize) {
+pub(crate) fn unified(old: &[u8], new: &[u8], until: Instant) -> (Vec<u8>, usize) {
     let lines = |text: &'_ [u8]| -> Vec<Vec<u8>> {
         text.split_inclusive(|b| *b == b'\n').map(<[u8]>::to_vec).collect()
     };

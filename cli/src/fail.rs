@@ -49,6 +49,12 @@ impl Failure {
         self
     }
 
+    /// The same under another code.
+    pub(crate) fn with_code(mut self, code: &str) -> Failure {
+        self.error.code = code.into();
+        self
+    }
+
     /// An error of the API. Unknown names and bad sets are usage errors: nothing was started.
     pub(crate) fn api(status: u16, error: ApiError) -> Failure {
         let word = error.code.as_str();

@@ -10,13 +10,14 @@
 //! | `run` `push` `runs` `out` `attach` `cancel` `retry` | verbs about orders |
 //! | `pace` `given` | options of `run` |
 //! | `hosts` `nodes` `tree` `token` `alerting` `completion` | other verbs that ask the controller |
+//! | `fleet` `fdist` | domains, hosts and files, by two kinds of names |
 //! | `steer` `survey` | verbs about the tree |
 //! | `serve` `node` `join` | verbs that are a part of the mesh |
 //! | `demo` | a fleet on this machine |
 //! | `sim` | the simulator, another binary |
 //! | `targets` `hostfile` `guard` `plan` | which hosts, and whether that many are meant |
 //! | `client` | the controller's API |
-//! | `follow` `keys` `progress` | watching an order until it closes |
+//! | `follow` `keys` `progress` `branches` | watching an order until it closes, by site and state |
 //! | `lines` `rows` | output that comes before its answer |
 //! | `gathered` `render` `alike` `diff` `words` | answers, put together and in words |
 //! | `save` | answers in files |
@@ -27,6 +28,7 @@ mod alerting;
 mod alike;
 mod args;
 mod attach;
+mod branches;
 mod cancel;
 mod client;
 mod completion;
@@ -35,6 +37,8 @@ mod diff;
 mod escape;
 mod exit;
 mod fail;
+mod fdist;
+mod fleet;
 mod follow;
 mod foreign;
 mod gathered;
@@ -65,6 +69,7 @@ mod screen;
 mod serve;
 mod sim;
 mod steer;
+mod store;
 mod survey;
 mod targets;
 mod token;
@@ -115,6 +120,7 @@ fn dispatch(cli: Cli, screen: &mut Screen) -> Result<Exit, Failure> {
         Verb::Join(args) => join::main(args, verbose, screen),
         Verb::Sim(args) => Err(sim::sim(args)),
         Verb::Completion(args) => completion::main(&args, screen),
+        Verb::Fdist(args) => Ok(fdist::main(args, cli.global.socket, screen)),
         verb => {
             if verbose > 0 {
                 logs::init("warn", verbose)?;
@@ -141,16 +147,19 @@ async fn ask(verb: Verb, client: &Client, screen: &mut Screen) -> Result<Exit, F
         Verb::Hosts(args) => hosts::main(args, client, screen).await,
         Verb::Nodes(args) => nodes::main(args, client, screen).await,
         Verb::Tree(args) => ordered(Box::pin(tree::main(args, client, screen)).await),
+        Verb::Store(args) => store::main(args, client, screen).await,
         Verb::Token(args) => token::main(args, client, screen).await,
         Verb::Alerts(args) => alerting::main(args, client, screen).await,
+        Verb::Domain(args) => fleet::verbs::domain(args, client, screen).await,
+        Verb::Host(args) => fleet::verbs::host(args, client, screen).await,
+        Verb::File(args) => fleet::verbs::file(args, client, screen).await,
         Verb::Demo(args) => Box::pin(demo::run(&args)).await,
         Verb::Controller(_)
         | Verb::Node(_)
         | Verb::Join(_)
         | Verb::Sim(_)
-        | Verb::Completion(_) => {
-            unreachable!("dispatched before")
-        }
+        | Verb::Fdist(_)
+        | Verb::Completion(_) => unreachable!("dispatched before"),
     }
 }
 

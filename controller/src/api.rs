@@ -30,6 +30,8 @@ use crate::answers::{self, Reader};
 use crate::clock::to_ms;
 use crate::enrol::Enroller;
 use crate::fault::Failure;
+use crate::fleet::dist::Distributor;
+use crate::fleet::{self, Fleet};
 use crate::given::{PIECE_LIMIT, Pieces};
 use crate::groups::Groups;
 use crate::labels;
@@ -39,9 +41,11 @@ use crate::orders::{Desk, Draft, blocking};
 use crate::output;
 use crate::past::find;
 use crate::push::{Packed, Packer};
+use crate::retention::Cleaner;
 use crate::retry::again;
 use crate::sets;
 use crate::steer;
+use crate::stored;
 use crate::tables::{HostRow, OrderRow, Tables};
 use crate::traffic::Meter;
 use crate::types::{
@@ -61,6 +65,8 @@ const PROGRESS: Duration = Duration::from_millis(500);
 #[derive(Clone)]
 pub(crate) struct Api {
     pub(crate) alerts: alerts::Desk,
+    pub(crate) fleet: Fleet,
+    pub(crate) distributor: Distributor,
     pub(crate) groups: Groups,
     pub(crate) listen: String,
     pub(crate) mesh: String,
@@ -72,6 +78,8 @@ pub(crate) struct Api {
     pub(crate) enroller: Enroller,
     pub(crate) meter: Meter,
     pub(crate) viewers: Viewers,
+    /// Drops what is over.
+    pub(crate) cleaner: Cleaner,
     /// Held for reading while a push is made, so that nothing of it is cleaned away.
     pub(crate) pushes: Arc<RwLock<()>>,
 }
@@ -109,7 +117,14 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/v1/runs", post(run))
         .route("/v1/pieces", post(piece).layer(DefaultBodyLimit::max(PIECE_LIMIT)))
         .route("/v1/pushes", post(push))
+        .route("/v1/fleet/ask", post(fleet::routes::ask))
+        .route("/v1/fleet/change", post(fleet::routes::change))
+        .route("/v1/fleet/dist", post(fleet::routes::dist))
+        .route("/v1/fleet/content", get(fleet::routes::content))
         .route("/v1/rollbacks", post(rollback))
+        .route("/v1/store", get(stored::usage))
+        .route("/v1/store/check", post(stored::check))
+        .route("/v1/store/gc", post(stored::sweep))
         .route("/v1/orders", get(orders))
         .route("/v1/orders/{id}", get(order))
         .route("/v1/orders/{id}/events", get(events))

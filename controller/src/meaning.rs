@@ -45,7 +45,7 @@ pub(crate) async fn groups(State(api): State<Api>, bytes: Bytes) -> Answer<Vec<G
         let of = query.of.as_ref().map(|of| namespace.resolve(of)).transpose()?;
         let mut sources = vec![query.source.clone()];
         if query.source == "*" {
-            sources = ["", "relay", "role", "site"].map(String::from).to_vec();
+            sources = ["", "domain", "relay", "role", "site"].map(String::from).to_vec();
             sources.extend(book.sources().map(String::from));
         }
         let mut infos = Vec::new();
@@ -222,6 +222,7 @@ impl Api {
             up: state.up.clone(),
             labels: state.labels.clone(),
             below: state.below.clone(),
+            fleet: self.fleet.known(),
         }
     }
 

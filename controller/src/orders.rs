@@ -17,7 +17,7 @@ use crate::clock::to_ms;
 use crate::fault::Failure;
 use crate::given::Given;
 use crate::pace::paced;
-use crate::tables::{HostRow, LAPSE, OrderRow, Tables};
+use crate::tables::{HostRow, LAPSE, Note, OrderRow, Tables};
 use crate::types::{NewRun, PushInfo};
 
 /// Orders that may be open at once; the nodes remember as many.
@@ -112,6 +112,15 @@ impl Desk {
 
     /// Signs, keeps and submits an order.
     pub(crate) async fn give(&self, draft: Draft) -> Result<(OrderId, OrderRow), Failure> {
+        self.give_noting(draft, None).await
+    }
+
+    /// The same, with something else to be written in the commit that keeps the order.
+    pub(crate) async fn give_noting(
+        &self,
+        draft: Draft,
+        note: Option<Note>,
+    ) -> Result<(OrderId, OrderRow), Failure> {
         let ends = draft.kind == CANCEL || draft.kind == LAPSE;
         if let Some(message) = self.node.no_room()
             && !ends
@@ -146,7 +155,7 @@ impl Desk {
                 let message = format!("{OPEN_LIMIT} orders are open already");
                 return Err(Failure::conflict(message, "wait until some are closed"));
             }
-            Ok(tables.add_order(id, &kept, &kept_envelope)?)
+            Ok(tables.add_order(id, &kept, &kept_envelope, note)?)
         })
         .await?;
         let order = body.to_mesh(envelope, ttl);

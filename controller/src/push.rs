@@ -25,7 +25,7 @@ use crate::terms::terms;
 use crate::types::{NewPush, PushEvent, PushInfo};
 
 /// Parts of this size together travel inside the order.
-const INLINE: usize = 32 << 10;
+pub(crate) const INLINE: usize = 32 << 10;
 /// How many different bases get a delta of their own; hosts with rarer ones get the full pack.
 const BASES: usize = 8;
 /// How hard packs are compressed.
@@ -121,7 +121,8 @@ impl Packer {
         let steps = bundles.iter().map(|(b, hosts)| (b.base, hosts.clone(), weight(b))).collect();
         let full = pack::encode_manifest_part(None, &manifest, &self.store, LEVEL);
         let full = full.map_err(|error| Failure::content(&error))?;
-        let (push, needs, pack_bytes) = self.assemble(&dest, root, full, bundles)?;
+        let (push, needs, pack_bytes) =
+            self.assemble(&dest, root, full, bundles, &mut { INLINE })?;
         let info = PushInfo {
             files: manifest.files(),
             bytes: manifest.bytes(),
@@ -230,24 +231,45 @@ impl Packer {
         Ok(bytes.and_then(|bytes| Manifest::decode(&bytes, &Limits::default()).ok()))
     }
 
+    /// A push of a tree that is in the store, to hosts of which is known what they have. `room`:
+    /// how much of it may travel inside the order.
+    pub(crate) fn push_of(
+        &self,
+        dest: &str,
+        target: &Manifest,
+        bases: Vec<(Option<(ContentId, Manifest)>, HostSet)>,
+        room: &mut usize,
+    ) -> Result<(Push, Vec<Need>, u64), Failure> {
+        let root = target.root();
+        let mut bundles = Vec::new();
+        for (base, hosts) in bases {
+            let base = base.as_ref().map(|(root, manifest)| (*root, manifest));
+            let bundle = packs::bundle(&self.tables, &self.store, base, (root, target), LEVEL)?;
+            bundles.push((bundle, hosts));
+        }
+        let full = pack::encode_manifest_part(None, target, &self.store, LEVEL);
+        let full = full.map_err(|error| Failure::content(&error))?;
+        self.assemble(dest, root, full, bundles, room)
+    }
+
     fn assemble(
         &self,
         dest: &str,
         root: ContentId,
         full: pack::Part,
         bundles: Vec<(Bundle, HostSet)>,
+        room: &mut usize,
     ) -> Result<(Push, Vec<Need>, u64), Failure> {
         let parts = bundles.iter().flat_map(|(bundle, _)| bundle.parts());
         let total: u64 = parts.clone().map(|part| u64::from(part.bytes)).sum();
         let mut inline: BTreeMap<ContentId, Bytes> = BTreeMap::new();
-        let mut room = INLINE;
         for part in parts {
             let bytes = part.bytes as usize;
-            if bytes <= room && !inline.contains_key(&part.id) {
+            if bytes <= *room && !inline.contains_key(&part.id) {
                 let stored = self.store.get(&part.id);
                 let stored = stored.map_err(|error| Failure::internal(relay::chain(&error)))?;
                 let stored = stored.ok_or_else(|| Failure::internal("a pack went missing"))?;
-                room -= bytes;
+                *room -= bytes;
                 inline.insert(part.id, stored.into());
             }
         }

@@ -17,6 +17,7 @@ use tokio::sync::RwLock;
 use tracing::{info, warn};
 
 use crate::clock::now_ms;
+use crate::fleet::Fleet;
 use crate::packs;
 use crate::tables::Tables;
 
@@ -55,6 +56,8 @@ pub(crate) struct Cleaner {
     pub(crate) keep: Keep,
     /// Held for reading by whoever makes a push.
     pub(crate) pushes: Arc<RwLock<()>>,
+    /// What is under control, with its history.
+    pub(crate) fleet: Fleet,
 }
 
 impl Cleaner {
@@ -103,13 +106,19 @@ impl Cleaner {
         for order in self.journal.orders()? {
             let named = order.needs.iter().flat_map(|need| &need.content);
             needed.extend(named.map(|digest| ContentId(digest.0)));
-            if let Work::Push(push) = order.work {
+            let pushes = match order.work {
+                Work::Push(push) => vec![push],
+                Work::Dist(dist) => dist.items.into_iter().map(|item| item.push).collect(),
+                _ => Vec::new(),
+            };
+            for push in pushes {
                 needed.extend(parts(&push));
                 trees.insert(push.manifest);
             }
         }
-        for root in trees {
-            let root = ContentId(root.0);
+        let controlled = self.fleet.store.roots()?;
+        let controlled = controlled.iter().filter_map(|root| root.parse::<ContentId>().ok());
+        for root in trees.into_iter().map(|root| ContentId(root.0)).chain(controlled) {
             needed.insert(root);
             let bytes = self.store.get(&root)?;
             let manifest =

@@ -1,5 +1,6 @@
 //! Starting and stopping the controller.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -10,7 +11,8 @@ use std::time::{Duration, SystemTime};
 
 use certs::{Authority, Credentials, MeshId, NodeKey, Role};
 use content::Store;
-use relay::{Journal, Running, Settings, Setup};
+use mesh::HostId;
+use relay::{Journal, Settings, Setup};
 use tokio::net::UnixListener;
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -20,13 +22,16 @@ use crate::api::{Api, router};
 use crate::clock::now_ms;
 use crate::closing::close;
 use crate::enrol::{self, Enroller, identity};
+use crate::fleet::Fleet;
+use crate::fleet::dist::{Distributor, Running};
+use crate::fleet::schedule;
 use crate::given::Pieces;
 use crate::groups::Groups;
 use crate::live::Live;
 use crate::orders::Desk;
 use crate::push::Packer;
 use crate::retention::{Cleaner, Keep};
-use crate::tables::Tables;
+use crate::tables::{HostRow, Tables};
 use crate::traffic::Meter;
 use crate::viewers::{Viewers, Watched};
 
@@ -125,6 +130,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     let authority = Arc::new(authority(&state)?);
     let tables = Tables::open(journal.clone())?;
     let store = Arc::new(Store::open(state.join("store"))?);
+    let fleet = Fleet::open(journal.clone(), store.clone())?;
     let live = Live::new();
     live.state().hosts = Arc::new(tables.hosts()?);
     live.state().labels = Arc::new(tables.labels()?);
@@ -137,7 +143,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         tables: tables.clone(),
         certificate,
         longest: std::time::Duration::from_millis(longest),
-        changed: on_change(live.clone(), tables.clone(), published.clone()),
+        changed: on_change(live.clone(), tables.clone(), fleet.clone(), published.clone()),
     };
     let kept = journal.clone();
     let node = relay::start(Setup {
@@ -173,6 +179,18 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         store: store.clone(),
         keep,
         pushes: Arc::clone(&pushes),
+        fleet: fleet.clone(),
+    };
+    let known = live.state().hosts.clone();
+    meet(&fleet, &known);
+    let packer = Packer { tables: tables.clone(), store: store.clone() };
+    let distributor = Distributor {
+        fleet: fleet.clone(),
+        packer: packer.clone(),
+        desk: desk.clone(),
+        live: live.clone(),
+        pushes: Arc::clone(&pushes),
+        running: Running::default(),
     };
     let alerts = alerts::start(alerts::Setup {
         state: state.clone(),
@@ -189,24 +207,28 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     let tasks = [
         tokio::spawn(rules.run()),
         tokio::spawn(orders.run()),
+        tokio::spawn(schedule::run(distributor.clone())),
         tokio::spawn(pass_watches(watched, node.clone())),
         tokio::spawn(close(desk.clone(), live.stopped.clone())),
-        tokio::spawn(cleaner.run()),
+        tokio::spawn(cleaner.clone().run()),
         tokio::spawn(meter.clone().run(tables.clone())),
     ];
     let api = Api {
         alerts,
+        fleet,
+        distributor,
         groups: Groups::new(&state),
         listen: listen.clone(),
         mesh: authority.mesh().to_string(),
         tables: tables.clone(),
         live,
         desk,
-        pieces: Pieces { store: store.clone() },
-        packer: Packer { tables: tables.clone(), store },
+        pieces: Pieces { store },
+        packer,
         enroller,
         meter: meter.clone(),
         viewers,
+        cleaner,
         pushes,
     };
     write_listen(&state, &listen)?;
@@ -254,7 +276,7 @@ fn credentials(authority: &Authority) -> Result<Credentials, RunError> {
 /// Tells the mesh who was removed from it.
 struct Publisher {
     enroller: Enroller,
-    node: Arc<Running>,
+    node: Arc<relay::Running>,
 }
 
 impl Publisher {
@@ -281,6 +303,7 @@ impl Publisher {
 fn on_change(
     live: Live,
     tables: Tables,
+    fleet: Fleet,
     publisher: Arc<OnceLock<Publisher>>,
 ) -> Arc<dyn Fn() + Send + Sync> {
     let turn = Mutex::new(());
@@ -288,7 +311,11 @@ fn on_change(
         // One at a time: of two newcomers at once, the older reading must not come last.
         let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
         match tables.hosts() {
-            Ok(hosts) => live.state().hosts = Arc::new(hosts),
+            Ok(hosts) => {
+                let hosts = Arc::new(hosts);
+                live.state().hosts = hosts.clone();
+                meet(&fleet, &hosts);
+            }
             Err(error) => {
                 tracing::error!(error = %relay::chain(&error), "the inventory is not read");
             }
@@ -299,8 +326,15 @@ fn on_change(
     })
 }
 
+/// Lets the fleet's book know who has enrolled. At the latest the next start does it again.
+fn meet(fleet: &Fleet, hosts: &BTreeMap<HostId, HostRow>) {
+    if let Err(failure) = fleet.meet(hosts) {
+        warn!(error = %failure.error.message, "the fleet does not know who has enrolled");
+    }
+}
+
 /// Tells the node what is watched, whenever that changes.
-async fn pass_watches(mut watched: watch::Receiver<Watched>, node: Arc<Running>) {
+async fn pass_watches(mut watched: watch::Receiver<Watched>, node: Arc<relay::Running>) {
     while watched.changed().await.is_ok() {
         let orders = watched.borrow_and_update().clone();
         node.watch(orders).await;

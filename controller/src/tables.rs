@@ -139,6 +139,9 @@ pub(crate) struct Tables {
 
 type Result<T> = std::result::Result<T, JournalError>;
 
+/// Something to be written in the commit that keeps an order.
+pub(crate) type Note = Box<dyn FnOnce(&WriteTransaction, OrderId) -> Result<()> + Send>;
+
 impl Tables {
     pub(crate) fn open(journal: Journal) -> Result<Tables> {
         let names = [
@@ -187,8 +190,17 @@ impl Tables {
 
     /// Enters an order together with its envelope: from here on it is carried out, also if this
     /// process dies before the core has heard of it.
-    pub(crate) fn add_order(&self, id: OrderId, row: &OrderRow, envelope: &[u8]) -> Result<()> {
+    pub(crate) fn add_order(
+        &self,
+        id: OrderId,
+        row: &OrderRow,
+        envelope: &[u8],
+        note: Option<Note>,
+    ) -> Result<()> {
         let txn = self.journal.begin()?;
+        if let Some(note) = note {
+            note(&txn, id)?;
+        }
         Journal::keep_order(&txn, id, envelope)?;
         txn.open_table(ORDERS)?.insert(id.0, json(row).as_slice())?;
         txn.open_table(OPEN)?.insert(id.0, ())?;
@@ -422,6 +434,11 @@ pub(crate) fn note_answers(txn: &WriteTransaction, report: &Report) -> Result<()
     for (digest, body) in &report.bodies {
         bodies.insert((id, digest.0), body.as_ref())?;
     }
+    let known = |digest: Digest| -> Result<Option<Bytes>> {
+        let body = bodies.get((id, digest.0))?;
+        Ok(body.map(|body| Bytes::copy_from_slice(body.value())))
+    };
+    crate::fleet::note_answers(txn, report, &known)?;
     drop(bodies);
     note_placed(txn, report)
 }

@@ -15,6 +15,8 @@ use std::time::Duration;
 use mesh::{HostId, HostSet};
 
 use crate::fault::Failure;
+use crate::fleet::change::Refusal;
+use crate::fleet::desk::Known;
 use crate::groups::{BUILT_IN_GROUPS, BUILT_IN_SOURCES, Book};
 use crate::sets::{self, Algebra, Pattern, Pick, Predicate, Term, What};
 use crate::tables::{HostRow, Labels};
@@ -36,6 +38,8 @@ pub(crate) struct Scene {
     pub(crate) labels: Arc<BTreeMap<HostId, Labels>>,
     /// The subtrees of the controller's own children.
     pub(crate) below: BTreeMap<HostId, HostSet>,
+    /// Who is in which domain.
+    pub(crate) fleet: Known,
 }
 
 /// Who has answered what to past orders.
@@ -126,6 +130,7 @@ impl<'a> Namespace<'a> {
                 relays.map(|row| row.name.clone()).collect()
             }
             "run" => Vec::new(),
+            "domain" => self.scene.fleet.reader().domains(None)?,
             source => self.book.list(source)?.ok_or_else(|| self.cannot_list(source))?,
         };
         Ok(known.into_iter().map(|group| format!("@{source}:{group}")).collect())
@@ -296,6 +301,7 @@ impl<'a> Namespace<'a> {
                 return Ok(self.past.targets(order, state)?.intersection(&enrolled));
             }
             ("role", _) => return Err(self.unknown_group(source, group)),
+            ("domain", _) => return self.domain(group),
             _ => {
                 self.check_source(source)?;
                 match self.book.map(source, group)? {
@@ -319,6 +325,7 @@ impl<'a> Namespace<'a> {
     fn all(&self, source: &str, depth: usize) -> Result<HostSet, Failure> {
         match source {
             "" | "role" => return Ok(self.scene.hosts.keys().copied().collect()),
+            "domain" => {}
             "site" => {
                 let hosts = self.scene.hosts.iter();
                 let hosts = hosts.filter(|(_, row)| row.role == "host" && !row.site.is_empty());
@@ -364,6 +371,18 @@ impl<'a> Namespace<'a> {
             None => format!("who is behind {name} is not known: it was never linked"),
         };
         Err(Failure::unknown("unknown-group", message, "@site:NAME goes by where hosts enrolled"))
+    }
+
+    /// Those who have enrolled of the members of a domain; it may have none.
+    fn domain(&self, name: &str) -> Result<HostSet, Failure> {
+        let fleet = &self.scene.fleet;
+        let members = name.parse().map_err(Refusal::Name);
+        let members = members.and_then(|domain| fleet.reader().members(&domain));
+        let members = members.map_err(|refusal| {
+            let message = format!("@domain:{name}: {refusal}");
+            Failure::unknown("unknown-group", message, "`barid domain tree` shows all domains")
+        })?;
+        Ok(fleet.roll.ids(&members))
     }
 
     fn of_role(&self, role: &str) -> HostSet {

@@ -43,6 +43,7 @@ fn scene() -> Scene {
             (HostId(6), HostSet::from_ranges([(6, 10)])),
             (HostId(11), HostSet::one(HostId(11))),
         ]),
+        fleet: Known::default(),
     }
 }
 
@@ -231,4 +232,36 @@ fn files_that_are_wrong_are_named() {
     check("[sources.x]\nmap = [\"a\"]\ntimeout_s = 0", "timeout_s");
     check("[sources.\"x y\"]\nmap = [\"a\"]", "a source's name has");
     check("[sources.x]\nmpa = [\"a\"]", "unknown field `mpa`");
+}
+
+#[test]
+fn domains_are_sets() {
+    use crate::fleet::book::{Roll, testing};
+    let book = testing::book();
+    let roll = Arc::new(Roll::of(&book));
+    let row = |name: &String| HostRow {
+        name: name.clone(),
+        site: String::new(),
+        role: "host".into(),
+        key: [0; 32],
+        enrolled_ms: 0,
+    };
+    let hosts = book.enrolled.iter().map(|(name, own)| (HostId(own.id), row(name))).collect();
+    let fleet = Known { book: Arc::new(book), roll };
+    let scene = Scene { hosts: Arc::new(hosts), fleet, ..Scene::default() };
+    let state = folder();
+    let groups = Groups::new(state.path()).open().expect("opens");
+    let of = |set: &str| {
+        let targets = Targets { sets: vec![set.into()], ..Targets::default() };
+        let set = Namespace::new(&scene, &groups, &Even).resolve(&targets)?;
+        Ok::<_, Failure>(sets::fold(names(&scene.hosts, &set)))
+    };
+    assert_eq!(of("@domain:cc.adm").as_deref(), Ok("h[1-2]"));
+    assert_eq!(of("@domain:sun4.sunos.cc.adm").as_deref(), Ok("h1"));
+    assert_eq!(of("@domain:common.adm!@domain:osgrp.adm").as_deref(), Ok("h[1-2]"));
+    assert_eq!(of("h1,@domain:prt").as_deref(), Ok("h[1,4]"));
+    assert_eq!(of("@domain:h3.host").as_deref(), Ok("h3"));
+    let error = of("@domain:nosuch.adm").expect_err("no such domain").error;
+    assert_eq!(error.code, "unknown-group");
+    assert!(error.message.contains("unknown group \"nosuch\" below adm"), "{}", error.message);
 }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use mesh::Digest;
 use prost::Message;
 
+use crate::dist::Disted;
 use crate::field::{array, at_most, at_most_bytes, clip, within};
 use crate::{FRAME_LIMIT, FieldError, Malformed, pb, shape};
 
@@ -59,6 +60,8 @@ pub struct Answer {
     pub stdout_kept: Option<Kept>,
     /// What the host's spool has of stderr, likewise.
     pub stderr_kept: Option<Kept>,
+    /// What there is to say of single files of a distribution.
+    pub dist: Option<Disted>,
 }
 
 /// Output in a host's spool: the first bytes of a stream.
@@ -114,6 +117,7 @@ impl Answer {
             stderr_size: size(&self.stderr, self.stderr_size),
             fault: self.fault.as_ref().map(Fault::to_pb),
             push: self.push.as_ref().map(Pushed::to_pb),
+            dist: self.dist.as_ref().map(Disted::to_pb),
             stdout_kept: self.stdout_kept.map(Kept::to_pb),
             stderr_kept: self.stderr_kept.map(Kept::to_pb),
         };
@@ -139,6 +143,7 @@ impl Answer {
             stderr_size: answer.stderr_size,
             fault: answer.fault.map(read_fault).transpose()?,
             push: answer.push.map(read_pushed).transpose()?,
+            dist: answer.dist.map(Disted::read).transpose()?,
             stdout_kept: answer.stdout_kept.map(Kept::read).transpose()?,
             stderr_kept: answer.stderr_kept.map(Kept::read).transpose()?,
         })
@@ -238,9 +243,16 @@ mod tests {
             let kept = (number(), digest()).prop_map(|(bytes, hash)| Kept { bytes, hash });
             proptest::option::of(kept)
         };
-        let pushed = proptest::option::of(pushed());
+        let pushed = (proptest::option::of(pushed()), proptest::option::of(disted()));
         (output(), output(), option(fault().boxed()), pushed, kept(), kept()).prop_map(
-            |((stdout, more), (stderr, more_errors), fault, push, stdout_kept, stderr_kept)| {
+            |(
+                (stdout, more),
+                (stderr, more_errors),
+                fault,
+                (push, dist),
+                stdout_kept,
+                stderr_kept,
+            )| {
                 Answer {
                     stdout_size: more.max(stdout.len() as u64),
                     stderr_size: more_errors.max(stderr.len() as u64),
@@ -248,11 +260,22 @@ mod tests {
                     stderr,
                     fault,
                     push,
+                    dist,
                     stdout_kept,
                     stderr_kept,
                 }
             },
         )
+    }
+
+    fn disted() -> impl Strategy<Value = Disted> {
+        let fault = || {
+            (any::<u32>(), text(20))
+                .prop_map(|(item, detail)| crate::dist::ItemFault { item, detail })
+        };
+        let faults = || proptest::collection::vec(fault(), 0..3);
+        (faults(), proptest::collection::vec(any::<u32>(), 0..3), faults())
+            .prop_map(|(failed, superseded, commands)| Disted { failed, superseded, commands })
     }
 
     proptest! {

@@ -7,6 +7,7 @@
 //! bodies named by their own hash. Nothing of prost leaves the crate.
 //!
 //! - [`encode_frame`] and [`decode_frame`]: control frames of a link;
+//! - [`Packer`], [`Unpacker`]: reports whose outputs are alike, as they cross a link;
 //! - [`Envelope`] and [`OrderBody`]: signed orders;
 //! - [`Answer`]: what a host says with an outcome;
 //! - [`JoinRequest`], [`JoinReply`], [`GrantBody`]: joining;
@@ -17,12 +18,14 @@
 //! Not here: signatures, certificates and hashing, which callers bring, and all I/O.
 
 mod answer;
+mod dist;
 mod field;
 mod gate;
 mod hosts;
 mod join;
 mod order;
 mod output;
+mod packed;
 mod pull;
 mod removed;
 mod shape;
@@ -33,6 +36,7 @@ mod testing;
 mod wire;
 
 pub use answer::{ANSWER_LIMIT, Answer, AnswerError, Fault, Kept, OUTPUT_LIMIT, Pushed};
+pub use dist::{DIST_FILES, Dist, DistItem, Disted, ItemFault};
 pub use field::FieldError;
 pub use join::{Grant, GrantBody, JOIN_LIMIT, JoinError, JoinReply, JoinRequest};
 pub use order::{
@@ -43,6 +47,7 @@ pub use output::{
     OUTPUT_HEAD_LIMIT, OUTPUT_KIND, OutputBody, OutputError, OutputFault, OutputReply,
     OutputRequest,
 };
+pub use packed::{Packed, Packer, Unpacker};
 pub use pull::{Encoding, PULL_LIMIT, PullError, PullReply, PullRequest};
 pub use removed::{REMOVED_KEYS, Removals, RemovalsError, SignedRemovals};
 pub use shape::Malformed;

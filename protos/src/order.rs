@@ -14,6 +14,7 @@ use bytes::Bytes;
 use mesh::{Digest, Gate, HostId, HostSet, Need, OrderId};
 use prost::Message;
 
+use crate::dist::Dist;
 use crate::field::{
     array, at_most, at_most_bytes, ensure, given, millis, no_nul, not_empty, path, plain, within,
 };
@@ -154,6 +155,8 @@ pub enum Work {
     Run(Run),
     /// Put files in place.
     Push(Push),
+    /// Put many files in place, each by itself.
+    Dist(Dist),
     /// Take back another order that expires at the same moment: who has not begun it does not, and
     /// a command that runs is ended.
     Cancel(OrderId),
@@ -333,6 +336,7 @@ impl OrderBody {
                     let (push, terms) = (Some(push.to_pb()), Some(push.terms.to_pb()));
                     pb::order_body::Work::PushOnTerms(pb::PushOnTerms { push, terms })
                 }
+                Work::Dist(dist) => pb::order_body::Work::Dist(dist.to_pb()),
                 Work::Steer(steer) => pb::order_body::Work::Steer(steer.to_pb()),
                 Work::Cancel(older) | Work::Lapse(older) => {
                     let order = Bytes::copy_from_slice(&older.0);
@@ -383,7 +387,7 @@ impl Steer {
 }
 
 impl Push {
-    fn to_pb(&self) -> pb::Push {
+    pub(crate) fn to_pb(&self) -> pb::Push {
         let bundle = |bundle: &Bundle| pb::Bundle {
             base: bundle.base.as_ref().map(digest),
             hosts: hosts::encode(&bundle.hosts),
@@ -433,6 +437,7 @@ fn read(body: pb::OrderBody) -> Result<OrderBody, OrderError> {
                 let terms = Terms::read(given("push_on_terms.terms", terms)?)?;
                 Work::Push(read_push(given("push_on_terms.push", push)?, terms)?)
             }
+            pb::order_body::Work::Dist(dist) => Work::Dist(Dist::read(dist)?),
             pb::order_body::Work::Steer(steer) => Work::Steer(read_steer(steer)?),
             pb::order_body::Work::Cancel(cancel) => {
                 let older = OrderId(array("cancel.order", &cancel.order)?);
@@ -472,7 +477,7 @@ fn read_steer(steer: pb::Steer) -> Result<Steer, OrderError> {
     })
 }
 
-fn read_push(push: pb::Push, terms: Terms) -> Result<Push, FieldError> {
+pub(crate) fn read_push(push: pb::Push, terms: Terms) -> Result<Push, FieldError> {
     let bundle = |bundle: &pb::Bundle| -> Result<Bundle, FieldError> {
         let base = bundle.base.as_ref().map(|id| array("bundle.base", id)).transpose()?;
         let segments = bundle.segments.iter().map(|part| read_part("bundle.segments", part));
@@ -530,6 +535,7 @@ fn check(body: &OrderBody) -> Result<(), FieldError> {
     match &body.work {
         Work::Run(run) => check_run(run),
         Work::Push(push) => check_push(push),
+        Work::Dist(dist) => dist.check(),
         Work::Steer(steer) => check_steer(steer),
         Work::Cancel(older) | Work::Lapse(older) => {
             ensure(*older != body.id, "cancel.order", "is the id of the order itself")
@@ -600,7 +606,7 @@ fn check_user(user: &str) -> Result<(), FieldError> {
     ensure(name, "run.user", "is not the name of a user")
 }
 
-fn check_push(push: &Push) -> Result<(), FieldError> {
+pub(crate) fn check_push(push: &Push) -> Result<(), FieldError> {
     path("push.dest", &push.dest, PATH_LIMIT)?;
     push.terms.check()?;
     at_most("push.bundles", push.bundles.len(), BUNDLE_LIMIT)?;

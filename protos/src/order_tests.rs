@@ -143,13 +143,19 @@ fn order() -> impl Strategy<Value = OrderBody> {
         true => Work::Lapse(OrderId(id)),
         false => Work::Cancel(OrderId(id)),
     });
+    let item = (push(), name())
+        .prop_map(|(push, command)| crate::dist::DistItem { push, command: command.into() });
+    let looks = |item: &crate::dist::DistItem| item.push.terms.verify;
+    let item = item.prop_filter("it only looks", move |item| !looks(item));
+    let dist = vec(item, 1..3).prop_map(|items| Work::Dist(Dist { items }));
     let parents = vec(name().prop_map(|name| format!("{name}:7400")), 0..=PARENTS);
     let steer = prop_oneof![
         parents.prop_map(Steer::Parents),
         any::<(u32, bool)>().prop_map(|(id, on)| Steer::Avoid { relay: HostId(id), on }),
     ]
     .prop_map(Work::Steer);
-    let work = prop_oneof![run().prop_map(Work::Run), push().prop_map(Work::Push), cancel, steer];
+    let work =
+        prop_oneof![run().prop_map(Work::Run), push().prop_map(Work::Push), dist, cancel, steer];
     let gate = proptest::option::of(gate());
     (ids, some_hosts(), validity, waits, name(), vec(need, 0..3), work, gate).prop_map(
         |((mesh, id), targets, validity, (a, b), issued_by, needs, work, gate)| OrderBody {

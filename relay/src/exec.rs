@@ -12,6 +12,7 @@ use protos::{Answer, Fault, Work};
 use tokio::sync::Semaphore;
 use tracing::info;
 
+use crate::dist;
 use crate::given::Giver;
 use crate::hash;
 use crate::install::Installs;
@@ -40,6 +41,12 @@ pub(crate) struct Executor {
 }
 
 impl Executor {
+    /// What this host has for its commands.
+    fn host(&self) -> Host<'_> {
+        let Executor { name, giver, live, spool, .. } = self;
+        Host { name, giver, live, spool }
+    }
+
     /// Carries out an order whose intent is durable. Returns what the core must know of its end.
     pub(crate) async fn carry_out(
         &self,
@@ -70,7 +77,7 @@ impl Executor {
         let mut waited = !order.needs.is_empty();
         let turn = async {
             match first {
-                Ok(Work::Push(_)) => (Some(self.installs.turn.lock().await), None),
+                Ok(Work::Push(_) | Work::Dist(_)) => (Some(self.installs.turn.lock().await), None),
                 Ok(Work::Run(_)) => match self.slots.try_acquire() {
                     Ok(slot) => (None, Some(slot)),
                     Err(_) => {
@@ -102,16 +109,15 @@ impl Executor {
         }
         match body.work {
             Work::Run(command) => {
-                let host = Host {
-                    name: &self.name,
-                    giver: &self.giver,
-                    live: &self.live,
-                    spool: &self.spool,
-                };
+                let host = self.host();
                 run::run(command, &host, job).await
             }
             // It ends with either the old tree or the new one, never half way.
             Work::Push(push) => Box::pin(self.push(job, order.id, push)).await,
+            Work::Dist(dist) => {
+                let host = self.host();
+                Box::pin(dist::distribute(&self.installs, order.id, dist, &host, job)).await
+            }
             Work::Cancel(older) => {
                 self.jobs.stop(older).await;
                 (State::Ok, Answer::default())

@@ -90,7 +90,7 @@ impl Installs {
         }
     }
 
-    fn install_blocking(
+    pub(crate) fn install_blocking(
         &self,
         order: OrderId,
         push: &Push,
@@ -196,8 +196,13 @@ impl Installs {
         let applied = installer.apply(job, &self.transfers.store, chunks);
         let applied = applied.map_err(InstallError::Apply)?;
         self.keep_manifest(push, job)?;
-        let noted = self.journal.set_installed(&push.dest, push.manifest, order);
-        noted.map_err(InstallError::Journal)?;
+        // What was right already under an older order is right under that one.
+        let before = self.journal.installed(&push.dest).map_err(InstallError::Journal)?;
+        let same = before.is_some_and(|(root, _)| root == push.manifest);
+        if !(same && applied.written + applied.metadata_fixed + applied.deleted == 0) {
+            let noted = self.journal.set_installed(&push.dest, push.manifest, order);
+            noted.map_err(InstallError::Journal)?;
+        }
         Ok(applied)
     }
 

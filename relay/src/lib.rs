@@ -14,6 +14,7 @@ mod commands;
 pub mod congestion;
 mod daybook;
 mod dial;
+mod dist;
 mod drive;
 mod endpoint;
 mod exec;
@@ -32,6 +33,7 @@ mod live;
 mod memory;
 mod node;
 mod outputs;
+mod owed;
 mod parents;
 mod release;
 mod remains;
@@ -61,6 +63,7 @@ pub use node::{Running, Setup, StartError, start};
 pub use outputs::{Coming, NotComing};
 pub use removed::RemovalsFault;
 pub use settings::{Settings, SettingsError};
+pub use sweep::sweep_store;
 pub use writer::{NoWitness, Witness};
 
 /// The name of some bytes: their BLAKE3 hash.

@@ -122,6 +122,7 @@ fn drop_order(txn: &WriteTransaction, id: OrderId) -> Result<()> {
     let id = id.0;
     txn.open_table(ORDERS)?.remove(id)?;
     txn.open_table(STOPPED)?.remove(id)?;
+    crate::fleet::forget_plan(txn, id)?;
     txn.open_table(ANSWERS)?.retain_in((id, 0)..=(id, u64::MAX), |_, _| false)?;
     txn.open_table(BODIES)?.retain_in((id, [0; 32])..=(id, [255; 32]), |_, _| false)?;
     Ok(())
@@ -180,7 +181,7 @@ mod tests {
                 retries: None,
                 closer: None,
             };
-            self.tables.add_order(id(n), &row, b"").expect("it is kept");
+            self.tables.add_order(id(n), &row, b"", None).expect("it is kept");
             let digest = Digest([n; 32]);
             let mut report = Report::new(id(n));
             let outcome = Outcome { state: State::Ok, body: Some(digest) };
@@ -267,6 +268,7 @@ mod tests {
             store: store.clone(),
             keep: ALL,
             pushes: Arc::new(RwLock::new(())),
+            fleet: crate::fleet::Fleet::open(desk.journal.clone(), store.clone()).expect("opens"),
         };
         cleaner.clean(2 * HOUR).expect("done");
         let has = |id| store.has(&id).expect("read");

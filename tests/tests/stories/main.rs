@@ -1,10 +1,13 @@
 //! What Barid promises, tried with real processes.
 
 mod alerts;
+mod alike;
 mod bad_input;
 mod cancel;
 mod commands;
 mod crash;
+mod dist;
+mod domains;
 mod enrol;
 mod failover;
 mod forms;
@@ -21,6 +24,7 @@ mod renew;
 mod rollback;
 mod run;
 mod sets;
+mod store;
 mod terms;
 mod trial;
 mod weak;

@@ -1,0 +1,121 @@
+//! Distributing, and when it is due.
+
+use controller::fleet::types::{Distribution, NewDist, Question, Scheduled};
+use controller::types::{OrderEvent, OrderInfo};
+
+use super::ask;
+use crate::client::Client;
+use crate::exit::Exit;
+use crate::fail::Failure;
+use crate::render::table;
+use crate::screen::Screen;
+use crate::units::{show_count, show_time};
+
+/// What `dist` takes.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct DistArgs {
+    /// Wait until each host has an outcome, and say by the exit code whether all is well
+    #[arg(long)]
+    wait: bool,
+    /// Compare all files that are due, not only those that somebody lacks
+    #[arg(short = 'c', long)]
+    compare: bool,
+    /// Print answers as they arrive; waits, too
+    #[arg(long)]
+    show: bool,
+    /// The name of a frequency, or `all`
+    #[arg(value_name = "FREQUENCY")]
+    frequency: String,
+    /// Only to these hosts, and then all of their files are compared
+    #[arg(value_name = "HOST")]
+    hosts: Vec<String>,
+}
+
+pub(crate) async fn dist(
+    args: DistArgs,
+    client: &Client,
+    screen: &mut Screen,
+) -> Result<Exit, Failure> {
+    let DistArgs { wait, compare, show, frequency, hosts } = args;
+    let new = NewDist { frequency, hosts, compare };
+    let told: Distribution = client.post("/v1/fleet/dist", &new).await?;
+    if screen.json {
+        screen.json(&told)?;
+    } else {
+        told.notes.iter().try_for_each(|note| screen.say(note))?;
+        let (files, hosts) = (show_count(told.files), show_count(told.hosts));
+        if !told.orders.is_empty() {
+            screen.say(&format!("{files} files to {hosts} hosts"))?;
+        } else if told.notes.is_empty() {
+            screen.say("nobody lacks anything")?;
+        }
+    }
+    let mut all_well = true;
+    if wait || show {
+        for order in &told.orders {
+            all_well &= is_well(order, show, client, screen).await?;
+        }
+    }
+    Ok(if all_well { Exit::Ok } else { Exit::Failed })
+}
+
+/// Waits for an order's end.
+async fn is_well(
+    order: &str,
+    show: bool,
+    client: &Client,
+    screen: &mut Screen,
+) -> Result<bool, Failure> {
+    let path = format!("/v1/orders/{order}/events");
+    loop {
+        let mut events = client.get_lines::<OrderEvent>(&path).await?;
+        while let Some(event) = events.next().await? {
+            match event {
+                OrderEvent::Closed { order } => return Ok(is_ok(&order)),
+                OrderEvent::Answer(answer) if show && screen.json => {
+                    screen.json(&OrderEvent::Answer(answer))?;
+                }
+                OrderEvent::Answer(answer) if show => {
+                    let what = if answer.fault.is_empty() { "" } else { ": " };
+                    screen
+                        .say(&format!("{}: {}{what}{}", answer.set, answer.state, answer.fault))?;
+                }
+                OrderEvent::Lagged => break,
+                _ => {}
+            }
+        }
+    }
+}
+
+fn is_ok(order: &OrderInfo) -> bool {
+    order.states.iter().all(|(state, count)| state == "ok" || *count == 0)
+}
+
+pub(crate) async fn schedule(client: &Client, screen: &mut Screen) -> Result<Exit, Failure> {
+    let all: Vec<Scheduled> = ask(client, &Question::Schedule).await?;
+    if screen.json {
+        screen.json(&all)?;
+        return Ok(Exit::Ok);
+    }
+    let time = |ms: u64| if ms == 0 { "-".into() } else { show_time(ms) };
+    let row = |one: &Scheduled| {
+        let state = match (one.running, one.automatic) {
+            (true, _) => "running",
+            (false, true) => "on",
+            (false, false) => "off",
+        };
+        vec![
+            one.frequency.clone(),
+            one.cron.clone(),
+            one.zone.clone(),
+            state.into(),
+            time(one.last_ms),
+            time(one.next_ms),
+            one.missed.to_string(),
+        ]
+    };
+    let rows: Vec<Vec<String>> = all.iter().map(row).collect();
+    let heads = ["FREQUENCY", "CRON", "ZONE", "STATE", "LAST", "NEXT", "MISSED"];
+    screen.print(&table(&heads, &rows))?;
+    Ok(Exit::Ok)
+}

@@ -1,0 +1,290 @@
+//! When a frequency is due: five fields as cron has them, by the clocks of a place.
+//!
+//! Fields are numbers, `*`, ranges and steps with commas between them; months and days of the week
+//! may be names. If both the day of the month and that of the week are restricted, either will do.
+//! When clocks are put forward, what falls into the gap is due right after it; when they are put
+//! back, a time that comes twice is due once. What is due every hour is due every hour, whatever
+//! clocks show.
+
+use jiff::civil::{Date, Weekday};
+use jiff::tz::{AmbiguousOffset, TimeZone};
+use jiff::{Timestamp, ToSpan, Zoned};
+
+use super::types::Frequency;
+
+/// How far ahead the next time is looked for: long enough for any 29th of February.
+const DAYS: u32 = 366 * 9;
+
+const MONTHS: [&str; 12] =
+    ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
+const WEEKDAYS: [&str; 7] = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
+
+/// When something is due.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Cron {
+    minutes: u64,
+    hours: u64,
+    days: u64,
+    months: u64,
+    weekdays: u64,
+    /// Days of the month and of the week are both restricted.
+    either: bool,
+    zone: TimeZone,
+}
+
+/// Why a text says no time.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum CronError {
+    #[error("cron {text:?}: {found} fields instead of 5: minute hour day month weekday")]
+    Fields { text: String, found: usize },
+    #[error("cron {text:?}: {part:?} is no {field} of {first} to {last}")]
+    Field { text: String, part: String, field: &'static str, first: u32, last: u32 },
+    #[error("cron {0:?}: no day is ever meant")]
+    Never(String),
+    #[error("unknown time zone {0:?}: a name as in Europe/Berlin, known to this machine, or UTC")]
+    Zone(String),
+}
+
+struct Field {
+    name: &'static str,
+    first: u32,
+    last: u32,
+    names: &'static [&'static str],
+}
+
+const FIELDS: [Field; 5] = [
+    Field { name: "minute", first: 0, last: 59, names: &[] },
+    Field { name: "hour", first: 0, last: 23, names: &[] },
+    Field { name: "day of the month", first: 1, last: 31, names: &[] },
+    Field { name: "month", first: 1, last: 12, names: &MONTHS },
+    Field { name: "weekday", first: 0, last: 7, names: &WEEKDAYS },
+];
+
+/// Whether a frequency says a time.
+pub(crate) fn check(frequency: &Frequency) -> Result<(), CronError> {
+    let cron = Cron::new(frequency)?;
+    match cron.next(Timestamp::UNIX_EPOCH) {
+        Some(_) => Ok(()),
+        None => Err(CronError::Never(frequency.cron.clone())),
+    }
+}
+
+impl Cron {
+    pub(crate) fn new(frequency: &Frequency) -> Result<Cron, CronError> {
+        let Frequency { cron: text, zone, .. } = frequency;
+        let parts: Vec<&str> = text.split_whitespace().collect();
+        if parts.len() != FIELDS.len() {
+            return Err(CronError::Fields { text: text.clone(), found: parts.len() });
+        }
+        let mut bits = [0; 5];
+        for ((bits, part), field) in bits.iter_mut().zip(&parts).zip(&FIELDS) {
+            for item in part.split(',') {
+                *bits |= item_bits(item, field).ok_or_else(|| CronError::Field {
+                    text: text.clone(),
+                    part: item.into(),
+                    field: field.name,
+                    first: field.first,
+                    last: field.last,
+                })?;
+            }
+        }
+        let [minutes, hours, days, months, mut weekdays] = bits;
+        // Sunday is 0 and 7.
+        weekdays |= weekdays >> 7;
+        let zone = match zone.as_str() {
+            "UTC" => TimeZone::UTC,
+            name => TimeZone::get(name).map_err(|_| CronError::Zone(name.into()))?,
+        };
+        let either = !parts[2].starts_with('*') && !parts[4].starts_with('*');
+        Ok(Cron { minutes, hours, days, months, weekdays, either, zone })
+    }
+
+    /// The first time after this one.
+    pub(crate) fn next(&self, after: Timestamp) -> Option<Timestamp> {
+        let now = Zoned::new(after, self.zone.clone());
+        // Put-back clocks may show yesterday's date once more.
+        let mut date = now.date().yesterday().ok()?;
+        for _ in 0..DAYS {
+            let next = self.on(date).into_iter().find(|time| *time > after);
+            if next.is_some() {
+                return next;
+            }
+            date = date.tomorrow().ok()?;
+        }
+        None
+    }
+
+    /// How often it was due after `from` and until `to`, at most so often.
+    pub(crate) fn count(&self, from: Timestamp, to: Timestamp, most: usize) -> usize {
+        let times = std::iter::successors(self.next(from), |time| self.next(*time));
+        times.take_while(|time| *time <= to).take(most).count()
+    }
+
+    /// All times on a day, in their sequence.
+    fn on(&self, date: Date) -> Vec<Timestamp> {
+        let mut times = Vec::new();
+        if !self.is_day(date) {
+            return times;
+        }
+        let every_hour = self.hours == (1 << 24) - 1;
+        for hour in (0..24_i8).filter(|hour| self.hours >> hour & 1 == 1) {
+            for minute in (0..60_i8).filter(|minute| self.minutes >> minute & 1 == 1) {
+                let ambiguous = self.zone.to_ambiguous_zoned(date.at(hour, minute, 0, 0));
+                let offset = ambiguous.offset();
+                let twice = ambiguous.clone();
+                match offset {
+                    AmbiguousOffset::Gap { .. } if every_hour => {}
+                    AmbiguousOffset::Fold { .. } if every_hour => {
+                        times.extend(ambiguous.earlier().ok().map(|time| time.timestamp()));
+                        times.extend(twice.later().ok().map(|time| time.timestamp()));
+                    }
+                    _ => times.extend(ambiguous.compatible().ok().map(|time| time.timestamp())),
+                }
+            }
+        }
+        times.sort_unstable();
+        times.dedup();
+        times
+    }
+
+    fn is_day(&self, date: Date) -> bool {
+        let weekday = match date.weekday() {
+            Weekday::Sunday => 0,
+            other => other.to_monday_one_offset(),
+        };
+        let day = self.days >> date.day() & 1 == 1;
+        let weekday = self.weekdays >> weekday & 1 == 1;
+        let fits = if self.either { day || weekday } else { day && weekday };
+        fits && self.months >> date.month() & 1 == 1
+    }
+}
+
+/// The numbers that one item of a field means.
+fn item_bits(item: &str, field: &Field) -> Option<u64> {
+    let (range, step) = match item.split_once('/') {
+        Some((range, step)) => (range, step.parse::<u32>().ok().filter(|step| *step > 0)?),
+        None => (item, 1),
+    };
+    let number = |text: &str| -> Option<u32> {
+        let named = |name: &&str| text.eq_ignore_ascii_case(name);
+        let by_name = field.names.iter().position(named).and_then(|n| u32::try_from(n).ok());
+        let number = by_name.map(|n| n + u32::from(field.first == 1));
+        let digits = || text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok());
+        let number = number.or_else(|| digits().flatten())?;
+        (field.first..=field.last).contains(&number).then_some(number)
+    };
+    let (first, last) = match (range, range.split_once('-')) {
+        ("*", _) => (field.first, field.last - u32::from(field.last == 7)),
+        (_, Some((first, last))) => (number(first)?, number(last)?),
+        (one, None) if item.contains('/') => (number(one)?, field.last),
+        (one, None) => (number(one)?, number(one)?),
+    };
+    let numbers = (first..=last).step_by(usize::try_from(step).ok()?);
+    (first <= last).then(|| numbers.fold(0, |bits, n| bits | 1 << n))
+}
+
+/// A time in words, by UTC.
+pub(crate) fn text(ms: u64) -> String {
+    let time = i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
+    time.map_or_else(|| "?".into(), |time| time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string())
+}
+
+/// A moment as jiff has it.
+pub(crate) fn moment(ms: u64) -> Timestamp {
+    let time = i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
+    time.unwrap_or_else(|| Timestamp::MAX - 1.second())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn frequency(cron: &str, zone: &str) -> Frequency {
+        Frequency { cron: cron.into(), zone: zone.into(), automatic: true }
+    }
+
+    #[track_caller]
+    fn check_next(cron: &str, zone: &str, after: &str, expected: &[&str]) {
+        let cron = Cron::new(&frequency(cron, zone)).expect(cron);
+        let mut at: Timestamp = after.parse().expect(after);
+        for expected in expected {
+            at = cron.next(at).expect("a time");
+            assert_eq!(at, expected.parse::<Timestamp>().expect(expected), "{cron:?}");
+        }
+    }
+
+    #[test]
+    fn the_usual_ones() {
+        check_next("0 * * * *", "UTC", "2026-01-01T00:00:00Z", &["2026-01-01T01:00:00Z"]);
+        check_next("0 3 * * *", "UTC", "2026-01-01T03:00:00Z", &["2026-01-02T03:00:00Z"]);
+        // 2026-01-04 is a Sunday.
+        check_next("0 4 * * 0", "UTC", "2026-01-01T00:00:00Z", &["2026-01-04T04:00:00Z"]);
+        check_next("0 4 * * sun", "UTC", "2026-01-01T00:00:00Z", &["2026-01-04T04:00:00Z"]);
+        check_next("0 4 * * 7", "UTC", "2026-01-01T00:00:00Z", &["2026-01-04T04:00:00Z"]);
+        let quarters = ["2026-01-01T00:15:00Z", "2026-01-01T00:30:00Z"];
+        check_next("*/15 * * * *", "UTC", "2026-01-01T00:00:00Z", &quarters);
+        check_next("0 0 29 2 *", "UTC", "2026-03-01T00:00:00Z", &["2028-02-29T00:00:00Z"]);
+        // Either the 13th or a Friday.
+        let either = ["2026-02-06T00:00:00Z", "2026-02-13T00:00:00Z"];
+        check_next("0 0 13 * fri", "UTC", "2026-02-01T00:00:00Z", &either);
+        check_next("30 8-9 * jun 1-5", "UTC", "2026-01-01T00:00:00Z", &["2026-06-01T08:30:00Z"]);
+    }
+
+    #[test]
+    fn clocks_that_are_put_forward_and_back() {
+        let zone = "Europe/Berlin";
+        if TimeZone::get(zone).is_err() {
+            eprintln!("skipped: this machine knows no time zones");
+            return;
+        }
+        // At 2026-03-29 02:00 it is 03:00.
+        let spring = ["2026-03-29T01:30:00Z", "2026-03-30T00:30:00Z"];
+        check_next("30 2 * * *", zone, "2026-03-28T02:00:00Z", &spring);
+        let hours = ["2026-03-29T00:00:00Z", "2026-03-29T01:00:00Z", "2026-03-29T02:00:00Z"];
+        check_next("0 * * * *", zone, "2026-03-28T23:00:00Z", &hours);
+        // At 2026-10-25 03:00 it is 02:00 once more.
+        let autumn = ["2026-10-25T00:30:00Z", "2026-10-26T01:30:00Z"];
+        check_next("30 2 * * *", zone, "2026-10-24T12:00:00Z", &autumn);
+        let hours = ["2026-10-25T00:00:00Z", "2026-10-25T01:00:00Z", "2026-10-25T02:00:00Z"];
+        check_next("0 * * * *", zone, "2026-10-24T23:00:00Z", &hours);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        let check = |cron: &str, zone: &str, says: &str| {
+            let error = super::check(&frequency(cron, zone)).expect_err(cron).to_string();
+            assert!(error.contains(says), "{cron}: {error}");
+        };
+        check("0 * * *", "UTC", "4 fields instead of 5");
+        check("60 * * * *", "UTC", "\"60\" is no minute of 0 to 59");
+        check("0 * * * 8", "UTC", "weekday");
+        check("5-1 * * * *", "UTC", "minute");
+        check("*/0 * * * *", "UTC", "minute");
+        check("+5 * * * *", "UTC", "minute");
+        check("0 0 31 2 *", "UTC", "no day is ever meant");
+        check("0 0 * * *", "Middle/Earth", "unknown time zone");
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_breaks_the_reader(text in "\\PC{0,40}") {
+            Cron::new(&frequency(&text, "UTC")).ok();
+        }
+
+        /// The next time is after, and nothing lies between that would have been one.
+        #[test]
+        fn the_next_time_is_the_first(
+            minute in 0..60_u32, hour in 0..24_u32, start in 0_i64..4_000_000_000,
+        ) {
+            let cron = Cron::new(&frequency(&format!("{minute} {hour} * * *"), "UTC")).expect("right");
+            let after = Timestamp::from_second(start).expect("in range");
+            let next = cron.next(after).expect("a time");
+            let wait = next.as_second() - start;
+            prop_assert!(wait > 0 && wait <= 24 * 3600, "{wait}");
+            let seconds = i64::from(hour) * 3600 + i64::from(minute) * 60;
+            prop_assert_eq!(next.as_second().rem_euclid(24 * 3600), seconds);
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! The fleet as its operators think of it: domains, files under control, who still lacks what.
+//!
+//! The pure modules hold all rules and know neither tables nor clocks: `domain` and `levels` what
+//! names there are, `hostdata` and `distdata` the text forms, `precedence` which entry a host
+//! gets, `missing` who lacks it, `cron` when it is due, `book` all of it as one value, `change` and
+//! `ask` what can be done with that. `store` keeps it in tables, `reading` its content, `desk`
+//! makes one change at a time, `plan` and `dist` bring files to hosts, `schedule` when they are due, and `routes` lets operators
+//! ask.
+
+pub(crate) mod ask;
+pub(crate) mod book;
+pub(crate) mod change;
+pub(crate) mod cron;
+pub(crate) mod desk;
+pub(crate) mod dist;
+pub mod distdata;
+pub mod domain;
+pub mod hostdata;
+pub mod levels;
+pub(crate) mod missing;
+pub mod plan;
+pub mod precedence;
+mod reading;
+pub(crate) mod routes;
+pub(crate) mod schedule;
+pub(crate) mod store;
+pub mod types;
+
+pub(crate) use cron::text as clock_text;
+pub(crate) use desk::Fleet;
+pub(crate) use store::{forget_plan, note_answers};

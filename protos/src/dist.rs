@@ -1,0 +1,154 @@
+//! Distributions: many files in one order, each to its own place, with a command for afterwards.
+//!
+//! Each file is a push of its own: it is put in place whole or not at all, and later orders to its
+//! place win. What one host has of them it says file by file.
+
+use bytes::Bytes;
+
+use crate::field::{at_most, at_most_bytes, clip, ensure, no_nul, not_empty};
+use crate::order::{self, Push};
+use crate::{FieldError, Terms, pb};
+
+/// The most files in one order.
+pub const DIST_FILES: usize = 1024;
+const COMMAND_LIMIT: usize = 4096;
+const DETAIL_LIMIT: usize = 2048;
+/// All details of one list together; those that come later are cut.
+const DETAILS: usize = 16 << 10;
+
+/// Files to put in place, in this sequence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dist {
+    /// The files, 1 to [`DIST_FILES`].
+    pub items: Vec<DistItem>,
+}
+
+/// One file, or one folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DistItem {
+    /// What goes where.
+    pub push: Push,
+    /// A line for the shell once something was written there; empty: nothing. At most 4 KiB.
+    pub command: Bytes,
+}
+
+/// What a host says of the files of a distribution, by their places in the order; of those that
+/// are not named each is in place.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Disted {
+    /// Not in place, and why.
+    pub failed: Vec<ItemFault>,
+    /// Not put in place, since a later order has put something else there.
+    pub superseded: Vec<u32>,
+    /// In place, but the command has failed.
+    pub commands: Vec<ItemFault>,
+}
+
+/// What is wrong with one file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ItemFault {
+    /// Its place in the order.
+    pub item: u32,
+    /// What is wrong; at most 2 KiB.
+    pub detail: String,
+}
+
+impl Dist {
+    pub(crate) fn to_pb(&self) -> pb::Dist {
+        let item = |item: &DistItem| pb::DistItem {
+            push: Some(item.push.to_pb()),
+            command: item.command.clone(),
+            terms: (!item.push.terms.are_usual()).then(|| item.push.terms.to_pb()),
+        };
+        pb::Dist { items: self.items.iter().map(item).collect() }
+    }
+
+    pub(crate) fn read(dist: pb::Dist) -> Result<Dist, FieldError> {
+        let item = |item: pb::DistItem| {
+            let push = crate::field::given("dist.push", item.push)?;
+            let terms = item.terms.map(Terms::read).transpose()?.unwrap_or_default();
+            let push = order::read_push(push, terms)?;
+            Ok(DistItem { push, command: item.command })
+        };
+        Ok(Dist { items: dist.items.into_iter().map(item).collect::<Result<_, FieldError>>()? })
+    }
+
+    pub(crate) fn check(&self) -> Result<(), FieldError> {
+        not_empty("dist.items", self.items.len())?;
+        at_most("dist.items", self.items.len(), DIST_FILES)?;
+        for item in &self.items {
+            order::check_push(&item.push)?;
+            ensure(!item.push.terms.verify, "dist.terms", "only looks")?;
+            at_most_bytes("dist.command", item.command.len(), COMMAND_LIMIT)?;
+            no_nul("dist.command", &item.command)?;
+        }
+        Ok(())
+    }
+}
+
+impl Disted {
+    pub(crate) fn to_pb(&self) -> pb::Disted {
+        let faults = |faults: &[ItemFault]| {
+            let mut room = DETAILS;
+            let fault = |fault: &ItemFault| {
+                let detail = clip(&fault.detail, DETAIL_LIMIT.min(room)).to_owned();
+                room -= detail.len();
+                pb::ItemFault { item: fault.item, detail }
+            };
+            faults.iter().take(DIST_FILES).map(fault).collect::<Vec<_>>()
+        };
+        pb::Disted {
+            failed: faults(&self.failed),
+            superseded: self.superseded.iter().copied().take(DIST_FILES).collect(),
+            commands: faults(&self.commands),
+        }
+    }
+
+    pub(crate) fn read(disted: pb::Disted) -> Result<Disted, FieldError> {
+        let pb::Disted { failed, superseded, commands } = disted;
+        at_most("disted.superseded", superseded.len(), DIST_FILES)?;
+        let read = |name, faults: Vec<pb::ItemFault>| {
+            at_most(name, faults.len(), DIST_FILES)?;
+            let fault = |pb::ItemFault { item, detail }| {
+                at_most_bytes("item.detail", detail.len(), DETAIL_LIMIT)?;
+                Ok(ItemFault { item, detail })
+            };
+            faults.into_iter().map(fault).collect::<Result<Vec<_>, FieldError>>()
+        };
+        Ok(Disted {
+            failed: read("disted.failed", failed)?,
+            commands: read("disted.commands", commands)?,
+            superseded,
+        })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::{ANSWER_LIMIT, Answer, Fault, OUTPUT_LIMIT, Pushed};
+
+    #[test]
+    fn whatever_there_is_to_say_fits() {
+        let long = |n: usize| "x".repeat(n);
+        let fault = |item| ItemFault { item, detail: long(9_000) };
+        let answer = Answer {
+            stdout: Bytes::from(long(OUTPUT_LIMIT as usize)),
+            stderr: Bytes::from(long(OUTPUT_LIMIT as usize)),
+            fault: Some(Fault { detail: long(99_000), ..Fault::default() }),
+            push: Some(Pushed { warnings: vec![long(2_000); 99], ..Pushed::default() }),
+            dist: Some(Disted {
+                failed: (0..9_999).map(fault).collect(),
+                superseded: (0..9_999).collect(),
+                commands: (0..9_999).map(fault).collect(),
+            }),
+            ..Answer::default()
+        };
+        let bytes = answer.encode();
+        assert!(bytes.len() <= ANSWER_LIMIT, "{}", bytes.len());
+        let read = Answer::decode(bytes).unwrap().dist.unwrap();
+        assert_eq!((read.failed.len(), read.failed[0].detail.len()), (DIST_FILES, DETAIL_LIMIT));
+        assert_eq!(read.failed[DIST_FILES - 1], ItemFault { item: 1023, detail: String::new() });
+    }
+}

@@ -1,0 +1,163 @@
+//! Carrying out a distribution at this host: file by file, each with its command.
+//!
+//! A file that cannot be put in place keeps no other from it, and what there is to say of single
+//! files is said by their places in the order. A command runs if something of its file was
+//! written. Before anything is written the commands that may have to run are noted, so that a node
+//! that is killed between a file and its command runs it when it carries the order out again: for
+//! that one time a command may run although its file was right, rather than not at all.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use mesh::{OrderId, State};
+use protos::{Answer, Dist, DistItem, Disted, Fault, ItemFault, Pushed, Run};
+use tokio::runtime::Handle;
+use tracing::{info, warn};
+
+use crate::exec::failed;
+use crate::install::Installs;
+use crate::jobs::Job;
+use crate::owed::Owed;
+use crate::run::{self, Host};
+
+/// How long a command may run.
+const COMMAND_TIME: Duration = Duration::from_secs(600);
+/// How much of each of its outputs is kept.
+const COMMAND_OUTPUT: u32 = 4 << 10;
+
+/// Carries out a distribution.
+pub(crate) async fn distribute(
+    installs: &Installs,
+    order: OrderId,
+    dist: Dist,
+    host: &Host<'_>,
+    job: &Job,
+) -> (State, Answer) {
+    let owed = Owed { journal: installs.journal.clone() };
+    let with_commands = dist.items.iter().enumerate().filter(|(_, item)| !item.command.is_empty());
+    let places: Vec<u32> = with_commands.filter_map(|(n, _)| u32::try_from(n).ok()).collect();
+    let mut due = match owed.begin(order, &places) {
+        Ok(due) => due,
+        Err(error) => return failed("store", "dist", crate::chain(&error)),
+    };
+    let mut done = Done::default();
+    for (n, item) in (0_u32..).zip(dist.items) {
+        let DistItem { push, command } = item;
+        let (worker, handle) = (installs.clone(), Handle::current());
+        let dest = push.dest.clone();
+        let work = move || worker.install_blocking(order, &push, &handle);
+        let placed = match tokio::task::spawn_blocking(work).await {
+            Ok(Ok(placed)) => Ok(placed.map(|(answer, _)| answer.push.unwrap_or_default())),
+            Ok(Err(error)) => Err(crate::chain(&error)),
+            Err(error) => Err(error.to_string()),
+        };
+        let is_new = done.note(n, placed);
+        if due.remove(&n) || (is_new && !command.is_empty()) {
+            let ended = run_command(command, &dest, host, job).await;
+            done.note_command(n, ended);
+            if let Err(error) = owed.tick_off(order, n) {
+                warn!(error = %crate::chain(&error), "a command may run once more");
+            }
+        }
+    }
+    if let Err(error) = owed.end(order) {
+        warn!(error = %crate::chain(&error), "commands may run once more");
+    }
+    info!(written = done.pushed.written, failed = done.said.failed.len(), "distributed");
+    done.answer()
+}
+
+/// What has become of the files so far.
+#[derive(Default)]
+struct Done {
+    pushed: Pushed,
+    said: Disted,
+}
+
+impl Done {
+    /// Notes what has become of a file. Returns whether anything of it was written.
+    fn note(&mut self, item: u32, placed: Result<Option<Pushed>, String>) -> bool {
+        match placed {
+            Ok(Some(pushed)) => {
+                self.pushed.written += pushed.written;
+                self.pushed.unchanged += pushed.unchanged;
+                self.pushed.bytes += pushed.bytes;
+                self.pushed.fixed += pushed.fixed;
+                self.pushed.deleted += pushed.deleted;
+                for warning in pushed.warnings {
+                    if !self.pushed.warnings.contains(&warning) {
+                        self.pushed.warnings.push(warning);
+                    }
+                }
+                pushed.written + pushed.fixed + pushed.deleted > 0
+            }
+            Ok(None) => {
+                self.said.superseded.push(item);
+                false
+            }
+            Err(detail) => {
+                self.said.failed.push(ItemFault { item, detail });
+                false
+            }
+        }
+    }
+
+    fn note_command(&mut self, item: u32, (state, answer): (State, Answer)) {
+        if state == State::Ok {
+            return;
+        }
+        let how = match state {
+            State::Failed(code) => format!("exit code {code}"),
+            State::Signalled(signal) => format!("signal {signal}"),
+            other => format!("{other:?}").to_lowercase(),
+        };
+        let said = [&answer.stderr, &answer.stdout].map(|text| String::from_utf8_lossy(text));
+        let fault = answer.fault.map_or_else(String::new, |fault| fault.detail);
+        let texts = [fault.as_str(), &said[0], &said[1]];
+        let words = texts.iter().flat_map(|text| text.split_whitespace());
+        // One line, whatever the command has written.
+        let said = words.collect::<Vec<_>>().join(" ");
+        let detail = if said.is_empty() { how } else { format!("{how}: {said}") };
+        self.said.commands.push(ItemFault { item, detail });
+    }
+
+    fn answer(self) -> (State, Answer) {
+        let Done { pushed, said } = self;
+        let (missing, commands) = (said.failed.len(), said.commands.len());
+        let fault = match (said.failed.first(), said.commands.first()) {
+            (None, None) => None,
+            (Some(first), _) => Some(("install", missing, "not in place", first)),
+            (None, Some(first)) => Some(("command", commands, "with a failed command", first)),
+        };
+        let fault = fault.map(|(stage, count, what, first)| Fault {
+            stage: stage.into(),
+            kind: "dist".into(),
+            detail: match count {
+                1 => first.detail.clone(),
+                count => format!("{count} files {what}; the first: {}", first.detail),
+            },
+            path: Bytes::new(),
+        });
+        let state = if fault.is_some() { State::Failed(1) } else { State::Ok };
+        let dist = (said != Disted::default()).then_some(said);
+        (state, Answer { fault, push: Some(pushed), dist, ..Answer::default() })
+    }
+}
+
+/// Runs the command of a file, which has the file's path in `FILE`.
+async fn run_command(line: Bytes, dest: &Bytes, host: &Host<'_>, job: &Job) -> (State, Answer) {
+    let file = protos::Variable { name: "FILE".into(), value: dest.clone() };
+    let run = Run {
+        argv: vec![line],
+        shell: true,
+        user: String::new(),
+        dir: Bytes::new(),
+        env: vec![file],
+        timeout: COMMAND_TIME,
+        output_limit: COMMAND_OUTPUT,
+        stdin: Vec::new(),
+        files: Vec::new(),
+        umask: None,
+    };
+    run::run(run, host, job).await
+}
