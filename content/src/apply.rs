@@ -22,6 +22,7 @@ mod drift;
 mod error;
 mod extra;
 mod ground;
+mod hard_links;
 mod installed;
 mod owners;
 mod release;

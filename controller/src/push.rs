@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use content::pack::{self, Bundle};
-use content::{ContentId, IngestError, Limits, Manifest, Patterns, Store};
+use content::{ContentId, IngestError, Kind, Limits, Manifest, Patterns, Store};
 use mesh::{Digest, HostId, HostSet, Need};
 use protos::{Part, Push, Terms, Work};
 use tokio::sync::mpsc;
@@ -98,6 +98,13 @@ impl Packer {
         (reach_ms, hold_ms): (u64, u64),
     ) -> Result<Packed, Failure> {
         let Step { dest, manifest, skipped, terms, what } = step;
+        if terms.tree && manifest.entries.first().is_none_or(|root| root.kind != Kind::Dir) {
+            let message = "only a folder can be put in place as a whole";
+            return Err(Failure::bad(
+                message,
+                "leave --tree out: a file is replaced at once anyway",
+            ));
+        }
         // Who only looks needs no content, and who has kept the tree neither.
         let bare = terms.verify || (terms.rollback && terms.tree);
         let root = manifest.root();

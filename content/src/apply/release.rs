@@ -29,6 +29,7 @@ use super::error::{ApplyError, Stage};
 use super::ground::{self, Ground};
 use super::rules::{Delete, MaxDelete, Rules};
 use super::{Applied, Chunks, Installer, Job};
+use crate::manifest::Kind;
 use crate::show::show;
 use crate::store::Store;
 use crate::tree;
@@ -71,6 +72,10 @@ impl Installer {
         chunks: &mut dyn Chunks,
     ) -> Result<(Applied, Before), ApplyError> {
         super::check(job)?;
+        if job.target.entries.first().is_none_or(|root| root.kind != Kind::Dir) {
+            let reason = "only a directory can be put in place as a whole";
+            return Err(ApplyError::Destination { dest: show(job.dest), reason });
+        }
         let site = Site::find(self, job.dest, job.tag)?;
         site.remove_abandoned()?;
         let live = site.kind(&site.names.live)?;

@@ -116,6 +116,11 @@ fn what_is_no_directory_and_what_has_mounts_is_not_exchanged() {
     bench.fill("root/srv", &[("app", b"a file")]);
     let error = bench.release("t1", &target).expect_err("a file is in the way");
     assert!(error.to_string().contains("/srv/app is a file, but must become a directory"));
+    let file = bench.at("source/version");
+    let patterns = crate::Patterns::default();
+    let read = crate::ingest(&file, &patterns, &bench.store, &mut |_| ()).expect("reads");
+    let error = bench.release("t1", &read.manifest).expect_err("a file is no release");
+    assert!(error.to_string().contains("only a directory"), "{error}");
     fs::remove_file(bench.at("root/srv/app")).expect("removes");
     bench.release("t1", &target).expect("released");
     bench.fill("root/srv/app", &[("data/", b"")]);

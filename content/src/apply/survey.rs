@@ -15,6 +15,7 @@ use super::drift::word;
 use super::error::{ApplyError, Stage};
 use super::extra::{Extra, split};
 use super::ground::Ground;
+use super::hard_links::HardLinks;
 use super::owners::Owners;
 use super::rules::{Delete, Rules};
 use super::{Applied, Job, Named};
@@ -72,15 +73,6 @@ pub(super) struct Survey {
     pub(super) hard_links: HardLinks,
 }
 
-/// Which entries are names of one file.
-#[derive(Default)]
-pub(super) struct HardLinks {
-    /// Of each name but the first: the place of the first.
-    pub(super) heads: BTreeMap<usize, usize>,
-    /// Of each first name: the others.
-    pub(super) names: BTreeMap<usize, Vec<usize>>,
-}
-
 pub(super) fn survey(ground: &Ground, job: &Job<'_>) -> Result<Survey, ApplyError> {
     survey_with(ground, job, None).map(|(survey, _)| survey)
 }
@@ -101,7 +93,7 @@ fn survey_with(
     let target = job.target;
     let root = ground.dir.try_clone().map_err(ground.failed(Stage::Open, b""))?;
     let chunks = target.entries.iter().flat_map(Entry::chunks);
-    let hard_links = hard_links(target);
+    let hard_links = HardLinks::of(target);
     let mut surveyor = Surveyor {
         ground,
         target,
@@ -259,7 +251,7 @@ impl Survey {
 pub(super) struct Surveyor<'a> {
     pub(super) ground: &'a Ground,
     pub(super) target: &'a Manifest,
-    hard_links: &'a HardLinks,
+    pub(super) hard_links: &'a HardLinks,
     pub(super) rules: &'a Rules,
     pub(super) before: Option<&'a Manifest>,
     pub(super) dirs: Dirs,
@@ -310,28 +302,7 @@ impl Surveyor<'_> {
                     describe => describe,
                 })
             }
-            (Kind::File { .. }, FileType::RegularFile) => {
-                // Setting the mode of a hard link sets it elsewhere too; replacing it does not.
-                let single = stat.st_nlink == 1 || !holds(Guard::SingleName);
-                let in_place = self.owners.may_describe(&stat) && single;
-                let (equal, dressed) = self.compare(n, entry, &stat)?;
-                if !equal && self.rules.keep_newer && tree::mtime(&stat) > entry.mtime {
-                    self.newer.add(self.ground.shown(&entry.path));
-                    return Ok(Action::Keep);
-                }
-                let describe = match dressed || content_only {
-                    true => describe,
-                    false => Action::Describe { dev: stat.st_dev, ino: stat.st_ino },
-                };
-                if !self.has_its_names(n, &stat)? {
-                    return Ok(write(equal));
-                }
-                if !equal {
-                    self.check_saved(entry)?;
-                }
-                let keep = equal && (describe == Action::Keep || in_place);
-                Ok(if keep { describe } else { write(equal) })
-            }
+            (Kind::File { .. }, FileType::RegularFile) => self.file(n, entry, &stat, describe),
             (Kind::Symlink { target }, FileType::Symlink) => {
                 let (dir, name) = self.ground.place(entry);
                 let failed = |err| self.ground.failed(Stage::Compare, &entry.path)(err);
@@ -354,6 +325,35 @@ impl Surveyor<'_> {
             }
             (Kind::Dir, found) => self.clear(n, entry, found, Action::MakeDir { later: true }),
         }
+    }
+
+    /// What to do about a file where a file is; `describe` for what is known to be wrong with what
+    /// describes it.
+    fn file(
+        &mut self,
+        n: usize,
+        entry: &Entry,
+        stat: &Stat,
+        describe: Action,
+    ) -> Result<Action, ApplyError> {
+        let (equal, dressed) = self.compare(n, entry, stat)?;
+        if !equal && self.rules.keep_newer && tree::mtime(stat) > entry.mtime {
+            self.newer.add(self.ground.shown(&entry.path));
+            return Ok(Action::Keep);
+        }
+        if !equal {
+            self.check_saved(entry)?;
+        }
+        let describe = match dressed || self.rules.content_only {
+            true => describe,
+            false => Action::Describe { dev: stat.st_dev, ino: stat.st_ino },
+        };
+        // Setting the mode of a hard link sets it elsewhere too; replacing it does not.
+        let single = stat.st_nlink == 1 || !holds(Guard::SingleName);
+        let in_place = self.owners.may_describe(stat) && single;
+        let right = equal && self.has_its_names(n, stat)?;
+        let keep = right && (describe == Action::Keep || in_place);
+        Ok(if keep { describe } else { Action::Write { over_dir: false, equal } })
     }
 
     /// Has what is in the way of an entry go before it, if the rules let all of it go.
@@ -395,23 +395,6 @@ impl Surveyor<'_> {
         }
     }
 
-    /// Whether a file has just the other names that it should have. Of one that should have none
-    /// nobody asks: it is replaced if need be, and its other names stay as they are.
-    fn has_its_names(&mut self, n: usize, stat: &Stat) -> Result<bool, ApplyError> {
-        let hard_links = self.hard_links;
-        let Some(names) = hard_links.names.get(&n) else { return Ok(true) };
-        for name in names {
-            let entry = &self.target.entries[*name];
-            // Its directory may be missing, or be something else.
-            let found = self.look(entry).unwrap_or_default();
-            let same = |other: Stat| (other.st_dev, other.st_ino) == (stat.st_dev, stat.st_ino);
-            if !found.is_some_and(same) {
-                return Ok(false);
-            }
-        }
-        Ok(usize::try_from(stat.st_nlink).is_ok_and(|found| found == names.len() + 1))
-    }
-
     /// Whether the owner will be wrong once the action is done.
     fn skips(&mut self, entry: &Entry, action: Action) -> Result<bool, ApplyError> {
         if self.owners.root {
@@ -424,7 +407,7 @@ impl Surveyor<'_> {
         Ok(self.owners.skips(entry, stat.as_ref()))
     }
 
-    fn look(&mut self, entry: &Entry) -> Result<Option<Stat>, ApplyError> {
+    pub(super) fn look(&mut self, entry: &Entry) -> Result<Option<Stat>, ApplyError> {
         let (dir, name) = self.ground.place(entry);
         let parent = self.dirs.at(dir);
         let looked = parent.and_then(|parent| match name {
@@ -529,22 +512,6 @@ impl Surveyor<'_> {
         })?;
         Ok(())
     }
-}
-
-fn hard_links(target: &Manifest) -> HardLinks {
-    let place = |to: &[u8]| {
-        let found = target.entries.binary_search_by(|entry| entry.path.as_slice().cmp(to));
-        found.expect("the manifest was checked: the file comes earlier")
-    };
-    let mut links = HardLinks::default();
-    for (n, entry) in target.entries.iter().enumerate() {
-        if let Kind::HardLink { to } = &entry.kind {
-            let head = place(to);
-            links.heads.insert(n, head);
-            links.names.entry(head).or_default().push(n);
-        }
-    }
-    links
 }
 
 /// How much of a file is on disk once it is written: of one with holes, what is not a whole chunk

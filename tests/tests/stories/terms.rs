@@ -120,6 +120,9 @@ fn terms_that_mean_nothing_are_refused_before_anything_is_read() -> Result<()> {
         let said = tests::show(&output.stderr);
         assert!(!output.status.success() && said.contains(words), "{said}");
     }
+    let output = fleet.barid(&["push", &format!("{source}/run.sh"), "-a", "--tree"])?;
+    let said = tests::show(&output.stderr);
+    assert!(!output.status.success() && said.contains("only a folder"), "{said}");
     Ok(())
 }
 
