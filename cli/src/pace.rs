@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use controller::types::Pace;
+use controller::types::{Amount, Pace};
 
 use crate::units::{millis, parse_duration, parse_some_duration};
 
@@ -10,10 +10,10 @@ use crate::units::{millis, parse_duration, parse_some_duration};
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "How many at a time, and when to stop")]
 pub(crate) struct PaceArgs {
-    /// At most N hosts at any time in the whole run [default: all, or with a budget 64]
-    #[arg(short = 'f', long, value_name = "N")]
-    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
-    fanout: Option<u64>,
+    /// At most N hosts, or N% of them, at any time in the whole run [default: all, or with a
+    /// budget 64]
+    #[arg(short = 'f', long, value_name = "N|N%", value_parser = parse_some)]
+    fanout: Option<Amount>,
     /// At most N of them behind each of the controller's own relays
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     per_relay: Option<u64>,
@@ -57,6 +57,16 @@ impl PaceArgs {
     }
 }
 
+/// An amount that is not nothing.
+fn parse_some(text: &str) -> Result<Amount, String> {
+    let text = parse_amount(text)?;
+    match text.trim_end_matches('%').parse::<u64>() {
+        Ok(0) => Err("with none at a time nobody would begin".into()),
+        Ok(number) if !text.ends_with('%') => Ok(Amount::Number(number)),
+        _ => Ok(Amount::Text(text)),
+    }
+}
+
 fn parse_amount(text: &str) -> Result<String, String> {
     let (number, most) = match text.strip_suffix('%') {
         Some(percent) => (percent, 100),
@@ -79,6 +89,15 @@ mod tests {
         }
         for bad in ["", "%", "-1", "101%", "x", "1.5%"] {
             assert!(parse_amount(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn some_at_a_time() {
+        assert_eq!(parse_some("3"), Ok(Amount::Number(3)));
+        assert_eq!(parse_some("10%"), Ok(Amount::Text("10%".into())));
+        for bad in ["0", "0%", "x", "101%"] {
+            assert!(parse_some(bad).is_err(), "{bad}");
         }
     }
 

@@ -7,7 +7,7 @@ use mesh::{Batch, Gate, HostId, HostSet};
 
 use crate::fault::Failure;
 use crate::tables::HostRow;
-use crate::types::Pace;
+use crate::types::{Amount, Pace};
 
 /// How many run at once if only a budget is given: without a limit all would have begun before the
 /// first has failed.
@@ -53,7 +53,13 @@ pub(crate) fn paced(
     let max_errors = limit("the number of errors", &pace.max_errors)?;
     let max_missed = limit("the number of missed hosts", &pace.max_missed)?;
     let budget = max_errors.is_some() || max_missed.is_some();
-    let window = some("the window", pace.window)?.or(batch);
+    let window = match &pace.window {
+        Some(Amount::Number(number)) => Some((*number, false)),
+        Some(Amount::Text(text)) => Some(amount("the window", text, count)?),
+        None => None,
+    };
+    let window = window.map(|(number, part)| number + u64::from(part));
+    let window = some("the window", window)?.or(batch);
     let window = window.unwrap_or(if budget { WINDOW } else { count.max(1) });
     let per_site = some("the number for each site", pace.per_site)?;
     let begin = if has_content { BEGIN_WITH_CONTENT } else { BEGIN };
@@ -136,7 +142,13 @@ mod tests {
     #[test]
     fn numbers_and_percentages() {
         let text = |text: &str| Some(text.to_owned());
-        assert_eq!(gate(&Pace { window: Some(3), ..Pace::default() }).window, 3);
+        let window = |amount| gate(&Pace { window: Some(amount), ..Pace::default() }).window;
+        assert_eq!(window(Amount::Number(3)), 3);
+        // Of 250: rounded up, so that there is always somebody.
+        assert_eq!(
+            (window(Amount::Text("10%".into())), window(Amount::Text("1%".into()))),
+            (25, 3)
+        );
         let batch = gate(&Pace { batch: text("1%"), batch_wait_ms: 5, ..Pace::default() });
         let wait = Duration::from_millis(5);
         assert_eq!((batch.window, batch.batch), (3, Some(Batch { size: 3, wait })));
@@ -162,7 +174,9 @@ mod tests {
         let times = (Duration::ZERO, Duration::from_secs(1));
         let none = paced(&Pace::default(), &targets, &hosts, times, false);
         assert!(none.expect("it is valid").is_none());
-        let zero = Pace { window: Some(0), ..Pace::default() };
-        assert!(paced(&zero, &targets, &hosts, times, false).is_err());
+        for zero in [Amount::Number(0), Amount::Text("0%".into()), Amount::Text("x".into())] {
+            let zero = Pace { window: Some(zero), ..Pace::default() };
+            assert!(paced(&zero, &targets, &hosts, times, false).is_err());
+        }
     }
 }

@@ -372,8 +372,9 @@ pub struct GivenFile {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Pace {
-    /// At most so many hosts at any time; with only a batch as many as that, with only a budget 64.
-    pub window: Option<u64>,
+    /// At most so many hosts (`5`, `"10%"` of the targets, at least one) at any time; with only a
+    /// batch as many as that, with only a budget 64.
+    pub window: Option<Amount>,
     /// At most so many of them behind each of the controller's own children.
     pub per_relay: Option<u64>,
     /// At most so many of them of each site.
@@ -388,6 +389,16 @@ pub struct Pace {
     pub max_missed: Option<String>,
     /// After this time nobody begins any more: the rest is skipped.
     pub deadline_ms: Option<u64>,
+}
+
+/// A number, or a percentage as text: `5`, `"10%"`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Amount {
+    /// So many.
+    Number(u64),
+    /// A part, or a number as text.
+    Text(String),
 }
 
 /// `POST /v1/orders/{id}/retry`

@@ -57,8 +57,8 @@ pub(crate) enum Item {
     Ask(Digest),
     /// The front of the content.
     Front(Digest),
-    /// All of the content, or why not.
-    Got(Digest, Result<(), PullFault>),
+    /// All of the content, or why not, and how many bytes of it were still to come.
+    Got(Digest, Result<(), PullFault>, u64),
 }
 
 /// What an end knows of its link.
@@ -94,12 +94,27 @@ pub(crate) struct Link {
     pub(crate) broken: bool,
 }
 
+impl Meter {
+    fn count(&mut self, child: usize, to: Side, item: &Item, bytes: u64) {
+        let depth = self.depths.get(child).copied().unwrap_or_default();
+        let Some(tier) = depth.checked_sub(1).and_then(|tier| self.tiers.get_mut(tier)) else {
+            return;
+        };
+        match (item, to) {
+            (Item::Frame(Frame::Beat { .. }), _) if !self.beats => {}
+            (Item::Frame(_), Side::Child) => tier.down = (tier.down.0 + 1, tier.down.1 + bytes),
+            (Item::Frame(_), Side::Parent) => tier.up = (tier.up.0 + 1, tier.up.1 + bytes),
+            _ => {}
+        }
+    }
+}
+
 impl End {
     /// How long something waits and takes until the last of its bytes is on a link with a rate.
-    fn wait(&mut self, now: Duration, rate: u64, content_bytes: u64, item: &Item) -> Duration {
-        let (lane, bytes) = match item {
-            Item::Frame(frame) => (0, protos::encode_frame(frame).len() as u64 + OVERHEAD),
-            Item::Got(_, Ok(())) => (1, content_bytes),
+    fn wait(&mut self, now: Duration, rate: u64, bytes: u64, item: &Item) -> Duration {
+        let lane = match item {
+            Item::Frame(_) => 0,
+            Item::Got(_, Ok(()), _) => 1,
             _ => return Duration::ZERO,
         };
         let busy = &mut self.busy[lane];
@@ -132,8 +147,31 @@ pub(crate) struct Net {
     blocked: BTreeMap<(usize, usize), u32>,
     /// What the links of each kind are like.
     profiles: [Profile; 2],
-    content_bytes: u64,
     made: u64,
+    /// What has crossed the links of each tier, if anybody wants to know.
+    pub(crate) meter: Option<Meter>,
+}
+
+/// Counts what crosses links.
+#[derive(Default)]
+pub(crate) struct Meter {
+    /// How deep each node stands; the root's children are at 1.
+    pub(crate) depths: Vec<usize>,
+    /// The links between one depth and the next, from the root on.
+    pub(crate) tiers: Vec<Crossed>,
+    /// Whether beats count.
+    pub(crate) beats: bool,
+}
+
+/// What has crossed the links of a tier.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Crossed {
+    /// Frames to the children, and their bytes with the headers below them.
+    pub down: (u64, u64),
+    /// Frames to the parents.
+    pub up: (u64, u64),
+    /// Bytes of content.
+    pub content: u64,
 }
 
 /// What a frame costs beside itself: its share of a packet, and the headers of QUIC, UDP and IP.
@@ -152,15 +190,14 @@ impl Net {
             links: BTreeMap::new(),
             blocked: BTreeMap::new(),
             profiles: [weather.wan, weather.lan],
-            content_bytes: weather.content_bytes,
             made: 0,
+            meter: None,
         }
     }
 
     /// From now on links are like this.
     pub(crate) fn set_weather(&mut self, weather: &Weather) {
         self.profiles = [weather.wan, weather.lan];
-        self.content_bytes = weather.content_bytes;
     }
 
     /// What a link is like.
@@ -240,10 +277,18 @@ impl Net {
             return path.end_mut(to).stalled.push_back(item);
         }
         let rate = self.profiles[path.kind as usize].rate;
-        let content_bytes = self.content_bytes;
+        let bytes = match &item {
+            Item::Frame(frame) if rate.is_some() || self.meter.is_some() => {
+                protos::encode_frame(frame).len() as u64 + OVERHEAD
+            }
+            Item::Got(_, Ok(()), bytes) => *bytes,
+            _ => 0,
+        };
+        if let Some(meter) = &mut self.meter {
+            meter.count(path.end(Side::Child).node, to, &item, bytes);
+        }
         let end = path.end_mut(to);
-        let takes =
-            takes + rate.map_or(Duration::ZERO, |rate| end.wait(now, rate, content_bytes, &item));
+        let takes = takes + rate.map_or(Duration::ZERO, |rate| end.wait(now, rate, bytes, &item));
         // Content has streams of its own and overtakes; all else is in order.
         let at = match item {
             Item::Front(_) | Item::Got(..) => end.last.max(now) + takes,
@@ -253,6 +298,17 @@ impl Net {
             }
         };
         queue.push(at, Event::Arrive { link, to, item });
+    }
+
+    /// All of a content crosses a link, be it at once or as it came.
+    pub(crate) fn count_content(&mut self, link: LinkId, bytes: u64) {
+        let child = self.links.get(&link).map(|link| link.end(Side::Child).node);
+        if let (Some(meter), Some(child)) = (&mut self.meter, child)
+            && let Some(tier) = meter.depths.get(child).and_then(|depth| depth.checked_sub(1))
+            && let Some(tier) = meter.tiers.get_mut(tier)
+        {
+            tier.content += bytes;
+        }
     }
 
     /// Stops everything from one node to another.

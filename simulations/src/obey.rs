@@ -16,6 +16,9 @@ use crate::queue::Event;
 use crate::seat::Process;
 use crate::sim::{Sim, body};
 
+/// Content is handed on in pieces of this size.
+const PIECE: u64 = 16 << 10;
+
 impl Sim {
     /// Does what a node wants.
     pub(crate) fn obey(&mut self, node: usize, output: Output) -> Result<(), Violation> {
@@ -168,7 +171,7 @@ impl Sim {
         content: Digest,
     ) -> Result<(), Violation> {
         if self.seats[node].disk.image.store.contains(&content) {
-            self.give(link, content, Ok(()));
+            self.give(link, content, Ok(()), self.plan.weather.content_bytes);
             return Ok(());
         }
         let Some(process) = &mut self.seats[node].process else { return Ok(()) };
@@ -178,7 +181,7 @@ impl Sim {
     }
 
     /// Sends content to the child at the other end.
-    fn give(&mut self, link: LinkId, content: Digest, result: Result<(), PullFault>) {
+    fn give(&mut self, link: LinkId, content: Digest, result: Result<(), PullFault>, bytes: u64) {
         let weather = &self.plan.weather;
         let span = weather.transfer;
         let (torn, corrupt) = match self.rough {
@@ -198,14 +201,17 @@ impl Sim {
         if let (Some(strike), Some(child)) = (strike, self.net.open_child(link)) {
             self.struck(strike, child);
         }
+        if result.is_ok() {
+            self.net.count_content(link, self.plan.weather.content_bytes);
+        }
         let delay = self.net.profile(link).delay;
         let takes = draw(&mut self.rng, delay) + draw(&mut self.rng, span);
-        if result != Err(PullFault::Absent) && self.rng.random_bool(0.7) {
+        if result != Err(PullFault::Absent) && (self.steady || self.rng.random_bool(0.7)) {
             let early = takes.mul_f64(self.rng.random_range(0.0..1.0));
             let front = Item::Front(content);
             self.net.send_after(self.now, early, link, Side::Child, front, &mut self.queue);
         }
-        let item = Item::Got(content, result);
+        let item = Item::Got(content, result, bytes);
         self.net.send_after(self.now, takes, link, Side::Child, item, &mut self.queue);
     }
 
@@ -232,13 +238,33 @@ impl Sim {
     }
 
     /// Ends the streams of children that were sent content as it came.
-    fn end_streams(&mut self, node: usize, content: Digest, result: Result<(), PullFault>) {
+    /// `from`: the link by which it came.
+    fn end_streams(
+        &mut self,
+        node: usize,
+        content: Digest,
+        result: Result<(), PullFault>,
+        from: Option<LinkId>,
+    ) {
         let Some(process) = &mut self.seats[node].process else { return };
         let streams: Vec<_> =
             process.streams.extract_if(.., |(_, what)| *what == content).collect();
         for (link, content) in streams {
-            self.give(link, content, result);
+            let left = self.left_behind(link, from);
+            self.give(link, content, result, left);
         }
+    }
+
+    /// How much of content that a child was sent as it came is still to be sent when all of it is
+    /// here: one piece, if the child's link is as fast as the one by which it came.
+    fn left_behind(&self, link: LinkId, from: Option<LinkId>) -> u64 {
+        let bytes = self.plan.weather.content_bytes;
+        let rate = |link| self.net.profile(link).rate.map_or(f64::INFINITY, |rate| rate as f64);
+        let behind = match from.map(rate) {
+            Some(came) if came.is_finite() => 1.0 - (rate(link) / came).min(1.0),
+            _ => 0.0,
+        };
+        ((bytes as f64 * behind) as u64).max(bytes.min(PIECE))
     }
 
     fn abandon(&mut self, node: usize, content: Digest) -> Result<(), Violation> {
@@ -247,7 +273,7 @@ impl Sim {
             let detail = format!("node {node} abandons {content:?}, which it sends to nobody");
             return Err(Violation::new("abandon what is served", detail));
         }
-        self.end_streams(node, content, Err(PullFault::Broken));
+        self.end_streams(node, content, Err(PullFault::Broken), None);
         Ok(())
     }
 
@@ -269,7 +295,7 @@ impl Sim {
         process.fronts.remove(&content);
         if result.is_ok() {
             seat.disk.image.store.insert(content);
-            self.end_streams(node, content, Ok(()));
+            self.end_streams(node, content, Ok(()), from);
         }
         self.feed(node, Input::Pulled { content, result })
     }
@@ -304,7 +330,8 @@ impl Sim {
                     let item = Item::Front(content);
                     self.net.send_after(self.now, takes, link, Side::Child, item, &mut self.queue);
                 } else {
-                    self.give(link, content, result);
+                    let bytes = self.plan.weather.content_bytes;
+                    self.give(link, content, result, bytes);
                 }
             }
             Asker::Local(request) => {
@@ -334,6 +361,9 @@ impl Sim {
         let (expired, extra, span) = (work.expires <= self.now, work.extra, work.takes);
         let text = Some(body(self.rng.random_range(1..5)).0);
         let (outcome, takes) = match (expired, missing) {
+            (false, false) if self.alike => {
+                (Outcome { state: State::Ok, body: Some(body(1).0) }, draw(&mut self.rng, span))
+            }
             (true, _) => (Outcome::bare(State::Expired), Duration::ZERO),
             (_, true) => (Outcome { state: State::Failed(66), body: text }, Duration::ZERO),
             _ => {
@@ -404,6 +434,9 @@ impl Sim {
         {
             let grace = self.seats[node].config.grace();
             self.checks.absences.told(report, work, grace, self.now)?;
+        }
+        if let Told::Closed(order) = &event {
+            self.closed.insert(*order, self.now);
         }
         if let Told::Stopped { order, hosts, .. } = &event {
             self.stopped(*order, hosts);

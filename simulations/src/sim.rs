@@ -3,6 +3,7 @@
 //! A step takes the next event, gives a node at most one input at a time, obeys all that it wants,
 //! and lets the checks look on. Nothing here depends on anything but the plan and its seed.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -138,6 +139,12 @@ pub struct Sim {
     pub(crate) stats: Stats,
     pub(crate) viewers: Viewers,
     pub(crate) coverage: Coverage,
+    /// When the root had every answer to an order.
+    pub(crate) closed: BTreeMap<OrderId, Duration>,
+    /// Whether all commands end well and say the same.
+    pub(crate) alike: bool,
+    /// Whether content is always handed on as it comes.
+    pub(crate) steady: bool,
     /// Whether faults still happen.
     pub(crate) rough: bool,
 }
@@ -162,6 +169,9 @@ impl Sim {
             stats: Stats { nodes: plan.tree.len(), ..Stats::default() },
             viewers: Viewers::default(),
             coverage: Coverage::default(),
+            closed: BTreeMap::new(),
+            alike: false,
+            steady: false,
             rough: true,
             plan,
         };
@@ -468,7 +478,7 @@ impl Sim {
             }
             (Item::Ask(content), Phase::Open) if !lost => self.ask(node, link, content),
             (Item::Front(content), Phase::Open) if !lost => self.front(node, link, content),
-            (Item::Got(content, result), Phase::Open) if !lost => {
+            (Item::Got(content, result, _), Phase::Open) if !lost => {
                 self.got(node, Some(link), content, result)
             }
             _ => Ok(()),

@@ -13,6 +13,8 @@
 mod api;
 #[path = "../bench/beside.rs"]
 mod beside;
+#[path = "../bench/chart.rs"]
+mod chart;
 #[path = "../bench/delta.rs"]
 mod delta;
 #[path = "../bench/delta_peers.rs"]
@@ -45,6 +47,8 @@ mod push;
 mod run;
 #[path = "../bench/scale.rs"]
 mod scale;
+#[path = "../bench/scale_model.rs"]
+mod scale_model;
 #[path = "../bench/sets.rs"]
 mod sets;
 #[path = "../bench/simulator.rs"]
@@ -90,6 +94,12 @@ struct Args {
     /// Hosts of each fleet of `run`; may be given several times [default: 100 and 300]
     #[arg(long, value_name = "N")]
     hosts: Vec<usize>,
+    /// Where `scale-model` writes its charts
+    #[arg(long, value_name = "DIR", default_value = "docs")]
+    docs: PathBuf,
+    /// The most sites of a tree that `scale-model` simulates
+    #[arg(long, value_name = "SITES", default_value_t = 1_024)]
+    played: usize,
     /// What a process that `delta` starts does
     #[arg(long, hide = true)]
     step: Option<String>,
@@ -144,6 +154,9 @@ struct LabArgs {
 enum Part {
     /// Seeds per second of the simulator, and its largest run
     Sim,
+    /// Trees of up to a million hosts: simulated, computed, and drawn below docs/scale/; takes
+    /// minutes and 6 GB
+    ScaleModel,
     /// `true` on hundreds of hosts
     Run,
     /// A tree of 6,000 files to 20 hosts
@@ -197,6 +210,9 @@ fn main() -> Result<()> {
     }
     if args.part == Part::Emulator {
         emulator::measure()?;
+    }
+    if args.part == Part::ScaleModel {
+        return scale_model::measure(&args.docs, args.played);
     }
     if matches!(args.part, Part::Sim | Part::Links | Part::Emulator) {
         return Ok(());

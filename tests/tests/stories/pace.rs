@@ -80,7 +80,8 @@ impl Witness {
 fn no_more_than_the_window_run_at_a_time() -> Result<()> {
     let fleet = Fleet::tree(2, 6)?;
     let witness = Witness::new(&fleet)?;
-    let run = ["run", "-a", "-f", "3", "--async", "--json", &witness.line(0)];
+    // A quarter of twelve.
+    let run = ["run", "-a", "-f", "25%", "--async", "--json", &witness.line(0)];
     let id = order(&fleet, &run)?;
     witness.wait_started(3)?;
     // Somebody else's order is not held up by one that waits.

@@ -1,0 +1,214 @@
+//! The fluid model: what a tree of any size costs, by arithmetic.
+//!
+//! It knows how the core behaves (an order is forwarded before it is saved, answers fold for a
+//! short flush, an acknowledgement waits for others, content crosses each link once and is handed
+//! on as it comes) and what frames weigh, since it asks the encoder of the wire. Everything that
+//! is random in the core is its mean here, and nothing ever goes wrong. Where the simulator
+//! reaches, the two are compared; beyond, the model goes on alone.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use mesh::{Digest, Frame, HostId, HostSet, Order, Outcome, Report, State, Tally};
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+
+use crate::fleet::{Phase, REST, Shape};
+use crate::net::{Crossed, OVERHEAD};
+use crate::plan;
+
+/// How long an acknowledgement waits for something to go with.
+const ACK_DELAY: f64 = 0.05;
+/// How many different ends the commands of a mixed run have, as the simulator draws them.
+const ENDS: [(State, u64); 3] = [(State::Ok, 2), (State::Failed(1), 1), (State::Signalled(9), 1)];
+const BODIES: u8 = 4;
+/// So long that each report has an acknowledgement of its own.
+const AGES: f64 = 1e6;
+/// Content is handed on in pieces of this size.
+const PIECE: f64 = 16.0 * 1024.0;
+
+/// What a run costs.
+pub fn run(shape: &Shape, mixed: bool) -> Phase {
+    let window = (shape.takes.1 - shape.takes.0).as_secs_f64();
+    // Whoever is slowest is as slow as can be, where there are many; and two saves at each end.
+    let counts = shape.counts();
+    let hosts: usize = counts.iter().skip(1).sum();
+    let slowest = shape.takes.0.as_secs_f64() + window * hosts as f64 / (hosts as f64 + 1.0);
+    let save = shape.save.1.as_secs_f64();
+    let (down, up) = (way(shape, order_bytes(shape)), way(shape, OVERHEAD as f64));
+    let mut last = save + down + save + slowest + save + up;
+    let flush = shape.flush.as_secs_f64();
+    let tiers = answers(shape, window, mixed, |_, answers| batches(answers, window, flush));
+    // A link that cannot carry its answers while they come is done later.
+    let late =
+        tiers.iter().zip(counts.iter().skip(1)).enumerate().map(|(tier, (crossed, links))| {
+            let rate = shape.profile(tier).rate.map_or(f64::INFINITY, |rate| rate as f64);
+            crossed.up.1 as f64 / *links as f64 / rate - window
+        });
+    last += late.fold(0.0, f64::max);
+    Phase { last: Duration::from_secs_f64(last), tiers }
+}
+
+/// What a push of the same content to everybody costs.
+pub fn push(shape: &Shape) -> Phase {
+    let content = shape.content as f64;
+    let counts = shape.counts();
+    let save = shape.save.1.as_secs_f64();
+    // The order goes down and each relay asks at once; then content goes over the slowest link
+    // and no more than a piece of it waits anywhere below.
+    let rates = (0..shape.fans.len()).map(|tier| shape.profile(tier).rate);
+    let rates: Vec<f64> = rates.map(|rate| rate.map_or(f64::INFINITY, |r| r as f64)).collect();
+    let slowest = rates.iter().copied().fold(f64::INFINITY, f64::min);
+    let pieces: f64 = rates.iter().skip(1).map(|rate| PIECE / rate).sum();
+    let first = shape.profile(0).delay.0.as_secs_f64();
+    let down = way(shape, order_bytes(shape));
+    let ends = way(shape, OVERHEAD as f64);
+    let asked = first + order_bytes(shape) / rates[0] + first + content / slowest;
+    let last = save + asked + ends + pieces + save + save + ends;
+    let floor = save + down + save + save + ends;
+    // All of one tier end at about the same time, and a long link later than the tier above.
+    let long = |tier: usize| shape.profile(tier).delay.0 > shape.flush;
+    let later = |tier| (tier..shape.fans.len()).filter(|tier| long(*tier)).count() as f64;
+    let mut tiers = answers(shape, AGES, false, |tier, _| 1.0 + later(tier));
+    for (crossed, links) in tiers.iter_mut().zip(counts.iter().skip(1)) {
+        crossed.content = *links as u64 * shape.content;
+    }
+    Phase { last: Duration::from_secs_f64(last.max(floor)), tiers }
+}
+
+/// What a tree costs at rest, for [`REST`].
+pub fn rest(shape: &Shape) -> Phase {
+    let beat = Frame::Beat { root: 1_000, interval: shape.beat, root_interval: shape.beat };
+    let (each, size) = (REST.as_secs_f64() / shape.beat.as_secs_f64(), weight(&beat));
+    let crossed = |links: &usize| {
+        let frames = *links as f64 * each;
+        let way = (frames as u64, (frames * size) as u64);
+        Crossed { down: way, up: way, content: 0 }
+    };
+    Phase { last: REST, tiers: shape.counts().iter().skip(1).map(crossed).collect() }
+}
+
+/// Frames that the root sends and takes, a second.
+pub fn root_rate(phase: &Phase) -> f64 {
+    let root = phase.tiers.first().copied().unwrap_or_default();
+    (root.down.0 + root.up.0) as f64 / phase.last.as_secs_f64()
+}
+
+/// One way through the tree, for a frame of so many bytes.
+fn way(shape: &Shape, bytes: f64) -> f64 {
+    let tier = |tier| {
+        let profile = shape.profile(tier);
+        let (least, most) = profile.delay;
+        let rate = profile.rate.map_or(f64::INFINITY, |rate| rate as f64);
+        (least + most).as_secs_f64() / 2.0 + bytes / rate
+    };
+    (0..shape.fans.len()).map(tier).sum()
+}
+
+fn weight(frame: &Frame) -> f64 {
+    (protos::encode_frame(frame).len() as u64 + OVERHEAD) as f64
+}
+
+fn order_frame(shape: &Shape) -> Frame {
+    let order =
+        Order { body: Bytes::from(vec![0; shape.order]), ..plan::run(0, HostSet::one(HostId(1))) };
+    Frame::Order { log: u64::MAX, seq: 100, order: order.into() }
+}
+
+fn order_bytes(shape: &Shape) -> f64 {
+    weight(&order_frame(shape))
+}
+
+/// What the answers of everybody, and the order and all acknowledgements, weigh on each tier, if
+/// the answers come over this many seconds. `folded`: how many reports a node makes of so many
+/// answers from the tier below it.
+fn answers(
+    shape: &Shape,
+    window: f64,
+    mixed: bool,
+    folded: impl Fn(usize, f64) -> f64,
+) -> Vec<Crossed> {
+    let counts = shape.counts();
+    let ack = weight(&Frame::ReportsHeld { log: u64::MAX, through: 100 });
+    let mut tiers = vec![Crossed::default(); shape.fans.len()];
+    // Reports on one link of the tier below, and how many hosts live behind such a link.
+    let (mut reports, mut behind) = (1.0, 1.0);
+    for tier in (0..shape.fans.len()).rev() {
+        let links = counts[tier + 1] as f64;
+        // A host's only report; a relay's every flush, as long as answers come, its own included.
+        // What waits to be acknowledged on any link of a node goes when the first of it is due.
+        let fan = shape.fans[tier] as f64;
+        let rounds = batches(fan * reports, window, ACK_DELAY);
+        let acks = rounds * (1.0 - (-reports / rounds).exp());
+        let acks = if rounds < fan * reports { acks } else { reports };
+        let scattered = window < AGES;
+        let bytes = report_bytes(behind, reports, mixed, scattered);
+        let up = links * (reports + 1.0);
+        let down = links * (1.0 + acks);
+        tiers[tier] = Crossed {
+            down: (down as u64, (links * (order_bytes(shape) + acks * ack)) as u64),
+            up: (up as u64, (links * (bytes + ack)) as u64),
+            content: 0,
+        };
+        reports = folded(tier, fan * reports + 1.0);
+        behind = fan * behind + 1.0;
+    }
+    tiers
+}
+
+/// How many batches there are of so many things that come over a window, if the first of each
+/// waits this long for others.
+fn batches(things: f64, window: f64, wait: f64) -> f64 {
+    if things <= 1.0 {
+        return things;
+    }
+    (window / (wait + window / things)).clamp(1.0, things)
+}
+
+/// The bytes of all reports on a link with so many hosts behind it: a sample, encoded. Those who
+/// are not scattered end all at once, and are a run of numbers.
+fn report_bytes(hosts: f64, reports: f64, mixed: bool, scattered: bool) -> f64 {
+    const SAMPLES: usize = 8;
+    let mut rng = SmallRng::seed_from_u64(1);
+    let (all, each) = (hosts.round() as u32, (hosts / reports).round().max(1.0) as u32);
+    let mut said = BTreeMap::<Digest, Bytes>::new();
+    let mut total = 0.0;
+    for sample in 0..SAMPLES.min(reports.ceil() as usize) {
+        let mut tally = Tally::new();
+        let mut lines = BTreeMap::<Outcome, Vec<HostId>>::new();
+        // A report has those who ended since the last one: anybody.
+        let share = if scattered { f64::from(each) / f64::from(all) } else { 1.0 };
+        let chosen = (0..all).filter(|_| rng.random_bool(share.min(1.0)));
+        for host in chosen.collect::<Vec<_>>() {
+            lines.entry(outcome(&mut rng, mixed)).or_default().push(HostId(1_000 + host));
+        }
+        for (outcome, hosts) in &lines {
+            tally.record(*outcome, &hosts.iter().copied().collect());
+        }
+        // Each distinct body travels once on a link.
+        let mut report = Report { tally, ..Report::new(plan::run(0, HostSet::new()).id) };
+        if sample == 0 {
+            let bodies = lines.keys().filter_map(|outcome| outcome.body);
+            said.extend(bodies.map(|digest| (digest, crate::sim::body(digest.0[0]).1)));
+            report.bodies.clone_from(&said);
+        }
+        total += weight(&Frame::Report { log: u64::MAX, seq: 100, report });
+    }
+    total / SAMPLES.min(reports.ceil() as usize) as f64 * reports
+}
+
+fn outcome(rng: &mut SmallRng, mixed: bool) -> Outcome {
+    if !mixed {
+        return Outcome { state: State::Ok, body: Some(crate::sim::body(1).0) };
+    }
+    let mut pick = rng.random_range(0..ENDS.iter().map(|(_, weight)| weight).sum());
+    let end = ENDS.iter().find(|(_, weight)| {
+        let hit = pick < *weight;
+        pick = pick.saturating_sub(*weight);
+        hit
+    });
+    let body = rng.random_range(1..=BODIES);
+    let state = end.map_or(State::Ok, |(state, _)| *state);
+    Outcome { state, body: Some(crate::sim::body(body).0) }
+}
