@@ -9,8 +9,8 @@ use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 
 use crate::screen::ColorWhen;
 use crate::{
-    attach, cancel, completion, demo, fdist, fleet, hosts, join, node, nodes, out, push, retry,
-    rollback, run, runs, serve, sim, store, token, tree,
+    alerting, attach, cancel, completion, demo, fdist, fleet, hosts, join, node, nodes, out, push,
+    retry, rollback, run, runs, serve, sim, store, token, tree,
 };
 
 const EXAMPLES: &str = "\
@@ -97,6 +97,8 @@ pub(crate) enum Verb {
     Fdist(fdist::Args),
     /// Make, list and revoke the tokens by which hosts join
     Token(token::Args),
+    /// Show what is wrong, take it upon yourself, or let nobody be told for a while
+    Alerts(alerting::Args),
     /// How full a content store is, whether it is undamaged, and making it smaller
     Store(store::Args),
     /// Enrol this machine as a relay or host
@@ -249,6 +251,11 @@ mod tests {
             &["-f", "3", "-a", "x"],
             &["token", "create", "--role", "host", "--ttl", "30m"],
             &["token", "list", "--json"],
+            &["alerts"],
+            &["alerts", "ls", "--all"],
+            &["alerts", "ack", "3fa2", "--note", "on it"],
+            &["alerts", "silence", "-w", "a", "--for", "2h", "--reason", "works"],
+            &["alerts", "test", "ops", "--state", "/s"],
             &["token", "revoke", "abc"],
             &["controller", "--state", "/s", "--listen", "127.0.0.1:0"],
             &["node", "--state", "/s", "--join", "-", "--name", "n", "--parent", "a:1"],

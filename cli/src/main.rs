@@ -9,7 +9,7 @@
 //! | `args` | the command line |
 //! | `run` `push` `runs` `out` `attach` `cancel` `retry` | verbs about orders |
 //! | `pace` `given` | options of `run` |
-//! | `hosts` `nodes` `tree` `token` `completion` | other verbs that ask the controller |
+//! | `hosts` `nodes` `tree` `token` `alerting` `completion` | other verbs that ask the controller |
 //! | `fleet` `fdist` | domains, hosts and files, by two kinds of names |
 //! | `steer` `survey` | verbs about the tree |
 //! | `serve` `node` `join` | verbs that are a part of the mesh |
@@ -24,6 +24,7 @@
 //! | `screen` `escape` | the two streams, and what a terminal must not see |
 //! | `exit` `fail` | how a verb ends |
 
+mod alerting;
 mod alike;
 mod args;
 mod attach;
@@ -148,6 +149,7 @@ async fn ask(verb: Verb, client: &Client, screen: &mut Screen) -> Result<Exit, F
         Verb::Tree(args) => ordered(Box::pin(tree::main(args, client, screen)).await),
         Verb::Store(args) => store::main(args, client, screen).await,
         Verb::Token(args) => token::main(args, client, screen).await,
+        Verb::Alerts(args) => alerting::main(args, client, screen).await,
         Verb::Domain(args) => fleet::verbs::domain(args, client, screen).await,
         Verb::Host(args) => fleet::verbs::host(args, client, screen).await,
         Verb::File(args) => fleet::verbs::file(args, client, screen).await,

@@ -25,6 +25,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{RwLock, mpsc};
 use tracing::info;
 
+use crate::alerting;
 use crate::answers::{self, Reader};
 use crate::clock::to_ms;
 use crate::enrol::Enroller;
@@ -63,6 +64,7 @@ const PROGRESS: Duration = Duration::from_millis(500);
 /// What the API works with.
 #[derive(Clone)]
 pub(crate) struct Api {
+    pub(crate) alerts: alerts::Desk,
     pub(crate) fleet: Fleet,
     pub(crate) distributor: Distributor,
     pub(crate) groups: Groups,
@@ -105,6 +107,11 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/v1/resolve", post(meaning::resolve))
         .route("/v1/groups", post(meaning::groups))
         .route("/v1/plan", post(meaning::plan))
+        .route("/v1/alerts", get(alerting::list))
+        .route("/v1/alerts/ack", post(alerting::ack))
+        .route("/v1/alerts/test", post(alerting::test))
+        .route("/v1/silences", post(alerting::silence))
+        .route("/v1/silences/{id}", delete(alerting::unsilence))
         .route("/v1/tokens", get(list_tokens).post(create_token))
         .route("/v1/tokens/{id}", delete(revoke_token))
         .route("/v1/runs", post(run))

@@ -156,6 +156,7 @@ impl Enroller {
         let role: Role = host.role.parse().map_err(|_| "the token's role is gone".to_string())?;
         let who = identity(mesh, id, role, &host.name, &host.site);
         let certificate = self.issue(&request.csr, &who).map_err(|error| error.to_string())?;
+        self.note(&who);
         info!(%who, "enrolled");
         (self.changed)();
         Ok(self.grant(&who, certificate))
@@ -179,8 +180,18 @@ impl Enroller {
         let role: Role = host.role.parse().map_err(|_| "the role is gone".to_string())?;
         let who = identity(mesh, id.0, role, &host.name, &host.site);
         let certificate = self.issue(&request.csr, &who).map_err(|error| error.to_string())?;
+        self.note(&who);
         info!(%who, "renewed a certificate");
         Ok(self.grant(&who, certificate))
+    }
+
+    /// Notes until when the certificate is good that a node has just been given.
+    fn note(&self, who: &Identity) {
+        let life = u64::try_from(self.certificate.as_millis()).unwrap_or(u64::MAX);
+        let ends = now_ms().saturating_add(life);
+        if let Err(error) = self.tables.note_certificate(who.id, ends, life) {
+            warn!(%who, error = %relay::chain(&error), "the end of a certificate is not noted");
+        }
     }
 
     fn grant(&self, who: &Identity, certificate: Vec<u8>) -> JoinReply {

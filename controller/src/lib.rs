@@ -5,6 +5,7 @@
 //! operators mean, plans and signs orders, and reads answers back as people read them. It knows
 //! nothing of QUIC: links are the `relay` crate's.
 
+mod alerting;
 mod answers;
 mod api;
 mod clock;

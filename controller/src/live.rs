@@ -40,6 +40,8 @@ pub(crate) struct Live {
     updates: broadcast::Sender<Update>,
     /// Told when hosts were noted that wait in vain for a release.
     pub(crate) stopped: Arc<Notify>,
+    /// Told when the tree has changed.
+    pub(crate) changed: Arc<Notify>,
     state: Arc<Mutex<State>>,
 }
 
@@ -72,7 +74,7 @@ impl State {
 impl Live {
     pub(crate) fn new() -> Live {
         let updates = broadcast::channel(BACKLOG).0;
-        Live { updates, stopped: Arc::default(), state: Arc::default() }
+        Live { updates, stopped: Arc::default(), changed: Arc::default(), state: Arc::default() }
     }
 
     pub(crate) fn watch(&self) -> broadcast::Receiver<Update> {
@@ -99,6 +101,7 @@ impl Witness for Scribe {
                 state.up = tree.up.clone();
                 state.degraded = tree.degraded.clone();
                 state.branches = tree.branches.clone();
+                self.0.changed.notify_one();
             }
             Event::Released { order, hosts } => {
                 let mut state = self.0.state();
@@ -107,6 +110,7 @@ impl Witness for Scribe {
             }
             Event::Below { child, below } => {
                 self.0.state().below.insert(*child, below.clone());
+                self.0.changed.notify_one();
             }
             _ => {}
         }

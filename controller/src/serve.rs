@@ -17,6 +17,7 @@ use tokio::net::UnixListener;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use crate::alerting::{Orders, Rules, TableKeeper};
 use crate::api::{Api, router};
 use crate::clock::now_ms;
 use crate::closing::close;
@@ -191,7 +192,21 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         pushes: Arc::clone(&pushes),
         running: Running::default(),
     };
+    let alerts = alerts::start(alerts::Setup {
+        state: state.clone(),
+        from: alerts::Sender { node: "controller".into(), mesh: authority.mesh().to_string() },
+        keeper: Arc::new(TableKeeper(tables.clone())),
+    });
+    let orders = Orders { desk: alerts.clone(), live: live.clone(), tables: tables.clone() };
+    let rules = Rules {
+        desk: alerts.clone(),
+        live: live.clone(),
+        node: node.clone(),
+        tables: tables.clone(),
+    };
     let tasks = [
+        tokio::spawn(rules.run()),
+        tokio::spawn(orders.run()),
         tokio::spawn(schedule::run(distributor.clone())),
         tokio::spawn(pass_watches(watched, node.clone())),
         tokio::spawn(close(desk.clone(), live.stopped.clone())),
@@ -199,6 +214,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         tokio::spawn(meter.clone().run(tables.clone())),
     ];
     let api = Api {
+        alerts,
         fleet,
         distributor,
         groups: Groups::new(&state),

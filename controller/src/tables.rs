@@ -4,6 +4,7 @@
 //! they are many. What concerns an order is written in the node's own commits, so that an answer
 //! which was acknowledged to a relay is in these tables too.
 
+mod alerting;
 mod hosts;
 mod retire;
 
@@ -158,6 +159,9 @@ impl Tables {
             PACKS.name(),
             REMOVED.name(),
             COUNTS.name(),
+            alerting::ALERTS.name(),
+            alerting::SILENCES.name(),
+            alerting::CERTIFICATES.name(),
         ];
         if journal.has_tables(&names)? {
             return Ok(Tables { journal });
@@ -177,6 +181,9 @@ impl Tables {
         txn.open_table(LABELS)?;
         txn.open_table(REMOVED)?;
         txn.open_table(COUNTS)?;
+        txn.open_table(alerting::ALERTS)?;
+        txn.open_table(alerting::SILENCES)?;
+        txn.open_table(alerting::CERTIFICATES)?;
         txn.commit()?;
         Ok(Tables { journal })
     }

@@ -22,6 +22,8 @@ pub struct Config {
     pub uplink_interval: Duration,
     /// After how many missed beats a peer is stale.
     pub missed_beats: u32,
+    /// Whether this node tells people when the root is silent, so that those below it need not.
+    pub speaks: bool,
     /// How long answers and announcements wait for others to fold with.
     pub flush: Duration,
     /// How long an acknowledgement waits for something to go with.
@@ -82,6 +84,7 @@ impl Config {
             beat_interval: Duration::from_secs(5),
             uplink_interval: Duration::ZERO,
             missed_beats: 3,
+            speaks: false,
             flush: Duration::from_millis(10),
             ack_delay: Duration::from_millis(50),
             backoff: Backoff {

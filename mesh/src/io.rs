@@ -327,6 +327,8 @@ pub enum Frame {
         interval: Duration,
         /// How often `root` can move on its way to the receiver.
         root_interval: Duration,
+        /// Whether the sender, or somebody above it, tells people when the root is silent.
+        speaks: bool,
     },
     /// Up: who lives below the sender, itself included, and how it is with them.
     Below(Subtree),
@@ -402,6 +404,8 @@ pub enum Event {
     },
     /// The root's beat number moves again.
     RootFresh,
+    /// Whether the parent itself tells people of a silent root, for all below it.
+    Spoken(bool),
     /// Root: answers came in; to be made durable no later than the save that follows.
     Answers(Report),
     /// Root: each target of the order has an outcome now.

@@ -11,6 +11,7 @@
 mod absent;
 mod acks;
 mod agenda;
+pub mod alerts;
 mod cancel;
 mod climb;
 mod config;

@@ -28,6 +28,7 @@ pub(crate) struct Beat {
     pub(crate) root: u64,
     pub(crate) interval: Duration,
     pub(crate) root_interval: Duration,
+    pub(crate) speaks: bool,
 }
 
 const INTERVALS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(3600));
@@ -38,6 +39,9 @@ pub(crate) struct Pulse {
     uplink_interval: Duration,
     missed: u32,
     is_root: bool,
+    /// Whether this node, and whether its parent, tells people of a silent root.
+    speaks: bool,
+    spoken: bool,
     root: u64,
     root_moved: Time,
     root_stale: bool,
@@ -54,6 +58,8 @@ impl Pulse {
             uplink_interval: config.uplink_interval.max(config.beat_interval),
             missed: config.missed_beats,
             is_root: config.is_root() || config.has(Bug::BeatOnBehalf),
+            speaks: config.speaks,
+            spoken: false,
             root: 0,
             root_moved: now,
             root_stale: false,
@@ -74,8 +80,10 @@ impl Pulse {
         self.beat(now, link, out);
     }
 
-    pub(crate) fn handle_down(&mut self, link: LinkId) {
+    /// A link is gone; `up`: it was the parent's, which speaks for this node no more.
+    pub(crate) fn handle_down(&mut self, link: LinkId, up: bool) {
         self.links.remove(&link);
+        self.spoken &= !up;
     }
 
     /// Any frame is a sign of life.
@@ -101,6 +109,9 @@ impl Pulse {
         if from_parent {
             self.root_interval =
                 beat.root_interval.clamp(self.interval.min(INTERVALS.1), INTERVALS.1);
+        }
+        if from_parent && std::mem::replace(&mut self.spoken, beat.speaks) != beat.speaks {
+            out.push(Output::Tell(Event::Spoken(beat.speaks)));
         }
         if from_parent && beat.root != self.root {
             self.root = beat.root;
@@ -144,7 +155,8 @@ impl Pulse {
         let interval = pace.ours.max(pace.interval);
         pace.next = now + interval;
         let root_interval = self.root_interval.max(interval);
-        out.send(link, Frame::Beat { root: self.root, interval, root_interval });
+        let speaks = self.speaks || self.spoken;
+        out.send(link, Frame::Beat { root: self.root, interval, root_interval, speaks });
     }
 }
 
@@ -154,7 +166,7 @@ mod tests {
     use crate::HostId;
 
     fn beat(root: u64, interval: Duration) -> Beat {
-        Beat { root, interval, root_interval: interval }
+        Beat { root, interval, root_interval: interval, speaks: false }
     }
 
     #[test]
@@ -196,7 +208,7 @@ mod tests {
         for n in 1..=60 {
             let now = Time::ZERO + config.beat_interval * n;
             let root_interval = Duration::from_secs(20);
-            let beat = Beat { root: 1, interval: config.beat_interval, root_interval };
+            let beat = Beat { speaks: true, root_interval, ..beat(1, config.beat_interval) };
             pulse.handle_frame(now, LinkId(1));
             pulse.handle_beat(now, LinkId(1), beat, true, &mut out);
             pulse.handle_timeout(now, &mut out);

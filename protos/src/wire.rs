@@ -94,14 +94,14 @@ pub fn encode_frame(frame: &Frame) -> Bytes {
             let (major, minor) = (VERSION.0.into(), VERSION.1.into());
             Kind::Hello(pb::Hello { major, minor, log, held_log, held, unpacks: true })
         }
-        &Frame::Beat { root, interval, root_interval } => {
+        &Frame::Beat { root, interval, root_interval, speaks } => {
             let ms = |interval| {
                 let ms = millis(interval).clamp(INTERVAL_MS.0, INTERVAL_MS.1);
                 u32::try_from(ms).expect("an hour in ms fits")
             };
             let (interval_ms, root_ms) = (ms(interval), ms(root_interval));
             let root_interval_ms = if root_ms == interval_ms { 0 } else { root_ms };
-            Kind::Beat(pb::Beat { root, interval_ms, root_interval_ms })
+            Kind::Beat(pb::Beat { root, interval_ms, root_interval_ms, speaks })
         }
         Frame::Below(subtree) => Kind::Below(encode_below(subtree)),
         Frame::Order { log, seq, order } => {
@@ -143,13 +143,13 @@ pub fn decode_frame(bytes: Bytes, hash: fn(&[u8]) -> Digest) -> Result<Incoming,
             return Ok(Incoming::Hello { frame, unpacks });
         }
         Kind::Packed(packed) => return Ok(Incoming::Packed(Packed(packed))),
-        Kind::Beat(pb::Beat { root, interval_ms, root_interval_ms }) => {
+        Kind::Beat(pb::Beat { root, interval_ms, root_interval_ms, speaks }) => {
             within("beat.interval_ms", interval_ms.into(), INTERVAL_MS)?;
             let root_ms = if root_interval_ms == 0 { interval_ms } else { root_interval_ms };
             within("beat.root_interval_ms", root_ms.into(), INTERVAL_MS)?;
             let interval = Duration::from_millis(interval_ms.into());
             let root_interval = Duration::from_millis(root_ms.into());
-            Frame::Beat { root, interval, root_interval }
+            Frame::Beat { root, interval, root_interval, speaks }
         }
         Kind::Below(below) => Frame::Below(decode_below(&below)?),
         Kind::Order(pb::OrderEntry { log, seq, envelope }) => {

@@ -85,13 +85,17 @@ fn order() -> impl Strategy<Value = Arc<Order>> {
     })
 }
 
+fn beat() -> impl Strategy<Value = (u64, u64, u64, bool)> {
+    (number(), 1u64..=3_600_000, 1u64..=3_600_000, any::<bool>())
+}
+
 fn frame() -> impl Strategy<Value = Frame> {
     let pair = || (number(), number());
     prop_oneof![
         (pair(), number()).prop_map(|((log, held_log), held)| Frame::Hello { log, held_log, held }),
-        (number(), 1u64..=3_600_000, 1u64..=3_600_000).prop_map(|(root, own, of_root)| {
+        beat().prop_map(|(root, own, of_root, speaks)| {
             let ms = Duration::from_millis;
-            Frame::Beat { root, interval: ms(own), root_interval: ms(of_root) }
+            Frame::Beat { root, interval: ms(own), root_interval: ms(of_root), speaks }
         }),
         (host_set(), host_set(), host_set(), branches()).prop_map(
             |(below, up, degraded, branches)| {
@@ -170,7 +174,7 @@ proptest! {
 
     #[test]
     fn any_interval_can_be_sent(interval in any::<Duration>()) {
-        let frame = Frame::Beat { root: 1, interval, root_interval: interval / 2 };
+        let frame = Frame::Beat { root: 1, interval, root_interval: interval / 2, speaks: false };
         prop_assert!(decode_frame(encode_frame(&frame), hash).is_ok());
     }
 
@@ -230,11 +234,16 @@ fn another_version_is_told_apart() {
 #[test]
 fn fields_have_limits() {
     check(
-        send(Kind::Beat(pb::Beat { root: 1, interval_ms: 0, root_interval_ms: 5 })),
+        send(Kind::Beat(pb::Beat { root: 1, interval_ms: 0, root_interval_ms: 5, speaks: false })),
         "beat.interval_ms is 0 and must be from 1 to 3600000",
     );
     check(
-        send(Kind::Beat(pb::Beat { root: 1, interval_ms: 1, root_interval_ms: 3_600_001 })),
+        send(Kind::Beat(pb::Beat {
+            root: 1,
+            interval_ms: 1,
+            root_interval_ms: 3_600_001,
+            speaks: true,
+        })),
         "beat.root_interval_ms is 3600001 and must be from 1 to 3600000",
     );
     check(
@@ -381,6 +390,7 @@ fn a_word_of_thanks_is_small() {
 #[test]
 fn a_beat_is_small() {
     let interval = Duration::from_secs(5);
-    let beat = Frame::Beat { root: 100_000, interval, root_interval: interval };
-    assert!(encode_frame(&beat).len() <= 10);
+    let beat = |speaks| Frame::Beat { root: 100_000, interval, root_interval: interval, speaks };
+    assert!(encode_frame(&beat(false)).len() <= 10);
+    assert!(encode_frame(&beat(true)).len() <= 13);
 }

@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{debug, error, info, trace, warn};
 
+use crate::alerting::Outlook;
 use crate::dial::Dialler;
 use crate::exec::Executor;
 use crate::journal::JournalError;
@@ -165,6 +166,9 @@ pub(crate) struct Io {
     pub(crate) previews: broadcast::Sender<Said>,
     /// The place of the preview that is being handled.
     pub(crate) place: Option<Place>,
+    /// What is above this node, and who wants to know.
+    pub(crate) above: mesh::alerts::Above,
+    pub(crate) outlook: watch::Sender<Outlook>,
 }
 
 /// Runs the node until it is told to stop.
@@ -270,6 +274,7 @@ impl Io {
             }
             Output::Tell(event) => {
                 tell(&event);
+                self.look_up(&event);
                 self.entries.push(Entry::Tell(event));
             }
             Output::Send { link, frame } => self.send(link, frame),
@@ -303,6 +308,12 @@ impl Io {
                     });
                 }
             }
+        }
+    }
+
+    fn look_up(&mut self, event: &Event) {
+        if self.above.handle(event) {
+            self.outlook.send_replace(Outlook::of(&self.above));
         }
     }
 
@@ -370,6 +381,7 @@ fn tell(event: &Event) {
             warn!(seconds = age.as_secs(), "nothing new from the controller")
         }
         Event::RootFresh => info!("the controller is heard again"),
+        Event::Spoken(_) => debug!(?event, "told"),
         Event::PullFailed { content, fault } => {
             warn!(%content, ?fault, "content could not be had");
         }

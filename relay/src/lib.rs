@@ -7,6 +7,7 @@
 
 mod accept;
 mod account;
+mod alerting;
 mod bulk;
 mod capture;
 mod commands;

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use tracing::info;
 
 use crate::accept::{Acceptor, LinkIds};
+use crate::alerting::{self, Outlook};
 use crate::dial::Dialler;
 use crate::drive::{Arrival, Clock, DriveError, Io, LinkStatus, Links, drive};
 use crate::endpoint::{self, EndpointError};
@@ -229,7 +230,14 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
     let writer = Writer::start(setup.journal, setup.witness, space.clone());
     let Writer { entries: journal, saved: progress, thread } = writer;
     let clock = Clock(Instant::now());
-    let config = setup.settings.mesh(identity.id, serves, places);
+    let mut config = setup.settings.mesh(identity.id, serves, places);
+    let above = mesh::alerts::Above::new(helm.parents.known_best());
+    let (outlook, view) = watch::channel(Outlook::of(&above));
+    if !is_root {
+        config.speaks = alerting::speaks(&setup.state);
+        let eyes = (helm.parents.clone(), links.clone(), space.clone());
+        alerting::start(&setup.state, &identity, view, eyes);
+    }
     let seed = u64::from_le_bytes(certs::random::<8>());
     let node = Node::new(config, saved, seed, mesh::Time::ZERO);
     let io = Io {
@@ -250,6 +258,8 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
         watched,
         previews: previews.clone(),
         place: None,
+        above,
+        outlook,
     };
     let (end, ended) = watch::channel(false);
     let task = tokio::spawn(async move {

@@ -91,6 +91,13 @@ impl Parents {
         list
     }
 
+    /// Who is the best parent that ever answered, as far as it is known.
+    pub(crate) fn known_best(&self) -> Option<HostId> {
+        let kept = self.lock();
+        let list = self.list_of(&kept);
+        list.iter().find_map(|address| kept.known.get(address)).map(|id| HostId(*id))
+    }
+
     /// The address at a place of the list.
     pub(crate) fn at(&self, place: usize) -> Option<String> {
         self.list().into_iter().nth(place)

@@ -17,6 +17,7 @@
 //! [`mesh::Input`] and [`mesh::Output`], and the simulator plays the least that they promise.
 
 mod absences;
+pub mod alerting;
 pub mod checks;
 pub mod coverage;
 pub mod crowd;

@@ -79,7 +79,8 @@ pub fn push(shape: &Shape) -> Phase {
 
 /// What a tree costs at rest, for [`REST`].
 pub fn rest(shape: &Shape) -> Phase {
-    let beat = Frame::Beat { root: 1_000, interval: shape.beat, root_interval: shape.beat };
+    let beat =
+        Frame::Beat { root: 1_000, interval: shape.beat, root_interval: shape.beat, speaks: false };
     let (each, size) = (REST.as_secs_f64() / shape.beat.as_secs_f64(), weight(&beat));
     let crossed = |links: &usize| {
         let frames = *links as f64 * each;

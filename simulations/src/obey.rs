@@ -442,11 +442,17 @@ impl Sim {
             self.stopped(*order, hosts);
         }
         let seat = &mut self.seats[node];
+        if let Some(process) = &mut seat.process {
+            process.above.handle(&event);
+        }
         match (event, &mut seat.process) {
             (Told::Answers(report), _) => {
                 seat.disk.push(self.now, Duration::ZERO, Entry::Bodies(report));
             }
             (Told::Reachable(tree), Some(process)) => process.shown = tree,
+            (Told::Below { child, below }, Some(process)) => {
+                process.below.insert(child, below);
+            }
             _ => {}
         }
         Ok(())

@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use mesh::{Config, Digest, HostId, LinkId, Node, OrderId, Outcome, RequestId, Subtree, Time};
+use mesh::alerts::Above;
+use mesh::{
+    Config, Digest, HostId, HostSet, LinkId, Node, OrderId, Outcome, RequestId, Subtree, Time,
+};
 
 use crate::disk::Disk;
 
@@ -45,6 +48,10 @@ pub(crate) struct Process {
     pub(crate) watched: BTreeMap<OrderId, u64>,
     /// The tree as the root has last told it.
     pub(crate) shown: Subtree,
+    /// Whom each of its children has below it, as the root has last told it.
+    pub(crate) below: BTreeMap<HostId, HostSet>,
+    /// What is above this node.
+    pub(crate) above: Above,
 }
 
 impl Seat {
@@ -71,6 +78,8 @@ impl Process {
             requests: 0,
             watched: BTreeMap::new(),
             shown: Subtree::default(),
+            below: BTreeMap::new(),
+            above: Above::default(),
         }
     }
 

@@ -152,6 +152,7 @@ impl Tables {
                 names.remove(row.name.as_str())?;
                 traffic.remove(id.0)?;
                 labels.remove(id.0)?;
+                txn.open_table(super::alerting::CERTIFICATES)?.remove(id.0)?;
                 note_removed(&txn, id.0, &row, now_ms)?;
                 gone.push(row);
             }

@@ -111,7 +111,7 @@ impl Node {
     /// Takes a link out of every machine.
     fn forget_link(&mut self, now: Time, link: LinkId) -> Option<Peer> {
         let peer = self.peers.remove(&link)?;
-        self.pulse.handle_down(link);
+        self.pulse.handle_down(link, self.uplink.link() == Some(link));
         self.acks.handle_down(link);
         self.watch.handle_down(link);
         self.gates.handle_down(link);
@@ -153,9 +153,9 @@ impl Node {
         }
         self.pulse.handle_frame(now, link);
         match (peer, frame) {
-            (_, Frame::Beat { root, interval, root_interval }) => {
+            (_, Frame::Beat { root, interval, root_interval, speaks }) => {
                 let from_parent = matches!(peer, Peer::Parent { .. });
-                let beat = Beat { root, interval, root_interval };
+                let beat = Beat { root, interval, root_interval, speaks };
                 self.pulse.handle_beat(now, link, beat, from_parent, &mut self.out);
             }
             (Peer::Parent { host, .. }, Frame::Hello { held_log, held, .. }) => {

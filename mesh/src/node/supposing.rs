@@ -173,7 +173,7 @@ mod tests {
         for root in 0..secs {
             bench.wait(1);
             for link in links.iter().copied().map(LinkId) {
-                let frame = Frame::Beat { root, interval, root_interval: interval };
+                let frame = Frame::Beat { root, interval, root_interval: interval, speaks: false };
                 bench.give(Input::Frame { link, frame });
             }
         }

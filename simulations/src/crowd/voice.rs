@@ -121,7 +121,8 @@ impl Speaker {
     }
 
     async fn beat(&mut self, root: u64, root_interval: Duration) -> Result<()> {
-        self.send(Frame::Beat { root, interval: self.beat, root_interval }).await
+        let (interval, speaks) = (self.beat, false);
+        self.send(Frame::Beat { root, interval, root_interval, speaks }).await
     }
 
     /// Answers what it hears until the link ends.

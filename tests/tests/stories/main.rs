@@ -1,5 +1,6 @@
 //! What Barid promises, tried with real processes.
 
+mod alerts;
 mod alike;
 mod bad_input;
 mod cancel;

@@ -1,0 +1,523 @@
+//! [`Desk`]: the task that owns the engine. Rules hand in what they see, operators ask, and what
+//! the engine wants is done: messages into the queues of channels, then rows to the keeper.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use mesh::Time;
+use mesh::alerts::{AckError, Alert, Condition, Engine, Phase, Silence, Step};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::{Instant, MissedTickBehavior, sleep_until};
+use tracing::{info, warn};
+
+use crate::clock::{Clock, to_ms};
+use crate::courier::Courier;
+use crate::info::{AlertInfo, ChannelInfo, Overview};
+use crate::keep::{AlertRow, Change, Keeper, SilenceRow};
+use crate::message::{Message, Sender, short, word};
+use crate::outbox::Outbox;
+use crate::rules::{Rule, Seen};
+use crate::settings::{Settings, SettingsError};
+
+/// Things that may wait for the desk.
+const ASKS: usize = 256;
+/// How often it looks whether its settings have changed and how its channels do.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// What a desk is made of.
+pub struct Setup {
+    /// The node's state folder: `alerts.toml` is there, and `alerts/` for what waits.
+    pub state: PathBuf,
+    /// Who speaks.
+    pub from: Sender,
+    /// Who keeps alerts over a restart.
+    pub keeper: Arc<dyn Keeper>,
+}
+
+/// The way to a desk. It ends when all of them are gone.
+#[derive(Clone)]
+pub struct Desk {
+    asks: mpsc::Sender<Ask>,
+}
+
+/// A request of an operator that was not carried out.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AskError {
+    /// There is nothing of that name.
+    #[error("there is no {what} {name}")]
+    Unknown {
+        /// What was looked for.
+        what: &'static str,
+        /// Under which name.
+        name: String,
+    },
+    /// It has ended already.
+    #[error("the alert {0} is over")]
+    Over(String),
+    /// No more can be taken.
+    #[error("there are too many silences")]
+    Full,
+    /// The channel did not take the test.
+    #[error("channel {name}: {error}")]
+    Channel {
+        /// The channel.
+        name: String,
+        /// What went wrong.
+        error: String,
+    },
+    /// The desk has ended.
+    #[error("alerts are not at work here")]
+    Gone,
+}
+
+type Reply<T> = oneshot::Sender<T>;
+type Explained = Box<dyn Fn(&Condition) -> Option<String> + Send>;
+
+enum Ask {
+    Set { source: &'static str, seen: Vec<Seen>, explained: Explained },
+    List(Reply<Overview>),
+    Ack { name: String, by: String, note: String, reply: Reply<Result<AlertInfo, AskError>> },
+    Silence(SilenceRow, Reply<Result<SilenceRow, AskError>>),
+    Unsilence(String, Reply<Result<(), AskError>>),
+    Test(String, Reply<Result<(), AskError>>),
+    Settings(Reply<Settings>),
+}
+
+impl Desk {
+    /// All that a source sees now. `explained`: why nothing is known of what it leaves out.
+    pub async fn set(
+        &self,
+        source: &'static str,
+        seen: Vec<Seen>,
+        explained: impl Fn(&Condition) -> Option<String> + Send + 'static,
+    ) {
+        let explained = Box::new(explained);
+        self.asks.send(Ask::Set { source, seen, explained }).await.ok();
+    }
+
+    /// All alerts, silences and channels.
+    pub async fn list(&self) -> Result<Overview, AskError> {
+        self.ask(Ask::List).await
+    }
+
+    /// Somebody takes an alert, named by its key or the beginning of its id, upon himself.
+    pub async fn ack(&self, name: &str, by: &str, note: &str) -> Result<AlertInfo, AskError> {
+        let (name, by, note) = (name.into(), by.into(), note.into());
+        self.ask(|reply| Ask::Ack { name, by, note, reply }).await?
+    }
+
+    /// Takes a silence and gives it an id.
+    pub async fn silence(&self, silence: SilenceRow) -> Result<SilenceRow, AskError> {
+        self.ask(|reply| Ask::Silence(silence, reply)).await?
+    }
+
+    /// Ends a silence.
+    pub async fn unsilence(&self, id: &str) -> Result<(), AskError> {
+        let id = id.into();
+        self.ask(|reply| Ask::Unsilence(id, reply)).await?
+    }
+
+    /// Sends a test message by a channel, and waits until it is taken or not.
+    pub async fn test(&self, channel: &str) -> Result<(), AskError> {
+        let channel = channel.into();
+        self.ask(|reply| Ask::Test(channel, reply)).await?
+    }
+
+    /// The settings as they are in force.
+    pub async fn settings(&self) -> Result<Settings, AskError> {
+        self.ask(Ask::Settings).await
+    }
+
+    async fn ask<T>(&self, ask: impl FnOnce(Reply<T>) -> Ask) -> Result<T, AskError> {
+        let (reply, answer) = oneshot::channel();
+        self.asks.send(ask(reply)).await.map_err(|_| AskError::Gone)?;
+        answer.await.map_err(|_| AskError::Gone)
+    }
+}
+
+/// Starts a desk. Settings that are not valid are an alert of their own.
+pub fn start(setup: Setup) -> Desk {
+    let (asks, inbox) = mpsc::channel(ASKS);
+    tokio::spawn(async move {
+        let worker = spawn_blocking(move || Worker::new(setup)).await;
+        worker.expect("reading settings does not panic").run(inbox).await;
+    });
+    Desk { asks }
+}
+
+/// What tells whether a file has changed.
+type Stamp = Option<(SystemTime, u64)>;
+
+struct Worker {
+    setup: Setup,
+    clock: Clock,
+    engine: Engine,
+    settings: Settings,
+    stamp: Stamp,
+    wrong: Option<String>,
+    couriers: BTreeMap<String, (Arc<Courier>, JoinHandle<()>)>,
+    alive: Option<(Instant, JoinHandle<()>)>,
+    /// What is not kept yet, by kind and key.
+    changes: BTreeMap<(u8, String), Change>,
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.couriers.values().for_each(|(_, task)| task.abort());
+    }
+}
+
+impl Worker {
+    fn new(setup: Setup) -> Worker {
+        let clock = Clock::new();
+        let kept = setup.keeper.load();
+        let alerts = kept.alerts.into_values().map(Alert::from);
+        let silences = kept.silences.into_values().map(Silence::from);
+        let settings = Settings::default();
+        let engine = Engine::new(settings.pace.clone(), alerts, silences, clock.now());
+        Worker {
+            setup,
+            clock,
+            engine,
+            settings,
+            stamp: None,
+            wrong: None,
+            couriers: BTreeMap::new(),
+            alive: None,
+            changes: BTreeMap::new(),
+        }
+    }
+
+    async fn run(mut self, mut inbox: mpsc::Receiver<Ask>) {
+        self.read_settings().await;
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            self.drain().await;
+            let wake = self.engine.poll_timeout(self.clock.now());
+            let wake = wake.map(|at| Instant::now() + self.clock.until(at));
+            let sleep = async {
+                match wake {
+                    Some(at) => sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                ask = inbox.recv() => match ask {
+                    Some(ask) => self.take(ask),
+                    None => return,
+                },
+                () = sleep => self.engine.handle_timeout(self.clock.now()),
+                _ = look.tick() => self.look().await,
+            }
+        }
+    }
+
+    fn take(&mut self, ask: Ask) {
+        let now = self.clock.now();
+        match ask {
+            Ask::Set { source, seen, explained } => self.set(source, seen, &*explained),
+            Ask::List(reply) => drop(reply.send(self.list(now))),
+            Ask::Ack { name, by, note, reply } => {
+                reply.send(self.ack(now, &name, &by, &note)).ok();
+            }
+            Ask::Silence(silence, reply) => drop(reply.send(self.silence(now, silence))),
+            Ask::Unsilence(id, reply) => {
+                let known = self.engine.unsilence(now, &id);
+                let unknown = || AskError::Unknown { what: "silence", name: id.clone() };
+                let result = known.then_some(()).ok_or_else(unknown);
+                self.change(Change::Silence(id, None));
+                reply.send(result).ok();
+            }
+            Ask::Test(name, reply) => self.test(name, reply),
+            Ask::Settings(reply) => drop(reply.send(self.settings.clone())),
+        }
+    }
+
+    fn set(
+        &mut self,
+        source: &'static str,
+        seen: Vec<Seen>,
+        explained: &dyn Fn(&Condition) -> Option<String>,
+    ) {
+        let conditions = seen.into_iter().filter_map(|seen| self.settings.condition(seen));
+        let conditions = conditions.collect();
+        self.engine.set(self.clock.now(), source, conditions, explained);
+    }
+
+    fn list(&self, now: Time) -> Overview {
+        let alerts = self.engine.alerts().map(|alert| self.asked(now, alert)).collect();
+        let silences = self.engine.silences().iter().map(SilenceRow::from).collect();
+        let channel = |(name, (courier, _)): (&String, &(Arc<Courier>, JoinHandle<()>))| {
+            let health = courier.health();
+            ChannelInfo {
+                name: name.clone(),
+                kind: courier.way.channel.kind().into(),
+                waiting: courier.outbox.count().0,
+                sent: health.sent,
+                refused: health.refused,
+                failing_ms: health.failing.map_or(0, to_ms),
+                error: health.error.clone(),
+            }
+        };
+        let channels = self.couriers.iter().map(channel).collect();
+        Overview { alerts, silences, channels }
+    }
+
+    fn asked(&self, now: Time, alert: &Alert) -> AlertInfo {
+        let Condition { key, kind, group, severity, labels, summary, cause, .. } =
+            alert.condition.clone();
+        let silence = self.engine.silences().covering(now, alert);
+        AlertInfo {
+            id: short(&key),
+            severity: word(severity).into(),
+            state: match alert.phase {
+                Phase::Pending => "pending",
+                Phase::Firing => "firing",
+                Phase::Over => "over",
+            }
+            .into(),
+            help: Rule::of(&kind).map_or("", |rule| rule.help).into(),
+            key,
+            kind,
+            group,
+            labels,
+            summary,
+            began_ms: to_ms(alert.began),
+            fired_ms: alert.fired.map_or(0, to_ms),
+            ended_ms: alert.ended.map_or(0, to_ms),
+            told_ms: alert.told.map_or(0, to_ms),
+            flapping: alert.is_flapping(now, self.settings.pace.damp),
+            inhibited_by: cause.filter(|_| alert.is_inhibited()),
+            silenced_by: silence.map(|silence| silence.id.clone()),
+            acked_by: alert.ack.as_ref().map(|ack| ack.by.clone()),
+            note: alert.ack.as_ref().map_or_else(String::new, |ack| ack.note.clone()),
+        }
+    }
+
+    fn ack(&mut self, now: Time, name: &str, by: &str, note: &str) -> Result<AlertInfo, AskError> {
+        let unknown = || AskError::Unknown { what: "alert", name: name.into() };
+        let meant = |key: &str| key == name || name.len() >= 4 && short(key).starts_with(name);
+        let found = self.engine.alerts().map(|a| &a.condition.key).find(|key| meant(key));
+        let key = found.ok_or_else(unknown)?.clone();
+        self.engine.ack(now, &key, by, note).map_err(|error| match error {
+            AckError::Unknown => unknown(),
+            AckError::Over => AskError::Over(key.clone()),
+        })?;
+        let alert = self.engine.alert(&key).ok_or_else(unknown)?;
+        Ok(self.asked(now, alert))
+    }
+
+    fn silence(&mut self, now: Time, mut row: SilenceRow) -> Result<SilenceRow, AskError> {
+        let text = serde_json::to_string(&row).unwrap_or_default();
+        row.id = short(&format!("{text}{}", now.0.as_nanos()));
+        if !self.engine.silence(now, row.clone().into()) {
+            return Err(AskError::Full);
+        }
+        self.change(Change::Silence(row.id.clone(), Some(Box::new(row.clone()))));
+        Ok(row)
+    }
+
+    fn test(&self, name: String, reply: Reply<Result<(), AskError>>) {
+        let Some(courier) = self.couriers.get(&name).map(|(courier, _)| courier.clone()) else {
+            let unknown = AskError::Unknown { what: "channel", name };
+            return drop(reply.send(Err(unknown)));
+        };
+        let at_ms = to_ms(self.clock.now());
+        let message = Message::plain(&self.setup.from, "test", "this is a test", at_ms);
+        tokio::spawn(async move {
+            let sent = courier.send(&message).await;
+            if sent.is_ok() {
+                courier.again.notify_one();
+            }
+            let failed = |error: crate::SendError| {
+                let error = error.to_string();
+                AskError::Channel { name: courier.name.clone(), error }
+            };
+            reply.send(sent.map_err(failed)).ok();
+        });
+    }
+}
+
+impl Worker {
+    /// Does what the engine wants: first into the queues of channels, then to the keeper, so that
+    /// what is kept as told is told.
+    async fn drain(&mut self) {
+        let mut told = Vec::new();
+        while let Some(step) = self.engine.poll_step() {
+            match step {
+                Step::Tell(notice) => {
+                    let at_ms = to_ms(self.clock.now());
+                    for (name, (courier, _)) in &self.couriers {
+                        let passes = |alert: &Alert| courier.way.filter.passes(name, alert);
+                        let message = Message::of(&self.setup.from, &notice, at_ms, passes);
+                        told.extend(message.map(|message| (courier.clone(), message)));
+                    }
+                }
+                Step::Changed(alert) => {
+                    log(&alert);
+                    let row = Box::new(AlertRow::from(&*alert));
+                    self.change(Change::Alert(alert.condition.key, Some(row)));
+                }
+                Step::Forgotten(key) => self.change(Change::Alert(key, None)),
+            }
+        }
+        if told.is_empty() && self.changes.is_empty() {
+            return;
+        }
+        let (keeper, changes) = (self.setup.keeper.clone(), std::mem::take(&mut self.changes));
+        let work = move || {
+            for (courier, message) in told {
+                courier.outbox.push(message);
+                courier.more.notify_one();
+            }
+            let list: Vec<Change> = changes.values().cloned().collect();
+            let kept = list.is_empty() || keeper.keep(&list);
+            if kept { BTreeMap::new() } else { changes }
+        };
+        self.changes = spawn_blocking(work).await.expect("keeping does not panic");
+    }
+
+    fn change(&mut self, change: Change) {
+        let key = match &change {
+            Change::Alert(key, _) => (0, key.clone()),
+            Change::Silence(id, _) => (1, id.clone()),
+        };
+        self.changes.insert(key, change);
+    }
+
+    /// What is looked at from time to time.
+    async fn look(&mut self) {
+        if self.stamp != stamp(&self.path()) {
+            self.read_settings().await;
+        }
+        let failing = self.couriers.values().filter_map(|(courier, _)| failing(courier));
+        let mut seen: Vec<Seen> = failing.collect();
+        seen.extend(self.wrong.clone().map(|wrong| Seen {
+            kind: "alerts-config",
+            of: "alerts.toml".into(),
+            group: "alerts".into(),
+            summary: wrong,
+            ..Seen::default()
+        }));
+        if self.engine.crowded() > 0 {
+            let summary = format!("{} conditions had no place", self.engine.crowded());
+            let (of, group) = (self.setup.from.node.clone(), "alerts".into());
+            seen.push(Seen { kind: "alerts-crowded", of, group, summary, ..Seen::default() });
+        }
+        self.set("desk", seen, &|_| None);
+        self.sign_of_life();
+    }
+
+    fn path(&self) -> PathBuf {
+        self.setup.state.join("alerts.toml")
+    }
+
+    async fn read_settings(&mut self) {
+        let path = self.path();
+        self.stamp = stamp(&path);
+        let read = spawn_blocking(move || Settings::load(&path)).await;
+        match read.expect("reading settings does not panic") {
+            Ok(settings) => {
+                self.wrong = None;
+                self.use_settings(settings);
+            }
+            Err(error) => {
+                let text = chain(&error);
+                warn!(error = %text, "the settings of alerts are not valid and not used");
+                self.wrong = Some(text);
+            }
+        }
+    }
+
+    /// Takes new settings: channels get new couriers, and what waited goes on waiting.
+    fn use_settings(&mut self, settings: Settings) {
+        let mut old = std::mem::take(&mut self.couriers);
+        for (name, way) in settings.channels.clone() {
+            let (outbox, health) = match old.remove(&name) {
+                Some((courier, task)) => {
+                    task.abort();
+                    courier.outbox.set_most(settings.queue);
+                    (courier.outbox.clone(), courier.health.clone())
+                }
+                None => {
+                    let dir = self.setup.state.join("alerts").join(&name);
+                    (Arc::new(Outbox::open(&dir, settings.queue)), Arc::default())
+                }
+            };
+            let (clock, more, again) = (self.clock, Default::default(), Default::default());
+            let courier = Courier { name: name.clone(), way, outbox, health, clock, more, again };
+            let courier = Arc::new(courier);
+            let task = tokio::spawn(courier.clone().run());
+            self.couriers.insert(name, (courier, task));
+        }
+        old.values().for_each(|(_, task)| task.abort());
+        self.engine.set_pace(self.clock.now(), settings.pace.clone());
+        self.settings = settings;
+    }
+
+    /// Says that this desk is alive, if somebody wants to hear it. One that is not taken is not
+    /// tried again: staying away is what it is for.
+    fn sign_of_life(&mut self) {
+        let Some(deadman) = &self.settings.deadman else { return };
+        let due = match &self.alive {
+            Some((at, task)) => Instant::now() >= *at + deadman.every && task.is_finished(),
+            None => true,
+        };
+        let Some((courier, _)) = self.couriers.get(&deadman.channel).filter(|_| due) else {
+            return;
+        };
+        let (courier, from) = (courier.clone(), &self.setup.from);
+        let message = Message::plain(from, "alive", "barid is alive", to_ms(self.clock.now()));
+        let task = tokio::spawn(async move {
+            courier.send(&message).await.ok();
+        });
+        self.alive = Some((Instant::now(), task));
+    }
+}
+
+/// What is wrong with a channel.
+fn failing(courier: &Courier) -> Option<Seen> {
+    let health = courier.health();
+    health.failing?;
+    let (name, (waiting, dropped)) = (&courier.name, courier.outbox.count());
+    let dropped = match dropped {
+        0 => String::new(),
+        n => format!(", {n} were dropped"),
+    };
+    Some(Seen {
+        kind: "channel-failing",
+        of: name.clone(),
+        group: "alerts".into(),
+        labels: BTreeMap::from([("channel".into(), name.clone())]),
+        summary: format!(
+            "channel {name} takes no alerts ({waiting} wait{dropped}): {}",
+            health.error
+        ),
+        ..Seen::default()
+    })
+}
+
+fn stamp(path: &std::path::Path) -> Stamp {
+    let meta = std::fs::metadata(path).ok()?;
+    Some((meta.modified().ok()?, meta.len()))
+}
+
+fn log(alert: &Alert) {
+    let (key, summary) = (&alert.condition.key, &alert.condition.summary);
+    match alert.phase {
+        Phase::Firing if alert.told.is_none() => warn!(key, summary, "alert"),
+        Phase::Over if alert.told.is_some() => info!(key, summary, "alert over"),
+        _ => {}
+    }
+}
+
+fn chain(error: &SettingsError) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}

@@ -1,0 +1,206 @@
+//! What is sent: one message for what is new in a group, in the form that commands and files get.
+//!
+//! A message has an id that is the same whenever the same news are sent, so that who receives it
+//! twice can know.
+
+use std::collections::BTreeMap;
+
+use mesh::alerts::{Alert, News, Notice, Severity};
+use serde::{Deserialize, Serialize};
+
+use crate::clock::to_ms;
+use crate::rules::Rule;
+
+/// Who sends.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sender {
+    /// The name of the node.
+    pub node: String,
+    /// Its mesh.
+    pub mesh: String,
+}
+
+/// One message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// The version of this form.
+    pub version: u32,
+    /// Equal for equal news.
+    pub id: String,
+    /// `firing`, `resolved`, `test` or `alive`.
+    pub status: String,
+    /// Who sends.
+    pub from: Sender,
+    /// What the alerts have in common: the site.
+    pub group: String,
+    /// When it was made, in unix milliseconds.
+    pub at_ms: u64,
+    /// The alerts, the worst first.
+    pub alerts: Vec<Told>,
+    /// How many more there were.
+    #[serde(default)]
+    pub more: usize,
+    /// How many older messages of this channel were dropped before this one.
+    #[serde(default)]
+    pub dropped: u64,
+}
+
+/// An alert as it is told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    /// What tells it from others.
+    pub key: String,
+    /// The same, short.
+    pub id: String,
+    /// Its kind.
+    pub kind: String,
+    /// `info`, `warning` or `critical`.
+    pub severity: String,
+    /// `firing` or `resolved`.
+    pub status: String,
+    /// Whether this was told before and goes on.
+    #[serde(default)]
+    pub again: bool,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// It in one line.
+    pub summary: String,
+    /// What to do.
+    pub help: String,
+    /// Since when it is so.
+    pub began_ms: u64,
+    /// Since when it is not so any more; 0 while it is.
+    #[serde(default)]
+    pub ended_ms: u64,
+}
+
+/// A short name for a key, for people to type.
+pub fn short(key: &str) -> String {
+    blake3::hash(key.as_bytes()).to_hex()[..8].to_owned()
+}
+
+/// A severity as a word.
+pub(crate) fn word(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Info => "info",
+        Severity::Warning => "warning",
+        Severity::Critical => "critical",
+    }
+}
+
+impl Message {
+    /// What a channel is sent of a notice; none if nothing of it goes that way.
+    pub(crate) fn of(
+        from: &Sender,
+        notice: &Notice,
+        at_ms: u64,
+        passes: impl Fn(&Alert) -> bool,
+    ) -> Option<Message> {
+        let alerts: Vec<Told> = notice
+            .alerts
+            .iter()
+            .filter(|(_, alert)| passes(alert))
+            .map(|(news, alert)| told(*news, alert))
+            .collect();
+        if alerts.is_empty() {
+            return None;
+        }
+        let firing = alerts.iter().any(|told| told.status == "firing");
+        Some(Message {
+            version: 1,
+            id: id(from, &alerts, at_ms),
+            status: if firing { "firing" } else { "resolved" }.into(),
+            from: from.clone(),
+            group: notice.group.clone(),
+            at_ms,
+            alerts,
+            more: notice.more,
+            dropped: 0,
+        })
+    }
+
+    /// A message that is no alert: `test` or `alive`.
+    pub fn plain(from: &Sender, status: &str, summary: &str, at_ms: u64) -> Message {
+        let kind = match status {
+            "alive" => "barid-alive",
+            _ => "barid-test",
+        };
+        let told = Told {
+            key: kind.into(),
+            id: short(kind),
+            kind: kind.into(),
+            severity: "info".into(),
+            status: "firing".into(),
+            again: false,
+            labels: BTreeMap::from([("node".into(), from.node.clone())]),
+            summary: summary.into(),
+            help: String::new(),
+            began_ms: at_ms,
+            ended_ms: 0,
+        };
+        let alerts = vec![told];
+        Message {
+            version: 1,
+            id: id(from, &alerts, at_ms),
+            status: status.into(),
+            from: from.clone(),
+            group: String::new(),
+            at_ms,
+            alerts,
+            more: 0,
+            dropped: 0,
+        }
+    }
+
+    /// It in one line.
+    pub(crate) fn line(&self) -> String {
+        let first = self.alerts.first().map_or("", |told| told.summary.as_str());
+        let rest = self.alerts.len().saturating_sub(1) + self.more;
+        let over = if self.status == "resolved" { "over: " } else { "" };
+        let site = if self.group.is_empty() { String::new() } else { format!("{}: ", self.group) };
+        match rest {
+            0 => format!("{site}{over}{first}"),
+            rest => format!("{site}{over}{first} (and {rest} more)"),
+        }
+    }
+}
+
+fn told(news: News, alert: &Alert) -> Told {
+    let condition = &alert.condition;
+    Told {
+        key: condition.key.clone(),
+        id: short(&condition.key),
+        kind: condition.kind.clone(),
+        severity: word(condition.severity).into(),
+        status: if news == News::Over { "resolved" } else { "firing" }.into(),
+        again: news == News::Again,
+        labels: condition.labels.clone(),
+        summary: condition.summary.clone(),
+        help: Rule::of(&condition.kind).map_or("", |rule| rule.help).into(),
+        began_ms: to_ms(alert.began),
+        ended_ms: match news {
+            News::Over => alert.ended.map_or(0, to_ms),
+            _ => 0,
+        },
+    }
+}
+
+/// The same for the same news: a repetition is others, and so is another firing.
+fn id(from: &Sender, alerts: &[Told], at_ms: u64) -> String {
+    let mut hasher = blake3::Hasher::new();
+    let mut add = |text: &str| {
+        hasher.update(&(text.len() as u64).to_le_bytes());
+        hasher.update(text.as_bytes());
+    };
+    add(&from.mesh);
+    add(&from.node);
+    for told in alerts {
+        add(&told.key);
+        add(&told.status);
+        add(&told.began_ms.to_string());
+        if told.again || told.kind.starts_with("barid-") {
+            add(&at_ms.to_string());
+        }
+    }
+    hasher.finalize().to_hex()[..32].to_owned()
+}

@@ -1,0 +1,191 @@
+//! What waits for a channel: messages in files, a file for each, in their order.
+//!
+//! A message is on disk before anybody takes it for told, and goes when the channel has it. There
+//! is room for so many; beyond that the oldest are dropped, counted, and the count is told. Where
+//! the disk takes nothing, messages wait in memory within the same limit.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tracing::warn;
+
+use crate::message::Message;
+
+/// How large a message may be that is read back.
+const LONGEST: u64 = 4 << 20;
+
+/// The messages that wait for one channel.
+pub(crate) struct Outbox {
+    dir: PathBuf,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    waiting: VecDeque<(u64, Option<Box<Message>>)>,
+    next: u64,
+    most: usize,
+    /// Since the last message that was taken.
+    dropped: u64,
+}
+
+impl Outbox {
+    /// Opens the folder of a channel, with what an earlier process has left there.
+    pub(crate) fn open(dir: &Path, most: usize) -> Outbox {
+        let mut numbers = Vec::new();
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let number = name.to_str().and_then(|name| name.strip_suffix(".json"));
+            numbers.extend(number.and_then(|number| number.parse::<u64>().ok()));
+        }
+        numbers.sort_unstable();
+        let next = numbers.last().map_or(1, |last| last + 1);
+        let waiting = numbers.into_iter().map(|number| (number, None)).collect();
+        let inner = Mutex::new(Inner { waiting, next, most, dropped: 0 });
+        Outbox { dir: dir.into(), inner }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on so many may wait.
+    pub(crate) fn set_most(&self, most: usize) {
+        self.lock().most = most;
+    }
+
+    /// Puts a message at the end. Blocks until it is on disk, if the disk takes it.
+    pub(crate) fn push(&self, message: Message) {
+        let mut inner = self.lock();
+        while inner.waiting.len() >= inner.most {
+            let Some((number, _)) = inner.waiting.pop_front() else { break };
+            fs::remove_file(self.path(number)).ok();
+            inner.dropped += 1;
+        }
+        let number = inner.next;
+        inner.next += 1;
+        let kept = match self.write(number, &message) {
+            Ok(()) => None,
+            Err(error) => {
+                let path = self.dir.display();
+                warn!(%path, %error, "an alert waits in memory, because it cannot be kept");
+                Some(Box::new(message))
+            }
+        };
+        inner.waiting.push_back((number, kept));
+    }
+
+    /// The oldest message, with the number by which it is taken out. Blocks.
+    pub(crate) fn front(&self) -> Option<(u64, Message)> {
+        let mut inner = self.lock();
+        loop {
+            let (number, kept) = inner.waiting.front()?;
+            let (number, kept) = (*number, kept.as_deref().cloned());
+            let dropped = inner.dropped;
+            match kept.map_or_else(|| self.read(number), Ok) {
+                Ok(message) => return Some((number, Message { dropped, ..message })),
+                Err(error) => {
+                    let path = self.path(number);
+                    warn!(path = %path.display(), %error, "an alert that waited is lost");
+                    fs::remove_file(path).ok();
+                    inner.waiting.pop_front();
+                    inner.dropped += 1;
+                }
+            }
+        }
+    }
+
+    /// Takes a message out: the channel has it, or will never have it. Blocks.
+    pub(crate) fn remove(&self, number: u64) {
+        let mut inner = self.lock();
+        inner.waiting.retain(|(other, _)| *other != number);
+        inner.dropped = 0;
+        fs::remove_file(self.path(number)).ok();
+    }
+
+    /// How many wait, and how many were dropped since one was taken.
+    pub(crate) fn count(&self) -> (usize, u64) {
+        let inner = self.lock();
+        (inner.waiting.len(), inner.dropped)
+    }
+
+    fn path(&self, number: u64) -> PathBuf {
+        self.dir.join(format!("{number:012}.json"))
+    }
+
+    fn write(&self, number: u64, message: &Message) -> io::Result<()> {
+        fs::create_dir_all(&self.dir)?;
+        let beside = self.dir.join("new");
+        let mut file = fs::File::create(&beside)?;
+        file.write_all(&serde_json::to_vec(message)?)?;
+        file.sync_all()?;
+        fs::rename(&beside, self.path(number))?;
+        fs::File::open(&self.dir)?.sync_all()
+    }
+
+    fn read(&self, number: u64) -> io::Result<Message> {
+        let path = self.path(number);
+        if fs::metadata(&path)?.len() > LONGEST {
+            return Err(io::Error::other("it is too long"));
+        }
+        Ok(serde_json::from_slice(&fs::read(&path)?)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Sender;
+
+    fn message(n: u64) -> Message {
+        Message::plain(&Sender::default(), "test", &format!("number {n}"), n)
+    }
+
+    fn fronts(outbox: &Outbox) -> Vec<(u64, u64)> {
+        let mut found = Vec::new();
+        while let Some((number, message)) = outbox.front() {
+            outbox.remove(number);
+            found.push((message.at_ms, message.dropped));
+        }
+        found
+    }
+
+    #[test]
+    fn what_waits_outlives_a_restart_in_its_order() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let outbox = Outbox::open(&dir.path().join("ops"), 10);
+        (1..=3).for_each(|n| outbox.push(message(n)));
+        let (number, first) = outbox.front().expect("there are some");
+        assert_eq!((first.at_ms, outbox.count()), (1, (3, 0)));
+        outbox.remove(number);
+        let outbox = Outbox::open(&dir.path().join("ops"), 10);
+        outbox.push(message(4));
+        assert_eq!(fronts(&outbox), [(2, 0), (3, 0), (4, 0)]);
+        let left = fs::read_dir(dir.path().join("ops")).expect("it is there").count();
+        assert_eq!(left, 0);
+    }
+
+    #[test]
+    fn beyond_the_limit_the_oldest_go_and_are_counted() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let outbox = Outbox::open(dir.path(), 3);
+        (1..=10).for_each(|n| outbox.push(message(n)));
+        assert_eq!(outbox.count(), (3, 7));
+        assert_eq!(fronts(&outbox), [(8, 7), (9, 0), (10, 0)]);
+    }
+
+    #[test]
+    fn without_a_disk_messages_wait_in_memory_and_what_is_spoilt_is_passed_over() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        fs::write(dir.path().join("file"), "no folder").expect("written");
+        let outbox = Outbox::open(&dir.path().join("file"), 3);
+        (1..=2).for_each(|n| outbox.push(message(n)));
+        assert_eq!(fronts(&outbox), [(1, 0), (2, 0)]);
+        fs::write(dir.path().join("000000000007.json"), "{").expect("written");
+        let outbox = Outbox::open(dir.path(), 3);
+        outbox.push(message(3));
+        assert_eq!(fronts(&outbox), [(3, 1)]);
+    }
+}

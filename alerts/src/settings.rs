@@ -1,0 +1,434 @@
+//! `alerts.toml`: the channels of a node, the pace of its alerts, and what it makes of each kind.
+//!
+//! Unknown keys are refused, and so is a channel that cannot work. Secrets lie in files of their
+//! own that nobody else may read.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use mesh::alerts::{Alert, Condition, Pace, Severity};
+use serde::Deserialize;
+
+use crate::channel::{self, Channel, SendError};
+use crate::desk::AskError;
+use crate::message::Message;
+use crate::rules::{RULES, Rule, Seen};
+
+/// How many messages wait for a channel.
+const QUEUE: usize = 1_000;
+
+/// The settings.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    pub(crate) pace: Pace,
+    pub(crate) queue: usize,
+    rules: BTreeMap<String, RuleEntry>,
+    pub(crate) channels: BTreeMap<String, Way>,
+    pub(crate) deadman: Option<Deadman>,
+    /// How long a node that was behind something may take to come back.
+    pub(crate) returning: Option<Duration>,
+}
+
+/// A channel, and what goes by it.
+#[derive(Clone, Debug)]
+pub(crate) struct Way {
+    pub(crate) channel: Channel,
+    pub(crate) filter: Filter,
+    pub(crate) timeout: Duration,
+}
+
+/// What goes by a channel.
+#[derive(Clone, Debug)]
+pub(crate) struct Filter {
+    severity: Severity,
+    sites: BTreeSet<String>,
+    kinds: BTreeSet<String>,
+}
+
+/// A sign of life to somebody who notices when it stays away.
+#[derive(Clone, Debug)]
+pub(crate) struct Deadman {
+    pub(crate) channel: String,
+    pub(crate) every: Duration,
+}
+
+/// Settings that are of no use; what was in force before stays so.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// The file cannot be read.
+    #[error("{}: reading failed", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is not what it should be.
+    #[error("{}: not valid", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: Box<toml::de::Error>,
+    },
+    /// It says something that cannot be.
+    #[error("{}: {what}", path.display())]
+    Meaning {
+        /// The file.
+        path: PathBuf,
+        /// What, and what to do.
+        what: String,
+    },
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct File {
+    clear_s: u64,
+    gather_s: u64,
+    repeat_s: u64,
+    damp_s: u64,
+    returning_s: Option<u64>,
+    queue: usize,
+    rules: BTreeMap<String, RuleEntry>,
+    channels: BTreeMap<String, ChannelEntry>,
+    deadman: Option<DeadmanEntry>,
+}
+
+impl Default for File {
+    fn default() -> File {
+        let pace = Pace::default();
+        File {
+            clear_s: pace.clear.as_secs(),
+            gather_s: pace.gather.as_secs(),
+            repeat_s: pace.repeat.as_secs(),
+            damp_s: pace.damp.as_secs(),
+            returning_s: None,
+            queue: QUEUE,
+            rules: BTreeMap::new(),
+            channels: BTreeMap::new(),
+            deadman: None,
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RuleEntry {
+    off: bool,
+    severity: Option<Word>,
+    hold_s: Option<u64>,
+    percent: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Word {
+    Info,
+    Warning,
+    Critical,
+}
+
+impl From<Word> for Severity {
+    fn from(word: Word) -> Severity {
+        match word {
+            Word::Info => Severity::Info,
+            Word::Warning => Severity::Warning,
+            Word::Critical => Severity::Critical,
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ChannelEntry {
+    severity: Option<Word>,
+    #[serde(default)]
+    sites: BTreeSet<String>,
+    #[serde(default)]
+    kinds: BTreeSet<String>,
+    #[serde(default = "ChannelEntry::timeout_s")]
+    timeout_s: u64,
+    command: Option<channel::CommandEntry>,
+    webhook: Option<channel::WebhookEntry>,
+    syslog: Option<channel::SyslogEntry>,
+    file: Option<channel::FileEntry>,
+    journald: Option<channel::JournaldEntry>,
+    mail: Option<channel::MailEntry>,
+}
+
+impl ChannelEntry {
+    fn timeout_s() -> u64 {
+        30
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DeadmanEntry {
+    channel: String,
+    #[serde(default = "DeadmanEntry::every_s")]
+    every_s: u64,
+}
+
+impl DeadmanEntry {
+    fn every_s() -> u64 {
+        60
+    }
+}
+
+impl Settings {
+    /// Reads the settings; without a file there are no channels.
+    pub fn load(path: &Path) -> Result<Settings, SettingsError> {
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(source) => return Err(SettingsError::Io { path: path.into(), source }),
+        };
+        let file: File = toml::from_str(&text).map_err(|source| SettingsError::Syntax {
+            path: path.into(),
+            source: Box::new(source),
+        })?;
+        Settings::checked(file).map_err(|what| SettingsError::Meaning { path: path.into(), what })
+    }
+
+    fn checked(file: File) -> Result<Settings, String> {
+        let secs = Duration::from_secs;
+        if file.repeat_s == 0 || file.queue == 0 {
+            return Err("repeat_s and queue must be more than 0".into());
+        }
+        for kind in file.rules.keys() {
+            known_kind(kind).map_err(|wrong| format!("rules.{kind}: {wrong}"))?;
+        }
+        let mut channels = BTreeMap::new();
+        for (name, entry) in file.channels {
+            let way = way(&name, entry).map_err(|wrong| format!("channels.{name}: {wrong}"))?;
+            channels.insert(name, way);
+        }
+        let deadman = file.deadman.map(|entry| {
+            let known = channels.contains_key(&entry.channel);
+            let wrong = || format!("deadman.channel: there is no channel {:?}", entry.channel);
+            if entry.every_s == 0 {
+                return Err("deadman.every_s must be more than 0".into());
+            }
+            let every = secs(entry.every_s);
+            known.then(|| Deadman { channel: entry.channel.clone(), every }).ok_or_else(wrong)
+        });
+        Ok(Settings {
+            pace: Pace {
+                clear: secs(file.clear_s),
+                gather: secs(file.gather_s),
+                repeat: secs(file.repeat_s),
+                damp: secs(file.damp_s),
+                ..Pace::default()
+            },
+            queue: file.queue,
+            rules: file.rules,
+            channels,
+            deadman: deadman.transpose()?,
+            returning: file.returning_s.map(secs),
+        })
+    }
+
+    /// Whether anybody can be told.
+    pub fn has_channels(&self) -> bool {
+        !self.channels.is_empty()
+    }
+
+    /// Sends a message by one channel, now and once.
+    pub async fn test(&self, channel: &str, message: &Message) -> Result<(), AskError> {
+        let unknown = || AskError::Unknown { what: "channel", name: channel.into() };
+        let way = self.channels.get(channel).ok_or_else(unknown)?;
+        let failed = |error: String| AskError::Channel { name: channel.into(), error };
+        way.send(message).await.map_err(|error| failed(error.to_string()))
+    }
+
+    /// How long something of this kind must last.
+    pub fn hold(&self, kind: &str) -> Duration {
+        let own = self.rules.get(kind).and_then(|rule| rule.hold_s).map(Duration::from_secs);
+        own.unwrap_or_else(|| Rule::of(kind).map_or(Duration::ZERO, |rule| rule.hold))
+    }
+
+    /// How long a node that was behind something may take to come back.
+    pub fn returning(&self) -> Option<Duration> {
+        self.returning
+    }
+
+    /// The share of an order's targets from which on its failures are an alert, in percent.
+    pub fn percent(&self, kind: &str) -> Option<u64> {
+        self.rules.get(kind)?.percent
+    }
+
+    /// The condition that something is; none if its kind is switched off.
+    pub(crate) fn condition(&self, seen: Seen) -> Option<Condition> {
+        let (own, rule) = (self.rules.get(seen.kind), Rule::of(seen.kind)?);
+        if own.is_some_and(|own| own.off) {
+            return None;
+        }
+        let severity = own.and_then(|own| own.severity).map_or(rule.severity, Severity::from);
+        let hold = self.hold(seen.kind);
+        Some(seen.under(severity, hold))
+    }
+}
+
+impl Way {
+    /// Sends a message within the channel's time.
+    pub(crate) async fn send(&self, message: &Message) -> Result<(), SendError> {
+        match tokio::time::timeout(self.timeout, self.channel.send(message)).await {
+            Ok(result) => result,
+            Err(_) => {
+                let limit = self.timeout.as_secs();
+                Err(SendError::Later(format!("no answer within {limit} s")))
+            }
+        }
+    }
+}
+
+impl Filter {
+    /// Whether an alert goes by the channel of this name.
+    pub(crate) fn passes(&self, channel: &str, alert: &Alert) -> bool {
+        let Condition { kind, severity, labels, .. } = &alert.condition;
+        let own = kind == "channel-failing" && labels.get("channel").is_some_and(|c| c == channel);
+        let site = labels.get("site").map_or("", String::as_str);
+        *severity >= self.severity
+            && !own
+            && (self.sites.is_empty() || self.sites.contains(site))
+            && (self.kinds.is_empty() || self.kinds.contains(kind))
+    }
+}
+
+fn known_kind(kind: &str) -> Result<(), String> {
+    let kinds = || RULES.iter().map(|rule| rule.kind).collect::<Vec<_>>().join(", ");
+    let known = Rule::of(kind).is_some();
+    known.then_some(()).ok_or_else(|| format!("no such kind of alert: there are {}", kinds()))
+}
+
+fn way(name: &str, entry: ChannelEntry) -> Result<Way, String> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+    if name.is_empty() || name.len() > 32 || !name.bytes().all(plain) {
+        return Err("a name is letters, digits, - and _, at most 32".into());
+    }
+    for kind in &entry.kinds {
+        known_kind(kind).map_err(|wrong| format!("kinds: {kind}: {wrong}"))?;
+    }
+    if entry.timeout_s == 0 {
+        return Err("timeout_s must be more than 0".into());
+    }
+    let mut found = Vec::new();
+    found.extend(entry.command.map(channel::CommandEntry::channel));
+    found.extend(entry.webhook.map(channel::WebhookEntry::channel));
+    found.extend(entry.syslog.map(channel::SyslogEntry::channel));
+    found.extend(entry.file.map(channel::FileEntry::channel));
+    found.extend(entry.journald.map(channel::JournaldEntry::channel));
+    found.extend(entry.mail.map(channel::MailEntry::channel));
+    let (Some(channel), true) = (found.pop(), found.is_empty()) else {
+        return Err("give one of command, webhook, syslog, file, journald, mail".into());
+    };
+    let severity = entry.severity.map_or(Severity::Info, Severity::from);
+    let filter = Filter { severity, sites: entry.sites, kinds: entry.kinds };
+    Ok(Way { channel: channel?, filter, timeout: Duration::from_secs(entry.timeout_s) })
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh::alerts::Phase;
+
+    use super::*;
+
+    fn read(text: &str) -> Result<Settings, String> {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = dir.path().join("alerts.toml");
+        std::fs::write(&path, text).expect("written");
+        Settings::load(&path).map_err(|error| {
+            let source = std::error::Error::source(&error).map(ToString::to_string);
+            format!("{error} {}", source.unwrap_or_default())
+        })
+    }
+
+    #[test]
+    fn the_example_is_valid() {
+        let settings = read(include_str!("../../examples/alerts.toml")).expect("valid");
+        assert_eq!(settings.channels.len(), 4);
+        assert!(settings.deadman.is_some() && settings.has_channels());
+        let none = Settings::load(Path::new("/nonexistent/alerts.toml")).expect("defaults");
+        assert!(!none.has_channels());
+    }
+
+    #[track_caller]
+    fn refused(text: &str, why: &str) {
+        let error = read(text).expect_err(text);
+        assert!(error.contains(why), "{error}");
+    }
+
+    #[test]
+    fn what_cannot_work_is_named() {
+        refused("clear = 3", "unknown field `clear`");
+        refused("rules.host-gone.off = true", "rules.host-gone: no such kind of alert: there are");
+        refused("channels.a.severity = 'info'", "channels.a: give one of command, webhook");
+        let both = "channels.a = { file = { path = '/x' }, command = { argv = ['/y'] } }";
+        refused(both, "channels.a: give one of");
+        refused("channels.'a/b'.file = { path = '/x' }", "channels.a/b: a name is letters");
+        refused("channels.a.file = { path = 'x' }", "file.path: x is not absolute");
+        refused("channels.a.command = { argv = [] }", "it names no program");
+        refused("channels.a.command = { argv = ['page'] }", "\"page\" is not an absolute path");
+        refused("channels.a.webhook = { url = 'ftp://x' }", "begins neither with http://");
+        refused("channels.a.webhook = { url = 'http://u:p@x/' }", "holds a password");
+        let missing = "channels.a.webhook = { url = 'http://x/', secret_file = '/nonexistent' }";
+        refused(missing, "/nonexistent: No such file");
+        refused("channels.a.syslog = { udp = 'x' }", "\"x\" is not HOST:PORT");
+        refused("channels.a.syslog = {}", "give one of unix, udp, tcp");
+        let mail = "channels.a.mail = { server = 's', from = 'x', to = ['a@b.c'] }";
+        refused(mail, "mail.from: \"x\" is no address");
+        refused("deadman = { channel = 'a' }", "deadman.channel: there is no channel \"a\"");
+        refused("repeat_s = 0", "must be more than 0");
+        let kinds = "channels.a = { kinds = ['x'], file = { path = '/x' } }";
+        refused(kinds, "kinds: x: no such kind");
+    }
+
+    #[test]
+    fn a_secret_that_others_may_read_is_none() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = dir.path().join("secret");
+        std::fs::write(&path, "key\n").expect("written");
+        let text = format!(
+            "channels.a.webhook = {{ url = 'http://x/', secret_file = '{}' }}",
+            path.display()
+        );
+        let set = |mode| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode));
+        set(0o644).expect("it is ours");
+        refused(&text, "others may read it: chmod 600");
+        set(0o600).expect("it is ours");
+        assert!(read(&text).is_ok());
+    }
+
+    #[test]
+    fn kinds_and_channels_have_their_own_rules() {
+        let text = "rules.host-lost = { hold_s = 99, severity = 'critical' }\n\
+                    rules.disk-low.off = true\n\
+                    channels.a = { severity = 'critical', sites = ['lyon'], \
+                    file = { path = '/x' } }\n";
+        let settings = read(text).expect("valid");
+        let seen = |kind, site: &str| Seen {
+            kind,
+            of: "web1".into(),
+            labels: BTreeMap::from([("site".into(), site.into())]),
+            ..Seen::default()
+        };
+        assert!(settings.condition(seen("disk-low", "lyon")).is_none());
+        let condition = settings.condition(seen("host-lost", "lyon")).expect("it is on");
+        assert_eq!(condition.hold, Duration::from_secs(99));
+        assert_eq!(
+            (condition.severity, condition.key.as_str()),
+            (Severity::Critical, "host-lost/web1")
+        );
+        let passes = |kind, site| {
+            let condition = settings.condition(seen(kind, site)).expect("it is on");
+            let alert = Alert::kept(condition, "s".into(), Phase::Firing, mesh::Time::ZERO);
+            settings.channels["a"].filter.passes("a", &alert)
+        };
+        assert!(passes("host-lost", "lyon"));
+        assert!(!passes("host-lost", "oslo") && !passes("parent-lost", "lyon"));
+    }
+}

@@ -1,0 +1,177 @@
+//! Receivers of alerts, in this process: each keeps what it was sent.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+/// How long a reader waits for the rest of what somebody has begun to say.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A list that a thread fills.
+#[derive(Clone, Default)]
+pub(super) struct Heard<T>(Arc<Mutex<Vec<T>>>);
+
+impl<T: Clone> Heard<T> {
+    fn push(&self, item: T) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(item);
+    }
+
+    pub(super) fn all(&self) -> Vec<T> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// One request to the webhook.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Post {
+    pub(super) head: String,
+    pub(super) body: String,
+}
+
+impl Post {
+    pub(super) fn json(&self) -> Result<Value> {
+        serde_json::from_str(&self.body).with_context(|| self.body.clone())
+    }
+
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| {
+            let (other, value) = line.split_once(':')?;
+            other.eq_ignore_ascii_case(name).then_some(value.trim())
+        })
+    }
+}
+
+/// A webhook receiver, which may hang instead of answering.
+pub(super) struct Hook {
+    pub(super) addr: SocketAddr,
+    pub(super) posts: Heard<Post>,
+    hangs: Arc<AtomicBool>,
+}
+
+impl Hook {
+    pub(super) fn start(hangs: bool) -> Result<Hook> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let (addr, posts) = (listener.local_addr()?, Heard::default());
+        let hangs = Arc::new(AtomicBool::new(hangs));
+        let (heard, hung) = (posts.clone(), hangs.clone());
+        std::thread::spawn(move || {
+            let mut held = Vec::new();
+            for stream in listener.incoming().flatten() {
+                if hung.load(Ordering::SeqCst) {
+                    // Open and silent: who waits for it waits until its own limit.
+                    held.push(stream);
+                    continue;
+                }
+                let heard = heard.clone();
+                std::thread::spawn(move || take_post(stream, &heard));
+            }
+        });
+        Ok(Hook { addr, posts, hangs })
+    }
+
+    pub(super) fn recover(&self) {
+        self.hangs.store(false, Ordering::SeqCst);
+    }
+
+    /// Every alert of every post, as `+key` or `-key` by its status.
+    pub(super) fn words(&self) -> Result<Vec<String>> {
+        let mut words = Vec::new();
+        for post in self.posts.all() {
+            let json = post.json()?;
+            for alert in json["alerts"].as_array().context("alerts")? {
+                let sign = if alert["status"] == "firing" { '+' } else { '-' };
+                let labels = &alert["labels"];
+                let name = labels["alertname"].as_str().context("a name")?;
+                words.push(format!("{sign}{name}/{}", labels["host"].as_str().unwrap_or("")));
+            }
+        }
+        Ok(words)
+    }
+}
+
+fn take_post(stream: TcpStream, heard: &Heard<Post>) -> Option<()> {
+    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    let mut reader = BufReader::new(stream.try_clone().ok()?);
+    let (mut head, mut length) = (String::new(), 0);
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok()?;
+        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().ok()?;
+        }
+        if line.trim().is_empty() {
+            break;
+        }
+        head.push_str(&line);
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    heard.push(Post { head, body: String::from_utf8(body).ok()? });
+    (&stream).write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").ok()
+}
+
+/// A mail server that takes everything.
+pub(super) fn mail_server() -> Result<(SocketAddr, Heard<String>)> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let (addr, mails) = (listener.local_addr()?, Heard::default());
+    let heard = mails.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let heard = heard.clone();
+            std::thread::spawn(move || take_mail(stream, &heard));
+        }
+    });
+    Ok((addr, mails))
+}
+
+fn take_mail(stream: TcpStream, heard: &Heard<String>) -> Option<()> {
+    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    let mut reader = BufReader::new(stream.try_clone().ok()?);
+    let say = |text: &str| (&stream).write_all(text.as_bytes()).ok();
+    say("220 witness ESMTP\r\n")?;
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line).ok()? == 0 {
+            return Some(());
+        }
+        match line.split_whitespace().next().unwrap_or("").to_ascii_uppercase().as_str() {
+            "DATA" => {
+                say("354 go on\r\n")?;
+                let mut mail = String::new();
+                loop {
+                    let mut line = String::new();
+                    reader.read_line(&mut line).ok()?;
+                    if line.trim_end() == "." {
+                        break;
+                    }
+                    mail.push_str(&line);
+                }
+                heard.push(mail);
+                say("250 taken\r\n")?;
+            }
+            "QUIT" => return say("221 bye\r\n"),
+            _ => say("250 fine\r\n")?,
+        }
+    }
+}
+
+/// Everything that is sent to a TCP port, one text for each connection.
+pub(super) fn tcp_lines() -> Result<(SocketAddr, Heard<String>)> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let (addr, texts) = (listener.local_addr()?, Heard::default());
+    let heard = texts.clone();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut text = String::new();
+            stream.set_read_timeout(Some(PATIENCE)).ok();
+            stream.read_to_string(&mut text).ok();
+            heard.push(text);
+        }
+    });
+    Ok((addr, texts))
+}
