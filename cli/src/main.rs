@@ -9,6 +9,7 @@
 //! | `args` | the command line |
 //! | `run` `push` `runs` `attach` `cancel` `retry` | verbs about orders |
 //! | `pace` `given` | options of `run` |
+//! | `events` `report` | what happens, and what went wrong |
 //! | `hosts` `nodes` `tree` `token` `completion` | other verbs that ask the controller |
 //! | `serve` `node` `join` | verbs that are a part of the mesh |
 //! | `demo` | a fleet on this machine |
@@ -30,6 +31,7 @@ mod completion;
 mod demo;
 mod diff;
 mod escape;
+mod events;
 mod exit;
 mod fail;
 mod follow;
@@ -51,6 +53,7 @@ mod plan;
 mod progress;
 mod push;
 mod render;
+mod report;
 mod retry;
 mod rows;
 mod run;
@@ -127,6 +130,8 @@ async fn ask(verb: Verb, client: &Client, screen: &mut Screen) -> Result<Exit, F
         Verb::Runs(args) => runs::main(args, client, screen).await,
         Verb::Attach(args) => ordered(Box::pin(attach::main(args, client, screen)).await),
         Verb::Cancel(args) => ordered(Box::pin(cancel::main(args, client, screen)).await),
+        Verb::Events(args) => events::main(args, client, screen).await,
+        Verb::Report(args) => report::main(args, client, screen).await,
         Verb::Hosts(args) => hosts::main(args, client, screen).await,
         Verb::Nodes(args) => nodes::main(args, client, screen).await,
         Verb::Tree(args) => tree::main(args, client, screen).await,

@@ -7,20 +7,26 @@
 
 mod answers;
 mod api;
+mod cause;
 mod clock;
 mod closing;
 mod enrol;
+mod events;
 mod fault;
+mod filters;
 mod given;
 mod groups;
 mod labels;
 mod live;
 mod meaning;
 mod orders;
+mod outcomes;
 mod pace;
 mod packs;
 mod past;
+mod period;
 mod push;
+mod report;
 mod retention;
 mod retry;
 mod serve;

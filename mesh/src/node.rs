@@ -5,6 +5,7 @@
 //! what a link and its frames bring to everybody (`links`).
 
 mod answers;
+mod events;
 mod gating;
 mod links;
 mod orders;
@@ -28,6 +29,7 @@ use crate::pull::Pulls;
 use crate::pulse::Pulse;
 use crate::route::Routes;
 use crate::sabotage::Bug;
+use crate::spool::Spool;
 use crate::uplink::Uplink;
 use crate::uplog::Uplog;
 use crate::watch::Watch;
@@ -58,6 +60,9 @@ pub struct Node {
     watch: Watch,
     gates: Gates,
     windows: Windows,
+    spool: Spool,
+    /// The link of a parent that takes events.
+    listener: Option<LinkId>,
     /// The last save that is known to be durable.
     saved: u64,
 }
@@ -86,6 +91,14 @@ impl Node {
             watch: Watch::default(),
             gates: Gates::new(2 * limits.orders + 16),
             windows: Windows::default(),
+            spool: Spool::new(
+                config.host,
+                root,
+                config.events.clone(),
+                limits.report_bytes,
+                config.has(Bug::SumEvents),
+            ),
+            listener: None,
             saved: 0,
             rng,
             config,
@@ -118,6 +131,7 @@ impl Node {
             }
         }
         node.shares.retell(now);
+        node.restore_events(now, saved.own, saved.events);
         for id in saved.settled {
             node.shares.restore_settled(id);
         }
@@ -166,6 +180,7 @@ impl Node {
                     self.routes_changed(now);
                 }
             }
+            Input::Happened(happening) => self.happen(now, happening),
             Input::Submit(order) => self.take_order(now, order),
             Input::Watch { orders } => self.handle_watch(&orders),
             Input::Said(said) => self.pass_said(said),
@@ -186,6 +201,7 @@ impl Node {
             self.expire(order);
         }
         self.give_up_late(now);
+        self.save_events(now);
         self.follow_up(now);
         self.acks.handle_timeout(now, &mut self.out);
     }
@@ -197,16 +213,18 @@ impl Node {
         self.pass_watches();
         self.pass_releases(now);
         self.tell_parent(now);
+        self.tell_events(now);
     }
 
     /// When to call [`Node::handle_timeout`], and why.
     pub fn poll_timeout(&self) -> Option<(Time, Wake)> {
         let announce = self.routes.poll_timeout();
         let shares = self.shares.poll_timeout(self.uplog.has_room());
+        let spool = self.spool.poll_timeout(self.listener.is_some());
         let gates = sooner(self.gates.poll_timeout(), self.windows.poll_timeout());
         sooner(
             sooner(sooner(self.uplink.poll_timeout(), self.pulse.poll_timeout()), gates),
-            sooner(sooner(announce, shares), self.acks.poll_timeout()),
+            sooner(sooner(announce, shares), sooner(spool, self.acks.poll_timeout())),
         )
     }
 
@@ -235,6 +253,11 @@ impl Node {
         self.shares.orders()
     }
 
+    /// How many different events this node remembers: its own, and those that it has to tell.
+    pub fn events(&self) -> (usize, usize) {
+        self.spool.len()
+    }
+
     /// How long ago the root's word was fresh, as far as this node knows.
     pub fn root_age(&self, now: Time) -> std::time::Duration {
         self.pulse.root_age(now)
@@ -257,6 +280,8 @@ impl Node {
                     self.merge(now, report);
                 }
                 Gated::Go { order, hosts, until } => self.handle_go(now, order, &hosts, until),
+                Gated::OwnEvents(events) => self.own_events_are_saved(now, &events),
+                Gated::AckEvents(acks) => self.ack_events(acks),
             }
         }
     }

@@ -48,12 +48,22 @@ pub enum Bug {
     FreeSupposed,
     /// A release is good for ever.
     BeginLate,
+    /// Counts of events are added up instead of joined.
+    SumEvents,
+    /// Events are acknowledged before they are on disk.
+    AckEventsBeforeSave,
+    /// Own events are told before they are on disk.
+    TellEventsBeforeSave,
+    /// After a restart a host counts its events anew.
+    ForgetCounts,
+    /// Events that were on their way when the link broke count as told.
+    LoseEvents,
 }
 
 #[cfg(feature = "sabotage")]
 impl Bug {
     /// Every bug there is.
-    pub const ALL: [Bug; 21] = [
+    pub const ALL: [Bug; 26] = [
         Bug::AckOrdersBeforeSave,
         Bug::AckReportsBeforeSave,
         Bug::StartBeforeIntent,
@@ -75,5 +85,10 @@ impl Bug {
         Bug::GoBeforeSave,
         Bug::FreeSupposed,
         Bug::BeginLate,
+        Bug::SumEvents,
+        Bug::AckEventsBeforeSave,
+        Bug::TellEventsBeforeSave,
+        Bug::ForgetCounts,
+        Bug::LoseEvents,
     ];
 }

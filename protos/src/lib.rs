@@ -16,6 +16,7 @@
 //! Not here: signatures, certificates and hashing, which callers bring, and all I/O.
 
 mod answer;
+mod fact;
 mod field;
 mod gate;
 mod hosts;

@@ -21,6 +21,7 @@ use crate::exec::Executor;
 use crate::journal::JournalError;
 use crate::link::Link;
 use crate::live::{Place, Watched};
+use crate::notice::Notices;
 use crate::removed::Removed;
 use crate::sweep::Sweeper;
 use crate::transfer::Transfers;
@@ -157,6 +158,8 @@ pub(crate) struct Io {
     pub(crate) previews: broadcast::Sender<Said>,
     /// The place of the preview that is being handled.
     pub(crate) place: Option<Place>,
+    /// What this node notices itself.
+    pub(crate) notices: Notices,
 }
 
 /// Runs the node until it is told to stop.
@@ -167,8 +170,12 @@ pub(crate) async fn drive(
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), DriveError> {
     loop {
-        while let Some(output) = node.poll_output() {
-            io.apply(output);
+        loop {
+            while let Some(output) = node.poll_output() {
+                io.apply(output);
+            }
+            let Some(happening) = io.notices.next() else { break };
+            node.handle(io.clock.now(), Input::Happened(happening));
         }
         io.place = None;
         io.flush_journal().await?;
@@ -210,6 +217,9 @@ impl Io {
                 if let Input::LinkDown { link } = input {
                     self.links.lock().remove(&link);
                 }
+                if let Input::Degraded(short) = input {
+                    self.notices.degraded(short);
+                }
                 node.handle(now, input);
             }
             Arrival::Preview { input, place } => {
@@ -220,6 +230,7 @@ impl Io {
             Arrival::Linked(link) => {
                 let (id, peer, link) = (link.id, link.peer, Arc::new(link));
                 self.links.lock().insert(id, link.clone());
+                self.notices.meet(peer.host(), &link.name);
                 // After it is among the links, so that no list falls between.
                 if !self.removed.greet(&link) {
                     self.links.lock().remove(&id);
@@ -254,6 +265,7 @@ impl Io {
             }
             Output::Tell(event) => {
                 tell(&event);
+                self.notices.told(&event);
                 self.entries.push(Entry::Tell(event));
             }
             Output::Send { link, frame } => self.send(link, frame),
@@ -358,7 +370,9 @@ fn tell(event: &Event) {
         Event::Stopped { order, hosts, why } => {
             info!(%order, hosts = hosts.len(), ?why, "a run lets nobody begin any more");
         }
+        Event::Dropped { count } => warn!(count, "events of this host found no room"),
         Event::Answers(_)
+        | Event::Happened(_)
         | Event::Released { .. }
         | Event::Closed(_)
         | Event::Reachable(_)

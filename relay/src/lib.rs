@@ -28,6 +28,7 @@ mod link;
 mod live;
 mod memory;
 mod node;
+mod notice;
 mod remains;
 mod removed;
 mod renew;

@@ -14,6 +14,7 @@ use mesh::{
     Report, State, Tally,
 };
 
+use crate::events::Happened;
 use crate::gated::Gated;
 use crate::plan::{Plan, Work};
 use crate::seat::Seat;
@@ -78,6 +79,8 @@ pub struct Checks {
     closed: BTreeSet<OrderId>,
     /// What is known of runs that go on a few hosts at a time.
     pub(crate) gated: Gated,
+    /// What is known of events.
+    pub(crate) happened: Happened,
     /// The tree is whole and stays so: no supposition about anybody can be true.
     pub(crate) calm: bool,
     /// Some limit of the plan makes nodes cut bodies.
@@ -104,6 +107,7 @@ impl Checks {
             watched: BTreeMap::new(),
             closed: BTreeSet::new(),
             gated: Gated::default(),
+            happened: Happened::default(),
             calm: false,
             cuts: plan.limits.body_bytes < 1 << 20,
         };
@@ -156,6 +160,7 @@ impl Checks {
     pub(crate) fn died(&mut self, seat: &Seat) {
         let me = seat.host();
         self.gated.died(me);
+        self.happened.died(me);
         self.started_now.retain(|(_, host)| *host != me);
         self.orders_in.retain(|(reader, ..), _| *reader != me);
         self.reports_in.retain(|(reader, ..), _| *reader != me);
@@ -260,8 +265,10 @@ impl Checks {
             let detail = format!("{:?} numbers a save {no} after {before}", seat.host());
             return Err(Violation::new("saves are numbered", detail));
         }
-        if let Record::Forget(id) = record {
-            self.forgot.insert((seat.host(), *id));
+        match record {
+            Record::Forget(id) => drop(self.forgot.insert((seat.host(), *id))),
+            Record::Own(folded) => self.happened.saving(seat.host(), folded),
+            _ => {}
         }
         Ok(())
     }
@@ -281,6 +288,7 @@ impl Checks {
                 return Ok(());
             }
             Record::Answers(report) => report,
+            Record::Own(folded) => return self.happened.durable(me, folded),
             Record::Released { order, hosts } => {
                 self.may_be_late(me, *order);
                 return self.gated.released(*order, hosts, &seat.disk.image);
@@ -403,6 +411,8 @@ impl Checks {
             Frame::ReportsHeld { log, through } => self.reports_held(seat, (*log, *through), now),
             Frame::Hello { .. } | Frame::Beat { .. } | Frame::Below(_) => Ok(()),
             Frame::Watch { .. } | Frame::Said(_) | Frame::Go { .. } => Ok(()),
+            Frame::Events { events, .. } => self.happened.telling(me, events),
+            Frame::EventsHeld { .. } => Ok(()),
             Frame::Order { order, .. } => match self.orders.contains_key(&order.id) {
                 true => Ok(()),
                 false => {
@@ -537,6 +547,11 @@ impl Checks {
     pub(crate) fn bounds(&self, me: HostId, config: &Config, node: &Node) -> Result<(), Violation> {
         if node.orders() > config.limits.orders {
             let detail = format!("{me:?} remembers {} orders", node.orders());
+            return Err(Violation::new("bounds", detail));
+        }
+        let (own, held) = node.events();
+        if own > config.events.own + 1 || held > config.events.held + own {
+            let detail = format!("{me:?} remembers {own} events and {held} to be told");
             return Err(Violation::new("bounds", detail));
         }
         Ok(())

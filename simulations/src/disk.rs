@@ -7,7 +7,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mesh::{Digest, HostId, HostSet, Order, OrderId, Record, Report, Saved, Tally};
+use mesh::{
+    Digest, FoldKey, Folded, HostId, HostSet, Order, OrderId, Record, Report, Saved, Signature,
+    Tally,
+};
 use rand::RngExt;
 use rand::rngs::SmallRng;
 
@@ -20,6 +23,10 @@ pub(crate) struct Image {
     settled: BTreeSet<OrderId>,
     below: BTreeMap<HostId, HostSet>,
     released: BTreeMap<OrderId, Vec<HostSet>>,
+    own: BTreeMap<Signature, Folded>,
+    events: BTreeMap<FoldKey, Folded>,
+    /// What the root's watcher knows of events.
+    pub(crate) happened: BTreeMap<FoldKey, Folded>,
     /// Content, verified.
     pub(crate) store: BTreeSet<Digest>,
     /// The answers of each order, joined; for the checks.
@@ -34,6 +41,8 @@ pub(crate) enum Entry {
     Save { no: u64, record: Record },
     /// Bodies that the root's watcher keeps; the core's record of them comes after.
     Bodies(Report),
+    /// Events that the root's watcher keeps.
+    Happened(Vec<Folded>),
 }
 
 /// A disk.
@@ -72,6 +81,7 @@ impl Image {
         let record = match entry {
             Entry::Save { record, .. } => record,
             Entry::Bodies(report) => return self.keep_bodies(report),
+            Entry::Happened(events) => return self.keep_events(events),
         };
         match record {
             Record::Order(order) => drop(self.orders.insert(order.id, order.clone())),
@@ -88,6 +98,14 @@ impl Image {
                 self.released.entry(*order).or_default().push(hosts.clone());
             }
             Record::Forget(id) => self.forget(*id),
+            Record::Own(folded) => {
+                self.own.insert(folded.fact.signature, folded.clone());
+            }
+            Record::OwnGone(gone) => gone.iter().for_each(|key| drop(self.own.remove(key))),
+            Record::Events(folded) => {
+                self.events.insert(folded.key(), folded.clone());
+            }
+            Record::EventsGone(gone) => gone.iter().for_each(|key| drop(self.events.remove(key))),
         }
     }
 
@@ -99,6 +117,13 @@ impl Image {
         self.tallies.remove(&id);
         self.bodies.remove(&id);
         self.released.remove(&id);
+    }
+
+    fn keep_events(&mut self, events: &[Folded]) {
+        for folded in events {
+            let known = self.happened.entry(folded.key()).or_insert_with(|| folded.clone());
+            known.join(folded);
+        }
     }
 
     fn keep_bodies(&mut self, report: &Report) {
@@ -120,6 +145,8 @@ impl Image {
             settled: self.settled.iter().copied().collect(),
             below: self.below.iter().map(|(child, below)| (*child, below.clone())).collect(),
             released: released.collect(),
+            own: self.own.values().cloned().collect(),
+            events: self.events.values().cloned().collect(),
         };
         shuffle(&mut saved.orders, rng);
         shuffle(&mut saved.answers, rng);

@@ -15,6 +15,7 @@
 
 pub mod checks;
 mod disk;
+mod events;
 mod faults;
 mod gated;
 pub mod lab;

@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mesh::sabotage::Bug;
-use mesh::{Backoff, Config, Digest, HostId, HostSet, Limits, Need, Order, OrderId};
+use mesh::{Backoff, Config, Digest, EventLimits, HostId, HostSet, Limits, Need, Order, OrderId};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::gated;
+use crate::{events, gated};
 
 /// A span of time to draw from: shortest and longest.
 pub type Span = (Duration, Duration);
@@ -53,6 +53,8 @@ pub struct Plan {
     pub gated: bool,
     /// Whether operators look on while commands run.
     pub viewers: bool,
+    /// Pace and limits of events, and how many different ones there are; 0: none happen.
+    pub events: (EventLimits, u8),
     /// When faults stop and everything heals.
     pub horizon: Duration,
     /// The bug planted in every node.
@@ -163,6 +165,7 @@ impl Plan {
             horizon,
             viewers: rng.random_bool(0.6),
             gated: rng.random_bool(0.3),
+            events: events::plan(rng),
             bug: options.bug,
         }
     }
@@ -199,6 +202,7 @@ impl Plan {
             horizon: secs(15),
             viewers: false,
             gated: false,
+            events: (EventLimits::default(), 0),
             bug: None,
         }
     }
@@ -211,6 +215,7 @@ impl Plan {
         config.flush = self.flush;
         config.backoff = self.backoff.clone();
         config.limits = self.limits.clone();
+        config.events = self.events.0.clone();
         config.limits.children = place.children.unwrap_or(self.limits.children);
         config.bug = self.bug;
         config

@@ -40,6 +40,8 @@ pub(crate) enum Event {
     Visit,
     /// A command says something that is watched.
     Speak { node: usize, life: u64, said: Word },
+    /// A host notices something.
+    Notice { node: usize },
     /// A partition ends.
     Heal { from: usize, to: usize },
     /// A dead process starts again.

@@ -148,6 +148,7 @@ impl Sim {
         for index in 0..sim.plan.faults.len() {
             sim.queue.push(sim.plan.faults[index].0, Event::Fault { index });
         }
+        sim.plan_events();
         if sim.plan.viewers {
             sim.queue.push(Duration::ZERO, Event::Visit);
         }
@@ -206,6 +207,7 @@ impl Sim {
                 Ok(())
             }
             Event::Restart { node } => self.restart(node),
+            Event::Notice { node } => self.notice(node),
             Event::Visit if self.rough => self.visit(),
             Event::Speak { node, life, said } if self.lives(node, life) => self.speak(node, said),
             _ => Ok(()),
