@@ -151,7 +151,7 @@ async fn ask(
     for parent in parents {
         match relay::join(parent, token, name, key).await {
             Ok(credentials) => return Ok(credentials),
-            Err(error @ (JoinError::Dial { .. } | JoinError::Broken | JoinError::Timeout)) => {
+            Err(error) if error.may_pass() => {
                 let text = relay::chain(&error);
                 // Some of these name the parent themselves.
                 let named = text.starts_with(parent.as_str());

@@ -5,10 +5,12 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use certs::{Credentials, Role};
 use relay::{Journal, NoWitness, Running, Settings, Setup};
 use tokio::runtime::{Builder, Runtime};
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::exit::Exit;
@@ -21,6 +23,10 @@ const HOST_CACHE: usize = 4 << 20;
 const RELAY_CACHE: usize = 32 << 20;
 /// Threads of a relay or controller.
 const WORKERS: usize = 2;
+
+/// How long a node waits before it asks again to be enrolled, at first and at most.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// Options of `barid node`.
 #[derive(Clone, Debug, clap::Args)]
@@ -57,6 +63,7 @@ pub(crate) fn main(args: Args, verbose: u8) -> Result<Exit, Failure> {
     if !args.parents.is_empty() {
         settings.parents = args.parents;
     }
+    let mut end = args.until_eof.then(end_of_input);
     let credentials = match (join::load(&args.state)?, args.join) {
         (Some(known), token) => {
             if token.is_some() {
@@ -65,7 +72,11 @@ pub(crate) fn main(args: Args, verbose: u8) -> Result<Exit, Failure> {
             known
         }
         (None, Some(token)) => {
-            join::enrol(&args.state, &mut settings, &token, args.name.as_deref())?
+            let ask = || join::enrol(&args.state, &mut settings, &token, args.name.as_deref());
+            match ask_on(ask, &mut end)? {
+                Some(credentials) => credentials,
+                None => return Ok(Exit::Ok),
+            }
         }
         (None, None) => return Err(not_enrolled(&args.state)),
     };
@@ -75,7 +86,7 @@ pub(crate) fn main(args: Args, verbose: u8) -> Result<Exit, Failure> {
         let message = format!("{state}: these are the credentials of a controller");
         return Err(Failure::usage(message, format!("barid controller --state {state}")));
     }
-    runtime(role)?.block_on(run(credentials, settings, args.state, args.until_eof))
+    runtime(role)?.block_on(run(credentials, settings, args.state, end))
 }
 
 /// The runtime that fits a role.
@@ -94,9 +105,9 @@ async fn run(
     credentials: Credentials,
     settings: Settings,
     state: PathBuf,
-    until_eof: bool,
+    end: Option<EndOfInput>,
 ) -> Result<Exit, Failure> {
-    let mut stop = Stop::new(until_eof)?;
+    let mut stop = Stop::with(end)?;
     let running = start(credentials, settings, &state)?;
     let mut ended = running.watch_end();
     write_listen(&state, running.addr())?;
@@ -160,6 +171,36 @@ fn write_listen(state: &Path, addr: Option<SocketAddr>) -> Result<(), Failure> {
     })
 }
 
+/// Enrols, and waits for as long as nobody answers: a node that starts with its machine may come up
+/// before its relay, or before that has a link. `None`: it was told to stop meanwhile.
+fn ask_on(
+    mut ask: impl FnMut() -> Result<Credentials, Failure>,
+    end: &mut Option<EndOfInput>,
+) -> Result<Option<Credentials>, Failure> {
+    let clock = Builder::new_current_thread().enable_time().build();
+    let clock = clock.map_err(|error| Failure::local(&error))?;
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match ask() {
+            Err(failure) if failure.exit == Exit::Unreachable => {
+                let [random] = certs::random::<1>();
+                let wait = pause.mul_f64(0.5 + f64::from(random) / 510.0);
+                warn!(
+                    reason = failure.error.message,
+                    wait_s = wait.as_secs_f32(),
+                    "not enrolled yet"
+                );
+                let stopped = clock.block_on(async { timeout(wait, ended(end)).await.is_ok() });
+                if stopped {
+                    return Ok(None);
+                }
+                pause = (2 * pause).min(LONGEST_PAUSE);
+            }
+            other => return other.map(Some),
+        }
+    }
+}
+
 fn not_enrolled(state: &Path) -> Failure {
     let state = state.display();
     let help = format!("barid join --state {state} --parent HOST:PORT --token -");
@@ -170,17 +211,24 @@ fn not_enrolled(state: &Path) -> Failure {
 pub(crate) struct Stop {
     term: tokio::signal::unix::Signal,
     int: tokio::signal::unix::Signal,
-    end: Option<tokio::sync::oneshot::Receiver<()>>,
+    end: Option<EndOfInput>,
 }
+
+/// Tells when standard input has ended.
+type EndOfInput = tokio::sync::oneshot::Receiver<()>;
 
 impl Stop {
     /// From here on the signals no longer end the process by themselves.
     /// With `until_eof` the end of standard input is a third one.
     pub(crate) fn new(until_eof: bool) -> Result<Stop, Failure> {
+        Stop::with(until_eof.then(end_of_input))
+    }
+
+    fn with(end: Option<EndOfInput>) -> Result<Stop, Failure> {
         use tokio::signal::unix::{SignalKind, signal};
         let listen = |kind| signal(kind).map_err(|error| Failure::local(&error));
         let (term, int) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
-        Ok(Stop { term, int, end: until_eof.then(end_of_input) })
+        Ok(Stop { term, int, end })
     }
 
     /// Waits for the first, and names it.
@@ -195,7 +243,7 @@ impl Stop {
 
 /// Reads standard input to its end on a thread of its own: whoever holds the other end of the pipe
 /// need only die for this process to stop as well.
-fn end_of_input() -> tokio::sync::oneshot::Receiver<()> {
+fn end_of_input() -> EndOfInput {
     let (end, ended) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || {
         std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink()).ok();
@@ -204,7 +252,7 @@ fn end_of_input() -> tokio::sync::oneshot::Receiver<()> {
     ended
 }
 
-async fn ended(end: &mut Option<tokio::sync::oneshot::Receiver<()>>) {
+async fn ended(end: &mut Option<EndOfInput>) {
     match end {
         Some(end) => drop(end.await),
         None => std::future::pending().await,
@@ -225,6 +273,24 @@ mod tests {
         write_listen(dir.path(), None).expect("a host listens nowhere");
         let failure = write_listen(&dir.path().join("absent"), addr).expect_err("no such folder");
         assert!(failure.text().contains("absent/listen"), "{}", failure.text());
+    }
+
+    #[test]
+    fn only_silence_is_worth_another_question() {
+        let told = |exit| Failure::new(exit, "kind", "text".to_string());
+        let (end, ended) = tokio::sync::oneshot::channel();
+        end.send(()).expect("it is there");
+        let mut asked = 0;
+        let mut silent = || {
+            asked += 1;
+            Err(told(Exit::Unreachable))
+        };
+        let stopped = ask_on(&mut silent, &mut Some(ended)).expect("it stops").is_none();
+        assert!(stopped && asked == 1);
+        let mut answers = [Exit::Unreachable, Exit::Denied].into_iter();
+        let ask = || Err(told(answers.next().expect("it asks twice")));
+        let failure = ask_on(ask, &mut None).expect_err("it is refused");
+        assert_eq!(failure.exit, Exit::Denied);
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub(crate) struct Enroller {
     pub(crate) tables: Tables,
     /// How long certificates are good.
     pub(crate) certificate: Duration,
+    /// The longest that any was ever made for: so long a removed key may still have one.
+    pub(crate) longest: Duration,
     /// Told when the inventory has changed.
     pub(crate) changed: Arc<dyn Fn() + Send + Sync>,
 }
@@ -103,10 +105,14 @@ impl Enroller {
     }
 
     fn removals(&self) -> Result<Removals, relay::JournalError> {
-        let past = SystemTime::now()
-            .checked_sub(CERTIFICATE_LIFETIME.max(self.certificate) + REMOVED_SLACK);
-        let (version, keys) = self.tables.removed(past.map_or(0, to_ms))?;
+        let (version, keys) = self.tables.removed(self.removed_since())?;
         Ok(Removals { mesh: self.authority.mesh().0, version, keys })
+    }
+
+    /// Of a key that was removed before this no certificate is valid any more, in milliseconds.
+    fn removed_since(&self) -> u64 {
+        let past = CERTIFICATE_LIFETIME.max(self.longest) + REMOVED_SLACK;
+        SystemTime::now().checked_sub(past).map_or(0, to_ms)
     }
 
     /// The list of removed keys as the whole mesh is to know it, if any key ever was.
@@ -144,7 +150,8 @@ impl Enroller {
             return Err(text.into());
         }
         let decide = |token, holder, next| decide(request, key, token, holder, next);
-        let entered = self.tables.enrol(request.token_id, &request.name, decide);
+        let room = (self.removed_since(), || "the list of removed keys is full".to_string());
+        let entered = self.tables.enrol(request.token_id, &request.name, room, decide);
         let (id, host) = entered.map_err(|error| failed(&error))??;
         let role: Role = host.role.parse().map_err(|_| "the token's role is gone".to_string())?;
         let who = identity(mesh, id, role, &host.name, &host.site);

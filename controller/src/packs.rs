@@ -45,6 +45,13 @@ pub(crate) fn bundle(
     Ok(made)
 }
 
+/// Drops the rows of packs of which a part is gone, or that another encoder has made: nobody takes
+/// them any more. Returns how many.
+pub(crate) fn drop_gone(tables: &Tables, store: &Store) -> Result<usize, relay::JournalError> {
+    let is_good = |row: &PackRow| row.bundle(None).is_some_and(|bundle| is_whole(&bundle, store));
+    tables.retain_packs(is_good)
+}
+
 fn is_whole(bundle: &Bundle, store: &Store) -> bool {
     let is_there = |part: &Part| store.size(&part.id).is_ok_and(|size| size == Some(part.bytes));
     bundle.parts().all(is_there)
@@ -106,8 +113,11 @@ mod tests {
         store.remove(&[chunk]).expect("removes");
         assert_eq!(make(Some(&old)), first);
         store.remove(&[first.deltas[0].id]).expect("removes");
+        assert_eq!(drop_gone(&tables, &store).expect("drops"), 1);
+        assert_eq!(drop_gone(&tables, &store).expect("drops"), 0, "the other one is whole");
         let again = make(Some(&old));
         assert_ne!(again, first, "a part was gone, and so is the base: it was made anew");
         assert!(is_whole(&again, &store));
+        assert_eq!(drop_gone(&tables, &store).expect("drops"), 0);
     }
 }

@@ -17,6 +17,7 @@ use tokio::sync::RwLock;
 use tracing::{info, warn};
 
 use crate::clock::now_ms;
+use crate::packs;
 use crate::tables::Tables;
 
 /// How often to look.
@@ -89,8 +90,9 @@ impl Cleaner {
         self.tables.retire_events(now_ms.saturating_sub(self.keep.age_ms), now_ms)?;
         let needed = self.needed()?;
         let objects = self.store.retain(&|id| needed.contains(id))?;
-        if orders + tokens + objects > 0 {
-            info!(orders, tokens, objects, "cleaned up what is over");
+        let packs = packs::drop_gone(&self.tables, &self.store)?;
+        if orders + tokens + objects + packs > 0 {
+            info!(orders, tokens, objects, packs, "cleaned up what is over");
         }
         Ok(())
     }

@@ -128,10 +128,14 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     live.state().hosts = Arc::new(tables.hosts()?);
     live.state().labels = Arc::new(tables.labels()?);
     let published = Arc::new(OnceLock::new());
+    let certificate = options.certificate.unwrap_or(enrol::CERTIFICATE_LIFETIME);
+    let longest =
+        tables.note_lifetime(u64::try_from(certificate.as_millis()).unwrap_or(u64::MAX))?;
     let enroller = Enroller {
         authority: authority.clone(),
         tables: tables.clone(),
-        certificate: options.certificate.unwrap_or(enrol::CERTIFICATE_LIFETIME),
+        certificate,
+        longest: std::time::Duration::from_millis(longest),
         changed: on_change(live.clone(), tables.clone(), published.clone()),
     };
     let kept = journal.clone();

@@ -351,6 +351,23 @@ impl Tables {
         Ok(())
     }
 
+    /// Drops the packs that `keep` does not want. Returns how many.
+    pub(crate) fn retain_packs(&self, keep: impl Fn(&PackRow) -> bool) -> Result<usize> {
+        let mut gone = Vec::new();
+        for row in self.journal.read()?.open_table(PACKS)?.iter()? {
+            let (key, row) = row?;
+            gone.extend((!keep(&parse(row.value()))).then(|| key.value()));
+        }
+        if !gone.is_empty() {
+            let txn = self.journal.begin()?;
+            for key in &gone {
+                txn.open_table(PACKS)?.remove(key)?;
+            }
+            txn.commit()?;
+        }
+        Ok(gone.len())
+    }
+
     // Traffic.
 
     pub(crate) fn traffic(&self) -> Result<BTreeMap<HostId, Traffic>> {

@@ -47,6 +47,11 @@ pub struct Backoff {
     pub cap: Duration,
     /// How long a link must live before the count starts again.
     pub settled: Duration,
+    /// After how long with a parent further down the list the better ones are tried again, at most;
+    /// it doubles from round to round, and when a parent that was returned to did not last.
+    pub climb: Duration,
+    /// The longest such wait.
+    pub climb_cap: Duration,
 }
 
 /// The limits of a node.
@@ -102,12 +107,20 @@ impl Config {
                 base: Duration::from_secs(1),
                 cap: Duration::from_secs(300),
                 settled: Duration::from_secs(60),
+                climb: Duration::from_secs(60),
+                climb_cap: Duration::from_secs(1_800),
             },
             limits: Limits::default(),
             events: EventLimits::default(),
             #[cfg(feature = "sabotage")]
             bug: None,
         }
+    }
+
+    /// How long a host may be away before it counts as down: twice the time in which silence is
+    /// noticed, so that whoever has lost its parent can have found another.
+    pub fn grace(&self) -> Duration {
+        self.beat_interval * self.missed_beats * 2
     }
 
     /// Whether this node is the root of the tree.

@@ -39,6 +39,8 @@ pub(crate) struct Share {
     pub(crate) settled: bool,
     /// Root: whether the watcher knows that nobody is missing.
     pub(crate) closed: bool,
+    /// Whether the parent has asked for what it had been told, as a supposition of this node.
+    pub(crate) doubted: bool,
     /// Until when the order waits for hosts that are away.
     pub(crate) hold_until: Time,
 }
@@ -81,6 +83,8 @@ pub(crate) struct Shares {
     flushes: Agenda,
     /// When to look who was reached.
     checks: Agenda,
+    /// When to look who is known to be down.
+    downs: Agenda,
     /// When they are forgotten.
     expiries: Agenda,
 }
@@ -97,6 +101,7 @@ impl Shares {
             silent: BTreeSet::new(),
             flushes: Agenda::default(),
             checks: Agenda::default(),
+            downs: Agenda::default(),
             expiries: Agenda::default(),
         }
     }
@@ -167,12 +172,20 @@ impl Shares {
         self.checks.by(order, at);
     }
 
-    /// A child was lost: looks again at all orders of which somebody is silent, when their time
-    /// to reach a host has passed.
-    pub(crate) fn check_again(&mut self, now: Time) {
+    /// Looks who is known to be down at this order, at this time or sooner.
+    pub(crate) fn look_by(&mut self, order: OrderId, at: Time) {
+        if self.silent.contains(&order) {
+            self.downs.by(order, at);
+        }
+    }
+
+    /// A child was lost: looks again at all orders of which somebody is silent, when the child is
+    /// known to be down and when their time to reach a host has passed.
+    pub(crate) fn check_again(&mut self, now: Time, grace: Duration) {
         for id in &self.silent {
             if let Some(order) = self.shares.get(id).and_then(|share| share.order.as_ref()) {
                 self.checks.by(*id, now + order.reach);
+                self.downs.by(*id, now + grace);
             }
         }
     }
@@ -268,6 +281,7 @@ impl Shares {
             let lines = share.told.lines().filter(|(outcome, _)| outcome.state.is_provisional());
             let supposed = lines.map(|(outcome, hosts)| (*outcome, hosts.clone())).collect();
             share.told.retract(&supposed);
+            share.doubted = true;
         }
     }
 
@@ -343,7 +357,7 @@ impl Shares {
 
     /// Forgets an order.
     pub(crate) fn forget(&mut self, order: OrderId) {
-        for agenda in [&mut self.flushes, &mut self.checks, &mut self.expiries] {
+        for agenda in [&mut self.flushes, &mut self.checks, &mut self.downs, &mut self.expiries] {
             agenda.clear(order);
         }
         if let Some(share) = self.shares.remove(&order) {
@@ -363,10 +377,16 @@ impl Shares {
         self.checks.take_due(now)
     }
 
+    /// The orders at which to look who is known to be down.
+    pub(crate) fn take_downs(&mut self, now: Time) -> Vec<OrderId> {
+        self.downs.take_due(now)
+    }
+
     /// `flushes`: whether there is a parent who would listen.
     pub(crate) fn poll_timeout(&self, flushes: bool) -> Deadline {
         let flush = self.flushes.next().filter(|_| flushes).map(|at| (at, Wake::Flush));
-        let check = self.checks.next().map(|at| (at, Wake::Reach));
+        let check = [self.checks.next(), self.downs.next()].into_iter().flatten().min();
+        let check = check.map(|at| (at, Wake::Reach));
         let expire = self.expiries.next().map(|at| (at, Wake::Expire));
         sooner(flush, sooner(check, expire))
     }

@@ -500,6 +500,8 @@ pub enum Wake {
     Pulse,
     /// To dial a parent again.
     Redial,
+    /// To look for a better parent.
+    Climb,
     /// To announce its subtree.
     Announce,
     /// To send folded answers up.

@@ -15,6 +15,9 @@ struct Lane {
     link: Option<LinkId>,
     next: u64,
     sent: u64,
+    /// What was sent on this link and is not acknowledged, also if it has been withdrawn since: the
+    /// child will still acknowledge it.
+    in_flight: BTreeSet<u64>,
     /// What the child may not hold yet, by its number.
     waiting: BTreeMap<u64, Arc<Order>>,
     /// Every open order that was ever put on this lane, with its last number.
@@ -26,6 +29,9 @@ struct Lane {
 impl Lane {
     /// The child holds everything through this number.
     fn hold(&mut self, through: u64) {
+        while self.in_flight.first().is_some_and(|seq| *seq <= through) {
+            self.in_flight.pop_first();
+        }
         while let Some(first) = self.waiting.first_entry().filter(|first| *first.key() <= through) {
             self.held.insert(first.remove().id);
         }
@@ -35,9 +41,9 @@ impl Lane {
     fn withdraw(&mut self, order: OrderId, window: usize) {
         let Some(seq) = self.offered.get(&order) else { return };
         self.waiting.remove(seq);
-        // One that was asked about may also be in flight under an older number.
-        let in_flight = self.waiting.iter().take(window);
-        let older: Vec<_> = in_flight.filter(|(_, o)| o.id == order).map(|(seq, _)| *seq).collect();
+        // One that was asked about may also have been sent under an older number.
+        let sent = self.waiting.iter().take(window);
+        let older: Vec<_> = sent.filter(|(_, o)| o.id == order).map(|(seq, _)| *seq).collect();
         older.iter().for_each(|seq| drop(self.waiting.remove(seq)));
     }
 }
@@ -94,6 +100,7 @@ impl Lanes {
         let log = self.log;
         let lane = self.lanes.entry(child).or_default();
         lane.link = Some(link);
+        lane.in_flight.clear();
         if held_log == log {
             lane.hold(held);
         } else {
@@ -143,6 +150,14 @@ impl Lanes {
         }
     }
 
+    /// Takes an order off the lane of a child that is away, as if it had never been offered.
+    pub(crate) fn take_off(&mut self, child: HostId, order: OrderId) {
+        if let Some(lane) = self.lanes.get_mut(&child).filter(|lane| lane.link.is_none()) {
+            lane.withdraw(order, self.window);
+            lane.offered.remove(&order);
+        }
+    }
+
     /// Takes an order off every lane: it is past its validity.
     pub(crate) fn forget(&mut self, order: OrderId) {
         for lane in self.lanes.values_mut() {
@@ -154,12 +169,85 @@ impl Lanes {
 
     fn pump(log: u64, window: usize, lane: &mut Lane, out: &mut Outbox) {
         let Some(link) = lane.link else { return };
-        let Lane { waiting, sent, .. } = lane;
-        for (seq, order) in waiting.iter().take(window) {
-            if *seq > *sent {
-                *sent = *seq;
-                out.send(link, Frame::Order { log, seq: *seq, order: order.clone() });
-            }
+        let Lane { waiting, sent, in_flight, .. } = lane;
+        let room = window.saturating_sub(in_flight.len());
+        for (seq, order) in waiting.range(*sent + 1..).take(room) {
+            *sent = *seq;
+            in_flight.insert(*seq);
+            out.send(link, Frame::Order { log, seq: *seq, order: order.clone() });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{HostSet, Output};
+
+    const CHILD: HostId = HostId(7);
+    const LOG: u64 = 1;
+
+    fn order(n: u8) -> Arc<Order> {
+        Arc::new(Order {
+            id: OrderId([n; 16]),
+            targets: HostSet::one(CHILD),
+            needs: Vec::new(),
+            reach: Duration::from_secs(5),
+            hold: Duration::from_secs(5),
+            ttl: Duration::from_secs(60),
+            again: false,
+            cancels: None,
+            lapses: false,
+            gate: None,
+            body: Bytes::new(),
+        })
+    }
+
+    fn sent(out: &mut Outbox) -> Vec<u64> {
+        let frames = std::iter::from_fn(|| out.pop()).map(|output| match output {
+            Output::Send { frame: Frame::Order { seq, .. }, .. } => seq,
+            other => panic!("{other:?}"),
+        });
+        frames.collect()
+    }
+
+    /// A lane with a window of two, five orders, and a child that has just said hello.
+    fn lanes(out: &mut Outbox) -> Lanes {
+        let mut lanes = Lanes::new(LOG, 2);
+        (1..=5).for_each(|n| lanes.offer(CHILD, &order(n), out));
+        lanes.handle_hello(CHILD, LinkId(1), (LOG, 0), out);
+        lanes
+    }
+
+    #[test]
+    fn what_is_forgotten_in_flight_takes_its_place_until_it_is_acknowledged() {
+        let mut out = Outbox::default();
+        let mut lanes = lanes(&mut out);
+        assert_eq!(sent(&mut out), [1, 2]);
+        lanes.forget(order(1).id);
+        lanes.offer(CHILD, &order(6), &mut out);
+        assert_eq!(sent(&mut out), []);
+        lanes.handle_held(CHILD, LOG, 1, &mut out);
+        assert_eq!(sent(&mut out), [3]);
+        lanes.handle_held(CHILD, LOG, 3, &mut out);
+        assert_eq!(sent(&mut out), [4, 5]);
+    }
+
+    #[test]
+    fn a_new_link_has_nothing_in_flight() {
+        let mut out = Outbox::default();
+        let mut lanes = lanes(&mut out);
+        assert_eq!(sent(&mut out), [1, 2]);
+        lanes.forget(order(2).id);
+        lanes.handle_down(CHILD);
+        lanes.handle_hello(CHILD, LinkId(2), (LOG, 0), &mut out);
+        assert_eq!(sent(&mut out), [1, 3]);
+        assert!(!lanes.holds(CHILD, order(1).id));
+        lanes.handle_held(CHILD, LOG, 3, &mut out);
+        assert!(lanes.holds(CHILD, order(1).id) && lanes.holds(CHILD, order(3).id));
     }
 }

@@ -8,9 +8,11 @@
 //!
 //! **Invariant:** this crate depends on neither tokio, quinn, redb nor prost, and reads no clock.
 
+mod absent;
 mod acks;
 mod agenda;
 mod cancel;
+mod climb;
 mod config;
 mod fact;
 mod fold;

@@ -1,14 +1,17 @@
 //! [`Node`]: takes inputs, calls the small machines, hands out outputs.
 //!
 //! The node only dispatches; each machine has one job and knows no other. What flows between them
-//! flows through here: orders down (`orders`), answers up (`answers`), previews (`watching`), and
-//! what a link and its frames bring to everybody (`links`).
+//! flows through here: orders down (`orders`), answers up (`answers`), what is said of the silent
+//! (`supposing`), previews (`watching`), and what a link and its frames bring to everybody (`links`).
 
 mod answers;
+#[cfg(test)]
+mod bench;
 mod events;
 mod gating;
 mod links;
 mod orders;
+mod supposing;
 mod watching;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
+use crate::absent::Absent;
 use crate::acks::Acks;
 use crate::cancel::Cancels;
 use crate::fold::Shares;
@@ -63,6 +67,8 @@ pub struct Node {
     spool: Spool,
     /// The link of a parent that takes events.
     listener: Option<LinkId>,
+    /// Root: who is known to be down.
+    absent: Absent,
     /// The last save that is known to be durable.
     saved: u64,
 }
@@ -99,6 +105,7 @@ impl Node {
                 config.has(Bug::SumEvents),
             ),
             listener: None,
+            absent: Absent::new(now, config.grace()),
             saved: 0,
             rng,
             config,
@@ -143,8 +150,8 @@ impl Node {
         match input {
             Input::LinkUp { link, peer } => self.handle_link_up(now, link, peer),
             Input::LinkDown { link } => self.drop_link(now, link, None),
-            Input::DialFailed { place: _ } => {
-                self.uplink.handle_dial_failed(now, &mut self.rng);
+            Input::DialFailed { place } => {
+                self.uplink.handle_dial_failed(now, place, &mut self.rng);
             }
             Input::Frame { link, frame } => self.handle_frame(now, link, frame),
             Input::BadOrder { link, log, seq, order, outcome, body } => {
@@ -190,12 +197,17 @@ impl Node {
 
     /// Does what is due. Drain [`Node::poll_output`] afterwards.
     pub fn handle_timeout(&mut self, now: Time) {
-        self.uplink.handle_timeout(now, &mut self.out);
+        if let Some(silent) = self.uplink.handle_timeout(now, &mut self.out) {
+            self.drop_link(now, silent, None);
+        }
         for link in self.pulse.handle_timeout(now, &mut self.out) {
             self.hang_up(now, link, Reason::Stale);
         }
         for order in self.shares.take_checks(now) {
             self.check_reach(now, order);
+        }
+        for order in self.shares.take_downs(now) {
+            self.say_known_down(now, order);
         }
         for order in self.shares.take_expired(now) {
             self.expire(order);
@@ -241,6 +253,11 @@ impl Node {
     /// Who is reachable below this node, itself included.
     pub fn up(&self) -> HostSet {
         self.routes.up()
+    }
+
+    /// The parent, once it has said hello.
+    pub fn parent(&self) -> Option<HostId> {
+        self.uplink.ready().map(|(_, parent)| parent)
     }
 
     /// The answers to an order that this node knows of.

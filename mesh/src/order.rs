@@ -83,6 +83,11 @@ pub struct Need {
 }
 
 impl Order {
+    /// Whether it goes on waiting for a host of whom it is said that it was not reached.
+    pub(crate) fn outlasts_reach(&self) -> bool {
+        self.hold > self.reach
+    }
+
     /// The content that `hosts` need between them, each once, in the order's sequence.
     pub fn content_for(&self, hosts: &HostSet) -> Vec<Digest> {
         let mut content = Vec::new();

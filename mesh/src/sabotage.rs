@@ -58,12 +58,16 @@ pub enum Bug {
     ForgetCounts,
     /// Events that were on their way when the link broke count as told.
     LoseEvents,
+    /// A host that has just been lost counts as known to be down.
+    ForgetGrace,
+    /// Who has found a parent stays with it, however far down the list it is.
+    StayLow,
 }
 
 #[cfg(feature = "sabotage")]
 impl Bug {
     /// Every bug there is.
-    pub const ALL: [Bug; 26] = [
+    pub const ALL: [Bug; 28] = [
         Bug::AckOrdersBeforeSave,
         Bug::AckReportsBeforeSave,
         Bug::StartBeforeIntent,
@@ -90,5 +94,7 @@ impl Bug {
         Bug::TellEventsBeforeSave,
         Bug::ForgetCounts,
         Bug::LoseEvents,
+        Bug::ForgetGrace,
+        Bug::StayLow,
     ];
 }

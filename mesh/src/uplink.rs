@@ -3,19 +3,43 @@
 //! Parents are an ordered list. After a loss the node tries them in turn, starting with the first,
 //! each try after a random wait (full jitter over an exponential span, so that a thousand children
 //! of a dead relay do not return in one instant). The span only shrinks again once a link has
-//! proven itself by living for a while.
+//! proven itself by living for a while. `climb` returns to a parent further up the list.
 
 use rand::RngExt;
 use rand::rngs::SmallRng;
 
-use crate::io::Deadline;
+use crate::climb::Climb;
+use crate::io::{Deadline, sooner};
 use crate::outbox::Outbox;
 use crate::{Backoff, HostId, LinkId, Output, Time, Wake};
 
 enum State {
     Waiting { until: Time },
     Dialling,
-    Up { link: LinkId, host: HostId, since: Time, ready: bool },
+    Up(Up),
+}
+
+#[derive(Clone, Copy)]
+struct Up {
+    link: LinkId,
+    host: HostId,
+    place: usize,
+    since: Time,
+    /// The parent has said hello.
+    ready: bool,
+    /// It was returned to from a parent further down.
+    climbed: bool,
+}
+
+/// What becomes of a new link to a parent.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// It is the parent's link now, in place of another.
+    Now(Option<LinkId>),
+    /// It waits for a word of the parent; the link that stands is kept until then.
+    Held,
+    /// There is a better one.
+    Not,
 }
 
 /// The link to the parent, or the way to one.
@@ -25,74 +49,127 @@ pub(crate) struct Uplink {
     next: usize,
     tries: u32,
     state: State,
+    climb: Climb,
 }
 
 impl Uplink {
     pub(crate) fn new(parents: usize, backoff: Backoff, now: Time) -> Uplink {
-        Uplink { parents, backoff, next: 0, tries: 0, state: State::Waiting { until: now } }
+        let climb = Climb::new(&backoff);
+        Uplink { parents, backoff, next: 0, tries: 0, state: State::Waiting { until: now }, climb }
     }
 
     /// The parent's link, if there is one.
     pub(crate) fn link(&self) -> Option<LinkId> {
-        match self.state {
-            State::Up { link, .. } => Some(link),
-            _ => None,
-        }
+        self.up().map(|up| up.link)
     }
 
     /// The parent's link once the parent has said hello on it.
     pub(crate) fn ready(&self) -> Option<(LinkId, HostId)> {
+        self.up().filter(|up| up.ready).map(|up| (up.link, up.host))
+    }
+
+    fn up(&self) -> Option<Up> {
         match self.state {
-            State::Up { link, host, ready: true, .. } => Some((link, host)),
+            State::Up(up) => Some(up),
             _ => None,
         }
     }
 
-    pub(crate) fn handle_hello(&mut self, link: LinkId) {
-        if let State::Up { link: up, ready, .. } = &mut self.state {
-            *ready |= *up == link;
+    fn place(&self) -> Option<usize> {
+        self.up().map(|up| up.place)
+    }
+
+    pub(crate) fn handle_hello(&mut self, now: Time, link: LinkId, rng: &mut SmallRng) {
+        if let State::Up(up) = &mut self.state
+            && up.link == link
+            && !up.ready
+        {
+            up.ready = true;
+            self.climb.handle_ready(now, up.place, rng);
         }
     }
 
-    /// Takes a new link; the one that it replaces, if any, is returned.
+    /// Takes a new link, or holds it beside the one that there is: a parent that serves is not
+    /// given up for one that has not spoken.
     pub(crate) fn handle_up(
         &mut self,
         now: Time,
         link: LinkId,
         host: HostId,
         place: usize,
+    ) -> Taken {
+        self.climb.handle_dialled(place);
+        match self.up() {
+            Some(up) if up.ready && place >= up.place => Taken::Not,
+            Some(up) if up.ready => match self.climb.hold(now, link, host, place) {
+                true => Taken::Held,
+                false => Taken::Not,
+            },
+            _ => Taken::Now(self.take(now, link, host, place, false)),
+        }
+    }
+
+    /// Does not look for a better parent: [`Bug::StayLow`](crate::sabotage::Bug).
+    #[cfg(feature = "sabotage")]
+    pub(crate) fn stay(&mut self) {
+        self.climb = Climb::new(&self.backoff);
+    }
+
+    /// Whether this link waits for a word of a better parent.
+    pub(crate) fn holds(&self, link: LinkId) -> bool {
+        self.climb.is_held(link)
+    }
+
+    /// The better parent has spoken on this link: it takes the place of the link that is returned.
+    pub(crate) fn climb(&mut self, now: Time, link: LinkId) -> Option<LinkId> {
+        let (host, place) = self.climb.take(link)?;
+        self.take(now, link, host, place, true)
+    }
+
+    fn take(
+        &mut self,
+        now: Time,
+        link: LinkId,
+        host: HostId,
+        place: usize,
+        climbed: bool,
     ) -> Option<LinkId> {
         let old = self.link();
-        self.state = State::Up { link, host, since: now, ready: false };
+        self.state = State::Up(Up { link, host, place, since: now, ready: false, climbed });
         self.next = place;
         old
     }
 
     /// Reacts to the end of a link. Returns whether it was the parent's.
     pub(crate) fn handle_down(&mut self, now: Time, link: LinkId, rng: &mut SmallRng) -> bool {
-        match self.state {
-            State::Up { link: up, since, ready, .. } if up == link => {
-                if now.since(since) >= self.backoff.settled {
-                    self.tries = 0;
-                }
-                // A parent that takes the link and never says hello (it is full, or stuck) is as
-                // good as one that cannot be dialled.
-                self.next = if ready { 0 } else { (self.next + 1) % self.parents.max(1) };
-                self.wait(now, rng);
-                true
-            }
-            _ => false,
+        if self.climb.handle_down(now, link, self.place(), rng) {
+            return false;
         }
+        let Some(up) = self.up().filter(|up| up.link == link) else { return false };
+        let lasted = now.since(up.since) >= self.backoff.settled;
+        if lasted {
+            self.tries = 0;
+        }
+        // A parent that takes the link and never says hello (it is full, or stuck) is as good as
+        // one that cannot be dialled, and so is one that does not last.
+        self.next = if up.ready && lasted { 0 } else { (up.place + 1) % self.parents.max(1) };
+        self.climb.handle_lost(up.climbed, lasted);
+        self.wait(now, rng);
+        true
     }
 
-    pub(crate) fn handle_dial_failed(&mut self, now: Time, rng: &mut SmallRng) {
+    pub(crate) fn handle_dial_failed(&mut self, now: Time, place: usize, rng: &mut SmallRng) {
+        if self.climb.handle_failed(now, place, self.place(), rng) {
+            return;
+        }
         if let State::Dialling = self.state {
             self.next = (self.next + 1) % self.parents.max(1);
             self.wait(now, rng);
         }
     }
 
-    pub(crate) fn handle_timeout(&mut self, now: Time, out: &mut Outbox) {
+    /// Dials if it is time to. Returns a link that was held, and was silent for too long.
+    pub(crate) fn handle_timeout(&mut self, now: Time, out: &mut Outbox) -> Option<LinkId> {
         if let State::Waiting { until } = self.state
             && until <= now
             && self.parents > 0
@@ -100,13 +177,15 @@ impl Uplink {
             self.state = State::Dialling;
             out.push(Output::Dial { place: self.next });
         }
+        self.climb.handle_timeout(now, out)
     }
 
     pub(crate) fn poll_timeout(&self) -> Deadline {
-        match self.state {
+        let redial = match self.state {
             State::Waiting { until } if self.parents > 0 => Some((until, Wake::Redial)),
             _ => None,
-        }
+        };
+        sooner(redial, self.climb.poll_timeout())
     }
 
     /// Full jitter: a random share of a span that doubles with each round through the list.
@@ -148,7 +227,7 @@ mod tests {
             now = until;
             uplink.handle_timeout(now, &mut out);
             assert_eq!(dialled(&mut out), Some(n as usize % 2));
-            uplink.handle_dial_failed(now, &mut rng);
+            uplink.handle_dial_failed(now, n as usize % 2, &mut rng);
         }
     }
 

@@ -32,6 +32,10 @@ pub(crate) struct View<'a> {
     pub(crate) heard: HostSet,
     /// Who is reachable now.
     pub(crate) up: HostSet,
+    /// Which of the targets are known to be down.
+    pub(crate) down: HostSet,
+    /// When somebody else may be, if nobody comes or goes.
+    pub(crate) next_down: Option<Time>,
     /// Who lives behind each of the root's children.
     pub(crate) children: Vec<HostSet>,
     /// How long a release may be on its way without anybody noticing.
@@ -131,7 +135,8 @@ impl Window {
             if until <= now {
                 step.not_reached = waiting;
             } else {
-                turn_until = Some(until);
+                step.not_reached = waiting.intersection(&view.down);
+                turn_until = view.next_down.into_iter().chain([until]).min();
             }
         }
         if !step.release.is_empty() {
@@ -330,6 +335,7 @@ mod tests {
         tally: Tally,
         stands: HostSet,
         up: HostSet,
+        down: HostSet,
         window: Option<Window>,
     }
 
@@ -349,8 +355,8 @@ mod tests {
                 body: Bytes::new(),
             };
             let (tally, window) = (Tally::new(), None);
-            let (stands, up) = (hosts(1, 10), hosts(0, 10));
-            Run { order: order.into(), gate, tally, stands, up, window }
+            let (stands, up, down) = (hosts(1, 10), hosts(0, 10), HostSet::new());
+            Run { order: order.into(), gate, tally, stands, up, down, window }
         }
 
         fn step(&mut self, now: Time) -> (Step, Option<Time>) {
@@ -361,6 +367,8 @@ mod tests {
                 stands: self.stands.clone(),
                 heard: self.tally.settled(),
                 up: self.up.clone(),
+                down: self.down.clone(),
+                next_down: None,
                 children: vec![hosts(1, 5), hosts(6, 10)],
                 slack: Duration::from_secs(60),
             };
@@ -389,6 +397,8 @@ mod tests {
                 stands: self.stands.clone(),
                 heard: self.tally.settled(),
                 up: HostSet::new(),
+                down: HostSet::new(),
+                next_down: None,
                 children: Vec::new(),
                 slack: Duration::from_secs(60),
             };
@@ -594,6 +604,19 @@ mod tests {
         assert_eq!(run.step(at(7)), (Step::default(), Some(at(12))));
         let (step, _) = run.step(at(12));
         assert_eq!((step.not_reached, step.release), (hosts(1, 1), HostSet::new()));
+    }
+
+    #[test]
+    fn those_who_are_known_to_be_down_are_not_waited_for_when_their_turn_comes() {
+        let mut run = Run::new(gate(7));
+        (run.up, run.down) = (hosts(4, 10), hosts(1, 2));
+        assert_eq!(run.released(at(0)), hosts(4, 10));
+        assert_eq!(run.step(at(1)).0, Step::default(), "there is no room, so it is not their turn");
+        run.say(State::Ok, hosts(4, 10));
+        let (step, again) = run.step(at(2));
+        assert_eq!((step.not_reached, again), (hosts(1, 2), Some(at(7))));
+        run.say(State::NotReached, hosts(1, 2));
+        assert_eq!(run.step(at(7)).0.not_reached, hosts(3, 3));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::bulk::Bulk;
 use crate::congestion;
 use crate::drive::Arrival;
 use crate::endpoint::{self, JOIN_HINT};
-use crate::join::JoinService;
+use crate::join::{Asker, JoinService};
 use crate::kind::send_window;
 use crate::link::{self, CLOSE_PROTOCOL, CLOSE_REMOVED, Link, LinkError, PeerFault, Reader};
 use crate::live::{Credit, Room};
@@ -179,7 +179,8 @@ impl Acceptor {
                     let Ok(slot) = streams.clone().try_acquire_owned() else { continue };
                     let join = self.join.clone();
                     tokio::spawn(async move {
-                        timeout(JOIN_LIMIT, join.serve(send, recv)).await.ok();
+                        let serve = join.serve(Asker::Child, send, recv);
+                        timeout(JOIN_LIMIT, serve).await.ok();
                         drop(slot);
                     });
                 }
@@ -207,7 +208,7 @@ impl Acceptor {
             let (send, recv) = conn.accept_bi().await.ok()?;
             let (kind, recv) = stream_kind(recv).await.ok()?;
             if kind == StreamKind::Join {
-                self.join.serve(send, recv).await;
+                self.join.serve(Asker::Stranger, send, recv).await;
             }
             // The newcomer closes once it has read the answer.
             conn.closed().await;

@@ -62,11 +62,18 @@ impl Executor {
         let first = check().map(|body| body.work);
         // Pushes go one at a time, runs a few at a time, and what takes them back waits for nobody.
         // Whoever waits holds no thread, and is looked at again when it comes on: an order may
-        // have expired meanwhile, or been taken back.
+        // have expired meanwhile, or been taken back. Content has been waited for by now.
+        let mut waited = !order.needs.is_empty();
         let turn = async {
             match first {
                 Ok(Work::Push(_)) => (Some(self.installs.turn.lock().await), None),
-                Ok(Work::Run(_)) => (None, self.slots.acquire().await.ok()),
+                Ok(Work::Run(_)) => match self.slots.try_acquire() {
+                    Ok(slot) => (None, Some(slot)),
+                    Err(_) => {
+                        waited = true;
+                        (None, self.slots.acquire().await.ok())
+                    }
+                },
                 Ok(Work::Cancel(_) | Work::Lapse(_)) | Err(_) => (None, None),
             }
         };
@@ -79,6 +86,9 @@ impl Executor {
             Ok(body) => body,
             Err(refused) => return (refused.state(), refused.answer()),
         };
+        if waited && let Err(refused) = self.verifier.check_end(&body, SystemTime::now()) {
+            return (refused.state(), refused.answer());
+        }
         if let Some(detail) = self.space.refusal(&body.work) {
             return (State::Refused, failed("store", "full", detail).1);
         }

@@ -17,7 +17,7 @@ use tracing::{debug, info};
 
 use crate::accept::open_stream;
 use crate::drive::Links;
-use crate::link::{LinkError, read_framed_within, write_framed};
+use crate::link::{LinkError, STREAM_NO_UPLINK, read_framed_within, write_framed};
 
 const JOIN_LIMIT: Duration = Duration::from_secs(30);
 /// How often a newcomer asks before it gives up.
@@ -27,6 +27,15 @@ const TRIES: u32 = 4;
 pub trait Registrar: Send + Sync {
     /// The answer to a newcomer: an encoded reply, be it a grant or a refusal.
     fn enrol(&self, request: JoinRequest) -> JoinReply;
+}
+
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asker {
+    /// Somebody without a certificate, who may be anybody.
+    Stranger,
+    /// A child on its link, for itself or for somebody below it.
+    Child,
 }
 
 /// Answers enrolments, or passes them to the parent.
@@ -40,26 +49,33 @@ pub(crate) struct JoinService {
 
 impl JoinService {
     /// One question, one answer.
-    pub(crate) async fn serve(&self, mut send: SendStream, mut recv: RecvStream) {
-        if let Err(error) = self.try_serve(&mut send, &mut recv).await {
+    pub(crate) async fn serve(&self, who: Asker, mut send: SendStream, mut recv: RecvStream) {
+        if let Err(error) = self.try_serve(who, &mut send, &mut recv).await {
             debug!(error = %crate::chain(&error), "an enrolment broke off");
         }
     }
 
     async fn try_serve(
         &self,
+        who: Asker,
         send: &mut SendStream,
         recv: &mut RecvStream,
     ) -> Result<(), LinkError> {
         let question = read_framed_within(recv, protos::JOIN_LIMIT).await?;
         let question = question.ok_or(LinkError::Ended)?;
         let answer = match (&self.registrar, self.links.parent()) {
+            _ if who == Asker::Stranger && is_renewal(&question) => {
+                refusal("a certificate is renewed on the link that it has opened: join anew")
+            }
             (Some(registrar), _) => ask(registrar.clone(), &question).await,
             (None, Some(parent)) => {
                 let _turn = self.forwards.acquire().await;
                 ask_parent(&parent, &question).await?
             }
-            (None, None) => refusal("this relay has no link to its parent just now: try again"),
+            (None, None) => {
+                send.reset(STREAM_NO_UPLINK).ok();
+                return Err(LinkError::NoUplink);
+            }
         };
         write_framed(send, &answer).await?;
         send.finish().ok();
@@ -76,6 +92,12 @@ pub(crate) async fn ask_parent(parent: &Connection, question: &[u8]) -> Result<B
     up.finish().ok();
     let answer = read_framed_within(&mut down, protos::JOIN_LIMIT).await?;
     answer.ok_or(LinkError::Ended)
+}
+
+/// Whether somebody wants a new certificate for a key that the mesh knows. Such a question needs no
+/// token, so whoever may ask it costs the controller two signatures each time.
+fn is_renewal(question: &Bytes) -> bool {
+    JoinRequest::decode(question.clone()).is_ok_and(|request| request.renewal)
 }
 
 async fn ask(registrar: Arc<dyn Registrar>, question: &Bytes) -> Bytes {
@@ -109,6 +131,12 @@ pub enum JoinError {
     /// The link broke before the answer; trying again with the same token is safe.
     #[error("the link broke before the answer: try again with the same token")]
     Broken,
+    /// A relay answers, and cannot pass the question on; trying again is safe.
+    #[error("{addr}: that relay has no link to its own parent just now")]
+    NoUplink {
+        /// The relay.
+        addr: String,
+    },
     /// No answer in time.
     #[error("no answer within {} s: does that relay reach its parent?", JOIN_LIMIT.as_secs())]
     Timeout,
@@ -124,6 +152,18 @@ pub enum JoinError {
     /// The granted certificate does not fit.
     #[error("the granted certificate does not fit this host's key")]
     Unfit(#[source] certs::CredentialsError),
+}
+
+impl JoinError {
+    /// Whether nobody has decided anything: asking again with the same key may bring an answer.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            JoinError::Dial { .. } | JoinError::Broken => true,
+            JoinError::NoUplink { .. } | JoinError::Timeout => true,
+            JoinError::Refused(_) | JoinError::Forged(_) => false,
+            JoinError::Unreadable(_) | JoinError::Unfit(_) => false,
+        }
+    }
 }
 
 /// Asks the parent at `addr` for a place in the mesh. Asking again with the same key, also at
@@ -164,7 +204,7 @@ async fn ask_again(
     let mut tries = 1;
     loop {
         match exchange(addr, token, request).await {
-            Err(JoinError::Dial { .. } | JoinError::Broken) if tries < TRIES => {
+            Err(error) if error.may_pass() && tries < TRIES => {
                 let [random] = certs::random::<1>();
                 let span = Duration::from_millis(250 << tries);
                 tokio::time::sleep(span.mul_f64(f64::from(random) / 255.0)).await;
@@ -190,7 +230,10 @@ async fn exchange(
         send.finish().ok();
         read_framed_within(&mut recv, protos::JOIN_LIMIT).await?.ok_or(LinkError::Ended)
     };
-    let answer = talk.await.map_err(|_| JoinError::Broken)?;
+    let answer = talk.await.map_err(|error| match error {
+        LinkError::NoUplink => JoinError::NoUplink { addr: addr.into() },
+        _ => JoinError::Broken,
+    })?;
     conn.close(crate::link::CLOSE_STOPPING, b"thank you");
     timeout(crate::node::FAREWELL, endpoint.wait_idle()).await.ok();
     JoinReply::decode(answer).map_err(|error| JoinError::Unreadable(error.to_string()))

@@ -39,6 +39,8 @@ pub(crate) const CLOSE_STOPPING: VarInt = VarInt::from_u32(0);
 pub(crate) const CLOSE_PROTOCOL: VarInt = VarInt::from_u32(1);
 pub(crate) const CLOSE_HANGUP: VarInt = VarInt::from_u32(2);
 pub(crate) const CLOSE_REMOVED: VarInt = VarInt::from_u32(3);
+/// Why a stream is given up: the question cannot be passed on now.
+pub(crate) const STREAM_NO_UPLINK: VarInt = VarInt::from_u32(1);
 
 /// The streams that carry frames, by their place in [`Link::queues`].
 const CLASSES: [(StreamKind, i32); 4] = [
@@ -340,6 +342,8 @@ pub(crate) enum LinkError {
     Lost(#[source] quinn::ConnectionError),
     #[error("the stream ended")]
     Ended,
+    #[error("the peer has no link to its own parent")]
+    NoUplink,
     #[error("the peer broke the protocol: {0}")]
     Protocol(&'static str),
     #[error("a frame is not readable")]
@@ -359,6 +363,9 @@ impl From<quinn::ReadExactError> for LinkError {
         match error {
             quinn::ReadExactError::ReadError(quinn::ReadError::ConnectionLost(error)) => {
                 LinkError::Lost(error)
+            }
+            quinn::ReadExactError::ReadError(quinn::ReadError::Reset(STREAM_NO_UPLINK)) => {
+                LinkError::NoUplink
             }
             _ => LinkError::Ended,
         }

@@ -28,6 +28,11 @@ pub struct Settings {
     pub redial_base_ms: u64,
     /// The longest span between redials.
     pub redial_cap_ms: u64,
+    /// After how long with a parent further down the list the better ones are tried again, at most;
+    /// it doubles from round to round.
+    pub return_base_ms: u64,
+    /// The longest such wait.
+    pub return_cap_ms: u64,
     /// How long answers wait for others to fold with.
     pub flush_ms: u64,
     /// Content down each child's link, at most, in kbit/s; 0: no limit.
@@ -55,6 +60,8 @@ impl Default for Settings {
             beat_interval_ms: 5_000,
             redial_base_ms: 1_000,
             redial_cap_ms: 300_000,
+            return_base_ms: 60_000,
+            return_cap_ms: 1_800_000,
             flush_ms: 10,
             rate_limit_kbit: 0,
             max_children: 2_000,
@@ -126,6 +133,8 @@ impl Settings {
         config.backoff.cap = Duration::from_millis(self.redial_cap_ms.max(self.redial_base_ms));
         config.events.flush = Duration::from_millis(self.event_flush_ms);
         config.events.repeat = Duration::from_millis(self.event_repeat_ms);
+        config.backoff.climb = Duration::from_millis(self.return_base_ms.max(1));
+        config.backoff.climb_cap = Duration::from_millis(self.return_cap_ms);
         config.limits.children = self.max_children;
         config
     }

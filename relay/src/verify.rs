@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use certs::{MeshId, OrderKey};
 use mesh::{Digest, HostId, Order, OrderId, State};
-use protos::{Answer, Envelope, Fault, ORDER_KIND, OrderBody};
+use protos::{Answer, Envelope, Fault, ORDER_KIND, OrderBody, Work};
 
 use crate::hash;
 
@@ -47,6 +47,8 @@ pub(crate) enum OrderFault {
     TooEarly(u64),
     #[error("no longer valid since {0} s")]
     TooLate(u64),
+    #[error("it had to wait here, and may take {longest} s with {left} s left of its validity")]
+    NoTime { left: u64, longest: u64 },
 }
 
 /// An order that is not obeyed, with what can be said about it.
@@ -69,6 +71,21 @@ impl Verifier {
         let (id, meant) = (Some(body.id), body.targets.contains(self.host));
         validity(&body, now).map_err(|fault| Refused { id, meant, fault })?;
         Ok(body)
+    }
+
+    /// Whether a command that had to wait here can still end while its order is remembered: beyond
+    /// its validity nobody would take its answer. One that starts at once has the order's margin,
+    /// also where clocks differ.
+    pub(crate) fn check_end(&self, body: &OrderBody, now: SystemTime) -> Result<(), Refused> {
+        let Work::Run(run) = &body.work else { return Ok(()) };
+        let refused =
+            |fault| Refused { id: Some(body.id), meant: body.targets.contains(self.host), fault };
+        let left = validity(body, now).map_err(refused)?;
+        if left < run.timeout {
+            let (left, longest) = (left.as_secs(), run.timeout.as_secs());
+            return Err(refused(OrderFault::NoTime { left, longest }));
+        }
+        Ok(())
     }
 
     /// The order in an envelope, if it is genuine. When it may be obeyed is for the hosts to judge:
@@ -136,7 +153,7 @@ impl Refused {
     /// The word for it: an order that came too late has expired, any other is refused.
     pub(crate) fn state(&self) -> State {
         match self.fault {
-            OrderFault::TooLate(_) => State::Expired,
+            OrderFault::TooLate(_) | OrderFault::NoTime { .. } => State::Expired,
             _ => State::Refused,
         }
     }
@@ -146,5 +163,58 @@ impl Refused {
         let (stage, kind) = ("verify".into(), "refused".into());
         let fault = Fault { stage, kind, detail: self.fault.to_string(), path: Bytes::new() };
         Answer { fault: Some(fault), ..Answer::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh::HostSet;
+    use protos::Run;
+
+    use super::*;
+
+    const HOST: HostId = HostId(7);
+
+    /// A run of at most a minute, valid for two from the epoch on.
+    fn body() -> OrderBody {
+        let run = Run {
+            argv: vec!["true".into()],
+            shell: false,
+            user: String::new(),
+            dir: Bytes::new(),
+            env: Vec::new(),
+            timeout: Duration::from_secs(60),
+            output_limit: 1,
+            stdin: Vec::new(),
+            files: Vec::new(),
+            umask: None,
+        };
+        OrderBody {
+            mesh: [1; 16],
+            id: OrderId([2; 16]),
+            targets: HostSet::one(HOST),
+            not_before_ms: 0,
+            not_after_ms: 120_000,
+            reach: Duration::from_secs(5),
+            hold: Duration::from_secs(5),
+            issued_by: "operator".into(),
+            needs: Vec::new(),
+            gate: None,
+            work: Work::Run(run),
+        }
+    }
+
+    #[test]
+    fn a_command_that_had_to_wait_begins_only_if_it_can_end_in_time() {
+        let verifier = Verifier::new(MeshId([1; 16]), OrderKey([3; 32]), HOST);
+        let at = |secs| UNIX_EPOCH + Duration::from_secs(secs);
+        assert!(verifier.check_end(&body(), at(60)).is_ok());
+        let refused = verifier.check_end(&body(), at(61)).expect_err("a second too late");
+        assert_eq!(refused.state(), State::Expired);
+        let text = refused.fault.to_string();
+        assert!(text.contains("60 s") && text.contains("59 s"), "{text}");
+        assert!(verifier.check_end(&body(), at(121)).is_err());
+        let other = OrderBody { work: Work::Cancel(OrderId([4; 16])), ..body() };
+        assert!(verifier.check_end(&other, at(61)).is_ok(), "it takes no time to speak of");
     }
 }

@@ -14,6 +14,7 @@ use mesh::{
     Report, State, Tally,
 };
 
+use crate::absences::Absences;
 use crate::events::Happened;
 use crate::gated::Gated;
 use crate::plan::{Plan, Work};
@@ -81,6 +82,8 @@ pub struct Checks {
     pub(crate) gated: Gated,
     /// What is known of events.
     pub(crate) happened: Happened,
+    /// Who was lost when.
+    pub(crate) absences: Absences,
     /// The tree is whole and stays so: no supposition about anybody can be true.
     pub(crate) calm: bool,
     /// Some limit of the plan makes nodes cut bodies.
@@ -108,6 +111,7 @@ impl Checks {
             closed: BTreeSet::new(),
             gated: Gated::default(),
             happened: Happened::default(),
+            absences: Absences::default(),
             calm: false,
             cuts: plan.limits.body_bytes < 1 << 20,
         };

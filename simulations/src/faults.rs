@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mesh::LinkId;
+use mesh::{HostId, LinkId};
 use rand::RngExt;
 
 use crate::checks::Violation;
@@ -46,6 +46,7 @@ impl Sim {
         self.stats.deaths += 1;
         self.seats[node].disk.crash();
         self.checks.died(&self.seats[node]);
+        self.checks.absences.died(HostId(node as u32), self.now);
         let held = |(id, link): (&LinkId, &crate::net::Link)| {
             Side::BOTH.into_iter().find(|side| link.end(*side).node == node).map(|s| (*id, s))
         };

@@ -13,6 +13,7 @@
 //! The simulator does not simulate QUIC, TLS, redb or processes: what those promise is written in
 //! [`mesh::Input`] and [`mesh::Output`], and the simulator plays the least that they promise.
 
+mod absences;
 pub mod checks;
 mod disk;
 mod events;

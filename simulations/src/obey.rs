@@ -64,6 +64,7 @@ impl Sim {
     fn hang_up(&mut self, node: usize, link: LinkId) -> Result<(), Violation> {
         let side = self.open_side(node, link, "Hangup")?;
         self.checks.hung_up(HostId(node as u32), link);
+        self.checks.absences.parted(HostId(node as u32), link, self.now);
         if let Some(process) = &mut self.seats[node].process {
             process.drop_content(link);
         }
@@ -376,6 +377,12 @@ impl Sim {
             _ => Duration::ZERO,
         };
         self.checks.told(&self.seats[node], &event, expiry <= self.now)?;
+        if let Told::Answers(report) = &event
+            && let Some(work) = self.work(report.order)
+        {
+            let grace = self.seats[node].config.grace();
+            self.checks.absences.told(report, work, grace, self.now)?;
+        }
         if let Told::Stopped { order, hosts, .. } = &event {
             self.stopped(*order, hosts);
         }

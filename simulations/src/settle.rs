@@ -96,6 +96,9 @@ impl Sim {
             if !process.pulling.is_empty() {
                 return Some(format!("{node} still pulls {:?}", process.pulling));
             }
+            if let Some(detail) = self.too_low(node, process.node.parent()) {
+                return Some(detail);
+            }
             if !process.asks.is_empty() || !process.wants.is_empty() {
                 return Some(format!("{node} keeps {:?} waiting", process.asks));
             }
@@ -108,6 +111,16 @@ impl Sim {
         }
         let orders = self.plan.work.iter().filter(|work| work.expires > self.now);
         orders.map(|work| work.order.id).find_map(|id| self.unanswered(id, healed))
+    }
+
+    /// Whether a node could have a better parent than the one it has.
+    fn too_low(&self, node: usize, parent: Option<HostId>) -> Option<String> {
+        let parents = &self.plan.tree[node].parents;
+        let has = |other: &usize| parent == Some(HostId(*other as u32));
+        // A parent that takes only a few may have turned it away.
+        let open = |other: &&usize| self.plan.tree[**other].children.is_none();
+        let better = parents.iter().take_while(|other| !has(other)).find(open)?;
+        Some(format!("{node} has {parent:?} for its parent, and could have {better}"))
     }
 
     /// How the tree that the root shows differs from the links that there are.

@@ -230,6 +230,7 @@ impl Sim {
         }
         self.checks.input(&self.seats[node], &input);
         let me = HostId(node as u32);
+        self.checks.absences.input(me, &input, self.now);
         let announced = match &input {
             Input::Frame { link, frame } => {
                 self.checks.gated.hearing(me, *link, frame, self.now);

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mesh::{HostId, HostSet};
+use protos::REMOVED_KEYS;
 use redb::{ReadableTable, WriteTransaction};
 
 use super::{
@@ -87,11 +88,14 @@ impl Tables {
     }
 
     /// Decides on a newcomer in one transaction: `decide` sees the token, the id and row of the
-    /// host that has the name now, and the next free id, and says what to write.
+    /// host that has the name now, and the next free id, and says what to write. A host that comes
+    /// with another key needs room for the old one among those removed since `since_ms`; without it
+    /// `full` says why it is refused.
     pub(crate) fn enrol<E>(
         &self,
         token: [u8; 8],
         name: &str,
+        (since_ms, full): (u64, impl FnOnce() -> E),
         decide: impl FnOnce(Option<TokenRow>, Option<(u32, HostRow)>, u32) -> Enrolment<E>,
     ) -> Result<std::result::Result<(u32, HostRow), E>> {
         let txn = self.journal.begin()?;
@@ -116,6 +120,10 @@ impl Tables {
                     let Accepted { id, host, token: used } = *accepted;
                     // Whoever has the old disk of a host that was installed anew is not the host.
                     if let Some((id, old)) = old.filter(|(_, old)| old.key != host.key) {
+                        if removed_since(&txn.open_table(REMOVED)?, since_ms)?.len() >= REMOVED_KEYS
+                        {
+                            return Ok(Err(full()));
+                        }
                         note_removed(&txn, id, &old, host.enrolled_ms)?;
                     }
                     hosts.insert(id, json(&host).as_slice())?;
@@ -157,14 +165,21 @@ impl Tables {
     pub(crate) fn removed(&self, since_ms: u64) -> Result<(u64, BTreeSet<[u8; 32]>)> {
         let txn = self.journal.read()?;
         let version = txn.open_table(COUNTS)?.get(REMOVALS)?.map_or(0, |version| version.value());
-        let mut keys = BTreeSet::new();
-        for row in txn.open_table(REMOVED)?.iter()? {
-            let (key, row) = row?;
-            if parse::<RemovedRow>(row.value()).removed_ms >= since_ms {
-                keys.insert(key.value());
-            }
-        }
-        Ok((version, keys))
+        Ok((version, removed_since(&txn.open_table(REMOVED)?, since_ms)?))
+    }
+
+    /// Certificates are made for so long from now on. Returns the longest for which any was ever
+    /// made: a removed key may have one of those.
+    pub(crate) fn note_lifetime(&self, lifetime_ms: u64) -> Result<u64> {
+        let txn = self.journal.begin()?;
+        let longest = {
+            let mut counts = txn.open_table(COUNTS)?;
+            let longest = counts.get(LIFETIME)?.map_or(0, |longest| longest.value());
+            counts.insert(LIFETIME, longest.max(lifetime_ms))?;
+            longest.max(lifetime_ms)
+        };
+        txn.commit()?;
+        Ok(longest)
     }
 
     /// Whether a key was removed.
@@ -175,6 +190,22 @@ impl Tables {
 
 const REMOVALS: &str = "removals";
 const LAST_HOST: &str = "last-host";
+const LIFETIME: &str = "longest-certificate-ms";
+
+/// The keys that were removed at this time or later.
+fn removed_since(
+    table: &impl ReadableTable<[u8; 32], &'static [u8]>,
+    since_ms: u64,
+) -> Result<BTreeSet<[u8; 32]>> {
+    let mut keys = BTreeSet::new();
+    for row in table.iter()? {
+        let (key, row) = row?;
+        if parse::<RemovedRow>(row.value()).removed_ms >= since_ms {
+            keys.insert(key.value());
+        }
+    }
+    Ok(keys)
+}
 
 /// Enters a host's key among those that are removed.
 fn note_removed(txn: &WriteTransaction, id: u32, host: &HostRow, now_ms: u64) -> Result<()> {
@@ -201,4 +232,57 @@ pub(crate) struct Accepted {
     pub(crate) id: u32,
     pub(crate) host: HostRow,
     pub(crate) token: TokenRow,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(name: &str, key: u8) -> HostRow {
+        let (name, role) = (name.into(), "host".into());
+        HostRow { name, site: String::new(), role, key: [key; 32], enrolled_ms: 500 }
+    }
+
+    #[test]
+    fn a_host_that_is_installed_anew_needs_room_among_the_removed_keys() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let journal = relay::Journal::open(&dir.path().join("db"), 1 << 20).expect("opens");
+        let tables = Tables::open(journal.clone()).expect("opens");
+        let token = TokenRow {
+            check: [0; 32],
+            role: "host".into(),
+            site: String::new(),
+            name: "db1".into(),
+            expires_ms: 1_000,
+            used_by: None,
+        };
+        let enrol = |key, since_ms| {
+            let accepted = Accepted { id: 1, host: host("db1", key), token: token.clone() };
+            let full = (since_ms, || "full");
+            let decide = |_, _, _| Enrolment::Accept(Box::new(accepted));
+            tables.enrol([7; 8], "db1", full, decide).expect("the tables work")
+        };
+        assert!(enrol(1, 0).is_ok());
+        let txn = journal.begin().expect("begins");
+        for n in 0..REMOVED_KEYS as u32 {
+            let mut old = host("old", 0);
+            old.key[..4].copy_from_slice(&n.to_be_bytes());
+            note_removed(&txn, n, &old, 100).expect("noted");
+        }
+        txn.commit().expect("commits");
+        assert!(enrol(1, 0).is_ok(), "the same key again needs no room");
+        assert_eq!(enrol(2, 0), Err("full"));
+        assert_eq!(tables.hosts().expect("reads")[&HostId(1)].key, [1; 32]);
+        assert!(enrol(2, 101).is_ok(), "their certificates have ended by now");
+        assert_eq!(tables.removed(101).expect("reads").1, BTreeSet::from([[1; 32]]));
+    }
+
+    #[test]
+    fn the_longest_lifetime_is_never_forgotten() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let journal = relay::Journal::open(&dir.path().join("db"), 1 << 20).expect("opens");
+        let tables = Tables::open(journal).expect("opens");
+        let noted = [5, 9, 3].map(|ms| tables.note_lifetime(ms).expect("noted"));
+        assert_eq!(noted, [5, 9, 9]);
+    }
 }

@@ -1,8 +1,7 @@
-//! Reports upward: this host's own answers, those of children, and what must be supposed.
+//! Reports upward: this host's own answers and those of children.
 //!
 //! A word is saved before it is told or acknowledged. What joins a share is news or nothing; news
-//! goes to the root's watcher or, folded, to the parent. Whoever could not be reached in time is
-//! supposed so here, by the node that notices.
+//! goes to the root's watcher or, folded, to the parent.
 
 use std::collections::BTreeMap;
 
@@ -11,9 +10,7 @@ use bytes::Bytes;
 use super::Node;
 use crate::outbox::Gated;
 use crate::sabotage::Bug;
-use crate::{
-    Event, Frame, HostId, HostSet, Order, OrderId, Outcome, Output, Record, Report, State, Time,
-};
+use crate::{Event, Frame, HostId, OrderId, Outcome, Output, Record, Report, Time};
 
 impl Node {
     /// This host's own answer.
@@ -177,79 +174,5 @@ impl Node {
                 self.out.save(Record::Settled(id));
             }
         }
-    }
-
-    /// Says of those who should have been reached by now what is known of them.
-    pub(super) fn check_reach(&mut self, now: Time, id: OrderId) {
-        let Some(share) = self.shares.get(id) else { return };
-        let Some(order) = &share.order else { return };
-        let hold_until = share.hold_until;
-        let (order, missing) = (order.clone(), share.missing());
-        let missing = match now >= hold_until {
-            true => missing,
-            false => self.due_to_answer(&order, missing),
-        };
-        let (report, again) = match missing {
-            missing if missing.is_empty() => (Report::new(id), None),
-            missing => self.suppose(now, &order, &missing, now >= hold_until),
-        };
-        if now >= hold_until {
-            self.lanes.withdraw(id);
-        }
-        let again = [again, Some(hold_until).filter(|at| *at > now)].into_iter().flatten().min();
-        if let Some(at) = again {
-            self.shares.check_by(id, at);
-        }
-        // Kept like any other word: a child that supposes the same is told that it is held here.
-        let news = self.merge(now, report);
-        self.keep(news);
-    }
-
-    /// What to say of those who are silent, and when there may be more to say. `over`: the order
-    /// waits for nobody any more.
-    fn suppose(
-        &self,
-        now: Time,
-        order: &Order,
-        missing: &HostSet,
-        over: bool,
-    ) -> (Report, Option<Time>) {
-        let (mut report, mut again) = (Report::new(order.id), None::<Time>);
-        let mut say =
-            |state, hosts: &HostSet| drop(report.tally.record(Outcome::bare(state), hosts));
-        say(State::NotReached, &missing.difference(&self.routes.below()));
-        for (host, child) in self.routes.children() {
-            let waiting = missing.intersection(&child.below);
-            if waiting.is_empty() {
-                continue;
-            }
-            let patience = child.lost_at.unwrap_or(now) + order.reach;
-            match (child.link, self.lanes.holds(host, order.id)) {
-                (_, false) => say(State::NotReached, &waiting),
-                // The child will say. If it has spoken while its word did not count, because they
-                // were routed elsewhere, then at the end of the hold this node says it.
-                (Some(_), true) if !over => {}
-                (Some(_), true) => say(State::NotReached, &waiting.difference(&child.up)),
-                (None, true) if now < patience => {
-                    again = Some(again.map_or(patience, |old| old.min(patience)));
-                }
-                (None, true) => say(State::RelayLost, &waiting),
-            }
-        }
-        (report, again)
-    }
-
-    /// An order is past its validity: whoever is silent still gets a last word, then it goes.
-    pub(super) fn expire(&mut self, id: OrderId) {
-        if self.config.is_root()
-            && let Some(share) = self.shares.get_mut(id)
-            && !share.closed
-        {
-            let mut report = Report::new(id);
-            report.tally.record(Outcome::bare(State::RelayLost), &share.missing());
-            self.out.push(Output::Tell(Event::Answers(report)));
-            self.out.push(Output::Tell(Event::Closed(id)));
-        }
-        self.forget(id);
     }
 }

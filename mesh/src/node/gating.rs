@@ -25,7 +25,7 @@ impl Node {
         let Some(gate) = order.gate.as_ref().filter(|_| self.config.is_root()) else { return };
         let nothing = Tally::new();
         let tally = self.shares.get(order.id).map_or(&nothing, |share| &share.tally);
-        let window = Window::new(now, &self.view(order, gate, tally), released.clone());
+        let window = Window::new(now, &self.view(now, order, gate, tally), released.clone());
         // Of whom there is a word may have been given up: nobody else may begin in its place and
         // then this one, too. It counts as running once more, and is not let begin again.
         let unheard = released.difference(tally.hosts());
@@ -42,7 +42,7 @@ impl Node {
         }
     }
 
-    fn view<'a>(&self, order: &'a Order, gate: &'a Gate, tally: &'a Tally) -> View<'a> {
+    fn view<'a>(&self, now: Time, order: &'a Order, gate: &'a Gate, tally: &'a Tally) -> View<'a> {
         let stands = match self.has(Bug::ReleaseCancelled) {
             true => order.targets.clone(),
             false => self.cancels.spare(order.id, order.targets.clone()),
@@ -60,6 +60,8 @@ impl Node {
             stands,
             heard,
             up: self.routes.up(),
+            down: self.absent.known_down(now, &order.targets),
+            next_down: self.absent.next(now),
             children: children.collect(),
             slack: self.config.beat_interval * self.config.missed_beats * TIERS,
         }
@@ -71,7 +73,7 @@ impl Node {
             let Some(share) = self.shares.get(id).filter(|share| share.may_leave) else { continue };
             let Some(order) = share.order.clone() else { continue };
             let Some(gate) = self.gate_of(&order) else { continue };
-            let view = self.view(&order, &gate, &share.tally);
+            let view = self.view(now, &order, &gate, &share.tally);
             let Some(window) = self.windows.get_mut(id) else { continue };
             let (step, again) = window.step(now, &view);
             if let Some(at) = again {
@@ -134,6 +136,7 @@ impl Node {
             && let Some(reach) = share.order.as_ref().map(|order| order.reach)
         {
             self.shares.check_by(order, now + reach);
+            self.shares.look_by(order, now);
         }
         if hosts.contains(self.config.host) {
             self.begin(now, order);
@@ -205,7 +208,7 @@ impl Node {
         let why = match skipped.is_empty() {
             true => Stop::Done,
             false => {
-                let view = self.view(&order, gate, &share.tally);
+                let view = self.view(now, &order, gate, &share.tally);
                 window.stop(now, &view).unwrap_or(Stop::Late)
             }
         };
@@ -218,144 +221,9 @@ impl Node {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use bytes::Bytes;
-
+    use super::super::bench::{Bench, CANCEL, ORDER, PARENT, answers, gone, order, starts};
     use super::*;
-    use crate::{Config, Frame, HostId, Input, LinkId, Peer, Saved};
-
-    const ORDER: OrderId = OrderId([1; 16]);
-    const CANCEL: OrderId = OrderId([2; 16]);
-    const PARENT: LinkId = LinkId(1);
-
-    fn order(targets: &[u32]) -> Order {
-        let gate = Gate {
-            window: 1,
-            per_child: None,
-            lots: Vec::new(),
-            per_lot: 1,
-            batch: None,
-            max_errors: None,
-            max_missed: None,
-            begin: Duration::from_secs(10),
-            longest: Duration::from_secs(20),
-        };
-        Order {
-            id: ORDER,
-            targets: targets.iter().map(|host| HostId(*host)).collect(),
-            needs: Vec::new(),
-            reach: Duration::from_secs(5),
-            hold: Duration::from_secs(600),
-            ttl: Duration::from_secs(600),
-            again: false,
-            cancels: None,
-            lapses: false,
-            gate: Some(gate),
-            body: Bytes::new(),
-        }
-    }
-
-    /// A node, its clock, and the number of its last save, which is durable at once.
-    struct Bench {
-        node: Node,
-        now: Time,
-        kept: Saved,
-    }
-
-    impl Bench {
-        fn new(host: u32, parents: usize, saved: Saved) -> Bench {
-            let config = Config::new(HostId(host), parents, host < 10);
-            let kept = Saved::default();
-            Bench { node: Node::new(config, saved, 1, Time::ZERO), now: Time::ZERO, kept }
-        }
-
-        fn host() -> Bench {
-            let mut bench = Bench::new(11, 1, Saved::default());
-            let peer = Peer::Parent { place: 0, host: HostId(90) };
-            bench.give(Input::LinkUp { link: PARENT, peer });
-            bench
-        }
-
-        fn child(&mut self, link: u64, host: u32) -> Vec<Output> {
-            let (link, host) = (LinkId(link), HostId(host));
-            let peer = Peer::Child { host, serves: false };
-            let below = HostSet::one(host);
-            let mut outputs = self.give(Input::LinkUp { link, peer });
-            let frame =
-                Frame::Below(crate::Subtree { up: below.clone(), below, ..Default::default() });
-            outputs.extend(self.give(Input::Frame { link, frame }));
-            outputs
-        }
-
-        fn give(&mut self, input: Input) -> Vec<Output> {
-            self.node.handle(self.now, input);
-            self.drain()
-        }
-
-        fn hear(&mut self, seq: u64, order: Order) -> Vec<Output> {
-            let frame = Frame::Order { log: 1, seq, order: order.into() };
-            self.give(Input::Frame { link: PARENT, frame })
-        }
-
-        fn go(&mut self, hosts: &[u32], left: u64) -> Vec<Output> {
-            let hosts = hosts.iter().map(|host| HostId(*host)).collect();
-            let frame = Frame::Go { order: ORDER, hosts, left: Duration::from_secs(left) };
-            self.give(Input::Frame { link: PARENT, frame })
-        }
-
-        fn wait(&mut self, secs: u64) -> Vec<Output> {
-            self.now = self.now + Duration::from_secs(secs);
-            self.node.handle_timeout(self.now);
-            self.drain()
-        }
-
-        fn drain(&mut self) -> Vec<Output> {
-            let mut all = Vec::new();
-            while let Some(output) = self.node.poll_output() {
-                if let Output::Save { no, record } = &output {
-                    self.keep(record);
-                    self.node.handle(self.now, Input::Saved { through: *no });
-                }
-                all.push(output);
-            }
-            all
-        }
-
-        fn keep(&mut self, record: &Record) {
-            match record {
-                Record::Order(order) => self.kept.orders.push(order.clone()),
-                Record::Answers(report) => self.kept.answers.push(report.clone()),
-                Record::Released { order, hosts } => {
-                    self.kept.released.push((*order, hosts.clone()));
-                }
-                Record::Intent(id) => self.kept.intents.push(*id),
-                _ => {}
-            }
-        }
-    }
-
-    fn starts(outputs: &[Output]) -> bool {
-        outputs.iter().any(|output| matches!(output, Output::Start { .. }))
-    }
-
-    fn answers(outputs: &[Output]) -> Vec<State> {
-        let states = outputs.iter().filter_map(|output| match output {
-            Output::Save { record: Record::Answers(report), .. } => {
-                report.tally.lines().next().map(|(outcome, _)| outcome.state)
-            }
-            _ => None,
-        });
-        states.collect()
-    }
-
-    fn gone(outputs: &[Output]) -> Vec<(LinkId, HostSet)> {
-        let go = outputs.iter().filter_map(|output| match output {
-            Output::Send { link, frame: Frame::Go { hosts, .. } } => Some((*link, hosts.clone())),
-            _ => None,
-        });
-        go.collect()
-    }
+    use crate::{Frame, HostId, Input, LinkId, Peer, Saved};
 
     #[test]
     fn a_host_begins_when_it_has_both_and_once() {

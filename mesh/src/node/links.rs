@@ -9,6 +9,7 @@ use crate::outbox::Gated;
 use crate::pulse::Beat;
 use crate::route::Moves;
 use crate::sabotage::Bug;
+use crate::uplink::Taken;
 use crate::{Event, Frame, HostId, HostSet, LinkId, Output, Peer, Reason, Record, Subtree, Time};
 
 /// A frame that only the peer at the other side of such a link may send.
@@ -17,7 +18,17 @@ pub(super) const WRONG_SIDE: Reason = Reason::Protocol("a frame from the wrong s
 impl Node {
     pub(super) fn handle_link_up(&mut self, now: Time, link: LinkId, peer: Peer) {
         let replaced = match peer {
-            Peer::Parent { place, host } => self.uplink.handle_up(now, link, host, place),
+            Peer::Parent { place, host } => match self.uplink.handle_up(now, link, host, place) {
+                Taken::Now(replaced) => replaced,
+                Taken::Held => {
+                    self.peers.insert(link, peer);
+                    return;
+                }
+                Taken::Not => {
+                    let reason = Reason::Replaced;
+                    return self.out.push(Output::Hangup { link, reason });
+                }
+            },
             Peer::Child { host, .. } => {
                 if let Some(reason) = self.refusal(host) {
                     return self.out.push(Output::Hangup { link, reason });
@@ -26,6 +37,11 @@ impl Node {
             }
         };
         self.peers.insert(link, peer);
+        self.begin_link(now, link, peer, replaced);
+    }
+
+    /// Tells every machine of a link that stands, in place of another, if it is.
+    fn begin_link(&mut self, now: Time, link: LinkId, peer: Peer, replaced: Option<LinkId>) {
         match peer {
             // What was lost with an older link is asked for again by the new one's first watch.
             Peer::Parent { .. } => self.handle_watch(&BTreeMap::new()),
@@ -82,7 +98,10 @@ impl Node {
     }
 
     pub(super) fn drop_link(&mut self, now: Time, link: LinkId, reason: Option<Reason>) {
-        if let Some(peer) = self.forget_link(now, link) {
+        if self.uplink.holds(link) {
+            self.peers.remove(&link);
+            self.uplink.handle_down(now, link, &mut self.rng);
+        } else if let Some(peer) = self.forget_link(now, link) {
             self.out.push(Output::Tell(Event::Unlinked { peer, reason }));
         }
     }
@@ -110,7 +129,7 @@ impl Node {
         if let Some((child, moves)) = self.routes.handle_down(now, link) {
             self.follow(now, moves);
             self.lanes.handle_down(child);
-            self.shares.check_again(now);
+            self.shares.check_again(now, self.config.grace());
             self.routes_changed(now);
         }
         Some(peer)
@@ -118,6 +137,10 @@ impl Node {
 
     pub(super) fn handle_frame(&mut self, now: Time, link: LinkId, frame: Frame) {
         let Some(peer) = self.peers.get(&link).copied() else { return };
+        if self.uplink.holds(link) {
+            let replaced = self.uplink.climb(now, link);
+            self.begin_link(now, link, peer, replaced);
+        }
         self.pulse.handle_frame(now, link);
         match (peer, frame) {
             (_, Frame::Beat { root, interval, root_interval }) => {
@@ -127,7 +150,9 @@ impl Node {
             }
             (Peer::Parent { host, .. }, Frame::Hello { held_log, held, events, .. }) => {
                 self.handle_parent_hello(now, link, host, (held_log, held));
-                self.listener = self.uplink.link().filter(|up| events && *up == link);
+                if self.uplink.link() == Some(link) {
+                    self.listener = Some(link).filter(|_| events);
+                }
             }
             (Peer::Child { host, .. }, Frame::Hello { held_log, held, .. }) => {
                 if !self.lanes.handle_hello(host, link, (held_log, held), &mut self.out) {
@@ -178,7 +203,11 @@ impl Node {
     }
 
     fn handle_parent_hello(&mut self, now: Time, link: LinkId, host: HostId, held: (u64, u64)) {
-        self.uplink.handle_hello(link);
+        self.uplink.handle_hello(now, link, &mut self.rng);
+        #[cfg(feature = "sabotage")]
+        if self.has(Bug::StayLow) {
+            self.uplink.stay();
+        }
         match self.uplog.handle_hello(link, host, held, &mut self.out) {
             Some(acked) => self.settle(acked),
             None if self.has(Bug::TrustOldParent) => {}
@@ -240,6 +269,7 @@ impl Node {
             if !news.is_empty() {
                 for id in self.shares.orders_for(&news) {
                     self.shares.extend_duty(now, id, &news);
+                    self.shares.look_by(id, now);
                     self.ask(id, child, &news);
                 }
                 self.offer_all(now, child);
@@ -256,6 +286,9 @@ impl Node {
     pub(super) fn announce_changes(&mut self, now: Time) {
         if !self.routes.announcement_due(now) {
             return;
+        }
+        if self.config.is_root() {
+            self.absent.see(now, self.routes.up());
         }
         if let Some(link) = self.uplink.link() {
             self.announce(link);

@@ -26,6 +26,9 @@ impl Node {
             // The parent asks how it stands: a supposition may have reached it while the host was
             // routed elsewhere, and counted for nothing.
             self.shares.doubt(id);
+            if !self.config.is_root() {
+                self.offer_to_all(now, id);
+            }
             return self.shares.flush_by(id, now);
         }
         let below = self.routes.below();
@@ -77,6 +80,7 @@ impl Node {
         let share = self.shares.get(older).and_then(|share| share.order.as_ref());
         if let Some(reach) = share.filter(|order| order.gate.is_some()).map(|order| order.reach) {
             self.shares.check_by(older, now + reach);
+            self.shares.look_by(older, now);
         }
     }
 
@@ -128,6 +132,7 @@ impl Node {
             share.may_leave = true;
             share.closed = share.is_complete();
         }
+        self.shares.look_by(id, now);
         if self.ledger.knows(id) || !order.targets.contains(self.config.host) {
             return;
         }
@@ -159,6 +164,7 @@ impl Node {
     pub(super) fn offer_to_all(&mut self, now: Time, id: OrderId) {
         let Some(share) = self.shares.get_mut(id) else { return };
         share.may_leave = true;
+        self.shares.look_by(id, now);
         self.windows.stir(now, id);
         let children: Vec<_> = self.routes.children().map(|(host, _)| host).collect();
         for child in children {
@@ -177,7 +183,8 @@ impl Node {
     fn offer(&mut self, now: Time, id: OrderId, child: HostId) {
         let Some(share) = self.shares.get(id) else { return };
         let Some(order) = &share.order else { return };
-        if share.may_leave && now < share.hold_until && self.wants(id, child) {
+        let may_come = share.may_leave && now < share.hold_until;
+        if may_come && self.wants(id, child) && !self.has_given_up(id, child) {
             self.lanes.offer(child, order, &mut self.out);
         }
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use tests::{Fleet, show, wait_for};
+use tests::{Fleet, LIMIT, Spec, show, wait_for};
 
 fn join(fleet: &Fleet, name: &str, token: &str) -> Result<std::process::Output> {
     let state = fleet.path().join(format!("joiner-{name}"));
@@ -72,5 +72,29 @@ fn a_name_that_is_taken_needs_a_token_made_for_it() -> Result<()> {
     let after = fleet.json(&["hosts", "--json"])?;
     assert_eq!(before[0]["id"], after[0]["id"]);
     assert_eq!(after.as_array().map(Vec::len), Some(1));
+    Ok(())
+}
+
+#[test]
+fn a_node_that_comes_before_its_relay_has_a_link_waits_for_it() -> Result<()> {
+    let mut fleet = Fleet::tree(1, 0)?;
+    let token = fleet.token(&["--role", "host", "--site", "site1"])?;
+    fleet.kill("controller")?;
+    let early = Spec {
+        role: "host",
+        name: "early".into(),
+        site: "site1".into(),
+        parents: vec!["site1-relay".into()],
+        config: String::new(),
+    };
+    fleet
+        .start_node(&early, &mut ["--name", "early", "--join", &token].map(String::from).into())?;
+    wait_for("the newcomer to say what it waits for", LIMIT, || {
+        let log = fleet.log("early");
+        Ok(log.contains("no link to its own parent").then_some(()))
+    })?;
+    fleet.restart("controller")?;
+    fleet.wait_up(2)?;
+    assert!(fleet.log("early").contains("enrolled"), "{}", fleet.log("early"));
     Ok(())
 }

@@ -83,3 +83,22 @@ fn a_host_that_is_away_is_named_and_costs_the_others_nothing() -> Result<()> {
     assert!(all.contains("site1-host2") && all.contains("not-reached"), "{all}");
     Ok(())
 }
+
+#[test]
+fn who_is_known_to_be_down_is_not_waited_for() -> Result<()> {
+    let mut fleet = Fleet::tree(1, 2)?;
+    fleet.kill("site1-host2")?;
+    fleet.wait_up(2)?;
+    // Nobody would wait for ten minutes here: it is down as soon as its relay's grace is over.
+    let id = order(&fleet, &["run", "-a", "-t", "10m", "--async", "--json", "--", "true"])?;
+    fleet.wait_states(&id, &[("ok", 1), ("not-reached", 1)])?;
+    let id = order(&fleet, &["run", "-a", "-t", "10m", "--async", "--json", "--", "true"])?;
+    fleet.wait_states(&id, &[("ok", 1), ("not-reached", 1)])?;
+    // It comes back, and has not been given what it was said not to have.
+    fleet.restart("site1-host2")?;
+    fleet.wait_up(3)?;
+    let last = order(&fleet, &["run", "-a", "--async", "--json", "--", "true"])?;
+    fleet.wait_states(&last, &[("ok", 2)])?;
+    fleet.wait_states(&id, &[("ok", 1), ("not-reached", 1)])?;
+    Ok(())
+}
