@@ -4,6 +4,7 @@ mod bad_input;
 mod cancel;
 mod crash;
 mod enrol;
+mod events;
 mod failover;
 mod forms;
 mod full_disk;
