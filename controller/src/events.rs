@@ -1,8 +1,8 @@
 //! Events as operators read them: by subject, severity, site and time, in the sequence in which the
 //! controller has heard of them, and on from wherever somebody stopped.
 //!
-//! Whoever follows reads the tables, woken by a number that moves when something was committed; so a
-//! slow reader costs nothing and misses nothing, he only sees later counts.
+//! Whoever follows reads the tables, woken by a number that moves when something was committed; so
+//! a slow reader costs nothing and misses nothing, he only sees later counts.
 
 use std::collections::{BTreeMap, BTreeSet};
 

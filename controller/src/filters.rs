@@ -1,8 +1,8 @@
 //! Which report an error goes into: two lists of regular expressions, as operators write them.
 //!
-//! `delete` wins over `day`; what neither knows is urgent, so that whatever is new is seen first. An
-//! expression is looked for anywhere in the line, in bytes; `#` begins a comment. A list with a bad
-//! expression is refused as a whole, and the old one stays.
+//! `delete` wins over `day`; what neither knows is urgent, so that whatever is new is seen first.
+//! An expression is looked for anywhere in the line, in bytes; `#` begins a comment. A list with a
+//! bad expression is refused as a whole, and the old one stays.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! Error reports: what went wrong in an hour, a day or any while, each distinct thing once, with who
-//! had it, what it probably comes from, and whether it is new, known or over.
+//! Error reports: what went wrong in an hour, a day or any while, each distinct thing once, with
+//! who had it, what it probably comes from, and whether it is new, known or over.
 //!
 //! A report is made of what grew in its time when somebody asks for it, past ones as well as the
 //! present one; so a change of the filters shows everywhere. Successes are not in it.

@@ -388,7 +388,7 @@ pub enum Frame {
         /// For how long they still may.
         left: Duration,
     },
-    /// Up: events, and how often each host has noticed them in all. Saying so twice changes nothing.
+    /// Up: events, and how often each host has noticed them in all. Twice is as good as once.
     Events {
         /// Its number on this link.
         no: u64,

@@ -2,7 +2,8 @@
 //!
 //! The node only dispatches; each machine has one job and knows no other. What flows between them
 //! flows through here: orders down (`orders`), answers up (`answers`), what is said of the silent
-//! (`supposing`), previews (`watching`), and what a link and its frames bring to everybody (`links`).
+//! (`supposing`), previews (`watching`), events (`events`), and what a link and its frames bring
+//! to everybody (`links`).
 
 mod answers;
 #[cfg(test)]

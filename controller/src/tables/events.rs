@@ -1,10 +1,10 @@
 //! Events in the controller's tables: each kind in each window once, with the count of each host,
 //! in the order in which they have last grown, and what grew when, for reports.
 //!
-//! What comes in joins what is there, so that an event which is told twice changes nothing. An event
-//! that has grown moves to the end of the log; whoever reads on from a cursor sees it as it is then.
-//! Reports go by the time at which the controller has heard of things: by its own clock, and so that
-//! what comes late is in a report that somebody still reads.
+//! What comes in joins what is there, so that an event which is told twice changes nothing. An
+//! event that has grown moves to the end of the log; whoever reads on from a cursor sees it as it
+//! is then. Reports go by the time at which the controller has heard of things: by its own clock,
+//! and so that what comes late is in a report that somebody still reads.
 //!
 //! All of it has a limit in bytes; what is over it goes, the oldest first, and is counted.
 
