@@ -9,8 +9,8 @@ use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 
 use crate::screen::ColorWhen;
 use crate::{
-    attach, cancel, completion, demo, events, hosts, join, node, nodes, push, report, retry, run,
-    runs, serve, token, tree,
+    attach, cancel, completion, demo, events, hosts, join, node, nodes, out, push, report, retry,
+    run, runs, serve, token, tree,
 };
 
 const EXAMPLES: &str = "\
@@ -26,7 +26,7 @@ Exit codes:
   2 usage or configuration       3 none failed, some were missed
   4 stopped, the rest skipped    5 not allowed
   6 the controller cannot be reached
-  7 not confirmed
+  7 not confirmed                10 a verification found differences
   130 cancelled                  131 detached, the order goes on";
 
 /// Push files to thousands of hosts, run commands on them, through any number of relays.
@@ -71,6 +71,8 @@ pub(crate) enum Verb {
     Push(push::Args),
     /// List past and present runs and pushes, or show one
     Runs(runs::Args),
+    /// Fetch in full what a run has written, from the hosts that keep it
+    Out(out::Args),
     /// Watch a run or push that goes on
     Attach(attach::Args),
     /// Give a run again where it did not work
@@ -211,9 +213,12 @@ mod tests {
     fn other_verbs_parse() {
         for line in [
             &["push", "/srv/www", "-w", "a", "--exclude", ".git", "--hold", "2h"][..],
+            &["push", "/srv/www", "-a", "--delete", "--max-delete", "5%"],
+            &["push", "/srv/www", "-a", "--delete=installed", "--verify"],
             &["runs"],
             &["runs", "--limit", "5"],
             &["runs", "show", "last", "-B"],
+            &["out", "last", "-w", "a[1-2]", "--stderr", "--outdir", "d"],
             &["attach"],
             &["attach", "7k3q", "-b"],
             &["cancel", "last", "-t", "1m", "--async"],
@@ -248,5 +253,7 @@ mod tests {
         assert!(parse(&["cancel"]).is_err(), "what is taken back must be named");
         assert!(parse(&["hosts", "-a", "--seed", "7"]).is_err(), "a seed of what?");
         assert!(parse(&["push", "/x", "--dest", "y", "-a", "--hold", "0"]).is_err());
+        assert!(parse(&["push", "/x", "-a", "--max-delete", "5"]).is_err(), "nothing is deleted");
+        assert!(parse(&["push", "/x", "-a", "--delete=some"]).is_err());
     }
 }

@@ -101,6 +101,11 @@ impl Client {
         Ok(Lines::new(self.send(Method::POST, path, encoded(body)?).await?))
     }
 
+    /// `GET`, bytes as they come.
+    pub(crate) async fn get_pieces(&self, path: &str) -> Result<Pieces, Failure> {
+        Ok(Pieces(self.send(Method::GET, path, Bytes::new()).await?.into_body()))
+    }
+
     /// One request; an answer that is not a success becomes the failure it describes.
     async fn send(
         &self,
@@ -148,6 +153,25 @@ pub(crate) fn segment(id: &str) -> Result<&str, Failure> {
 /// Whether the connection broke, so that asking again may help.
 pub(crate) fn is_broken(failure: &Failure) -> bool {
     failure.exit == Exit::Unreachable
+}
+
+/// An answer of bytes.
+pub(crate) struct Pieces(Incoming);
+
+impl Pieces {
+    /// The next bytes; `None` at the end.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
+        loop {
+            match self.0.frame().await {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => return Ok(Some(data)),
+                    Err(_) => continue,
+                },
+                Some(Err(error)) => return Err(broken(&error)),
+                None => return Ok(None),
+            }
+        }
+    }
 }
 
 /// A stream of JSON objects, one per line.

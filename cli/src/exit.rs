@@ -10,10 +10,9 @@
 //! | 5 | not allowed |
 //! | 6 | the controller cannot be reached |
 //! | 7 | not confirmed, or nobody there to confirm it |
+//! | 10 | a verification has found differences |
 //! | 130 | cancelled by an operator |
 //! | 131 | detached; the order goes on |
-//!
-//! 10 is kept for `--detailed-exitcode`, which does not exist yet.
 
 use std::process::ExitCode;
 
@@ -36,6 +35,8 @@ pub(crate) enum Exit {
     Unreachable,
     /// Whoever was asked did not say yes, or could not be asked; nothing was started.
     Declined,
+    /// What was compared differs.
+    Drift,
     /// An operator cancelled it.
     Cancelled,
     /// Nobody watches any more; the order goes on.
@@ -102,6 +103,7 @@ impl Exit {
             Exit::Denied => 5,
             Exit::Unreachable => 6,
             Exit::Declined => 7,
+            Exit::Drift => 10,
             Exit::Cancelled => 130,
             Exit::Detached => 131,
             Exit::Remote(code) => code,
@@ -169,8 +171,9 @@ mod tests {
             Exit::Denied,
             Exit::Unreachable,
             Exit::Declined,
+            Exit::Drift,
             Exit::Detached,
         ];
-        assert_eq!(codes.map(Exit::code), [2, 4, 5, 6, 7, 131]);
+        assert_eq!(codes.map(Exit::code), [2, 4, 5, 6, 7, 10, 131]);
     }
 }

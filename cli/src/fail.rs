@@ -56,6 +56,7 @@ impl Failure {
             _ if USAGE.contains(&word) => Exit::Usage,
             400 | 422 => Exit::Usage,
             401 | 403 => Exit::Denied,
+            503 => Exit::Missed,
             _ => Exit::Failed,
         };
         Failure { exit, error }

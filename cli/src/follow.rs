@@ -295,7 +295,9 @@ impl<'a> Follow<'a> {
                     }
                 } else if self.shows_lines() {
                     let (screen, view, shown) = (&mut *self.screen, &self.view, &mut self.shown);
-                    self.progress.aside(|| render::live(screen, view, shown, &answer, &news))?;
+                    let run = &self.order.short;
+                    let said = (&*answer, &news[..]);
+                    self.progress.aside(|| render::live(screen, view, shown, run, said))?;
                 } else {
                     self.end_rows(&answer, &news)?;
                 }

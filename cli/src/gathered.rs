@@ -153,6 +153,7 @@ fn hash(answer: &Answer) -> u64 {
     let mut hasher = DefaultHasher::new();
     (&answer.state, answer.code, &answer.stdout, &answer.stderr).hash(&mut hasher);
     (&answer.fault, &answer.warnings, answer.written, answer.unchanged).hash(&mut hasher);
+    (answer.deleted, answer.drift).hash(&mut hasher);
     hasher.finish()
 }
 
@@ -172,10 +173,14 @@ pub(crate) mod testing {
             binary: false,
             stdout_size: stdout.len() as u64,
             stderr_size: 0,
+            stdout_kept: None,
+            stderr_kept: None,
             fault: String::new(),
             warnings: Vec::new(),
             written: 0,
             unchanged: 0,
+            deleted: 0,
+            drift: 0,
             body_lost: false,
         }
     }

@@ -7,10 +7,11 @@
 //! | module | |
 //! |---|---|
 //! | `args` | the command line |
-//! | `run` `push` `runs` `attach` `cancel` `retry` | verbs about orders |
+//! | `run` `push` `runs` `out` `attach` `cancel` `retry` | verbs about orders |
 //! | `pace` `given` | options of `run` |
 //! | `events` `report` | what happens, and what went wrong |
 //! | `hosts` `nodes` `tree` `token` `completion` | other verbs that ask the controller |
+//! | `steer` `survey` | verbs about the tree |
 //! | `serve` `node` `join` | verbs that are a part of the mesh |
 //! | `demo` | a fleet on this machine |
 //! | `targets` `hostfile` `guard` `plan` | which hosts, and whether that many are meant |
@@ -48,6 +49,7 @@ mod logs;
 mod memory;
 mod node;
 mod nodes;
+mod out;
 mod pace;
 mod plan;
 mod progress;
@@ -61,6 +63,8 @@ mod runs;
 mod save;
 mod screen;
 mod serve;
+mod steer;
+mod survey;
 mod targets;
 mod token;
 mod tree;
@@ -128,13 +132,14 @@ async fn ask(verb: Verb, client: &Client, screen: &mut Screen) -> Result<Exit, F
         Verb::Push(args) => ordered(Box::pin(push::main(args, client, screen)).await),
         Verb::Retry(args) => ordered(Box::pin(retry::main(args, client, screen)).await),
         Verb::Runs(args) => runs::main(args, client, screen).await,
+        Verb::Out(args) => Box::pin(out::main(args, client, screen)).await,
         Verb::Attach(args) => ordered(Box::pin(attach::main(args, client, screen)).await),
         Verb::Cancel(args) => ordered(Box::pin(cancel::main(args, client, screen)).await),
         Verb::Events(args) => events::main(args, client, screen).await,
         Verb::Report(args) => report::main(args, client, screen).await,
         Verb::Hosts(args) => hosts::main(args, client, screen).await,
         Verb::Nodes(args) => nodes::main(args, client, screen).await,
-        Verb::Tree(args) => tree::main(args, client, screen).await,
+        Verb::Tree(args) => ordered(Box::pin(tree::main(args, client, screen)).await),
         Verb::Token(args) => token::main(args, client, screen).await,
         Verb::Demo(args) => Box::pin(demo::run(&args)).await,
         Verb::Controller(_) | Verb::Node(_) | Verb::Join(_) | Verb::Completion(_) => {

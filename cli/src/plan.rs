@@ -1,11 +1,12 @@
 //! `--plan`: who an order would be for, who of them cannot be reached now, the way there and what
 //! it costs. Nothing is done.
 
-use controller::types::{Plan, PlanLink, PlanQuery};
+use controller::types::{Plan, PlanLink, PlanQuery, PushStep};
 
 use crate::client::Client;
 use crate::exit::Exit;
 use crate::fail::Failure;
+use crate::push::warn_skipped;
 use crate::render::table;
 use crate::screen::Screen;
 use crate::units::{show_bytes, show_count};
@@ -26,11 +27,21 @@ pub(crate) async fn show(
     }
     screen.print(&format!("{}\n", plan.set))?;
     let rows: Vec<Vec<String>> = plan.links.iter().take(LINKS_SHOWN).map(row).collect();
-    screen.print(&format!("\n{}", table(&["VIA", "SITE", "TARGETS", "DOWN", "RTT"], &rows)))?;
+    let mut heads = vec!["VIA", "SITE", "TARGETS", "DOWN", "RTT"];
+    if plan.push.is_some() {
+        heads.push("BYTES");
+    }
+    screen.print(&format!("\n{}", table(&heads, &rows)))?;
     if let Some(more) = plan.links.len().checked_sub(LINKS_SHOWN).filter(|more| *more > 0) {
         screen.print(&format!("and {more} more links\n"))?;
     }
-    screen.print(&format!("\n{}", words(&plan, matches!(query, PlanQuery::Push(_)))))?;
+    screen.print(&format!("\n{}", words(&plan)))?;
+    if let Some(push) = &plan.push {
+        warn_skipped(screen, &push.skipped)?;
+        for step in &push.steps {
+            screen.print(&format!("\n{}", step_words(step)))?;
+        }
+    }
     let count = plan.hosts.len() as u64;
     let noun = if count == 1 { "target" } else { "targets" };
     let done = match query {
@@ -49,11 +60,47 @@ fn row(link: &PlanLink) -> Vec<String> {
     };
     let counts = [link.targets, link.down].map(show_count);
     let [targets, down] = counts;
-    vec![text(&link.via, "no way known"), text(&link.site, "-"), targets, down, rtt]
+    let mut row = vec![text(&link.via, "no way known"), text(&link.site, "-"), targets, down, rtt];
+    row.extend(link.bytes.map(show_bytes));
+    row
+}
+
+/// What changes for hosts that have the same tree now.
+fn step_words(step: &PushStep) -> String {
+    let (set, count) = (&step.set, show_count(step.count));
+    let (changed_bytes, travels) = (show_bytes(step.changed_bytes), show_bytes(step.pack_bytes));
+    if !step.known {
+        return format!(
+            "{set} ({count}): nothing is known of what is there; the whole tree, {changed_bytes}, \
+             is {travels} on the way\n"
+        );
+    }
+    let counts = [
+        (step.added, "new"),
+        (step.changed, "changed"),
+        (step.described, "described otherwise"),
+        (step.removed, "no longer in the source"),
+    ];
+    let counts = counts.iter().filter(|(n, _)| *n > 0);
+    let counts: Vec<_> = counts.map(|(n, word)| format!("{} {word}", show_count(*n))).collect();
+    if counts.is_empty() {
+        return format!("{set} ({count}): nothing changes\n");
+    }
+    let counts = counts.join(", ");
+    let mut text = format!("{set} ({count}): {counts}\n");
+    text.push_str(&format!("  files that change have {changed_bytes}; {travels} travel\n"));
+    for line in &step.changes {
+        text.push_str(&format!("  {line}\n"));
+    }
+    let all = step.added + step.changed + step.described + step.removed;
+    if let Some(more) = all.checked_sub(step.changes.len() as u64).filter(|more| *more > 0) {
+        text.push_str(&format!("  and {} more\n", show_count(more)));
+    }
+    text
 }
 
 /// What is to be said apart from the ways.
-fn words(plan: &Plan, is_push: bool) -> String {
+fn words(plan: &Plan) -> String {
     let mut text = String::new();
     match plan.down_count {
         0 => text.push_str("all can be reached now\n"),
@@ -67,15 +114,19 @@ fn words(plan: &Plan, is_push: bool) -> String {
         1 => "over this link".to_owned(),
         n => format!("over each of these {} links", show_count(n)),
     };
-    match plan.order_bytes {
-        Some(bytes) => text.push_str(&format!(
+    match (&plan.push, plan.order_bytes) {
+        (Some(push), order) => text.push_str(&format!(
+            "cost: {} files with {}; what goes over a link goes over it once, the order of {} \
+             included; hosts that are not as they were left ask for more\n",
+            show_count(push.files),
+            show_bytes(push.bytes),
+            show_bytes(order.unwrap_or_default())
+        )),
+        (None, Some(bytes)) => text.push_str(&format!(
             "cost: the order is {} and goes {over} once; equal answers come back once\n",
             show_bytes(bytes)
         )),
-        None if is_push => {
-            text.push_str(&format!("cost: what is missing there goes {over} once\n"));
-        }
-        None => {}
+        (None, None) => {}
     }
     text
 }
@@ -85,6 +136,29 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_step_names_what_changes() {
+        let mut step = PushStep {
+            set: "a[1-2]".into(),
+            count: 2,
+            known: true,
+            added: 1,
+            changed: 0,
+            described: 0,
+            removed: 2,
+            changes: vec!["+ x".into(), "- y".into()],
+            changed_bytes: 4096,
+            pack_bytes: 100,
+        };
+        let expected = "a[1-2] (2): 1 new, 2 no longer in the source\n  files that change have \
+                        4.0 KiB; 100 B travel\n  + x\n  - y\n  and 1 more\n";
+        assert_eq!(step_words(&step), expected);
+        (step.added, step.removed) = (0, 0);
+        assert_eq!(step_words(&step), "a[1-2] (2): nothing changes\n");
+        step.known = false;
+        assert!(step_words(&step).contains("nothing is known"));
+    }
+
+    #[test]
     fn says_who_is_missing_and_what_it_costs() {
         let link = |via: &str, targets, down, rtt_us| PlanLink {
             via: via.into(),
@@ -92,6 +166,7 @@ mod tests {
             targets,
             down,
             rtt_us,
+            bytes: None,
         };
         let mut plan = Plan {
             hosts: vec!["a1".into(), "a2".into()],
@@ -101,14 +176,17 @@ mod tests {
             relays: String::new(),
             links: vec![link("r", 2, 1, 12_345), link("", 1, 1, 0)],
             order_bytes: Some(300),
+            push: None,
         };
-        let text = words(&plan, false);
+        let text = words(&plan);
         assert!(text.contains("unreachable now: a2 (1)\n"), "{text}");
         assert!(text.contains("300 B and goes over this link once"), "{text}");
         assert!(!text.contains("relays"), "{text}");
         assert_eq!(row(&plan.links[0]), ["r", "-", "2", "1", "12.3 ms"]);
         assert_eq!(row(&plan.links[1]), ["no way known", "-", "1", "1", "-"]);
         (plan.down_count, plan.relays) = (0, "r".into());
-        assert!(words(&plan, false).contains("all can be reached now\nrelays among them: r\n"));
+        assert!(words(&plan).contains("all can be reached now\nrelays among them: r\n"));
+        plan.links[0].bytes = Some(2048);
+        assert_eq!(row(&plan.links[0])[5], "2.0 KiB");
     }
 }

@@ -19,7 +19,9 @@ use crate::render::View;
 use crate::run::detached;
 use crate::screen::Screen;
 use crate::targets::TargetArgs;
-use crate::units::{millis, parse_duration, parse_some_duration, show_bytes, show_count};
+use crate::units::{
+    millis, parse_bytes, parse_duration, parse_some_duration, show_bytes, show_count,
+};
 
 /// How many entries that were left out are named.
 const SKIPPED_SHOWN: usize = 10;
@@ -28,7 +30,12 @@ const EXAMPLES: &str = "\
 Examples:
   barid push /srv/www -w 'web[1-9]'                 to /srv/www at each host
   barid push ./site -a --dest /srv/www --exclude .git
-  barid push agent.rpm -g lyon --dest /opt/agent.rpm --async";
+  barid push /srv/www -a --verify                   how hosts differ; exit 10 if any does
+  barid push /srv/www -a --delete --exclude 'cache/'
+  barid push agent.rpm -g lyon --dest /opt/agent.rpm --async
+
+Patterns: a name wherever it occurs, `/logs` at the top only, `cache/` folders only; `*` and `?`
+stop at a slash, `**` between slashes does not.";
 
 /// Options of `barid push`.
 #[derive(Clone, Debug, clap::Args)]
@@ -42,9 +49,21 @@ pub(crate) struct Args {
     /// Where it goes at each host, absolute [default: where SOURCE is here]
     #[arg(long, value_name = "PATH")]
     pub(crate) dest: Option<PathBuf>,
-    /// A file name to leave out wherever it occurs; may be given several times
-    #[arg(long, value_name = "NAME")]
+    /// What to leave alone, neither sent nor deleted; may be given several times
+    #[arg(long, value_name = "PATTERN")]
     pub(crate) exclude: Vec<String>,
+    /// Delete below PATH what SOURCE lacks: everything, or with `installed` only what an earlier
+    /// push put there and nobody has changed since
+    #[arg(long, value_name = "WHAT", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "all", value_parser = ["all", "installed"])]
+    pub(crate) delete: Option<String>,
+    /// How many entries a host may delete, as 50 or 5% of what is there; a host that would delete
+    /// more changes nothing [default: 100 or 10%, whichever is more]
+    #[arg(long, value_name = "N|N%", requires = "delete", help_heading = "Safety")]
+    pub(crate) max_delete: Option<String>,
+    /// Change nothing: hosts only say how they differ
+    #[arg(long, conflicts_with = "plan", help_heading = "Safety")]
+    pub(crate) verify: bool,
     /// How long to wait for a host that cannot be reached before saying so
     #[arg(short = 't', long, value_name = "REACH", default_value = "15s")]
     #[arg(value_parser = parse_duration)]
@@ -58,9 +77,13 @@ pub(crate) struct Args {
     /// No progress and no last line
     #[arg(short = 'q', long)]
     pub(crate) quiet: bool,
-    /// Only say to which hosts it would go, who of them is away, and the way there
+    /// Push nothing: read SOURCE, and say to whom it would go, what would change for them, and the
+    /// bytes on each link
     #[arg(long, help_heading = "Safety")]
     pub(crate) plan: bool,
+    /// Push nothing if more than this would go over a link, as 500K, 20M or 1G
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes, help_heading = "Safety")]
+    pub(crate) max_bytes_per_link: Option<u64>,
     #[command(flatten)]
     pub(crate) guard: GuardArgs,
 }
@@ -78,13 +101,19 @@ pub(crate) async fn main(
         source: text(&source)?,
         dest: text(&dest)?,
         exclude: args.exclude,
+        delete: args.delete.unwrap_or_default(),
+        max_delete: args.max_delete.unwrap_or_default(),
+        verify: args.verify,
+        max_link_bytes: args.max_bytes_per_link,
         reach_ms: millis(args.reach),
         hold_ms: millis(args.hold),
     };
     if args.plan {
         return plan::show(client, screen, &PlanQuery::Push(Box::new(push))).await;
     }
-    push.targets = guard::confirmed(args.guard, client, screen, push.targets, "push").await?;
+    if !args.verify {
+        push.targets = guard::confirmed(args.guard, client, screen, push.targets, "push").await?;
+    }
     let before = sent_by_site(client).await?;
     let mut events = client.post_lines("/v1/pushes", &push).await?;
     let order = ordered(&mut events, screen, args.quiet, args.detach).await?;
@@ -108,22 +137,50 @@ pub(crate) async fn main(
 
 /// What a push weighs and what became of its files.
 pub(crate) fn report(order: &OrderInfo, gathered: &Gathered) -> String {
-    let PushInfo { files, bytes, pack_bytes, dest, .. } = order.push.clone().unwrap_or_default();
-    let (mut written, mut unchanged, mut hosts) = (0, 0, 0);
+    let info = order.push.clone().unwrap_or_default();
+    if info.verify {
+        return verified(order, &info, gathered);
+    }
+    let PushInfo { files, bytes, pack_bytes, dest, .. } = info;
+    let (mut written, mut unchanged, mut deleted, mut hosts) = (0, 0, 0, 0);
     for group in gathered.groups() {
         let count = group.hosts.len() as u64;
         written += group.answer.written * count;
         unchanged += group.answer.unchanged * count;
+        deleted += group.answer.deleted * count;
         hosts += if group.answer.state == "ok" { count } else { 0 };
     }
     let (files, hosts, total) = (show_count(files), show_count(hosts), show_count(order.count));
     let (bytes, pack) = (show_bytes(bytes), show_bytes(pack_bytes));
     let (written, unchanged) = (show_count(written), show_count(unchanged));
+    let deleted = match deleted {
+        0 => String::new(),
+        n => format!(", {} deleted", show_count(n)),
+    };
     format!(
         "{dest}: {files} files, {bytes}, pack {pack}\n  \
          in place at {hosts} of {total} hosts: {written} files and folders written, \
-         {unchanged} unchanged\n"
+         {unchanged} unchanged{deleted}\n"
     )
+}
+
+/// How many hosts are as they should be.
+fn verified(order: &OrderInfo, info: &PushInfo, gathered: &Gathered) -> String {
+    let (mut same, mut other, mut entries) = (0, 0, 0);
+    for group in gathered.groups().iter().filter(|group| group.answer.state == "ok") {
+        let count = group.hosts.len() as u64;
+        *(if group.answer.drift == 0 { &mut same } else { &mut other }) += count;
+        entries += group.answer.drift * count;
+    }
+    let mut text = format!("{}: as it should be at {same} of {} hosts", info.dest, order.count);
+    if other > 0 {
+        text.push_str(&format!(
+            "; at {other} there is another state of {entries} entries\n  \
+             + missing  * other content  ~ otherwise described  ! in the way  - not in the source"
+        ));
+    }
+    text.push('\n');
+    text
 }
 
 /// Content bytes that have gone over the links of each site so far.
@@ -188,7 +245,8 @@ async fn ordered(
     Ok(order)
 }
 
-fn warn_skipped(screen: &mut Screen, skipped: &[String]) -> Result<(), Failure> {
+/// Names what a push leaves out because it is of a kind that it does not carry.
+pub(crate) fn warn_skipped(screen: &mut Screen, skipped: &[String]) -> Result<(), Failure> {
     for path in skipped.iter().take(SKIPPED_SHOWN) {
         screen.warn(&format!("left out: {path} is neither file, directory nor symlink"))?;
     }
@@ -277,11 +335,19 @@ mod tests {
             pack_bytes: 1024,
             manifest: String::new(),
             dest: "/srv".into(),
+            verify: false,
         });
         assert_eq!(
             report(&order, &gathered),
             "/srv: 4 files, 2.0 KiB, pack 1.0 KiB\n  \
              in place at 2 of 3 hosts: 6 files and folders written, 2 unchanged\n"
         );
+        gathered.add(Answer { deleted: 5, ..answer("n3", "ok", None, "") });
+        assert!(report(&order, &gathered).ends_with(" 2 unchanged, 5 deleted\n"));
+        order.push = order.push.map(|push| PushInfo { verify: true, ..push });
+        gathered.add(Answer { drift: 2, ..answer("n[2-3]", "ok", None, "+ x") });
+        let text = report(&order, &gathered);
+        let expected = "/srv: as it should be at 1 of 3 hosts; at 2 there is another state of 4 ";
+        assert!(text.starts_with(expected), "{text}");
     }
 }

@@ -102,8 +102,8 @@ pub(crate) fn live(
     screen: &mut Screen,
     view: &View,
     shown: &mut Shown,
-    answer: &Answer,
-    hosts: &[String],
+    run: &str,
+    (answer, hosts): (&Answer, &[String]),
 ) -> io::Result<()> {
     for host in hosts {
         if !is_supposed(answer) {
@@ -111,7 +111,7 @@ pub(crate) fn live(
             labelled(screen, To::Out, view, host, &out)?;
             labelled(screen, To::Err, view, host, &err)?;
         }
-        remarks(screen, answer, host)?;
+        remarks(screen, run, answer, host)?;
         // What is only supposed may be replaced; it is said at the end if it was not.
         if !is_supposed(answer)
             && let Some(what) = complaint("run", answer)
@@ -186,7 +186,7 @@ pub(crate) fn afterword(
         }
     }
     for group in groups {
-        remarks(screen, group.answer, &view.counted(&group.hosts))?;
+        remarks(screen, &order.short, group.answer, &view.counted(&group.hosts))?;
     }
     complaints(screen, view, order, groups)
 }
@@ -228,7 +228,11 @@ pub(crate) fn pending(order: &OrderInfo, gathered: &Gathered) -> Vec<String> {
 /// How an order with these answers ends this process.
 pub(crate) fn exit(gathered: &Gathered, largest: bool) -> Exit {
     let groups = gathered.groups();
-    Exit::of(groups.iter().map(|group| (group.answer.state.as_str(), group.answer.code)), largest)
+    let states = groups.iter().map(|group| (group.answer.state.as_str(), group.answer.code));
+    match Exit::of(states, largest) {
+        Exit::Ok if groups.iter().any(|group| group.answer.drift > 0) => Exit::Drift,
+        exit => exit,
+    }
 }
 
 /// A folded set that fits into a sentence.
@@ -352,15 +356,27 @@ fn lines(text: &[u8]) -> Cow<'_, [u8]> {
 }
 
 /// What must be said about an answer apart from its outcome: cut output, warnings.
-fn remarks(screen: &mut Screen, answer: &Answer, hosts: &str) -> io::Result<()> {
+fn remarks(screen: &mut Screen, run: &str, answer: &Answer, hosts: &str) -> io::Result<()> {
     let kept = [
-        ("stdout", stdout(answer).len() as u64, answer.stdout_size),
-        ("stderr", stderr(answer).len() as u64, answer.stderr_size),
+        ("stdout", "", stdout(answer).len() as u64, answer.stdout_size, &answer.stdout_kept),
+        (
+            "stderr",
+            " --stderr",
+            stderr(answer).len() as u64,
+            answer.stderr_size,
+            &answer.stderr_kept,
+        ),
     ];
-    for (name, shown, size) in kept {
+    for (name, option, shown, size, kept) in kept {
         if size > shown {
             let (shown, size) = (show_bytes(shown), show_bytes(size));
             screen.warn(&format!("{hosts}: {name} was cut: {shown} of {size} are shown"))?;
+            if let Some(kept) = kept {
+                // Without the count behind a folded set.
+                let set = hosts.split(' ').next().unwrap_or(hosts);
+                let bytes = show_bytes(kept.bytes);
+                screen.help(&format!("`barid out {run} -w {set}{option}` fetches {bytes}"))?;
+            }
         }
     }
     if answer.body_lost {

@@ -93,9 +93,10 @@ fn live_lines_have_names_and_say_only_what_is_certain() {
     let (mut screen, out, err) = screen(false);
     let noisy = Answer { stderr: "no\n".into(), ..answer("n1", "failed", Some(3), "a\nb") };
     let mut shown = Shown::default();
-    live(&mut screen, &View::default(), &mut shown, &noisy, &["n1".into()]).expect("written");
+    live(&mut screen, &View::default(), &mut shown, "x", (&noisy, &["n1".into()]))
+        .expect("written");
     let lost = answer("n2", "not-reached", None, "");
-    live(&mut screen, &View::default(), &mut shown, &lost, &["n2".into()]).expect("written");
+    live(&mut screen, &View::default(), &mut shown, "x", (&lost, &["n2".into()])).expect("written");
     assert_eq!(out.text(), "n1: a\nn1: b\n");
     assert_eq!(err.text(), "n1: no\nbarid: n1: exited with 3\n");
     let mut all = Gathered::default();

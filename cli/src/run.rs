@@ -18,7 +18,7 @@ use crate::retry::{Retries, follow, parse_retries};
 use crate::save::SaveArgs;
 use crate::screen::Screen;
 use crate::targets::TargetArgs;
-use crate::units::{millis, parse_duration, parse_some_duration};
+use crate::units::{millis, parse_duration, parse_some_duration, show_duration};
 
 /// How much of each of stdout and stderr hosts keep: as much as one answer can carry.
 const OUTPUT_LIMIT: u64 = 192 << 10;
@@ -42,6 +42,7 @@ Examples:
   barid run -g web --async 'sleep 60; uptime'
   barid run -a -f 32 --max-errors 2% -- dnf -y update
   barid run -a --batch 10% --batch-wait 1m -k -- systemctl restart agent
+  barid run -g lyon --defer --expires 3d -- update-grub
   barid run -a --with check.sh -l nobody -- {file} --quick
   barid run -a --stdin users.csv -- /opt/import-users";
 
@@ -59,6 +60,13 @@ pub(crate) struct Args {
     #[arg(short = 't', long, value_name = "REACH", default_value = "15s")]
     #[arg(value_parser = parse_duration)]
     pub(crate) reach: Duration,
+    /// Hosts that are away get it when they are back
+    #[arg(long, conflicts_with = "retry")]
+    pub(crate) defer: bool,
+    /// Until when they do, from now on
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = parse_some_duration)]
+    #[arg(requires = "defer")]
+    pub(crate) expires: Duration,
     /// How long the command may run; then its whole process group is ended
     #[arg(short = 'u', long, value_name = "TIMEOUT", default_value = "1h")]
     #[arg(value_parser = parse_some_duration)]
@@ -106,6 +114,7 @@ pub(crate) async fn main(
         files: Vec::new(),
         pace: args.pace.pace(),
         reach_ms: millis(args.reach),
+        hold_ms: if args.defer { millis(args.expires) } else { 0 },
         timeout_ms: millis(args.timeout),
         output_limit: OUTPUT_LIMIT,
     };
@@ -127,7 +136,15 @@ pub(crate) async fn main(
         screen.json(&PushEvent::Ordered { order: Box::new(order.clone()), skipped: Vec::new() })?;
     }
     let shown = (view, args.save);
-    follow(keys, client, screen, shown, order, args.retry.unwrap_or_default()).await
+    let (quiet, short) = (shown.0.quiet, order.short.clone());
+    let exit = follow(keys, client, screen, shown, order, args.retry.unwrap_or_default()).await?;
+    if args.defer && matches!(exit, Exit::Missed) && !quiet && !screen.json {
+        let expires = show_duration(args.expires);
+        screen.help(&format!(
+            "who is away gets it within {expires} when back: barid runs show {short}"
+        ))?;
+    }
+    Ok(exit)
 }
 
 /// `--async`: the id, and nothing else, on stdout.

@@ -67,7 +67,7 @@ fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// A name as a file's: what could be anything but a part of a name is written as `%2F`. Different
 /// names stay different.
-fn safe(name: &str) -> String {
+pub(crate) fn safe(name: &str) -> String {
     let mut file = String::with_capacity(name.len());
     for (at, b) in name.bytes().enumerate() {
         let plain = b.is_ascii_alphanumeric() || b"_-@".contains(&b) || (b == b'.' && at > 0);

@@ -12,13 +12,45 @@ use crate::fail::Failure;
 use crate::hosts::state;
 use crate::screen::{Screen, is_utf8};
 use crate::units::{show_bytes, show_count, show_duration, since};
+use crate::{steer, survey};
 
 /// Options of `barid tree`.
-#[derive(Clone, Copy, Debug, clap::Args)]
-pub(crate) struct Args {}
+#[derive(Clone, Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+}
 
-/// Shows the tree.
-pub(crate) async fn main(_: Args, client: &Client, screen: &mut Screen) -> Result<Exit, Failure> {
+/// What `barid tree` can do apart from showing it.
+#[derive(Clone, Debug, clap::Subcommand)]
+enum Verb {
+    /// Show the way to a node
+    Path(survey::PathArgs),
+    /// Say what is weak about the tree
+    Check(survey::CheckArgs),
+    /// Give nodes other parents
+    Move(Box<steer::MoveArgs>),
+    /// Have the children of a relay find another parent
+    Drain(steer::DrainArgs),
+}
+
+/// Shows the tree, or changes it.
+pub(crate) async fn main(
+    args: Args,
+    client: &Client,
+    screen: &mut Screen,
+) -> Result<Exit, Failure> {
+    match args.verb {
+        Some(Verb::Path(args)) => survey::path(args, client, screen).await,
+        Some(Verb::Check(args)) => survey::check(args, client, screen).await,
+        Some(Verb::Move(args)) => steer::move_to(*args, client, screen).await,
+        Some(Verb::Drain(args)) => steer::drain(args, client, screen).await,
+        None => show(client, screen).await,
+    }
+}
+
+async fn show(client: &Client, screen: &mut Screen) -> Result<Exit, Failure> {
     let status: Status = client.get("/v1/status").await?;
     let links: Vec<LinkInfo> = client.get("/v1/links").await?;
     let hosts: Vec<HostInfo> = client.get("/v1/hosts").await?;

@@ -77,6 +77,19 @@ pub(crate) fn show_duration(duration: Duration) -> String {
     }
 }
 
+/// Reads `500`, `20K`, `1.5MiB`, `2g`: a number of bytes, in units of 1024.
+pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
+    let not_one = || format!("{text:?} is not a size: write 4096, 500K, 20M or 1.5G");
+    let digits = text.bytes().take_while(|b| b.is_ascii_digit() || *b == b'.').count();
+    let (number, unit) = text.split_at(digits);
+    let unit = unit.to_ascii_lowercase();
+    let letter = unit.strip_suffix("ib").or(unit.strip_suffix('b')).unwrap_or(&unit);
+    let exponent = ["", "k", "m", "g", "t"].iter().position(|known| *known == letter);
+    let exponent = exponent.ok_or_else(not_one)?;
+    let number: f64 = number.parse().map_err(|_| not_one())?;
+    Ok((number * 1024f64.powi(exponent as i32)) as u64)
+}
+
 /// A size for people: `812 B`, `1.2 MiB`.
 pub(crate) fn show_bytes(bytes: u64) -> String {
     let units = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
@@ -160,6 +173,18 @@ mod tests {
             assert!(parse_duration(wrong).is_err(), "{wrong}");
         }
         assert!(parse_some_duration("0s").is_err());
+    }
+
+    #[test]
+    fn sizes() {
+        for (text, bytes) in
+            [("0", 0), ("4096", 4_096), ("2k", 2_048), ("1.5MiB", 1_572_864), ("1GB", 1 << 30)]
+        {
+            assert_eq!(parse_bytes(text), Ok(bytes), "{text}");
+        }
+        for wrong in ["", "K", "1x", "-1", "1 K", "1..2"] {
+            assert!(parse_bytes(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -6,19 +6,26 @@
 //! in files that will be replaced are used, so only what is nowhere on this node is asked for.
 //!
 //! ```text
-//! resolve -> survey -> preflight -> provide -> write -> sync -> rename -> directories -> sync
+//! resolve -> survey -> preflight -> provide -> write -> sync
+//!         -> rename -> delete -> directories -> sync
 //! ```
 //!
 //! **Invariant**: after [`resolve`](ground::resolve) every call names a single component below a
 //! directory that is held open, and never follows a link.
 //!
-//! It deliberately deletes nothing that the manifest does not name, and renames file by file:
-//! a reader sees each file old or new, never half, but may see some of each while it runs.
+//! It deletes what the manifest does not name only if the [`Rules`] say so, and never more than
+//! they allow. It deliberately renames file by file: a reader sees each file old or new, never
+//! half, but may see some of each while it runs. Only where a directory takes the place of a file
+//! or the other way round there is nothing for a moment.
 
+mod drift;
 mod error;
+mod extra;
 mod ground;
 mod installed;
 mod owners;
+mod remove;
+mod rules;
 mod survey;
 mod switch;
 mod write;
@@ -27,8 +34,10 @@ use std::path::PathBuf;
 
 use rustix::fs::{AtFlags, unlinkat};
 
+pub use self::drift::Drift;
 pub use self::error::{ApplyError, Stage};
 pub use self::installed::Installed;
+pub use self::rules::{Delete, MaxDelete, Rules};
 use self::survey::Action;
 use self::write::Writer;
 use crate::manifest::{ChunkRef, Entry, Kind, Limits, Manifest};
@@ -50,6 +59,10 @@ pub struct Job<'a> {
     pub dest: &'a [u8],
     /// What the destination shall be.
     pub target: &'a Manifest,
+    /// How.
+    pub rules: &'a Rules,
+    /// What an earlier push has put there, if that is known.
+    pub before: Option<&'a Manifest>,
 }
 
 /// Where missing chunks come from.
@@ -60,7 +73,7 @@ pub trait Chunks {
 }
 
 /// What an apply did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Applied {
     /// Files and links put in place, and directories made.
     pub written: u64,
@@ -72,6 +85,12 @@ pub struct Applied {
     pub metadata_fixed: u64,
     /// Entries whose owner would differ, left alone because we are not root.
     pub owner_skipped: u64,
+    /// Entries deleted.
+    pub deleted: u64,
+    /// Entries that were to be deleted but are not as they were installed, and so stay.
+    pub kept: u64,
+    /// The first of them.
+    pub kept_paths: Vec<String>,
 }
 
 impl Installer {
@@ -92,8 +111,9 @@ impl Installer {
     ) -> Result<Applied, ApplyError> {
         check(job)?;
         let ground = ground::resolve(&self.root, job)?;
-        let survey = survey::survey(&ground, job.target)?;
-        let mut applied = survey.applied;
+        let survey = survey::survey(&ground, job)?;
+        survey.check_deletes(&ground, job.rules)?;
+        let mut applied = survey.applied.clone();
         if survey.nothing_to_do() {
             return Ok(applied);
         }
@@ -104,15 +124,15 @@ impl Installer {
         }
         let mut writer = Writer::new(&ground, job, store, &survey);
         applied.bytes_written = writer.run()?;
-        writer.switch()?;
+        applied.deleted = writer.switch()?;
         Ok(applied)
     }
 
     /// Removes the temporary files that a killed apply of this job left, and counts them.
-    pub fn sweep(&self, tag: &str, dest: &[u8], target: &Manifest) -> Result<u64, ApplyError> {
-        let job = Job { tag, dest, target };
-        check(&job)?;
-        let ground = ground::resolve(&self.root, &job)?;
+    pub fn sweep(&self, job: &Job<'_>) -> Result<u64, ApplyError> {
+        check(job)?;
+        let Job { tag, target, .. } = *job;
+        let ground = ground::resolve(&self.root, job)?;
         if !ground.missing.is_empty() {
             return Ok(0);
         }
@@ -120,13 +140,24 @@ impl Installer {
         let mut dirs = Dirs::new(root.map_err(ground.failed(Stage::Open, b""))?);
         let mut removed = 0;
         for (n, entry) in target.entries.iter().enumerate().filter(|(_, e)| e.kind != Kind::Dir) {
-            let (dir, _) = ground.place(entry);
-            // A directory that is not there holds no leftovers.
-            let Ok(parent) = dirs.at(dir) else { continue };
-            match unlinkat(parent, temp_name(tag, n), AtFlags::empty()) {
-                Ok(()) => removed += 1,
-                Err(rustix::io::Errno::NOENT) => {}
-                Err(err) => return Err(ground.failed(Stage::Remove, &entry.path)(err.into())),
+            let (mut dir, _) = ground.place(entry);
+            loop {
+                // A directory that is not there holds no leftovers.
+                let unlinked = dirs.at(dir).ok();
+                let unlinked =
+                    unlinked.map(|dir| unlinkat(dir, temp_name(tag, n), AtFlags::empty()));
+                match unlinked {
+                    Some(Ok(())) => removed += 1,
+                    None | Some(Err(rustix::io::Errno::NOENT)) => {}
+                    Some(Err(err)) => {
+                        return Err(ground.failed(Stage::Remove, &entry.path)(err.into()));
+                    }
+                }
+                // Below what was to be replaced by a directory they lie above it.
+                if dir.is_empty() || job.rules.delete == Delete::Nothing {
+                    break;
+                }
+                dir = extra::split(dir).0;
             }
         }
         Ok(removed)
@@ -158,5 +189,9 @@ fn check(job: &Job<'_>) -> Result<(), ApplyError> {
     }
 }
 
+#[cfg(test)]
+mod any_tests;
+#[cfg(test)]
+mod delete_tests;
 #[cfg(test)]
 mod tests;

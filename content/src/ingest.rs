@@ -5,10 +5,9 @@
 //! changed in between is read again, and after three tries the ingest fails and names it: a
 //! push must never carry a file that existed at no moment.
 //!
-//! It deliberately follows no link below the source (the source itself may be one), reads
-//! nothing twice to be sure, and knows no patterns: `exclude` is a list of exact names.
+//! It deliberately follows no link below the source (the source itself may be one), and reads
+//! nothing twice to be sure.
 
-use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
@@ -18,12 +17,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, SyncSender};
 
-use rustix::fs::{Dir, FileType, Mode, OFlags, Stat, readlinkat};
+use rustix::fs::{FileType, Mode, OFlags, Stat, readlinkat};
 
 use crate::chunk::Cutter;
 use crate::id::ContentId;
 use crate::manifest::{ChunkRef, Entry, Kind, Limits, Manifest, ManifestError};
 use crate::names::Names;
+use crate::patterns::Patterns;
 use crate::show::show;
 use crate::store::{Batch, Store, StoreError};
 use crate::tree::{self, Dirs};
@@ -90,11 +90,11 @@ pub enum IngestError {
 
 /// Reads a tree or a file into the store, and says what is in it.
 ///
-/// Names in `exclude` are left out wherever they appear, directories with all they hold. If
-/// the source itself is a symbolic link, what it points to is read.
+/// What `exclude` means is left out, directories with all they hold. If the source itself is a
+/// symbolic link, what it points to is read.
 pub fn ingest(
     source: &Path,
-    exclude: &[OsString],
+    exclude: &Patterns,
     store: &Store,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Ingested, IngestError> {
@@ -137,14 +137,13 @@ enum Base {
 
 struct Walk<'a> {
     source: &'a Path,
-    exclude: BTreeSet<&'a OsStr>,
+    exclude: &'a Patterns,
     found: Vec<Found>,
     skipped: Vec<PathBuf>,
 }
 
 impl<'a> Walk<'a> {
-    fn new(source: &'a Path, exclude: &'a [OsString]) -> Walk<'a> {
-        let exclude = exclude.iter().map(OsString::as_os_str).collect();
+    fn new(source: &'a Path, exclude: &'a Patterns) -> Walk<'a> {
         Walk { source, exclude, found: Vec::new(), skipped: Vec::new() }
     }
 
@@ -176,15 +175,16 @@ impl<'a> Walk<'a> {
         pending: &mut Vec<Vec<u8>>,
     ) -> Result<(), IngestError> {
         let open = dirs.at(dir).map_err(failed("open", self.source, dir))?;
-        let listed = tree::open_self(open).and_then(|fd| names(&fd));
+        let listed = tree::open_self(open).and_then(|fd| tree::names(&fd));
         for name in listed.map_err(failed("list", self.source, dir))? {
-            if self.exclude.contains(OsStr::from_bytes(&name)) {
-                continue;
-            }
             let path = if dir.is_empty() { name.clone() } else { [dir, b"/", &name].concat() };
             let looked = tree::look(open, &name).map_err(failed("look at", self.source, &path))?;
             // Removed since it was listed: then it is not part of the tree.
             let Some(stat) = looked else { continue };
+            let is_dir = tree::kind(&stat) == FileType::Directory;
+            if self.exclude.matches(&path, is_dir) {
+                continue;
+            }
             let mut link = None;
             match tree::kind(&stat) {
                 FileType::Directory => pending.push(path.clone()),
@@ -204,19 +204,6 @@ impl<'a> Walk<'a> {
         }
         Ok(())
     }
-}
-
-/// Sorted names in a directory, without the two that every directory has.
-fn names(dir: &OwnedFd) -> io::Result<Vec<Vec<u8>>> {
-    let mut names = Vec::new();
-    for entry in Dir::read_from(dir)? {
-        let name = entry?.file_name().to_bytes().to_vec();
-        if name != b"." && name != b".." {
-            names.push(name);
-        }
-    }
-    names.sort_unstable();
-    Ok(names)
 }
 
 struct Reader<'a> {
@@ -399,7 +386,8 @@ mod tests {
     fn check(source: &Path, exclude: &[&str]) -> (Vec<String>, Ingested) {
         let dir = tempfile::tempdir().expect("temp");
         let store = Store::open(dir.path()).expect("store");
-        let exclude: Vec<_> = exclude.iter().map(OsString::from).collect();
+        let exclude: Vec<_> = exclude.iter().map(|text| (*text).to_owned()).collect();
+        let exclude = Patterns::new(&exclude).expect("patterns");
         let mut last = None;
         let ingested = ingest(source, &exclude, &store, &mut |p| last = Some(p)).expect("reads");
         let manifest = &ingested.manifest;
@@ -429,6 +417,8 @@ mod tests {
         let (paths, ingested) = check(root, &[".git"]);
         assert_eq!(paths, ["", "a", "a.txt", "a/b", "a/b/c", "link", "z"]);
         assert_eq!(ingested.skipped, [root.join("socket")]);
+        let (paths, _) = check(root, &["a/b/", ".git", "/*.txt", "link"]);
+        assert_eq!(paths, ["", "a", "z"]);
         let (paths, _) = check(&root.join("a.txt"), &[]);
         assert_eq!(paths, [""]);
     }
@@ -438,12 +428,14 @@ mod tests {
         let temp = tempfile::tempdir().expect("temp");
         let store = Store::open(temp.path().join("store")).expect("store");
         let absent = temp.path().join("absent");
-        let err = ingest(&absent, &[], &store, &mut |_| ()).expect_err("not there");
+        let err =
+            ingest(&absent, &Patterns::default(), &store, &mut |_| ()).expect_err("not there");
         let text = err.to_string();
         assert_eq!(text, format!("cannot open {}: entity not found", absent.display()));
         let socket = temp.path().join("socket");
         let _socket = std::os::unix::net::UnixListener::bind(&socket).expect("socket");
-        let err = ingest(&socket, &[], &store, &mut |_| ()).expect_err("not a file");
+        let err =
+            ingest(&socket, &Patterns::default(), &store, &mut |_| ()).expect_err("not a file");
         assert!(matches!(err, IngestError::Source { .. }), "{err}");
     }
 

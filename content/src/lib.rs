@@ -19,6 +19,7 @@ mod manifest;
 mod names;
 mod outline;
 pub mod pack;
+mod patterns;
 mod show;
 mod store;
 mod tree;
@@ -27,14 +28,17 @@ mod unpack;
 #[cfg(test)]
 mod tests;
 
-pub use apply::{Applied, ApplyError, Chunks, Installed, Installer, Job, Stage};
+pub use apply::{
+    Applied, ApplyError, Chunks, Delete, Drift, Installed, Installer, Job, MaxDelete, Rules, Stage,
+};
 pub use chunk::{AVERAGE_CHUNK, MAX_CHUNK, MIN_CHUNK};
 pub use database::{Database, is_full};
 pub use delta::{Base, Decoded, Delta};
 pub use id::{ContentId, ContentIdError};
 pub use ingest::{IngestError, Ingested, Progress, ingest};
-pub use manifest::{ChunkRef, Entry, Kind, Limits, Manifest, ManifestError, Name};
+pub use manifest::{Changes, ChunkRef, Entry, Kind, Limits, Manifest, ManifestError, Name};
 pub use outline::{GROUP, Outline, OutlineError};
 pub use pack::{Bundle, PackError, Part, Segment, plan};
+pub use patterns::{PATTERN_LIMIT, PATTERNS, PatternError, Patterns};
 pub use store::{Batch, MAX_OBJECT, Object, Partial, Store, StoreError, Usage, read_groups};
 pub use unpack::{OnDisk, Origin, Unpack};

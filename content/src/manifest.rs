@@ -8,10 +8,12 @@
 //! It deliberately holds no time of "now", nothing about the host it was made on, and no
 //! policy: whether a link may point outside or a mode may carry setuid is decided elsewhere.
 
+mod changes;
 mod codec;
 
 use std::sync::Arc;
 
+pub use self::changes::Changes;
 use crate::chunk::MAX_CHUNK;
 use crate::id::ContentId;
 use crate::show::show;

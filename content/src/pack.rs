@@ -140,13 +140,15 @@ pub fn encode(
     Ok(Bundle { base, manifest, segments, deltas })
 }
 
-/// Encodes and stores a manifest alone, for receivers whose base is not known.
+/// Encodes and stores a manifest alone: for receivers whose base is not known, or who only look.
 pub fn encode_manifest_part(
+    base: Option<&Manifest>,
     target: &Manifest,
     store: &Store,
     level: i32,
 ) -> Result<Part, PackError> {
-    let encoded = encode_manifest(None, &target.encode(), level)?;
+    let base = base.map(Manifest::encode);
+    let encoded = encode_manifest(base.as_deref(), &target.encode(), level)?;
     let part = part(&encoded);
     store.put(part.id, &encoded)?;
     Ok(part)

@@ -178,7 +178,7 @@ impl Origin for Sender<'_> {
 /// Returns how many bytes travelled as single chunks.
 fn send(base: Option<&Manifest>, source: &Path, installer: &Installer, stores: [&Store; 2]) -> u64 {
     let [from, to] = stores;
-    let target = ingest(source, &[], from, &mut |_| ()).expect("ingests").manifest;
+    let target = ingest(source, &Patterns::default(), from, &mut |_| ()).expect("ingests").manifest;
     let bundle = pack::encode(base, &target, from, 3).expect("encodes");
     let part = from.get(&bundle.manifest.id).expect("reads").expect("is there");
     let base_bytes = base.map(Manifest::encode);
@@ -186,7 +186,13 @@ fn send(base: Option<&Manifest>, source: &Path, installer: &Installer, stores: [
     let decoded = pack::decode_manifest(&part, base_bytes.as_deref(), &limits).expect("decodes");
     assert_eq!((&decoded, decoded.root()), (&target, target.root()));
 
-    let job = Job { tag: "t1", dest: b"/deep/er/dest", target: &decoded };
+    let job = Job {
+        tag: "t1",
+        dest: b"/deep/er/dest",
+        target: &decoded,
+        rules: &Rules::default(),
+        before: None,
+    };
     let mut fetched = 0;
     let first = match base {
         None => {
@@ -279,7 +285,7 @@ proptest! {
         prop_assert_eq!(look(&at("first")), look(&dest));
 
         // The second goes to a fresh destination, as a difference to the first.
-        let base = ingest(&at("first"), &[], stores[0], &mut |_| ()).expect("ingests").manifest;
+        let base = ingest(&at("first"), &Patterns::default(), stores[0], &mut |_| ()).expect("ingests").manifest;
         fs::rename(at("root/deep"), at("root/old")).expect("moves away");
         let old = at("root/old/er/dest");
         let found = files(&old);
@@ -322,7 +328,9 @@ fn a_missing_base_is_fetched_once_though_it_is_wanted_itself() {
     blake3::Hasher::new().finalize_xof().fill(&mut program[10..]);
     fs::write(at("source/lib-1.so"), &program).expect("writes");
     send(None, &at("source"), &installer, stores);
-    let base = ingest(&at("source"), &[], stores[0], &mut |_| ()).expect("ingests").manifest;
+    let base = ingest(&at("source"), &Patterns::default(), stores[0], &mut |_| ())
+        .expect("ingests")
+        .manifest;
     fs::rename(at("root/deep"), at("root/old")).expect("moves away");
 
     // The second library is made from the first, which is gone at the host.

@@ -81,6 +81,19 @@ pub(crate) fn open_file(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<(File
     Ok((File::from(fd), stat))
 }
 
+/// Sorted names in an open directory, without the two that every directory has.
+pub(crate) fn names(dir: &OwnedFd) -> io::Result<Vec<Vec<u8>>> {
+    let mut names = Vec::new();
+    for entry in rustix::fs::Dir::read_from(dir)? {
+        let name = entry?.file_name().to_bytes().to_vec();
+        if name != b"." && name != b".." {
+            names.push(name);
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
 /// What a name stands for, the link itself if it is one; `None` if there is nothing.
 pub(crate) fn look(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<Option<Stat>> {
     match statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {

@@ -9,7 +9,7 @@ use crate::fault::Failure;
 use crate::sets;
 use crate::tables::{HostRow, OrderRow, Tables};
 use crate::targets::names;
-use crate::types::{Answer, OrderDetail, OrderEvent, OrderInfo, Pace};
+use crate::types::{Answer, KeptOutput, OrderDetail, OrderEvent, OrderInfo, Pace};
 
 /// Reads the answers to orders.
 pub(crate) struct Reader<'a> {
@@ -115,10 +115,14 @@ impl Reader<'_> {
             binary: false,
             stdout_size: 0,
             stderr_size: 0,
+            stdout_kept: None,
+            stderr_kept: None,
             fault: String::new(),
             warnings: Vec::new(),
             written: 0,
             unchanged: 0,
+            deleted: 0,
+            drift: 0,
             body_lost: false,
         };
         let Some(digest) = outcome.body else { return Ok(answer) };
@@ -145,11 +149,15 @@ fn fill(answer: &mut Answer, body: protos::Answer) {
         }
     };
     (answer.stdout_size, answer.stderr_size) = (body.stdout_size, body.stderr_size);
+    let kept = |kept: protos::Kept| KeptOutput { bytes: kept.bytes, hash: kept.hash.to_string() };
+    (answer.stdout_kept, answer.stderr_kept) =
+        (body.stdout_kept.map(kept), body.stderr_kept.map(kept));
     if let Some(fault) = body.fault {
         answer.fault = format!("{}: {}: {}", fault.stage, fault.kind, fault.detail);
     }
     if let Some(push) = body.push {
         (answer.written, answer.unchanged) = (push.written, push.unchanged);
+        (answer.deleted, answer.drift) = (push.deleted, push.drift);
         answer.warnings = push.warnings;
     }
 }

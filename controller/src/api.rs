@@ -35,10 +35,12 @@ use crate::labels;
 use crate::live::{Live, Update};
 use crate::meaning;
 use crate::orders::{Desk, Draft, blocking};
+use crate::output;
 use crate::past::find;
-use crate::push::Packer;
+use crate::push::{Packed, Packer};
 use crate::retry::again;
 use crate::sets;
+use crate::steer;
 use crate::tables::{HostRow, OrderRow, Tables};
 use crate::traffic::Meter;
 use crate::types::{
@@ -90,6 +92,8 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/v1/hosts", get(hosts))
         .route("/v1/hosts/remove", post(remove_hosts))
         .route("/v1/links", get(links))
+        .route("/v1/tree/move", post(steer::move_to))
+        .route("/v1/tree/drain", post(steer::drain))
         .route("/v1/labels", post(labels::change))
         .route("/v1/resolve", post(meaning::resolve))
         .route("/v1/groups", post(meaning::groups))
@@ -105,6 +109,7 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/v1/orders", get(orders))
         .route("/v1/orders/{id}", get(order))
         .route("/v1/orders/{id}/events", get(order_events))
+        .route("/v1/orders/{id}/output/{host}", get(output::output))
         .route("/v1/orders/{id}/cancel", post(cancel))
         .route("/v1/orders/{id}/retry", post(retry))
         .fallback(|| async { Failure::unknown("not-found", "there is no such path", "") })
@@ -257,10 +262,15 @@ async fn push(State(api): State<Api>, bytes: Bytes) -> Result<Response, Failure>
     let (lines, stream) = line_stream::<PushEvent>();
     tokio::spawn(async move {
         let _making = api.pushes.read().await;
-        let (packer, tell) = (api.packer.clone(), lines.clone());
-        let packed = blocking(move || packer.pack(&new, targets, &tell)).await;
+        let (maker, tell) = (api.clone(), lines.clone());
+        let pack = move || {
+            let packed = maker.packer.pack(&new, targets, &tell)?;
+            maker.check_budget(&new, &packed.draft)?;
+            Ok(packed)
+        };
+        let packed = blocking(pack).await;
         let given = async {
-            let (draft, skipped) = packed?;
+            let Packed { draft, skipped, .. } = packed?;
             if lines.is_closed() {
                 info!(what = %draft.what, "not pushed: whoever asked has left while it was packed");
                 return Err(Failure::conflict("whoever asked has left", "push again"));
@@ -373,6 +383,13 @@ pub(crate) fn line_stream<T: Serialize + Send + 'static>() -> (mpsc::Sender<T>, 
     (lines, ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response())
 }
 
+/// What a queue brings, as the stream of a response's bytes.
+pub(crate) fn byte_stream<E>(
+    mut queue: mpsc::Receiver<Result<Bytes, E>>,
+) -> impl Stream<Item = Result<Bytes, E>> {
+    Lines(move |context: &mut Context<'_>| queue.poll_recv(context))
+}
+
 impl Api {
     /// Gives a run.
     async fn run(
@@ -395,7 +412,12 @@ impl Api {
         self.info(id, row, hosts).await
     }
 
-    async fn info(&self, id: OrderId, row: OrderRow, hosts: Hosts) -> Result<OrderInfo, Failure> {
+    pub(crate) async fn info(
+        &self,
+        id: OrderId,
+        row: OrderRow,
+        hosts: Hosts,
+    ) -> Result<OrderInfo, Failure> {
         let (tables, released) = (self.tables.clone(), self.live.state().released.clone());
         let info =
             move || Reader { tables: &tables, hosts: &hosts, released: &released }.info(id, &row);

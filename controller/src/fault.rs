@@ -41,6 +41,11 @@ impl Failure {
         Failure::new(409, "conflict", message, help)
     }
 
+    /// A host cannot be asked just now.
+    pub(crate) fn away(message: impl Into<String>) -> Failure {
+        Failure::new(503, "away", message, "`barid hosts` shows whether it is up; try again then")
+    }
+
     /// There is no room on the controller's disk.
     pub(crate) fn no_room(message: impl Into<String>) -> Failure {
         let help = "make room on the controller's disk; it goes on by itself then";

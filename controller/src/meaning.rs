@@ -7,13 +7,18 @@ use axum::Json;
 use axum::extract::State;
 use bytes::Bytes;
 use mesh::{HostId, HostSet};
+use tokio::sync::mpsc;
 
 use crate::api::{Answer, Api, Hosts, body};
+use crate::costs::Cost;
 use crate::fault::Failure;
 use crate::orders::blocking;
 use crate::sets;
+use crate::tables::HostRow;
 use crate::targets::{Namespace, Scene, names};
-use crate::types::{GroupInfo, GroupQuery, NewRun, Plan, PlanLink, PlanQuery, Resolved, Targets};
+use crate::types::{
+    GroupInfo, GroupQuery, NewPush, NewRun, Plan, PlanLink, PlanQuery, PushPlan, Resolved, Targets,
+};
 
 /// How many groups one question may ask about.
 const GROUPS: usize = 10_000;
@@ -111,15 +116,27 @@ fn info(scene: &Scene, name: String, set: &HostSet, age: Duration) -> GroupInfo 
 
 /// `POST /v1/plan`
 pub(crate) async fn plan(State(api): State<Api>, bytes: Bytes) -> Answer<Plan> {
-    let (targets, run) = match body(&bytes)? {
-        PlanQuery::Run(new) => (new.targets.clone(), Some(new)),
-        PlanQuery::Push(new) => (new.targets, None),
+    let query: PlanQuery = body(&bytes)?;
+    let targets = match &query {
+        PlanQuery::Run(new) => &new.targets,
+        PlanQuery::Push(new) => &new.targets,
     };
     let scene = api.scene();
-    let (hosts, set) = api.meant(targets).await?;
-    let order_bytes = match run {
-        Some(new) if !new.argv.iter().all(String::is_empty) => Some(weigh(&api, &new, &set)?),
-        _ => None,
+    let (hosts, set) = api.meant(targets.clone()).await?;
+    let mut links = links(&api, &scene, &set);
+    let (order_bytes, push) = match query {
+        PlanQuery::Run(new) if new.argv.iter().all(String::is_empty) => (None, None),
+        PlanQuery::Run(new) => (Some(weigh(&api, &new, &set)?), None),
+        PlanQuery::Push(new) => {
+            let _making = api.pushes.read().await;
+            let (api, set, hosts) = (api.clone(), set.clone(), hosts.clone());
+            let weighed = blocking(move || weigh_push(&api, &new, &set, &hosts));
+            let (order, over, plan) = weighed.await?;
+            for link in links.iter_mut().filter(|link| !link.via.is_empty()) {
+                link.bytes = over.get(&link.via).copied();
+            }
+            (Some(order), Some(plan))
+        }
     };
     let down = set.difference(&scene.up);
     let relays = hosts.iter().filter(|(id, row)| row.role == "relay" && set.contains(**id));
@@ -131,9 +148,30 @@ pub(crate) async fn plan(State(api): State<Api>, bytes: Bytes) -> Answer<Plan> {
         down: folded(&down),
         down_count: down.len(),
         relays: folded(&relays.map(|(id, _)| *id).collect()),
-        links: links(&api, &scene, &set),
+        links,
         order_bytes,
+        push,
     }))
+}
+
+/// The bytes of a push as an order, over each of the controller's links, and what it changes.
+fn weigh_push(
+    api: &Api,
+    new: &NewPush,
+    targets: &HostSet,
+    hosts: &BTreeMap<HostId, HostRow>,
+) -> Result<(u64, BTreeMap<String, u64>, PushPlan), Failure> {
+    // Nobody listens to how far it is.
+    let tell = mpsc::channel(1).0;
+    let packed = api.packer.pack(new, targets.clone(), &tell)?;
+    let cost = Cost::of(api, &packed.draft)?;
+    let mut over = BTreeMap::new();
+    for (child, below) in &api.scene().below {
+        if let Some(row) = hosts.get(child) {
+            over.insert(row.name.clone(), cost.over(&targets.intersection(below)));
+        }
+    }
+    Ok((cost.order, over, api.push_plan(&packed, hosts)?))
 }
 
 /// What an order like this has on a link, in bytes.
@@ -157,6 +195,7 @@ fn links(api: &Api, scene: &Scene, set: &HostSet) -> Vec<PlanLink> {
             targets: part.len(),
             down: part.difference(&scene.up).len(),
             rtt_us: link.map_or(0, |link| link.rtt_us),
+            bytes: None,
         }
     };
     let below: &BTreeMap<HostId, HostSet> = &scene.below;

@@ -190,6 +190,11 @@ impl Desk {
         if new.shell && new.argv.len() != 1 {
             return Err(Failure::bad("a shell line is one argument", "quote the whole line"));
         }
+        let wait = Duration::from_millis(new.hold_ms).max(reach);
+        if paced.is_some() && wait > reach {
+            let message = "a run with a pace does not wait for hosts that are away";
+            return Err(Failure::bad(message, "leave out either --defer or -f, --batch, -k, ..."));
+        }
         // From its validity the root knows when nobody may begin any more.
         let until = paced
             .as_ref()
@@ -198,7 +203,7 @@ impl Desk {
             targets,
             needs,
             reach,
-            hold: paced.as_ref().map_or(reach, |paced| paced.lasts.max(reach)),
+            hold: paced.as_ref().map_or(wait, |paced| paced.lasts.max(reach)),
             longest: timeout,
             kind: "run",
             what: new.argv.join(" "),

@@ -97,7 +97,9 @@ mod tests {
         let tree = |text: &str| {
             fs::create_dir_all(at("tree")).expect("makes");
             fs::write(at("tree/file"), text).expect("writes");
-            content::ingest(&at("tree"), &[], &store, &mut |_| ()).expect("reads").manifest
+            content::ingest(&at("tree"), &content::Patterns::default(), &store, &mut |_| ())
+                .expect("reads")
+                .manifest
         };
         let (old, new) = (tree("one\n"), tree("two\n"));
         let make = |base: Option<&Manifest>| {

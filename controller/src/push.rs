@@ -5,16 +5,15 @@
 //! tree as one solid pack. Small parts travel inside the order itself.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use content::pack::{self, Bundle};
-use content::{ContentId, IngestError, Limits, Manifest, Store};
+use content::{ContentId, IngestError, Limits, Manifest, Patterns, Store};
 use mesh::{Digest, HostId, HostSet, Need};
-use protos::{Part, Push, Work};
+use protos::{Part, Push, Terms, Work};
 use tokio::sync::mpsc;
 use tracing::info;
 
@@ -22,6 +21,7 @@ use crate::fault::Failure;
 use crate::orders::Draft;
 use crate::packs;
 use crate::tables::Tables;
+use crate::terms::terms;
 use crate::types::{NewPush, PushEvent, PushInfo};
 
 /// Parts of this size together travel inside the order.
@@ -42,6 +42,16 @@ pub(crate) struct Packer {
     pub(crate) store: Arc<Store>,
 }
 
+/// A push that is ready to be given.
+pub(crate) struct Packed {
+    pub(crate) draft: Draft,
+    /// What was left out because it is neither file, directory nor symlink.
+    pub(crate) skipped: Vec<String>,
+    pub(crate) manifest: Manifest,
+    /// What hosts have now, if that is known, who they are, and the bytes that travel for them.
+    pub(crate) steps: Vec<(Option<ContentId>, HostSet, u64)>,
+}
+
 impl Packer {
     /// Reads and packs. Blocks; progress goes to `tell`, which may lag without harm.
     pub(crate) fn pack(
@@ -49,12 +59,13 @@ impl Packer {
         new: &NewPush,
         targets: HostSet,
         tell: &mpsc::Sender<PushEvent>,
-    ) -> Result<(Draft, Vec<String>), Failure> {
+    ) -> Result<Packed, Failure> {
         let (source, dest) = check_paths(new)?;
+        let (terms, exclude) = terms(new)?;
         if !self.store.has_room(0) {
             return Err(Failure::no_room("the controller has no space left on the state disk"));
         }
-        let (manifest, skipped) = self.read(&source, &new.exclude, tell)?;
+        let (manifest, skipped) = self.read(&source, &exclude, tell)?;
         tell.try_send(PushEvent::Packing).ok();
         let root = manifest.root();
         self.store.put(root, &manifest.encode()).map_err(|error| Failure::content(&error))?;
@@ -66,19 +77,26 @@ impl Packer {
             };
             let base = base.as_ref().map(|(root, manifest)| (*root, manifest));
             let target = (root, &manifest);
-            let bundle = packs::bundle(&self.tables, &self.store, base, target, LEVEL)?;
+            let bundle = match new.verify {
+                true => self.manifest_only(base, &manifest)?,
+                false => packs::bundle(&self.tables, &self.store, base, target, LEVEL)?,
+            };
             bundles.push((bundle, hosts));
         }
         merge_unknown(&mut bundles);
-        let full = pack::encode_manifest_part(&manifest, &self.store, LEVEL);
+        let weight = |bundle: &Bundle| bundle.parts().map(|part| u64::from(part.bytes)).sum();
+        let steps = bundles.iter().map(|(b, hosts)| (b.base, hosts.clone(), weight(b))).collect();
+        let full = pack::encode_manifest_part(None, &manifest, &self.store, LEVEL);
         let full = full.map_err(|error| Failure::content(&error))?;
         let (push, needs, pack_bytes) = self.assemble(&dest, root, full, bundles)?;
+        let push = Push { terms, ..push };
         let info = PushInfo {
             files: manifest.files(),
             bytes: manifest.bytes(),
             pack_bytes,
             manifest: root.to_string(),
             dest: dest.clone(),
+            verify: new.verify,
         };
         info!(source = %source.display(), files = info.files, pack_bytes, "packed");
         let draft = Draft {
@@ -88,7 +106,10 @@ impl Packer {
             hold: Duration::from_millis(new.hold_ms.max(new.reach_ms)),
             longest: LONGEST,
             kind: "push",
-            what: format!("{} -> {dest}", source.display()),
+            what: match new.verify {
+                true => format!("verify {} -> {dest}", source.display()),
+                false => format!("{} -> {dest}", source.display()),
+            },
             until: None,
             gate: None,
             run: None,
@@ -96,16 +117,15 @@ impl Packer {
             work: Work::Push(push),
             push: Some(info),
         };
-        Ok((draft, skipped))
+        Ok(Packed { draft, skipped, manifest, steps })
     }
 
     fn read(
         &self,
         source: &Path,
-        exclude: &[String],
+        exclude: &Patterns,
         tell: &mpsc::Sender<PushEvent>,
     ) -> Result<(Manifest, Vec<String>), Failure> {
-        let exclude: Vec<OsString> = exclude.iter().map(OsString::from).collect();
         let mut next = 0;
         let mut progress = |progress: content::Progress| {
             if progress.files >= next {
@@ -114,7 +134,7 @@ impl Packer {
                 tell.try_send(PushEvent::Reading { files, bytes }).ok();
             }
         };
-        let read = content::ingest(source, &exclude, &self.store, &mut progress);
+        let read = content::ingest(source, exclude, &self.store, &mut progress);
         let read = read.map_err(|error| {
             let text = relay::chain(&error);
             match error {
@@ -159,7 +179,21 @@ impl Packer {
         Ok(bases)
     }
 
-    fn manifest(&self, root: ContentId) -> Result<Option<Manifest>, Failure> {
+    /// What those need who only look.
+    fn manifest_only(
+        &self,
+        base: Option<(ContentId, &Manifest)>,
+        target: &Manifest,
+    ) -> Result<Bundle, Failure> {
+        let part =
+            pack::encode_manifest_part(base.map(|(_, base)| base), target, &self.store, LEVEL);
+        let manifest = part.map_err(|error| Failure::content(&error))?;
+        let base = base.map(|(root, _)| root);
+        Ok(Bundle { base, manifest, segments: Vec::new(), deltas: Vec::new() })
+    }
+
+    /// A tree that was pushed before, if it is still known.
+    pub(crate) fn manifest(&self, root: ContentId) -> Result<Option<Manifest>, Failure> {
         let bytes = self.store.get(&root);
         let bytes = bytes.map_err(|error| Failure::internal(relay::chain(&error)))?;
         Ok(bytes.and_then(|bytes| Manifest::decode(&bytes, &Limits::default()).ok()))
@@ -205,6 +239,7 @@ impl Packer {
             full_manifest: part(&full),
             bundles: bundles.collect(),
             inline: inline.values().cloned().collect(),
+            terms: Terms::default(),
         };
         Ok((push, needs, total))
     }

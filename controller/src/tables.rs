@@ -426,7 +426,7 @@ pub(crate) fn note_answers(txn: &WriteTransaction, report: &Report) -> Result<()
 /// A host that has said ok to a push has the push's manifest at its destination.
 fn note_placed(txn: &WriteTransaction, report: &Report) -> Result<()> {
     let Some(row) = order_row(txn, report.order)? else { return Ok(()) };
-    let Some(push) = row.push else { return Ok(()) };
+    let Some(push) = row.push.filter(|push| !push.verify) else { return Ok(()) };
     let Ok(root) = push.manifest.parse::<content::ContentId>() else { return Ok(()) };
     let mut placed = txn.open_table(PLACED)?;
     for (outcome, hosts) in report.tally.lines() {

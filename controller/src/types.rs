@@ -85,7 +85,7 @@ pub struct GroupInfo {
 pub enum PlanQuery {
     /// A run; its command may be missing.
     Run(Box<NewRun>),
-    /// A push; its source is not read.
+    /// A push; its source is read and packed, as if it were to be given.
     Push(Box<NewPush>),
 }
 
@@ -107,6 +107,49 @@ pub struct Plan {
     /// For a run: how many bytes the order has on each link, frames of QUIC left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order_bytes: Option<u64>,
+    /// For a push: what it would change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub push: Option<PushPlan>,
+}
+
+/// What a push would change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PushPlan {
+    /// Files in the source.
+    pub files: u64,
+    /// Bytes in them.
+    pub bytes: u64,
+    /// The root hash of the tree.
+    pub manifest: String,
+    /// What changes, for each of the trees that hosts have now.
+    pub steps: Vec<PushStep>,
+    /// Entries of the source that are neither file, directory nor symlink.
+    pub skipped: Vec<String>,
+}
+
+/// What a push changes for hosts that have the same tree now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PushStep {
+    /// The hosts, folded.
+    pub set: String,
+    /// How many.
+    pub count: u64,
+    /// Whether it is known what they have; else all of the source counts as new.
+    pub known: bool,
+    /// Entries that are new.
+    pub added: u64,
+    /// Entries with other content, or of another kind.
+    pub changed: u64,
+    /// Entries of which only mode, owner or time changes.
+    pub described: u64,
+    /// Entries that the source no longer has; they go with `delete`.
+    pub removed: u64,
+    /// The first of these, as `+ path`, `* path`, `~ path` and `- path`.
+    pub changes: Vec<String>,
+    /// Bytes in the files that are new or have other content.
+    pub changed_bytes: u64,
+    /// Bytes that travel for it.
+    pub pack_bytes: u64,
 }
 
 /// A link of the controller in a [`Plan`].
@@ -122,6 +165,9 @@ pub struct PlanLink {
     pub down: u64,
     /// Round-trip time in microseconds; 0 if the link is down.
     pub rtt_us: u64,
+    /// For a push: the bytes of the order and of what its hosts need, which go over it once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
 }
 
 /// `POST /v1/tokens`
@@ -294,6 +340,10 @@ pub struct NewRun {
     pub pace: Pace,
     /// How long to wait for a host that cannot be reached.
     pub reach_ms: u64,
+    /// How long the run waits for hosts that are away, after the others have answered; 0: no longer
+    /// than `reach_ms`. Not together with a pace.
+    #[serde(default)]
+    pub hold_ms: u64,
     /// How long the command may run.
     pub timeout_ms: u64,
     /// How much of each of stdout and stderr is kept.
@@ -368,9 +418,23 @@ pub struct NewPush {
     pub source: String,
     /// Where it goes at each host, absolute.
     pub dest: String,
-    /// File names to leave out wherever they occur.
+    /// Patterns of what is left alone: neither sent nor deleted.
     #[serde(default)]
     pub exclude: Vec<String>,
+    /// What goes below the destination that the source lacks: `installed` what an earlier push
+    /// installed and nobody has changed since, `all` everything; empty: nothing.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub delete: String,
+    /// How many entries a host may delete (`50`, `5%` of what is there) before it refuses; empty:
+    /// 100 or 10 %, whichever is more.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub max_delete: String,
+    /// Whether nothing is changed, and hosts only say what is different.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub verify: bool,
+    /// How many bytes may go over each of the controller's links; with more nothing is pushed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_link_bytes: Option<u64>,
     /// How long to wait for a host that cannot be reached before saying so.
     pub reach_ms: u64,
     /// How long the push waits for hosts that are away.
@@ -447,6 +511,31 @@ pub struct NewCancel {
     pub reach_ms: u64,
 }
 
+/// `POST /v1/tree/move`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewMove {
+    /// Relays and hosts.
+    pub targets: Targets,
+    /// The parents that they are to have, as `host:port`; none: as configured. At most 8.
+    pub to: Vec<String>,
+    /// How long to wait for a node that cannot be reached.
+    pub reach_ms: u64,
+}
+
+/// `POST /v1/tree/drain`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewDrain {
+    /// The relay that its children are to leave.
+    pub relay: String,
+    /// Those that were told to leave it may have it again.
+    #[serde(default)]
+    pub undo: bool,
+    /// How long to wait for a node that cannot be reached.
+    pub reach_ms: u64,
+}
+
 /// What a push weighs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PushInfo {
@@ -460,6 +549,9 @@ pub struct PushInfo {
     pub manifest: String,
     /// Where it goes.
     pub dest: String,
+    /// Whether nothing was to be changed, only compared.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub verify: bool,
 }
 
 /// One group of equal answers.
@@ -490,6 +582,12 @@ pub struct Answer {
     /// True size of standard error.
     #[serde(default)]
     pub stderr_size: u64,
+    /// What the host keeps for a while of standard output that was cut.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdout_kept: Option<KeptOutput>,
+    /// What it keeps of standard error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stderr_kept: Option<KeptOutput>,
     /// What the host itself says went wrong: `stage: kind: detail`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub fault: String,
@@ -502,9 +600,24 @@ pub struct Answer {
     /// Files, links and folders that a push found in place.
     #[serde(default)]
     pub unchanged: u64,
+    /// Files, links and folders that a push deleted.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub deleted: u64,
+    /// Of a verification: entries that are not as they should be; they are told on stdout.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub drift: u64,
     /// Whether the output was cut by a limit on the way, though the outcome is right.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub body_lost: bool,
+}
+
+/// Output that a host keeps: `GET /v1/orders/{id}/output/{host}` has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptOutput {
+    /// The first so many bytes of the stream.
+    pub bytes: u64,
+    /// Their BLAKE3 hash, 64 hex digits.
+    pub hash: String,
 }
 
 /// One line of `GET /v1/orders/{id}/events`: all that is known, then what comes, until it closes.
@@ -555,4 +668,8 @@ pub struct OrderDetail {
     pub answers: Vec<Answer>,
     /// Names of targets without an outcome.
     pub pending: Vec<String>,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }

@@ -18,6 +18,9 @@ use crate::{Backoff, HostId, LinkId, Output, Reason, Time, Wake};
 /// How long a better parent may be silent on a link that it has taken.
 const SILENCE: Duration = Duration::from_secs(15);
 
+/// Within how long a new list is followed.
+const SOON: Duration = Duration::from_secs(2);
+
 /// A link to a better parent that has not said anything yet.
 struct Candidate {
     link: LinkId,
@@ -53,6 +56,22 @@ impl Climb {
     /// The node has a parent at this place: the first is the best.
     pub(crate) fn handle_ready(&mut self, now: Time, place: usize, rng: &mut SmallRng) {
         self.due = (place > 0).then(|| (self.later(now, rng), 0));
+    }
+
+    /// The list is another one: the node has a parent at this place of it, and tries the better
+    /// ones soon, though not in the same moment as everybody else who was told.
+    pub(crate) fn handle_parents(&mut self, now: Time, place: usize, rng: &mut SmallRng) {
+        self.wait = self.base;
+        self.trying = None;
+        if let Some(candidate) = &mut self.candidate {
+            candidate.until = now;
+        }
+        let soon = now + SOON.mul_f64(rng.random_range(0.0..1.0));
+        self.due = (place > 0).then_some((soon, 0));
+    }
+
+    pub(crate) fn is_trying(&self) -> bool {
+        self.trying.is_some()
     }
 
     /// The node has no parent any more. Had it climbed to it, `lasted` says whether it lived long

@@ -134,6 +134,13 @@ pub enum Input {
         /// The body that the outcome's digest names.
         body: Option<Bytes>,
     },
+    /// The list of parents has changed. A dial that is under way is of the old list.
+    Parents {
+        /// How many there are now.
+        count: usize,
+        /// At which place of the new list the present parent is, if it is on it.
+        here: Option<usize>,
+    },
     /// This node cannot do all that it should from now on, or can again: its disk is full.
     Degraded(bool),
     /// This host has noticed something.

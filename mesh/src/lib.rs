@@ -14,6 +14,7 @@ mod agenda;
 mod cancel;
 mod climb;
 mod config;
+mod events;
 mod fact;
 mod fold;
 mod gate;
@@ -36,7 +37,7 @@ pub mod sabotage;
 mod sabotage;
 mod set;
 pub mod similar;
-mod spool;
+
 mod subtree;
 mod time;
 mod uplink;

@@ -23,6 +23,7 @@ use rand::{Rng, SeedableRng};
 use crate::absent::Absent;
 use crate::acks::Acks;
 use crate::cancel::Cancels;
+use crate::events::Events;
 use crate::fold::Shares;
 use crate::gate::Gates;
 use crate::inlog::Inlog;
@@ -34,7 +35,6 @@ use crate::pull::Pulls;
 use crate::pulse::Pulse;
 use crate::route::Routes;
 use crate::sabotage::Bug;
-use crate::spool::Spool;
 use crate::uplink::Uplink;
 use crate::uplog::Uplog;
 use crate::watch::Watch;
@@ -65,7 +65,7 @@ pub struct Node {
     watch: Watch,
     gates: Gates,
     windows: Windows,
-    spool: Spool,
+    happened: Events,
     /// The link of a parent that takes events.
     listener: Option<LinkId>,
     /// Root: who is known to be down.
@@ -98,7 +98,7 @@ impl Node {
             watch: Watch::default(),
             gates: Gates::new(2 * limits.orders + 16),
             windows: Windows::default(),
-            spool: Spool::new(
+            happened: Events::new(
                 config.host,
                 root,
                 config.events.clone(),
@@ -189,6 +189,9 @@ impl Node {
                 }
             }
             Input::Happened(happening) => self.happen(now, happening),
+            Input::Parents { count, here } => {
+                self.uplink.handle_parents(now, count, here, &mut self.rng);
+            }
             Input::Submit(order) => self.take_order(now, order),
             Input::Watch { orders } => self.handle_watch(&orders),
             Input::Said(said) => self.pass_said(said),
@@ -233,11 +236,11 @@ impl Node {
     pub fn poll_timeout(&self) -> Option<(Time, Wake)> {
         let announce = self.routes.poll_timeout();
         let shares = self.shares.poll_timeout(self.uplog.has_room());
-        let spool = self.spool.poll_timeout(self.listener.is_some());
+        let happened = self.happened.poll_timeout(self.listener.is_some());
         let gates = sooner(self.gates.poll_timeout(), self.windows.poll_timeout());
         sooner(
             sooner(sooner(self.uplink.poll_timeout(), self.pulse.poll_timeout()), gates),
-            sooner(sooner(announce, shares), sooner(spool, self.acks.poll_timeout())),
+            sooner(sooner(announce, shares), sooner(happened, self.acks.poll_timeout())),
         )
     }
 
@@ -261,6 +264,12 @@ impl Node {
         self.uplink.ready().map(|(_, parent)| parent)
     }
 
+    /// The link by which a host below this node is reached now.
+    pub fn way_to(&self, host: HostId) -> Option<LinkId> {
+        let mut children = self.routes.children().map(|(_, child)| child);
+        children.find(|child| child.up.contains(host)).and_then(|child| child.link)
+    }
+
     /// The answers to an order that this node knows of.
     pub fn tally(&self, order: OrderId) -> Option<&Tally> {
         self.shares.get(order).map(|share| &share.tally)
@@ -273,7 +282,7 @@ impl Node {
 
     /// How many different events this node remembers: its own, and those that it has to tell.
     pub fn events(&self) -> (usize, usize) {
-        self.spool.len()
+        self.happened.len()
     }
 
     /// How long ago the root's word was fresh, as far as this node knows.

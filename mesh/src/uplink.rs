@@ -50,12 +50,15 @@ pub(crate) struct Uplink {
     tries: u32,
     state: State,
     climb: Climb,
+    /// A dial is under way to a place of an older list.
+    outdated: bool,
 }
 
 impl Uplink {
     pub(crate) fn new(parents: usize, backoff: Backoff, now: Time) -> Uplink {
         let climb = Climb::new(&backoff);
-        Uplink { parents, backoff, next: 0, tries: 0, state: State::Waiting { until: now }, climb }
+        let state = State::Waiting { until: now };
+        Uplink { parents, backoff, next: 0, tries: 0, state, climb, outdated: false }
     }
 
     /// The parent's link, if there is one.
@@ -99,6 +102,8 @@ impl Uplink {
         place: usize,
     ) -> Taken {
         self.climb.handle_dialled(place);
+        // Who was dialled by an older list counts as the worst, and is soon left for a better one.
+        let place = if std::mem::take(&mut self.outdated) { self.parents } else { place };
         match self.up() {
             Some(up) if up.ready && place >= up.place => Taken::Not,
             Some(up) if up.ready => match self.climb.hold(now, link, host, place) {
@@ -107,6 +112,25 @@ impl Uplink {
             },
             _ => Taken::Now(self.take(now, link, host, place, false)),
         }
+    }
+
+    /// Takes a new list, and soon looks for the best of it. `here`: where the present parent is on
+    /// it; who is not on it is left once another has spoken.
+    pub(crate) fn handle_parents(
+        &mut self,
+        now: Time,
+        parents: usize,
+        here: Option<usize>,
+        rng: &mut SmallRng,
+    ) {
+        self.parents = parents;
+        self.next = 0;
+        self.outdated = matches!(self.state, State::Dialling) || self.climb.is_trying();
+        if let State::Up(up) = &mut self.state {
+            up.place = here.unwrap_or(parents);
+        }
+        let ready = self.up().filter(|up| up.ready);
+        self.climb.handle_parents(now, ready.map_or(0, |up| up.place), rng);
     }
 
     /// Does not look for a better parent: [`Bug::StayLow`](crate::sabotage::Bug).
@@ -162,6 +186,7 @@ impl Uplink {
         if self.climb.handle_failed(now, place, self.place(), rng) {
             return;
         }
+        self.outdated = false;
         if let State::Dialling = self.state {
             self.next = (self.next + 1) % self.parents.max(1);
             self.wait(now, rng);

@@ -5,9 +5,10 @@
 //! must be able to answer whatever happened to it, and every answer fits a frame.
 
 use bytes::Bytes;
+use mesh::Digest;
 use prost::Message;
 
-use crate::field::{at_most, at_most_bytes, clip, within};
+use crate::field::{array, at_most, at_most_bytes, clip, within};
 use crate::{FRAME_LIMIT, FieldError, Malformed, pb, shape};
 
 /// The longest answer: half of what a frame has room for, as the rest of a report must fit too.
@@ -54,6 +55,19 @@ pub struct Answer {
     pub fault: Option<Fault>,
     /// What a push did.
     pub push: Option<Pushed>,
+    /// What the host's spool has of stdout, if the answer has not all of it.
+    pub stdout_kept: Option<Kept>,
+    /// What the host's spool has of stderr, likewise.
+    pub stderr_kept: Option<Kept>,
+}
+
+/// Output in a host's spool: the first bytes of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// How many.
+    pub bytes: u64,
+    /// Their hash.
+    pub hash: Digest,
 }
 
 /// Why an order failed at a host.
@@ -80,6 +94,10 @@ pub struct Pushed {
     pub bytes: u64,
     /// Files of which only owner, mode or times were put right.
     pub fixed: u64,
+    /// Entries deleted that the manifest does not name.
+    pub deleted: u64,
+    /// Of a verification: entries that are not as they should be.
+    pub drift: u64,
     /// What did not go as well as it might; at most 64, of at most 1,024 bytes each.
     pub warnings: Vec<String>,
 }
@@ -96,6 +114,8 @@ impl Answer {
             stderr_size: size(&self.stderr, self.stderr_size),
             fault: self.fault.as_ref().map(Fault::to_pb),
             push: self.push.as_ref().map(Pushed::to_pb),
+            stdout_kept: self.stdout_kept.map(Kept::to_pb),
+            stderr_kept: self.stderr_kept.map(Kept::to_pb),
         };
         answer.encode_to_vec().into()
     }
@@ -119,7 +139,19 @@ impl Answer {
             stderr_size: answer.stderr_size,
             fault: answer.fault.map(read_fault).transpose()?,
             push: answer.push.map(read_pushed).transpose()?,
+            stdout_kept: answer.stdout_kept.map(Kept::read).transpose()?,
+            stderr_kept: answer.stderr_kept.map(Kept::read).transpose()?,
         })
+    }
+}
+
+impl Kept {
+    fn to_pb(self) -> pb::Kept {
+        pb::Kept { bytes: self.bytes, hash: Bytes::copy_from_slice(&self.hash.0) }
+    }
+
+    fn read(kept: pb::Kept) -> Result<Kept, FieldError> {
+        Ok(Kept { bytes: kept.bytes, hash: Digest(array("answer.kept", &kept.hash)?) })
     }
 }
 
@@ -142,6 +174,8 @@ impl Pushed {
             unchanged: self.unchanged,
             bytes: self.bytes,
             fixed: self.fixed,
+            deleted: self.deleted,
+            drift: self.drift,
             warnings: warnings.map(|text| clip(text, WARNING_LIMIT).to_owned()).collect(),
         }
     }
@@ -157,12 +191,12 @@ fn read_fault(fault: pb::Fault) -> Result<Fault, FieldError> {
 }
 
 fn read_pushed(pushed: pb::Pushed) -> Result<Pushed, FieldError> {
-    let pb::Pushed { written, unchanged, bytes, fixed, warnings } = pushed;
+    let pb::Pushed { written, unchanged, bytes, fixed, warnings, deleted, drift } = pushed;
     at_most("pushed.warnings", warnings.len(), WARNINGS)?;
     for warning in &warnings {
         at_most_bytes("pushed.warnings", warning.len(), WARNING_LIMIT)?;
     }
-    Ok(Pushed { written, unchanged, bytes, fixed, warnings })
+    Ok(Pushed { written, unchanged, bytes, fixed, deleted, drift, warnings })
 }
 
 #[cfg(test)]
@@ -171,7 +205,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::testing::{bytes, mangle, number, text};
+    use crate::testing::{bytes, digest, mangle, number, text};
 
     fn fault() -> impl Strategy<Value = Fault> {
         (text(16), text(16), text(40), bytes(20)).prop_map(|(stage, kind, detail, path)| Fault {
@@ -183,27 +217,40 @@ mod tests {
     }
 
     fn pushed() -> impl Strategy<Value = Pushed> {
-        (number(), number(), number(), number(), proptest::collection::vec(text(20), 0..4))
-            .prop_map(|(written, unchanged, bytes, fixed, warnings)| Pushed {
+        let numbers = (number(), number(), number(), number(), number(), number());
+        (numbers, proptest::collection::vec(text(20), 0..4)).prop_map(
+            |((written, unchanged, bytes, fixed, deleted, drift), warnings)| Pushed {
                 written,
                 unchanged,
                 bytes,
                 fixed,
+                deleted,
+                drift,
                 warnings,
-            })
+            },
+        )
     }
 
     fn answer() -> impl Strategy<Value = Answer> {
         let option = proptest::option::of::<BoxedStrategy<_>>;
         let output = || (bytes(40), number());
-        (output(), output(), option(fault().boxed()), proptest::option::of(pushed())).prop_map(
-            |((stdout, more), (stderr, more_errors), fault, push)| Answer {
-                stdout_size: more.max(stdout.len() as u64),
-                stderr_size: more_errors.max(stderr.len() as u64),
-                stdout,
-                stderr,
-                fault,
-                push,
+        let kept = || {
+            let kept = (number(), digest()).prop_map(|(bytes, hash)| Kept { bytes, hash });
+            proptest::option::of(kept)
+        };
+        let pushed = proptest::option::of(pushed());
+        (output(), output(), option(fault().boxed()), pushed, kept(), kept()).prop_map(
+            |((stdout, more), (stderr, more_errors), fault, push, stdout_kept, stderr_kept)| {
+                Answer {
+                    stdout_size: more.max(stdout.len() as u64),
+                    stderr_size: more_errors.max(stderr.len() as u64),
+                    stdout,
+                    stderr,
+                    fault,
+                    push,
+                    stdout_kept,
+                    stderr_kept,
+                }
             },
         )
     }
@@ -237,6 +284,7 @@ mod tests {
                 path: long('p').into(),
             }),
             push: Some(Pushed { warnings: vec![long('w'); 1000], ..Pushed::default() }),
+            ..Answer::default()
         };
         let bytes = huge.encode();
         assert!(bytes.len() <= ANSWER_LIMIT);

@@ -11,6 +11,7 @@
 //! - [`Answer`]: what a host says with an outcome;
 //! - [`JoinRequest`], [`JoinReply`], [`GrantBody`]: joining;
 //! - [`PullRequest`], [`PullReply`]: heads of content streams;
+//! - [`OutputRequest`], [`OutputReply`]: heads of streams of output, and [`OutputBody`], signed;
 //! - [`frame_header`], [`StreamKind`], [`check_version`]: what all streams share.
 //!
 //! Not here: signatures, certificates and hashing, which callers bring, and all I/O.
@@ -22,20 +23,26 @@ mod gate;
 mod hosts;
 mod join;
 mod order;
+mod output;
 mod pull;
 mod removed;
 mod shape;
 mod stream;
+mod terms;
 #[cfg(test)]
 mod testing;
 mod wire;
 
-pub use answer::{ANSWER_LIMIT, Answer, AnswerError, Fault, OUTPUT_LIMIT, Pushed};
+pub use answer::{ANSWER_LIMIT, Answer, AnswerError, Fault, Kept, OUTPUT_LIMIT, Pushed};
 pub use field::FieldError;
 pub use join::{Grant, GrantBody, JOIN_LIMIT, JoinError, JoinReply, JoinRequest};
 pub use order::{
     Bundle, ENVELOPE_LIMIT, Envelope, FILES, FILES_LIMIT, File, LONGEST, ORDER_KIND, ORDER_LIMIT,
-    OrderBody, OrderError, Part, Push, Run, STDIN_LIMIT, Variable, Work,
+    OrderBody, OrderError, PARENTS, Part, Push, Run, STDIN_LIMIT, Steer, Variable, Work,
+};
+pub use output::{
+    OUTPUT_HEAD_LIMIT, OUTPUT_KIND, OutputBody, OutputError, OutputFault, OutputReply,
+    OutputRequest,
 };
 pub use pull::{Encoding, PULL_LIMIT, PullError, PullReply, PullRequest};
 pub use removed::{REMOVED_KEYS, Removals, RemovalsError, SignedRemovals};
@@ -44,6 +51,7 @@ pub use stream::{
     FRAME_LIMIT, HEADER_BYTES, HeaderError, StreamKind, UnknownStream, VERSION, VersionError,
     check_version, frame_header, parse_header, parse_header_within,
 };
+pub use terms::{Delete, MaxDelete, Terms};
 pub use wire::{FrameError, Incoming, decode_frame, encode_frame, encode_heard, encode_removals};
 
 /// The messages as prost makes them of the .proto files.

@@ -11,13 +11,13 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
-use mesh::{Digest, Gate, HostSet, Need, OrderId};
+use mesh::{Digest, Gate, HostId, HostSet, Need, OrderId};
 use prost::Message;
 
 use crate::field::{
     array, at_most, at_most_bytes, ensure, given, millis, no_nul, not_empty, path, plain, within,
 };
-use crate::{FRAME_LIMIT, FieldError, Malformed, OUTPUT_LIMIT, gate, hosts, pb, shape};
+use crate::{FRAME_LIMIT, FieldError, Malformed, OUTPUT_LIMIT, Terms, gate, hosts, pb, shape};
 
 /// The kind of envelope that holds an [`OrderBody`].
 pub const ORDER_KIND: &str = "barid.v1.order";
@@ -39,6 +39,9 @@ pub const FILES_LIMIT: u64 = 256 << 20;
 
 /// The most files that a command is given.
 pub const FILES: usize = 16;
+
+/// The most parents that an order can name.
+pub const PARENTS: usize = 8;
 
 const KIND_LIMIT: usize = 64;
 const KEY_LIMIT: usize = 64;
@@ -154,9 +157,26 @@ pub enum Work {
     /// Take back another order that expires at the same moment: who has not begun it does not, and
     /// a command that runs is ended.
     Cancel(OrderId),
+    /// Have another parent.
+    Steer(Steer),
     /// Another order has lapsed: tell those who still wait for a release that none will come. What
     /// runs goes on.
     Lapse(OrderId),
+}
+
+/// Which parent a node is to have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Steer {
+    /// These, as `host:port`, before the configured ones; none: as configured. At most 8 of 256
+    /// bytes.
+    Parents(Vec<String>),
+    /// Not this relay while there is another, or no longer so.
+    Avoid {
+        /// The relay.
+        relay: HostId,
+        /// Whether to stay away from it.
+        on: bool,
+    },
 }
 
 /// A command.
@@ -219,6 +239,8 @@ pub struct Push {
     pub bundles: Vec<Bundle>,
     /// Small parts that travel with the order.
     pub inline: Vec<Bytes>,
+    /// How it is carried out.
+    pub terms: Terms,
 }
 
 /// The parts that bring some hosts from what they have to what they shall have.
@@ -304,7 +326,14 @@ impl OrderBody {
             needs: needs.collect(),
             work: Some(match &self.work {
                 Work::Run(run) => pb::order_body::Work::Run(run.to_pb()),
-                Work::Push(push) => pb::order_body::Work::Push(push.to_pb()),
+                Work::Push(push) if push.terms.are_usual() => {
+                    pb::order_body::Work::Push(push.to_pb())
+                }
+                Work::Push(push) => {
+                    let (push, terms) = (Some(push.to_pb()), Some(push.terms.to_pb()));
+                    pb::order_body::Work::PushOnTerms(pb::PushOnTerms { push, terms })
+                }
+                Work::Steer(steer) => pb::order_body::Work::Steer(steer.to_pb()),
                 Work::Cancel(older) | Work::Lapse(older) => {
                     let order = Bytes::copy_from_slice(&older.0);
                     let lapse = matches!(self.work, Work::Lapse(_));
@@ -336,6 +365,20 @@ impl Run {
             files: self.files.iter().map(file).collect(),
             umask: self.umask,
         }
+    }
+}
+
+impl Steer {
+    fn to_pb(&self) -> pb::Steer {
+        let what = match self {
+            Steer::Parents(addresses) => {
+                pb::steer::What::Parents(pb::Parents { addresses: addresses.clone() })
+            }
+            Steer::Avoid { relay, on } => {
+                pb::steer::What::Avoid(pb::Avoid { relay: relay.0, on: *on })
+            }
+        };
+        pb::Steer { what: Some(what) }
     }
 }
 
@@ -385,7 +428,12 @@ fn read(body: pb::OrderBody) -> Result<OrderBody, OrderError> {
         gate: body.gate.as_ref().map(gate::decode).transpose()?,
         work: match body.work.ok_or(OrderError::Work)? {
             pb::order_body::Work::Run(run) => Work::Run(read_run(run)?),
-            pb::order_body::Work::Push(push) => Work::Push(read_push(push)?),
+            pb::order_body::Work::Push(push) => Work::Push(read_push(push, Terms::default())?),
+            pb::order_body::Work::PushOnTerms(pb::PushOnTerms { push, terms }) => {
+                let terms = Terms::read(given("push_on_terms.terms", terms)?)?;
+                Work::Push(read_push(given("push_on_terms.push", push)?, terms)?)
+            }
+            pb::order_body::Work::Steer(steer) => Work::Steer(read_steer(steer)?),
             pb::order_body::Work::Cancel(cancel) => {
                 let older = OrderId(array("cancel.order", &cancel.order)?);
                 if cancel.lapse { Work::Lapse(older) } else { Work::Cancel(older) }
@@ -415,7 +463,16 @@ fn read_run(run: pb::Run) -> Result<Run, FieldError> {
     })
 }
 
-fn read_push(push: pb::Push) -> Result<Push, FieldError> {
+fn read_steer(steer: pb::Steer) -> Result<Steer, OrderError> {
+    Ok(match steer.what.ok_or(OrderError::Work)? {
+        pb::steer::What::Parents(parents) => Steer::Parents(parents.addresses),
+        pb::steer::What::Avoid(pb::Avoid { relay, on }) => {
+            Steer::Avoid { relay: HostId(relay), on }
+        }
+    })
+}
+
+fn read_push(push: pb::Push, terms: Terms) -> Result<Push, FieldError> {
     let bundle = |bundle: &pb::Bundle| -> Result<Bundle, FieldError> {
         let base = bundle.base.as_ref().map(|id| array("bundle.base", id)).transpose()?;
         let segments = bundle.segments.iter().map(|part| read_part("bundle.segments", part));
@@ -434,6 +491,7 @@ fn read_push(push: pb::Push) -> Result<Push, FieldError> {
         bundles: push.bundles.iter().map(bundle).collect::<Result<_, _>>()?,
         dest: push.dest,
         inline: push.inline,
+        terms,
     })
 }
 
@@ -472,6 +530,7 @@ fn check(body: &OrderBody) -> Result<(), FieldError> {
     match &body.work {
         Work::Run(run) => check_run(run),
         Work::Push(push) => check_push(push),
+        Work::Steer(steer) => check_steer(steer),
         Work::Cancel(older) | Work::Lapse(older) => {
             ensure(*older != body.id, "cancel.order", "is the id of the order itself")
         }
@@ -515,6 +574,19 @@ fn check_run(run: &Run) -> Result<(), FieldError> {
     ensure(names.len() == run.files.len(), "run.files", "has a name twice")
 }
 
+fn check_steer(steer: &Steer) -> Result<(), FieldError> {
+    let Steer::Parents(addresses) = steer else { return Ok(()) };
+    at_most("steer.parents", addresses.len(), PARENTS)?;
+    for address in addresses {
+        plain("steer.parents", address, NAME_LIMIT)?;
+        let parts = address.rsplit_once(':');
+        let port = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0);
+        let good = parts.is_some_and(|(host, p)| !host.is_empty() && port(p));
+        ensure(good, "steer.parents", "has an address that is not host:port")?;
+    }
+    Ok(())
+}
+
 fn check_file_name(name: &str) -> Result<(), FieldError> {
     not_empty("file.name", name.len())?;
     plain("file.name", name, FILE_NAME_LIMIT)?;
@@ -530,6 +602,7 @@ fn check_user(user: &str) -> Result<(), FieldError> {
 
 fn check_push(push: &Push) -> Result<(), FieldError> {
     path("push.dest", &push.dest, PATH_LIMIT)?;
+    push.terms.check()?;
     at_most("push.bundles", push.bundles.len(), BUNDLE_LIMIT)?;
     for bundle in &push.bundles {
         not_empty("bundle.hosts", bundle.hosts.ranges().len())?;

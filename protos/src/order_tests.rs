@@ -6,10 +6,10 @@ use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 
 use super::*;
-use crate::encode_frame;
 use crate::testing::{
     bytes, digest as any_digest, mangle, name, signature, some_bytes, some_hosts, words,
 };
+use crate::{Delete, MaxDelete, encode_frame};
 
 fn time() -> impl Strategy<Value = Duration> {
     (0..=millis(LONGEST)).prop_map(Duration::from_millis)
@@ -71,6 +71,22 @@ fn gate() -> impl Strategy<Value = Gate> {
         )
 }
 
+fn terms() -> impl Strategy<Value = Terms> {
+    let max = prop_oneof![
+        Just(MaxDelete::Usual),
+        any::<u64>().prop_map(MaxDelete::Entries),
+        (0..=100_u32).prop_map(MaxDelete::Percent),
+    ];
+    let delete = prop_oneof![Just(Delete::Nothing), Just(Delete::Installed), Just(Delete::All)];
+    (vec("[a-z*/]{1,9}", 0..3), delete, max, any::<bool>()).prop_map(
+        |(exclude, delete, max_delete, verify)| {
+            let limited = delete != Delete::Nothing;
+            let max_delete = if limited { max_delete } else { MaxDelete::Usual };
+            Terms { exclude, delete, max_delete, verify }
+        },
+    )
+}
+
 fn push() -> impl Strategy<Value = Push> {
     let part = || (any_digest(), any::<u32>()).prop_map(|(id, bytes)| Part { id, bytes });
     let base = proptest::option::of(any_digest());
@@ -84,13 +100,14 @@ fn push() -> impl Strategy<Value = Push> {
         },
     );
     let dest = name().prop_map(|name| Bytes::from(format!("/srv/{name}")));
-    (dest, any_digest(), part(), vec(bundle, 0..3), vec(some_bytes(20), 0..3)).prop_map(
-        |(dest, manifest, full_manifest, bundles, inline)| Push {
+    (dest, any_digest(), part(), vec(bundle, 0..3), vec(some_bytes(20), 0..3), terms()).prop_map(
+        |(dest, manifest, full_manifest, bundles, inline, terms)| Push {
             dest,
             manifest,
             full_manifest,
             bundles,
             inline,
+            terms,
         },
     )
 }
@@ -108,7 +125,13 @@ fn order() -> impl Strategy<Value = OrderBody> {
         true => Work::Lapse(OrderId(id)),
         false => Work::Cancel(OrderId(id)),
     });
-    let work = prop_oneof![run().prop_map(Work::Run), push().prop_map(Work::Push), cancel];
+    let parents = vec(name().prop_map(|name| format!("{name}:7400")), 0..=PARENTS);
+    let steer = prop_oneof![
+        parents.prop_map(Steer::Parents),
+        any::<(u32, bool)>().prop_map(|(id, on)| Steer::Avoid { relay: HostId(id), on }),
+    ]
+    .prop_map(Work::Steer);
+    let work = prop_oneof![run().prop_map(Work::Run), push().prop_map(Work::Push), cancel, steer];
     let gate = proptest::option::of(gate());
     (ids, some_hosts(), validity, waits, name(), vec(need, 0..3), work, gate).prop_map(
         |((mesh, id), targets, validity, (a, b), issued_by, needs, work, gate)| OrderBody {
@@ -213,6 +236,7 @@ fn sample_push() -> Push {
         full_manifest: Part { id: Digest([4; 32]), bytes: 100 },
         bundles: Vec::new(),
         inline: Vec::new(),
+        terms: Terms::default(),
     }
 }
 
@@ -270,6 +294,12 @@ fn limits_of_every_order() {
     check_order(&order, "need.content has 4097 elements; the limit is 4096");
     order.needs = vec![need(Vec::new())];
     check_order(&order, "need.content is missing or empty");
+    for address in ["relay", ":7400", "relay:0", "relay:x"] {
+        let order = sample(Work::Steer(Steer::Parents(vec![address.to_owned()])));
+        check_order(&order, "steer.parents has an address that is not host:port");
+    }
+    let order = sample(Work::Steer(Steer::Parents(vec!["relay:7400".to_owned(); 9])));
+    check_order(&order, "steer.parents has 9 elements; the limit is 8");
 }
 
 #[test]
@@ -369,6 +399,19 @@ fn limits_of_a_push() {
         check_order(&sample(Work::Push(push)), expected);
     };
     check(|p| p.dest = Bytes::new(), "push.dest is not an absolute path");
+    check(|p| p.terms.exclude = vec![String::new()], "terms.exclude is missing or empty");
+    check(
+        |p| p.terms.exclude = vec!["x".into(); 257],
+        "terms.exclude has 257 elements; the limit is 256",
+    );
+    check(|p| p.terms.max_delete = MaxDelete::Entries(1), "terms.delete is missing");
+    check(
+        |p| {
+            p.terms.delete = Delete::All;
+            p.terms.max_delete = MaxDelete::Percent(101);
+        },
+        "terms.max_percent is 101 and must be from 0 to 100",
+    );
     check(|p| p.dest = Bytes::from_static(b"etc"), "push.dest is not an absolute path");
     check(|p| p.dest = Bytes::from_static(b"/a/../b"), "push.dest has . or .. in its path");
     check(|p| p.dest = Bytes::from_static(b"/a\0"), "push.dest has a NUL byte");

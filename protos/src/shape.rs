@@ -132,6 +132,9 @@ shaped! {
     PullReply PULL_REPLY,
     Removals REMOVALS,
     SignedRemovals SIGNED_REMOVALS,
+    OutputRequest OUTPUT_REQUEST,
+    OutputBody OUTPUT_BODY,
+    OutputReply OUTPUT_REPLY,
 }
 
 /// Reads a message; its byte fields are slices of `bytes`. The caller has checked the length.

@@ -31,6 +31,8 @@ pub enum StreamKind {
     Join = 5,
     /// What commands write while they run, and who wants to know.
     Live = 6,
+    /// The rest of one output; opened by the parent.
+    Output = 7,
 }
 
 impl From<StreamKind> for u8 {
@@ -50,6 +52,7 @@ impl TryFrom<u8> for StreamKind {
             4 => Ok(StreamKind::Content),
             5 => Ok(StreamKind::Join),
             6 => Ok(StreamKind::Live),
+            7 => Ok(StreamKind::Output),
             _ => Err(UnknownStream { byte }),
         }
     }
@@ -177,7 +180,7 @@ mod tests {
     #[test]
     fn stream_kinds() {
         let known: Vec<u8> = (0..=255).filter(|&byte| StreamKind::try_from(byte).is_ok()).collect();
-        assert_eq!(known, [1, 2, 3, 4, 5, 6]);
+        assert_eq!(known, [1, 2, 3, 4, 5, 6, 7]);
         for byte in known {
             assert_eq!(u8::from(StreamKind::try_from(byte).unwrap()), byte);
         }

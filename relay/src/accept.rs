@@ -230,7 +230,10 @@ fn turn_away(conn: &Connection, fault: &PeerFault) {
     conn.close(code, fault.to_string().as_bytes());
 }
 
-async fn stream_kind(mut recv: RecvStream) -> Result<(StreamKind, RecvStream), LinkError> {
+/// What a stream is for, by its first byte.
+pub(crate) async fn stream_kind(
+    mut recv: RecvStream,
+) -> Result<(StreamKind, RecvStream), LinkError> {
     const LIMIT: Duration = Duration::from_secs(5);
     let mut kind = [0];
     timeout(LIMIT, recv.read_exact(&mut kind)).await.map_err(|_| LinkError::Timeout(LIMIT))??;
@@ -239,7 +242,7 @@ async fn stream_kind(mut recv: RecvStream) -> Result<(StreamKind, RecvStream), L
     Ok((kind, recv))
 }
 
-/// Opens a stream of a kind towards the parent.
+/// Opens a stream of a kind.
 pub(crate) async fn open_stream(
     conn: &Connection,
     kind: StreamKind,

@@ -99,6 +99,14 @@ pub(crate) fn dress(command: &mut Command, run: &Run, account: Option<Account>) 
     });
 }
 
+/// Gives a command a session of its own, without a terminal. It must not lead a group already.
+pub(crate) fn apart(command: &mut Command) {
+    in_child(command, || {
+        rustix::process::setsid()?;
+        Ok(())
+    });
+}
+
 #[allow(unsafe_code, reason = "there is no other way to act between fork and exec")]
 fn in_child(command: &mut Command, step: impl FnMut() -> io::Result<()> + Send + Sync + 'static) {
     // SAFETY: the steps above are plain system calls on values made before the fork; they neither

@@ -1,65 +1,98 @@
 //! The output of a command: read into a bounded buffer that others may look into while it grows.
 //!
-//! Beyond the limit bytes are read and counted, not kept, so that the command never blocks and the
-//! true size is known.
+//! Beyond the limit bytes go to the host's spool, from the first one on, as far as that has room;
+//! the rest is read and counted, not kept, so that the command never blocks for long and the true
+//! size is known.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use mesh::{Digest, OrderId, Stream};
+use protos::Kept;
 use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use crate::spool::{Spool, Writing};
+
 /// How long output is read on after the command itself has ended, should a child of it linger.
 const LINGER: Duration = Duration::from_secs(1);
+/// What is written to the spool in one go.
+const PIECE: usize = 64 << 10;
 
-/// Output as far as it has been read: what is kept, and its true size.
+/// Output as far as it has been read: what is kept of it at hand, and its true size.
 #[derive(Default)]
-struct Kept {
+struct Read {
     bytes: Vec<u8>,
     size: u64,
 }
 
 /// A view of output that is still being made.
 #[derive(Clone, Default)]
-pub(crate) struct Output(Arc<Mutex<Kept>>);
+pub(crate) struct Output(Arc<Mutex<Read>>);
 
 impl Output {
-    fn lock(&self) -> MutexGuard<'_, Kept> {
+    fn lock(&self) -> MutexGuard<'_, Read> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is kept from here on, at most `limit` bytes of it.
     pub(crate) fn piece(&self, from: usize, limit: usize) -> Bytes {
-        let kept = self.lock();
-        let rest = kept.bytes.get(from..).unwrap_or_default();
+        let read = self.lock();
+        let rest = read.bytes.get(from..).unwrap_or_default();
         Bytes::copy_from_slice(&rest[..rest.len().min(limit)])
     }
 
-    fn add(&self, bytes: &[u8], limit: usize) {
-        let mut kept = self.lock();
-        kept.size += bytes.len() as u64;
-        let room = limit.saturating_sub(kept.bytes.len());
-        kept.bytes.extend_from_slice(&bytes[..bytes.len().min(room)]);
+    /// Takes more output. Returns the part of it that is over the limit.
+    fn add<'b>(&self, bytes: &'b [u8], limit: usize) -> &'b [u8] {
+        let mut read = self.lock();
+        read.size += bytes.len() as u64;
+        let room = limit.saturating_sub(read.bytes.len()).min(bytes.len());
+        read.bytes.extend_from_slice(&bytes[..room]);
+        &bytes[room..]
     }
+}
+
+/// Where output goes that is over the limit.
+#[derive(Clone)]
+pub(crate) struct Overflow {
+    pub(crate) spool: Spool,
+    pub(crate) order: OrderId,
+    pub(crate) stream: Stream,
+}
+
+/// What was read of a pipe in the end.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Captured {
+    /// The first of it, up to the limit.
+    pub(crate) bytes: Bytes,
+    /// How much there was.
+    pub(crate) size: u64,
+    /// What the spool has of it, if it was more than the limit.
+    pub(crate) kept: Option<Kept>,
 }
 
 /// A pipe that is being read.
 pub(crate) struct Capture {
     output: Output,
-    task: JoinHandle<()>,
+    stop: Arc<Notify>,
+    task: JoinHandle<Option<Kept>>,
 }
 
 impl Capture {
-    /// Starts to read a pipe; the first `limit` bytes are kept.
+    /// Starts to read a pipe; the first `limit` bytes are kept at hand.
     pub(crate) fn start(
         pipe: Option<impl AsyncRead + Unpin + Send + 'static>,
         limit: usize,
+        overflow: Overflow,
     ) -> Capture {
         let output = Output::default();
-        let task = tokio::spawn(read_bounded(pipe, limit, output.clone()));
-        Capture { output, task }
+        let stop = Arc::new(Notify::new());
+        let task = read_bounded(pipe, limit, output.clone(), overflow, stop.clone());
+        let task = tokio::spawn(task);
+        Capture { output, stop, task }
     }
 
     /// What is read so far, and what follows.
@@ -69,37 +102,152 @@ impl Capture {
 
     /// What was read until the pipe's end, and how much there was; a process that lingers does not
     /// hold this up for long.
-    pub(crate) async fn finish(mut self) -> (Bytes, u64) {
-        if timeout(LINGER, &mut self.task).await.is_err() {
-            self.task.abort();
-        }
-        let kept = std::mem::take(&mut *self.output.lock());
-        (kept.bytes.into(), kept.size)
+    pub(crate) async fn finish(mut self) -> Captured {
+        let kept = match timeout(LINGER, &mut self.task).await {
+            Ok(kept) => kept,
+            Err(_) => {
+                self.stop.notify_one();
+                self.task.await
+            }
+        };
+        let read = std::mem::take(&mut *self.output.lock());
+        let kept = kept.ok().flatten();
+        Captured { bytes: read.bytes.into(), size: read.size, kept }
     }
 }
 
-async fn read_bounded(pipe: Option<impl AsyncRead + Unpin>, limit: usize, output: Output) {
-    let Some(mut pipe) = pipe else { return };
+async fn read_bounded(
+    pipe: Option<impl AsyncRead + Unpin>,
+    limit: usize,
+    output: Output,
+    overflow: Overflow,
+    stop: Arc<Notify>,
+) -> Option<Kept> {
+    let mut pipe = pipe?;
+    let mut rest = Rest::Nothing;
     let mut buffer = vec![0; 16 << 10];
-    while let Ok(read @ 1..) = pipe.read(&mut buffer).await {
-        output.add(&buffer[..read], limit);
+    loop {
+        let read = tokio::select! {
+            () = stop.notified() => break,
+            read = pipe.read(&mut buffer) => read,
+        };
+        let Ok(read @ 1..) = read else { break };
+        let over = output.add(&buffer[..read], limit);
+        if !over.is_empty() {
+            rest = rest.add(over, &output, &overflow).await;
+        }
     }
+    rest.end().await
+}
+
+/// Output over the limit, on its way to the spool.
+enum Rest {
+    Nothing,
+    /// The spool does not take it.
+    Lost,
+    Spooled(Box<Spooled>),
+}
+
+struct Spooled {
+    writing: Writing,
+    hash: blake3::Hasher,
+    bytes: u64,
+    /// What is gathered for the next write.
+    waiting: Vec<u8>,
+}
+
+impl Rest {
+    async fn add(self, over: &[u8], output: &Output, overflow: &Overflow) -> Rest {
+        let mut spooled = match self {
+            Rest::Lost => return Rest::Lost,
+            Rest::Spooled(spooled) => spooled,
+            Rest::Nothing => match begin(overflow).await {
+                Some(writing) => {
+                    let (hash, bytes) = (blake3::Hasher::new(), 0);
+                    let waiting = output.lock().bytes.clone();
+                    Box::new(Spooled { writing, hash, bytes, waiting })
+                }
+                None => return Rest::Lost,
+            },
+        };
+        spooled.waiting.extend_from_slice(over);
+        match spooled.waiting.len() >= PIECE {
+            true => Rest::Spooled(spooled.write().await),
+            false => Rest::Spooled(spooled),
+        }
+    }
+
+    async fn end(self) -> Option<Kept> {
+        let Rest::Spooled(spooled) = self else { return None };
+        let spooled = spooled.write().await;
+        let hash = Digest(*spooled.hash.finalize().as_bytes());
+        (spooled.bytes > 0).then_some(Kept { bytes: spooled.bytes, hash })
+    }
+}
+
+impl Spooled {
+    async fn write(mut self: Box<Self>) -> Box<Spooled> {
+        let written = tokio::task::spawn_blocking(move || {
+            let fit = self.writing.add(&self.waiting);
+            self.hash.update(&self.waiting[..fit]);
+            self.bytes += fit as u64;
+            self.waiting.clear();
+            self
+        });
+        written.await.expect("writing to the spool does not panic")
+    }
+}
+
+async fn begin(overflow: &Overflow) -> Option<Writing> {
+    let Overflow { spool, order, stream } = overflow.clone();
+    let begun = tokio::task::spawn_blocking(move || spool.begin(order, stream)).await;
+    begun.expect("opening a file does not panic")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::space::Space;
+
+    fn overflow(dir: &std::path::Path, quota: u64) -> Overflow {
+        let spool = Spool::open(dir.join("spool"), quota, Space::new(dir, 0));
+        Overflow { spool, order: OrderId([1; 16]), stream: Stream::Stdout }
+    }
 
     #[tokio::test]
-    async fn what_is_over_the_limit_is_counted_and_not_kept() {
-        let capture = Capture::start(Some(&b"0123456789"[..]), 4);
-        assert_eq!(capture.finish().await, (Bytes::from_static(b"0123"), 10));
+    async fn what_is_over_the_limit_is_counted_and_kept_in_the_spool() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let overflow = overflow(dir.path(), 1 << 20);
+        let text: Vec<u8> = (0..100_000_u32).flat_map(u32::to_be_bytes).take(200_000).collect();
+        let pipe = std::io::Cursor::new(text.clone());
+        let captured = Capture::start(Some(pipe), 5, overflow.clone()).finish().await;
+        let hash = Digest(*blake3::hash(&text).as_bytes());
+        assert_eq!((&captured.bytes[..], captured.size), (&text[..5], 200_000));
+        assert_eq!(captured.kept, Some(Kept { bytes: 200_000, hash }));
+        let (mut file, _) = overflow.spool.find(overflow.order, Stream::Stdout).expect("a file");
+        let mut found = Vec::new();
+        std::io::Read::read_to_end(&mut file, &mut found).expect("readable");
+        assert_eq!(found, text);
+    }
+
+    #[tokio::test]
+    async fn what_fits_is_not_written_and_what_the_spool_lacks_is_counted() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let fits = Capture::start(Some(&b"0123"[..]), 4, overflow(dir.path(), 1 << 20));
+        let bytes = Bytes::from_static(b"0123");
+        assert_eq!(fits.finish().await, Captured { bytes: bytes.clone(), size: 4, kept: None });
+        assert!(!dir.path().join("spool").exists());
+        let lost = Capture::start(Some(&b"0123456789"[..]), 4, overflow(dir.path(), 0));
+        assert_eq!(lost.finish().await, Captured { bytes, size: 10, kept: None });
+        let part = Capture::start(Some(&b"0123456789"[..]), 4, overflow(dir.path(), 32));
+        let kept = part.finish().await.kept.expect("some of it");
+        assert_eq!(kept, Kept { bytes: 8, hash: Digest(*blake3::hash(b"01234567").as_bytes()) });
     }
 
     #[test]
     fn pieces_follow_each_other_to_the_end_of_what_is_kept() {
         let output = Output::default();
-        output.add(b"01234567", 6);
+        assert_eq!(output.add(b"01234567", 6), b"67");
         assert_eq!(output.piece(0, 4), "0123");
         assert_eq!(output.piece(4, 4), "45");
         assert_eq!(output.piece(6, 4), "");

@@ -13,6 +13,7 @@ use crate::accept::LinkIds;
 use crate::drive::Arrival;
 use crate::link::{self, Inbox, Link, PeerFault, Reader};
 use crate::live::{Credit, Room};
+use crate::outputs::Outputs;
 use crate::removed::Removed;
 use crate::renew::Current;
 use crate::verify::Verifier;
@@ -33,6 +34,8 @@ pub(crate) struct Dialler {
     pub(crate) serves: bool,
     pub(crate) config: Current<ClientConfig>,
     pub(crate) server_name: String,
+    /// For what the parent asks of this node.
+    pub(crate) outputs: Outputs,
 }
 
 /// Why a parent was not reached.
@@ -78,7 +81,7 @@ impl Dialler {
         match leaf {
             Ok(leaf) => {
                 let peer = Peer::Parent { place, host: link::host_of(&leaf.identity) };
-                self.run((endpoint, conn), peer, (leaf.identity.name, leaf.public)).await;
+                self.run((endpoint, conn, addr), peer, (leaf.identity.name, leaf.public)).await;
             }
             Err(fault) => {
                 info!(parent = %addr, reason = %crate::chain(&fault), "not a parent for us");
@@ -88,19 +91,21 @@ impl Dialler {
         }
     }
 
-    async fn failed(&self, place: usize) {
+    /// Tells the drive loop that nobody was reached.
+    pub(crate) async fn failed(self, place: usize) {
         self.inbox.send(Arrival::Input(Input::DialFailed { place })).await.ok();
     }
 
     async fn run(
         self,
-        (endpoint, conn): (Endpoint, Connection),
+        (endpoint, conn, addr): (Endpoint, Connection, String),
         peer: Peer,
         who: (String, [u8; 32]),
     ) {
         let id = self.ids.next();
         let (mut link, queues) = Link::new(id, peer, who, conn.clone());
         link.endpoint = Some(endpoint);
+        link.dialled = addr;
         if self.inbox.send(Arrival::Linked(link)).await.is_err() {
             return;
         }
@@ -118,6 +123,7 @@ impl Dialler {
         if let Err(error) = reader.open_streams(queues).await {
             debug!(error = %crate::chain(&error), "the parent's streams failed");
         }
+        self.outputs.serve(&conn).await;
         let reason = conn.closed().await;
         info!(parent = %peer.host(), %reason, "the parent's link ended");
         if let ConnectionError::ApplicationClosed(closed) = &reason

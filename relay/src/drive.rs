@@ -23,6 +23,7 @@ use crate::link::Link;
 use crate::live::{Place, Watched};
 use crate::notice::Notices;
 use crate::removed::Removed;
+use crate::steer::Helm;
 use crate::sweep::Sweeper;
 use crate::transfer::Transfers;
 use crate::writer::{Entry, Progress};
@@ -42,6 +43,8 @@ pub(crate) enum Arrival {
     Pulled { link: LinkId, content: Digest, result: Result<(), PullFault> },
     /// Somebody wants content and waits for the reply.
     Want { by: Asker, content: Digest, reply: oneshot::Sender<Result<(), PullFault>> },
+    /// Somebody wants to know by which link a host is reached.
+    Way { host: HostId, reply: oneshot::Sender<Option<LinkId>> },
 }
 
 /// How a link stands, for status pages.
@@ -85,6 +88,11 @@ impl Links {
     /// All of them.
     pub(crate) fn all(&self) -> Vec<Arc<Link>> {
         self.lock().values().cloned().collect()
+    }
+
+    /// The connection of a link, if it stands.
+    pub(crate) fn conn(&self, link: LinkId) -> Option<quinn::Connection> {
+        self.lock().get(&link).map(|link| link.conn.clone())
     }
 
     /// The endpoints that were made for links of their own.
@@ -139,7 +147,7 @@ impl Clock {
 pub(crate) struct Io {
     pub(crate) clock: Clock,
     pub(crate) links: Links,
-    pub(crate) parents: Vec<String>,
+    pub(crate) helm: Helm,
     pub(crate) dialler: Option<Dialler>,
     pub(crate) transfers: Transfers,
     pub(crate) executor: Option<Executor>,
@@ -240,6 +248,12 @@ impl Io {
                     return;
                 }
                 node.handle(now, Input::LinkUp { link: id, peer });
+                if let Peer::Parent { host, .. } = peer
+                    && self.helm.parents.learn(&link.dialled, host)
+                {
+                    let (count, here) = self.helm.standing();
+                    node.handle(now, Input::Parents { count, here });
+                }
             }
             Arrival::Pulled { link, content, result } => {
                 // When a link goes, the core takes up its pulls anew: its word comes too late.
@@ -251,6 +265,8 @@ impl Io {
                 self.waiting.insert(by, reply);
                 node.handle(now, Input::Wanted { by, content });
             }
+            // Whoever asked may have left.
+            Arrival::Way { host, reply } => drop(reply.send(node.way_to(host))),
         }
     }
 
@@ -279,8 +295,11 @@ impl Io {
             }
             Output::Dial { place } => {
                 let dialler = self.dialler.clone().expect("only a node with parents dials");
-                let addr = self.parents[place].clone();
-                self.tasks.spawn(dialler.dial(place, addr));
+                match self.helm.parents.at(place) {
+                    Some(addr) => drop(self.tasks.spawn(dialler.dial(place, addr))),
+                    // The list has just become shorter, and the core is about to be told.
+                    None => drop(self.tasks.spawn(dialler.failed(place))),
+                }
             }
             Output::Pull { link, content } => self.pull(link, content),
             Output::Serve { by, .. } => self.reply(by, Ok(())),

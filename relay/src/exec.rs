@@ -19,6 +19,8 @@ use crate::jobs::{Job, Jobs};
 use crate::live::Teller;
 use crate::run::{self, Host};
 use crate::space::Space;
+use crate::spool::Spool;
+use crate::steer::Helm;
 use crate::verify::Verifier;
 
 /// What carrying out needs.
@@ -33,6 +35,8 @@ pub(crate) struct Executor {
     pub(crate) jobs: Jobs,
     pub(crate) space: Space,
     pub(crate) live: Teller,
+    pub(crate) spool: Spool,
+    pub(crate) helm: Helm,
 }
 
 impl Executor {
@@ -74,7 +78,7 @@ impl Executor {
                         (None, self.slots.acquire().await.ok())
                     }
                 },
-                Ok(Work::Cancel(_) | Work::Lapse(_)) | Err(_) => (None, None),
+                Ok(Work::Cancel(_) | Work::Lapse(_) | Work::Steer(_)) | Err(_) => (None, None),
             }
         };
         let _turn = tokio::select! {
@@ -98,7 +102,12 @@ impl Executor {
         }
         match body.work {
             Work::Run(command) => {
-                let host = Host { name: &self.name, giver: &self.giver, live: &self.live };
+                let host = Host {
+                    name: &self.name,
+                    giver: &self.giver,
+                    live: &self.live,
+                    spool: &self.spool,
+                };
                 run::run(command, &host, job).await
             }
             // It ends with either the old tree or the new one, never half way.
@@ -107,6 +116,7 @@ impl Executor {
                 self.jobs.stop(older).await;
                 (State::Ok, Answer::default())
             }
+            Work::Steer(steer) => self.helm.carry_out(steer).await,
             // The core has seen to it: who had not begun never does, and what runs goes on.
             Work::Lapse(_) => (State::Ok, Answer::default()),
         }

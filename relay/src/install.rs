@@ -20,6 +20,7 @@ use tracing::{info, warn};
 
 use crate::exec::{failed, word};
 use crate::journal::Journal;
+use crate::terms;
 use crate::transfer::{Transfers, Wish};
 
 /// Single chunks wanted of the core at once.
@@ -47,6 +48,8 @@ pub(crate) enum InstallError {
     Pack(#[from] content::PackError),
     #[error("the manifest is not the one that the order names")]
     Manifest,
+    #[error("what the push is to leave alone is not readable")]
+    Pattern(#[from] content::PatternError),
     #[error("the content store of this host failed")]
     Store(#[source] content::StoreError),
     #[error("the node's database failed")]
@@ -61,7 +64,7 @@ impl Installs {
         let (installs, handle) = (self.clone(), Handle::current());
         let work = move || installs.install_blocking(order, &push, &handle);
         match tokio::task::spawn_blocking(work).await {
-            Ok(Ok(Some(pushed))) => (State::Ok, Answer { push: Some(pushed), ..Answer::default() }),
+            Ok(Ok(Some(answer))) => (State::Ok, answer),
             Ok(Ok(None)) => {
                 let detail = "a push that was given later is in place already".to_string();
                 (State::Skipped, failed("install", "superseded", detail).1)
@@ -76,23 +79,28 @@ impl Installs {
         order: OrderId,
         push: &Push,
         handle: &Handle,
-    ) -> Result<Option<Pushed>, InstallError> {
+    ) -> Result<Option<Answer>, InstallError> {
         let newest = self.journal.installed(&push.dest).map_err(InstallError::Journal)?;
-        if newest.is_some_and(|(_, newest)| newest > order) {
+        if !push.terms.verify && newest.is_some_and(|(_, newest)| newest > order) {
             return Ok(None);
         }
         let store = &*self.transfers.store;
         for part in &push.inline {
             store.put(ContentId::of(part), part).map_err(InstallError::Store)?;
         }
+        let rules = terms::rules(&push.terms)?;
         let mut work = Work { installs: self, push, handle, bundle: None, base: None };
-        let target = work.choose()?;
-        let tag = order.to_string();
-        let job = Job { tag: &tag[20..], dest: &push.dest, target: &target };
+        let (target, before) = work.choose()?;
+        let (tag, before) = (order.to_string(), before.as_ref());
+        let (tag, dest) = (&tag[20..], &push.dest);
+        let job = Job { tag, dest, target: &target, rules: &rules, before };
+        if push.terms.verify {
+            return self.verify(push, &job).map(Some);
+        }
         let mut source = Source { work: &work, target: &target, fetched: Vec::new() };
         let installer = Installer::new(self.root.clone());
         // This order may have been begun before, by a process that was killed.
-        let swept = installer.sweep(job.tag, job.dest, job.target);
+        let swept = installer.sweep(&job);
         swept.map_err(InstallError::Apply)?;
         let applied = installer.apply(&job, store, &mut source);
         let fetched = std::mem::take(&mut source.fetched);
@@ -106,19 +114,49 @@ impl Installs {
         if !self.serves {
             store.remove(&parts(push)).map_err(InstallError::Store)?;
         }
-        let warnings = match applied.owner_skipped {
-            0 => Vec::new(),
-            n => vec![format!("the owner of {n} entries is not kept: the node is not root")],
-        };
-        info!(dest = %String::from_utf8_lossy(&push.dest), written = applied.written, "installed");
-        Ok(Some(Pushed {
-            written: applied.written,
+        let (dest, written, deleted) =
+            (String::from_utf8_lossy(&push.dest), applied.written, applied.deleted);
+        info!(%dest, written, deleted, "installed");
+        let pushed = Pushed {
+            written,
             unchanged: applied.unchanged,
             bytes: applied.bytes_written,
             fixed: applied.metadata_fixed,
-            warnings,
-        }))
+            deleted,
+            drift: 0,
+            warnings: warnings(&applied),
+        };
+        Ok(Some(Answer { push: Some(pushed), ..Answer::default() }))
     }
+
+    /// Says how the destination differs, and changes nothing.
+    fn verify(&self, push: &Push, job: &Job<'_>) -> Result<Answer, InstallError> {
+        let drift = Installer::new(self.root.clone()).compare(job).map_err(InstallError::Apply)?;
+        if !self.serves {
+            self.transfers.store.remove(&parts(push)).map_err(InstallError::Store)?;
+        }
+        info!(dest = %String::from_utf8_lossy(&push.dest), drift = drift.entries, "verified");
+        let would = |obstacle: String| format!("a push would not go through: {obstacle}");
+        let warnings = drift.obstacles.into_iter().map(would).collect();
+        let push = Some(Pushed { drift: drift.entries, warnings, ..Pushed::default() });
+        let (stdout, stdout_size) = (drift.text.into(), drift.size);
+        Ok(Answer { stdout, stdout_size, push, ..Answer::default() })
+    }
+}
+
+/// What did not go as well as it might.
+fn warnings(applied: &content::Applied) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if applied.owner_skipped > 0 {
+        let n = applied.owner_skipped;
+        warnings.push(format!("the owner of {n} entries is not kept: the node is not root"));
+    }
+    if applied.kept > 0 {
+        let (n, some) = (applied.kept, applied.kept_paths.join(", "));
+        let more = if n > applied.kept_paths.len() as u64 { " and others" } else { "" };
+        warnings.push(format!("not deleted, since they were changed there: {some}{more}"));
+    }
+    warnings
 }
 
 /// Every object in which a push may have come here.
@@ -142,8 +180,9 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// Decides for a bundle and decodes the target's manifest.
-    fn choose(&mut self) -> Result<Manifest, InstallError> {
+    /// Decides for a bundle and decodes the target's manifest. Returns that of what is installed
+    /// as well, if it is known.
+    fn choose(&mut self) -> Result<(Manifest, Option<Manifest>), InstallError> {
         let installed = self.installs.journal.installed(&self.push.dest);
         let installed = installed.map_err(InstallError::Journal)?;
         let base = match installed {
@@ -153,12 +192,11 @@ impl Work<'_> {
         let based = |root| self.push.bundles.iter().find(|b| b.base == Some(root));
         let host = self.installs.host;
         let full = || self.push.bundles.iter().find(|b| b.base.is_none() && b.hosts.contains(host));
-        let (part, canonical) = match base {
-            Some((root, manifest)) if based(root).is_some() => {
-                let bundle = based(root).expect("it was just found");
-                let canonical = manifest.encode();
-                (self.bundle, self.base) = (Some(bundle), Some(manifest));
-                (&bundle.manifest, Some(canonical))
+        let (part, canonical) = match &base {
+            Some((root, manifest)) if based(*root).is_some() => {
+                let bundle = based(*root).expect("it was just found");
+                (self.bundle, self.base) = (Some(bundle), Some(manifest.clone()));
+                (&bundle.manifest, Some(manifest.encode()))
             }
             _ => {
                 self.bundle = full();
@@ -171,7 +209,7 @@ impl Work<'_> {
             content::pack::decode_manifest(&bytes, canonical.as_deref(), &Limits::default());
         let target = target.map_err(InstallError::Pack)?;
         match target.root() == ContentId(self.push.manifest.0) {
-            true => Ok(target),
+            true => Ok((target, base.map(|(_, manifest)| manifest))),
             false => Err(InstallError::Manifest),
         }
     }
@@ -296,7 +334,8 @@ fn failure(error: &InstallError) -> (State, Answer) {
         InstallError::Apply(ApplyError::Provide(_))
         | InstallError::Fetch(_)
         | InstallError::Pack(_)
-        | InstallError::Manifest => "fetch",
+        | InstallError::Manifest
+        | InstallError::Pattern(_) => "fetch",
         InstallError::Apply(_) => "install",
         InstallError::Store(_) | InstallError::Journal(_) => "store",
     };

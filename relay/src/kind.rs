@@ -14,6 +14,7 @@ use quinn::{AckFrequencyConfig, TransportConfig, VarInt};
 use serde::{Deserialize, Serialize};
 
 use crate::congestion::{Start, Wan};
+use crate::outputs::TURNS;
 
 /// What the way to the parents is like.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +45,10 @@ pub enum End {
 const LONG_FAT: u32 = 4 << 20;
 /// What a stream of a child may send ahead; reports are small.
 const UPWARD: u32 = 1 << 20;
+/// Outputs that a parent may ask for at once; those beyond the ones that go wait at the child.
+const ASKED: u32 = 4;
+/// Room for those in the send buffer that go at once, so that a report never waits for it.
+const OUTPUTS: u64 = TURNS as u64 * UPWARD as u64;
 /// Room in the send buffer for everything but content.
 const ROOM: u64 = 2 << 20;
 /// A binding of a network address translator is gone after 30 s in practice.
@@ -78,8 +83,12 @@ impl LinkKind {
     pub fn transport(self, end: End, beat: Duration, start: Option<Start>) -> TransportConfig {
         let (streams, stream_window, window, send_window) = match end {
             End::Parent => (40, UPWARD, 4 * UPWARD, send_window(false)),
-            End::Child { serves: true } => (0, LONG_FAT, 4 * LONG_FAT, u64::from(LONG_FAT)),
-            End::Child { serves: false } => (0, UPWARD, 4 * UPWARD, u64::from(UPWARD)),
+            End::Child { serves: true } => {
+                (ASKED, LONG_FAT, 4 * LONG_FAT, u64::from(LONG_FAT) + OUTPUTS)
+            }
+            End::Child { serves: false } => {
+                (ASKED, UPWARD, 4 * UPWARD, u64::from(UPWARD) + OUTPUTS)
+            }
         };
         let idle = IDLE.max(beat.saturating_mul(6)).min(Duration::from_secs(24 * 3600));
         let mut acks = AckFrequencyConfig::default();

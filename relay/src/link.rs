@@ -84,6 +84,8 @@ pub(crate) struct Link {
     pub(crate) conn: Connection,
     /// The endpoint that was made for this connection, if this side has dialled.
     pub(crate) endpoint: Option<quinn::Endpoint>,
+    /// The address that this side has dialled, if it has.
+    pub(crate) dialled: String,
     pub(crate) since: SystemTime,
     pub(crate) counters: Arc<Counters>,
     queues: [mpsc::Sender<Queued>; 4],
@@ -126,7 +128,8 @@ impl Link {
         let (counters, since) = (Arc::default(), SystemTime::now());
         let receivers = [Some(w), Some(x), Some(y), Some(z)];
         let (queues, live) = ([a, b, c, d.clone()], d);
-        let link = Link { id, peer, name, key, conn, endpoint: None, since, counters, queues };
+        let (endpoint, dialled) = (None, String::new());
+        let link = Link { id, peer, name, key, conn, endpoint, dialled, since, counters, queues };
         (link, Queues { receivers, live })
     }
 

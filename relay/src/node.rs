@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use certs::Credentials;
 use content::Store;
 use mesh::{HostId, Input, Kind, Node, Order, OrderId, Said};
-use protos::SignedRemovals;
+use protos::{OutputRequest, SignedRemovals};
 use quinn::Endpoint;
 use tokio::sync::{Semaphore, broadcast, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -22,17 +22,22 @@ use crate::drive::{Arrival, Clock, DriveError, Io, LinkStatus, Links, drive};
 use crate::endpoint::{self, EndpointError};
 use crate::exec::Executor;
 use crate::given::Giver;
+use crate::inherited;
 use crate::install::Installs;
 use crate::jobs::Jobs;
 use crate::join::{JoinService, Registrar};
 use crate::journal::{Journal, JournalError};
 use crate::live::{Room, Teller, Watched};
 use crate::notice::{self, Notices};
+use crate::outputs::{Coming, NotComing, Outputs};
+use crate::parents::Parents;
 use crate::remains;
 use crate::removed::{RemovalsFault, Removed};
 use crate::renew::{Current, Renewer};
 use crate::settings::Settings;
 use crate::space::Space;
+use crate::spool::Spool;
+use crate::steer::Helm;
 use crate::sweep::Sweeper;
 use crate::transfer::Transfers;
 use crate::verify::Verifier;
@@ -95,6 +100,7 @@ pub struct Running {
     endpoint: Option<Endpoint>,
     space: Space,
     removed: Removed,
+    outputs: Outputs,
     stop: watch::Sender<bool>,
     ended: watch::Receiver<bool>,
     task: Mutex<Option<JoinHandle<Result<(), DriveError>>>>,
@@ -116,6 +122,7 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
     let saved = setup.journal.load(SystemTime::now())?;
     if setup.obeys {
         remains::end(&identity.name, &remains::interrupted(&saved, HostId(identity.id)));
+        inherited::keep_from_commands();
     }
     let sweeper = Sweeper::new(setup.store.clone(), setup.journal.clone());
     if setup.obeys {
@@ -141,6 +148,16 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
     let transfers = Transfers::new(setup.store.clone(), inbox.clone());
     let order_key = setup.credentials.order_key();
     let verifier = Arc::new(Verifier::new(identity.mesh, order_key, HostId(identity.id)));
+    let spool_dir = setup.state.join("spool");
+    let quota = setup.settings.spool_mib.saturating_mul(1 << 20);
+    let spool = setup.obeys.then(|| Spool::open(spool_dir, quota, space.clone()));
+    let outputs = Outputs::new(
+        HostId(identity.id),
+        verifier.clone(),
+        spool.clone(),
+        inbox.clone(),
+        links.clone(),
+    );
     let ids = LinkIds::default();
     let room = Room::new();
     let (watched, watching) = watch::channel(Watched::new());
@@ -176,6 +193,7 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
         serves,
         config: client.clone(),
         server_name: certs::parent_name(&identity.mesh),
+        outputs: outputs.clone(),
     });
     if !is_root {
         let ways = (links.clone(), endpoint.clone());
@@ -185,7 +203,10 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
     if setup.obeys {
         tokio::spawn(sweeper.clone().run(Arc::clone(&turn), transfers.clone()));
     }
-    let executor = setup.obeys.then(|| Executor {
+    let parents = Parents::open(&setup.state, setup.settings.parents.clone());
+    let places = parents.list().len();
+    let helm = Helm { parents, links: links.clone(), inbox: inbox.clone() };
+    let executor = spool.map(|spool| Executor {
         name: identity.name.as_str().into(),
         verifier,
         installs: Installs {
@@ -200,7 +221,9 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
         slots: Arc::new(Semaphore::new(setup.settings.max_runs.max(1))),
         jobs: Jobs::default(),
         space: space.clone(),
+        helm: helm.clone(),
         live: Teller { host: HostId(identity.id), watched: watching, room, inbox: inbox.clone() },
+        spool,
     });
     if let Some(executor) = &executor {
         executor.giver.sweep();
@@ -208,13 +231,13 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
     let writer = Writer::start(setup.journal, setup.witness, space.clone());
     let Writer { entries: journal, saved: progress, thread } = writer;
     let clock = Clock(Instant::now());
-    let config = setup.settings.mesh(identity.id, serves);
+    let config = setup.settings.mesh(identity.id, serves, places);
     let seed = u64::from_le_bytes(certs::random::<8>());
     let node = Node::new(config, saved, seed, mesh::Time::ZERO);
     let io = Io {
         clock,
         links: links.clone(),
-        parents: setup.settings.parents,
+        helm,
         dialler,
         transfers,
         executor,
@@ -249,6 +272,7 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
         endpoint,
         space,
         removed,
+        outputs,
         stop,
         ended,
         task: Mutex::new(Some(task)),
@@ -282,6 +306,11 @@ impl Running {
     /// some of it.
     pub fn previews(&self) -> broadcast::Receiver<Said> {
         self.previews.subscribe()
+    }
+
+    /// What a host below the root has written, as a signed wish asks for it.
+    pub async fn output(&self, host: HostId, request: &OutputRequest) -> Result<Coming, NotComing> {
+        self.outputs.ask(host, request).await
     }
 
     /// How the links stand.

@@ -20,12 +20,14 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use crate::account::{self, Account};
-use crate::capture::Capture;
+use crate::capture::{Capture, Captured, Overflow};
 use crate::exec::failed;
 use crate::given::{Folder, GiveError, Giver};
+use crate::inherited;
 use crate::jobs::Job;
 use crate::live::Teller;
 use crate::remains;
+use crate::spool::Spool;
 
 /// How long a group may take to obey TERM.
 const GRACE: Duration = Duration::from_secs(2);
@@ -51,6 +53,7 @@ pub(crate) struct Host<'a> {
     pub(crate) name: &'a str,
     pub(crate) giver: &'a Giver,
     pub(crate) live: &'a Teller,
+    pub(crate) spool: &'a Spool,
 }
 
 /// Runs a command to its end.
@@ -136,8 +139,9 @@ async fn to_its_end(mut child: Child, run: &Run, host: &Host<'_>, job: &Job) -> 
     let group = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
     let guard = Group(group);
     let limit = usize::try_from(run.output_limit).unwrap_or(usize::MAX);
-    let stdout = Capture::start(child.stdout.take(), limit);
-    let stderr = Capture::start(child.stderr.take(), limit);
+    let overflow = |stream| Overflow { spool: host.spool.clone(), order: job.order(), stream };
+    let stdout = Capture::start(child.stdout.take(), limit, overflow(Stream::Stdout));
+    let stderr = Capture::start(child.stderr.take(), limit, overflow(Stream::Stderr));
     let outputs = [(Stream::Stdout, stdout.output()), (Stream::Stderr, stderr.output())];
     let waited = tokio::select! {
         never = host.live.tell(job.order(), outputs) => match never {},
@@ -148,10 +152,8 @@ async fn to_its_end(mut child: Child, run: &Run, host: &Host<'_>, job: &Job) -> 
         Ok(status) => (status, None),
         Err(cut) => (end(&mut child, group).await, Some(cut)),
     };
-    let (stdout, stdout_size) = stdout.finish().await;
-    let (stderr, stderr_size) = stderr.finish().await;
+    let answer = answer(stdout.finish().await, stderr.finish().await);
     guard.disarm();
-    let answer = Answer { stdout, stderr, stdout_size, stderr_size, ..Answer::default() };
     match (status, cut) {
         (_, Some(Cut::TimedOut)) => (State::TimedOut, answer),
         (_, Some(Cut::TakenBack)) => (State::Cancelled, answer),
@@ -165,6 +167,18 @@ async fn to_its_end(mut child: Child, run: &Run, host: &Host<'_>, job: &Job) -> 
             };
             (State::Failed(1), Answer { fault: Some(fault), ..answer })
         }
+    }
+}
+
+fn answer(stdout: Captured, stderr: Captured) -> Answer {
+    Answer {
+        stdout: stdout.bytes,
+        stderr: stderr.bytes,
+        stdout_size: stdout.size,
+        stderr_size: stderr.size,
+        stdout_kept: stdout.kept,
+        stderr_kept: stderr.kept,
+        ..Answer::default()
     }
 }
 
@@ -186,7 +200,14 @@ fn command(run: &Run, node: &str, is_other: bool) -> Command {
     if !is_other {
         command.current_dir(if run.dir.is_empty() { "/".into() } else { os(&run.dir) });
     }
-    command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    // A session of its own is a group of its own as well, and has no terminal. It costs a copy of
+    // this process, so a command has one only where it could find a terminal that is not its own.
+    if is_other || inherited::has_terminal() {
+        account::apart(&mut command);
+    } else {
+        command.process_group(0);
+    }
     command
 }
 

@@ -45,6 +45,9 @@ pub struct Settings {
     pub event_flush_ms: u64,
     /// How often events that are alike are told the parent.
     pub event_repeat_ms: u64,
+    /// How much of what commands write beyond what their answers keep stays here, in MiB; the
+    /// oldest goes first. 0: nothing.
+    pub spool_mib: u64,
     /// How much of the state disk is to stay free, in MiB: with less, pushes are refused, and with
     /// a quarter of it commands.
     pub min_free_mib: u64,
@@ -68,6 +71,7 @@ impl Default for Settings {
             max_runs: 64,
             event_flush_ms: 1_000,
             event_repeat_ms: 10_000,
+            spool_mib: 256,
             min_free_mib: 64,
         }
     }
@@ -123,9 +127,9 @@ impl Settings {
         write().map_err(|source| SettingsError::Io { path: path.into(), action: "writing", source })
     }
 
-    /// The core's configuration for a node with these settings.
-    pub fn mesh(&self, host: u32, serves: bool) -> mesh::Config {
-        let mut config = mesh::Config::new(mesh::HostId(host), self.parents.len(), serves);
+    /// The core's configuration for a node with these settings, and so many parents.
+    pub fn mesh(&self, host: u32, serves: bool, parents: usize) -> mesh::Config {
+        let mut config = mesh::Config::new(mesh::HostId(host), parents, serves);
         config.beat_interval = Duration::from_millis(self.beat_interval_ms.max(10));
         config.uplink_interval = self.link.beat(config.beat_interval);
         config.flush = Duration::from_millis(self.flush_ms);

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use certs::{MeshId, OrderKey};
 use mesh::{Digest, HostId, Order, OrderId, State};
-use protos::{Answer, Envelope, Fault, ORDER_KIND, OrderBody, Work};
+use protos::{Answer, Envelope, Fault, ORDER_KIND, OUTPUT_KIND, OrderBody, Work};
 
 use crate::hash;
 
@@ -116,6 +116,16 @@ impl Verifier {
             return Err(refused(OrderFault::Mesh(MeshId(body.mesh))));
         }
         Ok(body)
+    }
+
+    /// Whether the controller of this mesh wants to see an output.
+    pub(crate) fn check_wish(&self, wish: &Envelope, mesh: [u8; 16]) -> Result<(), OrderFault> {
+        let good = self.key.verify(OUTPUT_KIND, &wish.body, &wish.signature);
+        good.map_err(|_| OrderFault::Signature)?;
+        if mesh != self.mesh.0 {
+            return Err(OrderFault::Mesh(MeshId(mesh)));
+        }
+        Ok(())
     }
 
     fn check_signature(&self, bytes: &Bytes, envelope: &Envelope) -> Result<(), OrderFault> {

@@ -24,6 +24,17 @@ impl Sim {
                     self.cut(link, noticed);
                 }
             }
+            Fault::Steer { node } => {
+                let parents = &mut self.plan.tree[node].parents;
+                parents.rotate_left(1);
+                let count = parents.len();
+                if let Some(process) = &self.seats[node].process {
+                    let parent = process.node.parent().map(|host| host.0 as usize);
+                    let parents = &self.plan.tree[node].parents;
+                    let here = parents.iter().position(|other| Some(*other) == parent);
+                    self.feed(node, mesh::Input::Parents { count, here })?;
+                }
+            }
             Fault::Part { from, to, both, lasts } => {
                 let ways = [Some((from, to)), both.then_some((to, from))];
                 for (from, to) in ways.into_iter().flatten() {

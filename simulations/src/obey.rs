@@ -23,7 +23,8 @@ impl Sim {
             Output::Dial { place } => {
                 let takes = draw(&mut self.rng, self.net.delay);
                 let life = self.seats[node].life;
-                self.queue.push(self.now + takes, Event::Dialled { node, life, place });
+                let parent = self.plan.tree[node].parents[place];
+                self.queue.push(self.now + takes, Event::Dialled { node, life, place, parent });
                 Ok(())
             }
             Output::Hangup { link, .. } => self.hang_up(node, link),

@@ -136,6 +136,11 @@ pub enum Fault {
         /// For how long.
         lasts: Duration,
     },
+    /// A node is told to prefer another of its parents.
+    Steer {
+        /// Which.
+        node: usize,
+    },
 }
 
 impl Plan {
@@ -479,7 +484,7 @@ fn push(rng: &mut SmallRng, n: usize, targets: HostSet) -> Order {
 
 fn faults(rng: &mut SmallRng, tree: &[Place], horizon: Duration) -> Vec<(Duration, Fault)> {
     let mut faults = Vec::new();
-    let kinds: Vec<u32> = (0..4).filter(|_| rng.random_bool(0.5)).collect();
+    let kinds: Vec<u32> = (0..5).filter(|_| rng.random_bool(0.5)).collect();
     let count = if kinds.is_empty() { 0 } else { rng.random_range(1..25) };
     for _ in 0..count {
         let at = horizon.mul_f64(rng.random_range(0.02..1.0));
@@ -489,6 +494,7 @@ fn faults(rng: &mut SmallRng, tree: &[Place], horizon: Duration) -> Vec<(Duratio
         let fault = match *pick(rng, &kinds) {
             0 => Fault::Kill { node: rng.random_range(1..tree.len()), down: lasts },
             1 => Fault::Kill { node: 0, down: lasts },
+            4 => Fault::Steer { node: child },
             2 => Fault::Cut { child, noticed: rng.random_bool(0.7) },
             _ => {
                 let parent = *pick(rng, &tree[child].parents);

@@ -19,7 +19,7 @@ pub(crate) enum Event {
     /// A record reaches the disk.
     Durable { node: usize, life: u64, through: u64 },
     /// A dialled parent answers, or not.
-    Dialled { node: usize, life: u64, place: usize },
+    Dialled { node: usize, life: u64, place: usize, parent: usize },
     /// Dialling has failed.
     DialFailed { node: usize, life: u64, place: usize },
     /// Content was in the local store.

@@ -180,7 +180,9 @@ impl Sim {
             Event::Wake { node, life } => self.wake(node, life),
             Event::Arrive { link, to, item } => self.arrive(link, to, item),
             Event::Durable { node, life, through } => self.durable(node, life, through),
-            Event::Dialled { node, life, place } => self.dialled(node, life, place),
+            Event::Dialled { node, life, place, parent } => {
+                self.dialled((node, life), place, parent)
+            }
             Event::DialFailed { node, life, place } if self.lives(node, life) => {
                 self.feed(node, Input::DialFailed { place })
             }
@@ -332,11 +334,15 @@ impl Sim {
         self.feed(node, Input::Saved { through })
     }
 
-    fn dialled(&mut self, node: usize, life: u64, place: usize) -> Result<(), Violation> {
+    fn dialled(
+        &mut self,
+        (node, life): (usize, u64),
+        place: usize,
+        parent: usize,
+    ) -> Result<(), Violation> {
         if !self.lives(node, life) {
             return Ok(());
         }
-        let parent = self.plan.tree[node].parents[place];
         let alive = self.seats[parent].process.is_some();
         let blocked = self.net.is_blocked(node, parent) || self.net.is_blocked(parent, node);
         let half = self.rough && self.rng.random_bool(self.plan.weather.half_open);

@@ -96,7 +96,8 @@ pub(crate) fn marks(input: &Input) -> [u64; 2] {
         Input::Submit(order) => [11, u64::from(order.id.0[15])],
         Input::Watch { orders } => [12, orders.len() as u64],
         Input::Degraded(degraded) => [14, u64::from(*degraded)],
-        Input::Happened(what) => [15, u64::from(what.fact.signature.0[0])],
+        Input::Parents { here, .. } => [15, here.map_or(0, |place| place as u64 + 1)],
+        Input::Happened(what) => [16, u64::from(what.fact.signature.0[0])],
         Input::Said(said) => [13 + (said.offset << 8), u64::from(said.order.0[15])],
     }
 }

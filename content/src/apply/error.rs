@@ -67,6 +67,19 @@ pub enum ApplyError {
         /// How many there are.
         have: u64,
     },
+    /// Nothing changed; more would go than the operator allows.
+    #[error(
+        "{extra} entries below {path} would be deleted, and {allowed} may be; look at them with \
+         --verify, then allow more with --max-delete"
+    )]
+    TooMany {
+        /// The destination.
+        path: String,
+        /// How many entries would go.
+        extra: u64,
+        /// How many may.
+        allowed: u64,
+    },
     /// Nothing changed; the manifest breaks a rule.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
@@ -118,6 +131,8 @@ pub enum Stage {
     Replace,
     /// Setting owner, mode or time.
     Describe,
+    /// Deleting what the manifest does not name.
+    Delete,
 }
 
 impl ApplyError {
@@ -145,6 +160,7 @@ impl fmt::Display for Stage {
             Stage::Sync => "sync",
             Stage::Replace => "replace",
             Stage::Describe => "set owner, mode or time of",
+            Stage::Delete => "delete",
         })
     }
 }

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 
 use super::ground::{self, Ground};
-use super::{ApplyError, Installer, Job};
+use super::{ApplyError, Installer, Job, Rules};
 use crate::manifest::{ChunkRef, Entry, Manifest};
 use crate::tree::{self, Dirs};
 
@@ -25,7 +25,9 @@ impl Installer {
     /// What is not there is not an error: nothing can be read of it then.
     pub fn installed(&self, dest: &[u8], manifest: &Manifest) -> Result<Installed, ApplyError> {
         // No temporary file is made, so the tag does not matter.
-        let ground = ground::resolve(&self.root, &Job { tag: "", dest, target: manifest })?;
+        let rules = Rules::default();
+        let job = Job { tag: "", dest, target: manifest, rules: &rules, before: None };
+        let ground = ground::resolve(&self.root, &job)?;
         let root = ground.dir.try_clone();
         let root = root.map_err(ground.failed(super::Stage::Open, b""))?;
         Ok(Installed { dirs: Dirs::new(root), ground, open: None })

@@ -11,7 +11,7 @@ use rustix::fs::{
     futimens, utimensat,
 };
 
-use crate::manifest::{Entry, Kind};
+use crate::manifest::{Entry, Kind, Name};
 use crate::names::Names;
 use crate::tree;
 
@@ -51,6 +51,30 @@ impl Owners {
         let is_link = matches!(entry.kind, Kind::Symlink { .. });
         let mode = !is_link && entry.mode != tree::mode(stat);
         owner || mode || entry.mtime != tree::mtime(stat)
+    }
+
+    /// The same in words, what is wanted first.
+    pub(super) fn differences(&mut self, entry: &Entry, stat: &Stat) -> Vec<String> {
+        let mut words = Vec::new();
+        let is_link = matches!(entry.kind, Kind::Symlink { .. });
+        if !is_link && entry.mode != tree::mode(stat) {
+            words.push(format!("mode {:04o}, is {:04o}", entry.mode, tree::mode(stat)));
+        }
+        let (uid, gid) = self.wanted(entry);
+        let shown =
+            |name: Name, id: u32| if name.is_empty() { id.to_string() } else { name.to_string() };
+        if self.root && uid != stat.st_uid {
+            let (wanted, is) = (self.names.user(uid), self.names.user(stat.st_uid));
+            words.push(format!("owner {}, is {}", shown(wanted, uid), shown(is, stat.st_uid)));
+        }
+        if self.root && gid != stat.st_gid {
+            let (wanted, is) = (self.names.group(gid), self.names.group(stat.st_gid));
+            words.push(format!("group {}, is {}", shown(wanted, gid), shown(is, stat.st_gid)));
+        }
+        if entry.mtime != tree::mtime(stat) {
+            words.push("time".into());
+        }
+        words
     }
 
     /// Sets all of it on an open file or directory. The owner first: chown clears setuid.

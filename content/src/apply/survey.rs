@@ -10,10 +10,13 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{FileType, Stat, StatVfsMountFlags, fstatvfs, readlinkat};
 
-use super::Applied;
+use super::drift::word;
 use super::error::{ApplyError, Stage};
+use super::extra::{Extra, split};
 use super::ground::Ground;
 use super::owners::Owners;
+use super::rules::{Delete, Rules};
+use super::{Applied, Job};
 use crate::chunk::{AVERAGE_CHUNK, Cutter, MAX_CHUNK};
 use crate::id::ContentId;
 use crate::manifest::{ChunkRef, Entry, Kind, Manifest};
@@ -29,11 +32,19 @@ pub(super) enum Action {
         dev: u64,
         ino: u64,
     },
-    MakeDir,
+    /// Made before the renames, or if it is later, in the place of what is not a directory, with
+    /// them.
+    MakeDir {
+        later: bool,
+    },
     /// File or link, to be renamed over what is there; an empty directory is removed first.
     Write {
         over_dir: bool,
+        /// Whether only what describes it is wrong, and cannot be put right in place.
+        equal: bool,
     },
+    /// Something is there that is not replaced: an error, but not to those who only look.
+    Blocked,
 }
 
 /// A chunk on disk: in the file that is now where this entry goes, at this offset.
@@ -48,44 +59,113 @@ pub(super) struct Survey {
     pub(super) actions: Vec<Action>,
     pub(super) found: BTreeMap<ContentId, Found>,
     pub(super) applied: Applied,
+    /// What goes in the end, children before their parents.
+    pub(super) extras: Vec<Extra>,
+    /// What goes before an entry can take its place.
+    pub(super) clears: BTreeMap<usize, Vec<Extra>>,
+    /// The directories that are made later, by path.
+    later: BTreeSet<Vec<u8>>,
 }
 
-pub(super) fn survey(ground: &Ground, target: &Manifest) -> Result<Survey, ApplyError> {
+pub(super) fn survey(ground: &Ground, job: &Job<'_>) -> Result<Survey, ApplyError> {
+    survey_with(ground, job, None).map(|(survey, _)| survey)
+}
+
+/// What each entry was that is there.
+pub(super) type Stats = BTreeMap<usize, Stat>;
+
+/// The same for those who only look: what is in the way is noted, and what was seen returned.
+pub(super) fn look(ground: &Ground, job: &Job<'_>) -> Result<(Survey, Stats), ApplyError> {
+    survey_with(ground, job, Some(Stats::new()))
+}
+
+fn survey_with(
+    ground: &Ground,
+    job: &Job<'_>,
+    seen: Option<Stats>,
+) -> Result<(Survey, Stats), ApplyError> {
+    let target = job.target;
     let root = ground.dir.try_clone().map_err(ground.failed(Stage::Open, b""))?;
     let chunks = target.entries.iter().flat_map(Entry::chunks);
     let mut surveyor = Surveyor {
         ground,
+        target,
+        rules: job.rules,
+        before: job.before,
         dirs: Dirs::new(root),
         owners: Owners::new(),
         needed: chunks.map(|chunk| chunk.id).collect(),
         found: BTreeMap::new(),
         cutter: Cutter::new(),
         buffer: Vec::new(),
+        clears: BTreeMap::new(),
+        kept: (0, Vec::new()),
+        seen,
     };
     let mut applied = Applied::default();
+    let mut extras = Vec::new();
+    let mut later = BTreeSet::new();
     let mut actions = Vec::with_capacity(target.entries.len());
     let mut absent: BTreeSet<&[u8]> = BTreeSet::new();
     for (n, entry) in target.entries.iter().enumerate() {
         let (dir, _) = ground.place(entry);
         let missing = !ground.missing.is_empty() || absent.contains(dir);
-        let action = surveyor.entry(n, entry, missing)?;
-        match action {
-            Action::Keep => applied.unchanged += 1,
-            Action::Describe { .. } => applied.metadata_fixed += 1,
-            Action::MakeDir | Action::Write { .. } => applied.written += 1,
+        let mut action = surveyor.entry(n, entry, missing)?;
+        if let Action::MakeDir { later: is_later } = &mut action {
+            *is_later |= later.contains(dir);
+            if *is_later {
+                later.insert(entry.path.clone());
+            }
+        } else if entry.kind == Kind::Dir && action != Action::Blocked {
+            surveyor.extras(&entry.path, &mut extras)?;
         }
-        if action == Action::MakeDir {
+        match action {
+            Action::Keep | Action::Blocked => applied.unchanged += 1,
+            Action::Describe { .. } => applied.metadata_fixed += 1,
+            Action::MakeDir { .. } | Action::Write { .. } => applied.written += 1,
+        }
+        if matches!(action, Action::MakeDir { .. } | Action::Blocked) {
             absent.insert(&entry.path);
         }
         applied.owner_skipped += u64::from(surveyor.skips(entry, action)?);
         actions.push(action);
     }
-    Ok(Survey { actions, found: surveyor.found, applied })
+    let Surveyor { found, clears, kept, seen, .. } = surveyor;
+    (applied.kept, applied.kept_paths) = kept;
+    let survey = Survey { actions, found, applied, extras, clears, later };
+    Ok((survey, seen.unwrap_or_default()))
 }
 
 impl Survey {
     pub(super) fn nothing_to_do(&self) -> bool {
-        self.actions.iter().all(|action| *action == Action::Keep)
+        self.extras.is_empty() && self.actions.iter().all(|action| *action == Action::Keep)
+    }
+
+    /// How many entries go.
+    pub(super) fn deletes(&self) -> u64 {
+        let cleared = self.clears.values().map(Vec::len).sum::<usize>();
+        (self.extras.len() + cleared) as u64
+    }
+
+    /// Refuses to delete more than the rules allow.
+    pub(super) fn check_deletes(&self, ground: &Ground, rules: &Rules) -> Result<(), ApplyError> {
+        let is_there = |action: &&Action| matches!(action, Action::Keep | Action::Describe { .. });
+        let extra = self.deletes();
+        let there = self.actions.iter().filter(is_there).count() as u64 + extra;
+        let allowed = rules.max_delete.allowed(there);
+        match extra > allowed {
+            true => Err(ApplyError::TooMany { path: ground.shown(b""), extra, allowed }),
+            false => Ok(()),
+        }
+    }
+
+    /// Where the temporary files of a directory's entries go: into itself, or while something
+    /// else has its place into the directory that is nearest above.
+    pub(super) fn stage<'a>(&self, mut dir: &'a [u8]) -> &'a [u8] {
+        while !dir.is_empty() && self.later.contains(dir) {
+            dir = split(dir).0;
+        }
+        dir
     }
 
     /// The chunks that are neither on disk nor in the store, each once.
@@ -117,7 +197,8 @@ impl Survey {
         let block = room.f_frsize.max(1);
         let blocks = self.writes(target).map(|(_, entry)| entry.size().div_ceil(block));
         let blocks = blocks.fold(0, u64::saturating_add);
-        let is_new = |action: &&Action| matches!(action, Action::MakeDir | Action::Write { .. });
+        let is_new =
+            |action: &&Action| matches!(action, Action::MakeDir { .. } | Action::Write { .. });
         let inodes = self.actions.iter().filter(is_new).count() as u64;
         // Root may use what is kept back for it.
         let (free_blocks, free_inodes) = match rustix::process::geteuid().is_root() {
@@ -143,14 +224,23 @@ impl Survey {
     }
 }
 
-struct Surveyor<'a> {
-    ground: &'a Ground,
-    dirs: Dirs,
+/// A survey in progress; what is not in the manifest is looked at in [`extra`](super::extra).
+pub(super) struct Surveyor<'a> {
+    pub(super) ground: &'a Ground,
+    pub(super) target: &'a Manifest,
+    pub(super) rules: &'a Rules,
+    pub(super) before: Option<&'a Manifest>,
+    pub(super) dirs: Dirs,
     owners: Owners,
     needed: BTreeSet<ContentId>,
     found: BTreeMap<ContentId, Found>,
     cutter: Cutter,
     buffer: Vec<u8>,
+    clears: BTreeMap<usize, Vec<Extra>>,
+    /// How many entries stay because they were changed, and which ones first.
+    pub(super) kept: (u64, Vec<String>),
+    /// What was seen, if somebody only looks.
+    seen: Option<Stats>,
 }
 
 impl Surveyor<'_> {
@@ -158,15 +248,20 @@ impl Surveyor<'_> {
         let stat = if missing { None } else { self.look(entry)? };
         let Some(stat) = stat else {
             return Ok(match entry.kind {
-                Kind::Dir => Action::MakeDir,
-                Kind::File { .. } | Kind::Symlink { .. } => Action::Write { over_dir: false },
+                Kind::Dir => Action::MakeDir { later: false },
+                Kind::File { .. } | Kind::Symlink { .. } => {
+                    Action::Write { over_dir: false, equal: false }
+                }
             });
         };
+        if let Some(seen) = &mut self.seen {
+            seen.insert(n, stat);
+        }
         let describe = match self.owners.differs(entry, &stat) {
             true => Action::Describe { dev: stat.st_dev, ino: stat.st_ino },
             false => Action::Keep,
         };
-        let write = Action::Write { over_dir: false };
+        let write = |equal| Action::Write { over_dir: false, equal };
         match (&entry.kind, tree::kind(&stat)) {
             (Kind::Dir, FileType::Directory) => {
                 if describe != Action::Keep && !self.owners.may_describe(&stat) {
@@ -180,7 +275,7 @@ impl Surveyor<'_> {
                 let in_place = self.owners.may_describe(&stat) && stat.st_nlink == 1;
                 let equal = self.compare(n, entry, &stat)?;
                 let keep = equal && (describe == Action::Keep || in_place);
-                Ok(if keep { describe } else { write })
+                Ok(if keep { describe } else { write(equal) })
             }
             (Kind::Symlink { target }, FileType::Symlink) => {
                 let (dir, name) = self.ground.place(entry);
@@ -188,19 +283,39 @@ impl Surveyor<'_> {
                 let parent = self.dirs.at(dir).map_err(failed)?;
                 let is = readlinkat(parent, name, Vec::new());
                 let is = is.map_err(|err| failed(err.into()))?;
-                let keep = is.as_bytes() == target
-                    && (describe == Action::Keep || self.owners.may_describe(&stat));
-                Ok(if keep { describe } else { write })
+                let equal = is.as_bytes() == target;
+                let may = describe == Action::Keep || self.owners.may_describe(&stat);
+                Ok(if equal && may { describe } else { write(equal) })
             }
             (Kind::File { .. } | Kind::Symlink { .. }, found) => match found {
-                FileType::RegularFile | FileType::Symlink => Ok(write),
+                FileType::RegularFile | FileType::Symlink => Ok(write(false)),
                 FileType::Directory if self.is_empty(entry)? => {
-                    Ok(Action::Write { over_dir: true })
+                    Ok(Action::Write { over_dir: true, equal: false })
                 }
-                found => Err(self.conflict(entry, found)),
+                found => self.clear(n, entry, found, write(false)),
             },
-            (Kind::Dir, found) => Err(self.conflict(entry, found)),
+            (Kind::Dir, found) => self.clear(n, entry, found, Action::MakeDir { later: true }),
         }
+    }
+
+    /// Has what is in the way of an entry go before it, if the rules let all of it go.
+    fn clear(
+        &mut self,
+        n: usize,
+        entry: &Entry,
+        found: FileType,
+        then: Action,
+    ) -> Result<Action, ApplyError> {
+        let mut gone = Vec::new();
+        let may = self.rules.delete != Delete::Nothing && self.ground.is_tree();
+        if entry.path.is_empty() || !may || !self.gather(entry.path.clone(), &mut gone, 0)? {
+            return match self.seen {
+                Some(_) => Ok(Action::Blocked),
+                None => Err(self.conflict(entry, found)),
+            };
+        }
+        self.clears.insert(n, gone);
+        Ok(then)
     }
 
     /// Whether the owner will be wrong once the action is done.
@@ -209,8 +324,8 @@ impl Surveyor<'_> {
             return Ok(false);
         }
         let stat = match action {
-            Action::Keep | Action::Describe { .. } => self.look(entry)?,
-            Action::MakeDir | Action::Write { .. } => None,
+            Action::Keep | Action::Describe { .. } | Action::Blocked => self.look(entry)?,
+            Action::MakeDir { .. } | Action::Write { .. } => None,
         };
         Ok(self.owners.skips(entry, stat.as_ref()))
     }
@@ -235,9 +350,7 @@ impl Surveyor<'_> {
         let path = self.ground.shown(&entry.path);
         let found = match found {
             FileType::Directory => "a directory with something in it",
-            FileType::RegularFile => "a file",
-            FileType::Symlink => "a symbolic link",
-            _ => "a device, pipe or socket",
+            found => word(found),
         };
         let wanted = match entry.kind {
             Kind::Dir => "a directory",
@@ -288,6 +401,16 @@ impl Surveyor<'_> {
         equal
     }
 
+    /// Whether a file holds these chunks and nothing else; it has their length already.
+    pub(super) fn holds(&mut self, file: &std::fs::File, chunks: &[ChunkRef]) -> bool {
+        self.buffer.resize(MAX_CHUNK, 0);
+        let mut reader = file;
+        chunks.iter().all(|chunk| {
+            let bytes = &mut self.buffer[..chunk.len as usize];
+            reader.read_exact(bytes).is_ok() && ContentId::of(bytes) == chunk.id
+        })
+    }
+
     /// Cuts a file that will be replaced, and notes where chunks of the target are in it.
     fn note(&mut self, n: usize, mut file: &std::fs::File, size: u64) -> io::Result<()> {
         io::Seek::rewind(&mut file)?;
@@ -307,10 +430,5 @@ impl Surveyor<'_> {
 
 fn is_empty(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<bool> {
     let dir = tree::open_dir(parent, name)?;
-    for entry in rustix::fs::Dir::read_from(tree::open_self(dir.as_fd())?)? {
-        if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+    Ok(tree::names(&tree::open_self(dir.as_fd())?)?.is_empty())
 }

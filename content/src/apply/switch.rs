@@ -1,37 +1,49 @@
-//! Phase B: the renames, then what only metadata was wrong of, then the directories.
+//! Phase B: the renames, then the deletions, then what only metadata was wrong of, and the
+//! directories.
 //!
 //! Directories come last and deepest first: filling one changes its time, and one that is to be
 //! read-only could not be filled. A failure here leaves some files new; the remaining temporary
 //! files are removed, and applying again finishes the work.
 
 use std::io;
+use std::os::fd::AsFd;
 
 use rustix::fs::{AtFlags, fstat, renameat, unlinkat};
 
 use super::error::{ApplyError, Stage};
-use super::write::Writer;
+use super::write::{Writer, make};
 use super::{Action, temp_name};
 use crate::manifest::{Entry, Kind};
 use crate::tree;
 
 impl Writer<'_> {
-    /// Puts everything in place.
-    pub(super) fn switch(&mut self) -> Result<(), ApplyError> {
+    /// Puts everything in place. Returns how many entries were deleted.
+    pub(super) fn switch(&mut self) -> Result<u64, ApplyError> {
         self.replace_all().map_err(|err| {
             self.undo();
             err.made_partial()
         })
     }
 
-    fn replace_all(&mut self) -> Result<(), ApplyError> {
+    fn replace_all(&mut self) -> Result<u64, ApplyError> {
         let ground = self.ground;
         let (target, survey) = (self.target, self.survey);
+        let mut deleted = 0;
+        for (n, entry) in target.entries.iter().enumerate() {
+            if survey.actions[n] == (Action::MakeDir { later: true }) {
+                deleted += self.clear(n)?;
+                let made = self.make_later(entry);
+                made.map_err(ground.failed(Stage::Create, &entry.path))?;
+            }
+        }
         // From the end, so that what is left is always a prefix of the list.
         while let Some(n) = self.temps.last().copied() {
             let entry = &target.entries[n];
+            deleted += self.clear(n)?;
             self.replace(n, entry).map_err(ground.failed(Stage::Replace, &entry.path))?;
             self.temps.pop();
         }
+        deleted += self.delete(&survey.extras)?;
         self.restore_modes();
         for (n, entry) in target.entries.iter().enumerate().rev() {
             let described = match (&entry.kind, survey.actions[n]) {
@@ -41,16 +53,26 @@ impl Writer<'_> {
             };
             described.map_err(ground.failed(Stage::Describe, &entry.path))?;
         }
-        self.sync()
+        self.sync()?;
+        Ok(deleted)
+    }
+
+    fn make_later(&mut self, entry: &Entry) -> io::Result<()> {
+        let (dir, name) = self.ground.place(entry);
+        self.in_dir(dir, |parent| make(parent, name)).map(|_| ())
     }
 
     fn replace(&mut self, n: usize, entry: &Entry) -> io::Result<()> {
         let (dir, name) = self.ground.place(entry);
-        let parent = self.dirs.as_mut().expect("opened in phase A").at(dir)?;
-        if self.survey.actions[n] == (Action::Write { over_dir: true }) {
+        let dirs = self.dirs.as_mut().expect("opened in phase A");
+        let stage = self.survey.stage(dir);
+        let from = if stage == dir { None } else { Some(dirs.at(stage)?.try_clone_to_owned()?) };
+        let parent = dirs.at(dir)?;
+        if matches!(self.survey.actions[n], Action::Write { over_dir: true, .. }) {
             unlinkat(parent, name, AtFlags::REMOVEDIR)?;
         }
-        Ok(renameat(parent, temp_name(self.tag, n), parent, name)?)
+        let from = from.as_ref().map_or(parent, AsFd::as_fd);
+        Ok(renameat(from, temp_name(self.tag, n), parent, name)?)
     }
 
     fn describe(&mut self, entry: &Entry, seen: (u64, u64)) -> io::Result<()> {

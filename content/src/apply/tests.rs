@@ -6,16 +6,17 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
 use super::*;
-use crate::ingest;
+use crate::{Patterns, ingest};
 
 /// A source, a root to install below, and one store that has all chunks of what was ingested.
-struct Bench {
+pub(super) struct Bench {
     temp: tempfile::TempDir,
-    store: Store,
+    pub(super) store: Store,
 }
 
 /// A provider that finds nothing to do, fails, or counts.
-struct Provider {
+#[derive(Default)]
+pub(super) struct Provider {
     fail: bool,
     asked: Vec<ChunkRef>,
 }
@@ -28,26 +29,26 @@ impl Chunks for Provider {
 }
 
 impl Bench {
-    fn new() -> Bench {
+    pub(super) fn new() -> Bench {
         let temp = tempfile::tempdir().expect("temp");
         fs::create_dir(temp.path().join("root")).expect("root");
         let store = Store::open(temp.path().join("store")).expect("store");
         Bench { temp, store }
     }
 
-    fn at(&self, path: &str) -> PathBuf {
+    pub(super) fn at(&self, path: &str) -> PathBuf {
         self.temp.path().join(path)
     }
 
     /// Writes files into `source`, a name ending in `/` being a directory, and ingests it.
-    fn source(&self, files: &[(&str, &[u8])]) -> Manifest {
+    pub(super) fn source(&self, files: &[(&str, &[u8])]) -> Manifest {
         let source = self.at("source");
         let _ = fs::remove_dir_all(&source);
         self.fill("source", files);
-        ingest(&source, &[], &self.store, &mut |_| ()).expect("ingests").manifest
+        ingest(&source, &Patterns::default(), &self.store, &mut |_| ()).expect("ingests").manifest
     }
 
-    fn fill(&self, dir: &str, files: &[(&str, &[u8])]) {
+    pub(super) fn fill(&self, dir: &str, files: &[(&str, &[u8])]) {
         for (name, bytes) in files {
             let path = self.at(dir).join(name);
             fs::create_dir_all(path.parent().expect("parent")).expect("dirs");
@@ -58,7 +59,7 @@ impl Bench {
         }
     }
 
-    fn apply(&self, dest: &str, target: &Manifest) -> Result<Applied, ApplyError> {
+    pub(super) fn apply(&self, dest: &str, target: &Manifest) -> Result<Applied, ApplyError> {
         let mut provider = Provider { fail: false, asked: Vec::new() };
         self.apply_with(dest, target, &mut provider)
     }
@@ -69,12 +70,18 @@ impl Bench {
         target: &Manifest,
         provider: &mut Provider,
     ) -> Result<Applied, ApplyError> {
-        let job = Job { tag: "t1", dest: dest.as_bytes(), target };
+        let job = Job {
+            tag: "t1",
+            dest: dest.as_bytes(),
+            target,
+            rules: &Rules::default(),
+            before: None,
+        };
         Installer::new(self.at("root")).apply(&job, &self.store, provider)
     }
 
     /// Every path below the root, with what is in it.
-    fn listing(&self) -> Vec<(PathBuf, Vec<u8>)> {
+    pub(super) fn listing(&self) -> Vec<(PathBuf, Vec<u8>)> {
         let mut found = Vec::new();
         let mut pending = vec![self.at("root")];
         while let Some(path) = pending.pop() {
@@ -95,7 +102,7 @@ impl Bench {
     }
 
     /// The apply fails with an error that holds these words, and the root stays as it was.
-    fn refused(&self, dest: &str, target: &Manifest, words: &str) -> ApplyError {
+    pub(super) fn refused(&self, dest: &str, target: &Manifest, words: &str) -> ApplyError {
         let before = self.listing();
         let err = self.apply(dest, target).expect_err(words);
         assert!(err.to_string().contains(words), "{err} does not say: {words}");
@@ -120,12 +127,18 @@ fn destinations_we_refuse() {
     let store = &bench.store;
     let mut none = Provider { fail: true, asked: Vec::new() };
     for dest in ["/proc/barid", "/sys", "/dev/shm/x"] {
-        let job = Job { tag: "t1", dest: dest.as_bytes(), target: &target };
+        let job = Job {
+            tag: "t1",
+            dest: dest.as_bytes(),
+            target: &target,
+            rules: &Rules::default(),
+            before: None,
+        };
         let err = Installer::new("/".into()).apply(&job, store, &mut none).expect_err(dest);
         assert!(err.to_string().contains("below /proc, /sys or /dev"), "{err}");
     }
     for tag in ["", "a b", "../x", "UP", &"x".repeat(65)] {
-        let job = Job { tag, dest: b"/d", target: &target };
+        let job = Job { tag, dest: b"/d", target: &target, rules: &Rules::default(), before: None };
         let err = Installer::new(bench.at("root")).apply(&job, store, &mut none).expect_err(tag);
         assert!(matches!(err, ApplyError::Tag { .. }), "{err}");
     }
@@ -167,7 +180,8 @@ fn empty_directories_files_and_links_replace_one_another() {
     symlink("/etc/passwd", bench.at("root/d/b")).expect("link");
     symlink("elsewhere", bench.at("source/c")).expect("link");
     let source = bench.at("source");
-    let target = ingest(&source, &[], &bench.store, &mut |_| ()).expect("reads").manifest;
+    let target =
+        ingest(&source, &Patterns::default(), &bench.store, &mut |_| ()).expect("reads").manifest;
     let applied = bench.apply("/d", &target).expect("applies");
     assert_eq!((applied.written, applied.bytes_written), (3, 8));
     assert_eq!(fs::read(bench.at("root/d/b")).expect("reads"), b"file");
@@ -258,7 +272,9 @@ fn directories_without_write_permission_can_be_filled() {
         let mode = fs::Permissions::from_mode(0o555);
         fs::set_permissions(bench.at(dir), mode).expect("mode");
     }
-    let read = || ingest(&bench.at("source"), &[], &bench.store, &mut |_| ()).expect("reads");
+    let read = || {
+        ingest(&bench.at("source"), &Patterns::default(), &bench.store, &mut |_| ()).expect("reads")
+    };
     let target = read().manifest;
     bench.apply("/d", &target).expect("applies");
     let deep = bench.at("root/d/ro/deep");
@@ -320,9 +336,12 @@ fn leftovers_of_a_killed_apply_are_replaced_or_swept() {
     let stranger = bench.at("root/d/.barid-t2-1");
     fs::write(&stranger, b"of another order").expect("writes");
     let installer = Installer::new(bench.at("root"));
-    assert_eq!(installer.sweep("t1", b"/d", &target).expect("sweeps"), 2);
-    assert_eq!(installer.sweep("t1", b"/d", &target).expect("sweeps"), 0);
-    assert_eq!(installer.sweep("t1", b"/not/there", &target).expect("sweeps"), 0);
+    let sweep = |dest: &str| {
+        let (dest, rules) = (dest.as_bytes(), Rules::default());
+        let job = Job { tag: "t1", dest, target: &target, rules: &rules, before: None };
+        installer.sweep(&job).expect("sweeps")
+    };
+    assert_eq!((sweep("/d"), sweep("/d"), sweep("/not/there")), (2, 0, 0));
     assert!(stranger.exists());
     fs::write(&a, b"half").expect("writes");
     symlink("/etc/passwd", &b).expect("link");
@@ -389,9 +408,10 @@ fn a_failure_among_the_renames_says_so_and_is_mended_by_the_next_apply() {
     let bench = Bench::new();
     let target = bench.source(&[("a", b"new"), ("b", b"new")]);
     bench.fill("root/d", &[("a/", b""), ("b", b"old")]);
-    let job = Job { tag: "t1", dest: b"/d", target: &target };
+    let job =
+        Job { tag: "t1", dest: b"/d", target: &target, rules: &Rules::default(), before: None };
     let ground = ground::resolve(&bench.at("root"), &job).expect("resolves");
-    let survey = survey::survey(&ground, &target).expect("surveys");
+    let survey = survey::survey(&ground, &job).expect("surveys");
     let mut writer = Writer::new(&ground, &job, &bench.store, &survey);
     writer.run().expect("writes");
     // Somebody fills the directory that was empty when we looked.
@@ -438,9 +458,10 @@ fn a_local_source_that_changed_since_the_survey_is_never_used() {
     let wanted = crate::ContentId::of(b"wanted");
     for stored in [true, false] {
         fs::write(bench.at("root/d/a"), b"wanted").expect("writes");
-        let job = Job { tag: "t1", dest: b"/d", target: &target };
+        let job =
+            Job { tag: "t1", dest: b"/d", target: &target, rules: &Rules::default(), before: None };
         let ground = ground::resolve(&bench.at("root"), &job).expect("resolves");
-        let survey = survey::survey(&ground, &target).expect("surveys");
+        let survey = survey::survey(&ground, &job).expect("surveys");
         assert!(survey.found.contains_key(&wanted));
         fs::write(bench.at("root/d/a"), b"forged").expect("writes");
         if !stored {

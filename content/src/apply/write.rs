@@ -83,7 +83,7 @@ impl<'a> Writer<'a> {
         let mut bytes = 0;
         for (n, entry) in target.entries.iter().enumerate() {
             match survey.actions[n] {
-                Action::MakeDir => {
+                Action::MakeDir { later: false } => {
                     let made = self.make_dir(entry);
                     made.map_err(ground.failed(Stage::Create, &entry.path))?;
                 }
@@ -91,7 +91,10 @@ impl<'a> Writer<'a> {
                     self.write(n, entry)?;
                     bytes += entry.size();
                 }
-                Action::Keep | Action::Describe { .. } => {}
+                Action::Keep
+                | Action::Blocked
+                | Action::Describe { .. }
+                | Action::MakeDir { later: true } => {}
             }
         }
         self.source = None;
@@ -132,7 +135,7 @@ impl<'a> Writer<'a> {
     fn write(&mut self, n: usize, entry: &Entry) -> Result<(), ApplyError> {
         let ground = self.ground;
         let failed = || ground.failed(Stage::Write, &entry.path);
-        let (dir, _) = ground.place(entry);
+        let dir = self.survey.stage(ground.place(entry).0);
         let temp = temp_name(self.tag, n);
         if let Kind::Symlink { target } = &entry.kind {
             let link = |parent: BorrowedFd<'_>| Ok(symlinkat(target.as_slice(), parent, &*temp)?);
@@ -190,7 +193,7 @@ impl<'a> Writer<'a> {
 
     /// Does something in a directory of the tree. If it is our own and read-only, it is opened
     /// for that; its mode is set in the end anyway.
-    fn in_dir<T>(
+    pub(super) fn in_dir<T>(
         &mut self,
         dir: &[u8],
         job: impl Fn(BorrowedFd<'_>) -> io::Result<T>,
@@ -233,7 +236,7 @@ impl<'a> Writer<'a> {
             return self.undo_parents();
         };
         for n in self.temps.drain(..) {
-            let (dir, _) = self.ground.place(&self.target.entries[n]);
+            let dir = self.survey.stage(self.ground.place(&self.target.entries[n]).0);
             if let Ok(parent) = dirs.at(dir) {
                 let _ = unlinkat(parent, temp_name(self.tag, n), AtFlags::empty());
             }
@@ -267,7 +270,7 @@ impl<'a> Writer<'a> {
 }
 
 /// Makes a directory for us alone; `false` if somebody has just made one there.
-fn make(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<bool> {
+pub(super) fn make(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<bool> {
     match mkdirat(parent, name, Mode::RWXU) {
         Ok(()) => Ok(true),
         Err(Errno::EXIST) => tree::open_dir(parent, name).map(|_| false),

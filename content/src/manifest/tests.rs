@@ -196,3 +196,32 @@ fn limits_hold() {
     }
     assert_eq!(decode(&[2, 0, 0]), Err(ManifestError::Version { found: 2 }));
 }
+
+#[test]
+fn changes_tell_what_a_step_does() {
+    let old = Manifest {
+        entries: vec![
+            entry(b"", Kind::Dir),
+            file(b"a", &[5]),
+            link(b"kind", b"x"),
+            file(b"mode", &[7]),
+            file(b"same", &[3]),
+            file(b"z", &[9]),
+        ],
+    };
+    let mut new = old.clone();
+    new.entries[1] = file(b"a", &[6]);
+    new.entries[2] = file(b"kind", &[4]);
+    new.entries[3].mode = 0o600;
+    new.entries[5] = file(b"b", &[8]);
+    new.entries.sort_by(|a, b| a.path.cmp(&b.path));
+    let changes = new.changes(&old, 4);
+    assert_eq!(
+        (changes.added, changes.changed, changes.described, changes.removed, changes.bytes),
+        (1, 2, 1, 1, 18)
+    );
+    assert_eq!(changes.lines, ["* a", "+ b", "* kind", "~ mode"]);
+    assert_eq!(new.changes(&new, 9), Changes::default());
+    let all = new.changes(&Manifest { entries: Vec::new() }, 0);
+    assert_eq!((all.added, all.lines.len()), (6, 0));
+}

@@ -246,7 +246,8 @@ mod tests {
         let push = |text: &str| {
             std::fs::create_dir_all(&source).expect("made");
             std::fs::write(source.join("file"), text).expect("written");
-            let read = content::ingest(&source, &[], &store, &mut |_| {}).expect("it is read");
+            let read = content::ingest(&source, &content::Patterns::default(), &store, &mut |_| {})
+                .expect("it is read");
             let root = read.manifest.root();
             store.put(root, &read.manifest.encode()).expect("put");
             root

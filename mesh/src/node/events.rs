@@ -9,28 +9,28 @@ use crate::{Frame, LinkId, Peer, Reason, Time};
 impl Node {
     pub(super) fn restore_events(&mut self, now: Time, own: Vec<Folded>, held: Vec<Folded>) {
         let own = if self.has(Bug::ForgetCounts) { Vec::new() } else { own };
-        self.spool.restore(now, own, held, &mut self.out);
+        self.happened.restore(now, own, held, &mut self.out);
     }
 
     pub(super) fn happen(&mut self, now: Time, happening: Happening) {
         let signature = happening.fact.signature;
-        self.spool.happen(now, happening);
+        self.happened.happen(now, happening);
         if self.has(Bug::TellEventsBeforeSave)
-            && let Some(own) = self.spool.own(signature)
+            && let Some(own) = self.happened.own(signature)
         {
-            self.spool.own_is_saved(now, &own, &mut self.out);
+            self.happened.own_is_saved(now, &own, &mut self.out);
         }
     }
 
     /// Saves what there is of events, if it is time to.
     pub(super) fn save_events(&mut self, now: Time) {
-        self.spool.handle_timeout(now, &mut self.out);
+        self.happened.handle_timeout(now, &mut self.out);
         self.handle_saved(now, 0);
     }
 
     pub(super) fn own_events_are_saved(&mut self, now: Time, events: &[Folded]) {
         for folded in events {
-            self.spool.own_is_saved(now, folded, &mut self.out);
+            self.happened.own_is_saved(now, folded, &mut self.out);
         }
     }
 
@@ -45,7 +45,7 @@ impl Node {
         if self.has(Bug::AckEventsBeforeSave) {
             self.ack_events(vec![EventsAck { child: host, link, no, held: events.len() }]);
         }
-        if !self.spool.take(now, (host, serves), (link, no), events, &mut self.out) {
+        if !self.happened.take(now, (host, serves), (link, no), events, &mut self.out) {
             let reason = Reason::Protocol("a host told events of others than itself");
             return self.hang_up(now, link, reason);
         }
@@ -64,7 +64,7 @@ impl Node {
     /// Sends the parent the events that are due.
     pub(super) fn tell_events(&mut self, now: Time) {
         if let Some(link) = self.listener {
-            self.spool.tell_parent(now, link, &mut self.out);
+            self.happened.tell_parent(now, link, &mut self.out);
         }
     }
 
@@ -74,9 +74,9 @@ impl Node {
             self.listener = None;
             #[cfg(feature = "sabotage")]
             if self.has(Bug::LoseEvents) {
-                self.spool.lose_flight(&mut self.out);
+                self.happened.lose_flight(&mut self.out);
             }
-            self.spool.handle_down(now);
+            self.happened.handle_down(now);
         }
     }
 }

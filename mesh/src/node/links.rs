@@ -193,7 +193,7 @@ impl Node {
                 self.handle_events(now, link, peer, (no, events));
             }
             (Peer::Parent { .. }, Frame::EventsHeld { no, held }) => {
-                self.spool.handle_held(now, link, (no, held), &mut self.out);
+                self.happened.handle_held(now, link, (no, held), &mut self.out);
             }
             (Peer::Child { host, serves }, Frame::Said(said)) => {
                 self.handle_said(now, link, (host, serves), said);

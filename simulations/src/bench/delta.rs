@@ -141,7 +141,7 @@ fn step(work: &Path, step: &str, old: &Path, new: &Path) -> Result<Value> {
 }
 
 fn ingest(source: &Path, store: &Store) -> Result<Manifest> {
-    Ok(content::ingest(source, &[], store, &mut |_| ())?.manifest)
+    Ok(content::ingest(source, &content::Patterns::default(), store, &mut |_| ())?.manifest)
 }
 
 /// What a push without deltas sends.

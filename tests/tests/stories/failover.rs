@@ -28,6 +28,11 @@ fn site() -> Result<Fleet> {
     Ok(fleet)
 }
 
+/// Both streams of an operator's command.
+fn said(output: &std::process::Output) -> String {
+    tests::show(&output.stdout) + &tests::show(&output.stderr)
+}
+
 /// Waits until a host is up and has this parent.
 fn wait_parent(fleet: &Fleet, host: &str, parent: &str) -> Result<()> {
     wait_for(&format!("{host} to be behind {parent}"), LIMIT, || {
@@ -79,4 +84,69 @@ fn a_silent_parent_is_not_returned_to() -> Result<()> {
     wait_parent(&fleet, "web", "r2")?;
     fleet.signal("r1", rustix::process::Signal::CONT)?;
     wait_parent(&fleet, "web", "r1")
+}
+
+/// A relay is drained: its child goes to the other one, also after a restart, and returns when it
+/// may. A child without another parent stays, and says so.
+#[test]
+fn a_relay_is_drained_and_taken_back() -> Result<()> {
+    let mut fleet = site()?;
+    fleet.add(&Spec {
+        role: "host",
+        name: "lone".into(),
+        site: "lyon".into(),
+        parents: vec!["r1".into()],
+        config: String::new(),
+    })?;
+    fleet.wait_up(4)?;
+    wait_parent(&fleet, "web", "r1")?;
+    let drained = fleet.barid(&["tree", "drain", "r1"])?;
+    let said = said(&drained);
+    assert_eq!(drained.status.code(), Some(1), "{said}");
+    assert!(said.contains("behind r2"), "{said}");
+    assert!(said.contains("it has no other parent"), "{said}");
+    wait_parent(&fleet, "web", "r2")?;
+    wait_parent(&fleet, "lone", "r1")?;
+    fleet.kill("web")?;
+    fleet.restart("web")?;
+    wait_parent(&fleet, "web", "r2")?;
+    let undone = fleet.barid(&["tree", "drain", "r1", "--undo"])?;
+    assert!(undone.status.success(), "{}", tests::show(&undone.stdout));
+    wait_parent(&fleet, "web", "r1")
+}
+
+/// A node is given a parent that its configuration does not name, and then its own again. An
+/// address where nobody answers changes nothing, and is told.
+#[test]
+fn a_host_is_moved_and_moved_back() -> Result<()> {
+    let mut fleet = site()?;
+    let (r1, root) = (fleet.listen("r1")?, fleet.listen("controller")?);
+    fleet.add(&Spec {
+        role: "host",
+        name: "lone".into(),
+        site: "lyon".into(),
+        parents: vec!["r2".into()],
+        config: EAGER.into(),
+    })?;
+    fleet.wait_up(4)?;
+    wait_parent(&fleet, "lone", "r2")?;
+    let moved = fleet.barid(&["tree", "move", "-w", "lone", "--to", &r1])?;
+    assert!(moved.status.success(), "{}", tests::show(&moved.stderr));
+    wait_parent(&fleet, "lone", "r1")?;
+    let both = format!("127.0.0.1:1,{root}");
+    let moved = fleet.barid(&["tree", "move", "-w", "lone", "--to", &both])?;
+    let said = said(&moved);
+    assert_eq!(moved.status.code(), Some(1), "{said}");
+    assert!(said.contains("still behind controller"), "{said}");
+    wait_parent(&fleet, "lone", "controller")?;
+    let back = fleet.barid(&["tree", "move", "-w", "lone", "--back"])?;
+    assert!(back.status.success(), "{}", tests::show(&back.stdout));
+    wait_parent(&fleet, "lone", "r2")?;
+    let path = fleet.barid(&["tree", "path", "lone"])?;
+    let shown = tests::show(&path.stdout);
+    assert_eq!(shown, "controller\n  r2  relay  site lyon  up\n    lone  host  site lyon  up\n");
+    let wrong = fleet.barid(&["tree", "move", "-w", "lone", "--to", "r2"])?;
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(tests::show(&wrong.stderr).contains("host:port"));
+    Ok(())
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
-use tests::{Fleet, LIMIT, show, wait_for};
+use tests::{Fleet, LIMIT, PACE, Place, Spec, show, wait_for};
 
 use crate::{answer, order};
 
@@ -52,6 +52,33 @@ fn a_command_runs_as_the_user_that_is_named_or_not_at_all() -> Result<()> {
         let detail = fleet.wait_states(&id, &[("refused", 1)])?;
         let fault = answer(&detail, HOST)?["fault"].as_str().unwrap_or_default().to_owned();
         assert!(fault.contains("not as root"), "{fault}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_command_gets_nothing_that_its_node_was_started_with() -> Result<()> {
+    // Whoever starts this node has left a descriptor open.
+    let before = ["sh", "-c", "exec 9</dev/null; exec \"$@\"", "sh"].map(String::from).to_vec();
+    let places = [(HOST.to_owned(), Place { before, listen: None })].into();
+    let mut fleet = Fleet::placed(tests::binary()?, PACE, &std::env::temp_dir(), places)?;
+    fleet.add(&Spec {
+        role: "host",
+        name: HOST.into(),
+        site: "site1".into(),
+        parents: vec!["controller".into()],
+        config: String::new(),
+    })?;
+    fleet.wait_up(1)?;
+    let node = Path::new("/proc").join(fleet.pid(HOST)?.to_string()).join("fd/9");
+    ensure!(fs::symlink_metadata(&node).is_ok(), "the node itself has it");
+    let text = printed(&fleet, &["test -e /proc/self/fd/9 && echo open || echo closed"])?;
+    assert_eq!(text, "closed\n");
+    if is_root() {
+        // As another user: a session of its own, so no terminal of the node's.
+        let line = "read pid comm state parent group session tty rest </proc/$$/stat; \
+                    echo $((pid == session)) $((pid == group)) $tty";
+        assert_eq!(printed(&fleet, &["-l", "daemon", line])?, "1 1 0\n");
     }
     Ok(())
 }

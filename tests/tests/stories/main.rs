@@ -11,12 +11,14 @@ mod full_disk;
 mod gate;
 mod given;
 mod live;
+mod out;
 mod pace;
 mod push;
 mod remove;
 mod renew;
 mod run;
 mod sets;
+mod terms;
 mod weak;
 
 use anyhow::{Context, Result, ensure};

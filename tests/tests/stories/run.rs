@@ -102,3 +102,32 @@ fn who_is_known_to_be_down_is_not_waited_for() -> Result<()> {
     fleet.wait_states(&id, &[("ok", 1), ("not-reached", 1)])?;
     Ok(())
 }
+
+/// A host that is away gets a deferred run when it is back, once, also if the controller and the
+/// relay have died meanwhile; one that was taken back it does not get.
+#[test]
+fn who_was_away_gets_a_deferred_run_once() -> Result<()> {
+    let mut fleet = Fleet::tree(1, 2)?;
+    let count = fleet.path().join("count");
+    let line = format!("echo $BARID_ORDER >> {}", count.display());
+    fleet.kill("site1-host2")?;
+    fleet.wait_up(2)?;
+    let args = ["run", "-w", "site1-host2", "-t", "2s", "--defer", "--expires", "10m", "--", &line];
+    let first = fleet.barid(&args)?;
+    assert_eq!(first.status.code(), Some(3), "{}", show(&first.stderr));
+    assert!(show(&first.stderr).contains("gets it within"), "{}", show(&first.stderr));
+    let id = fleet.order("last")?["order"]["id"].as_str().map(String::from).expect("an id");
+    let second = fleet.barid(&args)?;
+    assert_eq!(second.status.code(), Some(3), "{}", show(&second.stderr));
+    let cancelled = order(&fleet, &["cancel", "last", "--async", "--json"])?;
+    for name in ["controller", "site1-relay"] {
+        fleet.kill(name)?;
+        fleet.restart(name)?;
+    }
+    fleet.wait_up(2)?;
+    fleet.restart("site1-host2")?;
+    fleet.wait_states(&id, &[("ok", 1)])?;
+    fleet.wait_states(&cancelled, &[("ok", 1)])?;
+    assert_eq!(std::fs::read_to_string(&count)?, format!("{id}\n"));
+    Ok(())
+}

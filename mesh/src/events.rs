@@ -1,4 +1,4 @@
-//! The spool of events: what this host has noticed, what came from below, until the parent has it.
+//! Events on their way up: what this host has noticed, what came from below, until the parent has it.
 //!
 //! A host counts its own events, saves the count, and only then tells it. A relay folds what its
 //! children tell with what it has, tells it upward after a short wait, the same signature not more
@@ -71,8 +71,8 @@ struct Allowance {
     at: Time,
 }
 
-/// The spool of a node.
-pub(crate) struct Spool {
+/// The events of a node.
+pub(crate) struct Events {
     me: HostId,
     root: bool,
     limits: EventLimits,
@@ -97,16 +97,16 @@ pub(crate) struct Spool {
     sums: bool,
 }
 
-impl Spool {
-    /// A spool with what was on disk: own counts, and what came from below.
+impl Events {
+    /// With what was on disk: own counts, and what came from below.
     pub(crate) fn new(
         me: HostId,
         root: bool,
         limits: EventLimits,
         frame_bytes: usize,
         sums: bool,
-    ) -> Spool {
-        Spool {
+    ) -> Events {
+        Events {
             me,
             root,
             limits,
@@ -530,25 +530,27 @@ mod tests {
         Folded { window: 0, fact, sample: sample.into(), first_ms: 5, last_ms: 5, counts }
     }
 
-    fn spool(limits: EventLimits) -> Spool {
-        Spool::new(ME, false, limits, 1 << 16, false)
+    fn made(limits: EventLimits) -> Events {
+        Events::new(ME, false, limits, 1 << 16, false)
     }
 
     fn at(secs: u64) -> Time {
         Time::ZERO + Duration::from_secs(secs)
     }
 
-    /// What the parent is told now, as (what, window, total).
-    fn told(spool: &mut Spool, now: Time) -> Option<(u64, Vec<(String, u32, u64)>)> {
+    type Line = (String, u32, u64);
+
+    /// What the parent is told now: what, in which window, and how many in all.
+    fn told(kept: &mut Events, now: Time) -> Option<(u64, Vec<Line>)> {
         let mut out = Outbox::default();
-        spool.handle_timeout(now, &mut out);
+        kept.handle_timeout(now, &mut out);
         // The disk is as fast as can be.
         while let Some(step) = out.saved(u64::MAX) {
             if let Gated::OwnEvents(own) = step {
-                own.iter().for_each(|folded| spool.own_is_saved(now, folded, &mut out));
+                own.iter().for_each(|folded| kept.own_is_saved(now, folded, &mut out));
             }
         }
-        spool.tell_parent(now, UP, &mut out);
+        kept.tell_parent(now, UP, &mut out);
         let sent = std::iter::from_fn(|| out.pop()).find_map(|output| match output {
             Output::Send { frame: Frame::Events { no, events }, .. } => Some((no, events)),
             _ => None,
@@ -557,64 +559,64 @@ mod tests {
         sent.map(|(no, events)| (no, events.iter().map(line).collect()))
     }
 
-    fn held(spool: &mut Spool, now: Time, no: u64, count: usize) {
-        spool.handle_held(now, UP, (no, count), &mut Outbox::default());
+    fn held(kept: &mut Events, now: Time, no: u64, count: usize) {
+        kept.handle_held(now, UP, (no, count), &mut Outbox::default());
     }
 
     #[test]
     fn counts_go_on_within_a_window_and_while_nobody_listens() {
-        let mut spool = spool(EventLimits::default());
-        spool.happen(at(0), happening(1, 10, Severity::Error));
-        spool.happen(at(0), happening(1, WINDOW_MS + 5, Severity::Error));
-        assert_eq!(told(&mut spool, at(1)), Some((1, vec![("thing 1".into(), 0, 2)])));
-        held(&mut spool, at(2), 1, 9);
+        let mut kept = made(EventLimits::default());
+        kept.happen(at(0), happening(1, 10, Severity::Error));
+        kept.happen(at(0), happening(1, WINDOW_MS + 5, Severity::Error));
+        assert_eq!(told(&mut kept, at(1)), Some((1, vec![("thing 1".into(), 0, 2)])));
+        held(&mut kept, at(2), 1, 9);
         // All of it is told, so the next window opens, and none before it ever again.
-        spool.happen(at(3), happening(1, WINDOW_MS + 9, Severity::Error));
-        spool.happen(at(3), happening(2, 3, Severity::Error));
+        kept.happen(at(3), happening(1, WINDOW_MS + 9, Severity::Error));
+        kept.happen(at(3), happening(2, 3, Severity::Error));
         let second = vec![("thing 2".into(), 1, 1)];
-        assert_eq!(told(&mut spool, at(4)), Some((2, second)));
-        held(&mut spool, at(5), 2, 9);
+        assert_eq!(told(&mut kept, at(4)), Some((2, second)));
+        held(&mut kept, at(5), 2, 9);
         let first = vec![("thing 1".into(), 1, 1)];
-        assert_eq!(told(&mut spool, at(20)), Some((3, first)), "not more often than `repeat`");
+        assert_eq!(told(&mut kept, at(20)), Some((3, first)), "not more often than `repeat`");
     }
 
     #[test]
     fn a_relay_says_once_what_many_say_and_forgets_what_is_held() {
-        let (mut spool, mut out) = (spool(EventLimits::default()), Outbox::default());
+        let (mut kept, mut out) = (made(EventLimits::default()), Outbox::default());
         for host in 100..400 {
             let events = vec![from(host, 1, 2)];
-            assert!(spool.take(at(0), (HostId(host), false), (LINK, 1), events, &mut out));
+            assert!(kept.take(at(0), (HostId(host), false), (LINK, 1), events, &mut out));
         }
-        assert_eq!(told(&mut spool, at(2)), Some((1, vec![("thing 1".into(), 0, 600)])));
+        assert_eq!(told(&mut kept, at(2)), Some((1, vec![("thing 1".into(), 0, 600)])));
         // One more while that is on its way, and one that says nothing new.
-        spool.take(at(2), (HostId(100), false), (LINK, 2), vec![from(100, 1, 3)], &mut out);
-        spool.take(at(2), (HostId(101), false), (LINK, 2), vec![from(101, 1, 2)], &mut out);
-        held(&mut spool, at(3), 1, 9);
-        assert_eq!(told(&mut spool, at(4)), None);
-        assert_eq!(told(&mut spool, at(13)), Some((2, vec![("thing 1".into(), 0, 3)])));
-        held(&mut spool, at(14), 2, 9);
-        assert_eq!(spool.len(), (0, 0));
+        kept.take(at(2), (HostId(100), false), (LINK, 2), vec![from(100, 1, 3)], &mut out);
+        kept.take(at(2), (HostId(101), false), (LINK, 2), vec![from(101, 1, 2)], &mut out);
+        held(&mut kept, at(3), 1, 9);
+        assert_eq!(told(&mut kept, at(4)), None);
+        assert_eq!(told(&mut kept, at(13)), Some((2, vec![("thing 1".into(), 0, 3)])));
+        held(&mut kept, at(14), 2, 9);
+        assert_eq!(kept.len(), (0, 0));
     }
 
     #[test]
     fn what_was_on_its_way_is_told_again() {
-        let (mut spool, mut out) = (spool(EventLimits::default()), Outbox::default());
-        spool.take(at(0), (HostId(100), false), (LINK, 1), vec![from(100, 1, 2)], &mut out);
-        assert!(told(&mut spool, at(2)).is_some());
-        spool.handle_down(at(3));
+        let (mut kept, mut out) = (made(EventLimits::default()), Outbox::default());
+        kept.take(at(0), (HostId(100), false), (LINK, 1), vec![from(100, 1, 2)], &mut out);
+        assert!(told(&mut kept, at(2)).is_some());
+        kept.handle_down(at(3));
         let again = vec![("thing 1".into(), 0, 2)];
-        assert_eq!(told(&mut spool, at(20)), Some((2, again.clone())));
-        held(&mut spool, at(20), 1, 9);
-        held(&mut spool, at(21), 2, 0);
-        assert_eq!(told(&mut spool, at(22)), None, "there is no room above");
-        assert_eq!(told(&mut spool, at(40)), Some((3, again)));
+        assert_eq!(told(&mut kept, at(20)), Some((2, again.clone())));
+        held(&mut kept, at(20), 1, 9);
+        held(&mut kept, at(21), 2, 0);
+        assert_eq!(told(&mut kept, at(22)), None, "there is no room above");
+        assert_eq!(told(&mut kept, at(40)), Some((3, again)));
     }
 
     #[test]
     fn a_host_speaks_for_itself() {
-        let (mut spool, mut out) = (spool(EventLimits::default()), Outbox::default());
+        let (mut kept, mut out) = (made(EventLimits::default()), Outbox::default());
         let mut take = |child, event| {
-            spool.take(at(0), (HostId(child), false), (LINK, 1), vec![event], &mut out)
+            kept.take(at(0), (HostId(child), false), (LINK, 1), vec![event], &mut out)
         };
         assert!(!take(7, from(8, 1, 1)));
         let mut sample = from(7, 1, 1);
@@ -626,31 +628,31 @@ mod tests {
     #[test]
     fn a_flood_of_one_child_is_turned_away_and_others_are_not() {
         let limits = EventLimits { burst: 4, ..EventLimits::default() };
-        let (mut spool, mut out) = (spool(limits), Outbox::default());
+        let (mut kept, mut out) = (made(limits), Outbox::default());
         let flood: Vec<_> = (0..100).map(|what| from(7, what, 1)).collect();
-        spool.take(at(0), (HostId(7), false), (LINK, 1), flood, &mut out);
-        spool.take(at(0), (HostId(8), false), (LinkId(5), 1), vec![from(8, 200, 1)], &mut out);
-        assert_eq!(spool.len(), (0, 5));
-        let acks: Vec<_> = spool.acks.values().map(|ack| (ack.child, ack.held)).collect();
+        kept.take(at(0), (HostId(7), false), (LINK, 1), flood, &mut out);
+        kept.take(at(0), (HostId(8), false), (LinkId(5), 1), vec![from(8, 200, 1)], &mut out);
+        assert_eq!(kept.len(), (0, 5));
+        let acks: Vec<_> = kept.acks.values().map(|ack| (ack.child, ack.held)).collect();
         assert_eq!(acks, [(HostId(7), 4), (HostId(8), 1)]);
     }
 
     #[test]
     fn the_least_bad_goes_first_is_counted_and_told() {
         let limits = EventLimits { own: 8, ..EventLimits::default() };
-        let mut spool = spool(limits);
+        let mut kept = made(limits);
         let mut all = |severity, from: u32| {
-            (from..from + 8).for_each(|what| spool.happen(at(0), happening(what, 5, severity)));
-            (spool.own.len(), spool.dropped)
+            (from..from + 8).for_each(|what| kept.happen(at(0), happening(what, 5, severity)));
+            (kept.own.len(), kept.dropped)
         };
         assert_eq!(all(Severity::Info, 100), (4, 4));
         assert_eq!(all(Severity::Warning, 200), (6, 10));
         assert_eq!(all(Severity::Error, 300), (8, 16));
         let reserved = Happening { reserved: true, ..happening(400, 5, Severity::Warning) };
-        spool.happen(at(0), reserved);
-        assert_eq!((spool.own.len(), spool.dropped), (9, 16));
+        kept.happen(at(0), reserved);
+        assert_eq!((kept.own.len(), kept.dropped), (9, 16));
         let mut out = Outbox::default();
-        spool.handle_timeout(at(1), &mut out);
+        kept.handle_timeout(at(1), &mut out);
         let dropped = std::iter::from_fn(|| out.pop()).find_map(|output| match output {
             Output::Tell(Event::Dropped { count }) => Some(count),
             _ => None,

@@ -1,0 +1,209 @@
+//! Which parents a node has, and in which order: those of its settings, and what orders say.
+//!
+//! An order may put other parents before the configured ones, which stay behind them, so that no
+//! order can cut a node off; or it may name a relay to stay away from, which then comes last, to be
+//! dialled only when nobody else answers. Both are kept in a file over restarts. A node learns who
+//! answers at an address when it links there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use mesh::HostId;
+use serde::{Deserialize, Serialize};
+use tracing::warn;
+
+/// The file in the state folder.
+const FILE: &str = "parents.toml";
+
+/// The list of one node.
+#[derive(Clone)]
+pub(crate) struct Parents(Arc<Inner>);
+
+struct Inner {
+    path: PathBuf,
+    configured: Vec<String>,
+    kept: Mutex<Kept>,
+}
+
+/// What orders have said, and who answers where.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+struct Kept {
+    moved: Vec<String>,
+    avoid: BTreeSet<u32>,
+    known: BTreeMap<String, u32>,
+}
+
+/// What an order wants of the list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// These first; none: as configured.
+    Move(Vec<String>),
+    /// Stay away from this relay, or not any more.
+    Avoid(HostId, bool),
+}
+
+/// Why a change was not made. Nothing has changed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ChangeError {
+    /// All parents are the relay that is to be left.
+    #[error("it has no other parent")]
+    Only,
+    /// The file cannot be written.
+    #[error("{}: writing failed", path.display())]
+    Keep {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+impl Parents {
+    /// The configured list with what earlier orders have said. A damaged file counts for nothing.
+    pub(crate) fn open(dir: &Path, configured: Vec<String>) -> Parents {
+        let path = dir.join(FILE);
+        let kept = match std::fs::read_to_string(&path) {
+            Ok(text) => toml::from_str(&text).unwrap_or_else(|error| {
+                warn!(path = %path.display(), %error, "not used: the parents are as configured");
+                Kept::default()
+            }),
+            Err(_) => Kept::default(),
+        };
+        Parents(Arc::new(Inner { path, configured, kept: Mutex::new(kept) }))
+    }
+
+    /// The addresses, the best first.
+    pub(crate) fn list(&self) -> Vec<String> {
+        self.list_of(&self.lock())
+    }
+
+    fn list_of(&self, kept: &Kept) -> Vec<String> {
+        let mut list: Vec<String> = Vec::new();
+        for address in kept.moved.iter().chain(&self.0.configured) {
+            if !list.contains(address) {
+                list.push(address.clone());
+            }
+        }
+        list.sort_by_key(|address| kept.is_avoided(address));
+        list
+    }
+
+    /// The address at a place of the list.
+    pub(crate) fn at(&self, place: usize) -> Option<String> {
+        self.list().into_iter().nth(place)
+    }
+
+    /// Where an address stands in the list.
+    pub(crate) fn place(&self, address: &str) -> Option<usize> {
+        self.list().iter().position(|other| other == address)
+    }
+
+    /// Notes who answers at an address. Returns whether that changes the order of the list.
+    pub(crate) fn learn(&self, address: &str, host: HostId) -> bool {
+        let mut kept = self.lock();
+        let before = self.list_of(&kept);
+        if kept.known.insert(address.into(), host.0) == Some(host.0) {
+            return false;
+        }
+        let list = self.list_of(&kept);
+        kept.known.retain(|address, _| list.contains(address));
+        if let Err(error) = self.keep(&kept) {
+            // It is learned again at the next link.
+            warn!(error = %crate::chain(&error), "who answers where is not kept");
+        }
+        before != list
+    }
+
+    /// Does what an order says, durably.
+    pub(crate) fn change(&self, change: &Change) -> Result<(), ChangeError> {
+        let mut kept = self.lock();
+        let mut new = kept.clone();
+        match change {
+            Change::Move(first) => new.moved = first.clone(),
+            Change::Avoid(relay, true) => drop(new.avoid.insert(relay.0)),
+            Change::Avoid(relay, false) => drop(new.avoid.remove(&relay.0)),
+        }
+        if let Change::Avoid(_, true) = change
+            && self.list_of(&new).iter().all(|address| new.is_avoided(address))
+        {
+            return Err(ChangeError::Only);
+        }
+        self.keep(&new)?;
+        *kept = new;
+        Ok(())
+    }
+
+    fn keep(&self, kept: &Kept) -> Result<(), ChangeError> {
+        let path = &self.0.path;
+        let text = toml::to_string_pretty(kept).expect("addresses and numbers are valid TOML");
+        let beside = path.with_extension("toml.new");
+        let write = || {
+            let mut file = std::fs::File::create(&beside)?;
+            file.write_all(text.as_bytes())?;
+            file.sync_all()?;
+            std::fs::rename(&beside, path)?;
+            std::fs::File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+        };
+        write().map_err(|source| ChangeError::Keep { path: path.clone(), source })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.0.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Kept {
+    fn is_avoided(&self, address: &str) -> bool {
+        self.known.get(address).is_some_and(|host| self.avoid.contains(host))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(list: &[&str]) -> Vec<String> {
+        list.iter().map(|name| name.to_string()).collect()
+    }
+
+    #[test]
+    fn what_orders_say_goes_first_and_is_kept() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let open = || Parents::open(dir.path(), names(&["a:1", "b:1"]));
+        let parents = open();
+        assert_eq!(parents.list(), names(&["a:1", "b:1"]));
+        parents.change(&Change::Move(names(&["c:1", "b:1"]))).expect("it can be written");
+        assert_eq!(parents.list(), names(&["c:1", "b:1", "a:1"]));
+        assert_eq!(open().list(), parents.list());
+        assert_eq!(parents.place("a:1"), Some(2));
+        parents.change(&Change::Move(Vec::new())).expect("it can be written");
+        assert_eq!(open().list(), names(&["a:1", "b:1"]));
+    }
+
+    #[test]
+    fn who_is_avoided_comes_last_once_it_is_known_where_it_answers() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let parents = Parents::open(dir.path(), names(&["a:1", "b:1"]));
+        parents.change(&Change::Avoid(HostId(7), true)).expect("nobody is known to be it");
+        assert_eq!(parents.list(), names(&["a:1", "b:1"]));
+        assert!(parents.learn("a:1", HostId(7)), "the order changes");
+        assert!(!parents.learn("a:1", HostId(7)));
+        assert_eq!(parents.list(), names(&["b:1", "a:1"]));
+        parents.change(&Change::Avoid(HostId(7), false)).expect("it can be written");
+        assert_eq!(parents.list(), names(&["a:1", "b:1"]));
+    }
+
+    #[test]
+    fn the_only_parent_is_not_avoided() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let parents = Parents::open(dir.path(), names(&["a:1", "b:1"]));
+        parents.learn("a:1", HostId(7));
+        parents.learn("b:1", HostId(7));
+        let refused = parents.change(&Change::Avoid(HostId(7), true));
+        assert!(matches!(refused, Err(ChangeError::Only)));
+        assert_eq!(parents.list(), names(&["a:1", "b:1"]));
+    }
+}
