@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use mesh::Order;
+use mesh::{Class, Fact, Folded, MOST, Order, Sample, Severity};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -245,8 +245,9 @@ fn frames_have_a_limit_and_a_kind() {
 
 #[test]
 fn another_version_is_told_apart() {
-    let hello =
-        |major, minor| send(Kind::Hello(pb::Hello { major, minor, log: 1, held_log: 0, held: 0 }));
+    let hello = |major, minor| {
+        send(Kind::Hello(pb::Hello { major, minor, log: 1, ..pb::Hello::default() }))
+    };
     assert!(hello(1, 0).is_ok() && hello(1, 1).is_ok());
     check(
         hello(1, 2),
