@@ -10,7 +10,7 @@ use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 use crate::screen::ColorWhen;
 use crate::{
     attach, cancel, completion, demo, events, hosts, join, node, nodes, out, push, report, retry,
-    run, runs, serve, token, tree,
+    rollback, run, runs, serve, sim, token, tree,
 };
 
 const EXAMPLES: &str = "\
@@ -69,6 +69,8 @@ pub(crate) enum Verb {
     Run(Box<run::Args>),
     /// Push a file or folder to hosts
     Push(push::Args),
+    /// Go back to what hosts had before a push
+    Rollback(rollback::Args),
     /// List past and present runs and pushes, or show one
     Runs(runs::Args),
     /// Fetch in full what a run has written, from the hosts that keep it
@@ -99,6 +101,8 @@ pub(crate) enum Verb {
     Controller(serve::Args),
     /// Start a fleet on this machine and watch it do the main job
     Demo(demo::DemoArgs),
+    /// Try the mesh in bad weather, in virtual time (for developers)
+    Sim(sim::Args),
     /// Print a completion script
     Completion(completion::Args),
 }
@@ -215,6 +219,11 @@ mod tests {
             &["push", "/srv/www", "-w", "a", "--exclude", ".git", "--hold", "2h"][..],
             &["push", "/srv/www", "-a", "--delete", "--max-delete", "5%"],
             &["push", "/srv/www", "-a", "--delete=installed", "--verify"],
+            &["push", "/srv/www", "-a", "--tree", "--before", "true", "--after", "echo $FILES"],
+            &["push", "/srv/www", "-a", "--special", "*.conf=echo $FILE", "--savetargets", ".OLD"],
+            &["push", "/srv/www", "-a", "--compare", "--younger", "--numeric-ids"],
+            &["rollback", "last"],
+            &["rollback", "--dest", "/srv/www", "-w", "a"],
             &["runs"],
             &["runs", "--limit", "5"],
             &["runs", "show", "last", "-B"],
@@ -255,5 +264,10 @@ mod tests {
         assert!(parse(&["push", "/x", "--dest", "y", "-a", "--hold", "0"]).is_err());
         assert!(parse(&["push", "/x", "-a", "--max-delete", "5"]).is_err(), "nothing is deleted");
         assert!(parse(&["push", "/x", "-a", "--delete=some"]).is_err());
+        assert!(parse(&["push", "/x", "-a", "--delete", "--tree"]).is_err());
+        assert!(parse(&["push", "/x", "-a", "--special", "echo"]).is_err());
+        assert!(
+            parse(&["rollback"]).is_err() && parse(&["rollback", "x", "--dest", "/x"]).is_err()
+        );
     }
 }

@@ -14,6 +14,7 @@
 //! | `steer` `survey` | verbs about the tree |
 //! | `serve` `node` `join` | verbs that are a part of the mesh |
 //! | `demo` | a fleet on this machine |
+//! | `sim` | the simulator, another binary |
 //! | `targets` `hostfile` `guard` `plan` | which hosts, and whether that many are meant |
 //! | `client` | the controller's API |
 //! | `follow` `keys` `progress` | watching an order until it closes |
@@ -57,12 +58,14 @@ mod push;
 mod render;
 mod report;
 mod retry;
+mod rollback;
 mod rows;
 mod run;
 mod runs;
 mod save;
 mod screen;
 mod serve;
+mod sim;
 mod steer;
 mod survey;
 mod targets;
@@ -112,6 +115,7 @@ fn dispatch(cli: Cli, screen: &mut Screen) -> Result<Exit, Failure> {
         Verb::Controller(args) => serve::main(args, verbose),
         Verb::Node(args) => node::main(args, verbose),
         Verb::Join(args) => join::main(args, verbose, screen),
+        Verb::Sim(args) => Err(sim::sim(args)),
         Verb::Completion(args) => completion::main(&args, screen),
         verb => {
             if verbose > 0 {
@@ -130,6 +134,7 @@ async fn ask(verb: Verb, client: &Client, screen: &mut Screen) -> Result<Exit, F
     match verb {
         Verb::Run(args) => ordered(Box::pin(run::main(*args, client, screen)).await),
         Verb::Push(args) => ordered(Box::pin(push::main(args, client, screen)).await),
+        Verb::Rollback(args) => ordered(Box::pin(rollback::main(args, client, screen)).await),
         Verb::Retry(args) => ordered(Box::pin(retry::main(args, client, screen)).await),
         Verb::Runs(args) => runs::main(args, client, screen).await,
         Verb::Out(args) => Box::pin(out::main(args, client, screen)).await,
@@ -142,7 +147,11 @@ async fn ask(verb: Verb, client: &Client, screen: &mut Screen) -> Result<Exit, F
         Verb::Tree(args) => ordered(Box::pin(tree::main(args, client, screen)).await),
         Verb::Token(args) => token::main(args, client, screen).await,
         Verb::Demo(args) => Box::pin(demo::run(&args)).await,
-        Verb::Controller(_) | Verb::Node(_) | Verb::Join(_) | Verb::Completion(_) => {
+        Verb::Controller(_)
+        | Verb::Node(_)
+        | Verb::Join(_)
+        | Verb::Sim(_)
+        | Verb::Completion(_) => {
             unreachable!("dispatched before")
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use controller::types::{LinkInfo, NewPush, OrderInfo, PlanQuery, PushEvent, PushInfo};
+use controller::types::{LinkInfo, NewPush, OrderInfo, PlanQuery, PushEvent, PushInfo, Special};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::client::{Client, Lines};
@@ -61,6 +61,33 @@ pub(crate) struct Args {
     /// more changes nothing [default: 100 or 10%, whichever is more]
     #[arg(long, value_name = "N|N%", requires = "delete", help_heading = "Safety")]
     pub(crate) max_delete: Option<String>,
+    /// Put SOURCE in place as a whole: build it beside PATH, exchange the two at once, and keep what
+    /// was there for `barid rollback`
+    #[arg(long, conflicts_with = "delete")]
+    pub(crate) tree: bool,
+    /// Leave files alone that hold the right thing, whatever their mode, owner and time
+    #[arg(long, conflicts_with = "tree")]
+    pub(crate) compare: bool,
+    /// Leave files alone that were changed later than those of SOURCE, and say so
+    #[arg(long, conflicts_with = "tree")]
+    pub(crate) younger: bool,
+    /// Keep what is replaced as NAME with this behind it, such as .OLD
+    #[arg(long, value_name = "SUFFIX", conflicts_with = "tree")]
+    pub(crate) savetargets: Option<String>,
+    /// Owners and groups by number, not by name
+    #[arg(long)]
+    pub(crate) numeric_ids: bool,
+    /// Run this line in the shell of each host first; where it fails nothing is touched
+    #[arg(long, value_name = "LINE", help_heading = "Commands")]
+    pub(crate) before: Option<String>,
+    /// Run this line in the shell of each host where anything has changed, when all is in place;
+    /// $FILES are the files, with colons between
+    #[arg(long, value_name = "LINE", help_heading = "Commands")]
+    pub(crate) after: Option<String>,
+    /// Run this line for each changed file that the pattern means: $FILE is the file at SOURCE,
+    /// $REMFILE at the host, $BASEFILE its name; may be given several times
+    #[arg(long, value_name = "PATTERN=LINE", value_parser = special, help_heading = "Commands")]
+    pub(crate) special: Vec<Special>,
     /// Change nothing: hosts only say how they differ
     #[arg(long, conflicts_with = "plan", help_heading = "Safety")]
     pub(crate) verify: bool,
@@ -103,6 +130,14 @@ pub(crate) async fn main(
         exclude: args.exclude,
         delete: args.delete.unwrap_or_default(),
         max_delete: args.max_delete.unwrap_or_default(),
+        tree: args.tree,
+        content_only: args.compare,
+        keep_newer: args.younger,
+        save: args.savetargets.unwrap_or_default(),
+        before: args.before.unwrap_or_default(),
+        after: args.after.unwrap_or_default(),
+        special: args.special,
+        numeric_ids: args.numeric_ids,
         verify: args.verify,
         max_link_bytes: args.max_bytes_per_link,
         reach_ms: millis(args.reach),
@@ -114,14 +149,32 @@ pub(crate) async fn main(
     if !args.verify {
         push.targets = guard::confirmed(args.guard, client, screen, push.targets, "push").await?;
     }
+    let how = Order { path: "/v1/pushes", quiet: args.quiet, detach: args.detach };
+    follow(client, screen, &how, &push).await
+}
+
+/// How an order that is a push is asked for and watched.
+pub(crate) struct Order {
+    pub(crate) path: &'static str,
+    pub(crate) quiet: bool,
+    pub(crate) detach: bool,
+}
+
+/// Gives an order that is a push, and watches it.
+pub(crate) async fn follow(
+    client: &Client,
+    screen: &mut Screen,
+    how: &Order,
+    new: &impl serde::Serialize,
+) -> Result<Exit, Failure> {
     let before = sent_by_site(client).await?;
-    let mut events = client.post_lines("/v1/pushes", &push).await?;
-    let order = ordered(&mut events, screen, args.quiet, args.detach).await?;
+    let mut events = client.post_lines(how.path, new).await?;
+    let order = ordered(&mut events, screen, how.quiet, how.detach).await?;
     drop(events);
-    if args.detach {
+    if how.detach {
         return detached(screen, &order);
     }
-    let view = View { gather: true, quiet: args.quiet, ..View::default() };
+    let view = View { gather: true, quiet: how.quiet, ..View::default() };
     let mut follow = Follow::new(client, screen, view, order)?;
     let ended = follow.watch().await?;
     if !follow.screen().json {
@@ -270,6 +323,16 @@ fn ended_early() -> Failure {
         .with_help("`barid runs` shows whether it was; pushing again is harmless")
 }
 
+/// A pattern, and the line that is run for the files that it means.
+fn special(text: &str) -> Result<Special, String> {
+    match text.split_once('=') {
+        Some((pattern, command)) if !pattern.is_empty() && !command.is_empty() => {
+            Ok(Special { pattern: pattern.into(), command: command.into() })
+        }
+        _ => Err("write PATTERN=LINE, as in '*.conf=systemctl reload nginx'".into()),
+    }
+}
+
 /// The source as the controller can find it.
 fn absolute(source: &Path) -> Result<PathBuf, Failure> {
     let wrong = |error: std::io::Error| {
@@ -282,7 +345,8 @@ fn absolute(source: &Path) -> Result<PathBuf, Failure> {
     }
 }
 
-fn destination(dest: &Path) -> Result<PathBuf, Failure> {
+/// A path at the hosts.
+pub(crate) fn destination(dest: &Path) -> Result<PathBuf, Failure> {
     let is_plain =
         dest.is_absolute() && !dest.components().any(|part| part == Component::ParentDir);
     match is_plain {
@@ -294,7 +358,8 @@ fn destination(dest: &Path) -> Result<PathBuf, Failure> {
     }
 }
 
-fn text(path: &Path) -> Result<String, Failure> {
+/// A path as the API takes it.
+pub(crate) fn text(path: &Path) -> Result<String, Failure> {
     path.to_str().map(str::to_owned).ok_or_else(|| {
         let shown = path.display();
         Failure::usage(format!("{shown}: the path is not UTF-8"), "rename it, or push its parent")
@@ -335,6 +400,7 @@ mod tests {
             pack_bytes: 1024,
             manifest: String::new(),
             dest: "/srv".into(),
+            tree: false,
             verify: false,
         });
         assert_eq!(

@@ -24,6 +24,7 @@ mod extra;
 mod ground;
 mod installed;
 mod owners;
+mod release;
 mod remove;
 mod rules;
 mod survey;
@@ -36,7 +37,9 @@ use rustix::fs::{AtFlags, unlinkat};
 
 pub use self::drift::Drift;
 pub use self::error::{ApplyError, Stage};
+use self::ground::Ground;
 pub use self::installed::Installed;
+pub use self::release::Before;
 pub use self::rules::{Delete, MaxDelete, Rules};
 use self::survey::Action;
 use self::write::Writer;
@@ -85,12 +88,38 @@ pub struct Applied {
     pub metadata_fixed: u64,
     /// Entries whose owner would differ, left alone because we are not root.
     pub owner_skipped: u64,
+    /// Entries of which not all attributes are kept: the file system, or who we are, does not let
+    /// them be.
+    pub attributes_lost: u64,
     /// Entries deleted.
     pub deleted: u64,
     /// Entries that were to be deleted but are not as they were installed, and so stay.
-    pub kept: u64,
-    /// The first of them.
-    pub kept_paths: Vec<String>,
+    pub kept: Named,
+    /// Files that were changed later than those that would replace them, and so stay.
+    pub newer: Named,
+    /// The places in the manifest of files and links that were written.
+    pub updated: Vec<usize>,
+}
+
+/// How many entries, and the first of them by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Named {
+    /// How many.
+    pub count: u64,
+    /// The paths of the first.
+    pub paths: Vec<String>,
+}
+
+impl Named {
+    /// So many are named.
+    const MOST: usize = 8;
+
+    fn add(&mut self, path: String) {
+        self.count += 1;
+        if self.paths.len() < Named::MOST {
+            self.paths.push(path);
+        }
+    }
 }
 
 impl Installer {
@@ -109,9 +138,23 @@ impl Installer {
         store: &Store,
         chunks: &mut dyn Chunks,
     ) -> Result<Applied, ApplyError> {
+        self.apply_beside(job, None, store, chunks)
+    }
+
+    /// The same, with bytes from another tree in which those of the target may be.
+    fn apply_beside(
+        &self,
+        job: &Job<'_>,
+        other: Option<&Ground>,
+        store: &Store,
+        chunks: &mut dyn Chunks,
+    ) -> Result<Applied, ApplyError> {
         check(job)?;
         let ground = ground::resolve(&self.root, job)?;
-        let survey = survey::survey(&ground, job)?;
+        let mut survey = survey::survey(&ground, job)?;
+        if let Some(other) = other.filter(|_| !survey.nothing_to_do()) {
+            survey.note_other(other, job)?;
+        }
         survey.check_deletes(&ground, job.rules)?;
         let mut applied = survey.applied.clone();
         if survey.nothing_to_do() {
@@ -123,8 +166,11 @@ impl Installer {
             chunks.provide(&wanted)?;
         }
         let mut writer = Writer::new(&ground, job, store, &survey);
+        writer.read_from(other)?;
         applied.bytes_written = writer.run()?;
         applied.deleted = writer.switch()?;
+        applied.attributes_lost = writer.attributes_lost;
+        applied.updated = survey.writes(job.target).map(|(n, _)| n).collect();
         Ok(applied)
     }
 
@@ -143,14 +189,19 @@ impl Installer {
             let (mut dir, _) = ground.place(entry);
             loop {
                 // A directory that is not there holds no leftovers.
-                let unlinked = dirs.at(dir).ok();
-                let unlinked =
-                    unlinked.map(|dir| unlinkat(dir, temp_name(tag, n), AtFlags::empty()));
-                match unlinked {
-                    Some(Ok(())) => removed += 1,
-                    None | Some(Err(rustix::io::Errno::NOENT)) => {}
-                    Some(Err(err)) => {
-                        return Err(ground.failed(Stage::Remove, &entry.path)(err.into()));
+                let parent = dirs.at(dir).ok();
+                // The second is that of a file that was about to be kept.
+                for n in [n, n + target.entries.len()] {
+                    let Some(parent) = parent else { break };
+                    match unlinkat(parent, temp_name(tag, n), AtFlags::empty()) {
+                        Ok(()) => removed += 1,
+                        Err(rustix::io::Errno::NOENT) => {}
+                        Err(err) => {
+                            return Err(ground.failed(Stage::Remove, &entry.path)(err.into()));
+                        }
+                    }
+                    if job.rules.save.is_empty() {
+                        break;
                     }
                 }
                 // Below what was to be replaced by a directory they lie above it.
@@ -193,5 +244,13 @@ fn check(job: &Job<'_>) -> Result<(), ApplyError> {
 mod any_tests;
 #[cfg(test)]
 mod delete_tests;
+#[cfg(test)]
+mod fault_tests;
+#[cfg(test)]
+mod race_tests;
+#[cfg(test)]
+mod release_tests;
+#[cfg(test)]
+mod rules_tests;
 #[cfg(test)]
 mod tests;

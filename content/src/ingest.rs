@@ -8,6 +8,7 @@
 //! It deliberately follows no link below the source (the source itself may be one), and reads
 //! nothing twice to be sure.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
@@ -17,8 +18,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, SyncSender};
 
-use rustix::fs::{FileType, Mode, OFlags, Stat, readlinkat};
+use rustix::fs::{FileType, Mode, OFlags, SeekFrom, Stat, readlinkat};
 
+use crate::attributes::{self, Attributes};
 use crate::chunk::Cutter;
 use crate::id::ContentId;
 use crate::manifest::{ChunkRef, Entry, Kind, Limits, Manifest, ManifestError};
@@ -101,33 +103,79 @@ pub fn ingest(
     let mut walk = Walk::new(source, exclude);
     let base = walk.run()?;
     let Walk { mut found, skipped, .. } = walk;
-    found.sort_by(|a, b| a.0.cmp(&b.0));
+    found.sort_by(|a, b| a.path.cmp(&b.path));
     let reader = Reader { source, base: &base, store };
     let contents = reader.all(&found, progress)?;
 
     let mut names = Names::default();
-    let mut entries = Vec::with_capacity(found.len());
-    for ((path, stat, link), content) in found.into_iter().zip(contents) {
+    let mut entries: Vec<Entry> = Vec::with_capacity(found.len());
+    let heads = heads(&found);
+    for (n, (Found { path, stat, link, attributes }, content)) in
+        found.into_iter().zip(contents).enumerate()
+    {
+        if let Some(head) = heads.get(&n) {
+            // It is described as the file that it is another name of.
+            let kind = Kind::HardLink { to: entries[*head].path.clone() };
+            let (attributes, sparse) = (Attributes::default(), false);
+            entries.push(Entry { path, kind, attributes, sparse, ..entries[*head].clone() });
+            continue;
+        }
         // A file is described as it was when it was read, not as the walk saw it.
-        let (stat, kind) = match (content, link) {
-            (Some((stat, chunks)), _) => (stat, Kind::File { size: tree::size(&stat), chunks }),
-            (None, Some(target)) => (stat, Kind::Symlink { target }),
-            (None, None) => (stat, Kind::Dir),
+        let (stat, kind, attributes, sparse) = match (content, link) {
+            (Some(Content { stat, chunks, attributes, sparse }), _) => {
+                (stat, Kind::File { size: tree::size(&stat), chunks }, attributes, sparse)
+            }
+            (None, Some(target)) => (stat, Kind::Symlink { target }, attributes, false),
+            (None, None) => (stat, Kind::Dir, attributes, false),
         };
         let (uid, gid) = (stat.st_uid, stat.st_gid);
         let (owner, group) = (names.user(uid), names.group(gid));
         let (mode, mtime) = (tree::mode(&stat), tree::mtime(&stat));
-        entries.push(Entry { path, kind, mode, uid, gid, owner, group, mtime });
+        entries.push(Entry { path, kind, mode, uid, gid, owner, group, mtime, attributes, sparse });
     }
     let manifest = Manifest { entries };
     manifest.check(&Limits::default())?;
     Ok(Ingested { manifest, skipped })
 }
 
-/// Path, what the walk saw, and the target if it is a link.
-type Found = (Vec<u8>, Stat, Option<Vec<u8>>);
-/// For a file: what it was like when it was read, and its chunks.
-type Content = (Stat, Vec<ChunkRef>);
+/// What the walk saw.
+struct Found {
+    path: Vec<u8>,
+    stat: Stat,
+    /// The target if it is a link.
+    link: Option<Vec<u8>>,
+    /// Of a directory.
+    attributes: Attributes,
+}
+
+impl Found {
+    fn is_file(&self) -> bool {
+        tree::kind(&self.stat) == FileType::RegularFile
+    }
+}
+
+/// What a file was like when it was read.
+struct Content {
+    stat: Stat,
+    chunks: Vec<ChunkRef>,
+    attributes: Attributes,
+    sparse: bool,
+}
+
+/// Of all names of one file but the first: which one that is.
+fn heads(found: &[Found]) -> BTreeMap<usize, usize> {
+    let mut first: BTreeMap<(u64, u64), usize> = BTreeMap::new();
+    let mut heads = BTreeMap::new();
+    for (n, Found { stat, .. }) in found.iter().enumerate() {
+        if tree::kind(stat) == FileType::RegularFile && stat.st_nlink > 1 {
+            let head = *first.entry((stat.st_dev, stat.st_ino)).or_insert(n);
+            if head != n {
+                heads.insert(n, head);
+            }
+        }
+    }
+    heads
+}
 
 /// Where paths are resolved: below a directory, or this one open file.
 enum Base {
@@ -153,7 +201,8 @@ impl<'a> Walk<'a> {
         let root = opened.map_err(|err| failed("open", self.source, b"")(err.into()))?;
         let stat = rustix::fs::fstat(&root);
         let stat = stat.map_err(|err| failed("look at", self.source, b"")(err.into()))?;
-        self.found.push((Vec::new(), stat, None));
+        let (path, attributes) = (Vec::new(), Attributes::default());
+        self.found.push(Found { path, stat, link: None, attributes });
         match tree::kind(&stat) {
             FileType::RegularFile => return Ok(Base::Single),
             FileType::Directory => {}
@@ -161,22 +210,27 @@ impl<'a> Walk<'a> {
         }
         let again = root.try_clone().map_err(failed("open", self.source, b""))?;
         let mut dirs = Dirs::new(again);
-        let mut pending = vec![Vec::new()];
-        while let Some(dir) = pending.pop() {
-            self.list(&mut dirs, &dir, &mut pending)?;
+        let mut pending = vec![0];
+        while let Some(n) = pending.pop() {
+            self.list(&mut dirs, n, &mut pending)?;
         }
         Ok(Base::Tree(root))
     }
 
+    /// Lists the directory that was found at this place.
     fn list(
         &mut self,
         dirs: &mut Dirs,
-        dir: &[u8],
-        pending: &mut Vec<Vec<u8>>,
+        at: usize,
+        pending: &mut Vec<usize>,
     ) -> Result<(), IngestError> {
+        let dir = &*self.found[at].path.clone();
         let open = dirs.at(dir).map_err(failed("open", self.source, dir))?;
-        let listed = tree::open_self(open).and_then(|fd| tree::names(&fd));
-        for name in listed.map_err(failed("list", self.source, dir))? {
+        let listed = tree::open_self(open)
+            .and_then(|fd| Ok((attributes::read(&fd)?.unwrap_or_default(), tree::names(&fd)?)));
+        let (attributes, names) = listed.map_err(failed("list", self.source, dir))?;
+        self.found[at].attributes = attributes;
+        for name in names {
             let path = if dir.is_empty() { name.clone() } else { [dir, b"/", &name].concat() };
             let looked = tree::look(open, &name).map_err(failed("look at", self.source, &path))?;
             // Removed since it was listed: then it is not part of the tree.
@@ -187,7 +241,7 @@ impl<'a> Walk<'a> {
             }
             let mut link = None;
             match tree::kind(&stat) {
-                FileType::Directory => pending.push(path.clone()),
+                FileType::Directory => pending.push(self.found.len()),
                 FileType::RegularFile => {}
                 FileType::Symlink => {
                     let target = readlinkat(open, name.as_slice(), Vec::new());
@@ -200,7 +254,7 @@ impl<'a> Walk<'a> {
                     continue;
                 }
             }
-            self.found.push((path, stat, link));
+            self.found.push(Found { path, stat, link, attributes: Attributes::default() });
         }
         Ok(())
     }
@@ -219,18 +273,22 @@ impl Reader<'_> {
         found: &[Found],
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Vec<Option<Content>>, IngestError> {
-        let is_file = |(_, stat, _): &&Found| tree::kind(stat) == FileType::RegularFile;
-        let total_files = found.iter().filter(is_file).count() as u64;
-        let total_bytes = found.iter().filter(is_file).map(|(_, stat, _)| tree::size(stat)).sum();
+        let heads = heads(found);
+        let files = || {
+            let read = |(n, file): &(usize, &Found)| file.is_file() && !heads.contains_key(n);
+            found.iter().enumerate().filter(read).map(|(_, file)| file)
+        };
+        let total_files = files().count() as u64;
+        let total_bytes = files().map(|file| tree::size(&file.stat)).sum();
         let mut done = Progress { files: 0, bytes: 0, total_files, total_bytes };
         let next = AtomicUsize::new(0);
-        let mut contents = vec![None; found.len()];
+        let mut contents: Vec<Option<Content>> = found.iter().map(|_| None).collect();
         std::thread::scope(|scope| {
             let (sender, receiver) = mpsc::sync_channel(64);
             let readers: Vec<_> = (0..READERS)
                 .map(|_| {
-                    let (sender, next) = (sender.clone(), &next);
-                    scope.spawn(move || self.some(found, next, &sender))
+                    let (sender, next, heads) = (sender.clone(), &next, &heads);
+                    scope.spawn(move || self.some(found, heads, next, &sender))
                 })
                 .collect();
             drop(sender);
@@ -258,6 +316,7 @@ impl Reader<'_> {
     fn some(
         &self,
         found: &[Found],
+        heads: &BTreeMap<usize, usize>,
         next: &AtomicUsize,
         sender: &SyncSender<u64>,
     ) -> Result<Vec<(usize, Content)>, (usize, IngestError)> {
@@ -273,21 +332,31 @@ impl Reader<'_> {
         };
         loop {
             let n = next.fetch_add(1, Ordering::Relaxed);
-            let Some((path, stat, _)) = found.get(n) else { break };
-            if tree::kind(stat) != FileType::RegularFile {
+            let Some(file) = found.get(n) else { break };
+            if !file.is_file() || heads.contains_key(&n) {
                 continue;
             }
+            let path = &file.path;
             let open = || match &mut dirs {
                 Some(dirs) => open_below(dirs, path),
                 None => open_single(self.source),
             };
-            let file = self.file(path, open, &mut cutter, &mut batch).map_err(|err| {
+            let content = self.file(path, open, &mut cutter, &mut batch);
+            let content = content.and_then(|content| match same_file(&content.stat, &file.stat) {
+                true => Ok(content),
+                // Other names of the file that the walk saw would become names of another one.
+                false if file.stat.st_nlink > 1 => {
+                    Err(IngestError::Changed { path: shown(self.source, path) })
+                }
+                false => Ok(content),
+            });
+            let content = content.map_err(|err| {
                 next.store(found.len(), Ordering::Relaxed);
                 (n, err)
             })?;
             // Nobody listens only when the caller's progress function has panicked.
-            let _ = sender.send(tree::size(&file.0));
-            read.push((n, file));
+            let _ = sender.send(tree::size(&content.stat));
+            read.push((n, content));
         }
         batch.commit().map_err(|err| (found.len(), err.into()))?;
         Ok(read)
@@ -310,8 +379,10 @@ impl Reader<'_> {
                 Ok(batch.put(id, bytes)?)
             };
             match stable(file, &before, cutter, &mut sink) {
-                Ok(true) => return Ok((before, chunks)),
-                Ok(false) => {}
+                Ok(Some((attributes, sparse))) => {
+                    return Ok(Content { stat: before, chunks, attributes, sparse });
+                }
+                Ok(None) => {}
                 Err(Stop::Disk(err)) => return Err(failed("read", self.source, path)(err)),
                 Err(Stop::Store(err)) => return Err(err.into()),
             }
@@ -329,17 +400,36 @@ enum Stop {
     Store(#[from] StoreError),
 }
 
-/// Cuts a file, and says whether it stayed the same meanwhile.
+/// Cuts a file, and says which attributes it has and whether it has holes, if it has stayed the
+/// same meanwhile.
 fn stable(
     file: File,
     before: &Stat,
     cutter: &mut Cutter,
     sink: &mut dyn FnMut(&[u8]) -> Result<(), Stop>,
-) -> Result<bool, Stop> {
+) -> Result<Option<(Attributes, bool)>, Stop> {
     let size = tree::size(before);
+    let attributes = attributes::read(&file)?.unwrap_or_default();
+    let sparse = has_holes(&file, before);
     let read = cutter.cut(&file, size, sink)?;
     let after = rustix::fs::fstat(&file).map_err(io::Error::from)?;
-    Ok(read == size && tree::unchanged(before, &after))
+    Ok((read == size && tree::unchanged(before, &after)).then_some((attributes, sparse)))
+}
+
+/// Whether part of a file is not on disk because it is zero. Leaves the file at its beginning.
+fn has_holes(file: &File, stat: &Stat) -> bool {
+    let size = tree::size(stat);
+    let allocated = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512);
+    if allocated >= size {
+        return false;
+    }
+    // Compressed files have fewer blocks as well, but no holes.
+    let hole = rustix::fs::seek(file, SeekFrom::Hole(0));
+    rustix::fs::seek(file, SeekFrom::Start(0)).is_ok() && hole.is_ok_and(|at| at < size)
+}
+
+fn same_file(a: &Stat, b: &Stat) -> bool {
+    (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino)
 }
 
 fn open_below(dirs: &mut Dirs, path: &[u8]) -> io::Result<(File, Stat)> {
@@ -453,7 +543,7 @@ mod tests {
             Ok(opened)
         };
         let mut batch = store.batch();
-        let (_, chunks) = reader.file(b"", open, &mut Cutter::new(), &mut batch)?;
+        let Content { chunks, .. } = reader.file(b"", open, &mut Cutter::new(), &mut batch)?;
         batch.commit()?;
         Ok(store.get(&chunks[0].id)?.expect("it was put"))
     }

@@ -10,9 +10,11 @@
 //! what to send to whom. Callers run it on a thread that may block.
 
 mod apply;
+mod attributes;
 mod chunk;
 mod database;
 mod delta;
+mod guards;
 mod id;
 mod ingest;
 mod manifest;
@@ -29,8 +31,10 @@ mod unpack;
 mod tests;
 
 pub use apply::{
-    Applied, ApplyError, Chunks, Delete, Drift, Installed, Installer, Job, MaxDelete, Rules, Stage,
+    Applied, ApplyError, Before, Chunks, Delete, Drift, Installed, Installer, Job, MaxDelete,
+    Named, Rules, Stage,
 };
+pub use attributes::Attributes;
 pub use chunk::{AVERAGE_CHUNK, MAX_CHUNK, MIN_CHUNK};
 pub use database::{Database, is_full};
 pub use delta::{Base, Decoded, Delta};

@@ -14,6 +14,7 @@ mod codec;
 use std::sync::Arc;
 
 pub use self::changes::Changes;
+use crate::attributes::{self, Attributes};
 use crate::chunk::MAX_CHUNK;
 use crate::id::ContentId;
 use crate::show::show;
@@ -50,6 +51,10 @@ pub struct Entry {
     pub group: Name,
     /// Modification time: seconds since 1970, may be negative, and nanoseconds.
     pub mtime: (i64, u32),
+    /// Access control lists, capabilities and attributes of users.
+    pub attributes: Attributes,
+    /// Whether a file has holes: what is zero in it need not be on disk.
+    pub sparse: bool,
 }
 
 /// What an entry is.
@@ -68,6 +73,11 @@ pub enum Kind {
     Symlink {
         /// The text of the link, never followed by us.
         target: Vec<u8>,
+    },
+    /// Another name of a file that comes earlier; what describes it is the same.
+    HardLink {
+        /// The path of that file.
+        to: Vec<u8>,
     },
 }
 
@@ -178,7 +188,7 @@ impl Manifest {
     /// Checks every rule that is about meaning: order, paths, parents, sizes, numbers.
     pub fn check(&self, limits: &Limits) -> Result<(), ManifestError> {
         let root = self.entries.first().ok_or(ManifestError::NoRoot)?;
-        if !root.path.is_empty() || matches!(root.kind, Kind::Symlink { .. }) {
+        if !root.path.is_empty() || !matches!(root.kind, Kind::Dir | Kind::File { .. }) {
             return Err(ManifestError::NoRoot);
         }
         let (mut paths, mut bytes) = (0_usize, 0_u64);
@@ -187,6 +197,9 @@ impl Manifest {
             entry.check().map_err(refuse)?;
             if index > 0 {
                 check_place(&self.entries[..index], entry).map_err(refuse)?;
+            }
+            if let Kind::HardLink { to } = &entry.kind {
+                check_hard_link(&self.entries[..index], entry, to).map_err(refuse)?;
             }
             paths = paths.saturating_add(entry.path.len() + entry.target().len());
             bytes = bytes.saturating_add(entry.size());
@@ -202,7 +215,7 @@ impl Entry {
     pub fn size(&self) -> u64 {
         match &self.kind {
             Kind::File { size, .. } => *size,
-            Kind::Dir | Kind::Symlink { .. } => 0,
+            Kind::Dir | Kind::Symlink { .. } | Kind::HardLink { .. } => 0,
         }
     }
 
@@ -210,7 +223,7 @@ impl Entry {
     pub fn chunks(&self) -> &[ChunkRef] {
         match &self.kind {
             Kind::File { chunks, .. } => chunks,
-            Kind::Dir | Kind::Symlink { .. } => &[],
+            Kind::Dir | Kind::Symlink { .. } | Kind::HardLink { .. } => &[],
         }
     }
 
@@ -225,6 +238,7 @@ impl Entry {
     fn target(&self) -> &[u8] {
         match &self.kind {
             Kind::Symlink { target } => target,
+            Kind::HardLink { to } => to,
             Kind::Dir | Kind::File { .. } => &[],
         }
     }
@@ -244,8 +258,16 @@ impl Entry {
         if self.mtime.1 >= 1_000_000_000 {
             return Err("nanoseconds are a second or more");
         }
+        let is_file = matches!(self.kind, Kind::File { .. });
+        if !is_file && self.kind != Kind::Dir && !self.attributes.is_empty() {
+            return Err("a link with attributes");
+        }
+        if self.sparse && !is_file {
+            return Err("holes in what is not a file");
+        }
+        attributes::check(&self.attributes, self.kind == Kind::Dir)?;
         match &self.kind {
-            Kind::Dir => Ok(()),
+            Kind::Dir | Kind::HardLink { .. } => Ok(()),
             Kind::Symlink { target } if target.is_empty() => Err("link without a target"),
             Kind::Symlink { target } if target.len() > 4095 => Err("link target is too long"),
             Kind::Symlink { target } if target.contains(&0) => Err("link target holds a NUL"),
@@ -297,6 +319,17 @@ fn check_place(before: &[Entry], entry: &Entry) -> Result<(), &'static str> {
         Ok(_) => Err("its parent is not a directory"),
         Err(_) => Err("its parent is missing"),
     }
+}
+
+fn check_hard_link(before: &[Entry], entry: &Entry, to: &[u8]) -> Result<(), &'static str> {
+    let found = before.binary_search_by(|other| other.path.as_slice().cmp(to));
+    let found = found.ok().map(|n| &before[n]);
+    let found = found.filter(|file| matches!(file.kind, Kind::File { .. }));
+    let file = found.ok_or("another name of what is not an earlier file")?;
+    let same = (file.mode, file.uid, file.gid, file.mtime)
+        == (entry.mode, entry.uid, entry.gid, entry.mtime)
+        && (&file.owner, &file.group) == (&entry.owner, &entry.group);
+    if same { Ok(()) } else { Err("another name of a file that is described otherwise") }
 }
 
 fn limit(what: &'static str, found: u64, limit: u64) -> Result<(), ManifestError> {

@@ -102,6 +102,16 @@ impl Patterns {
         found.into_iter().find(|n| is_dir || !self.texts[*n].ends_with('/'))
     }
 
+    /// All patterns that mean an entry.
+    pub fn all(&self, path: &[u8], is_dir: bool) -> Vec<usize> {
+        if path.is_empty() || self.texts.is_empty() {
+            return Vec::new();
+        }
+        let mut found = self.set.matches(Path::new(OsStr::from_bytes(path)));
+        found.retain(|n| is_dir || !self.texts[*n].ends_with('/'));
+        found
+    }
+
     /// The patterns as they were written.
     pub fn texts(&self) -> &[String] {
         &self.texts
@@ -144,6 +154,8 @@ mod tests {
         let patterns = Patterns::new(&["a/".into(), "?".into()]).expect("patterns");
         assert_eq!((patterns.first(b"a", true), patterns.first(b"a", false)), (Some(0), Some(1)));
         assert!(patterns.matches(b"x/\xff", false), "a name need not be UTF-8");
+        let patterns = Patterns::new(&["*".into(), "/a".into(), "b".into()]).expect("patterns");
+        assert_eq!(patterns.all(b"a", false), [0, 1]);
     }
 
     #[test]

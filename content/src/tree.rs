@@ -14,6 +14,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, openat, statat};
 
+use crate::guards::{Guard, holds};
+
 /// Descriptors kept at most, however deep the tree.
 const KEPT: usize = 32;
 
@@ -60,7 +62,8 @@ impl Dirs {
 
 /// Opens a directory entry that must be a directory, only to work below it.
 pub(crate) fn open_dir(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<OwnedFd> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    flags.set(OFlags::NOFOLLOW, holds(Guard::NoLinkOnTheWay));
     Ok(openat(parent, name, flags, Mode::empty())?)
 }
 

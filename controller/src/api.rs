@@ -44,8 +44,8 @@ use crate::steer;
 use crate::tables::{HostRow, OrderRow, Tables};
 use crate::traffic::Meter;
 use crate::types::{
-    HostInfo, LinkInfo, NewCancel, NewPush, NewRetry, NewRun, NewToken, OrderDetail, OrderEvent,
-    OrderInfo, Piece, PushEvent, Resolved, Status, Targets, TokenInfo,
+    HostInfo, LinkInfo, NewCancel, NewPush, NewRetry, NewRollback, NewRun, NewToken, OrderDetail,
+    OrderEvent, OrderInfo, Piece, PushEvent, Resolved, Status, Targets, TokenInfo,
 };
 use crate::viewers::Viewers;
 use crate::{events, report};
@@ -106,6 +106,7 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/v1/events", get(events::events))
         .route("/v1/reports/{kind}", get(report::report))
         .route("/v1/filters/{name}", get(report::filter).put(report::set_filter))
+        .route("/v1/rollbacks", post(rollback))
         .route("/v1/orders", get(orders))
         .route("/v1/orders/{id}", get(order))
         .route("/v1/orders/{id}/events", get(order_events))
@@ -259,16 +260,47 @@ async fn retry(State(api): State<Api>, Path(id): Path<String>, bytes: Bytes) -> 
 async fn push(State(api): State<Api>, bytes: Bytes) -> Result<Response, Failure> {
     let new: NewPush = body(&bytes)?;
     let (hosts, targets) = api.meant(new.targets.clone()).await?;
+    let maker = api.clone();
+    Ok(pushing(api, hosts, move |tell| {
+        let packed = maker.packer.pack(&new, targets, tell)?;
+        maker.check_budget(&new, &packed.draft)?;
+        Ok(packed)
+    }))
+}
+
+async fn rollback(State(api): State<Api>, bytes: Bytes) -> Result<Response, Failure> {
+    let new: NewRollback = body(&bytes)?;
+    if new.push.is_empty() == new.dest.is_empty() || (!new.dest.is_empty() && new.targets.is_none())
+    {
+        let message = "a rollback is of a push, or of a destination at some hosts";
+        return Err(Failure::bad(message, "barid rollback PUSH, or --dest PATH -w SET"));
+    }
+    let chosen = match &new.targets {
+        Some(targets) => Some(api.meant(targets.clone()).await?.1),
+        None => None,
+    };
+    let (maker, hosts) = (api.clone(), api.live.state().hosts.clone());
+    let known = hosts.clone();
+    Ok(pushing(api, hosts, move |_| {
+        let of = match new.push.as_str() {
+            "" => None,
+            push => Some(find(&maker.tables, push)?.1),
+        };
+        maker.packer.roll_back(&new, of.as_ref(), chosen.as_ref(), &known)
+    }))
+}
+
+/// Makes a push and gives it; the answer tells how far that is.
+fn pushing(
+    api: Api,
+    hosts: Hosts,
+    make: impl FnOnce(&mpsc::Sender<PushEvent>) -> Result<Packed, Failure> + Send + 'static,
+) -> Response {
     let (lines, stream) = line_stream::<PushEvent>();
     tokio::spawn(async move {
         let _making = api.pushes.read().await;
-        let (maker, tell) = (api.clone(), lines.clone());
-        let pack = move || {
-            let packed = maker.packer.pack(&new, targets, &tell)?;
-            maker.check_budget(&new, &packed.draft)?;
-            Ok(packed)
-        };
-        let packed = blocking(pack).await;
+        let tell = lines.clone();
+        let packed = blocking(move || make(&tell)).await;
         let given = async {
             let Packed { draft, skipped, .. } = packed?;
             if lines.is_closed() {
@@ -284,7 +316,7 @@ async fn push(State(api): State<Api>, bytes: Bytes) -> Result<Response, Failure>
         };
         lines.send(event).await.ok();
     });
-    Ok(stream)
+    stream
 }
 
 /// How many orders to list.

@@ -31,6 +31,7 @@ mod push;
 mod report;
 mod retention;
 mod retry;
+mod rollback;
 mod serve;
 pub mod sets;
 mod steer;

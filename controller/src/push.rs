@@ -42,6 +42,16 @@ pub(crate) struct Packer {
     pub(crate) store: Arc<Store>,
 }
 
+/// What is to be put where, and how.
+pub(crate) struct Step {
+    pub(crate) dest: String,
+    pub(crate) manifest: Manifest,
+    pub(crate) skipped: Vec<String>,
+    pub(crate) terms: Terms,
+    /// The same in one line.
+    pub(crate) what: String,
+}
+
 /// A push that is ready to be given.
 pub(crate) struct Packed {
     pub(crate) draft: Draft,
@@ -65,8 +75,31 @@ impl Packer {
         if !self.store.has_room(0) {
             return Err(Failure::no_room("the controller has no space left on the state disk"));
         }
-        let (manifest, skipped) = self.read(&source, &exclude, tell)?;
+        let (mut manifest, skipped) = self.read(&source, &exclude, tell)?;
+        if new.numeric_ids {
+            for entry in &mut manifest.entries {
+                (entry.owner, entry.group) = (content::Name::default(), content::Name::default());
+            }
+        }
         tell.try_send(PushEvent::Packing).ok();
+        let what = match new.verify {
+            true => format!("verify {} -> {dest}", source.display()),
+            false => format!("{} -> {dest}", source.display()),
+        };
+        let step = Step { dest, manifest, skipped, terms, what };
+        self.prepare(step, targets, (new.reach_ms, new.hold_ms))
+    }
+
+    /// Packs what takes each of the targets to a tree that is in the store.
+    pub(crate) fn prepare(
+        &self,
+        step: Step,
+        targets: HostSet,
+        (reach_ms, hold_ms): (u64, u64),
+    ) -> Result<Packed, Failure> {
+        let Step { dest, manifest, skipped, terms, what } = step;
+        // Who only looks needs no content, and who has kept the tree neither.
+        let bare = terms.verify || (terms.rollback && terms.tree);
         let root = manifest.root();
         self.store.put(root, &manifest.encode()).map_err(|error| Failure::content(&error))?;
         let mut bundles = Vec::new();
@@ -77,7 +110,7 @@ impl Packer {
             };
             let base = base.as_ref().map(|(root, manifest)| (*root, manifest));
             let target = (root, &manifest);
-            let bundle = match new.verify {
+            let bundle = match bare {
                 true => self.manifest_only(base, &manifest)?,
                 false => packs::bundle(&self.tables, &self.store, base, target, LEVEL)?,
             };
@@ -89,27 +122,25 @@ impl Packer {
         let full = pack::encode_manifest_part(None, &manifest, &self.store, LEVEL);
         let full = full.map_err(|error| Failure::content(&error))?;
         let (push, needs, pack_bytes) = self.assemble(&dest, root, full, bundles)?;
-        let push = Push { terms, ..push };
         let info = PushInfo {
             files: manifest.files(),
             bytes: manifest.bytes(),
             pack_bytes,
             manifest: root.to_string(),
             dest: dest.clone(),
-            verify: new.verify,
+            tree: terms.tree,
+            verify: terms.verify,
         };
-        info!(source = %source.display(), files = info.files, pack_bytes, "packed");
+        let push = Push { terms, ..push };
+        info!(%what, files = info.files, pack_bytes, "packed");
         let draft = Draft {
             targets,
             needs,
-            reach: Duration::from_millis(new.reach_ms),
-            hold: Duration::from_millis(new.hold_ms.max(new.reach_ms)),
+            reach: Duration::from_millis(reach_ms),
+            hold: Duration::from_millis(hold_ms.max(reach_ms)),
             longest: LONGEST,
             kind: "push",
-            what: match new.verify {
-                true => format!("verify {} -> {dest}", source.display()),
-                false => format!("{} -> {dest}", source.display()),
-            },
+            what,
             until: None,
             gate: None,
             run: None,

@@ -36,6 +36,11 @@ const BODIES: TableDefinition<([u8; 16], [u8; 32]), &[u8]> =
     TableDefinition::new("controller.bodies.v1");
 const PLACED: TableDefinition<(&[u8], u32), [u8; 32]> =
     TableDefinition::new("controller.placed.v1");
+/// Root of a tree, and whether what came after it was put in place as a whole.
+type Before = ([u8; 32], bool);
+/// What was there before.
+const PREVIOUS: TableDefinition<(&[u8], u32), Before> =
+    TableDefinition::new("controller.previous.v1");
 /// What operators have said of hosts.
 const LABELS: TableDefinition<u32, &[u8]> = TableDefinition::new("controller.labels.v1");
 /// By the roots of base and target; that of no base is all zeros.
@@ -334,6 +339,17 @@ impl Tables {
         rows.collect()
     }
 
+    /// What each host had at this destination before, and whether it has kept it as a release.
+    pub(crate) fn previous(&self, dest: &[u8]) -> Result<BTreeMap<HostId, (Digest, bool)>> {
+        let table = self.journal.read()?.open_table(PREVIOUS)?;
+        let rows = table.range((dest, 0)..=(dest, u32::MAX))?.map(|row| {
+            let (key, row) = row?;
+            let (root, tree) = row.value();
+            Ok((HostId(key.value().1), (Digest(root), tree)))
+        });
+        rows.collect()
+    }
+
     /// The pack that takes one tree to another, if it was made before.
     pub(crate) fn pack(&self, key: (Option<ContentId>, ContentId)) -> Result<Option<PackRow>> {
         let table = self.journal.read()?.open_table(PACKS)?;
@@ -420,6 +436,7 @@ pub(crate) fn note_answers(txn: &WriteTransaction, report: &Report) -> Result<()
     for (digest, body) in &report.bodies {
         bodies.insert((id, digest.0), body.as_ref())?;
     }
+    drop(bodies);
     note_placed(txn, report)
 }
 
@@ -429,11 +446,24 @@ fn note_placed(txn: &WriteTransaction, report: &Report) -> Result<()> {
     let Some(push) = row.push.filter(|push| !push.verify) else { return Ok(()) };
     let Ok(root) = push.manifest.parse::<content::ContentId>() else { return Ok(()) };
     let mut placed = txn.open_table(PLACED)?;
+    let mut previous = txn.open_table(PREVIOUS)?;
+    let bodies = txn.open_table(BODIES)?;
     for (outcome, hosts) in report.tally.lines() {
+        // A command may have failed when all was in place already.
+        let mut said = None;
+        if let Some(digest) = outcome.body.filter(|_| outcome.state != mesh::State::Ok) {
+            let body = bodies.get((report.order.0, digest.0))?;
+            said = body.map(|body| protos::Answer::decode(Bytes::copy_from_slice(body.value())));
+        }
+        let placed_it = matches!(said, Some(Ok(protos::Answer { push: Some(_), .. })));
         for host in hosts.iter() {
             match outcome.state {
-                mesh::State::Ok => {
-                    placed.insert((push.dest.as_bytes(), host.0), root.0)?;
+                state if state == mesh::State::Ok || placed_it => {
+                    let key = (push.dest.as_bytes(), host.0);
+                    let before = placed.insert(key, root.0)?.map(|before| before.value());
+                    if let Some(before) = before.filter(|before| *before != root.0) {
+                        previous.insert(key, (before, push.tree))?;
+                    }
                 }
                 // Nobody knows what is there now.
                 mesh::State::Interrupted => {

@@ -1,10 +1,11 @@
 //! What an operator says of how a push is carried out, as it is signed.
 
+use bytes::Bytes;
 use content::Patterns;
 use protos::{Delete, MaxDelete, Terms};
 
 use crate::fault::Failure;
-use crate::types::NewPush;
+use crate::types::{NewPush, Special};
 
 /// The terms of a push, with the patterns of what it leaves out.
 pub(crate) fn terms(new: &NewPush) -> Result<(Terms, Patterns), Failure> {
@@ -27,7 +28,39 @@ pub(crate) fn terms(new: &NewPush) -> Result<(Terms, Patterns), Failure> {
     }
     // Hosts need the patterns only to know what they must not delete.
     let exclude = if delete == Delete::Nothing { Vec::new() } else { new.exclude.clone() };
-    Ok((Terms { exclude, delete, max_delete, verify: new.verify }, patterns))
+    if new.tree && delete != Delete::Nothing {
+        let message = "a tree that is put in place as a whole holds nothing else";
+        return Err(Failure::bad(message, "leave --delete out"));
+    }
+    if new.tree && (new.content_only || new.keep_newer || !new.save.is_empty()) {
+        let message = "a tree that is put in place as a whole takes nothing from the one before";
+        return Err(Failure::bad(message, "leave --compare, --younger and --savetargets out"));
+    }
+    let special = |special: &Special| protos::Special {
+        pattern: special.pattern.clone(),
+        command: special.command.clone(),
+    };
+    let special: Vec<_> = new.special.iter().map(special).collect();
+    let names: Vec<_> = special.iter().map(|special| special.pattern.clone()).collect();
+    Patterns::new(&names).map_err(|error| Failure::bad(error.to_string(), help))?;
+    let bytes = |text: &str| Bytes::copy_from_slice(text.as_bytes());
+    let has_commands = !special.is_empty() || !new.before.is_empty() || !new.after.is_empty();
+    let terms = Terms {
+        exclude,
+        delete,
+        max_delete,
+        verify: new.verify,
+        tree: new.tree && !new.verify,
+        rollback: false,
+        content_only: new.content_only,
+        keep_newer: new.keep_newer,
+        save: bytes(&new.save),
+        before: new.before.clone(),
+        after: new.after.clone(),
+        special,
+        source: if has_commands { bytes(&new.source) } else { Bytes::new() },
+    };
+    Ok((terms, patterns))
 }
 
 fn max_delete(text: &str) -> Result<MaxDelete, Failure> {

@@ -50,6 +50,11 @@ impl Absent {
         }
     }
 
+    /// These were reachable until now, whoever else is.
+    pub(crate) fn came(&mut self, up: &HostSet) {
+        self.up = self.up.union(up);
+    }
+
     /// Those of these hosts who are known to be down.
     pub(crate) fn known_down(&self, now: Time, hosts: &HostSet) -> HostSet {
         if now < self.started + self.grace {
@@ -101,6 +106,11 @@ mod tests {
         assert_eq!(absent.known_down(at(75), &all), hosts(6, 6).union(&hosts(8, 9)));
         assert_eq!(absent.known_down(at(90), &all), hosts(6, 9));
         assert_eq!(absent.known_down(at(90), &hosts(1, 6)), hosts(6, 6));
+        // Who came and went between two looks has a grace as well.
+        absent.came(&hosts(10, 10));
+        absent.see(at(100), hosts(1, 5));
+        assert_eq!(absent.known_down(at(129), &hosts(9, 10)), hosts(9, 9));
+        assert_eq!(absent.known_down(at(130), &hosts(9, 10)), hosts(9, 10));
     }
 
     #[test]

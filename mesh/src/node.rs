@@ -29,7 +29,7 @@ use crate::gate::Gates;
 use crate::inlog::Inlog;
 use crate::io::sooner;
 use crate::lanes::Lanes;
-use crate::ledger::{Ledger, Ready};
+use crate::ledger::Ledger;
 use crate::outbox::{Gated, Outbox};
 use crate::pull::Pulls;
 use crate::pulse::Pulse;
@@ -80,20 +80,23 @@ impl Node {
         let mut rng = SmallRng::seed_from_u64(seed);
         let (root, limits) = (config.is_root(), &config.limits);
         let log = rng.next_u64() | 1;
+        let unless = |bug, limit| if config.has(bug) { usize::MAX } else { limit };
+        let window = unless(Bug::IgnoreWindow, limits.window);
+        let pulls = unless(Bug::PullAll, limits.pulls);
         let mut node = Node {
             out: Outbox::default(),
             peers: BTreeMap::new(),
             uplink: Uplink::new(config.parents, config.backoff.clone(), now),
             pulse: Pulse::new(&config, now),
             routes: Routes::new(config.host, saved.below.clone(), now),
-            lanes: Lanes::new(log, limits.window),
+            lanes: Lanes::new(log, window),
             orders_in: Inlog::default(),
             reports_in: BTreeMap::new(),
             shares: Shares::new(!root, limits.body_bytes),
             cancels: Cancels::default(),
-            uplog: Uplog::new(log, limits.window),
+            uplog: Uplog::new(log, window),
             acks: Acks::new(config.ack_delay, limits.window),
-            pulls: Pulls::new(root, limits.pulls, limits.wants),
+            pulls: Pulls::new(root, pulls, limits.wants),
             ledger: Ledger::default(),
             watch: Watch::default(),
             gates: Gates::new(2 * limits.orders + 16),
@@ -152,7 +155,12 @@ impl Node {
             Input::LinkUp { link, peer } => self.handle_link_up(now, link, peer),
             Input::LinkDown { link } => self.drop_link(now, link, None),
             Input::DialFailed { place } => {
-                self.uplink.handle_dial_failed(now, place, &mut self.rng);
+                let mut punctual = SmallRng::seed_from_u64(0);
+                let jitter = match self.config.has(Bug::NoJitter) {
+                    true => &mut punctual,
+                    false => &mut self.rng,
+                };
+                self.uplink.handle_dial_failed(now, place, jitter);
             }
             Input::Frame { link, frame } => self.handle_frame(now, link, frame),
             Input::BadOrder { link, log, seq, order, outcome, body } => {
@@ -300,9 +308,7 @@ impl Node {
                     self.ack_reports(now, child, log, through)
                 }
                 Gated::Offer(id) => self.offer_to_all(now, id),
-                Gated::Start(Ready { order, missing }) => {
-                    self.out.push(Output::Start { order, missing });
-                }
+                Gated::Start(ready) => self.start(now, ready),
                 Gated::Answer(report) => {
                     self.merge(now, report);
                 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::io::Deadline;
 use crate::outbox::Outbox;
+use crate::sabotage::Bug;
 use crate::{Config, Event, Frame, LinkId, Output, Time, Wake};
 
 struct Pace {
@@ -52,7 +53,7 @@ impl Pulse {
             interval: config.beat_interval,
             uplink_interval: config.uplink_interval.max(config.beat_interval),
             missed: config.missed_beats,
-            is_root: config.is_root(),
+            is_root: config.is_root() || config.has(Bug::BeatOnBehalf),
             root: 0,
             root_moved: now,
             root_stale: false,

@@ -58,6 +58,18 @@ pub enum Bug {
     ForgetCounts,
     /// Events that were on their way when the link broke count as told.
     LoseEvents,
+    /// A release that has ended while the intent was being saved is good.
+    StartLate,
+    /// Redials wait for as long as everybody else's.
+    NoJitter,
+    /// A relay counts the root's beats on when it does not hear them.
+    BeatOnBehalf,
+    /// What may run again after a crash does not.
+    NeverAgain,
+    /// Entries are sent whatever the peer has acknowledged.
+    IgnoreWindow,
+    /// Everything that is wanted is pulled at once.
+    PullAll,
     /// A host that has just been lost counts as known to be down.
     ForgetGrace,
     /// Who has found a parent stays with it, however far down the list it is.
@@ -67,7 +79,7 @@ pub enum Bug {
 #[cfg(feature = "sabotage")]
 impl Bug {
     /// Every bug there is.
-    pub const ALL: [Bug; 28] = [
+    pub const ALL: [Bug; 34] = [
         Bug::AckOrdersBeforeSave,
         Bug::AckReportsBeforeSave,
         Bug::StartBeforeIntent,
@@ -94,6 +106,12 @@ impl Bug {
         Bug::TellEventsBeforeSave,
         Bug::ForgetCounts,
         Bug::LoseEvents,
+        Bug::StartLate,
+        Bug::NoJitter,
+        Bug::BeatOnBehalf,
+        Bug::NeverAgain,
+        Bug::IgnoreWindow,
+        Bug::PullAll,
         Bug::ForgetGrace,
         Bug::StayLow,
     ];

@@ -66,6 +66,8 @@ pub(crate) struct Window {
     late_at: Time,
     /// Since when only those who are away wait for their turn.
     turn_since: Option<Time>,
+    /// Since when somebody has been silent for whom the order was taken back.
+    barred_since: Option<Time>,
     /// How many may be released before the next part of the targets; 0 before the first.
     part: u64,
     /// Since when all of the last part have ended.
@@ -83,6 +85,7 @@ impl Window {
             skipped: HostSet::new(),
             late_at: now + order.ttl.saturating_sub(gate.begin + gate.longest),
             turn_since: None,
+            barred_since: None,
             part,
             ended_since: None,
             restored: !released.is_empty(),
@@ -107,6 +110,31 @@ impl Window {
 
     /// What follows now, and when to look again.
     pub(crate) fn step(&mut self, now: Time, view: &View<'_>) -> (Step, Option<Time>) {
+        let (mut step, again) = self.go_on(now, view);
+        let (barred, barred_until) = self.barred(now, view);
+        step.skip = step.skip.union(&barred);
+        (step, [again, barred_until].into_iter().flatten().min())
+    }
+
+    /// Those for whom the order was taken back before they were released, and who have had the time
+    /// to say so: a node on the way may have had no room for the order that takes it back, and then
+    /// they would wait for ever. And when there may be some.
+    fn barred(&mut self, now: Time, view: &View<'_>) -> (HostSet, Option<Time>) {
+        let barred = view.order.targets.difference(&view.stands).difference(&self.released);
+        let barred = barred.difference(&self.skipped).difference(view.tally.hosts());
+        if barred.is_empty() {
+            self.barred_since = None;
+            return (barred, None);
+        }
+        let until = *self.barred_since.get_or_insert(now) + view.order.reach;
+        if until > now {
+            return (HostSet::new(), Some(until));
+        }
+        self.skipped = self.skipped.union(&barred);
+        (barred, None)
+    }
+
+    fn go_on(&mut self, now: Time, view: &View<'_>) -> (Step, Option<Time>) {
         let mut step = Step { lost: self.land(now, view), ..Step::default() };
         if !step.lost.is_empty() {
             // They count as missed before anybody takes their place.
@@ -624,6 +652,20 @@ mod tests {
         let mut run = Run::new(gate(2));
         run.stands = hosts(4, 10);
         assert_eq!(run.released(at(0)), hosts(4, 5));
+    }
+
+    #[test]
+    fn who_has_been_taken_back_and_is_silent_is_skipped_in_time() {
+        let mut run = Run::new(gate(3));
+        assert_eq!(run.released(at(0)), hosts(1, 3));
+        run.stands = hosts(6, 10);
+        assert_eq!(run.step(at(1)), (Step::default(), Some(at(6))));
+        run.say(State::Cancelled, hosts(4, 4));
+        run.say(State::Ok, hosts(1, 1));
+        assert_eq!(run.released(at(2)), hosts(6, 6));
+        let (step, _) = run.step(at(6));
+        assert_eq!((step.skip, step.release), (hosts(5, 5), HostSet::new()));
+        assert_eq!(run.step(at(7)).0, Step::default(), "it is said once");
     }
 
     #[test]

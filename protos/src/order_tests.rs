@@ -9,7 +9,7 @@ use super::*;
 use crate::testing::{
     bytes, digest as any_digest, mangle, name, signature, some_bytes, some_hosts, words,
 };
-use crate::{Delete, MaxDelete, encode_frame};
+use crate::{Delete, MaxDelete, Special, encode_frame};
 
 fn time() -> impl Strategy<Value = Duration> {
     (0..=millis(LONGEST)).prop_map(Duration::from_millis)
@@ -78,11 +78,29 @@ fn terms() -> impl Strategy<Value = Terms> {
         (0..=100_u32).prop_map(MaxDelete::Percent),
     ];
     let delete = prop_oneof![Just(Delete::Nothing), Just(Delete::Installed), Just(Delete::All)];
-    (vec("[a-z*/]{1,9}", 0..3), delete, max, any::<bool>()).prop_map(
-        |(exclude, delete, max_delete, verify)| {
+    let special =
+        ("[a-z]{1,9}", "[a-z ]{1,9}").prop_map(|(pattern, command)| Special { pattern, command });
+    let commands = ("[a-z ]{0,9}", "[a-z ]{0,9}", vec(special, 0..3));
+    let others = (words(0..9), words(0..9), commands);
+    (vec("[a-z*/]{1,9}", 0..3), delete, max, any::<[bool; 5]>(), others).prop_map(
+        |(exclude, delete, max_delete, flags, (save, source, (before, after, special)))| {
+            let [verify, tree, rollback, content_only, keep_newer] = flags;
             let limited = delete != Delete::Nothing;
-            let max_delete = if limited { max_delete } else { MaxDelete::Usual };
-            Terms { exclude, delete, max_delete, verify }
+            Terms {
+                exclude,
+                delete,
+                max_delete: if limited { max_delete } else { MaxDelete::Usual },
+                verify,
+                tree: tree && !limited,
+                rollback,
+                content_only,
+                keep_newer,
+                save,
+                before,
+                after,
+                special,
+                source,
+            }
         },
     )
 }
@@ -405,6 +423,13 @@ fn limits_of_a_push() {
         "terms.exclude has 257 elements; the limit is 256",
     );
     check(|p| p.terms.max_delete = MaxDelete::Entries(1), "terms.delete is missing");
+    check(|p| p.terms.save = Bytes::from_static(b"a/b"), "terms.save has a slash");
+    check(|p| p.terms.before = "\0".into(), "terms.command has a NUL byte");
+    check(|p| p.terms.special = vec![Special::default()], "special.pattern is missing or empty");
+    check(
+        |p| (p.terms.tree, p.terms.delete) = (true, Delete::All),
+        "terms.delete has no meaning for a tree that is exchanged as a whole",
+    );
     check(
         |p| {
             p.terms.delete = Delete::All;

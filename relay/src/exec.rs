@@ -111,7 +111,7 @@ impl Executor {
                 run::run(command, &host, job).await
             }
             // It ends with either the old tree or the new one, never half way.
-            Work::Push(push) => self.installs.install(order.id, push).await,
+            Work::Push(push) => Box::pin(self.push(job, order.id, push)).await,
             Work::Cancel(older) => {
                 self.jobs.stop(older).await;
                 (State::Ok, Answer::default())

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use content::{
-    ApplyError, ChunkRef, Chunks, ContentId, Installer, Job, Limits, Manifest, Origin, Segment,
-    Unpack,
+    Applied, ApplyError, ChunkRef, Chunks, ContentId, Installer, Job, Limits, Manifest, Origin,
+    Segment, Unpack,
 };
 use mesh::{Asker, Digest, HostId, OrderId, PullFault, State};
 use protos::{Answer, Bundle, Part, Push, Pushed};
@@ -18,8 +18,9 @@ use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 use tracing::{info, warn};
 
+use crate::commands::Updated;
 use crate::exec::{failed, word};
-use crate::journal::Journal;
+use crate::journal::{Journal, JournalError};
 use crate::terms;
 use crate::transfer::{Transfers, Wish};
 
@@ -37,6 +38,16 @@ pub(crate) struct Installs {
     pub(crate) turn: Arc<Mutex<()>>,
     /// Whether packs are kept for children.
     pub(crate) serves: bool,
+}
+
+/// The row of the journal, beside that of a destination, that says that commands are to come.
+const COMMANDS: &[u8] = b"\0commands";
+
+/// What a push has changed.
+pub(crate) struct Changed {
+    pub(crate) updated: Updated,
+    /// Whether anything at all.
+    pub(crate) any: bool,
 }
 
 /// Why a push failed at this host; nothing is half done.
@@ -59,18 +70,23 @@ pub(crate) enum InstallError {
 }
 
 impl Installs {
-    /// Installs a push on a blocking thread.
-    pub(crate) async fn install(&self, order: OrderId, push: Push) -> (State, Answer) {
+    /// Installs a push on a blocking thread. Says what has changed, if it went through and there
+    /// are commands that want to know.
+    pub(crate) async fn install(
+        &self,
+        order: OrderId,
+        push: Push,
+    ) -> ((State, Answer), Option<Changed>) {
         let (installs, handle) = (self.clone(), Handle::current());
         let work = move || installs.install_blocking(order, &push, &handle);
         match tokio::task::spawn_blocking(work).await {
-            Ok(Ok(Some(answer))) => (State::Ok, answer),
+            Ok(Ok(Some((answer, changed)))) => ((State::Ok, answer), changed),
             Ok(Ok(None)) => {
                 let detail = "a push that was given later is in place already".to_string();
-                (State::Skipped, failed("install", "superseded", detail).1)
+                ((State::Skipped, failed("install", "superseded", detail).1), None)
             }
-            Ok(Err(error)) => failure(&error),
-            Err(error) => failed("install", "the installer failed", error.to_string()),
+            Ok(Err(error)) => (failure(&error), None),
+            Err(error) => (failed("install", "the installer failed", error.to_string()), None),
         }
     }
 
@@ -79,7 +95,7 @@ impl Installs {
         order: OrderId,
         push: &Push,
         handle: &Handle,
-    ) -> Result<Option<Answer>, InstallError> {
+    ) -> Result<Option<(Answer, Option<Changed>)>, InstallError> {
         let newest = self.journal.installed(&push.dest).map_err(InstallError::Journal)?;
         if !push.terms.verify && newest.is_some_and(|(_, newest)| newest > order) {
             return Ok(None);
@@ -95,20 +111,25 @@ impl Installs {
         let (tag, dest) = (&tag[20..], &push.dest);
         let job = Job { tag, dest, target: &target, rules: &rules, before };
         if push.terms.verify {
-            return self.verify(push, &job).map(Some);
+            return self.verify(push, &job).map(|answer| Some((answer, None)));
+        }
+        let resumed = self.commands_begin(order, push)?;
+        if push.terms.tree && push.terms.rollback && self.roll_back(order, push)? {
+            self.keep_manifest(push, &job)?;
+            info!(dest = %String::from_utf8_lossy(&push.dest), "rolled back");
+            let written = target.entries.len() as u64;
+            let pushed = Some(Pushed { written, ..Pushed::default() });
+            let all = 0..target.entries.len();
+            let updated = Updated::of(push, &target, all.filter(|n| is_file(&target, *n)))?;
+            let answer = Answer { push: pushed, ..Answer::default() };
+            return Ok(Some((answer, Some(Changed { updated, any: true }))));
         }
         let mut source = Source { work: &work, target: &target, fetched: Vec::new() };
-        let installer = Installer::new(self.root.clone());
-        // This order may have been begun before, by a process that was killed.
-        let swept = installer.sweep(&job);
-        swept.map_err(InstallError::Apply)?;
-        let applied = installer.apply(&job, store, &mut source);
+        let applied = match push.terms.tree {
+            true => self.release(order, push, &job, &mut source)?,
+            false => self.overlay(order, push, &job, &mut source)?,
+        };
         let fetched = std::mem::take(&mut source.fetched);
-        let applied = applied.map_err(InstallError::Apply)?;
-        let canonical = target.encode();
-        store.put(ContentId(push.manifest.0), &canonical).map_err(InstallError::Store)?;
-        let noted = self.journal.set_installed(&push.dest, push.manifest, order);
-        noted.map_err(InstallError::Journal)?;
         // The files are in place: their chunks need not lie in the store as well.
         store.remove(&fetched).map_err(InstallError::Store)?;
         if !self.serves {
@@ -126,7 +147,64 @@ impl Installs {
             drift: 0,
             warnings: warnings(&applied),
         };
-        Ok(Some(Answer { push: Some(pushed), ..Answer::default() }))
+        let any = resumed || written + deleted + applied.metadata_fixed > 0;
+        let updated = match (push.terms.has_commands(), resumed) {
+            (false, _) => Updated::default(),
+            (true, false) => Updated::of(push, &target, applied.updated.iter().copied())?,
+            (true, true) => {
+                let all = 0..target.entries.len();
+                Updated::of(push, &target, all.filter(|n| is_file(&target, *n)))?
+            }
+        };
+        let answer = Answer { push: Some(pushed), ..Answer::default() };
+        Ok(Some((answer, Some(Changed { updated, any }))))
+    }
+
+    /// Notes that a push with commands is about to change something. `true`: it has begun before,
+    /// and they have not ended.
+    fn commands_begin(&self, order: OrderId, push: &Push) -> Result<bool, InstallError> {
+        if !push.terms.has_commands() {
+            return Ok(false);
+        }
+        let key = [&push.dest, COMMANDS].concat();
+        let noted = self.journal.installed(&key).map_err(InstallError::Journal)?;
+        if noted == Some((push.manifest, order)) {
+            return Ok(true);
+        }
+        let row = [(&key[..], Some(push.manifest))];
+        self.journal.set_all_installed(&row, order).map_err(InstallError::Journal)?;
+        Ok(false)
+    }
+
+    /// The commands of a push have ended.
+    pub(crate) fn commands_ended(&self, dest: &[u8]) -> Result<(), JournalError> {
+        let key = [dest, COMMANDS].concat();
+        self.journal.set_all_installed(&[(&key, None)], OrderId([0; 16]))
+    }
+
+    /// Puts a tree in place file by file.
+    fn overlay(
+        &self,
+        order: OrderId,
+        push: &Push,
+        job: &Job<'_>,
+        chunks: &mut dyn Chunks,
+    ) -> Result<Applied, InstallError> {
+        let installer = Installer::new(self.root.clone());
+        // This order may have been begun before, by a process that was killed.
+        installer.sweep(job).map_err(InstallError::Apply)?;
+        let applied = installer.apply(job, &self.transfers.store, chunks);
+        let applied = applied.map_err(InstallError::Apply)?;
+        self.keep_manifest(push, job)?;
+        let noted = self.journal.set_installed(&push.dest, push.manifest, order);
+        noted.map_err(InstallError::Journal)?;
+        Ok(applied)
+    }
+
+    /// Keeps the manifest of what is in place: the next push builds on it.
+    pub(crate) fn keep_manifest(&self, push: &Push, job: &Job<'_>) -> Result<(), InstallError> {
+        let kept = self.transfers.store.put(ContentId(push.manifest.0), &job.target.encode());
+        kept.map_err(InstallError::Store)
     }
 
     /// Says how the destination differs, and changes nothing.
@@ -144,17 +222,29 @@ impl Installs {
     }
 }
 
+fn is_file(target: &Manifest, n: usize) -> bool {
+    !matches!(target.entries[n].kind, content::Kind::Dir)
+}
+
 /// What did not go as well as it might.
-fn warnings(applied: &content::Applied) -> Vec<String> {
+fn warnings(applied: &Applied) -> Vec<String> {
     let mut warnings = Vec::new();
     if applied.owner_skipped > 0 {
         let n = applied.owner_skipped;
         warnings.push(format!("the owner of {n} entries is not kept: the node is not root"));
     }
-    if applied.kept > 0 {
-        let (n, some) = (applied.kept, applied.kept_paths.join(", "));
-        let more = if n > applied.kept_paths.len() as u64 { " and others" } else { "" };
-        warnings.push(format!("not deleted, since they were changed there: {some}{more}"));
+    if applied.attributes_lost > 0 {
+        let n = applied.attributes_lost;
+        warnings.push(format!("not all attributes of {n} entries are kept: they cannot be there"));
+    }
+    let named = [
+        (&applied.kept, "not deleted, since they were changed there"),
+        (&applied.newer, "left as they are, since they are newer there"),
+    ];
+    for (kept, what) in named.into_iter().filter(|(kept, _)| kept.count > 0) {
+        let some = kept.paths.join(", ");
+        let more = if kept.count > kept.paths.len() as u64 { " and others" } else { "" };
+        warnings.push(format!("{what}: {some}{more}"));
     }
     warnings
 }

@@ -331,8 +331,25 @@ impl Journal {
         manifest: Digest,
         order: OrderId,
     ) -> Result<(), JournalError> {
+        self.set_all_installed(&[(dest, Some(manifest))], order)
+    }
+
+    /// Notes several such rows at once; where there is nothing any more, the row goes.
+    pub(crate) fn set_all_installed(
+        &self,
+        rows: &[(&[u8], Option<Digest>)],
+        order: OrderId,
+    ) -> Result<(), JournalError> {
         let txn = self.begin()?;
-        txn.open_table(INSTALLED)?.insert(dest, (manifest.0, order.0))?;
+        {
+            let mut table = txn.open_table(INSTALLED)?;
+            for (dest, manifest) in rows {
+                match manifest {
+                    Some(manifest) => table.insert(*dest, (manifest.0, order.0))?,
+                    None => table.remove(*dest)?,
+                };
+            }
+        }
         txn.commit()?;
         Ok(())
     }

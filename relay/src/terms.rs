@@ -17,5 +17,8 @@ pub(crate) fn rules(terms: &Terms) -> Result<Rules, PatternError> {
             MaxDelete::Entries(n) => content::MaxDelete::Entries(n),
             MaxDelete::Percent(n) => content::MaxDelete::Percent(n),
         },
+        content_only: terms.content_only,
+        keep_newer: terms.keep_newer,
+        save: terms.save.to_vec(),
     })
 }

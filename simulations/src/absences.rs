@@ -19,8 +19,10 @@ pub(crate) struct Absences {
     behind: BTreeMap<(HostId, LinkId), HostSet>,
     /// When each host was first lost by any node.
     lost: BTreeMap<HostId, Duration>,
-    /// Who has been seen by the root that lives now, and since when it may live.
+    /// Who has been seen, and who was reached, by the root that lives now, and since when it may
+    /// live.
     seen: HostSet,
+    reached: HostSet,
     root_since: Duration,
 }
 
@@ -32,10 +34,12 @@ impl Absences {
                 self.behind.insert((me, *link), HostSet::one(*host));
             }
             Input::Frame { link, frame: mesh::Frame::Below(tree) } => {
-                let behind = self.behind.entry((me, *link)).or_default();
+                // What still comes by a link that the node has closed is not taken.
+                let Some(behind) = self.behind.get_mut(&(me, *link)) else { return };
                 *behind = behind.union(&tree.below);
                 if me == HostId::ROOT {
                     self.seen = self.seen.union(&tree.below);
+                    self.reached = self.reached.union(&tree.up);
                 }
             }
             Input::LinkDown { link } => self.parted(me, *link, now),
@@ -55,12 +59,13 @@ impl Absences {
         let links: Vec<_> = self.behind.keys().filter(|(node, _)| *node == me).copied().collect();
         links.into_iter().for_each(|(me, link)| self.parted(me, link, now));
         if me == HostId::ROOT {
-            (self.seen, self.root_since) = (HostSet::new(), now);
+            (self.seen, self.reached) = Default::default();
+            self.root_since = now;
         }
     }
 
     /// The root's watcher is told something of an order. `grace`: that of every node. Whom
-    /// the root has never seen has had it since the root's start.
+    /// the root has never reached has had it since the root's start.
     pub(crate) fn told(
         &self,
         report: &Report,
@@ -73,9 +78,15 @@ impl Absences {
         let Some((_, missed)) = missed.filter(|_| now < work.at + work.order.reach) else {
             return Ok(());
         };
-        let since = |host: &HostId| match self.seen.contains(*host) {
-            true => self.lost.get(host).copied().unwrap_or_default(),
-            false => self.root_since,
+        let since = |host: &HostId| {
+            let lost = match self.seen.contains(*host) {
+                true => self.lost.get(host).copied().unwrap_or_default(),
+                false => self.root_since,
+            };
+            match self.reached.contains(*host) {
+                true => lost,
+                false => lost.min(self.root_since),
+            }
         };
         match missed.iter().find(|host| now < since(host) + grace) {
             None => Ok(()),

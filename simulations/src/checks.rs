@@ -78,6 +78,10 @@ pub struct Checks {
     /// What the root's watcher was told, in the root's present life.
     watched: BTreeMap<OrderId, BTreeMap<HostId, Outcome>>,
     closed: BTreeSet<OrderId>,
+    /// The last beat that any life of the root has made.
+    last_beat: u64,
+    /// How often nodes have waited for how long before they dialled again.
+    waits: BTreeMap<Duration, u32>,
     /// What is known of runs that go on a few hosts at a time.
     pub(crate) gated: Gated,
     /// What is known of events.
@@ -109,6 +113,8 @@ impl Checks {
             peers: BTreeMap::new(),
             watched: BTreeMap::new(),
             closed: BTreeSet::new(),
+            last_beat: 0,
+            waits: BTreeMap::new(),
             gated: Gated::default(),
             happened: Happened::default(),
             absences: Absences::default(),
@@ -239,6 +245,11 @@ impl Checks {
     pub(crate) fn hung_up(&mut self, me: HostId, link: LinkId) {
         self.peers.remove(&(me, link));
         self.gated.parted(me, link);
+    }
+
+    /// Whether a node has a link, and has not closed it.
+    pub(crate) fn holds(&self, me: HostId, link: LinkId) -> bool {
+        self.peers.contains_key(&(me, link))
     }
 
     /// A host that knows that an order was taken back may say so of the older one.
@@ -413,7 +424,8 @@ impl Checks {
                 Ok(())
             }
             Frame::ReportsHeld { log, through } => self.reports_held(seat, (*log, *through), now),
-            Frame::Hello { .. } | Frame::Beat { .. } | Frame::Below(_) => Ok(()),
+            Frame::Beat { root, .. } => self.beating(me, *root),
+            Frame::Hello { .. } | Frame::Below(_) => Ok(()),
             Frame::Watch { .. } | Frame::Said(_) | Frame::Go { .. } => Ok(()),
             Frame::Events { events, .. } => self.happened.telling(me, events),
             Frame::EventsHeld { .. } => Ok(()),
@@ -425,6 +437,29 @@ impl Checks {
                 }
             },
         }
+    }
+
+    /// Only the root makes beats of the root.
+    fn beating(&mut self, me: HostId, root: u64) -> Result<(), Violation> {
+        if me == HostId::ROOT {
+            self.last_beat = self.last_beat.max(root);
+        } else if root > self.last_beat {
+            let detail =
+                format!("{me:?} tells of beat {root}, the last one was {}", self.last_beat);
+            return Err(Violation::new("a beat is the root's", detail));
+        }
+        Ok(())
+    }
+
+    /// A node dials again after such a wait. To the nanosecond, chance makes no three equal.
+    pub(crate) fn dialling(&mut self, me: HostId, wait: Duration) -> Result<(), Violation> {
+        let equal = self.waits.entry(wait).or_default();
+        *equal += 1;
+        if *equal > 2 && !wait.is_zero() {
+            let detail = format!("{me:?} waits {wait:?}, as {} before it did", *equal - 1);
+            return Err(Violation::new("redials are spread", detail));
+        }
+        Ok(())
     }
 
     fn reports_held(

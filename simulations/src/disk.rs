@@ -1,7 +1,10 @@
 //! A node's disk: what is on it, and what is on its way to it.
 //!
 //! Records reach the image in the order of their numbers, some time after they were asked for. A
-//! crash loses what was on its way; a restart finds the image and nothing else.
+//! crash loses what was on its way, or a part of it: some of the first records may be on the disk
+//! although nobody was told so (a write that no sync has confirmed, a batch that tore). A restart
+//! finds the image and nothing else. A full disk confirms nothing until it has room again; one
+//! that fails ends the process.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -51,14 +54,47 @@ pub(crate) struct Disk {
     pub(crate) image: Image,
     queue: VecDeque<Entry>,
     last: Duration,
+    /// It takes nothing before this.
+    pub(crate) full_until: Duration,
+    /// The next save fails.
+    pub(crate) failing: bool,
+    /// For how long the process is dead then.
+    pub(crate) down: Duration,
 }
 
 impl Disk {
     /// Takes an entry; returns when it will be durable.
     pub(crate) fn push(&mut self, now: Duration, takes: Duration, entry: Entry) -> Duration {
         self.queue.push_back(entry);
-        self.last = self.last.max(now + takes);
+        self.last = self.last.max(now + takes).max(self.full_until);
         self.last
+    }
+
+    /// It has room again, and takes what has waited. Returns the last number of that.
+    pub(crate) fn make_room(&mut self, now: Duration) -> Option<u64> {
+        (self.full_until, self.last) = (Duration::ZERO, now);
+        self.queue.iter().rev().find_map(|entry| match entry {
+            Entry::Save { no, .. } => Some(*no),
+            Entry::Bodies(_) | Entry::Happened(_) => None,
+        })
+    }
+
+    /// What is on its way to the disk.
+    pub(crate) fn pending(&self) -> impl Iterator<Item = &Record> {
+        self.queue.iter().filter_map(|entry| match entry {
+            Entry::Save { record, .. } => Some(record),
+            Entry::Bodies(_) | Entry::Happened(_) => None,
+        })
+    }
+
+    /// How much is on its way to the disk.
+    pub(crate) fn backlog(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Makes the next entry durable, whatever its number.
+    pub(crate) fn pop_any(&mut self) -> Option<Entry> {
+        self.queue.pop_front()
     }
 
     /// Makes the next entry durable, up to the save of this number.
@@ -73,6 +109,7 @@ impl Disk {
     pub(crate) fn crash(&mut self) {
         self.queue.clear();
         self.last = Duration::ZERO;
+        self.failing = false;
     }
 }
 
@@ -124,6 +161,11 @@ impl Image {
             let known = self.happened.entry(folded.key()).or_insert_with(|| folded.clone());
             known.join(folded);
         }
+    }
+
+    /// Whether answers are here that the parent has not acknowledged.
+    pub(crate) fn owes(&self) -> bool {
+        self.answers.keys().any(|id| !self.settled.contains(id))
     }
 
     fn keep_bodies(&mut self, report: &Report) {

@@ -14,6 +14,7 @@ use mesh::{
 };
 use rand::RngExt;
 use rand::rngs::SmallRng;
+use serde::{Deserialize, Serialize};
 
 use crate::checks::Violation;
 use crate::queue::Event;
@@ -107,24 +108,60 @@ impl Happened {
     }
 }
 
-/// Draws the pace and the limits of events, and how many different ones there are.
-pub(crate) fn plan(rng: &mut SmallRng) -> (EventLimits, u8) {
-    let ms = Duration::from_millis;
-    let limits = EventLimits {
-        save: ms(rng.random_range(1..500)),
-        flush: ms(rng.random_range(1..2_000)),
-        repeat: ms(rng.random_range(1..6_000)),
-        held: if rng.random_bool(0.2) { rng.random_range(3..12) } else { 1_000 },
-        burst: if rng.random_bool(0.2) { rng.random_range(1..4) } else { 100 },
-        ..EventLimits::default()
-    };
-    (limits, if rng.random_bool(0.5) { rng.random_range(1..5) } else { 0 })
+/// What hosts notice, and at which pace and within which limits it goes up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Storm {
+    /// How many different things there are to notice; 0: nothing happens.
+    kinds: u8,
+    save_ms: u64,
+    flush_ms: u64,
+    repeat_ms: u64,
+    held: usize,
+    burst: usize,
+}
+
+impl Storm {
+    /// Draws one.
+    pub(crate) fn draw(rng: &mut SmallRng) -> Storm {
+        if rng.random_bool(0.5) {
+            return Storm::default();
+        }
+        Storm {
+            kinds: rng.random_range(1..5),
+            save_ms: rng.random_range(1..500),
+            flush_ms: rng.random_range(1..2_000),
+            repeat_ms: rng.random_range(1..6_000),
+            held: if rng.random_bool(0.2) { rng.random_range(3..12) } else { 1_000 },
+            burst: if rng.random_bool(0.2) { rng.random_range(1..4) } else { 100 },
+        }
+    }
+
+    /// Whether nothing happens.
+    pub(crate) fn is_none(&self) -> bool {
+        self.kinds == 0
+    }
+
+    /// What of it the nodes are given.
+    pub(crate) fn limits(&self) -> EventLimits {
+        if self.is_none() {
+            return EventLimits::default();
+        }
+        EventLimits {
+            save: Duration::from_millis(self.save_ms),
+            flush: Duration::from_millis(self.flush_ms),
+            repeat: Duration::from_millis(self.repeat_ms),
+            held: self.held,
+            burst: self.burst,
+            ..EventLimits::default()
+        }
+    }
 }
 
 impl Sim {
     /// Has things happen now and then at each host.
     pub(crate) fn plan_events(&mut self) {
-        if self.plan.events.1 > 0 {
+        if !self.plan.events.is_none() {
             for node in 0..self.seats.len() {
                 let at = Duration::from_secs(3).mul_f64(self.rng.random_range(0.0..1.0));
                 self.queue.push(at, Event::Notice { node });
@@ -147,7 +184,7 @@ impl Sim {
                 true => self.rng.random_range(0..10 * WINDOW_MS),
                 false => now_ms,
             };
-            let what = self.rng.random_range(0..self.plan.events.1);
+            let what = self.rng.random_range(0..self.plan.events.kinds);
             let happening = happening(HostId(node as u32), at_ms, what);
             if self.seats[node].process.is_some() {
                 let signature = happening.fact.signature;

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use mesh::{HostId, LinkId};
+use mesh::{HostId, Input, LinkId};
 use rand::RngExt;
 
 use crate::checks::Violation;
+use crate::coverage::Strike;
 use crate::net::{Item, Phase, Side};
 use crate::plan::{Fault, Weather};
 use crate::queue::Event;
@@ -14,13 +15,19 @@ use crate::sim::Sim;
 impl Sim {
     pub(crate) fn fault(&mut self, index: usize) -> Result<(), Violation> {
         match self.plan.faults[index].1 {
-            Fault::Kill { node, down } => self.kill(node, down)?,
+            Fault::Kill { node, down } => {
+                if self.seats[node].process.is_some() {
+                    self.struck(Strike::Kill, node);
+                }
+                self.kill(node, down)?;
+            }
             Fault::Cut { child, noticed } => {
                 let uplink = self.net.links.iter().find(|(_, link)| {
                     let end = link.end(Side::Child);
                     end.node == child && end.phase != Phase::Closed
                 });
                 if let Some(link) = uplink.map(|(id, _)| *id) {
+                    self.struck(Strike::Cut, child);
                     self.cut(link, noticed);
                 }
             }
@@ -36,15 +43,69 @@ impl Sim {
                 }
             }
             Fault::Part { from, to, both, lasts } => {
+                self.struck(Strike::Part, from);
                 let ways = [Some((from, to)), both.then_some((to, from))];
                 for (from, to) in ways.into_iter().flatten() {
-                    self.net.block(from, to);
-                    self.queue.push(self.now + lasts, Event::Heal { from, to });
-                    self.note(from, &format!("cannot reach {to} any more"));
+                    self.block(from, to, lasts);
                 }
+            }
+            Fault::Isolate { node, lasts } => {
+                self.struck(Strike::Isolate, node);
+                for other in self.neighbours(node) {
+                    self.block(node, other, lasts);
+                    self.block(other, node, lasts);
+                }
+            }
+            Fault::FullDisk { node, lasts } => {
+                self.struck(Strike::FullDisk, node);
+                self.fill(node, lasts)?;
+            }
+            Fault::FailDisk { node, down } => {
+                self.note(node, "has a disk that fails");
+                let disk = &mut self.seats[node].disk;
+                (disk.failing, disk.down) = (true, down);
             }
         }
         Ok(())
+    }
+
+    fn block(&mut self, from: usize, to: usize, lasts: Duration) {
+        self.net.block(from, to);
+        self.queue.push(self.now + lasts, Event::Heal { from, to });
+        self.note(from, &format!("cannot reach {to} any more"));
+    }
+
+    /// Whom a node could have a link with.
+    fn neighbours(&self, node: usize) -> Vec<usize> {
+        let tree = &self.plan.tree;
+        let is = |other: &usize| {
+            tree[*other].parents.contains(&node) || tree[node].parents.contains(other)
+        };
+        (0..tree.len()).filter(is).collect()
+    }
+
+    /// A disk is full: what is on its way to it, and all that comes, waits.
+    fn fill(&mut self, node: usize, lasts: Duration) -> Result<(), Violation> {
+        let seat = &mut self.seats[node];
+        seat.disk.full_until = seat.disk.full_until.max(self.now + lasts);
+        self.queue.push(self.now + lasts, Event::Room { node });
+        self.note(node, "has a full disk");
+        self.feed(node, Input::Degraded(true))
+    }
+
+    /// A disk may have room again; what has waited is durable then.
+    pub(crate) fn room(&mut self, node: usize) -> Result<(), Violation> {
+        let seat = &mut self.seats[node];
+        if seat.disk.full_until == Duration::ZERO || self.now < seat.disk.full_until {
+            return Ok(());
+        }
+        let waited = seat.disk.make_room(self.now);
+        let life = seat.life;
+        self.note(node, "has room on its disk again");
+        if let Some(through) = waited.filter(|_| self.lives(node, life)) {
+            self.durable(node, life, through)?;
+        }
+        self.feed(node, Input::Degraded(false))
     }
 
     /// A process dies: what was not on disk is gone, and its commands with it. Peers learn of it
@@ -55,6 +116,13 @@ impl Sim {
         }
         self.note(node, "dies");
         self.stats.deaths += 1;
+        if self.rough && self.rng.random_bool(self.plan.weather.kept) {
+            let keeps = self.rng.random_range(0..=self.seats[node].disk.backlog());
+            for _ in 0..keeps {
+                let entry = self.seats[node].disk.pop_any();
+                entry.map_or(Ok(()), |entry| self.land(node, &entry))?;
+            }
+        }
         self.seats[node].disk.crash();
         self.checks.died(&self.seats[node]);
         self.checks.absences.died(HostId(node as u32), self.now);
@@ -92,7 +160,8 @@ impl Sim {
     pub(crate) fn heal(&mut self) -> Result<(), Violation> {
         self.rough = false;
         let fair = Weather::fair();
-        (self.net.delay, self.plan.weather) = (fair.delay, fair);
+        self.net.set_weather(&fair);
+        self.plan.weather = fair;
         for (from, to) in self.net.partitions() {
             while self.net.is_blocked(from, to) {
                 let dice = (&mut self.rng, &mut self.queue);
@@ -100,6 +169,10 @@ impl Sim {
             }
         }
         for node in 0..self.seats.len() {
+            let disk = &mut self.seats[node].disk;
+            disk.failing = false;
+            disk.full_until = disk.full_until.min(self.now);
+            self.room(node)?;
             if self.seats[node].process.is_none() {
                 let at = self.now + Duration::from_secs(2).mul_f64(self.rng.random_range(0.0..1.0));
                 self.queue.push(at, Event::Restart { node });

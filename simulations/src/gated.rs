@@ -73,6 +73,8 @@ pub(crate) struct Gated {
     skipped: BTreeMap<OrderId, HostSet>,
     /// Released hosts of whom the root has supposed the worst: how they end it may learn too late.
     supposed: BTreeMap<OrderId, HostSet>,
+    /// Releases that are on their way to the root's disk, and when they were decided.
+    decided: Vec<(OrderId, HostSet, Duration)>,
     /// By when whoever is released must have begun, as far as the root counts on it.
     begin_by: BTreeMap<(OrderId, HostId), Duration>,
     /// Orders that somebody has, at any time, taken back, and for whom.
@@ -227,6 +229,18 @@ impl Gated {
         self.running.values_mut().for_each(|running| running.retain(|host| *host != me));
     }
 
+    /// The root decides on a release, which goes to its disk first.
+    pub(crate) fn deciding(&mut self, id: OrderId, hosts: &HostSet, now: Duration) {
+        self.decided.push((id, hosts.clone(), now));
+    }
+
+    /// When a release was decided that stands on the disk now.
+    fn decided(&mut self, id: OrderId, hosts: &HostSet) -> Option<Duration> {
+        let is = |(order, whom, _): &(OrderId, HostSet, Duration)| *order == id && whom == hosts;
+        let place = self.decided.iter().position(is)?;
+        Some(self.decided.swap_remove(place).2)
+    }
+
     /// A release stands on the root's disk, beside what was there before it.
     pub(crate) fn released(
         &mut self,
@@ -308,7 +322,7 @@ impl Plan {
             lapses: true,
             hold: ttl,
             ttl,
-            ..crate::plan::run(self.work.len(), hosts.clone())
+            ..crate::plan::run(self.free_no(), hosts.clone())
         };
         let takes = (Duration::from_millis(1), Duration::from_millis(50));
         Work { at: now, expires: now + ttl, order: Arc::new(order), extra: None, takes }
@@ -320,7 +334,8 @@ impl Sim {
     pub(crate) fn let_go(&mut self, id: OrderId, hosts: &HostSet) {
         let begin = self.work(id).and_then(|work| work.order.gate.as_ref()).map(|gate| gate.begin);
         let begin = begin.unwrap_or_default();
-        let until = self.now + begin.saturating_sub(Duration::from_secs(1));
+        let decided = self.checks.gated.decided(id, hosts).unwrap_or(self.now);
+        let until = decided + begin.saturating_sub(Duration::from_secs(1));
         self.checks.gated.know(HostId::ROOT, id, hosts, until);
         let by = self.now + begin + self.on_its_way();
         let hosts = hosts.iter().map(|host| ((id, host), by));

@@ -1,9 +1,11 @@
 //! Links in memory, with the promises of QUIC and no better ones.
 //!
 //! Each direction of a link is in order and loses nothing while the link lives: a partition makes
-//! frames wait, not vanish in the middle. A link that dies may still deliver what was on its way,
-//! or lose it; its ends are told at different times, or never. Nothing comes from a link after an
-//! end was told that it is down.
+//! frames wait, not vanish in the middle, and a packet that is lost makes its frame come a round
+//! trip later, and all behind it. On a link with a rate frames go one after the other, and so does
+//! content beside them: frames come first and are so short that they cost content nothing. A link
+//! that dies may still deliver what was on its way, or lose it; its ends are told at different
+//! times, or never. Nothing comes from a link after an end was told that it is down.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -12,7 +14,7 @@ use mesh::{Digest, Frame, LinkId, Peer, PullFault};
 use rand::RngExt;
 use rand::rngs::SmallRng;
 
-use crate::plan::Span;
+use crate::plan::{Profile, Span, Weather};
 use crate::queue::{Event, Queue};
 
 /// An end of a link.
@@ -31,6 +33,15 @@ impl Side {
             Side::Parent => Side::Child,
         }
     }
+}
+
+/// Of which kind a link is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// To the root, or between relays.
+    Wan = 0,
+    /// From a host to its relay.
+    Lan = 1,
 }
 
 /// What travels on a link.
@@ -65,6 +76,8 @@ pub(crate) struct End {
     pub(crate) phase: Phase,
     /// When the last thing on its way to this end arrives.
     last: Duration,
+    /// Until when frames, and content, keep a link with a rate busy in this direction.
+    busy: [Duration; 2],
     stalled: VecDeque<Item>,
     /// Frames on their way to this end are lost.
     pub(crate) lost: bool,
@@ -76,8 +89,23 @@ pub(crate) struct Link {
     pub(crate) ends: [End; 2],
     /// Which place of the child's list the parent has.
     pub(crate) place: usize,
+    pub(crate) kind: Kind,
     /// Nothing more goes in.
     pub(crate) broken: bool,
+}
+
+impl End {
+    /// How long something waits and takes until the last of its bytes is on a link with a rate.
+    fn wait(&mut self, now: Duration, rate: u64, content_bytes: u64, item: &Item) -> Duration {
+        let (lane, bytes) = match item {
+            Item::Frame(frame) => (0, protos::encode_frame(frame).len() as u64 + OVERHEAD),
+            Item::Got(_, Ok(())) => (1, content_bytes),
+            _ => return Duration::ZERO,
+        };
+        let busy = &mut self.busy[lane];
+        *busy = (*busy).max(now) + Duration::from_secs_f64(bytes as f64 / rate as f64);
+        *busy - now
+    }
 }
 
 impl Link {
@@ -102,9 +130,16 @@ impl Link {
 pub(crate) struct Net {
     pub(crate) links: BTreeMap<LinkId, Link>,
     blocked: BTreeMap<(usize, usize), u32>,
-    pub(crate) delay: Span,
+    /// What the links of each kind are like.
+    profiles: [Profile; 2],
+    content_bytes: u64,
     made: u64,
 }
+
+/// What a frame costs beside itself: its share of a packet, and the headers of QUIC, UDP and IP.
+pub(crate) const OVERHEAD: u64 = 60;
+/// A packet that is lost so often is lost with its link.
+const TRIES: u32 = 8;
 
 /// A time out of a span.
 pub(crate) fn draw(rng: &mut SmallRng, (least, most): Span) -> Duration {
@@ -112,8 +147,31 @@ pub(crate) fn draw(rng: &mut SmallRng, (least, most): Span) -> Duration {
 }
 
 impl Net {
-    pub(crate) fn new(delay: Span) -> Net {
-        Net { links: BTreeMap::new(), blocked: BTreeMap::new(), delay, made: 0 }
+    pub(crate) fn new(weather: &Weather) -> Net {
+        Net {
+            links: BTreeMap::new(),
+            blocked: BTreeMap::new(),
+            profiles: [weather.wan, weather.lan],
+            content_bytes: weather.content_bytes,
+            made: 0,
+        }
+    }
+
+    /// From now on links are like this.
+    pub(crate) fn set_weather(&mut self, weather: &Weather) {
+        self.profiles = [weather.wan, weather.lan];
+        self.content_bytes = weather.content_bytes;
+    }
+
+    /// What a link is like.
+    pub(crate) fn profile(&self, link: LinkId) -> Profile {
+        let kind = self.links.get(&link).map_or(Kind::Wan, |link| link.kind);
+        self.profiles[kind as usize]
+    }
+
+    /// One way on a link of the slower kind.
+    pub(crate) fn delay(&self) -> Span {
+        self.profiles[Kind::Wan as usize].delay
     }
 
     pub(crate) fn is_blocked(&self, from: usize, to: usize) -> bool {
@@ -126,6 +184,7 @@ impl Net {
         child: (usize, u64),
         parent: (usize, u64),
         place: usize,
+        kind: Kind,
     ) -> LinkId {
         self.made += 1;
         let end = |(node, life)| End {
@@ -133,11 +192,12 @@ impl Net {
             life,
             phase: Phase::Coming,
             last: Duration::ZERO,
+            busy: [Duration::ZERO; 2],
             stalled: VecDeque::new(),
             lost: false,
             unheld: VecDeque::new(),
         };
-        let link = Link { ends: [end(child), end(parent)], place, broken: false };
+        let link = Link { ends: [end(child), end(parent)], place, kind, broken: false };
         self.links.insert(LinkId(self.made), link);
         LinkId(self.made)
     }
@@ -151,7 +211,13 @@ impl Net {
         item: Item,
         (rng, queue): (&mut SmallRng, &mut Queue),
     ) {
-        let takes = draw(rng, self.delay);
+        let Profile { delay, loss, .. } = self.profile(link);
+        let mut takes = draw(rng, delay);
+        let mut tries = 1;
+        while loss > 0.0 && tries < TRIES && rng.random_bool(loss) {
+            takes += delay.1 * 2;
+            tries += 1;
+        }
         self.send_after(now, takes, link, to, item, queue);
     }
 
@@ -173,7 +239,11 @@ impl Net {
         if self.blocked.contains_key(&(source, target)) {
             return path.end_mut(to).stalled.push_back(item);
         }
+        let rate = self.profiles[path.kind as usize].rate;
+        let content_bytes = self.content_bytes;
         let end = path.end_mut(to);
+        let takes =
+            takes + rate.map_or(Duration::ZERO, |rate| end.wait(now, rate, content_bytes, &item));
         // Content has streams of its own and overtakes; all else is in order.
         let at = match item {
             Item::Front(_) | Item::Got(..) => end.last.max(now) + takes,
@@ -213,6 +283,17 @@ impl Net {
                 }
             }
         }
+    }
+
+    /// The child of a link, if the link is open at its end.
+    pub(crate) fn open_child(&self, link: LinkId) -> Option<usize> {
+        let end = self.links.get(&link)?.end(Side::Child);
+        (end.phase == Phase::Open).then_some(end.node)
+    }
+
+    /// Whether a node is kept from somebody.
+    pub(crate) fn is_cut_off(&self, node: usize) -> bool {
+        self.blocked.keys().any(|(from, to)| *from == node || *to == node)
     }
 
     /// Every partition there is.

@@ -9,6 +9,7 @@ use mesh::{
 use rand::RngExt;
 
 use crate::checks::Violation;
+use crate::coverage::Strike;
 use crate::disk::Entry;
 use crate::net::{Item, Phase, Side, draw};
 use crate::queue::Event;
@@ -21,8 +22,12 @@ impl Sim {
         match output {
             Output::Save { no, record } => self.save(node, no, record),
             Output::Dial { place } => {
-                let takes = draw(&mut self.rng, self.net.delay);
+                let takes = draw(&mut self.rng, self.net.delay());
                 let life = self.seats[node].life;
+                let process = self.seats[node].process.as_mut();
+                if let Some(parted) = process.and_then(|process| process.parted.take()) {
+                    self.checks.dialling(HostId(node as u32), self.now - parted)?;
+                }
                 let parent = self.plan.tree[node].parents[place];
                 self.queue.push(self.now + takes, Event::Dialled { node, life, place, parent });
                 Ok(())
@@ -45,6 +50,9 @@ impl Sim {
 
     fn save(&mut self, node: usize, no: u64, record: Record) -> Result<(), Violation> {
         self.checks.saving(&self.seats[node], no, &record)?;
+        if let Record::Released { order, hosts } = &record {
+            self.checks.gated.deciding(*order, hosts, self.now);
+        }
         let takes = draw(&mut self.rng, self.plan.weather.save);
         let seat = &mut self.seats[node];
         let at = seat.disk.push(self.now, takes, Entry::Save { no, record });
@@ -68,6 +76,9 @@ impl Sim {
         self.checks.absences.parted(HostId(node as u32), link, self.now);
         if let Some(process) = &mut self.seats[node].process {
             process.drop_content(link);
+            if side == Side::Child {
+                process.parted = Some(self.now);
+            }
         }
         let late = self.rng.random_bool(0.5);
         if let Some(path) = self.net.links.get_mut(&link) {
@@ -108,7 +119,7 @@ impl Sim {
         // The moment at which hosts are let begin is the worst one.
         let odds = self.plan.weather.snap * if is_release { 4.0 } else { 1.0 };
         if weighty && self.rough && self.rng.random_bool(odds) {
-            let within = self.net.delay.1 * 2;
+            let within = self.net.delay().1 * 2;
             let at = self.now + within.mul_f64(self.rng.random_range(0.0..1.0));
             self.queue.push(at, Event::Snap { link });
         }
@@ -169,6 +180,7 @@ impl Sim {
     /// Sends content to the child at the other end.
     fn give(&mut self, link: LinkId, content: Digest, result: Result<(), PullFault>) {
         let weather = &self.plan.weather;
+        let span = weather.transfer;
         let (torn, corrupt) = match self.rough {
             true => (weather.torn, weather.corrupt),
             false => (0.0, 0.0),
@@ -178,7 +190,16 @@ impl Sim {
             Ok(()) if self.rng.random_bool(corrupt) => Err(PullFault::Corrupt),
             result => result,
         };
-        let takes = draw(&mut self.rng, self.net.delay) + draw(&mut self.rng, weather.transfer);
+        let strike = match result {
+            Err(PullFault::Broken) => Some(Strike::Torn),
+            Err(PullFault::Corrupt) => Some(Strike::Corrupt),
+            _ => None,
+        };
+        if let (Some(strike), Some(child)) = (strike, self.net.open_child(link)) {
+            self.struck(strike, child);
+        }
+        let delay = self.net.profile(link).delay;
+        let takes = draw(&mut self.rng, delay) + draw(&mut self.rng, span);
         if result != Err(PullFault::Absent) && self.rng.random_bool(0.7) {
             let early = takes.mul_f64(self.rng.random_range(0.0..1.0));
             let front = Item::Front(content);
@@ -279,7 +300,7 @@ impl Sim {
                 debug_assert_eq!(asked, content);
                 if result.is_ok() && !whole {
                     process.streams.push((link, content));
-                    let takes = draw(&mut self.rng, self.net.delay);
+                    let takes = draw(&mut self.rng, self.net.profile(link).delay);
                     let item = Item::Front(content);
                     self.net.send_after(self.now, takes, link, Side::Child, item, &mut self.queue);
                 } else {

@@ -42,6 +42,8 @@ pub(crate) enum Event {
     Speak { node: usize, life: u64, said: Word },
     /// A host notices something.
     Notice { node: usize },
+    /// A full disk may have room again.
+    Room { node: usize },
     /// A partition ends.
     Heal { from: usize, to: usize },
     /// A dead process starts again.

@@ -20,6 +20,8 @@ pub(crate) struct Seat {
 pub(crate) struct Process {
     pub(crate) node: Node,
     pub(crate) started: Duration,
+    /// When it last had no parent any more, or failed to dial one, and has not dialled since.
+    pub(crate) parted: Option<Duration>,
     /// When it wants to be woken.
     pub(crate) wake: Option<Duration>,
     /// How often it was woken in one instant.
@@ -56,6 +58,7 @@ impl Process {
         Process {
             node,
             started,
+            parted: None,
             wake: None,
             restless: 0,
             saves: 0,

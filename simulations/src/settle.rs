@@ -35,11 +35,11 @@ impl Sim {
             self.run_until(self.now + Duration::from_secs(5))?;
             match self.unsettled(healed) {
                 None => break,
-                Some(_) if self.now < healed + WITHIN => {}
+                Some(_) if self.now < healed + WITHIN.max(self.patience()) => {}
                 Some(detail) => return Err(Violation::new("convergence", detail)),
             }
         }
-        self.run_until(self.now.max(healed + LAST_HOLD))?;
+        self.run_until(self.now.max(healed + LAST_HOLD.max(self.patience())))?;
         let talk = self.stats.talk;
         self.run_until(self.now + SILENCE)?;
         if self.stats.talk > talk {
@@ -51,6 +51,15 @@ impl Sim {
             None => Ok(()),
             Some(detail) => Err(Violation::new("convergence", detail)),
         }
+    }
+
+    /// How long slow beats and long waits may keep a tree from being whole: a dead link is noticed
+    /// by its beats at each end, one after the other, and then a parent is dialled, or a better
+    /// one.
+    fn patience(&self) -> Duration {
+        let missed = self.seats[0].config.missed_beats;
+        let backoff = &self.plan.backoff;
+        self.plan.beat * (missed + 1) * 3 + (backoff.cap + backoff.climb_cap) * 2
     }
 
     /// One more order over everybody, in a tree where nothing is wrong.
@@ -169,7 +178,7 @@ impl Sim {
             let crowded = self.checks.is_crowded_out(id);
             // Who waits for a release that never comes must be told so.
             let got = self.checks.has_got(host, id) && !(crowded && order.gate.is_some());
-            let soon = work.at + order.hold > healed + HOME;
+            let soon = work.at + order.hold > healed + HOME.max(self.patience());
             if (got || soon && !crowded) && said.state.is_provisional() {
                 let how = if got { "has it" } else { "could have it" };
                 return Some(format!("{host:?} {how}, the root says {said:?} of {id:?}"));

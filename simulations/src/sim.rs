@@ -14,10 +14,12 @@ use rand::rngs::SmallRng;
 use rand::{Rng, RngExt, SeedableRng};
 
 use crate::checks::{Checks, Violation};
+use crate::coverage::{Coverage, Strike};
 use crate::disk::Entry;
-use crate::net::{Item, Net, Phase, Side};
+use crate::net::{Item, Kind, Net, Phase, Side};
 use crate::plan::{Options, Plan, Work};
 use crate::queue::{Event, Queue};
+use crate::scenario::Source;
 use crate::seat::{Process, Seat};
 use crate::trace::{self, Sink, Trace};
 use crate::viewers::Viewers;
@@ -52,15 +54,25 @@ pub struct Stats {
     pub hash: u64,
 }
 
+/// A run that kept every promise.
+pub struct Played {
+    /// What it has cost and seen.
+    pub stats: Stats,
+    /// Its trace.
+    pub trace: Trace,
+    /// Which faults have struck whom.
+    pub coverage: Coverage,
+}
+
 /// A run that broke a promise.
 #[derive(Debug)]
 pub struct Failure {
     /// What was broken.
     pub violation: Violation,
-    /// The seed.
-    pub seed: u64,
-    /// The options of the plan.
-    pub options: Options,
+    /// The plan that was played.
+    pub plan: Plan,
+    /// The command that plays it again, if it came from one.
+    pub replay: String,
     /// When, in virtual time.
     pub at: Duration,
     /// What the run was like so far.
@@ -69,32 +81,46 @@ pub struct Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Failure { violation, seed, options, at, .. } = self;
-        writeln!(f, "seed {seed}: {violation}, at {:.4} s", at.as_secs_f64())?;
-        write!(f, "replay: cargo run -p simulations --bin sim -- --seed {seed} --trace")?;
-        if let Some(nodes) = options.nodes {
-            write!(f, " --nodes {nodes}")?;
-        }
-        if let Some(bug) = options.bug {
-            write!(f, " --bug {bug:?}")?;
-        }
-        Ok(())
+        let Failure { violation, plan, replay, at, .. } = self;
+        writeln!(f, "seed {}: {violation}, at {:.4} s", plan.seed, at.as_secs_f64())?;
+        write!(f, "replay: {replay}")
     }
 }
 
 impl std::error::Error for Failure {}
 
 /// Plays one seed: faults, healing, convergence, and a last order over a healthy tree.
-pub fn run(seed: u64, options: &Options, sink: Sink) -> Result<(Stats, Trace), Box<Failure>> {
-    let mut sim = Sim::new(Plan::draw(seed, options), sink);
-    match sim.play() {
-        Ok(()) => {
-            let stats = sim.stats();
-            Ok((stats, std::mem::take(&mut sim.trace)))
+pub fn run(
+    source: &Source,
+    seed: u64,
+    options: &Options,
+    sink: Sink,
+) -> Result<Played, Box<Failure>> {
+    play(source.plan(seed, options), sink).map_err(|mut failure| {
+        failure.replay = format!("barid sim {}", source.name());
+        if let Source::Scenario { .. } = source {
+            failure.replay += &format!(" --seed {seed}");
         }
+        if let Some(nodes) = options.nodes {
+            failure.replay += &format!(" --nodes {nodes}");
+        }
+        if let Some(bug) = options.bug {
+            failure.replay += &format!(" --bug {bug:?}");
+        }
+        failure.replay += " --trace";
+        failure
+    })
+}
+
+/// Plays one plan.
+pub fn play(plan: Plan, sink: Sink) -> Result<Played, Box<Failure>> {
+    let mut sim = Sim::new(plan.clone(), sink);
+    let played = sim.play();
+    let (at, stats) = (sim.now, sim.stats());
+    match played {
+        Ok(()) => Ok(Played { stats, trace: sim.trace, coverage: sim.coverage }),
         Err(violation) => {
-            let (at, stats) = (sim.now, sim.stats());
-            Err(Box::new(Failure { violation, seed, options: *options, at, stats }))
+            Err(Box::new(Failure { violation, plan, replay: String::new(), at, stats }))
         }
     }
 }
@@ -111,6 +137,7 @@ pub struct Sim {
     pub(crate) trace: Trace,
     pub(crate) stats: Stats,
     pub(crate) viewers: Viewers,
+    pub(crate) coverage: Coverage,
     /// Whether faults still happen.
     pub(crate) rough: bool,
 }
@@ -129,11 +156,12 @@ impl Sim {
             rng: SmallRng::seed_from_u64(plan.seed),
             queue: Queue::default(),
             seats: seats.collect(),
-            net: Net::new(plan.weather.delay),
+            net: Net::new(&plan.weather),
             checks: Checks::new(&plan),
             trace: Trace::new(sink),
             stats: Stats { nodes: plan.tree.len(), ..Stats::default() },
             viewers: Viewers::default(),
+            coverage: Coverage::default(),
             rough: true,
             plan,
         };
@@ -196,13 +224,18 @@ impl Sim {
             Event::Submit { work } => self.submit(work),
             Event::Fault { index } if self.rough => self.fault(index),
             Event::Trip { node, life, down } if self.rough && self.lives(node, life) => {
+                self.struck(Strike::Trip, node);
                 self.kill(node, down)
             }
             Event::Snap { link } if self.rough => {
+                if let Some(child) = self.net.open_child(link) {
+                    self.struck(Strike::Snap, child);
+                }
                 let noticed = self.rng.random_bool(0.7);
                 self.cut(link, noticed);
                 Ok(())
             }
+            Event::Room { node } => self.room(node),
             Event::Heal { from, to } => {
                 let dice = (&mut self.rng, &mut self.queue);
                 self.net.unblock(self.now, (from, to), dice);
@@ -234,7 +267,8 @@ impl Sim {
         let me = HostId(node as u32);
         self.checks.absences.input(me, &input, self.now);
         let announced = match &input {
-            Input::Frame { link, frame } => {
+            // What still comes by a link that the node has closed is not taken.
+            Input::Frame { link, frame } if self.checks.holds(me, *link) => {
                 self.checks.gated.hearing(me, *link, frame, self.now);
                 matches!(frame, Frame::Below { .. }).then_some(*link)
             }
@@ -242,6 +276,9 @@ impl Sim {
         };
         let seat = &mut self.seats[node];
         if let Some(process) = &mut seat.process {
+            if let Input::DialFailed { .. } = input {
+                process.parted = Some(self.now);
+            }
             let time = process.time(self.now);
             process.node.handle(time, input);
         }
@@ -270,7 +307,26 @@ impl Sim {
         if self.trace.wants_text() {
             self.trace.line(now, node, "starts");
         }
-        self.drain(node)
+        self.drain(node)?;
+        if self.now < self.seats[node].disk.full_until {
+            self.feed(node, Input::Degraded(true))?;
+        }
+        self.die_again(node);
+        Ok(())
+    }
+
+    /// A process that has just started may die again while it recovers.
+    fn die_again(&mut self, node: usize) {
+        if self.rough && self.seats[node].life > 1 {
+            let weather = &self.plan.weather;
+            if self.rng.random_bool(weather.twice) {
+                let within = weather.save.1 * 2;
+                let at = self.now + within.mul_f64(self.rng.random_range(0.0..1.0));
+                let down = Duration::from_secs(2).mul_f64(self.rng.random_range(0.0..1.0));
+                let life = self.seats[node].life;
+                self.queue.push(at, Event::Trip { node, life, down });
+            }
+        }
     }
 
     fn wake(&mut self, node: usize, life: u64) -> Result<(), Violation> {
@@ -318,20 +374,37 @@ impl Sim {
         Ok(())
     }
 
-    fn durable(&mut self, node: usize, life: u64, through: u64) -> Result<(), Violation> {
-        if !self.lives(node, life) {
+    pub(crate) fn durable(
+        &mut self,
+        node: usize,
+        life: u64,
+        through: u64,
+    ) -> Result<(), Violation> {
+        if !self.lives(node, life) || self.now < self.seats[node].disk.full_until {
             return Ok(());
         }
+        let disk = &mut self.seats[node].disk;
+        if std::mem::take(&mut disk.failing) && self.rough {
+            let down = disk.down;
+            self.struck(Strike::FailDisk, node);
+            return self.kill(node, down);
+        }
         while let Some(entry) = self.seats[node].disk.pop(through) {
-            self.seats[node].disk.image.apply(&entry);
-            if let Entry::Save { record, .. } = &entry {
-                self.checks.durable(&self.seats[node], record)?;
-                if let mesh::Record::Released { order, hosts } = record {
-                    self.let_go(*order, hosts);
-                }
-            }
+            self.land(node, &entry)?;
         }
         self.feed(node, Input::Saved { through })
+    }
+
+    /// An entry is on the disk.
+    pub(crate) fn land(&mut self, node: usize, entry: &Entry) -> Result<(), Violation> {
+        self.seats[node].disk.image.apply(entry);
+        if let Entry::Save { record, .. } = entry {
+            self.checks.durable(&self.seats[node], record)?;
+            if let mesh::Record::Released { order, hosts } = record {
+                self.let_go(*order, hosts);
+            }
+        }
+        Ok(())
     }
 
     fn dialled(
@@ -354,13 +427,15 @@ impl Sim {
             return Ok(());
         }
         self.stats.links += 1;
-        let link = self.net.join((node, life), (parent, self.seats[parent].life), place);
-        let (child_id, parent_id) = (HostId(node as u32), HostId(parent as u32));
         let serves = self.plan.tree[node].serves;
+        let kind = if serves || parent == 0 { Kind::Wan } else { Kind::Lan };
+        let link = self.net.join((node, life), (parent, self.seats[parent].life), place, kind);
+        let (child_id, parent_id) = (HostId(node as u32), HostId(parent as u32));
         let dice = (&mut self.rng, &mut self.queue);
         let up = Item::Up(Peer::Child { host: child_id, serves });
         self.net.send(self.now, link, Side::Parent, up, dice);
         if half {
+            self.struck(Strike::HalfOpen, node);
             self.net.close(link, Side::Child);
             let noticed = self.rng.random_bool(0.5);
             self.cut(link, noticed);
@@ -458,6 +533,9 @@ impl Sim {
         self.net.close(link, to);
         if let Some(process) = &mut self.seats[node].process {
             process.drop_content(link);
+            if to == Side::Child {
+                process.parted = Some(self.now);
+            }
         }
         self.feed(node, Input::LinkDown { link })
     }

@@ -95,8 +95,20 @@ fn described(
         (Kind::Dir, FileType::Directory)
             | (Kind::File { .. }, FileType::RegularFile)
             | (Kind::Symlink { .. }, FileType::Symlink)
+            | (Kind::HardLink { .. }, FileType::RegularFile)
     );
-    let mut metadata = || owners.differences(entry, stat).join(", ");
+    let mut metadata = || {
+        let words = owners.differences(entry, stat);
+        match &entry.kind {
+            Kind::HardLink { to } => format!("shall be the same file as {}", show(to)),
+            _ if !words.is_empty() => words.join(", "),
+            // The only other thing for which a file is written anew.
+            Kind::File { .. } if matches!(survey.actions[n], Action::Write { .. }) => {
+                "names of one file, or attributes".into()
+            }
+            _ => "attributes".into(),
+        }
+    };
     match survey.actions[n] {
         Action::Keep => None,
         Action::Blocked => Some(('!', format!("is {}, and is not replaced", word(found)))),

@@ -49,6 +49,12 @@ pub enum ApplyError {
         /// What the manifest wants.
         wanted: &'static str,
     },
+    /// Nothing changed; the file system is not able to.
+    #[error("the file system of {path} cannot exchange two directories; push without --tree")]
+    NoExchange {
+        /// The destination.
+        path: String,
+    },
     /// Nothing changed; a name in the tree looks like one of our temporary files.
     #[error("{path} in the manifest is named like a temporary file of this very push")]
     Clash {
@@ -127,6 +133,8 @@ pub enum Stage {
     Write,
     /// Flushing to disk.
     Sync,
+    /// Keeping what is replaced.
+    Save,
     /// Renaming into place.
     Replace,
     /// Setting owner, mode or time.
@@ -158,6 +166,7 @@ impl fmt::Display for Stage {
             Stage::Create => "create",
             Stage::Write => "write the new",
             Stage::Sync => "sync",
+            Stage::Save => "keep the old",
             Stage::Replace => "replace",
             Stage::Describe => "set owner, mode or time of",
             Stage::Delete => "delete",

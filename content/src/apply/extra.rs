@@ -21,8 +21,6 @@ use crate::tree;
 const LIMIT: usize = 1 << 20;
 /// Directories within one another.
 const DEPTH: usize = 256;
-/// So many entries that were kept are named.
-pub(super) const NAMED: usize = 8;
 
 /// An entry that goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,11 +53,12 @@ impl Surveyor<'_> {
         depth: usize,
     ) -> Result<bool, ApplyError> {
         let failed = |err| self.ground.failed(Stage::Compare, &path)(err);
+        let is_saved = self.is_saved(&path);
         let (dir, name) = split(&path);
         let parent = self.dirs.at(dir).map_err(failed)?;
         let Some(stat) = tree::look(parent, name).map_err(failed)? else { return Ok(true) };
         let is_dir = tree::kind(&stat) == FileType::Directory;
-        if self.rules.exclude.matches(&path, is_dir) {
+        if self.rules.exclude.matches(&path, is_dir) || is_saved {
             return Ok(false);
         }
         if is_dir {
@@ -112,10 +111,7 @@ impl Surveyor<'_> {
             _ => false,
         };
         if !unchanged {
-            self.kept.0 += 1;
-            if self.kept.1.len() < NAMED {
-                self.kept.1.push(self.ground.shown(path));
-            }
+            self.kept.add(self.ground.shown(path));
         }
         Ok(unchanged)
     }
@@ -133,6 +129,13 @@ impl Surveyor<'_> {
         let opened = self.dirs.at(dir).and_then(tree::open_self);
         let listed = opened.and_then(|fd| tree::names(&fd));
         listed.map_err(self.ground.failed(Stage::Compare, dir))
+    }
+
+    /// Whether it is what was kept of a file that was replaced.
+    fn is_saved(&self, path: &[u8]) -> bool {
+        let suffix = self.rules.save.as_slice();
+        let name = path.strip_suffix(suffix).filter(|_| !suffix.is_empty());
+        name.is_some_and(|name| self.names(name))
     }
 
     fn names(&self, path: &[u8]) -> bool {

@@ -16,6 +16,7 @@ use rustix::fs::{FileType, Mode, OFlags, Stat, readlinkat};
 
 use super::Job;
 use super::error::{ApplyError, Stage};
+use crate::guards::{Guard, holds};
 use crate::manifest::{Entry, Kind};
 use crate::show::show;
 use crate::tree;
@@ -43,6 +44,11 @@ impl Ground {
         }
     }
 
+    /// The name in the directory, unless the ground is that of a tree.
+    pub(super) fn leaf(&self) -> &[u8] {
+        self.leaf.as_deref().unwrap_or_default()
+    }
+
     pub(super) fn is_tree(&self) -> bool {
         self.leaf.is_none()
     }
@@ -67,9 +73,17 @@ impl Ground {
 
 /// Walks to the destination of a job.
 pub(super) fn resolve(root: &Path, job: &Job<'_>) -> Result<Ground, ApplyError> {
-    let dest = job.dest;
-    let mut components = parse(dest)?;
     let is_tree = job.target.entries.first().is_some_and(|entry| entry.kind == Kind::Dir);
+    walk(root, job.dest, is_tree)
+}
+
+/// Walks to the directory that a destination is in.
+pub(super) fn resolve_parent(root: &Path, dest: &[u8]) -> Result<Ground, ApplyError> {
+    walk(root, dest, false)
+}
+
+fn walk(root: &Path, dest: &[u8], is_tree: bool) -> Result<Ground, ApplyError> {
+    let mut components = parse(dest)?;
     let leaf = if is_tree { None } else { components.pop_back() };
     let guarded = root == Path::new("/");
     let top = components.front().or(leaf.as_ref()).map(Vec::as_slice);
@@ -194,13 +208,14 @@ impl Walk<'_> {
     /// The target of a link that nobody but root and us can have made or can change.
     fn follow(&mut self, name: &[u8], stat: &Stat) -> Result<Vec<u8>, ApplyError> {
         let us = rustix::process::geteuid().as_raw();
-        let trusted = |uid| uid == 0 || uid == us;
+        let trusted = |uid| uid == 0 || uid == us || !holds(Guard::TrustedLink);
         if !trusted(stat.st_uid) {
             return Err(self.link(name, "it is owned by another user"));
         }
         let dir = rustix::fs::fstat(self.top());
         let dir = dir.map_err(|err| failed(&self.path(b"."), err.into()))?;
-        if !trusted(dir.st_uid) || tree::mode(&dir) & 0o022 != 0 {
+        let open = tree::mode(&dir) & 0o022 != 0 && holds(Guard::TrustedLink);
+        if !trusted(dir.st_uid) || open {
             return Err(self.link(name, "others may write to the directory it is in"));
         }
         self.hops += 1;

@@ -11,6 +11,7 @@ use rustix::fs::{
     futimens, utimensat,
 };
 
+use crate::attributes;
 use crate::manifest::{Entry, Kind, Name};
 use crate::names::Names;
 use crate::tree;
@@ -77,14 +78,22 @@ impl Owners {
         words
     }
 
-    /// Sets all of it on an open file or directory. The owner first: chown clears setuid.
-    pub(super) fn describe(&mut self, fd: impl AsFd, entry: &Entry) -> io::Result<()> {
+    /// Sets all of it on an open file or directory. The owner first: chown clears setuid and
+    /// capabilities. `false`: not all attributes are kept.
+    pub(super) fn describe(&mut self, fd: impl AsFd, entry: &Entry) -> io::Result<bool> {
         if self.root {
             let (uid, gid) = self.wanted(entry);
             fchown(&fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
         }
+        let kept = attributes::write(&fd, &entry.attributes)?;
         fchmod(&fd, Mode::from_raw_mode(entry.mode))?;
-        Ok(futimens(&fd, &times(entry))?)
+        futimens(&fd, &times(entry))?;
+        Ok(kept)
+    }
+
+    /// Whether an open file or directory has the attributes that it should have.
+    pub(super) fn has_attributes(&self, fd: impl AsFd, entry: &Entry) -> io::Result<bool> {
+        attributes::are(fd, &entry.attributes, self.root)
     }
 
     /// The same for a link, which cannot be opened.

@@ -12,6 +12,13 @@ pub struct Rules {
     pub delete: Delete,
     /// How much of it may go.
     pub max_delete: MaxDelete,
+    /// Whether only content counts: what holds the right thing is left as it is, whatever its
+    /// mode, owner, time and attributes.
+    pub content_only: bool,
+    /// Whether a file stays that was changed later than the one that would replace it.
+    pub keep_newer: bool,
+    /// If not empty: what is put behind the name of a file that is replaced, to keep it.
+    pub save: Vec<u8>,
 }
 
 /// What is deleted below a destination.

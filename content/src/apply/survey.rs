@@ -9,6 +9,7 @@ use std::io::{self, Read as _};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{FileType, Stat, StatVfsMountFlags, fstatvfs, readlinkat};
+use rustix::io::Errno;
 
 use super::drift::word;
 use super::error::{ApplyError, Stage};
@@ -16,8 +17,9 @@ use super::extra::{Extra, split};
 use super::ground::Ground;
 use super::owners::Owners;
 use super::rules::{Delete, Rules};
-use super::{Applied, Job};
+use super::{Applied, Job, Named};
 use crate::chunk::{AVERAGE_CHUNK, Cutter, MAX_CHUNK};
+use crate::guards::{Guard, holds};
 use crate::id::ContentId;
 use crate::manifest::{ChunkRef, Entry, Kind, Manifest};
 use crate::store::Store;
@@ -52,6 +54,8 @@ pub(super) enum Action {
 pub(super) struct Found {
     pub(super) entry: usize,
     pub(super) offset: u64,
+    /// Whether it is there in another tree than the one that is written.
+    pub(super) other: bool,
 }
 
 /// The result, one action for each entry.
@@ -65,6 +69,16 @@ pub(super) struct Survey {
     pub(super) clears: BTreeMap<usize, Vec<Extra>>,
     /// The directories that are made later, by path.
     later: BTreeSet<Vec<u8>>,
+    pub(super) hard_links: HardLinks,
+}
+
+/// Which entries are names of one file.
+#[derive(Default)]
+pub(super) struct HardLinks {
+    /// Of each name but the first: the place of the first.
+    pub(super) heads: BTreeMap<usize, usize>,
+    /// Of each first name: the others.
+    pub(super) names: BTreeMap<usize, Vec<usize>>,
 }
 
 pub(super) fn survey(ground: &Ground, job: &Job<'_>) -> Result<Survey, ApplyError> {
@@ -87,9 +101,11 @@ fn survey_with(
     let target = job.target;
     let root = ground.dir.try_clone().map_err(ground.failed(Stage::Open, b""))?;
     let chunks = target.entries.iter().flat_map(Entry::chunks);
+    let hard_links = hard_links(target);
     let mut surveyor = Surveyor {
         ground,
         target,
+        hard_links: &hard_links,
         rules: job.rules,
         before: job.before,
         dirs: Dirs::new(root),
@@ -99,18 +115,23 @@ fn survey_with(
         cutter: Cutter::new(),
         buffer: Vec::new(),
         clears: BTreeMap::new(),
-        kept: (0, Vec::new()),
+        kept: Named::default(),
+        newer: Named::default(),
         seen,
     };
     let mut applied = Applied::default();
     let mut extras = Vec::new();
     let mut later = BTreeSet::new();
-    let mut actions = Vec::with_capacity(target.entries.len());
+    let mut actions: Vec<Action> = Vec::with_capacity(target.entries.len());
     let mut absent: BTreeSet<&[u8]> = BTreeSet::new();
     for (n, entry) in target.entries.iter().enumerate() {
         let (dir, _) = ground.place(entry);
         let missing = !ground.missing.is_empty() || absent.contains(dir);
-        let mut action = surveyor.entry(n, entry, missing)?;
+        let mut action = match hard_links.heads.get(&n) {
+            // The names of one file are all right, or all made anew.
+            Some(head) if actions[*head] == Action::Keep => Action::Keep,
+            _ => surveyor.entry(n, entry, missing)?,
+        };
         if let Action::MakeDir { later: is_later } = &mut action {
             *is_later |= later.contains(dir);
             if *is_later {
@@ -130,15 +151,25 @@ fn survey_with(
         applied.owner_skipped += u64::from(surveyor.skips(entry, action)?);
         actions.push(action);
     }
-    let Surveyor { found, clears, kept, seen, .. } = surveyor;
-    (applied.kept, applied.kept_paths) = kept;
-    let survey = Survey { actions, found, applied, extras, clears, later };
+    let Surveyor { found, clears, kept, newer, seen, .. } = surveyor;
+    (applied.kept, applied.newer) = (kept, newer);
+    let survey = Survey { actions, found, applied, extras, clears, later, hard_links };
     Ok((survey, seen.unwrap_or_default()))
 }
 
 impl Survey {
     pub(super) fn nothing_to_do(&self) -> bool {
         self.extras.is_empty() && self.actions.iter().all(|action| *action == Action::Keep)
+    }
+
+    /// Notes which chunks are in another tree, where the same entries may be.
+    pub(super) fn note_other(&mut self, ground: &Ground, job: &Job<'_>) -> Result<(), ApplyError> {
+        let rules = Rules::default();
+        let (survey, _) = look(ground, &Job { rules: &rules, before: None, ..*job })?;
+        for (id, found) in survey.found {
+            self.found.entry(id).or_insert(Found { other: true, ..found });
+        }
+        Ok(())
     }
 
     /// How many entries go.
@@ -195,7 +226,7 @@ impl Survey {
             return Err(ground.failed(Stage::Write, b"")(rustix::io::Errno::ROFS.into()));
         }
         let block = room.f_frsize.max(1);
-        let blocks = self.writes(target).map(|(_, entry)| entry.size().div_ceil(block));
+        let blocks = self.writes(target).map(|(_, entry)| on_disk(entry).div_ceil(block));
         let blocks = blocks.fold(0, u64::saturating_add);
         let is_new =
             |action: &&Action| matches!(action, Action::MakeDir { .. } | Action::Write { .. });
@@ -228,6 +259,7 @@ impl Survey {
 pub(super) struct Surveyor<'a> {
     pub(super) ground: &'a Ground,
     pub(super) target: &'a Manifest,
+    hard_links: &'a HardLinks,
     pub(super) rules: &'a Rules,
     pub(super) before: Option<&'a Manifest>,
     pub(super) dirs: Dirs,
@@ -237,8 +269,10 @@ pub(super) struct Surveyor<'a> {
     cutter: Cutter,
     buffer: Vec<u8>,
     clears: BTreeMap<usize, Vec<Extra>>,
-    /// How many entries stay because they were changed, and which ones first.
-    pub(super) kept: (u64, Vec<String>),
+    /// What stays because it was changed since it was installed.
+    pub(super) kept: Named,
+    /// What stays because it is newer.
+    newer: Named,
     /// What was seen, if somebody only looks.
     seen: Option<Stats>,
 }
@@ -249,7 +283,7 @@ impl Surveyor<'_> {
         let Some(stat) = stat else {
             return Ok(match entry.kind {
                 Kind::Dir => Action::MakeDir { later: false },
-                Kind::File { .. } | Kind::Symlink { .. } => {
+                Kind::File { .. } | Kind::Symlink { .. } | Kind::HardLink { .. } => {
                     Action::Write { over_dir: false, equal: false }
                 }
             });
@@ -257,7 +291,8 @@ impl Surveyor<'_> {
         if let Some(seen) = &mut self.seen {
             seen.insert(n, stat);
         }
-        let describe = match self.owners.differs(entry, &stat) {
+        let content_only = self.rules.content_only;
+        let describe = match !content_only && self.owners.differs(entry, &stat) {
             true => Action::Describe { dev: stat.st_dev, ino: stat.st_ino },
             false => Action::Keep,
         };
@@ -268,12 +303,32 @@ impl Surveyor<'_> {
                     let denied = rustix::io::Errno::PERM.into();
                     return Err(self.ground.failed(Stage::Describe, &entry.path)(denied));
                 }
-                Ok(describe)
+                Ok(match describe {
+                    Action::Keep if !content_only && !self.dir_has_attributes(entry)? => {
+                        Action::Describe { dev: stat.st_dev, ino: stat.st_ino }
+                    }
+                    describe => describe,
+                })
             }
             (Kind::File { .. }, FileType::RegularFile) => {
                 // Setting the mode of a hard link sets it elsewhere too; replacing it does not.
-                let in_place = self.owners.may_describe(&stat) && stat.st_nlink == 1;
-                let equal = self.compare(n, entry, &stat)?;
+                let single = stat.st_nlink == 1 || !holds(Guard::SingleName);
+                let in_place = self.owners.may_describe(&stat) && single;
+                let (equal, dressed) = self.compare(n, entry, &stat)?;
+                if !equal && self.rules.keep_newer && tree::mtime(&stat) > entry.mtime {
+                    self.newer.add(self.ground.shown(&entry.path));
+                    return Ok(Action::Keep);
+                }
+                let describe = match dressed || content_only {
+                    true => describe,
+                    false => Action::Describe { dev: stat.st_dev, ino: stat.st_ino },
+                };
+                if !self.has_its_names(n, &stat)? {
+                    return Ok(write(equal));
+                }
+                if !equal {
+                    self.check_saved(entry)?;
+                }
                 let keep = equal && (describe == Action::Keep || in_place);
                 Ok(if keep { describe } else { write(equal) })
             }
@@ -287,13 +342,16 @@ impl Surveyor<'_> {
                 let may = describe == Action::Keep || self.owners.may_describe(&stat);
                 Ok(if equal && may { describe } else { write(equal) })
             }
-            (Kind::File { .. } | Kind::Symlink { .. }, found) => match found {
-                FileType::RegularFile | FileType::Symlink => Ok(write(false)),
-                FileType::Directory if self.is_empty(entry)? => {
-                    Ok(Action::Write { over_dir: true, equal: false })
+            (Kind::HardLink { .. }, FileType::RegularFile) => Ok(write(true)),
+            (Kind::File { .. } | Kind::Symlink { .. } | Kind::HardLink { .. }, found) => {
+                match found {
+                    FileType::RegularFile | FileType::Symlink => Ok(write(false)),
+                    FileType::Directory if self.is_empty(entry)? => {
+                        Ok(Action::Write { over_dir: true, equal: false })
+                    }
+                    found => self.clear(n, entry, found, write(false)),
                 }
-                found => self.clear(n, entry, found, write(false)),
-            },
+            }
             (Kind::Dir, found) => self.clear(n, entry, found, Action::MakeDir { later: true }),
         }
     }
@@ -316,6 +374,42 @@ impl Surveyor<'_> {
         }
         self.clears.insert(n, gone);
         Ok(then)
+    }
+
+    /// The name under which what is replaced is kept must be one.
+    fn check_saved(&self, entry: &Entry) -> Result<(), ApplyError> {
+        let long = self.ground.place(entry).1.len() + self.rules.save.len() > 255;
+        match long && !self.rules.save.is_empty() {
+            true => Err(self.ground.failed(Stage::Save, &entry.path)(Errno::NAMETOOLONG.into())),
+            false => Ok(()),
+        }
+    }
+
+    fn dir_has_attributes(&mut self, entry: &Entry) -> Result<bool, ApplyError> {
+        let opened = self.dirs.at(&entry.path).and_then(tree::open_self);
+        let has = opened.and_then(|fd| self.owners.has_attributes(fd, entry));
+        match has {
+            // What may not be read is left alone.
+            Err(err) if err.kind() == io::ErrorKind::PermissionDenied => Ok(true),
+            has => has.map_err(self.ground.failed(Stage::Compare, &entry.path)),
+        }
+    }
+
+    /// Whether a file has just the other names that it should have. Of one that should have none
+    /// nobody asks: it is replaced if need be, and its other names stay as they are.
+    fn has_its_names(&mut self, n: usize, stat: &Stat) -> Result<bool, ApplyError> {
+        let hard_links = self.hard_links;
+        let Some(names) = hard_links.names.get(&n) else { return Ok(true) };
+        for name in names {
+            let entry = &self.target.entries[*name];
+            // Its directory may be missing, or be something else.
+            let found = self.look(entry).unwrap_or_default();
+            let same = |other: Stat| (other.st_dev, other.st_ino) == (stat.st_dev, stat.st_ino);
+            if !found.is_some_and(same) {
+                return Ok(false);
+            }
+        }
+        Ok(usize::try_from(stat.st_nlink).is_ok_and(|found| found == names.len() + 1))
     }
 
     /// Whether the owner will be wrong once the action is done.
@@ -356,29 +450,38 @@ impl Surveyor<'_> {
             Kind::Dir => "a directory",
             Kind::File { .. } => "a file",
             Kind::Symlink { .. } => "a symbolic link",
+            Kind::HardLink { .. } => "another name of a file",
         };
         ApplyError::Conflict { path, found, wanted }
     }
 
-    /// Whether the file there has the content of the entry; notes the chunks it has anyway.
-    fn compare(&mut self, n: usize, entry: &Entry, stat: &Stat) -> Result<bool, ApplyError> {
+    /// Whether the file there has the content of the entry, and its attributes; notes the chunks it
+    /// has anyway.
+    fn compare(
+        &mut self,
+        n: usize,
+        entry: &Entry,
+        stat: &Stat,
+    ) -> Result<(bool, bool), ApplyError> {
         let (dir, name) = self.ground.place(entry);
         let opened = self.dirs.at(dir).and_then(|parent| tree::open_file(parent, name));
         let file = match opened {
             Ok((file, _)) => file,
             // What may not be read can still be replaced.
-            Err(err) if err.kind() == io::ErrorKind::PermissionDenied => return Ok(false),
+            Err(err) if err.kind() == io::ErrorKind::PermissionDenied => return Ok((false, true)),
             Err(err) => return Err(self.ground.failed(Stage::Compare, &entry.path)(err)),
         };
+        let dressed = self.owners.has_attributes(&file, entry);
+        let dressed = dressed.map_err(self.ground.failed(Stage::Compare, &entry.path))?;
         let same_size = tree::size(stat) == entry.size();
         let compared = match same_size && self.equal(n, &file, entry.chunks()) {
-            true => return Ok(true),
+            true => return Ok((true, dressed)),
             // A small file is one chunk, and that one was just found to be another.
             false if same_size && entry.size() <= AVERAGE_CHUNK as u64 => Ok(()),
             false => self.note(n, &file, tree::size(stat)),
         };
         compared.map_err(self.ground.failed(Stage::Compare, &entry.path))?;
-        Ok(false)
+        Ok((false, dressed))
     }
 
     /// Compares chunk by chunk, as the manifest has cut them. An unreadable file is not equal.
@@ -394,7 +497,7 @@ impl Surveyor<'_> {
             let id = ContentId::of(bytes);
             equal &= id == chunk.id;
             if self.needed.contains(&id) {
-                self.found.entry(id).or_insert(Found { entry: n, offset });
+                self.found.entry(id).or_insert(Found { entry: n, offset, other: false });
             }
             offset += u64::from(chunk.len);
         }
@@ -419,13 +522,48 @@ impl Surveyor<'_> {
         self.cutter.cut(file, size, &mut |bytes| -> io::Result<()> {
             let id = ContentId::of(bytes);
             if needed.contains(&id) {
-                found.entry(id).or_insert(Found { entry: n, offset });
+                found.entry(id).or_insert(Found { entry: n, offset, other: false });
             }
             offset += bytes.len() as u64;
             Ok(())
         })?;
         Ok(())
     }
+}
+
+fn hard_links(target: &Manifest) -> HardLinks {
+    let place = |to: &[u8]| {
+        let found = target.entries.binary_search_by(|entry| entry.path.as_slice().cmp(to));
+        found.expect("the manifest was checked: the file comes earlier")
+    };
+    let mut links = HardLinks::default();
+    for (n, entry) in target.entries.iter().enumerate() {
+        if let Kind::HardLink { to } = &entry.kind {
+            let head = place(to);
+            links.heads.insert(n, head);
+            links.names.entry(head).or_default().push(n);
+        }
+    }
+    links
+}
+
+/// How much of a file is on disk once it is written: of one with holes, what is not a whole chunk
+/// of zeros.
+fn on_disk(entry: &Entry) -> u64 {
+    if !entry.sparse {
+        return entry.size();
+    }
+    let zeros: BTreeMap<u32, ContentId> = entry
+        .chunks()
+        .iter()
+        .map(|chunk| chunk.len)
+        .filter(|len| *len as usize == MAX_CHUNK)
+        .map(|len| (len, ContentId::of(&vec![0; len as usize])))
+        .take(1)
+        .collect();
+    let is_zero = |chunk: &&ChunkRef| zeros.get(&chunk.len) == Some(&chunk.id);
+    let zero: u64 = entry.chunks().iter().filter(is_zero).map(|chunk| u64::from(chunk.len)).sum();
+    entry.size() - zero
 }
 
 fn is_empty(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<bool> {

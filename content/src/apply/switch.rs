@@ -6,13 +6,15 @@
 //! files are removed, and applying again finishes the work.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::fs::{AtFlags, fstat, renameat, unlinkat};
+use rustix::fs::{AtFlags, FileType, fstat, linkat, renameat, unlinkat};
+use rustix::io::Errno;
 
 use super::error::{ApplyError, Stage};
-use super::write::{Writer, make};
+use super::write::{Writer, fresh, make};
 use super::{Action, temp_name};
+use crate::guards::{Guard, holds};
 use crate::manifest::{Entry, Kind};
 use crate::tree;
 
@@ -47,6 +49,7 @@ impl Writer<'_> {
         self.restore_modes();
         for (n, entry) in target.entries.iter().enumerate().rev() {
             let described = match (&entry.kind, survey.actions[n]) {
+                (Kind::Dir, Action::Keep) if self.rules.content_only => Ok(()),
                 (Kind::Dir, _) => self.describe_dir(entry),
                 (_, Action::Describe { dev, ino }) => self.describe(entry, (dev, ino)),
                 _ => Ok(()),
@@ -72,6 +75,11 @@ impl Writer<'_> {
             unlinkat(parent, name, AtFlags::REMOVEDIR)?;
         }
         let from = from.as_ref().map_or(parent, AsFd::as_fd);
+        let changes = matches!(self.survey.actions[n], Action::Write { equal: false, .. });
+        if changes && !self.rules.save.is_empty() {
+            let kept = [name, &self.rules.save].concat();
+            save(parent, name, &kept, &temp_name(self.tag, n + self.target.entries.len()))?;
+        }
         Ok(renameat(from, temp_name(self.tag, n), parent, name)?)
     }
 
@@ -82,18 +90,49 @@ impl Writer<'_> {
             return self.owners.describe_link(parent, name, entry);
         }
         let (file, stat) = tree::open_file(parent, name)?;
-        if (stat.st_dev, stat.st_ino) != seen {
+        if (stat.st_dev, stat.st_ino) != seen && holds(Guard::SameInode) {
             return Err(io::Error::other("replaced by somebody else meanwhile"));
         }
-        self.owners.describe(&file, entry)
+        let kept = self.owners.describe(&file, entry)?;
+        self.attributes_lost += u64::from(!kept);
+        Ok(())
     }
 
     fn describe_dir(&mut self, entry: &Entry) -> io::Result<()> {
         let fd = self.dirs.as_mut().expect("opened in phase A").at(&entry.path)?;
-        if !self.owners.differs(entry, &fstat(fd)?) {
+        let differs = self.owners.differs(entry, &fstat(fd)?);
+        let fd = match tree::open_self(fd) {
+            // What may not be read and is right otherwise is left alone.
+            Err(err) if !differs && err.kind() == io::ErrorKind::PermissionDenied => return Ok(()),
+            opened => opened?,
+        };
+        if !differs && self.owners.has_attributes(&fd, entry)? {
             return Ok(());
         }
-        let fd = tree::open_self(fd)?;
-        self.owners.describe(fd, entry)
+        let kept = self.owners.describe(fd, entry)?;
+        self.attributes_lost += u64::from(!kept);
+        Ok(())
+    }
+}
+
+/// Gives what is to be replaced another name to stay under, in the place of what has that name.
+/// By way of a temporary name, so that there is no moment without either.
+fn save(parent: BorrowedFd<'_>, name: &[u8], kept: &[u8], temp: &str) -> io::Result<()> {
+    let Some(stat) = tree::look(parent, name)? else { return Ok(()) };
+    if !matches!(tree::kind(&stat), FileType::RegularFile | FileType::Symlink) {
+        return Ok(());
+    }
+    fresh(parent, temp, |parent| Ok(linkat(parent, name, parent, temp, AtFlags::empty())?))?;
+    // Of two names of one file a rename would leave both.
+    match renameat(parent, temp, parent, kept) {
+        Ok(()) => {}
+        Err(err) => {
+            let _ = unlinkat(parent, temp, AtFlags::empty());
+            return Err(err.into());
+        }
+    }
+    match unlinkat(parent, temp, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(err) => Err(err.into()),
     }
 }

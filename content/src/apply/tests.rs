@@ -17,8 +17,8 @@ pub(super) struct Bench {
 /// A provider that finds nothing to do, fails, or counts.
 #[derive(Default)]
 pub(super) struct Provider {
-    fail: bool,
-    asked: Vec<ChunkRef>,
+    pub(super) fail: bool,
+    pub(super) asked: Vec<ChunkRef>,
 }
 
 impl Chunks for Provider {
@@ -30,7 +30,17 @@ impl Chunks for Provider {
 
 impl Bench {
     pub(super) fn new() -> Bench {
-        let temp = tempfile::tempdir().expect("temp");
+        Bench::in_dir(&std::env::temp_dir())
+    }
+
+    /// Where a sync costs nothing, if there is such a place.
+    pub(super) fn in_memory() -> Bench {
+        let memory = Path::new("/dev/shm");
+        if memory.is_dir() { Bench::in_dir(memory) } else { Bench::new() }
+    }
+
+    fn in_dir(dir: &Path) -> Bench {
+        let temp = tempfile::tempdir_in(dir).expect("temp");
         fs::create_dir(temp.path().join("root")).expect("root");
         let store = Store::open(temp.path().join("store")).expect("store");
         Bench { temp, store }
@@ -82,8 +92,12 @@ impl Bench {
 
     /// Every path below the root, with what is in it.
     pub(super) fn listing(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        self.listing_of("root")
+    }
+
+    pub(super) fn listing_of(&self, dir: &str) -> Vec<(PathBuf, Vec<u8>)> {
         let mut found = Vec::new();
-        let mut pending = vec![self.at("root")];
+        let mut pending = vec![self.at(dir)];
         while let Some(path) = pending.pop() {
             let meta = path.symlink_metadata().expect("stat");
             let mut content = format!("{:o} ", meta.mode()).into_bytes();

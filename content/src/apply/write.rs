@@ -10,14 +10,17 @@ use std::io::{self, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 
-use rustix::fs::{AtFlags, Mode, OFlags, fchmod, fstat, mkdirat, openat, symlinkat, unlinkat};
+use rustix::fs::{
+    AtFlags, Mode, OFlags, fchmod, fstat, linkat, mkdirat, openat, symlinkat, unlinkat,
+};
 use rustix::io::Errno;
 
 use super::error::{ApplyError, Stage};
 use super::ground::Ground;
 use super::owners::Owners;
 use super::survey::Survey;
-use super::{Action, Job, temp_name};
+use super::{Action, Job, Rules, temp_name};
+use crate::guards::{Guard, holds};
 use crate::id::ContentId;
 use crate::manifest::{ChunkRef, Entry, Kind, Manifest};
 use crate::store::Store;
@@ -28,6 +31,7 @@ pub(super) struct Writer<'a> {
     pub(super) ground: &'a Ground,
     pub(super) target: &'a Manifest,
     pub(super) tag: &'a str,
+    pub(super) rules: &'a Rules,
     store: &'a Store,
     pub(super) survey: &'a Survey,
     pub(super) owners: Owners,
@@ -39,10 +43,16 @@ pub(super) struct Writer<'a> {
     made: Vec<Vec<u8>>,
     /// Read-only directories of ours that were opened for filling, and their mode.
     loosened: Vec<(Vec<u8>, u32)>,
+    /// Of files that get other names: their device and inode.
+    inodes: BTreeMap<usize, (u64, u64)>,
+    /// Entries of which not all attributes are kept.
+    pub(super) attributes_lost: u64,
     /// One open directory on each file system written to.
     devices: BTreeMap<u64, OwnedFd>,
-    /// The file a chunk was last read from.
-    source: Option<(usize, File)>,
+    /// Another tree that has some of the chunks.
+    other: Option<(&'a Ground, Dirs)>,
+    /// The file a chunk was last read from, and whether it is in the other tree.
+    source: Option<((usize, bool), File)>,
 }
 
 impl<'a> Writer<'a> {
@@ -56,6 +66,7 @@ impl<'a> Writer<'a> {
             ground,
             target: job.target,
             tag: job.tag,
+            rules: job.rules,
             store,
             survey,
             owners: Owners::new(),
@@ -64,9 +75,21 @@ impl<'a> Writer<'a> {
             parents: Vec::new(),
             made: Vec::new(),
             loosened: Vec::new(),
+            inodes: BTreeMap::new(),
+            attributes_lost: 0,
             devices: BTreeMap::new(),
+            other: None,
             source: None,
         }
+    }
+
+    /// Reads what the survey has found in another tree from there.
+    pub(super) fn read_from(&mut self, other: Option<&'a Ground>) -> Result<(), ApplyError> {
+        if let Some(ground) = other {
+            let root = ground.dir.try_clone().map_err(ground.failed(Stage::Open, b""))?;
+            self.other = Some((ground, Dirs::new(root)));
+        }
+        Ok(())
     }
 
     /// Writes all temporary files and syncs them; returns the bytes in them. On an error the
@@ -147,24 +170,62 @@ impl<'a> Writer<'a> {
                 parent.and_then(|parent| owners.describe_link(parent, temp.as_bytes(), entry));
             return described.map_err(ground.failed(Stage::Describe, &entry.path));
         }
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
-        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        if let Some(head) = self.survey.hard_links.heads.get(&n).copied() {
+            return self.link(n, head, entry).map_err(failed());
+        }
+        let mut flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC;
+        flags.set(OFlags::EXCL | OFlags::NOFOLLOW, holds(Guard::FreshTemporary));
         let mode = Mode::RUSR | Mode::WUSR;
         let create = |parent: BorrowedFd<'_>| Ok(openat(parent, &*temp, flags, mode)?);
         let created = self.in_dir(dir, |parent| fresh(parent, &temp, create));
         let mut file = File::from(created.map_err(failed())?);
         self.temps.push(n);
+        let mut offset = 0;
         for chunk in entry.chunks() {
             let bytes = self.chunk(chunk, entry)?;
-            file.write_all(&bytes).map_err(failed())?;
+            match entry.sparse {
+                true => write_data(&file, &bytes, offset).map_err(failed())?,
+                false => file.write_all(&bytes).map_err(failed())?,
+            }
+            offset += bytes.len() as u64;
+        }
+        if entry.sparse {
+            file.set_len(offset).map_err(failed())?;
         }
         let described = self.owners.describe(&file, entry);
-        described.map_err(ground.failed(Stage::Describe, &entry.path))?;
-        let device = fstat(&file).map_err(|err| failed()(err.into()))?.st_dev;
+        let kept = described.map_err(ground.failed(Stage::Describe, &entry.path))?;
+        self.attributes_lost += u64::from(!kept);
+        let stat = fstat(&file).map_err(|err| failed()(err.into()))?;
+        let device = stat.st_dev;
+        if self.survey.hard_links.names.contains_key(&n) {
+            self.inodes.insert(n, (device, stat.st_ino));
+        }
         if !self.devices.contains_key(&device) {
             self.note_device(dir).map_err(failed())?;
         }
         Ok(())
+    }
+
+    /// Makes another name of a file that was just written.
+    fn link(&mut self, n: usize, head: usize, entry: &Entry) -> io::Result<()> {
+        let file = &self.target.entries[head];
+        let from = self.survey.stage(self.ground.place(file).0);
+        let to = self.survey.stage(self.ground.place(entry).0);
+        let (old, new) = (temp_name(self.tag, head), temp_name(self.tag, n));
+        let dirs = self.dirs.as_mut().expect("opened before");
+        let from = dirs.at(from)?.try_clone_to_owned()?;
+        let flags = AtFlags::empty();
+        let make = |to: BorrowedFd<'_>| Ok(linkat(&from, &*old, to, &*new, flags)?);
+        self.in_dir(to, |to| fresh(to, &new, make))?;
+        self.temps.push(n);
+        // Whoever may write there could have put another file in its place.
+        let dirs = self.dirs.as_mut().expect("opened before");
+        let made = tree::look(dirs.at(to)?, new.as_bytes())?;
+        let inode = made.map(|stat| (stat.st_dev, stat.st_ino));
+        match inode.is_some() && inode == self.inodes.get(&head).copied() {
+            true => Ok(()),
+            false => Err(io::Error::other("replaced by somebody else meanwhile")),
+        }
     }
 
     /// The bytes of a chunk, checked: from this disk if they are still there, or the store.
@@ -180,10 +241,16 @@ impl<'a> Writer<'a> {
 
     fn chunk_on_disk(&mut self, chunk: &ChunkRef) -> Option<Vec<u8>> {
         let found = self.survey.found.get(&chunk.id)?;
-        if self.source.as_ref().is_none_or(|(n, _)| *n != found.entry) {
-            let (dir, name) = self.ground.place(&self.target.entries[found.entry]);
-            let parent = self.dirs.as_mut()?.at(dir).ok()?;
-            self.source = Some((found.entry, tree::open_file(parent, name).ok()?.0));
+        let from = (found.entry, found.other);
+        if self.source.as_ref().is_none_or(|(open, _)| *open != from) {
+            let entry = &self.target.entries[found.entry];
+            let (ground, dirs) = match &mut self.other {
+                Some((ground, dirs)) if found.other => (*ground, dirs),
+                _ => (self.ground, self.dirs.as_mut()?),
+            };
+            let (dir, name) = ground.place(entry);
+            let parent = dirs.at(dir).ok()?;
+            self.source = Some((from, tree::open_file(parent, name).ok()?.0));
         }
         let (_, file) = self.source.as_ref()?;
         let mut bytes = vec![0; chunk.len as usize];
@@ -278,8 +345,24 @@ pub(super) fn make(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<bool> {
     }
 }
 
+/// Writes what is not zero, block by block; the rest stays a hole.
+fn write_data(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+    const BLOCK: u64 = 4096;
+    let mut at = 0;
+    while at < bytes.len() {
+        let to_edge = BLOCK - (offset + at as u64) % BLOCK;
+        let end = bytes.len().min(at + usize::try_from(to_edge).unwrap_or(usize::MAX));
+        let block = &bytes[at..end];
+        if block.iter().any(|byte| *byte != 0) {
+            file.write_all_at(block, offset + at as u64)?;
+        }
+        at = end;
+    }
+    Ok(())
+}
+
 /// Makes something under a temporary name; one that a killed apply of this job left goes first.
-fn fresh<T>(
+pub(super) fn fresh<T>(
     parent: BorrowedFd<'_>,
     temp: &str,
     create: impl Fn(BorrowedFd<'_>) -> io::Result<T>,

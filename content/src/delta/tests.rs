@@ -47,6 +47,8 @@ fn tree(files: &Files, store: &Store) -> Manifest {
         owner: name.clone(),
         group: name.clone(),
         mtime: (1_700_000_000, 5),
+        attributes: crate::Attributes::default(),
+        sparse: false,
     };
     let mut entries = vec![entry("", Kind::Dir)];
     let mut cutter = Cutter::new();

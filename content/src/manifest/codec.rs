@@ -1,15 +1,17 @@
-//! The canonical bytes of a manifest, version 1.
+//! The canonical bytes of a manifest, versions 1 and 2.
 //!
 //! ```text
-//! version                       1 byte
+//! version                       1 byte; 2 if any entry has what version 1 does not know
 //! names                         count, then each: length, bytes; sorted, unique, all used
 //! entries                       count, then each:
-//!   tag                         kind | SAME_META
+//!   tag                         kind | SAME_META | SPARSE | ATTRIBUTES; the last two in version 2
 //!   path                        bytes shared with the previous path, length of the rest, rest
 //!   mode uid gid owner group    unless SAME_META: as in the previous entry of this kind
 //!   mtime                       seconds as zigzag difference to the previous entry, nanoseconds
 //!   file: size, and unless 0 the chunk count and all chunk lengths but the last
 //!   link: length, target
+//!   hard link: length, path of the file (version 2)
+//!   attributes, if the tag says so: count, then each: length, name, length, value
 //! chunk ids                     32 bytes each, in the order of the entries
 //! ```
 //!
@@ -21,14 +23,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{ChunkRef, Entry, Kind, Limits, Manifest, ManifestError, Name, limit};
+use crate::attributes::{self, Attributes};
 use crate::id::ContentId;
 
 const VERSION: u8 = 1;
+/// Hard links, holes, attributes.
+const EXTENDED: u8 = 2;
 const KIND: u8 = 0b011;
 const DIR: u8 = 0;
 const FILE: u8 = 1;
 const SYMLINK: u8 = 2;
+const HARD_LINK: u8 = 3;
 const SAME_META: u8 = 0b100;
+const SPARSE: u8 = 0b1000;
+const ATTRIBUTES: u8 = 0b1_0000;
 
 /// What entries of one kind mostly have in common: mode, uid, gid, owner, group.
 type Meta = (u32, u32, u32, Name, Name);
@@ -39,21 +47,27 @@ pub(super) fn encode(manifest: &Manifest) -> Vec<u8> {
     names.extend(entries.iter().flat_map(|e| [(&*e.owner, 0), (&*e.group, 0)]));
     names.values_mut().zip(0..).for_each(|(index, n)| *index = n);
 
-    let mut out = vec![VERSION];
+    let extended =
+        |e: &Entry| e.sparse || !e.attributes.is_empty() || matches!(e.kind, Kind::HardLink { .. });
+    let mut out = vec![if entries.iter().any(extended) { EXTENDED } else { VERSION }];
     number(&mut out, names.len() as u64);
     names.keys().for_each(|name| bytes(&mut out, name.as_bytes()));
     number(&mut out, entries.len() as u64);
     let mut previous: (&[u8], i64) = (&[], 0);
-    let mut metas: [Option<Meta>; 3] = [None, None, None];
+    let mut metas: [Option<Meta>; 4] = [const { None }; 4];
     for entry in entries {
         let kind = match entry.kind {
             Kind::Dir => DIR,
             Kind::File { .. } => FILE,
             Kind::Symlink { .. } => SYMLINK,
+            Kind::HardLink { .. } => HARD_LINK,
         };
         let meta = Some(meta(entry));
         let same = metas[usize::from(kind)] == meta;
-        out.push(kind | if same { SAME_META } else { 0 });
+        let flag = |is: bool, flag: u8| if is { flag } else { 0 };
+        let has_attributes = !entry.attributes.is_empty();
+        let tag = kind | flag(same, SAME_META) | flag(entry.sparse, SPARSE);
+        out.push(tag | flag(has_attributes, ATTRIBUTES));
         let shared = previous.0.iter().zip(&entry.path).take_while(|(a, b)| a == b).count();
         number(&mut out, shared as u64);
         bytes(&mut out, &entry.path[shared..]);
@@ -68,6 +82,13 @@ pub(super) fn encode(manifest: &Manifest) -> Vec<u8> {
         number(&mut out, zigzag(entry.mtime.0.wrapping_sub(previous.1)));
         number(&mut out, entry.mtime.1.into());
         encode_kind(&mut out, &entry.kind);
+        if has_attributes {
+            number(&mut out, entry.attributes.len() as u64);
+            for (name, value) in entry.attributes.iter() {
+                bytes(&mut out, name);
+                bytes(&mut out, value);
+            }
+        }
         previous = (&entry.path, entry.mtime.0);
     }
     let ids = entries.iter().flat_map(Entry::chunks);
@@ -79,6 +100,7 @@ fn encode_kind(out: &mut Vec<u8>, kind: &Kind) {
     match kind {
         Kind::Dir => {}
         Kind::Symlink { target } => bytes(out, target),
+        Kind::HardLink { to } => bytes(out, to),
         Kind::File { size, chunks } => {
             number(out, *size);
             if let Some((_, all_but_last)) = chunks.split_last() {
@@ -94,7 +116,7 @@ pub(super) fn decode(input: &[u8], limits: &Limits) -> Result<Manifest, Manifest
     limit("bytes", input.len() as u64, limits.encoded as u64)?;
     let mut reader = Reader { input, at: 0 };
     let version = reader.byte()?;
-    if version != VERSION {
+    if version != VERSION && version != EXTENDED {
         return Err(ManifestError::Version { found: version });
     }
     let mut names = Vec::new();
@@ -107,7 +129,7 @@ pub(super) fn decode(input: &[u8], limits: &Limits) -> Result<Manifest, Manifest
     limit("entries", count, limits.entries as u64)?;
     // Nothing is reserved by a count that the bytes have not yet proven.
     let mut entries: Vec<Entry> = Vec::new();
-    let mut metas: [Option<Meta>; 3] = [None, None, None];
+    let mut metas: [Option<Meta>; 4] = [const { None }; 4];
     let (mut paths, mut chunks) = (0, 0);
     for _ in 0..count {
         let entry = reader.entry(entries.last(), &names, &mut metas)?;
@@ -180,13 +202,15 @@ impl<'a> Reader<'a> {
         &mut self,
         previous: Option<&Entry>,
         names: &[Name],
-        metas: &mut [Option<Meta>; 3],
+        metas: &mut [Option<Meta>; 4],
     ) -> Result<Entry, ManifestError> {
         let tag = self.byte()?;
         let kind = tag & KIND;
-        if kind > SYMLINK || tag & !(KIND | SAME_META) != 0 {
+        // What a version 1 must not say makes it another encoding than the one of its meaning.
+        if tag & !(KIND | SAME_META | SPARSE | ATTRIBUTES) != 0 {
             return Err(self.damaged("unknown kind of entry"));
         }
+        let sparse = tag & SPARSE != 0;
         let (last_path, last_mtime) = match previous {
             Some(entry) => (entry.path.as_slice(), entry.mtime.0),
             None => (&[][..], 0),
@@ -204,7 +228,23 @@ impl<'a> Reader<'a> {
         let seconds = last_mtime.wrapping_add(unzigzag(self.number()?));
         let mtime = (seconds, self.number32()?);
         let kind = self.kind(kind)?;
-        Ok(Entry { path, kind, mode, uid, gid, owner, group, mtime })
+        let attributes = match tag & ATTRIBUTES {
+            0 => Attributes::default(),
+            _ => self.attributes()?,
+        };
+        Ok(Entry { path, kind, mode, uid, gid, owner, group, mtime, attributes, sparse })
+    }
+
+    fn attributes(&mut self) -> Result<Attributes, ManifestError> {
+        let count = self.number()?;
+        if count == 0 || count > attributes::MOST as u64 {
+            return Err(self.damaged("no attributes, or too many"));
+        }
+        let mut pairs = Vec::new();
+        for _ in 0..count {
+            pairs.push((self.bytes()?.to_vec(), self.bytes()?.to_vec()));
+        }
+        Ok(pairs.into())
     }
 
     fn meta(&mut self, names: &[Name]) -> Result<Meta, ManifestError> {
@@ -222,6 +262,7 @@ impl<'a> Reader<'a> {
         match kind {
             DIR => Ok(Kind::Dir),
             SYMLINK => Ok(Kind::Symlink { target: self.bytes()?.to_vec() }),
+            HARD_LINK => Ok(Kind::HardLink { to: self.bytes()?.to_vec() }),
             _ => {
                 let size = self.number()?;
                 let count = if size == 0 { 0 } else { self.number()? };

@@ -9,7 +9,9 @@ use super::*;
 
 fn entry(path: &[u8], kind: Kind) -> Entry {
     let (owner, group) = (Name::from("root"), Name::from("wheel"));
-    Entry { path: path.into(), kind, mode: 0o755, uid: 0, gid: 5, owner, group, mtime: (9, 7) }
+    let (attributes, sparse) = (Attributes::default(), false);
+    let (path, mtime) = (path.into(), (9, 7));
+    Entry { path, kind, mode: 0o755, uid: 0, gid: 5, owner, group, mtime, attributes, sparse }
 }
 
 fn file(path: &[u8], lens: &[u32]) -> Entry {
@@ -194,7 +196,7 @@ fn limits_hold() {
         let err = Manifest::decode(&bytes, &tight).expect_err("over a limit");
         assert!(matches!(err, ManifestError::TooLarge { .. }), "{err}");
     }
-    assert_eq!(decode(&[2, 0, 0]), Err(ManifestError::Version { found: 2 }));
+    assert_eq!(decode(&[3, 0, 0]), Err(ManifestError::Version { found: 3 }));
 }
 
 #[test]
@@ -224,4 +226,43 @@ fn changes_tell_what_a_step_does() {
     assert_eq!(new.changes(&new, 9), Changes::default());
     let all = new.changes(&Manifest { entries: Vec::new() }, 0);
     assert_eq!((all.added, all.lines.len()), (6, 0));
+}
+
+#[test]
+fn what_version_1_does_not_know_makes_a_version_2() {
+    let mut plain = Manifest { entries: vec![entry(b"", Kind::Dir), file(b"a", &[5])] };
+    assert_eq!(plain.encode()[0], 1);
+    let round = |manifest: &Manifest| {
+        let bytes = manifest.encode();
+        assert_eq!(bytes[0], 2);
+        assert_eq!(&Manifest::decode(&bytes, &Limits::default()).expect("decodes"), manifest);
+        let mut other = bytes;
+        other[0] = 1;
+        let error = Manifest::decode(&other, &Limits::default()).expect_err("not canonical");
+        assert_eq!(error, ManifestError::NotCanonical);
+    };
+    let mut linked = plain.clone();
+    linked.entries.push(entry(b"b", Kind::HardLink { to: b"a".to_vec() }));
+    round(&linked);
+    let attribute = |name: &str| (name.as_bytes().to_vec(), b"value".to_vec());
+    let mut dressed = plain.clone();
+    dressed.entries[1].attributes = vec![attribute("user.a"), attribute("user.b")].into();
+    round(&dressed);
+    plain.entries[1].sparse = true;
+    round(&plain);
+    plain.entries[0].sparse = true;
+    refused(plain.entries, "holes in what is not a file");
+
+    let tree = |kind| Manifest {
+        entries: vec![entry(b"", Kind::Dir), file(b"b", &[1]), link(b"c", b"b"), entry(b"d", kind)],
+    };
+    for to in [b"".as_slice(), b"a", b"c", b"d", b"e"] {
+        refused(tree(Kind::HardLink { to: to.to_vec() }).entries, "what is not an earlier file");
+    }
+    let mut other = tree(Kind::HardLink { to: b"b".to_vec() });
+    other.entries[3].mode = 0o600;
+    refused(other.entries, "described otherwise");
+    let mut other = tree(Kind::HardLink { to: b"b".to_vec() });
+    other.entries[3].attributes = vec![attribute("user.a")].into();
+    refused(other.entries, "a link with attributes");
 }

@@ -18,7 +18,8 @@ fn entry(path: &str, kind: Kind) -> Entry {
     let name = Arc::<str>::from("root");
     let (owner, group) = (name.clone(), name);
     let path = path.as_bytes().to_vec();
-    Entry { path, kind, mode: 0o644, uid: 0, gid: 0, owner, group, mtime: (1_700_000_000, 5) }
+    let (attributes, sparse, mtime) = (crate::Attributes::default(), false, (1_700_000_000, 5));
+    Entry { path, kind, mode: 0o644, uid: 0, gid: 0, owner, group, mtime, attributes, sparse }
 }
 
 /// A tree of one-chunk files, which are put into the store.

@@ -6,8 +6,8 @@ use mesh::{Digest, OrderId};
 use redb::{ReadableTable, ReadableTableMetadata, WriteTransaction};
 
 use super::{
-    ANSWERS, BODIES, COUNTS, ORDERS, OrderRow, PLACED, Result, STOPPED, TOKENS, Tables, TokenRow,
-    parse,
+    ANSWERS, BODIES, COUNTS, ORDERS, OrderRow, PLACED, PREVIOUS, Result, STOPPED, TOKENS, Tables,
+    TokenRow, parse,
 };
 use crate::retention::{Keep, SILENCE_MS};
 
@@ -102,12 +102,16 @@ impl Tables {
         Ok(gone.len())
     }
 
-    /// The trees that any host has said to have anywhere.
+    /// The trees that any host has said to have anywhere, and those that it had before.
     pub(crate) fn all_placed(&self) -> Result<BTreeSet<Digest>> {
         let table = self.journal.read()?.open_table(PLACED)?;
         let mut trees = BTreeSet::new();
         for row in table.iter()? {
             trees.insert(Digest(row?.1.value()));
+        }
+        let table = self.journal.read()?.open_table(PREVIOUS)?;
+        for row in table.iter()? {
+            trees.insert(Digest(row?.1.value().0));
         }
         Ok(trees)
     }

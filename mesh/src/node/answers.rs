@@ -90,16 +90,23 @@ impl Node {
     }
 
     /// Saves news. The bodies of the root's are kept by whoever was told of them.
-    pub(super) fn keep(&mut self, news: Report) {
-        if !news.tally.is_empty() || !news.bodies.is_empty() {
-            let kept = match self.config.is_root() {
-                true => Report { bodies: BTreeMap::new(), ..news },
-                false => news,
-            };
-            // A body whose line is no news is in the share; the record says only what is new.
-            let kept = kept.with_bodies_of_lines();
-            self.out.save(Record::Answers(kept));
+    pub(super) fn keep(&mut self, mut news: Report) {
+        if news.tally.is_empty() && news.bodies.is_empty() {
+            return;
         }
+        if self.config.is_root() {
+            news.bodies = BTreeMap::new();
+        }
+        // A body may come when its line is known already, from a child that had told it to another
+        // parent. It is of no use without a line, so the record says the line once more.
+        if let Some(share) = self.shares.get(news.order) {
+            for (outcome, hosts) in share.tally.lines() {
+                if outcome.body.is_some_and(|body| news.bodies.contains_key(&body)) {
+                    news.tally.record(*outcome, hosts);
+                }
+            }
+        }
+        self.out.save(Record::Answers(news.with_bodies_of_lines()));
     }
 
     /// Joins answers into their share, tells the root's watcher, and has the rest told upward.
@@ -174,5 +181,44 @@ impl Node {
                 self.out.save(Record::Settled(id));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Config, Digest, HostSet, Input, LinkId, Peer, Saved, State, Subtree};
+
+    const ORDER: OrderId = OrderId([1; 16]);
+    const LINK: LinkId = LinkId(1);
+    const BODY: Digest = Digest([7; 32]);
+
+    #[test]
+    fn a_body_that_comes_after_its_line_is_kept_with_the_line() {
+        let mut relay = Node::new(Config::new(HostId(9), 1, true), Saved::default(), 1, Time::ZERO);
+        let peer = Peer::Child { host: HostId(11), serves: false };
+        relay.handle(Time::ZERO, Input::LinkUp { link: LINK, peer });
+        let below = HostSet::one(HostId(11));
+        let tree = Subtree { up: below.clone(), below: below.clone(), ..Default::default() };
+        relay.handle(Time::ZERO, Input::Frame { link: LINK, frame: Frame::Below(tree) });
+        let mut hear = |seq, bodies: &[(Digest, Bytes)]| -> Vec<Report> {
+            let mut report = Report::new(ORDER);
+            report.tally.record(Outcome { state: State::Ok, body: Some(BODY) }, &below);
+            report.bodies.extend(bodies.iter().cloned());
+            let frame = Frame::Report { log: 1, seq, report };
+            relay.handle(Time::ZERO, Input::Frame { link: LINK, frame });
+            let outputs = std::iter::from_fn(|| relay.poll_output());
+            let kept = outputs.filter_map(|output| match output {
+                Output::Save { record: Record::Answers(report), .. } => Some(report),
+                _ => None,
+            });
+            kept.collect()
+        };
+        assert!(hear(1, &[]).iter().all(|report| report.bodies.is_empty()));
+        let kept = hear(2, &[(BODY, Bytes::from_static(b"late"))]);
+        assert_eq!(kept.len(), 1);
+        assert_eq!(kept[0].tally.hosts(), &HostSet::one(HostId(11)));
+        assert!(kept[0].bodies.contains_key(&BODY));
+        assert_eq!(hear(3, &[(BODY, Bytes::from_static(b"late"))]), [], "nothing is new");
     }
 }

@@ -204,7 +204,7 @@ impl Node {
         let unheard = order.targets.difference(&share.tally.settled());
         let skipped = share.tally.lines().find(|(outcome, _)| outcome.state == State::Skipped);
         let skipped = skipped.map(|(_, hosts)| hosts.difference(window.released()));
-        let skipped = skipped.unwrap_or_default();
+        let skipped = self.cancels.spare(id, skipped.unwrap_or_default());
         let why = match skipped.is_empty() {
             true => Stop::Done,
             false => {
@@ -221,6 +221,8 @@ impl Node {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::super::bench::{Bench, CANCEL, ORDER, PARENT, answers, gone, order, starts};
     use super::*;
     use crate::{Frame, HostId, Input, LinkId, Peer, Saved};
@@ -238,6 +240,26 @@ mod tests {
         let mut host = Bench::host();
         host.hear(1, order(&[11, 12]));
         assert!(!starts(&host.go(&[12], 5)), "it is another's");
+    }
+
+    #[test]
+    fn a_host_whose_disk_is_slow_does_not_begin_late() {
+        let mut host = Bench::host();
+        host.hear(1, order(&[11]));
+        let (link, hosts) = (PARENT, HostSet::one(HostId(11)));
+        let left = Duration::from_secs(5);
+        let frame = Frame::Go { order: ORDER, hosts, left };
+        host.node.handle(host.now, Input::Frame { link, frame });
+        let intent =
+            std::iter::from_fn(|| host.node.poll_output()).find_map(|output| match output {
+                Output::Save { no, record: Record::Intent(_) } => Some(no),
+                _ => None,
+            });
+        let through = intent.expect("the intent is saved first");
+        host.now = host.now + left;
+        let outputs = host.give(Input::Saved { through });
+        assert!(!starts(&outputs));
+        assert_eq!(answers(&outputs), [State::Expired]);
     }
 
     #[test]

@@ -4,6 +4,9 @@
 
 use std::collections::BTreeMap;
 
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+
 use super::Node;
 use crate::outbox::Gated;
 use crate::pulse::Beat;
@@ -119,12 +122,21 @@ impl Node {
         }
         self.pulls.handle_down(link);
         self.lose_listener(now, link);
-        if !self.has(Bug::LoseRedial) && self.uplink.handle_down(now, link, &mut self.rng) {
+        let redials = !self.config.has(Bug::LoseRedial);
+        let mut punctual = SmallRng::seed_from_u64(0);
+        let jitter = if self.config.has(Bug::NoJitter) { &mut punctual } else { &mut self.rng };
+        if redials && self.uplink.handle_down(now, link, jitter) {
             if self.has(Bug::LoseInFlight) {
                 self.uplog.handle_held(self.uplog.log(), u64::MAX);
             }
             self.uplog.handle_down();
             self.handle_watch(&BTreeMap::new());
+        }
+        if let Peer::Child { host, .. } = peer
+            && let Some(child) = self.routes.child(host).filter(|child| child.link == Some(link))
+        {
+            // They may have come and gone before anybody was told.
+            self.absent.came(&child.up);
         }
         if let Some((child, moves)) = self.routes.handle_down(now, link) {
             self.follow(now, moves);

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use super::Node;
 use super::links::WRONG_SIDE;
 use crate::fold::Share;
+use crate::ledger::Ready;
 use crate::outbox::Gated;
 use crate::sabotage::Bug;
 use crate::{
@@ -136,7 +137,7 @@ impl Node {
         if self.ledger.knows(id) || !order.targets.contains(self.config.host) {
             return;
         }
-        if begun && !order.again {
+        if begun && (!order.again || self.has(Bug::NeverAgain)) {
             self.ledger.answer(id);
             self.answer(now, id, Outcome::bare(State::Interrupted), None);
         } else {
@@ -253,6 +254,19 @@ impl Node {
         }
         self.out.after(Gated::Start(ready));
         self.handle_saved(now, 0);
+    }
+
+    /// Carries out an order whose intent is durable. A release may have ended while the intent was
+    /// on its way to the disk; then the root may have given its place away.
+    pub(super) fn start(&mut self, now: Time, ready: Ready) {
+        let Ready { order, missing } = ready;
+        if self.is_let(&order, now) || self.has(Bug::StartLate) {
+            return self.out.push(Output::Start { order, missing });
+        }
+        if self.ledger.is_running(order.id) {
+            self.ledger.answer(order.id);
+            self.answer(now, order.id, Outcome::bare(State::Expired), None);
+        }
     }
 
     pub(super) fn handle_pulled(

@@ -163,7 +163,7 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    fn read(value: &Value) -> Link {
+    pub(crate) fn read(value: &Value) -> Link {
         let number = |key: &str| value[key].as_u64().unwrap_or_default();
         Link {
             name: value["name"].as_str().unwrap_or_default().into(),

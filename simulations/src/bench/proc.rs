@@ -1,9 +1,10 @@
 //! What the system says about a process: processor time, memory, bytes written.
 
 use std::fs;
-use std::time::Duration;
+use std::process::{Child, ExitStatus};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 /// The unit of processor time in `/proc`: USER_HZ is 100 on every architecture that Barid runs on.
 const TICK_MS: u64 = 10;
@@ -86,4 +87,30 @@ impl Memory {
 pub(crate) fn field(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     line.split_whitespace().next()?.parse().ok()
+}
+
+/// Waits until a process that was just started has ended. Returns how, and the most memory that it
+/// has had, in KiB, as far as that was seen.
+pub(crate) fn to_its_end(child: &mut Child, limit: Duration) -> Result<(ExitStatus, u64)> {
+    let (begun, mut most) = (Instant::now(), 0);
+    loop {
+        // The high-water mark only rises, so the last look tells it.
+        let text = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+        most = most.max(field(&text, "VmHWM:").unwrap_or_default());
+        if let Some(status) = child.try_wait()? {
+            return Ok((status, most));
+        }
+        if begun.elapsed() > limit {
+            child.kill()?;
+            child.wait()?;
+            bail!("a process has not ended within {} s", limit.as_secs());
+        }
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
+}
+
+/// The most memory that a process has ever had, in KiB.
+pub(crate) fn peak(pid: u32) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    field(&status, "VmHWM:").with_context(|| format!("VmHWM of {pid}"))
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
 use simulations::trace::Sink;
-use simulations::{Options, run, scale};
+use simulations::{Options, Source, run, scale};
 
 use crate::table;
 
@@ -18,11 +18,11 @@ const HOSTS: usize = 9_899;
 pub(crate) fn measure() -> Result<()> {
     // Before anything else has touched this process's memory.
     let large = scale::scale(1, RELAYS, HOSTS).map_err(|violation| anyhow!("{violation}"))?;
-    let begun = Instant::now();
+    let (source, begun) = (Source::find("default")?, Instant::now());
     let (mut seeds, mut steps, mut time) = (0, 0, Duration::ZERO);
     while begun.elapsed() < LIMIT {
-        let played = run(seeds, &Options::default(), Sink::Hash);
-        let (stats, _) = played.map_err(|failure| anyhow!("{failure}"))?;
+        let played = run(&source, seeds, &Options::default(), Sink::Hash);
+        let stats = played.map_err(|failure| anyhow!("{failure}"))?.stats;
         (seeds, steps, time) = (seeds + 1, steps + stats.steps, time + stats.virtual_time);
     }
     let real = begun.elapsed().as_secs_f64();

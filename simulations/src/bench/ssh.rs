@@ -5,8 +5,7 @@
 //! costs a client a tenth of a second of processor time for each connection.
 
 use std::fs;
-use std::net::SocketAddr;
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -54,32 +53,8 @@ pub(crate) fn is_program(name: &str) -> bool {
 impl Ssh {
     /// Starts a server on each machine but the root, and waits until all answer.
     pub(crate) fn start(lab: &Lab) -> Result<Ssh> {
-        let dir = lab.scratch().join("ssh");
-        fs::create_dir_all(&dir)?;
-        for key in ["host", "client"] {
-            let status = Command::new("ssh-keygen")
-                .args(["-q", "-t", "ed25519", "-N", "", "-f"])
-                .arg(dir.join(key))
-                .status()?;
-            ensure!(status.success(), "ssh-keygen: {status}");
-        }
-        fs::copy(dir.join("client.pub"), dir.join("authorized"))?;
-        let (at, own) = (dir.display(), own(lab));
-        let server = format!(
-            "Port 22\nHostKey {at}/host\nAuthorizedKeysFile {at}/authorized\nStrictModes no\n\
-             UsePAM no\nPidFile none\nMaxStartups 1000\nMaxSessions 1000\nUseDNS no\n\
-             PasswordAuthentication no\nPermitRootLogin prohibit-password\nLogLevel ERROR\n\
-             KexAlgorithms curve25519-sha256\nSubsystem sftp internal-sftp\n"
-        );
-        fs::write(dir.join("sshd_config"), server)?;
-        let client = format!(
-            "Host *\nIdentityFile {at}/client\nIdentitiesOnly yes\nBatchMode yes\n\
-             StrictHostKeyChecking no\nUserKnownHostsFile /dev/null\nLogLevel ERROR\n\
-             KexAlgorithms curve25519-sha256\nGSSAPIAuthentication no\nConnectTimeout 120\n"
-        );
-        fs::write(dir.join("config"), &client)?;
-        let kept = format!("{client}ControlMaster auto\nControlPath {at}/%C\nControlPersist 600\n");
-        fs::write(dir.join("config-kept"), kept)?;
+        let (dir, own) = (lab.scratch().join("ssh"), own(lab));
+        write_configs(&dir, 22)?;
         fs::create_dir_all(&own)?;
         let made = fs::create_dir(PRIVILEGES).is_ok();
         let mut ssh = Ssh { dir, servers: Vec::new(), made };
@@ -106,10 +81,72 @@ impl Ssh {
         Ok(ssh)
     }
 
+    /// Ends the connections that were kept, which would serve the next tool as well.
+    pub(crate) fn hang_up(&self, log: &Path, limit: Duration) -> Result<()> {
+        let (dir, config) = (self.dir.display(), self.config(true));
+        let script = format!(
+            "for s in {dir}/*; do if [ -S $s ]; then ssh -F {} -o ControlPath=$s -O exit all; fi; \
+             done; true",
+            config.display()
+        );
+        run(Command::new("bash"), log, &script, &[], limit)?;
+        Ok(())
+    }
+
     /// The configuration of clients, for `ssh -F`. `kept`: connections stay open for the next.
     pub(crate) fn config(&self, kept: bool) -> PathBuf {
         self.dir.join(if kept { "config-kept" } else { "config" })
     }
+}
+
+/// Starts one server for every address of this machine, and waits until it answers. It ends with
+/// this process, however that ends.
+pub(crate) fn serve_here(dir: PathBuf) -> Result<(Ssh, u16)> {
+    // Free now; nobody else is after it.
+    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+    write_configs(&dir, port)?;
+    let made = fs::create_dir(PRIVILEGES).is_ok();
+    let server = Command::new("setpriv")
+        .args(["--pdeathsig", "KILL", SSHD, "-D", "-f"])
+        .arg(dir.join("sshd_config"))
+        .stdin(Stdio::null())
+        .spawn()
+        .context("starting sshd under setpriv")?;
+    let ssh = Ssh { dir, servers: vec![server], made };
+    tests::wait_for("sshd on loopback", tests::LIMIT, || {
+        Ok(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok())
+    })?;
+    Ok((ssh, port))
+}
+
+/// Keys, and what servers and clients are told.
+fn write_configs(dir: &Path, port: u16) -> Result<()> {
+    fs::create_dir_all(dir)?;
+    for key in ["host", "client"] {
+        let status = Command::new("ssh-keygen")
+            .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+            .arg(dir.join(key))
+            .status()?;
+        ensure!(status.success(), "ssh-keygen: {status}");
+    }
+    fs::copy(dir.join("client.pub"), dir.join("authorized"))?;
+    let at = dir.display();
+    let server = format!(
+        "Port {port}\nHostKey {at}/host\nAuthorizedKeysFile {at}/authorized\nStrictModes no\n\
+         UsePAM no\nPidFile none\nMaxStartups 2000\nMaxSessions 1000\nUseDNS no\n\
+         PasswordAuthentication no\nPermitRootLogin prohibit-password\nLogLevel ERROR\n\
+         KexAlgorithms curve25519-sha256\nSubsystem sftp internal-sftp\n"
+    );
+    fs::write(dir.join("sshd_config"), server)?;
+    let client = format!(
+        "Host *\nPort {port}\nIdentityFile {at}/client\nIdentitiesOnly yes\nBatchMode yes\n\
+         StrictHostKeyChecking no\nUserKnownHostsFile /dev/null\nLogLevel ERROR\n\
+         KexAlgorithms curve25519-sha256\nGSSAPIAuthentication no\nConnectTimeout 120\n"
+    );
+    fs::write(dir.join("config"), &client)?;
+    let kept = format!("{client}ControlMaster auto\nControlPath {at}/%C\nControlPersist 120\n");
+    fs::write(dir.join("config-kept"), kept)?;
+    Ok(())
 }
 
 /// Where each machine sees its own folder.
@@ -129,12 +166,20 @@ pub(crate) fn script(
     env: &[(&str, String)],
     limit: Duration,
 ) -> Result<Option<Duration>> {
+    run(lab.root.command("bash"), &lab.scratch().join("script.log"), script, env, limit)
+}
+
+/// The same for a `bash` that is to be started in any place.
+pub(crate) fn run(
+    mut bash: Command,
+    log: &Path,
+    script: &str,
+    env: &[(&str, String)],
+    limit: Duration,
+) -> Result<Option<Duration>> {
     use std::os::unix::process::CommandExt;
-    let log = lab.scratch().join("script.log");
-    let out = fs::File::create(&log)?;
-    let mut child = lab
-        .root
-        .command("bash")
+    let out = fs::File::create(log)?;
+    let mut child = bash
         .args(["-ec", script])
         .envs(env.iter().map(|(name, value)| (name, value)))
         // Of the system's own Python, where the packages of the system are.
@@ -153,7 +198,7 @@ pub(crate) fn script(
         child.wait()?;
         return Ok(None);
     };
-    let said = fs::read_to_string(&log).unwrap_or_default();
+    let said = fs::read_to_string(log).unwrap_or_default();
     ensure!(status.success(), "{script}\n{status}: {}", tail(&said));
     Ok(Some(took))
 }

@@ -11,6 +11,8 @@
 // What cannot be shared with the simulator lives beside it, not in it.
 #[path = "../bench/api.rs"]
 mod api;
+#[path = "../bench/beside.rs"]
+mod beside;
 #[path = "../bench/delta.rs"]
 mod delta;
 #[path = "../bench/delta_peers.rs"]
@@ -21,6 +23,8 @@ mod emulator;
 mod events;
 #[path = "../bench/fleet.rs"]
 mod fleet;
+#[path = "../bench/hostile.rs"]
+mod hostile;
 #[path = "../bench/idle.rs"]
 mod idle;
 #[path = "../bench/kill.rs"]
@@ -41,6 +45,8 @@ mod proc;
 mod push;
 #[path = "../bench/run.rs"]
 mod run;
+#[path = "../bench/scale.rs"]
+mod scale;
 #[path = "../bench/sets.rs"]
 mod sets;
 #[path = "../bench/simulator.rs"]
@@ -49,12 +55,18 @@ mod simulator;
 mod site;
 #[path = "../bench/ssh.rs"]
 mod ssh;
+#[path = "../bench/storm.rs"]
+mod storm;
 #[path = "../bench/table.rs"]
 mod table;
 #[path = "../bench/tree.rs"]
 mod tree;
+#[path = "../bench/viewer.rs"]
+mod viewer;
 #[path = "../bench/workload.rs"]
 mod workload;
+#[path = "../bench/world.rs"]
+mod world;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -154,7 +166,17 @@ enum Part {
     LabRun,
     /// Pushes behind emulated links, beside rsync, tar and clush; needs root; takes long
     LabPush,
-    /// Everything but `delta`, `emulator` and the laboratory
+    /// `true` and `uname -a` on loopback, beside pdsh, clush and ansible over a real sshd
+    Beside,
+    /// Thousands of virtual hosts behind real relays
+    Scale,
+    /// A thousand virtual hosts whose relay is killed
+    Storm,
+    /// A hundred hosts that print ten megabytes each, and one that prints without end
+    Hostile,
+    /// The memory of `barid run -b` on 50,000 answers
+    Viewer,
+    /// Everything but the parts that are run by name only
     All,
     /// No measurement but a trial: rounds of kill -9 during runs, as many as --runs
     Kill,
@@ -200,6 +222,25 @@ fn main() -> Result<()> {
     if args.part == Part::Kill {
         let hosts = args.hosts.first().copied().unwrap_or(30);
         return kill::trial(&copy, hosts, args.runs);
+    }
+    if args.part == Part::Beside {
+        let sizes = if args.hosts.is_empty() { vec![100, 300, 1_000] } else { args.hosts };
+        let limit = Duration::from_secs(args.lab.limit);
+        return beside::measure(&copy, work.path(), &sizes, args.lab.alone, limit);
+    }
+    if args.part == Part::Hostile {
+        return hostile::measure(&copy, args.hosts.first().copied().unwrap_or(100));
+    }
+    if args.part == Part::Viewer {
+        let hosts = args.hosts.first().copied().unwrap_or(50_000);
+        return viewer::measure(&copy, work.path(), u32::try_from(hosts)?);
+    }
+    if args.part == Part::Scale {
+        return scale::measure(&copy, args.hosts.first().copied().unwrap_or(10_000), args.runs);
+    }
+    if args.part == Part::Storm {
+        let hosts = args.hosts.first().copied().unwrap_or(1_000);
+        return storm::measure(&copy, hosts, args.runs.min(storm::ROUNDS));
     }
     if wants(Part::Run) {
         let sizes = if args.hosts.is_empty() { vec![100, 300] } else { args.hosts };

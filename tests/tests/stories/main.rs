@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod cancel;
+mod commands;
 mod crash;
 mod enrol;
 mod events;
@@ -10,15 +11,18 @@ mod forms;
 mod full_disk;
 mod gate;
 mod given;
+mod hostile;
 mod live;
 mod out;
 mod pace;
 mod push;
 mod remove;
 mod renew;
+mod rollback;
 mod run;
 mod sets;
 mod terms;
+mod trial;
 mod weak;
 
 use anyhow::{Context, Result, ensure};

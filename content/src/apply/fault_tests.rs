@@ -1,0 +1,294 @@
+//! Every call to the system that an install makes fails once, in a process of its own.
+//!
+//! `strace` has the n-th call of a kind fail, for each n there is. Whatever fails: each file is the
+//! old one or the new one, whole and with its mode; a process that says it went through has all of
+//! them new; one that says it did not names what it was at; and the next install puts all right.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::*;
+use crate::{Patterns, ingest};
+
+/// Where the child works: a folder with `source`, `store` and `root`.
+const PLACE: &str = "BARID_TEST_FAULTS";
+/// Whether it installs as a whole.
+const WHOLE: &str = "BARID_TEST_WHOLE";
+/// What the child writes when it has come to the install.
+const BEGUN: &str = "begun";
+/// And behind it, what became of it.
+const WENT: &str = "went through";
+
+/// Calls that an install makes, with faults that they have.
+const CALLS: [(&str, &[&str]); 15] = [
+    ("openat", &["EMFILE", "EIO", "ENOSPC", "EROFS"]),
+    ("write", &["ENOSPC", "EIO", "EDQUOT"]),
+    ("pwrite64", &["ENOSPC", "EIO"]),
+    ("ftruncate", &["ENOSPC"]),
+    ("syncfs", &["EIO", "ENOSPC"]),
+    ("fsync", &["EIO"]),
+    ("renameat", &["EIO", "ENOSPC", "EROFS"]),
+    ("renameat2", &["EIO", "EROFS"]),
+    ("linkat", &["EMLINK", "EIO"]),
+    ("symlinkat", &["ENOSPC"]),
+    ("mkdirat", &["ENOSPC", "EROFS"]),
+    ("unlinkat", &["EIO", "EROFS"]),
+    ("fchmod", &["EIO", "EROFS"]),
+    ("fchown", &["EIO"]),
+    ("fsetxattr", &["ENOSPC", "EIO"]),
+];
+
+type Listing = BTreeMap<PathBuf, String>;
+
+fn listing(dir: &Path) -> Listing {
+    let mut found = Listing::new();
+    let mut pending = vec![dir.to_path_buf()];
+    while let Some(path) = pending.pop() {
+        let Ok(meta) = path.symlink_metadata() else { continue };
+        let mut line = format!("{:o} ", meta.mode());
+        if meta.is_dir() {
+            pending.extend(fs::read_dir(&path).expect("lists").map(|e| e.expect("entry").path()));
+            // What is being filled has another mode meanwhile.
+            line = "a folder".into();
+        } else if meta.is_symlink() {
+            line.push_str(&fs::read_link(&path).expect("link").to_string_lossy());
+        } else {
+            let bytes = fs::read(&path).expect("reads");
+            line.push_str(&format!("{} {}", bytes.len(), crate::ContentId::of(&bytes)));
+        }
+        found.insert(path.strip_prefix(dir).expect("below").to_path_buf(), line);
+    }
+    found
+}
+
+fn fill(dir: &Path, version: u8) {
+    fs::create_dir_all(dir.join("sub/deep")).expect("dirs");
+    let file = |name: &str, bytes: &[u8], mode: u32| {
+        fs::write(dir.join(name), bytes).expect("file");
+        fs::set_permissions(dir.join(name), fs::Permissions::from_mode(mode)).expect("mode");
+    };
+    file("changed", &[version; 3_000], 0o644);
+    file("sub/changed", &[version; 100_000], 0o600 | u32::from(version));
+    file("sub/deep/same", b"same", 0o600 | u32::from(version));
+    fs::hard_link(dir.join("changed"), dir.join("sub/linked")).expect("link");
+    symlink(format!("to {version}"), dir.join("link")).expect("link");
+    let only = dir.join(format!("only{version}"));
+    fs::create_dir(&only).expect("dir");
+    fs::write(only.join("file"), b"x").expect("file");
+    let holes = fs::File::create(dir.join("holes")).expect("file");
+    holes.set_len(300_000 + u64::from(version)).expect("longer");
+    let name = if version == 1 { "user.one" } else { "user.two" };
+    let value = [version; 10];
+    let flags = rustix::fs::XattrFlags::empty();
+    let _ = rustix::fs::setxattr(dir.join("changed"), name, &value, flags);
+}
+
+struct Never;
+
+impl Chunks for Never {
+    fn provide(&mut self, _: &[ChunkRef]) -> Result<(), ApplyError> {
+        Ok(())
+    }
+}
+
+fn install(place: &Path, whole: bool) -> Result<(), ApplyError> {
+    let store = Store::open(place.join("store")).expect("the store opens");
+    let source = place.join("source");
+    let read = ingest(&source, &Patterns::default(), &store, &mut |_| ()).expect("reads");
+    let delete = if whole { Delete::Nothing } else { Delete::All };
+    let rules = Rules { delete, max_delete: MaxDelete::Percent(100), ..Rules::default() };
+    let target = &read.manifest;
+    let job = Job { tag: "t1", dest: b"/srv/app", target, rules: &rules, before: None };
+    fs::write(place.join(BEGUN), "").expect("noted");
+    let installer = Installer::new(place.join("root"));
+    if whole {
+        installer.release(&job, &store, &mut Never)?;
+    } else {
+        installer.sweep(&job)?;
+        installer.apply(&job, &store, &mut Never)?;
+    }
+    Ok(())
+}
+
+/// The child: installs what it is given, and says what became of it.
+#[test]
+#[ignore = "the other test of this file runs it, again and again"]
+fn installs_in_a_process_of_its_own() {
+    let Some(place) = std::env::var_os(PLACE).map(PathBuf::from) else { return };
+    let text = match install(&place, std::env::var_os(WHOLE).is_some()) {
+        Ok(()) => WENT.to_owned(),
+        Err(error) => error.to_string(),
+    };
+    fs::write(place.join(BEGUN), &text).expect("noted");
+}
+
+struct Bench {
+    temp: tempfile::TempDir,
+    whole: bool,
+    /// What is in place before, and what shall be.
+    old: Listing,
+    new: Listing,
+}
+
+impl Bench {
+    fn new(whole: bool) -> Bench {
+        let memory = Path::new("/dev/shm");
+        let dir = if memory.is_dir() { memory.into() } else { std::env::temp_dir() };
+        let temp = tempfile::tempdir_in(dir).expect("temp");
+        let place = temp.path();
+        fill(&place.join("one"), 1);
+        fill(&place.join("two"), 2);
+        let (old, new) = (listing(&place.join("one")), listing(&place.join("two")));
+        Bench { temp, whole, old, new }
+    }
+
+    fn place(&self) -> &Path {
+        self.temp.path()
+    }
+
+    /// The old version in place, and nothing else.
+    fn reset(&self) {
+        let place = self.place();
+        for name in ["root", "store", "source"] {
+            let _ = fs::remove_dir_all(place.join(name));
+        }
+        let _ = fs::remove_file(place.join(BEGUN));
+        fs::create_dir(place.join("root")).expect("dir");
+        fs::rename(place.join("one"), place.join("source")).expect("renames");
+        install(place, self.whole).expect("nothing fails");
+        fs::rename(place.join("source"), place.join("one")).expect("renames");
+        fs::remove_file(place.join(BEGUN)).expect("removes");
+        fs::create_dir_all(place.join("source")).expect("dir");
+        fs::remove_dir(place.join("source")).expect("removes");
+        copy(&place.join("two"), &place.join("source"));
+    }
+
+    /// Runs the child, with `strace` and these options before it. What it says of the install:
+    /// nothing if it did not come to it.
+    fn child(&self, strace: &[String]) -> Option<String> {
+        let own = std::env::current_exe().expect("there is one");
+        let mut command = Command::new("strace");
+        // Of two options the last counts.
+        command.args(["-f", "-o", "/dev/null"]).args(strace).arg(own);
+        command.args(["--exact", "--ignored", "--test-threads=1"]);
+        command.arg("apply::fault_tests::installs_in_a_process_of_its_own");
+        command.env(PLACE, self.place()).stdout(Stdio::null()).stderr(Stdio::null());
+        if self.whole {
+            command.env(WHOLE, "yes");
+        }
+        command.status().expect("strace runs");
+        fs::read_to_string(self.place().join(BEGUN)).ok()
+    }
+
+    /// Each file is an old one or a new one; what programs see of a whole tree is all of one.
+    fn check_whole(&self, what: &str) -> Listing {
+        let is = listing(&self.place().join("root/srv/app"));
+        for (path, line) in &is {
+            let temporary = path.to_string_lossy().contains(".barid-");
+            let known = self.old.get(path) == Some(line) || self.new.get(path) == Some(line);
+            assert!(temporary || known, "{what}: {} is {line}", path.display());
+        }
+        if self.whole {
+            assert!(is == self.old || is == self.new, "{what}: a mixture of both");
+        }
+        for path in self.old.keys().filter(|path| self.new.contains_key(*path)) {
+            assert!(is.contains_key(path), "{what}: {} is missing", path.display());
+        }
+        is
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    let done = Command::new("cp").arg("-a").arg(from).arg(to).status().expect("cp runs");
+    assert!(done.success());
+}
+
+/// Fails each call of each kind once. Returns how often an install was cut off by it.
+fn fail_all(whole: bool) -> Option<(usize, usize)> {
+    if !Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_ok_and(|s| s.success()) {
+        println!("skipped: there is no strace here");
+        return None;
+    }
+    let bench = Bench::new(whole);
+    bench.reset();
+    if bench.child(&["-e".into(), "trace=none".into()]).as_deref() != Some(WENT) {
+        println!("skipped: nothing can be traced here");
+        return None;
+    }
+    assert_eq!(listing(&bench.place().join("root/srv/app")), bench.new);
+    let (mut cut_off, mut tried) = (0, 0);
+    for (call, faults) in CALLS {
+        for nth in bench.turns(call) {
+            let fault = faults[nth % faults.len()];
+            let what = format!("{call} {nth} {fault}");
+            bench.reset();
+            let inject = format!("inject={call}:error={fault}:when={nth}");
+            let said = bench.child(&["-e".into(), format!("trace={call}"), "-e".into(), inject]);
+            tried += 1;
+            let is = bench.check_whole(&what);
+            match said.as_deref() {
+                Some(WENT) => {
+                    assert_eq!(is, bench.new, "{what}: it said that it went through");
+                    // Whatever was not synced may be gone after the next power cut.
+                    assert!(!["syncfs", "fsync"].contains(&call), "{what}: it was not told");
+                }
+                // The process died of it; what it left must be mended all the same.
+                None | Some("") => {}
+                Some(error) => {
+                    cut_off += 1;
+                    assert!(error.contains("cannot "), "{what}: {error}");
+                }
+            }
+            install(bench.place(), whole).unwrap_or_else(|error| panic!("{what}: {error}"));
+            let mended = listing(&bench.place().join("root/srv/app"));
+            assert_eq!(mended, bench.new, "{what}: not mended");
+        }
+    }
+    Some((cut_off, tried))
+}
+
+impl Bench {
+    /// Which calls of a kind, by number, belong to the install. Calls are counted for each thread.
+    fn turns(&self, call: &str) -> std::ops::RangeInclusive<usize> {
+        self.reset();
+        let log = self.place().join("log");
+        let trace = format!("trace={call},openat");
+        self.child(&["-e".into(), trace, "-o".into(), log.display().to_string()]);
+        let text = fs::read_to_string(&log).unwrap_or_default();
+        let note = format!("/{BEGUN}\"");
+        let thread = text.lines().find(|line| line.contains(&note));
+        let thread = thread.and_then(|line| line.split_whitespace().next()).unwrap_or_default();
+        let (mut notes, mut before, mut all) = (0, 0, 0);
+        for line in text.lines().filter(|line| line.split_whitespace().next() == Some(thread)) {
+            let counts = line.contains(&format!(" {call}("));
+            if line.contains(&note) {
+                notes += 1;
+                before += usize::from(counts && notes == 1);
+                all += usize::from(counts && notes == 1);
+                continue;
+            }
+            before += usize::from(counts && notes == 0);
+            all += usize::from(counts && notes < 2);
+        }
+        before + 1..=all
+    }
+}
+
+#[test]
+fn whatever_fails_files_are_old_or_new_and_the_next_install_mends_it() {
+    if let Some((cut_off, tried)) = fail_all(false) {
+        println!("{cut_off} of {tried} installs were cut off");
+        assert!(cut_off >= 20, "{cut_off} of {tried}");
+    }
+}
+
+#[test]
+fn whatever_fails_a_release_is_the_old_one_or_the_new_one() {
+    if let Some((cut_off, tried)) = fail_all(true) {
+        println!("{cut_off} of {tried} releases were cut off");
+        assert!(cut_off >= 20, "{cut_off} of {tried}");
+    }
+}
