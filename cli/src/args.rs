@@ -10,7 +10,7 @@ use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 use crate::screen::ColorWhen;
 use crate::{
     attach, cancel, completion, demo, events, hosts, join, node, nodes, out, push, report, retry,
-    rollback, run, runs, serve, sim, token, tree,
+    rollback, run, runs, serve, sim, store, token, tree,
 };
 
 const EXAMPLES: &str = "\
@@ -93,6 +93,8 @@ pub(crate) enum Verb {
     Tree(tree::Args),
     /// Make, list and revoke the tokens by which hosts join
     Token(token::Args),
+    /// How full a content store is, whether it is undamaged, and making it smaller
+    Store(store::Args),
     /// Enrol this machine as a relay or host
     Join(join::Args),
     /// Be a relay or host, as this machine's certificate says
@@ -223,6 +225,8 @@ mod tests {
             &["push", "/srv/www", "-a", "--special", "*.conf=echo $FILE", "--savetargets", ".OLD"],
             &["push", "/srv/www", "-a", "--compare", "--younger", "--numeric-ids"],
             &["rollback", "last"],
+            &["store", "check"],
+            &["store", "gc", "--state", "/var/lib/barid"],
             &["rollback", "--dest", "/srv/www", "-w", "a"],
             &["runs"],
             &["runs", "--limit", "5"],

@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use controller::sets;
-use controller::types::{Answer, OrderEvent, OrderInfo};
+use controller::types::{Answer, HostInfo, OrderEvent, OrderInfo};
 use tokio::time::sleep;
 
 use crate::alike;
+use crate::branches::Branches;
 use crate::cancel;
 use crate::client::{Client, Lines, is_broken};
 use crate::exit::Exit;
@@ -62,6 +63,8 @@ pub(crate) struct Follow<'a> {
     rows: Option<Rows>,
     /// Files for answers.
     save: SaveArgs,
+    /// Where hosts live, if that is shown.
+    hosts: Vec<HostInfo>,
     /// Whether the order was taken back from here.
     cancelled: bool,
 }
@@ -110,6 +113,7 @@ impl<'a> Follow<'a> {
             keys,
             rows,
             save: SaveArgs::default(),
+            hosts: Vec::new(),
             cancelled: false,
         }
     }
@@ -126,6 +130,9 @@ impl<'a> Follow<'a> {
 
     /// Watches to the end, and shows what the view wants shown.
     pub(crate) async fn watch(&mut self) -> Result<Ended, Failure> {
+        if self.progress.is_drawn() {
+            self.find_hosts().await;
+        }
         let ended = self.watch_streams().await;
         self.progress.clear();
         let ended = ended?;
@@ -366,7 +373,9 @@ impl<'a> Follow<'a> {
 
     fn tell_progress(&mut self) -> Result<(), Failure> {
         let done = self.gathered.len() as u64;
-        if let Some(line) = self.progress.tell(&self.order, done, &self.content_sent) {
+        let (order, hosts, gathered) = (&self.order, &self.hosts, &self.gathered);
+        let standing = || Branches::new(order, hosts, gathered).in_bar();
+        if let Some(line) = self.progress.tell(order, done, &self.content_sent, standing) {
             self.screen.say(&line)?;
         }
         Ok(())
@@ -375,13 +384,23 @@ impl<'a> Follow<'a> {
     /// Does what the operator asks for. `true`: we leave.
     async fn grant(&mut self, wish: Wish) -> Result<bool, Failure> {
         match wish {
-            Wish::Status => self.say_status()?,
+            Wish::Status => {
+                self.find_hosts().await;
+                self.say_status()?;
+            }
             Wish::Detach => return Ok(true),
             // Taking back what takes something back would be one step too many.
             Wish::Cancel if self.order.kind == "cancel" => return Ok(true),
             Wish::Cancel => self.cancel().await?,
         }
         Ok(false)
+    }
+
+    /// Asks where hosts live and who is up. Without an answer they are shown without a place.
+    async fn find_hosts(&mut self) {
+        if let Ok(hosts) = self.client.get("/v1/hosts").await {
+            self.hosts = hosts;
+        }
     }
 
     fn say_status(&mut self) -> Result<(), Failure> {
@@ -391,8 +410,10 @@ impl<'a> Follow<'a> {
             true => format!("Ctrl-C twice within 1 s cancels the {kind}; d and Enter leaves it"),
             false => format!("Ctrl-C twice within 1 s leaves; later: barid attach {short}"),
         };
+        let branches = Branches::new(&self.order, &self.hosts, &self.gathered);
+        let lines = std::iter::once(status).chain(branches.lines()).chain([hint]);
         let screen = &mut *self.screen;
-        self.progress.aside(|| screen.say(&status).and_then(|()| screen.say(&hint)))?;
+        self.progress.aside(|| lines.into_iter().try_for_each(|line| screen.say(&line)))?;
         Ok(())
     }
 

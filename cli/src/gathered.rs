@@ -68,6 +68,11 @@ impl Gathered {
         self.of_host.contains_key(host)
     }
 
+    /// The word for how a host has ended, if it has answered.
+    pub(crate) fn state(&self, host: &str) -> Option<&str> {
+        self.of_host.get(host).map(|at| self.answers[*at].state.as_str())
+    }
+
     /// All answers that hosts hold to, the largest group first.
     pub(crate) fn groups(&self) -> Vec<Group<'_>> {
         let all = self.answers.iter().map(|answer| Group { hosts: Vec::new(), answer });

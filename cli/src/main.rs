@@ -17,7 +17,7 @@
 //! | `sim` | the simulator, another binary |
 //! | `targets` `hostfile` `guard` `plan` | which hosts, and whether that many are meant |
 //! | `client` | the controller's API |
-//! | `follow` `keys` `progress` | watching an order until it closes |
+//! | `follow` `keys` `progress` `branches` | watching an order until it closes, by site and state |
 //! | `lines` `rows` | output that comes before its answer |
 //! | `gathered` `render` `alike` `diff` `words` | answers, put together and in words |
 //! | `save` | answers in files |
@@ -27,6 +27,7 @@
 mod alike;
 mod args;
 mod attach;
+mod branches;
 mod cancel;
 mod client;
 mod completion;
@@ -67,6 +68,7 @@ mod screen;
 mod serve;
 mod sim;
 mod steer;
+mod store;
 mod survey;
 mod targets;
 mod token;
@@ -145,6 +147,7 @@ async fn ask(verb: Verb, client: &Client, screen: &mut Screen) -> Result<Exit, F
         Verb::Hosts(args) => hosts::main(args, client, screen).await,
         Verb::Nodes(args) => nodes::main(args, client, screen).await,
         Verb::Tree(args) => ordered(Box::pin(tree::main(args, client, screen)).await),
+        Verb::Store(args) => store::main(args, client, screen).await,
         Verb::Token(args) => token::main(args, client, screen).await,
         Verb::Demo(args) => Box::pin(demo::run(&args)).await,
         Verb::Controller(_)

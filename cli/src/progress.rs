@@ -35,17 +35,19 @@ impl Progress {
         Progress { bar, tells: tells && order.kind == "push", told: Instant::now() }
     }
 
-    /// Moves the bar, or gives the line to print if it is time for one.
+    /// Moves the bar, or gives the line to print if it is time for one. `standing`: how it is at
+    /// the sites, where there is room to say so.
     pub(crate) fn tell(
         &mut self,
         order: &OrderInfo,
         done: u64,
         sent: &BTreeMap<String, u64>,
+        standing: impl FnOnce() -> String,
     ) -> Option<String> {
         let sites = show_sites(sent, Some(SITES_IN_LINE));
         if let Some(bar) = &self.bar {
             bar.set_position(done);
-            bar.set_message(sites);
+            bar.set_message(format!("{}  {sites}", standing()).trim().to_owned());
             return None;
         }
         if !self.tells || self.told.elapsed() < TOLD_EVERY {
@@ -55,6 +57,11 @@ impl Progress {
         let (done, count) = (show_count(done), show_count(order.count));
         let OrderInfo { kind, short, .. } = order;
         Some(format!("{kind} {short}  {done}/{count} hosts done  {sites}").trim_end().to_owned())
+    }
+
+    /// Whether there is a bar.
+    pub(crate) fn is_drawn(&self) -> bool {
+        self.bar.is_some()
     }
 
     /// Does something that writes, with the bar out of the way.

@@ -44,5 +44,7 @@ pub use manifest::{Changes, ChunkRef, Entry, Kind, Limits, Manifest, ManifestErr
 pub use outline::{GROUP, Outline, OutlineError};
 pub use pack::{Bundle, PackError, Part, Segment, plan};
 pub use patterns::{PATTERN_LIMIT, PATTERNS, PatternError, Patterns};
-pub use store::{Batch, MAX_OBJECT, Object, Partial, Store, StoreError, Usage, read_groups};
+pub use store::{
+    Batch, Checked, MAX_OBJECT, Object, Partial, Store, StoreError, Usage, read_groups,
+};
 pub use unpack::{OnDisk, Origin, Unpack};

@@ -15,6 +15,7 @@
 //! need. Space inside a volume comes back when all of the volume is dead.
 
 mod batch;
+mod check;
 mod index;
 mod object;
 mod partial;
@@ -29,6 +30,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tracing::warn;
 
 pub use self::batch::Batch;
+pub use self::check::Checked;
 use self::index::{Index, Place};
 pub use self::object::{Object, read_groups};
 pub use self::partial::Partial;
@@ -218,10 +220,13 @@ impl Store {
     /// Whether there is room for objects of so many bytes in all.
     pub fn has_room(&self, bytes: u64) -> bool {
         let floor = self.floor.load(Ordering::Relaxed);
-        // A disk that does not say has room.
+        self.free() >= floor.saturating_add(bytes)
+    }
+
+    /// What is free on the disk, in bytes. A disk that does not say has room.
+    pub fn free(&self) -> u64 {
         let free = rustix::fs::fstatvfs(&self.root);
-        let free = free.map_or(u64::MAX, |stat| stat.f_bavail.saturating_mul(stat.f_frsize));
-        free >= floor.saturating_add(bytes)
+        free.map_or(u64::MAX, |stat| stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
     /// An empty file on the disk of the store, without a name, for the caller's own use.

@@ -38,9 +38,11 @@ use crate::orders::{Desk, Draft, blocking};
 use crate::output;
 use crate::past::find;
 use crate::push::{Packed, Packer};
+use crate::retention::Cleaner;
 use crate::retry::again;
 use crate::sets;
 use crate::steer;
+use crate::stored;
 use crate::tables::{HostRow, OrderRow, Tables};
 use crate::traffic::Meter;
 use crate::types::{
@@ -71,6 +73,8 @@ pub(crate) struct Api {
     pub(crate) enroller: Enroller,
     pub(crate) meter: Meter,
     pub(crate) viewers: Viewers,
+    /// Drops what is over.
+    pub(crate) cleaner: Cleaner,
     /// Held for reading while a push is made, so that nothing of it is cleaned away.
     pub(crate) pushes: Arc<RwLock<()>>,
 }
@@ -107,6 +111,9 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/v1/reports/{kind}", get(report::report))
         .route("/v1/filters/{name}", get(report::filter).put(report::set_filter))
         .route("/v1/rollbacks", post(rollback))
+        .route("/v1/store", get(stored::usage))
+        .route("/v1/store/check", post(stored::check))
+        .route("/v1/store/gc", post(stored::sweep))
         .route("/v1/orders", get(orders))
         .route("/v1/orders/{id}", get(order))
         .route("/v1/orders/{id}/events", get(order_events))

@@ -35,6 +35,7 @@ mod rollback;
 mod serve;
 pub mod sets;
 mod steer;
+mod stored;
 mod tables;
 mod targets;
 mod terms;

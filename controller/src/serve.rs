@@ -176,7 +176,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     let tasks = [
         tokio::spawn(pass_watches(watched, node.clone())),
         tokio::spawn(close(desk.clone(), live.stopped.clone())),
-        tokio::spawn(cleaner.run()),
+        tokio::spawn(cleaner.clone().run()),
         tokio::spawn(meter.clone().run(tables.clone())),
     ];
     let api = Api {
@@ -191,6 +191,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         enroller,
         meter: meter.clone(),
         viewers,
+        cleaner,
         pushes,
     };
     write_listen(&state, &listen)?;

@@ -7,6 +7,7 @@
 //! bodies named by their own hash. Nothing of prost leaves the crate.
 //!
 //! - [`encode_frame`] and [`decode_frame`]: control frames of a link;
+//! - [`Packer`], [`Unpacker`]: reports whose outputs are alike, as they cross a link;
 //! - [`Envelope`] and [`OrderBody`]: signed orders;
 //! - [`Answer`]: what a host says with an outcome;
 //! - [`JoinRequest`], [`JoinReply`], [`GrantBody`]: joining;
@@ -24,6 +25,7 @@ mod hosts;
 mod join;
 mod order;
 mod output;
+mod packed;
 mod pull;
 mod removed;
 mod shape;
@@ -44,6 +46,7 @@ pub use output::{
     OUTPUT_HEAD_LIMIT, OUTPUT_KIND, OutputBody, OutputError, OutputFault, OutputReply,
     OutputRequest,
 };
+pub use packed::{Packed, Packer, Unpacker};
 pub use pull::{Encoding, PULL_LIMIT, PullError, PullReply, PullRequest};
 pub use removed::{REMOVED_KEYS, Removals, RemovalsError, SignedRemovals};
 pub use shape::Malformed;

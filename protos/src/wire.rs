@@ -15,6 +15,7 @@ use mesh::{
 use prost::Message;
 
 use crate::field::{array, at_most, at_most_bytes, ensure, given, millis, not_empty, own, within};
+use crate::packed::Packed;
 use crate::pb::frame::Kind;
 use crate::removed::SignedRemovals;
 use crate::{
@@ -23,7 +24,7 @@ use crate::{
 use crate::{fact, hosts, pb, shape};
 
 /// Lines of one report. A node cuts its reports by bytes long before this.
-const LINES: usize = 10_240;
+pub(crate) const LINES: usize = 10_240;
 /// How often a peer may say that it beats.
 const INTERVAL_MS: (u64, u64) = (1, 3_600_000);
 /// The signals that a process can end by.
@@ -43,6 +44,15 @@ pub enum Incoming {
         /// The envelope, to be passed on unchanged.
         envelope: Bytes,
     },
+    /// The first word of a peer, with whether it can read packed reports.
+    Hello {
+        /// The frame.
+        frame: Frame,
+        /// Whether it can.
+        unpacks: bool,
+    },
+    /// A report for the link's [`Unpacker`](crate::Unpacker).
+    Packed(Packed),
     /// The parent has taken a preview: there is room for one more. Of no concern to the core.
     Heard,
     /// Whose keys are no longer of the mesh. The signature has not been looked at.
@@ -82,7 +92,7 @@ pub fn encode_frame(frame: &Frame) -> Bytes {
     let kind = match frame {
         &Frame::Hello { log, held_log, held, events } => {
             let (major, minor) = (VERSION.0.into(), VERSION.1.into());
-            Kind::Hello(pb::Hello { major, minor, log, held_log, held, events })
+            Kind::Hello(pb::Hello { major, minor, log, held_log, held, unpacks: true, events })
         }
         &Frame::Beat { root, interval, root_interval } => {
             let ms = |interval| {
@@ -133,7 +143,11 @@ pub fn decode_frame(bytes: Bytes, hash: fn(&[u8]) -> Digest) -> Result<Incoming,
     }
     let frame = shape::decode::<pb::Frame>(bytes)?;
     let frame = match frame.kind.ok_or(FrameError::Kind)? {
-        Kind::Hello(hello) => decode_hello(&hello)?,
+        Kind::Hello(hello) => {
+            let (frame, unpacks) = (decode_hello(&hello)?, hello.unpacks);
+            return Ok(Incoming::Hello { frame, unpacks });
+        }
+        Kind::Packed(packed) => return Ok(Incoming::Packed(Packed(packed))),
         Kind::Beat(pb::Beat { root, interval_ms, root_interval_ms }) => {
             within("beat.interval_ms", interval_ms.into(), INTERVAL_MS)?;
             let root_ms = if root_interval_ms == 0 { interval_ms } else { root_interval_ms };
@@ -216,7 +230,7 @@ pub(crate) fn version(
     }
 }
 
-fn encode_report(report: &Report) -> pb::Report {
+pub(crate) fn encode_report(report: &Report) -> pb::Report {
     let lines = report.tally.lines().map(|(outcome, hosts)| {
         let (state, code) = encode_state(outcome.state);
         let body = outcome.body.map(|digest| Bytes::copy_from_slice(&digest.0));
@@ -230,7 +244,10 @@ fn encode_report(report: &Report) -> pb::Report {
     }
 }
 
-fn decode_report(report: pb::Report, hash: fn(&[u8]) -> Digest) -> Result<Report, FieldError> {
+pub(crate) fn decode_report(
+    report: pb::Report,
+    hash: fn(&[u8]) -> Digest,
+) -> Result<Report, FieldError> {
     let order = OrderId(array("report.order", &report.order)?);
     at_most("report.lines", report.lines.len(), LINES)?;
     let lines: Vec<_> = report.lines.iter().map(decode_line).collect::<Result<_, _>>()?;
@@ -256,7 +273,7 @@ fn decode_line(line: &pb::Line) -> Result<(Outcome, HostSet), FieldError> {
 }
 
 /// The tally of these lines, if no outcome and no host is in two of them.
-fn decode_tally(lines: Vec<(Outcome, HostSet)>) -> Result<Tally, FieldError> {
+pub(crate) fn decode_tally(lines: Vec<(Outcome, HostSet)>) -> Result<Tally, FieldError> {
     let mut ranges: Vec<_> = lines.iter().flat_map(|(_, hosts)| hosts.ranges()).copied().collect();
     at_most("report.lines.hosts", ranges.len(), hosts::RANGES)?;
     ranges.sort_unstable();
@@ -330,7 +347,7 @@ fn decode_go(go: &pb::Go) -> Result<Frame, FieldError> {
     Ok(Frame::Go { order, hosts, left: Duration::from_millis(go.left_ms) })
 }
 
-fn encode_state(state: State) -> (pb::State, i32) {
+pub(crate) fn encode_state(state: State) -> (pb::State, i32) {
     match state {
         State::Ok => (pb::State::Ok, 0),
         State::Failed(code) => (pb::State::Failed, code),
@@ -346,7 +363,7 @@ fn encode_state(state: State) -> (pb::State, i32) {
     }
 }
 
-fn decode_state(state: i32, code: i32) -> Result<State, FieldError> {
+pub(crate) fn decode_state(state: i32, code: i32) -> Result<State, FieldError> {
     let unknown = FieldError::Unknown { field: "line.state", found: state };
     let state = match pb::State::try_from(state) {
         Err(_) | Ok(pb::State::Unspecified) => return Err(unknown),
@@ -374,4 +391,4 @@ fn decode_state(state: i32, code: i32) -> Result<State, FieldError> {
 
 #[cfg(test)]
 #[path = "wire_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -13,7 +13,7 @@ use crate::testing::{
 };
 
 /// Not a good hash, but one that tells bodies apart and differs from all digests drawn at random.
-fn hash(body: &[u8]) -> Digest {
+pub(crate) fn hash(body: &[u8]) -> Digest {
     let mut digest = [0xd1u8; 32];
     for (at, byte) in body.iter().enumerate() {
         let slot = &mut digest[at % 31];
@@ -53,7 +53,7 @@ fn line() -> impl Strategy<Value = (Outcome, HostSet, Option<Bytes>)> {
         .prop_map(|(state, (body, sent), hosts)| (Outcome { state, body }, hosts, sent))
 }
 
-fn report() -> impl Strategy<Value = Report> {
+pub(crate) fn report() -> impl Strategy<Value = Report> {
     (any::<[u8; 16]>(), vec(line(), 0..6), number()).prop_map(|(order, lines, cut)| {
         let mut report = Report { cut, ..Report::new(OrderId(order)) };
         let mut sent = BTreeMap::new();
@@ -181,6 +181,7 @@ proptest! {
             Frame::Order { log, seq, order } => {
                 Incoming::Order { log, seq, envelope: order.body.clone() }
             }
+            frame @ Frame::Hello { .. } => Incoming::Hello { frame, unpacks: true },
             frame => Incoming::Frame(frame),
         };
         prop_assert_eq!(arrived, expected);
@@ -198,7 +199,12 @@ proptest! {
             }
             Ok(Incoming::Order { envelope, .. }) => prop_assert!(!envelope.is_empty()),
             Ok(Incoming::Removals(list)) => prop_assert!(!list.body.is_empty()),
-            Ok(Incoming::Heard) => {}
+            Ok(Incoming::Hello { frame, .. }) => {
+                let is_hello = matches!(frame, Frame::Hello { .. });
+                prop_assert!(is_hello);
+            }
+            // What is in it is for the link's own state to say.
+            Ok(Incoming::Heard | Incoming::Packed(_)) => {}
             Err(error) => prop_assert!(!error.to_string().is_empty()),
         }
     }

@@ -150,6 +150,7 @@ impl Acceptor {
             room: self.room.clone(),
             removed: self.removed.clone(),
             credit: Credit::new(true),
+            packs: None,
         };
         let streams = Arc::new(Semaphore::new(STREAMS));
         let serves = matches!(peer, Peer::Child { serves: true, .. });

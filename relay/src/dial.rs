@@ -119,6 +119,7 @@ impl Dialler {
             room: self.room,
             removed: self.removed,
             credit: Credit::new(self.serves),
+            packs: self.serves.then(Arc::default),
         };
         if let Err(error) = reader.open_streams(queues).await {
             debug!(error = %crate::chain(&error), "the parent's streams failed");

@@ -61,6 +61,7 @@ pub use node::{Running, Setup, StartError, start};
 pub use outputs::{Coming, NotComing};
 pub use removed::RemovalsFault;
 pub use settings::{Settings, SettingsError};
+pub use sweep::sweep_store;
 pub use writer::{NoWitness, Witness};
 
 /// The name of some bytes: their BLAKE3 hash.

@@ -7,12 +7,12 @@
 //! previews may stall or be missing: nothing depends on it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use mesh::{Frame, HostId, Input, LinkId, Outcome, Peer};
-use protos::{Incoming, SignedRemovals, StreamKind};
+use protos::{Incoming, Packer, SignedRemovals, StreamKind, Unpacker};
 use quinn::{Connection, RecvStream, SendStream, VarInt};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -173,6 +173,8 @@ pub(crate) struct Reader {
     pub(crate) room: Room,
     pub(crate) removed: Removed,
     pub(crate) credit: Credit,
+    /// Of a node that speaks for others: whether its parent can read packed reports.
+    pub(crate) packs: Option<Arc<AtomicBool>>,
 }
 
 impl Reader {
@@ -216,9 +218,10 @@ impl Reader {
         // A lost beat is made good by the next one.
         let urgent = matches!(kind, StreamKind::Control | StreamKind::Reports);
         let follower = urgent.then(|| conn.clone());
+        let packs = self.packs.clone().filter(|_| kind == StreamKind::Reports);
         tokio::spawn(async move {
             let written = tokio::select! {
-                written = write_frames(send, queue, &credit, follower) => written,
+                written = write_frames(send, queue, (&credit, packs), follower) => written,
                 // Nobody will thank any more, and what waits must give up its place.
                 _ = conn.closed() => return,
             };
@@ -250,6 +253,7 @@ impl Reader {
     /// Reads frames until the stream ends. Waits while the node is busy, so that the peer slows
     /// down by flow control and nothing piles up here.
     async fn read_frames(&self, mut recv: RecvStream) -> Result<(), LinkError> {
+        let mut unpacker = None;
         while let Some(bytes) = read_framed(&mut recv).await? {
             let incoming = protos::decode_frame(bytes, hash).map_err(LinkError::Frame)?;
             if let Peer::Parent { .. } = self.peer {
@@ -260,6 +264,15 @@ impl Reader {
                     return Err(WRONG_STREAM);
                 }
                 Incoming::Frame(frame) => Input::Frame { link: self.id, frame },
+                Incoming::Hello { frame, unpacks } => {
+                    self.packs.iter().for_each(|packs| packs.store(unpacks, Ordering::Relaxed));
+                    Input::Frame { link: self.id, frame }
+                }
+                Incoming::Packed(packed) => {
+                    let unpacker = unpacker.get_or_insert_with(Unpacker::default);
+                    let frame = unpacker.unpack(packed, hash).map_err(LinkError::Frame)?;
+                    Input::Frame { link: self.id, frame }
+                }
                 Incoming::Order { log, seq, envelope } => self.check_order(log, seq, envelope),
                 Incoming::Removals(list) => {
                     self.take_removals(list).await?;
@@ -295,9 +308,11 @@ impl Reader {
                     self.credit.earn();
                     Ok(())
                 }
-                Incoming::Frame(_) | Incoming::Order { .. } | Incoming::Removals(_) => {
-                    return Err(WRONG_STREAM);
-                }
+                Incoming::Frame(_)
+                | Incoming::Hello { .. }
+                | Incoming::Packed(_)
+                | Incoming::Order { .. }
+                | Incoming::Removals(_) => return Err(WRONG_STREAM),
             };
             if sent.is_err() {
                 return Ok(());
@@ -406,10 +421,11 @@ pub(crate) async fn write_framed(send: &mut SendStream, body: &[u8]) -> Result<(
 async fn write_frames(
     mut send: SendStream,
     mut queue: mpsc::Receiver<Queued>,
-    credit: &Credit,
+    (credit, packs): (&Credit, Option<Arc<AtomicBool>>),
     follower: Option<Connection>,
 ) -> Result<(), LinkError> {
     let mut buffer = BytesMut::new();
+    let mut packer = None;
     let mut waiting = queue.recv().await;
     while let Some(first) = waiting {
         let mut next = Some(first);
@@ -423,7 +439,7 @@ async fn write_frames(
                 credit.spend().await;
             }
             let body = match queued {
-                Queued::Frame(frame, _place) => protos::encode_frame(&frame),
+                Queued::Frame(frame, _place) => encoded(&frame, packs.as_deref(), &mut packer),
                 Queued::Heard => protos::encode_heard(),
                 Queued::Removals(frame) => frame,
             };
@@ -445,6 +461,17 @@ async fn write_frames(
     }
     send.finish().ok();
     Ok(())
+}
+
+/// The bytes of a frame; those of a report packed, if the parent can unpack it.
+fn encoded(frame: &Frame, packs: Option<&AtomicBool>, packer: &mut Option<Packer>) -> Bytes {
+    let packed = match frame {
+        Frame::Report { log, seq, report } if packs.is_some_and(|p| p.load(Ordering::Relaxed)) => {
+            packer.get_or_insert_with(Packer::default).pack(*log, *seq, report)
+        }
+        _ => None,
+    };
+    packed.unwrap_or_else(|| protos::encode_frame(frame))
 }
 
 /// Who the other end of a finished handshake is, by its certificate.

@@ -1,9 +1,11 @@
-//! What a node that was killed has left running: commands without anybody who waits for them.
+//! What commands have left running: of a node that was killed, and of a command that was ended.
 //!
 //! Each command has its order's id and its node's name in its environment, and so have the
 //! processes that it starts. A node that finds at its start that it had begun an order and not
 //! ended it looks for such processes and ends them, before it says that the order was interrupted:
-//! then nothing of it goes on.
+//! then nothing of it goes on. It does the same with a command that has run too long or was taken
+//! back, for whatever has left its process group. A control group would say more surely what a
+//! command has started, but entering one costs each command more than all the rest of it.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -44,14 +46,14 @@ pub(crate) fn end(node: &str, orders: &BTreeSet<OrderId>) {
             return;
         }
         for pid in left {
-            info!(pid = pid.as_raw_nonzero(), "ending what a killed node has left running");
+            info!(pid = pid.as_raw_nonzero(), "ending what a command has left running");
             if let Err(error) = kill_process(pid, Signal::KILL) {
                 // It may have ended by itself.
                 info!(pid = pid.as_raw_nonzero(), %error, "it is not there any more");
             }
         }
     }
-    warn!("what a killed node has left running does not end");
+    warn!("what a command has left running does not end");
 }
 
 /// The processes with this node and one of these orders in their environment.

@@ -5,6 +5,7 @@
 //! watches. At the timeout, or when the order is taken back, the whole group gets TERM and then
 //! KILL.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
@@ -13,7 +14,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use bytes::Bytes;
-use mesh::{State, Stream};
+use mesh::{OrderId, State, Stream};
 use protos::{Answer, Fault, Run};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::{Child, Command};
@@ -150,7 +151,11 @@ async fn to_its_end(mut child: Child, run: &Run, host: &Host<'_>, job: &Job) -> 
     };
     let (status, cut) = match waited {
         Ok(status) => (status, None),
-        Err(cut) => (end(&mut child, group).await, Some(cut)),
+        Err(cut) => {
+            let status = end(&mut child, group).await;
+            end_remains(host.name, job.order()).await;
+            (status, Some(cut))
+        }
     };
     let answer = answer(stdout.finish().await, stderr.finish().await);
     guard.disarm();
@@ -233,6 +238,13 @@ async fn end(child: &mut Child, group: Option<Pid>) -> io::Result<ExitStatus> {
         kill_process_group(group, Signal::KILL).ok();
     }
     child.wait().await
+}
+
+/// Ends what has left the group of a command that was ended, such as a daemon that it began.
+async fn end_remains(node: &str, order: OrderId) {
+    let node = node.to_owned();
+    let ended = tokio::task::spawn_blocking(move || remains::end(&node, &BTreeSet::from([order])));
+    ended.await.expect("looking for processes does not panic");
 }
 
 /// Kills the group should the order be dropped half way, as when the node stops.

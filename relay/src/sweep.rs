@@ -65,8 +65,21 @@ impl Sweeper {
     }
 
     fn named(&self) -> Result<BTreeSet<ContentId>, JournalError> {
-        let mut named = self.journal.needed()?;
-        named.extend(self.journal.all_installed()?);
-        Ok(named.into_iter().map(|digest| ContentId(digest.0)).collect())
+        named(&self.journal)
     }
+}
+
+fn named(journal: &Journal) -> Result<BTreeSet<ContentId>, JournalError> {
+    let mut named = journal.needed()?;
+    named.extend(journal.all_installed()?);
+    Ok(named.into_iter().map(|digest| ContentId(digest.0)).collect())
+}
+
+/// Sweeps the cache of a node that does not run. Returns how many objects went.
+pub fn sweep_store(
+    store: &Store,
+    journal: &Journal,
+) -> Result<usize, Box<dyn std::error::Error + Send + Sync>> {
+    let named = named(journal)?;
+    Ok(store.retain(&|id| named.contains(id))?)
 }

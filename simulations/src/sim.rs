@@ -337,6 +337,7 @@ impl Sim {
             return Ok(());
         };
         process.wake = None;
+        process.restless += 1;
         process.node.handle_timeout(process.time(now));
         self.trace.step(now, node, [101, 0]);
         if self.trace.wants_text() {
@@ -362,7 +363,9 @@ impl Sim {
         self.checks.bounds(seat.config.host, &seat.config, &process.node)?;
         let Some((at, _)) = process.node.poll_timeout() else { return Ok(()) };
         let at = (process.started + at.0).max(now);
-        process.restless = if at == now { process.restless + 1 } else { 0 };
+        if at > now {
+            process.restless = 0;
+        }
         if process.restless > RESTLESS {
             let detail = format!("node {node} wants to be woken at once, over and over");
             return Err(Violation::new("timer storm", detail));

@@ -62,6 +62,37 @@ fn a_dropped_batch_leaves_nothing() {
 }
 
 #[test]
+fn a_check_finds_every_flipped_bit_and_removes_what_it_is_in() {
+    let temp = tempfile::tempdir().expect("temp");
+    let store = Store::open(temp.path()).expect("opens");
+    let bytes = |n: u8, len: usize| vec![n; len];
+    let all = [bytes(1, 100), bytes(2, 5_000), bytes(3, LARGE), bytes(4, LARGE + 9)];
+    let ids: Vec<_> = all.iter().map(|bytes| ContentId::of(bytes)).collect();
+    for (id, bytes) in ids.iter().zip(&all) {
+        store.put(*id, bytes).expect("puts");
+    }
+    let good = store.check().expect("checks");
+    let sum: usize = all.iter().map(Vec::len).sum();
+    assert_eq!(good, Checked { good: 4, bytes: sum as u64, damaged: Vec::new() });
+    let flip = |path: &Path, at: u64| {
+        let file = OpenOptions::new().read(true).write(true).open(path).expect("opens");
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, at).expect("reads");
+        file.write_all_at(&[byte[0] ^ 0x10], at).expect("writes");
+    };
+    flip(&store.volume_path(0), 50);
+    flip(&store.object_path(&ids[3]), LARGE as u64);
+    let mut found = store.check().expect("checks");
+    found.damaged.sort();
+    let mut expected = vec![ids[0], ids[3]];
+    expected.sort();
+    assert_eq!((found.good, found.damaged), (2, expected));
+    assert_eq!(store.check().expect("checks").good, 2);
+    store.put(ids[0], &all[0]).expect("it can be put again");
+    assert_eq!(store.check().expect("checks").good, 3);
+}
+
+#[test]
 fn damaged_objects_are_absent_and_can_be_put_again() {
     let dir = tempfile::tempdir().expect("temp");
     let store = open(&dir);

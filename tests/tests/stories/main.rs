@@ -1,5 +1,6 @@
 //! What Barid promises, tried with real processes.
 
+mod alike;
 mod bad_input;
 mod cancel;
 mod commands;
@@ -21,6 +22,7 @@ mod renew;
 mod rollback;
 mod run;
 mod sets;
+mod store;
 mod terms;
 mod trial;
 mod weak;
