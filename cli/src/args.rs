@@ -9,8 +9,8 @@ use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 
 use crate::screen::ColorWhen;
 use crate::{
-    alerting, attach, cancel, completion, demo, fdist, fleet, hosts, join, node, nodes, out, push,
-    retry, rollback, run, runs, serve, sim, store, token, tree,
+    alerting, attach, cancel, completion, demo, events, fdist, fleet, hosts, join, node, nodes,
+    out, push, report, retry, rollback, run, runs, serve, sim, store, token, tree,
 };
 
 const EXAMPLES: &str = "\
@@ -81,6 +81,10 @@ pub(crate) enum Verb {
     Retry(retry::Args),
     /// Take a run or push back, everywhere
     Cancel(cancel::Args),
+    /// Show what happens in the fleet, folded, and follow it
+    Events(events::Args),
+    /// Report errors: each distinct problem once, with its hosts and probable cause
+    Report(report::Args),
     /// List relays and hosts
     Hosts(hosts::Args),
     /// Fold, expand and count sets of hosts, list groups
@@ -267,6 +271,12 @@ mod tests {
             &["nodes", "expand", "-S", ",", "a[1-2]!a1"],
             &["nodes", "count", "-"],
             &["nodes", "groups", "--json", "-a"],
+            &["events", "-f", "--since", "2h", "--site", "lyon", "--severity", "error", "run.*"],
+            &["report", "errors", "--since", "1d"],
+            &["report", "hour", "8"],
+            &["report", "day", "-1"],
+            &["report", "filter", "show", "day"],
+            &["report", "filter", "set", "delete", "-"],
             &["completion", "zsh"],
         ] {
             parse(line).unwrap_or_else(|error| panic!("{line:?}: {error}"));

@@ -68,6 +68,15 @@ impl Client {
         document(self.send(Method::POST, path, body).await?).await
     }
 
+    /// `PUT`, one document.
+    pub(crate) async fn put<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, Failure> {
+        document(self.send(Method::PUT, path, encoded(body)?).await?).await
+    }
+
     /// `DELETE`; the answer does not matter.
     pub(crate) async fn delete(&self, path: &str) -> Result<(), Failure> {
         let response = self.send(Method::DELETE, path, Bytes::new()).await?;

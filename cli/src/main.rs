@@ -9,6 +9,7 @@
 //! | `args` | the command line |
 //! | `run` `push` `runs` `out` `attach` `cancel` `retry` | verbs about orders |
 //! | `pace` `given` | options of `run` |
+//! | `events` `report` | what happens, and what went wrong |
 //! | `hosts` `nodes` `tree` `token` `alerting` `completion` | other verbs that ask the controller |
 //! | `fleet` `fdist` | domains, hosts and files, by two kinds of names |
 //! | `steer` `survey` | verbs about the tree |
@@ -35,6 +36,7 @@ mod completion;
 mod demo;
 mod diff;
 mod escape;
+mod events;
 mod exit;
 mod fail;
 mod fdist;
@@ -59,6 +61,7 @@ mod plan;
 mod progress;
 mod push;
 mod render;
+mod report;
 mod retry;
 mod rollback;
 mod rows;
@@ -144,6 +147,8 @@ async fn ask(verb: Verb, client: &Client, screen: &mut Screen) -> Result<Exit, F
         Verb::Out(args) => Box::pin(out::main(args, client, screen)).await,
         Verb::Attach(args) => ordered(Box::pin(attach::main(args, client, screen)).await),
         Verb::Cancel(args) => ordered(Box::pin(cancel::main(args, client, screen)).await),
+        Verb::Events(args) => events::main(args, client, screen).await,
+        Verb::Report(args) => report::main(args, client, screen).await,
         Verb::Hosts(args) => hosts::main(args, client, screen).await,
         Verb::Nodes(args) => nodes::main(args, client, screen).await,
         Verb::Tree(args) => ordered(Box::pin(tree::main(args, client, screen)).await),

@@ -203,6 +203,8 @@ mod tests {
             degraded: String::new(),
             retired: 0,
             retired_until_ms: 0,
+            events_retired: 0,
+            events_retired_until_ms: 0,
         };
         let link = |name: &str| LinkInfo {
             name: name.into(),

@@ -53,6 +53,7 @@ use crate::types::{
     OrderEvent, OrderInfo, Piece, PushEvent, Resolved, Status, Targets, TokenInfo,
 };
 use crate::viewers::Viewers;
+use crate::{events, report};
 
 /// The largest request body.
 const BODY_LIMIT: usize = 4 << 20;
@@ -121,13 +122,16 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/v1/fleet/change", post(fleet::routes::change))
         .route("/v1/fleet/dist", post(fleet::routes::dist))
         .route("/v1/fleet/content", get(fleet::routes::content))
+        .route("/v1/events", get(events::events))
+        .route("/v1/reports/{kind}", get(report::report))
+        .route("/v1/filters/{name}", get(report::filter).put(report::set_filter))
         .route("/v1/rollbacks", post(rollback))
         .route("/v1/store", get(stored::usage))
         .route("/v1/store/check", post(stored::check))
         .route("/v1/store/gc", post(stored::sweep))
         .route("/v1/orders", get(orders))
         .route("/v1/orders/{id}", get(order))
-        .route("/v1/orders/{id}/events", get(events))
+        .route("/v1/orders/{id}/events", get(order_events))
         .route("/v1/orders/{id}/output/{host}", get(output::output))
         .route("/v1/orders/{id}/cancel", post(cancel))
         .route("/v1/orders/{id}/retry", post(retry))
@@ -145,8 +149,9 @@ pub(crate) fn body<T: for<'de> Deserialize<'de>>(bytes: &Bytes) -> Result<T, Fai
 
 async fn status(State(api): State<Api>) -> Answer<Status> {
     let tables = api.tables.clone();
-    let counts = blocking(move || Ok((tables.open_orders()?, tables.retired()?)));
-    let (open, (retired, retired_until_ms)) = counts.await?;
+    let counts =
+        blocking(move || Ok((tables.open_orders()?, tables.retired()?, tables.events_retired()?)));
+    let (open, (retired, retired_until_ms), of_events) = counts.await?;
     let state = api.live.state();
     let up = state.hosts.keys().filter(|id| state.up.contains(**id)).count();
     Ok(Json(Status {
@@ -159,6 +164,8 @@ async fn status(State(api): State<Api>) -> Answer<Status> {
         degraded: api.desk.node.no_room().unwrap_or_default(),
         retired,
         retired_until_ms,
+        events_retired: of_events.0,
+        events_retired_until_ms: of_events.1,
     }))
 }
 
@@ -399,7 +406,7 @@ enum OutputWhen {
     Live,
 }
 
-async fn events(
+async fn order_events(
     State(api): State<Api>,
     Path(id): Path<String>,
     watching: Result<Query<Watching>, QueryRejection>,
@@ -417,7 +424,7 @@ async fn events(
 }
 
 /// A response of JSON lines, and the queue that feeds it.
-fn line_stream<T: Serialize + Send + 'static>() -> (mpsc::Sender<T>, Response) {
+pub(crate) fn line_stream<T: Serialize + Send + 'static>() -> (mpsc::Sender<T>, Response) {
     let (lines, mut queue) = mpsc::channel::<T>(LINES);
     let stream = Lines(move |context: &mut Context<'_>| {
         queue.poll_recv(context).map(|line| {
@@ -585,7 +592,7 @@ impl<T, F: FnMut(&mut Context<'_>) -> Poll<Option<T>> + Unpin> Stream for Lines<
 }
 
 /// A stream that cannot go on: its reader has left, or the tables failed.
-struct Gone;
+pub(crate) struct Gone;
 
 impl<T> From<mpsc::error::SendError<T>> for Gone {
     fn from(_: mpsc::error::SendError<T>) -> Gone {

@@ -10,9 +10,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use mesh::{Event, HostId, HostSet, OrderId, Report, Stop};
 use redb::WriteTransaction;
 use relay::{JournalError, Witness};
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::{Notify, broadcast, watch};
 
 use crate::clock::now_ms;
+use crate::outcomes;
 use crate::tables::{self, HostRow, Labels};
 
 /// How many updates a watcher may lie behind.
@@ -38,6 +39,8 @@ impl Update {
 #[derive(Clone)]
 pub(crate) struct Live {
     updates: broadcast::Sender<Update>,
+    /// Moves when there are more events.
+    pub(crate) events: watch::Sender<u64>,
     /// Told when hosts were noted that wait in vain for a release.
     pub(crate) stopped: Arc<Notify>,
     /// Told when the tree has changed.
@@ -73,8 +76,9 @@ impl State {
 
 impl Live {
     pub(crate) fn new() -> Live {
-        let updates = broadcast::channel(BACKLOG).0;
-        Live { updates, stopped: Arc::default(), changed: Arc::default(), state: Arc::default() }
+        let (updates, events) = (broadcast::channel(BACKLOG).0, watch::channel(0).0);
+        let (stopped, changed, state) = Default::default();
+        Live { updates, events, stopped, changed, state }
     }
 
     pub(crate) fn watch(&self) -> broadcast::Receiver<Update> {
@@ -117,13 +121,24 @@ impl Witness for Scribe {
     }
 
     fn keeps(&self, event: &Event) -> bool {
-        matches!(event, Event::Answers(_) | Event::Closed(_) | Event::Stopped { .. })
+        matches!(
+            event,
+            Event::Answers(_) | Event::Closed(_) | Event::Stopped { .. } | Event::Happened(_)
+        )
     }
 
     fn note(&mut self, txn: &WriteTransaction, event: &Event) -> Result<(), JournalError> {
         match event {
-            Event::Answers(report) => tables::note_answers(txn, report),
-            Event::Closed(id) => tables::note_closed(txn, *id, now_ms()),
+            Event::Answers(report) => {
+                tables::note_answers(txn, report)?;
+                let hosts = self.0.state().hosts.clone();
+                outcomes::note(txn, report, &hosts, now_ms())
+            }
+            Event::Closed(id) => {
+                tables::note_closed(txn, *id, now_ms())?;
+                outcomes::note_closed(txn, *id, now_ms())
+            }
+            Event::Happened(events) => tables::events::note_events(txn, events, None, now_ms()),
             Event::Stopped { order, hosts, why } => {
                 let why = match why {
                     Stop::Done => None,
@@ -138,7 +153,9 @@ impl Witness for Scribe {
     }
 
     fn committed(&mut self, events: &mut dyn Iterator<Item = Event>) {
+        let mut grown = false;
         for event in events {
+            grown |= !matches!(event, Event::Stopped { .. });
             let update = match event {
                 Event::Answers(report) => Update::Answers(Arc::new(report)),
                 Event::Closed(id) => {
@@ -153,6 +170,9 @@ impl Witness for Scribe {
             };
             // Nobody watching is no error.
             self.0.updates.send(update).ok();
+        }
+        if grown {
+            self.0.events.send_modify(|no| *no += 1);
         }
     }
 }

@@ -90,6 +90,7 @@ impl Cleaner {
         self.tables.close_expired(now_ms.saturating_sub(SILENCE_MS))?;
         let orders = self.tables.retire(self.keep, now_ms)?;
         let tokens = self.tables.retire_tokens(now_ms.saturating_sub(TOKEN_MS))?;
+        self.tables.retire_events(now_ms.saturating_sub(self.keep.age_ms), now_ms)?;
         let needed = self.needed()?;
         let objects = self.store.retain(&|id| needed.contains(id))?;
         let packs = packs::drop_gone(&self.tables, &self.store)?;

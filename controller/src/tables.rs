@@ -5,6 +5,7 @@
 //! which was acknowledged to a relay is in these tables too.
 
 mod alerting;
+pub(crate) mod events;
 mod hosts;
 mod retire;
 
@@ -162,6 +163,12 @@ impl Tables {
             alerting::ALERTS.name(),
             alerting::SILENCES.name(),
             alerting::CERTIFICATES.name(),
+            events::EVENTS.name(),
+            events::LOG.name(),
+            events::GROWTH.name(),
+            events::SIGNATURES.name(),
+            events::EVENT_COUNTS.name(),
+            events::FILTERS.name(),
         ];
         if journal.has_tables(&names)? {
             return Ok(Tables { journal });
@@ -184,8 +191,22 @@ impl Tables {
         txn.open_table(alerting::ALERTS)?;
         txn.open_table(alerting::SILENCES)?;
         txn.open_table(alerting::CERTIFICATES)?;
+        txn.open_table(events::EVENTS)?;
+        txn.open_table(events::LOG)?;
+        txn.open_table(events::GROWTH)?;
+        txn.open_table(events::SIGNATURES)?;
+        txn.open_table(events::EVENT_COUNTS)?;
+        txn.open_table(events::FILTERS)?;
         txn.commit()?;
         Ok(Tables { journal })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn write(&self, write: impl FnOnce(&WriteTransaction) -> Result<()>) -> Result<()> {
+        let txn = self.journal.begin()?;
+        write(&txn)?;
+        txn.commit()?;
+        Ok(())
     }
 
     /// Enters an order together with its envelope: from here on it is carried out, also if this
@@ -497,6 +518,17 @@ pub(crate) fn note_stopped(
     Ok(())
 }
 
+/// A body of the answers to an order.
+pub(crate) fn body_in(
+    txn: &WriteTransaction,
+    id: OrderId,
+    digest: Digest,
+) -> Result<Option<Bytes>> {
+    let table = txn.open_table(BODIES)?;
+    let body = table.get((id.0, digest.0))?.map(|body| Bytes::copy_from_slice(body.value()));
+    Ok(body)
+}
+
 /// Marks an order as closed. Returns its row.
 pub(crate) fn note_closed(txn: &WriteTransaction, id: OrderId, now_ms: u64) -> Result<()> {
     let Some(mut row) = order_row(txn, id)? else { return Ok(()) };
@@ -508,7 +540,8 @@ pub(crate) fn note_closed(txn: &WriteTransaction, id: OrderId, now_ms: u64) -> R
     Ok(())
 }
 
-fn order_row(txn: &WriteTransaction, id: OrderId) -> Result<Option<OrderRow>> {
+/// An order as it stands in a transaction.
+pub(crate) fn order_row(txn: &WriteTransaction, id: OrderId) -> Result<Option<OrderRow>> {
     let table = txn.open_table(ORDERS)?;
     let row = table.get(id.0)?.map(|row| parse(row.value()));
     Ok(row)

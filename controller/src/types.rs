@@ -5,6 +5,9 @@
 
 use std::collections::BTreeMap;
 
+mod events;
+
+pub use events::{EventInfo, Filter, Problem, Report};
 use serde::{Deserialize, Serialize};
 
 /// An error as the API gives it.
@@ -228,6 +231,12 @@ pub struct Status {
     /// When the youngest of them was given.
     #[serde(default)]
     pub retired_until_ms: u64,
+    /// Events that are not kept any more.
+    #[serde(default)]
+    pub events_retired: u64,
+    /// Until when the youngest of them had grown.
+    #[serde(default)]
+    pub events_retired_until_ms: u64,
 }
 
 /// One line of `GET /v1/hosts`

@@ -1,4 +1,4 @@
-//! [`Agenda`]: when something is due at which order, the earliest first.
+//! [`Agenda`]: when something is due at which order (or whatever else), the earliest first.
 //!
 //! An order stands in an agenda at most once. Asking what comes next costs nothing, and a change
 //! costs the logarithm of the orders in it, so that ten thousand that wait for tomorrow do not
@@ -9,29 +9,34 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{OrderId, Time};
 
 /// One moment for each order in it.
-#[derive(Default)]
-pub(crate) struct Agenda {
-    at: BTreeMap<OrderId, Time>,
-    queue: BTreeSet<(Time, OrderId)>,
+pub(crate) struct Agenda<K = OrderId> {
+    at: BTreeMap<K, Time>,
+    queue: BTreeSet<(Time, K)>,
 }
 
-impl Agenda {
+impl<K> Default for Agenda<K> {
+    fn default() -> Agenda<K> {
+        Agenda { at: BTreeMap::new(), queue: BTreeSet::new() }
+    }
+}
+
+impl<K: Copy + Ord> Agenda<K> {
     /// Enters an order, or moves it to another moment.
-    pub(crate) fn set(&mut self, order: OrderId, at: Time) {
+    pub(crate) fn set(&mut self, order: K, at: Time) {
         self.clear(order);
         self.at.insert(order, at);
         self.queue.insert((at, order));
     }
 
     /// Enters an order at this moment, unless it stands at an earlier one.
-    pub(crate) fn by(&mut self, order: OrderId, at: Time) {
+    pub(crate) fn by(&mut self, order: K, at: Time) {
         if self.at.get(&order).is_none_or(|old| at < *old) {
             self.set(order, at);
         }
     }
 
     /// Takes an order out.
-    pub(crate) fn clear(&mut self, order: OrderId) {
+    pub(crate) fn clear(&mut self, order: K) {
         if let Some(at) = self.at.remove(&order) {
             self.queue.remove(&(at, order));
         }
@@ -43,12 +48,12 @@ impl Agenda {
     }
 
     /// The order that has been due for longest.
-    pub(crate) fn due(&self, now: Time) -> Option<OrderId> {
+    pub(crate) fn due(&self, now: Time) -> Option<K> {
         self.queue.first().filter(|(at, _)| *at <= now).map(|(_, order)| *order)
     }
 
     /// Takes out all orders that are due, those that have been so for longest first.
-    pub(crate) fn take_due(&mut self, now: Time) -> Vec<OrderId> {
+    pub(crate) fn take_due(&mut self, now: Time) -> Vec<K> {
         let due = std::iter::from_fn(|| {
             let order = self.due(now)?;
             self.clear(order);

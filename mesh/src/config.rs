@@ -32,6 +32,8 @@ pub struct Config {
     pub backoff: Backoff,
     /// Limits on every queue and set.
     pub limits: Limits,
+    /// Pace and limits of events.
+    pub events: EventLimits,
     /// A bug planted on purpose, to be found by the simulator.
     #[cfg(feature = "sabotage")]
     pub bug: Option<crate::sabotage::Bug>,
@@ -74,6 +76,23 @@ pub struct Limits {
     pub report_bytes: usize,
 }
 
+/// How events wait and how many find room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventLimits {
+    /// How long events wait for others before they are saved.
+    pub save: Duration,
+    /// How long events of children wait for others before they are told.
+    pub flush: Duration,
+    /// How often events of the same signature are told.
+    pub repeat: Duration,
+    /// Different events of its own that a host counts at once.
+    pub own: usize,
+    /// Different events that a relay has not told its parent yet.
+    pub held: usize,
+    /// Different events that a host may bring a relay at once, and one more each second.
+    pub burst: usize,
+}
+
 impl Config {
     /// A node with the default pace and limits.
     pub fn new(host: HostId, parents: usize, serves: bool) -> Config {
@@ -95,6 +114,7 @@ impl Config {
                 climb_cap: Duration::from_secs(1_800),
             },
             limits: Limits::default(),
+            events: EventLimits::default(),
             #[cfg(feature = "sabotage")]
             bug: None,
         }
@@ -109,6 +129,19 @@ impl Config {
     /// Whether this node is the root of the tree.
     pub fn is_root(&self) -> bool {
         self.parents == 0
+    }
+}
+
+impl Default for EventLimits {
+    fn default() -> EventLimits {
+        EventLimits {
+            save: Duration::from_millis(250),
+            flush: Duration::from_secs(1),
+            repeat: Duration::from_secs(10),
+            own: 256,
+            held: 16_384,
+            burst: 512,
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::fact::{FoldKey, Folded, Happening, Signature};
 use crate::{
     Digest, HostId, HostSet, LinkId, Order, OrderId, Outcome, Report, RequestId, Said, Subtree,
     Time,
@@ -142,6 +143,8 @@ pub enum Input {
     },
     /// This node cannot do all that it should from now on, or can again: its disk is full.
     Degraded(bool),
+    /// This host has noticed something.
+    Happened(Happening),
     /// The operator gives an order. Root only.
     Submit(Arc<Order>),
 }
@@ -288,6 +291,14 @@ pub enum Record {
     },
     /// Drop all that is kept of the order.
     Forget(OrderId),
+    /// Events that this host has noticed itself, by their signature; replaces what there was.
+    Own(Folded),
+    /// None of its own events of these signatures need be remembered.
+    OwnGone(Vec<Signature>),
+    /// Events from below, by signature and window; replaces what there was.
+    Events(Folded),
+    /// The parent holds these. Of none: a mark between what came before and what comes after.
+    EventsGone(Vec<FoldKey>),
 }
 
 /// What a shell found on disk at start.
@@ -305,6 +316,10 @@ pub struct Saved {
     pub below: Vec<(HostId, HostSet)>,
     /// Root: who was released, in any order.
     pub released: Vec<(OrderId, HostSet)>,
+    /// Events of this host itself.
+    pub own: Vec<Folded>,
+    /// Events from below.
+    pub events: Vec<Folded>,
 }
 
 /// A control message on a link.
@@ -318,6 +333,8 @@ pub enum Frame {
         held_log: u64,
         /// The last number of that log that the sender holds durably.
         held: u64,
+        /// Whether the sender takes events.
+        events: bool,
     },
     /// A sign of life of the process that does the work.
     Beat {
@@ -379,6 +396,20 @@ pub enum Frame {
         hosts: HostSet,
         /// For how long they still may.
         left: Duration,
+    },
+    /// Up: events, and how often each host has noticed them in all. Twice is as good as once.
+    Events {
+        /// Its number on this link.
+        no: u64,
+        /// The events.
+        events: Vec<Folded>,
+    },
+    /// Down: the events of this number are durable here.
+    EventsHeld {
+        /// The number.
+        no: u64,
+        /// How many of them, from the first on; for the rest there was no room.
+        held: usize,
     },
 }
 
@@ -444,6 +475,13 @@ pub enum Event {
         /// Why.
         fault: PullFault,
     },
+    /// Root: events, its own or from below; to be made durable no later than the save that follows.
+    Happened(Vec<Folded>),
+    /// Events of this host found no room.
+    Dropped {
+        /// How many.
+        count: u64,
+    },
     /// A limit cut something.
     Cut {
         /// What, in words.
@@ -487,6 +525,8 @@ pub enum Wake {
     Expire,
     /// To release hosts, or to give them up.
     Gate,
+    /// To save or tell events.
+    Events,
 }
 
 /// A deadline with its cause.

@@ -15,6 +15,8 @@ pub mod alerts;
 mod cancel;
 mod climb;
 mod config;
+mod events;
+mod fact;
 mod fold;
 mod gate;
 mod ids;
@@ -36,6 +38,7 @@ pub mod sabotage;
 mod sabotage;
 mod set;
 pub mod similar;
+
 mod subtree;
 mod time;
 mod uplink;
@@ -43,7 +46,11 @@ mod uplog;
 mod watch;
 mod window;
 
-pub use config::{Backoff, Config, Limits};
+pub use config::{Backoff, Config, EventLimits, Limits};
+pub use fact::{
+    Class, Fact, FoldKey, Folded, Happening, Kind, LINE_BYTES, MOST, SUBJECT_BYTES, Sample,
+    Severity, Signature, TEXT_BYTES, WINDOW_MS, is_subject, one_line, template,
+};
 pub use ids::{Digest, HostId, LinkId, OrderId, RequestId};
 pub use io::{
     Asker, Event, Frame, Input, Output, Peer, PullFault, Reason, Record, Saved, Stop, Wake,

@@ -2,11 +2,13 @@
 //!
 //! The node only dispatches; each machine has one job and knows no other. What flows between them
 //! flows through here: orders down (`orders`), answers up (`answers`), what is said of the silent
-//! (`supposing`), previews (`watching`), and what a link and its frames bring to everybody (`links`).
+//! (`supposing`), previews (`watching`), events (`events`), and what a link and its frames bring
+//! to everybody (`links`).
 
 mod answers;
 #[cfg(test)]
 mod bench;
+mod events;
 mod gating;
 mod links;
 mod orders;
@@ -21,6 +23,7 @@ use rand::{Rng, SeedableRng};
 use crate::absent::Absent;
 use crate::acks::Acks;
 use crate::cancel::Cancels;
+use crate::events::Events;
 use crate::fold::Shares;
 use crate::gate::Gates;
 use crate::inlog::Inlog;
@@ -62,6 +65,9 @@ pub struct Node {
     watch: Watch,
     gates: Gates,
     windows: Windows,
+    happened: Events,
+    /// The link of a parent that takes events.
+    listener: Option<LinkId>,
     /// Root: who is known to be down.
     absent: Absent,
     /// The last save that is known to be durable.
@@ -95,6 +101,14 @@ impl Node {
             watch: Watch::default(),
             gates: Gates::new(2 * limits.orders + 16),
             windows: Windows::default(),
+            happened: Events::new(
+                config.host,
+                root,
+                config.events.clone(),
+                limits.report_bytes,
+                config.has(Bug::SumEvents),
+            ),
+            listener: None,
             absent: Absent::new(now, config.grace()),
             saved: 0,
             rng,
@@ -128,6 +142,7 @@ impl Node {
             }
         }
         node.shares.retell(now);
+        node.restore_events(now, saved.own, saved.events);
         for id in saved.settled {
             node.shares.restore_settled(id);
         }
@@ -181,6 +196,7 @@ impl Node {
                     self.routes_changed(now);
                 }
             }
+            Input::Happened(happening) => self.happen(now, happening),
             Input::Parents { count, here } => {
                 self.uplink.handle_parents(now, count, here, &mut self.rng);
             }
@@ -209,6 +225,7 @@ impl Node {
             self.expire(order);
         }
         self.give_up_late(now);
+        self.save_events(now);
         self.follow_up(now);
         self.acks.handle_timeout(now, &mut self.out);
     }
@@ -220,16 +237,18 @@ impl Node {
         self.pass_watches();
         self.pass_releases(now);
         self.tell_parent(now);
+        self.tell_events(now);
     }
 
     /// When to call [`Node::handle_timeout`], and why.
     pub fn poll_timeout(&self) -> Option<(Time, Wake)> {
         let announce = self.routes.poll_timeout();
         let shares = self.shares.poll_timeout(self.uplog.has_room());
+        let happened = self.happened.poll_timeout(self.listener.is_some());
         let gates = sooner(self.gates.poll_timeout(), self.windows.poll_timeout());
         sooner(
             sooner(sooner(self.uplink.poll_timeout(), self.pulse.poll_timeout()), gates),
-            sooner(sooner(announce, shares), self.acks.poll_timeout()),
+            sooner(sooner(announce, shares), sooner(happened, self.acks.poll_timeout())),
         )
     }
 
@@ -269,6 +288,11 @@ impl Node {
         self.shares.orders()
     }
 
+    /// How many different events this node remembers: its own, and those that it has to tell.
+    pub fn events(&self) -> (usize, usize) {
+        self.happened.len()
+    }
+
     /// How long ago the root's word was fresh, as far as this node knows.
     pub fn root_age(&self, now: Time) -> std::time::Duration {
         self.pulse.root_age(now)
@@ -289,6 +313,8 @@ impl Node {
                     self.merge(now, report);
                 }
                 Gated::Go { order, hosts, until } => self.handle_go(now, order, &hosts, until),
+                Gated::OwnEvents(events) => self.own_events_are_saved(now, &events),
+                Gated::AckEvents(acks) => self.ack_events(acks),
             }
         }
     }

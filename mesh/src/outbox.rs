@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 
+use crate::fact::Folded;
 use crate::ledger::Ready;
 use crate::{Frame, HostId, HostSet, LinkId, OrderId, Output, Record, Report, Time};
 
@@ -23,6 +24,20 @@ pub(crate) enum Gated {
     Answer(Report),
     /// Let these hosts begin, if they do until then.
     Go { order: OrderId, hosts: HostSet, until: Time },
+    /// Let own events be told.
+    OwnEvents(Vec<Folded>),
+    /// Tell children that their events of these numbers are held, as far as there was room.
+    AckEvents(Vec<EventsAck>),
+}
+
+/// What a child is to be told of its events.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct EventsAck {
+    pub(crate) child: HostId,
+    pub(crate) link: LinkId,
+    pub(crate) no: u64,
+    /// How many of them.
+    pub(crate) held: usize,
 }
 
 /// The queue of outputs, and the steps parked behind saves.

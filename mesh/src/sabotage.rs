@@ -48,6 +48,16 @@ pub enum Bug {
     FreeSupposed,
     /// A release is good for ever.
     BeginLate,
+    /// Counts of events are added up instead of joined.
+    SumEvents,
+    /// Events are acknowledged before they are on disk.
+    AckEventsBeforeSave,
+    /// Own events are told before they are on disk.
+    TellEventsBeforeSave,
+    /// After a restart a host counts its events anew.
+    ForgetCounts,
+    /// Events that were on their way when the link broke count as told.
+    LoseEvents,
     /// A release that has ended while the intent was being saved is good.
     StartLate,
     /// Redials wait for as long as everybody else's.
@@ -69,7 +79,7 @@ pub enum Bug {
 #[cfg(feature = "sabotage")]
 impl Bug {
     /// Every bug there is.
-    pub const ALL: [Bug; 29] = [
+    pub const ALL: [Bug; 34] = [
         Bug::AckOrdersBeforeSave,
         Bug::AckReportsBeforeSave,
         Bug::StartBeforeIntent,
@@ -91,6 +101,11 @@ impl Bug {
         Bug::GoBeforeSave,
         Bug::FreeSupposed,
         Bug::BeginLate,
+        Bug::SumEvents,
+        Bug::AckEventsBeforeSave,
+        Bug::TellEventsBeforeSave,
+        Bug::ForgetCounts,
+        Bug::LoseEvents,
         Bug::StartLate,
         Bug::NoJitter,
         Bug::BeatOnBehalf,

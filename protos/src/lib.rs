@@ -19,6 +19,7 @@
 
 mod answer;
 mod dist;
+mod fact;
 mod field;
 mod gate;
 mod hosts;

@@ -21,7 +21,7 @@ use crate::removed::SignedRemovals;
 use crate::{
     FRAME_LIMIT, FieldError, LONGEST, Malformed, OUTPUT_LIMIT, VERSION, VersionError, check_version,
 };
-use crate::{hosts, pb, shape};
+use crate::{fact, hosts, pb, shape};
 
 /// Lines of one report. A node cuts its reports by bytes long before this.
 pub(crate) const LINES: usize = 10_240;
@@ -90,9 +90,9 @@ pub enum FrameError {
 /// longer than [`FRAME_LIMIT`], a host set of more than 65,536 ranges.
 pub fn encode_frame(frame: &Frame) -> Bytes {
     let kind = match frame {
-        &Frame::Hello { log, held_log, held } => {
+        &Frame::Hello { log, held_log, held, events } => {
             let (major, minor) = (VERSION.0.into(), VERSION.1.into());
-            Kind::Hello(pb::Hello { major, minor, log, held_log, held, unpacks: true })
+            Kind::Hello(pb::Hello { major, minor, log, held_log, held, unpacks: true, events })
         }
         &Frame::Beat { root, interval, root_interval, speaks } => {
             let ms = |interval| {
@@ -117,6 +117,11 @@ pub fn encode_frame(frame: &Frame) -> Bytes {
         Frame::Watch { orders } => Kind::Watch(encode_watch(orders)),
         Frame::Said(said) => Kind::Said(encode_said(said)),
         Frame::Go { order, hosts, left } => Kind::Go(encode_go(*order, hosts, *left)),
+        Frame::Events { no, events } => Kind::Events(fact::encode(*no, events)),
+        &Frame::EventsHeld { no, held } => {
+            let held = u32::try_from(held).unwrap_or(u32::MAX);
+            Kind::EventsHeld(pb::EventsHeld { no, held })
+        }
     };
     pb::Frame { kind: Some(kind) }.encode_to_vec().into()
 }
@@ -165,6 +170,10 @@ pub fn decode_frame(bytes: Bytes, hash: fn(&[u8]) -> Digest) -> Result<Incoming,
         Kind::Watch(watch) => Frame::Watch { orders: decode_watch(&watch)? },
         Kind::Said(said) => Frame::Said(decode_said(said)?),
         Kind::Go(go) => decode_go(&go)?,
+        Kind::Events(events) => fact::decode(&events, hash)?,
+        Kind::EventsHeld(pb::EventsHeld { no, held }) => {
+            Frame::EventsHeld { no, held: held as usize }
+        }
         Kind::Heard(pb::Heard {}) => return Ok(Incoming::Heard),
         Kind::Removals(list) => {
             return Ok(Incoming::Removals(SignedRemovals::from_pb(&list)?));
@@ -205,8 +214,8 @@ fn decode_below(below: &pb::Below) -> Result<Subtree, FieldError> {
 
 fn decode_hello(hello: &pb::Hello) -> Result<Frame, FrameError> {
     check_version(version("hello", hello.major, hello.minor)?)?;
-    let &pb::Hello { log, held_log, held, .. } = hello;
-    Ok(Frame::Hello { log, held_log, held })
+    let &pb::Hello { log, held_log, held, events, .. } = hello;
+    Ok(Frame::Hello { log, held_log, held, events })
 }
 
 /// The two numbers of a version. `field` names the message that they come in.

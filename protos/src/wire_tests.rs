@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use mesh::Order;
+use mesh::{Class, Fact, Folded, MOST, Order, Sample, Severity};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -92,7 +92,12 @@ fn beat() -> impl Strategy<Value = (u64, u64, u64, bool)> {
 fn frame() -> impl Strategy<Value = Frame> {
     let pair = || (number(), number());
     prop_oneof![
-        (pair(), number()).prop_map(|((log, held_log), held)| Frame::Hello { log, held_log, held }),
+        (pair(), number(), any::<bool>()).prop_map(|((log, held_log), held, events)| {
+            Frame::Hello { log, held_log, held, events }
+        }),
+        (number(), proptest::collection::vec(folded(), 0..4))
+            .prop_map(|(no, events)| Frame::Events { no, events }),
+        (number(), edgy()).prop_map(|(no, held)| Frame::EventsHeld { no, held: held as usize }),
         beat().prop_map(|(root, own, of_root, speaks)| {
             let ms = Duration::from_millis;
             Frame::Beat { root, interval: ms(own), root_interval: ms(of_root), speaks }
@@ -112,6 +117,42 @@ fn frame() -> impl Strategy<Value = Frame> {
             Frame::Go { order: OrderId(order), hosts, left: Duration::from_millis(ms) }
         }),
     ]
+}
+
+fn folded() -> impl Strategy<Value = Folded> {
+    let severity =
+        proptest::sample::select(vec![Severity::Info, Severity::Warning, Severity::Error]);
+    let class = proptest::sample::select(vec![
+        Class::Down,
+        Class::Space,
+        Class::Command,
+        Class::Client,
+        Class::Relay,
+        Class::Controller,
+    ]);
+    let counts = proptest::collection::btree_map(edgy().prop_map(HostId), 1u64..=MOST, 1..=6);
+    let order = proptest::option::of(any::<[u8; 16]>().prop_map(OrderId));
+    let words = ("[a-z]{1,9}(\\.[a-z0-9-]{1,9}){0,2}", "[^\\p{C}]{0,40}", "[a-z\n\t]{0,20}");
+    let times = (number(), number(), number(), edgy());
+    (words, (severity, class), times, counts, (edgy(), order)).prop_map(
+        |(
+            (subject, line, text),
+            (severity, class),
+            (a, b, at_ms, window),
+            counts,
+            (host, order),
+        )| {
+            let sample = Sample { at_ms, host: HostId(host), line: line.clone(), text, order };
+            Folded {
+                window,
+                fact: Fact::new(&subject, severity, class, &line, hash).into(),
+                sample: sample.into(),
+                first_ms: a.min(b),
+                last_ms: a.max(b),
+                counts,
+            }
+        },
+    )
 }
 
 fn branches() -> impl Strategy<Value = BTreeMap<HostId, HostSet>> {

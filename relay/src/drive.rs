@@ -22,6 +22,7 @@ use crate::exec::Executor;
 use crate::journal::JournalError;
 use crate::link::Link;
 use crate::live::{Place, Watched};
+use crate::notice::Notices;
 use crate::removed::Removed;
 use crate::steer::Helm;
 use crate::sweep::Sweeper;
@@ -169,6 +170,8 @@ pub(crate) struct Io {
     /// What is above this node, and who wants to know.
     pub(crate) above: mesh::alerts::Above,
     pub(crate) outlook: watch::Sender<Outlook>,
+    /// What this node notices itself.
+    pub(crate) notices: Notices,
 }
 
 /// Runs the node until it is told to stop.
@@ -179,8 +182,12 @@ pub(crate) async fn drive(
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), DriveError> {
     loop {
-        while let Some(output) = node.poll_output() {
-            io.apply(output);
+        loop {
+            while let Some(output) = node.poll_output() {
+                io.apply(output);
+            }
+            let Some(happening) = io.notices.next() else { break };
+            node.handle(io.clock.now(), Input::Happened(happening));
         }
         io.place = None;
         io.flush_journal().await?;
@@ -222,6 +229,9 @@ impl Io {
                 if let Input::LinkDown { link } = input {
                     self.links.lock().remove(&link);
                 }
+                if let Input::Degraded(short) = input {
+                    self.notices.degraded(short);
+                }
                 node.handle(now, input);
             }
             Arrival::Preview { input, place } => {
@@ -232,6 +242,7 @@ impl Io {
             Arrival::Linked(link) => {
                 let (id, peer, link) = (link.id, link.peer, Arc::new(link));
                 self.links.lock().insert(id, link.clone());
+                self.notices.meet(peer.host(), &link.name);
                 // After it is among the links, so that no list falls between.
                 if !self.removed.greet(&link) {
                     self.links.lock().remove(&id);
@@ -275,6 +286,7 @@ impl Io {
             Output::Tell(event) => {
                 tell(&event);
                 self.look_up(&event);
+                self.notices.told(&event);
                 self.entries.push(Entry::Tell(event));
             }
             Output::Send { link, frame } => self.send(link, frame),
@@ -389,7 +401,9 @@ fn tell(event: &Event) {
         Event::Stopped { order, hosts, why } => {
             info!(%order, hosts = hosts.len(), ?why, "a run lets nobody begin any more");
         }
+        Event::Dropped { count } => warn!(count, "events of this host found no room"),
         Event::Answers(_)
+        | Event::Happened(_)
         | Event::Released { .. }
         | Event::Closed(_)
         | Event::Reachable(_)

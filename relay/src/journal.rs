@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use content::Database;
-use mesh::{Digest, Frame, HostId, OrderId, Record, Report, Saved, Subtree};
+use mesh::{Digest, Folded, Frame, HostId, OrderId, Record, Report, Saved, Subtree};
 use protos::{Envelope, Incoming, OrderBody};
 use redb::{Durability, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition};
 use redb::{TableHandle, WriteTransaction};
@@ -25,18 +25,22 @@ const ANSWERS: TableDefinition<([u8; 16], u64), &[u8]> = TableDefinition::new("a
 const SETTLED: TableDefinition<[u8; 16], ()> = TableDefinition::new("settled.v1");
 const BELOW: TableDefinition<u32, &[u8]> = TableDefinition::new("below.v1");
 const RELEASED: TableDefinition<([u8; 16], u64), &[u8]> = TableDefinition::new("released.v1");
+const OWN_EVENTS: TableDefinition<[u8; 16], &[u8]> = TableDefinition::new("own_events.v1");
+const EVENTS: TableDefinition<([u8; 16], u32), &[u8]> = TableDefinition::new("events.v1");
 const INSTALLED: TableDefinition<&[u8], ([u8; 32], [u8; 16])> =
     TableDefinition::new("installed.v1");
 
 /// The key that seals the daybook.
 const DAYBOOK: TableDefinition<(), [u8; 32]> = TableDefinition::new("daybook.v1");
-const TABLES: [&str; 8] = [
+const TABLES: [&str; 10] = [
     "orders.v1",
     "intents.v1",
     "answers.v1",
     "settled.v1",
     "below.v1",
     "released.v1",
+    "own_events.v1",
+    "events.v1",
     "installed.v1",
     "daybook.v1",
 ];
@@ -108,6 +112,8 @@ impl Journal {
             txn.open_table(SETTLED)?;
             txn.open_table(BELOW)?;
             txn.open_table(RELEASED)?;
+            txn.open_table(OWN_EVENTS)?;
+            txn.open_table(EVENTS)?;
             txn.open_table(INSTALLED)?;
             {
                 let mut keys = txn.open_table(DAYBOOK)?;
@@ -233,6 +239,14 @@ impl Journal {
             let released = image.released.entry(OrderId(key.value().0)).or_default();
             released.push(bytes(value.value()));
         }
+        for row in txn.open_table(OWN_EVENTS)?.iter()? {
+            let (key, value) = row?;
+            image.own_events.insert(key.value(), bytes(value.value()));
+        }
+        for row in txn.open_table(EVENTS)?.iter()? {
+            let (key, value) = row?;
+            image.events.insert(key.value(), bytes(value.value()));
+        }
         if let Some(daybook) = daybook.as_ref() {
             daybook.rows()?.into_iter().for_each(|row| image.apply(row));
         }
@@ -350,6 +364,10 @@ mod kind {
     pub(super) const BELOW: u8 = 5;
     pub(super) const FORGET: u8 = 6;
     pub(super) const RELEASED: u8 = 7;
+    pub(super) const OWN_EVENT: u8 = 60;
+    pub(super) const OWN_EVENTS_GONE: u8 = 61;
+    pub(super) const EVENT: u8 = 62;
+    pub(super) const EVENTS_GONE: u8 = 63;
 }
 
 impl Row {
@@ -371,11 +389,31 @@ impl Row {
             }
             Record::Released { order, hosts } => row(kind::RELEASED, order, set(hosts)),
             Record::Forget(id) => row(kind::FORGET, id, Bytes::new()),
+            Record::Own(folded) => event(kind::OWN_EVENT, folded),
+            Record::OwnGone(signatures) => {
+                let keys = signatures.iter().map(|signature| (signature.0, 0));
+                Row { kind: kind::OWN_EVENTS_GONE, id: [0; 16], body: keys_of(keys) }
+            }
+            Record::Events(folded) => event(kind::EVENT, folded),
+            Record::EventsGone(keys) => {
+                let keys = keys.iter().map(|key| (key.signature.0, key.window));
+                Row { kind: kind::EVENTS_GONE, id: [0; 16], body: keys_of(keys) }
+            }
         }
     }
 
     fn order(&self) -> OrderId {
         OrderId(self.id)
+    }
+
+    /// The keys of events.
+    fn keys(&self) -> impl Iterator<Item = ([u8; 16], u32)> {
+        self.body.as_chunks::<20>().0.iter().map(|key| {
+            let (mut signature, mut window) = ([0; 16], [0; 4]);
+            signature.copy_from_slice(&key[..16]);
+            window.copy_from_slice(&key[16..]);
+            (signature, u32::from_be_bytes(window))
+        })
     }
 
     fn child(&self) -> u32 {
@@ -397,6 +435,25 @@ pub(crate) fn keep(txn: &WriteTransaction, row: &Row) -> Result<(), JournalError
         kind::BELOW => drop(txn.open_table(BELOW)?.insert(row.child(), row.body.as_ref())?),
         kind::RELEASED => add(&mut txn.open_table(RELEASED)?, row)?,
         kind::FORGET => forget(txn, row.order())?,
+        kind::OWN_EVENT => drop(txn.open_table(OWN_EVENTS)?.insert(row.id, row.body.as_ref())?),
+        kind::OWN_EVENTS_GONE => {
+            let mut table = txn.open_table(OWN_EVENTS)?;
+            for (signature, _) in row.keys() {
+                table.remove(signature)?;
+            }
+        }
+        kind::EVENT => {
+            if let Some(folded) = folded_of(row.body.clone()) {
+                let key = (row.id, folded.window);
+                txn.open_table(EVENTS)?.insert(key, row.body.as_ref())?;
+            }
+        }
+        kind::EVENTS_GONE => {
+            let mut table = txn.open_table(EVENTS)?;
+            for key in row.keys() {
+                table.remove(key)?;
+            }
+        }
         // A later version has written it, and this one does not know what it is for.
         _ => {}
     }
@@ -414,6 +471,23 @@ fn add(
     Ok(())
 }
 
+fn keys_of(keys: impl Iterator<Item = ([u8; 16], u32)>) -> Bytes {
+    keys.flat_map(|(signature, window)| signature.into_iter().chain(window.to_be_bytes())).collect()
+}
+
+/// An event as it is kept, under its signature.
+fn event(kind: u8, folded: &Folded) -> Row {
+    let frame = Frame::Events { no: 0, events: vec![folded.clone()] };
+    Row { kind, id: folded.fact.signature.0, body: protos::encode_frame(&frame) }
+}
+
+fn folded_of(frame: Bytes) -> Option<Folded> {
+    match protos::decode_frame(frame, hash) {
+        Ok(Incoming::Frame(Frame::Events { mut events, .. })) => events.pop(),
+        _ => None,
+    }
+}
+
 /// The bytes of a host set.
 fn set(hosts: &mesh::HostSet) -> Bytes {
     protos::encode_frame(&Frame::Below(Subtree { below: hosts.clone(), ..Subtree::default() }))
@@ -428,6 +502,8 @@ struct Image {
     settled: BTreeSet<OrderId>,
     below: BTreeMap<u32, Bytes>,
     released: BTreeMap<OrderId, Vec<Bytes>>,
+    own_events: BTreeMap<[u8; 16], Bytes>,
+    events: BTreeMap<([u8; 16], u32), Bytes>,
 }
 
 impl Image {
@@ -444,6 +520,16 @@ impl Image {
             kind::SETTLED => drop(self.settled.insert(id)),
             kind::BELOW => drop(self.below.insert(row.child(), row.body)),
             kind::RELEASED => self.released.entry(id).or_default().push(row.body),
+            kind::OWN_EVENT => drop(self.own_events.insert(row.id, row.body)),
+            kind::OWN_EVENTS_GONE => {
+                row.keys().for_each(|key| drop(self.own_events.remove(&key.0)))
+            }
+            kind::EVENT => {
+                if let Some(folded) = folded_of(row.body.clone()) {
+                    self.events.insert((row.id, folded.window), row.body);
+                }
+            }
+            kind::EVENTS_GONE => row.keys().for_each(|key| drop(self.events.remove(&key))),
             kind::FORGET => {
                 self.released.remove(&id);
                 self.orders.remove(&id);
@@ -480,6 +566,8 @@ impl Image {
         }
         saved.intents.extend(self.intents.difference(&gone));
         saved.settled.extend(self.settled.difference(&gone));
+        saved.own.extend(self.own_events.into_values().filter_map(folded_of));
+        saved.events.extend(self.events.into_values().filter_map(folded_of));
         let below = self.below.into_iter();
         saved
             .below

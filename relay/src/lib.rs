@@ -32,6 +32,7 @@ mod link;
 mod live;
 mod memory;
 mod node;
+mod notice;
 mod outputs;
 mod owed;
 mod parents;

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use certs::Credentials;
 use content::Store;
-use mesh::{HostId, Input, Node, Order, OrderId, Said};
+use mesh::{HostId, Input, Kind, Node, Order, OrderId, Said};
 use protos::{OutputRequest, SignedRemovals};
 use quinn::Endpoint;
 use tokio::sync::{Semaphore, broadcast, mpsc, watch};
@@ -29,6 +29,7 @@ use crate::jobs::Jobs;
 use crate::join::{JoinService, Registrar};
 use crate::journal::{Journal, JournalError};
 use crate::live::{Room, Teller, Watched};
+use crate::notice::{self, Notices};
 use crate::outputs::{Coming, NotComing, Outputs};
 use crate::parents::Parents;
 use crate::remains;
@@ -93,6 +94,7 @@ pub enum StartError {
 /// A node that runs. Dropping it does not stop it; [`Running::stop`] does.
 pub struct Running {
     addr: Option<SocketAddr>,
+    who: (HostId, String),
     inbox: mpsc::Sender<Arrival>,
     previews: broadcast::Sender<Said>,
     links: Links,
@@ -260,6 +262,7 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
         place: None,
         above,
         outlook,
+        notices: Notices::new(HostId(identity.id), &identity.name, identity.role),
     };
     let (end, ended) = watch::channel(false);
     let task = tokio::spawn(async move {
@@ -272,6 +275,7 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
     });
     Ok(Running {
         addr,
+        who: (HostId(identity.id), identity.name),
         inbox,
         previews,
         links,
@@ -294,6 +298,12 @@ impl Running {
     /// Gives an order to the root. `false`: the node has stopped.
     pub async fn submit(&self, order: Order) -> bool {
         self.inbox.send(Arrival::Input(Input::Submit(Arc::new(order)))).await.is_ok()
+    }
+
+    /// Something has happened at this node that is to be known as an event.
+    pub async fn notice(&self, kind: Kind, text: &str) {
+        let happening = notice::make((self.who.0, &self.who.1), kind, text);
+        self.inbox.send(Arrival::Input(Input::Happened(happening))).await.ok();
     }
 
     /// Tells the root which orders are watched from now on, all of them, each with a generation; a

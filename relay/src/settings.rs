@@ -41,6 +41,10 @@ pub struct Settings {
     pub max_children: usize,
     /// How many commands run at once at this host; more wait.
     pub max_runs: usize,
+    /// How long events of children wait for others to fold with.
+    pub event_flush_ms: u64,
+    /// How often events that are alike are told the parent.
+    pub event_repeat_ms: u64,
     /// How much of what commands write beyond what their answers keep stays here, in MiB; the
     /// oldest goes first. 0: nothing.
     pub spool_mib: u64,
@@ -65,6 +69,8 @@ impl Default for Settings {
             rate_limit_kbit: 0,
             max_children: 2_000,
             max_runs: 64,
+            event_flush_ms: 1_000,
+            event_repeat_ms: 10_000,
             spool_mib: 256,
             min_free_mib: 64,
         }
@@ -129,6 +135,8 @@ impl Settings {
         config.flush = Duration::from_millis(self.flush_ms);
         config.backoff.base = Duration::from_millis(self.redial_base_ms.max(1));
         config.backoff.cap = Duration::from_millis(self.redial_cap_ms.max(self.redial_base_ms));
+        config.events.flush = Duration::from_millis(self.event_flush_ms);
+        config.events.repeat = Duration::from_millis(self.event_repeat_ms);
         config.backoff.climb = Duration::from_millis(self.return_base_ms.max(1));
         config.backoff.climb_cap = Duration::from_millis(self.return_cap_ms);
         config.limits.children = self.max_children;

@@ -15,6 +15,7 @@ use mesh::{
 };
 
 use crate::absences::Absences;
+use crate::events::Happened;
 use crate::gated::Gated;
 use crate::plan::{Plan, Work};
 use crate::seat::Seat;
@@ -83,6 +84,8 @@ pub struct Checks {
     waits: BTreeMap<Duration, u32>,
     /// What is known of runs that go on a few hosts at a time.
     pub(crate) gated: Gated,
+    /// What is known of events.
+    pub(crate) happened: Happened,
     /// Who was lost when.
     pub(crate) absences: Absences,
     /// The tree is whole and stays so: no supposition about anybody can be true.
@@ -113,6 +116,7 @@ impl Checks {
             last_beat: 0,
             waits: BTreeMap::new(),
             gated: Gated::default(),
+            happened: Happened::default(),
             absences: Absences::default(),
             calm: false,
             cuts: plan.limits.body_bytes < 1 << 20,
@@ -166,6 +170,7 @@ impl Checks {
     pub(crate) fn died(&mut self, seat: &Seat) {
         let me = seat.host();
         self.gated.died(me);
+        self.happened.died(me);
         self.started_now.retain(|(_, host)| *host != me);
         self.orders_in.retain(|(reader, ..), _| *reader != me);
         self.reports_in.retain(|(reader, ..), _| *reader != me);
@@ -275,8 +280,10 @@ impl Checks {
             let detail = format!("{:?} numbers a save {no} after {before}", seat.host());
             return Err(Violation::new("saves are numbered", detail));
         }
-        if let Record::Forget(id) = record {
-            self.forgot.insert((seat.host(), *id));
+        match record {
+            Record::Forget(id) => drop(self.forgot.insert((seat.host(), *id))),
+            Record::Own(folded) => self.happened.saving(seat.host(), folded),
+            _ => {}
         }
         Ok(())
     }
@@ -296,6 +303,7 @@ impl Checks {
                 return Ok(());
             }
             Record::Answers(report) => report,
+            Record::Own(folded) => return self.happened.durable(me, folded),
             Record::Released { order, hosts } => {
                 self.may_be_late(me, *order);
                 return self.gated.released(*order, hosts, &seat.disk.image);
@@ -419,6 +427,8 @@ impl Checks {
             Frame::Beat { root, .. } => self.beating(me, *root),
             Frame::Hello { .. } | Frame::Below(_) => Ok(()),
             Frame::Watch { .. } | Frame::Said(_) | Frame::Go { .. } => Ok(()),
+            Frame::Events { events, .. } => self.happened.telling(me, events),
+            Frame::EventsHeld { .. } => Ok(()),
             Frame::Order { order, .. } => match self.orders.contains_key(&order.id) {
                 true => Ok(()),
                 false => {
@@ -576,6 +586,11 @@ impl Checks {
     pub(crate) fn bounds(&self, me: HostId, config: &Config, node: &Node) -> Result<(), Violation> {
         if node.orders() > config.limits.orders {
             let detail = format!("{me:?} remembers {} orders", node.orders());
+            return Err(Violation::new("bounds", detail));
+        }
+        let (own, held) = node.events();
+        if own > config.events.own + 1 || held > config.events.held + own {
+            let detail = format!("{me:?} remembers {own} events and {held} to be told");
             return Err(Violation::new("bounds", detail));
         }
         Ok(())

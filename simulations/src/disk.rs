@@ -10,7 +10,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mesh::{Digest, HostId, HostSet, Order, OrderId, Record, Report, Saved, Tally};
+use mesh::{
+    Digest, FoldKey, Folded, HostId, HostSet, Order, OrderId, Record, Report, Saved, Signature,
+    Tally,
+};
 use rand::RngExt;
 use rand::rngs::SmallRng;
 
@@ -23,6 +26,10 @@ pub(crate) struct Image {
     settled: BTreeSet<OrderId>,
     below: BTreeMap<HostId, HostSet>,
     released: BTreeMap<OrderId, Vec<HostSet>>,
+    own: BTreeMap<Signature, Folded>,
+    events: BTreeMap<FoldKey, Folded>,
+    /// What the root's watcher knows of events.
+    pub(crate) happened: BTreeMap<FoldKey, Folded>,
     /// Content, verified.
     pub(crate) store: BTreeSet<Digest>,
     /// The answers of each order, joined; for the checks.
@@ -37,6 +44,8 @@ pub(crate) enum Entry {
     Save { no: u64, record: Record },
     /// Bodies that the root's watcher keeps; the core's record of them comes after.
     Bodies(Report),
+    /// Events that the root's watcher keeps.
+    Happened(Vec<Folded>),
 }
 
 /// A disk.
@@ -66,7 +75,7 @@ impl Disk {
         (self.full_until, self.last) = (Duration::ZERO, now);
         self.queue.iter().rev().find_map(|entry| match entry {
             Entry::Save { no, .. } => Some(*no),
-            Entry::Bodies(_) => None,
+            Entry::Bodies(_) | Entry::Happened(_) => None,
         })
     }
 
@@ -74,7 +83,7 @@ impl Disk {
     pub(crate) fn pending(&self) -> impl Iterator<Item = &Record> {
         self.queue.iter().filter_map(|entry| match entry {
             Entry::Save { record, .. } => Some(record),
-            Entry::Bodies(_) => None,
+            Entry::Bodies(_) | Entry::Happened(_) => None,
         })
     }
 
@@ -109,6 +118,7 @@ impl Image {
         let record = match entry {
             Entry::Save { record, .. } => record,
             Entry::Bodies(report) => return self.keep_bodies(report),
+            Entry::Happened(events) => return self.keep_events(events),
         };
         match record {
             Record::Order(order) => drop(self.orders.insert(order.id, order.clone())),
@@ -125,6 +135,14 @@ impl Image {
                 self.released.entry(*order).or_default().push(hosts.clone());
             }
             Record::Forget(id) => self.forget(*id),
+            Record::Own(folded) => {
+                self.own.insert(folded.fact.signature, folded.clone());
+            }
+            Record::OwnGone(gone) => gone.iter().for_each(|key| drop(self.own.remove(key))),
+            Record::Events(folded) => {
+                self.events.insert(folded.key(), folded.clone());
+            }
+            Record::EventsGone(gone) => gone.iter().for_each(|key| drop(self.events.remove(key))),
         }
     }
 
@@ -136,6 +154,13 @@ impl Image {
         self.tallies.remove(&id);
         self.bodies.remove(&id);
         self.released.remove(&id);
+    }
+
+    fn keep_events(&mut self, events: &[Folded]) {
+        for folded in events {
+            let known = self.happened.entry(folded.key()).or_insert_with(|| folded.clone());
+            known.join(folded);
+        }
     }
 
     /// Whether answers are here that the parent has not acknowledged.
@@ -162,6 +187,8 @@ impl Image {
             settled: self.settled.iter().copied().collect(),
             below: self.below.iter().map(|(child, below)| (*child, below.clone())).collect(),
             released: released.collect(),
+            own: self.own.values().cloned().collect(),
+            events: self.events.values().cloned().collect(),
         };
         shuffle(&mut saved.orders, rng);
         shuffle(&mut saved.answers, rng);

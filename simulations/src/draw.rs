@@ -10,6 +10,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::dice::Tight;
+use crate::events::Storm;
 use crate::gated;
 use crate::plan::{CONTENTS, Fault, Options, Place, Plan, Profile, Weather, Work, content, run};
 use crate::scenario::{FaultKind, LimitDice, LinkDice, Scenario, TreeDice, WorkDice};
@@ -44,6 +45,7 @@ impl Scenario {
             horizon,
             viewers: self.work.viewers.hits(rng),
             gated: self.work.last_gated.hits(rng),
+            events: Storm::draw(rng),
             bug: options.bug,
         }
     }

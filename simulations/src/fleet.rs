@@ -134,6 +134,7 @@ impl Shape {
             tree,
             work: Vec::new(),
             faults: Vec::new(),
+            events: Default::default(),
             horizon: Duration::ZERO,
             viewers: false,
             gated: false,

@@ -24,6 +24,7 @@ pub mod crowd;
 pub mod dice;
 mod disk;
 mod draw;
+mod events;
 mod faults;
 pub mod fleet;
 mod gated;

@@ -449,6 +449,10 @@ impl Sim {
             (Told::Answers(report), _) => {
                 seat.disk.push(self.now, Duration::ZERO, Entry::Bodies(report));
             }
+            (Told::Happened(events), _) => {
+                self.checks.happened.telling(HostId::ROOT, &events)?;
+                seat.disk.push(self.now, Duration::ZERO, Entry::Happened(events));
+            }
             (Told::Reachable(tree), Some(process)) => process.shown = tree,
             (Told::Below { child, below }, Some(process)) => {
                 process.below.insert(child, below);

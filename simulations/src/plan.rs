@@ -11,6 +11,7 @@ use bytes::Bytes;
 use mesh::sabotage::Bug;
 use mesh::{Backoff, Config, Digest, HostId, HostSet, Limits, Order, OrderId};
 
+use crate::events::Storm;
 use crate::gated;
 
 /// A span of time to draw from: shortest and longest.
@@ -50,6 +51,8 @@ pub struct Plan {
     pub gated: bool,
     /// Whether operators look on while commands run.
     pub viewers: bool,
+    /// What hosts notice.
+    pub events: Storm,
     /// When faults stop and everything heals.
     pub horizon: Duration,
     /// The bug planted in every node.
@@ -211,6 +214,7 @@ impl Plan {
             horizon: secs(15),
             viewers: false,
             gated: false,
+            events: Storm::default(),
             bug: None,
         }
     }
@@ -223,6 +227,7 @@ impl Plan {
         config.flush = self.flush;
         config.backoff = self.backoff.clone();
         config.limits = self.limits.clone();
+        config.events = self.events.limits();
         config.limits.children = place.children.unwrap_or(self.limits.children);
         config.bug = self.bug;
         config

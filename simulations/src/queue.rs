@@ -40,6 +40,8 @@ pub(crate) enum Event {
     Visit,
     /// A command says something that is watched.
     Speak { node: usize, life: u64, said: Word },
+    /// A host notices something.
+    Notice { node: usize },
     /// A full disk may have room again.
     Room { node: usize },
     /// A partition ends.

@@ -12,6 +12,7 @@ use mesh::sabotage::Bug;
 use mesh::{Backoff, Batch, Gate, HostId, HostSet, Limits, Need, Order, OrderId};
 use serde::{Deserialize, Serialize};
 
+use crate::events::Storm;
 use crate::plan::{self, CONTENTS, Fault, Place, Plan, Profile, Span, Weather, Work};
 
 /// The file.
@@ -30,6 +31,8 @@ pub struct Script {
     gated: bool,
     #[serde(default, skip_serializing_if = "is_false")]
     viewers: bool,
+    #[serde(default, skip_serializing_if = "Storm::is_none")]
+    events: Storm,
     #[serde(default, skip_serializing_if = "LimitLines::is_usual")]
     limits: LimitLines,
     weather: WeatherLines,
@@ -233,6 +236,7 @@ impl Script {
             climb_ms: [ms(climb), ms(climb_cap)],
             gated: plan.gated,
             viewers: plan.viewers,
+            events: plan.events,
             limits: LimitLines::of(&plan.limits),
             weather: WeatherLines::of(&plan.weather),
             nodes: plan.tree.iter().map(NodeLines::of).collect(),
@@ -261,6 +265,7 @@ impl Script {
             faults: faults.collect::<Result<_, _>>()?,
             gated: self.gated,
             viewers: self.viewers,
+            events: self.events,
             horizon: millis(self.horizon_ms),
             bug,
             tree,

@@ -115,6 +115,9 @@ impl Sim {
                 return Some(format!("{node} still runs {:?}", process.running));
             }
         }
+        if let Some(detail) = self.uncounted() {
+            return Some(detail);
+        }
         let orders = self.plan.work.iter().filter(|work| work.expires > self.now);
         orders.map(|work| work.order.id).find_map(|id| self.unanswered(id, healed))
     }

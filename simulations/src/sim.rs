@@ -186,6 +186,7 @@ impl Sim {
         for index in 0..sim.plan.faults.len() {
             sim.queue.push(sim.plan.faults[index].0, Event::Fault { index });
         }
+        sim.plan_events();
         if sim.plan.viewers {
             sim.queue.push(Duration::ZERO, Event::Visit);
         }
@@ -251,6 +252,7 @@ impl Sim {
                 Ok(())
             }
             Event::Restart { node } => self.restart(node),
+            Event::Notice { node } => self.notice(node),
             Event::Visit if self.rough => self.visit(),
             Event::Speak { node, life, said } if self.lives(node, life) => self.speak(node, said),
             _ => Ok(()),
@@ -345,6 +347,7 @@ impl Sim {
             return Ok(());
         };
         process.wake = None;
+        process.restless += 1;
         process.node.handle_timeout(process.time(now));
         self.trace.step(now, node, [101, 0]);
         if self.trace.wants_text() {
@@ -370,7 +373,9 @@ impl Sim {
         self.checks.bounds(seat.config.host, &seat.config, &process.node)?;
         let Some((at, _)) = process.node.poll_timeout() else { return Ok(()) };
         let at = (process.started + at.0).max(now);
-        process.restless = if at == now { process.restless + 1 } else { 0 };
+        if at > now {
+            process.restless = 0;
+        }
         if process.restless > RESTLESS {
             let detail = format!("node {node} wants to be woken at once, over and over");
             return Err(Violation::new("timer storm", detail));

@@ -97,6 +97,7 @@ pub(crate) fn marks(input: &Input) -> [u64; 2] {
         Input::Watch { orders } => [12, orders.len() as u64],
         Input::Degraded(degraded) => [14, u64::from(*degraded)],
         Input::Parents { here, .. } => [15, here.map_or(0, |place| place as u64 + 1)],
+        Input::Happened(what) => [16, u64::from(what.fact.signature.0[0])],
         Input::Said(said) => [13 + (said.offset << 8), u64::from(said.order.0[15])],
     }
 }
@@ -113,6 +114,8 @@ fn frame_mark(frame: &Frame) -> u64 {
         Frame::Watch { orders } => 8 + ((orders.len() as u64) << 4),
         Frame::Said(said) => 9 + (said.offset << 4) + (u64::from(said.host.0) << 32),
         Frame::Go { hosts, .. } => 10 + (hosts.len() << 4),
+        Frame::Events { no, events } => 11 + (no << 4) + ((events.len() as u64) << 20),
+        Frame::EventsHeld { no, held } => 12 + (no << 4) + ((*held as u64) << 20),
     }
 }
 
@@ -129,7 +132,7 @@ pub(crate) fn input(input: &Input) -> String {
 /// A frame in a few words.
 fn frame(frame: &Frame) -> String {
     match frame {
-        Frame::Hello { log, held_log, held } => {
+        Frame::Hello { log, held_log, held, .. } => {
             format!("Hello log {:04x}, held {held} of {:04x}", log & 0xffff, held_log & 0xffff)
         }
         Frame::Beat { root, .. } => format!("Beat {root}"),
@@ -146,6 +149,14 @@ fn frame(frame: &Frame) -> String {
         Frame::ReportsHeld { through, .. } => format!("ReportsHeld #{through}"),
         Frame::Watch { orders } => format!("Watch {orders:?}"),
         Frame::Said(said) => format!("Said {:?} {} at {}", said.order, said.host, said.offset),
+        Frame::Events { no, events } => {
+            let mut text = format!("Events #{no}");
+            for folded in events {
+                let _ = write!(text, " {:?} {:?}", folded.key(), folded.counts);
+            }
+            text
+        }
+        Frame::EventsHeld { no, held } => format!("EventsHeld #{no} {held}"),
         Frame::Go { order, hosts, left } => format!("Go {order:?} {hosts} for {left:?}"),
     }
 }

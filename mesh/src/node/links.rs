@@ -72,7 +72,8 @@ impl Node {
                 (self.lanes.log(), self.reports_in.get(&host).copied().unwrap_or_default())
             }
         };
-        self.out.send(link, Frame::Hello { log, held_log: inlog.log, held: inlog.held });
+        self.out
+            .send(link, Frame::Hello { log, held_log: inlog.log, held: inlog.held, events: true });
         self.pulse.handle_up(now, link, matches!(peer, Peer::Parent { .. }), &mut self.out);
         if let Peer::Parent { .. } = peer {
             self.announce(link);
@@ -120,6 +121,7 @@ impl Node {
             self.pulls.lose();
         }
         self.pulls.handle_down(link);
+        self.lose_listener(now, link);
         let redials = !self.config.has(Bug::LoseRedial);
         let mut punctual = SmallRng::seed_from_u64(0);
         let jitter = if self.config.has(Bug::NoJitter) { &mut punctual } else { &mut self.rng };
@@ -158,8 +160,11 @@ impl Node {
                 let beat = Beat { root, interval, root_interval, speaks };
                 self.pulse.handle_beat(now, link, beat, from_parent, &mut self.out);
             }
-            (Peer::Parent { host, .. }, Frame::Hello { held_log, held, .. }) => {
+            (Peer::Parent { host, .. }, Frame::Hello { held_log, held, events, .. }) => {
                 self.handle_parent_hello(now, link, host, (held_log, held));
+                if self.uplink.link() == Some(link) {
+                    self.listener = Some(link).filter(|_| events);
+                }
             }
             (Peer::Child { host, .. }, Frame::Hello { held_log, held, .. }) => {
                 if !self.lanes.handle_hello(host, link, (held_log, held), &mut self.out) {
@@ -195,6 +200,12 @@ impl Node {
             (Peer::Parent { .. }, Frame::Watch { orders }) => self.handle_watch(&orders),
             (Peer::Parent { .. }, Frame::Go { order, hosts, left }) => {
                 self.handle_go(now, order, &hosts, now + left);
+            }
+            (Peer::Child { .. }, Frame::Events { no, events }) => {
+                self.handle_events(now, link, peer, (no, events));
+            }
+            (Peer::Parent { .. }, Frame::EventsHeld { no, held }) => {
+                self.happened.handle_held(now, link, (no, held), &mut self.out);
             }
             (Peer::Child { host, serves }, Frame::Said(said)) => {
                 self.handle_said(now, link, (host, serves), said);

@@ -21,6 +21,8 @@ mod delta;
 mod delta_peers;
 #[path = "../bench/emulator.rs"]
 mod emulator;
+#[path = "../bench/events.rs"]
+mod events;
 #[path = "../bench/fleet.rs"]
 mod fleet;
 #[path = "../bench/hostile.rs"]
@@ -169,6 +171,8 @@ enum Part {
     Delta,
     /// Congestion controllers and orders on emulated links, in virtual time
     Links,
+    /// A storm of events at a relay and at a host, the core alone
+    Events,
     /// The emulator of links: how exact, and how fast
     Emulator,
     /// `true` behind emulated links, beside pdsh, clush and ansible; needs root
@@ -208,13 +212,16 @@ fn main() -> Result<()> {
     if wants(Part::Links) {
         links::measure()?;
     }
+    if wants(Part::Events) {
+        events::measure()?;
+    }
     if args.part == Part::Emulator {
         emulator::measure()?;
     }
     if args.part == Part::ScaleModel {
         return scale_model::measure(&args.docs, args.played);
     }
-    if matches!(args.part, Part::Sim | Part::Links | Part::Emulator) {
+    if matches!(args.part, Part::Sim | Part::Links | Part::Events | Part::Emulator) {
         return Ok(());
     }
     if args.part == Part::Delta {

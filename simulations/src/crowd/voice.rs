@@ -111,7 +111,7 @@ impl Speaker {
     }
 
     async fn greet(&mut self, me: HostId) -> Result<()> {
-        self.send(Frame::Hello { log: LOG, held_log: 0, held: 0 }).await?;
+        self.send(Frame::Hello { log: LOG, held_log: 0, held: 0, events: false }).await?;
         self.beat(0, self.beat).await?;
         let mut below = self.hosts.clone();
         below.insert(me);

@@ -9,6 +9,7 @@ mod crash;
 mod dist;
 mod domains;
 mod enrol;
+mod events;
 mod failover;
 mod forms;
 mod full_disk;
