@@ -61,16 +61,18 @@ impl Courier {
                 self.more.notified().await;
                 continue;
             };
-            match self.send(&message).await {
+            let told = match self.send(&message).await {
                 Err(SendError::Later(_)) => {
                     tries += 1;
                     timeout(pause(tries), self.again.notified()).await.ok();
                     continue;
                 }
-                Ok(()) | Err(SendError::Refused(_)) => tries = 0,
-            }
+                Ok(()) => message.dropped,
+                Err(SendError::Refused(_)) => 0,
+            };
+            tries = 0;
             let outbox = self.outbox.clone();
-            let removed = spawn_blocking(move || outbox.remove(number)).await;
+            let removed = spawn_blocking(move || outbox.remove(number, told)).await;
             removed.expect("removing does not panic");
         }
     }
@@ -89,11 +91,19 @@ impl Courier {
                 health.error.clear();
             }
             Err(error) => {
-                health.refused += u64::from(matches!(error, SendError::Refused(_)));
                 health.error = error.to_string();
-                if health.failing.is_none() {
-                    health.failing = Some(self.clock.now());
-                    warn!(channel, %error, "an alert is not taken");
+                match error {
+                    // Who refuses one message answers, so the channel is well.
+                    SendError::Refused(_) => {
+                        health.refused += 1;
+                        health.failing = None;
+                        warn!(channel, %error, "an alert is not taken, and not sent again");
+                    }
+                    SendError::Later(_) if health.failing.is_none() => {
+                        health.failing = Some(self.clock.now());
+                        warn!(channel, %error, "an alert is not taken");
+                    }
+                    SendError::Later(_) => {}
                 }
             }
         }
@@ -108,4 +118,50 @@ fn pause(tries: u32) -> Duration {
     let mut random = [0; 1];
     ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut random).ok();
     span.mul_f64(0.5 + f64::from(random[0]) / 510.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::message::Sender;
+    use crate::settings::Settings;
+
+    #[tokio::test]
+    async fn who_refuses_a_message_answers() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("it is bound").port();
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = dir.path().join("alerts.toml");
+        let text = format!("channels.a.webhook = {{ url = 'http://127.0.0.1:{port}/' }}");
+        std::fs::write(&path, text).expect("written");
+        let mut channels: BTreeMap<_, _> = Settings::load(&path).expect("valid").channels;
+        let courier = Courier {
+            name: "a".into(),
+            way: channels.remove("a").expect("it is there"),
+            outbox: Arc::new(Outbox::open(dir.path(), 3)),
+            health: Arc::default(),
+            clock: Clock::new(),
+            more: Notify::new(),
+            again: Notify::new(),
+        };
+        tokio::spawn(async move {
+            for status in ["500 Broken", "400 Bad"] {
+                let (mut stream, _) = listener.accept().await.expect("it comes");
+                assert!(stream.read(&mut [0; 4096]).await.expect("it asks") > 0);
+                let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
+                stream.write_all(answer.as_bytes()).await.expect("it hears");
+            }
+        });
+        let message = Message::plain(&Sender::default(), "test", "this is a test", 7);
+        courier.send(&message).await.expect_err("it is broken");
+        assert!(courier.health().failing.is_some());
+        courier.send(&message).await.expect_err("it is refused");
+        let health = courier.health().clone();
+        assert_eq!((health.failing, health.refused), (None, 1));
+        assert!(health.error.contains("400 Bad"), "{}", health.error);
+    }
 }

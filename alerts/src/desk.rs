@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use mesh::Time;
-use mesh::alerts::{AckError, Alert, Condition, Engine, Phase, Silence, Step};
+use mesh::alerts::{AckError, Alert, Condition, Engine, OWN, Phase, Silence, Step};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, MissedTickBehavior, sleep_until};
@@ -177,7 +177,10 @@ impl Worker {
         let alerts = kept.alerts.into_values().map(Alert::from);
         let silences = kept.silences.into_values().map(Silence::from);
         let settings = Settings::default();
-        let engine = Engine::new(settings.pace.clone(), alerts, silences, clock.now());
+        let now = clock.now();
+        let mut engine = Engine::new(settings.pace.clone(), alerts, silences, now);
+        // Until settings are read, there is nobody to tell.
+        engine.set_audience(now, false);
         Worker {
             setup,
             clock,
@@ -353,17 +356,21 @@ impl Worker {
                     let at_ms = to_ms(self.clock.now());
                     for (name, (courier, _)) in &self.couriers {
                         let passes = |alert: &Alert| courier.way.filter.passes(name, alert);
-                        let message = Message::of(&self.setup.from, &notice, at_ms, passes);
+                        let (from, most) = (&self.setup.from, self.settings.pace.notice);
+                        let message = Message::of(from, &notice, at_ms, most, passes);
                         told.extend(message.map(|message| (courier.clone(), message)));
                     }
                 }
                 Step::Changed(alert) => {
-                    log(&alert);
+                    log(&alert, self.settings.has_channels());
                     let row = Box::new(AlertRow::from(&*alert));
                     self.change(Change::Alert(alert.condition.key, Some(row)));
                 }
                 Step::Forgotten(key) => self.change(Change::Alert(key, None)),
             }
+        }
+        while let Some(id) = self.engine.poll_ended() {
+            self.change(Change::Silence(id, None));
         }
         if told.is_empty() && self.changes.is_empty() {
             return;
@@ -404,11 +411,11 @@ impl Worker {
             ..Seen::default()
         }));
         if self.engine.crowded() > 0 {
-            let summary = format!("{} conditions had no place", self.engine.crowded());
+            let summary = format!("{} conditions have no place", self.engine.crowded());
             let (of, group) = (self.setup.from.node.clone(), "alerts".into());
             seen.push(Seen { kind: "alerts-crowded", of, group, summary, ..Seen::default() });
         }
-        self.set("desk", seen, &|_| None);
+        self.set(OWN, seen, &|_| None);
         self.sign_of_life();
     }
 
@@ -455,7 +462,9 @@ impl Worker {
             self.couriers.insert(name, (courier, task));
         }
         old.values().for_each(|(_, task)| task.abort());
-        self.engine.set_pace(self.clock.now(), settings.pace.clone());
+        let now = self.clock.now();
+        self.engine.set_pace(now, settings.pace.clone());
+        self.engine.set_audience(now, settings.has_channels());
         self.settings = settings;
     }
 
@@ -506,11 +515,14 @@ fn stamp(path: &std::path::Path) -> Stamp {
     Some((meta.modified().ok()?, meta.len()))
 }
 
-fn log(alert: &Alert) {
+/// `audience`: whether anybody else is told.
+fn log(alert: &Alert, audience: bool) {
     let (key, summary) = (&alert.condition.key, &alert.condition.summary);
     match alert.phase {
         Phase::Firing if alert.told.is_none() => warn!(key, summary, "alert"),
-        Phase::Over if alert.told.is_some() => info!(key, summary, "alert over"),
+        Phase::Over if alert.told.is_some() || !audience && alert.fired.is_some() => {
+            info!(key, summary, "alert over");
+        }
         _ => {}
     }
 }

@@ -89,19 +89,19 @@ pub(crate) fn word(severity: Severity) -> &'static str {
 }
 
 impl Message {
-    /// What a channel is sent of a notice; none if nothing of it goes that way.
+    /// What a channel is sent of a notice, and of that the first `most`; none if nothing of it goes
+    /// that way.
     pub(crate) fn of(
         from: &Sender,
         notice: &Notice,
         at_ms: u64,
+        most: usize,
         passes: impl Fn(&Alert) -> bool,
     ) -> Option<Message> {
-        let alerts: Vec<Told> = notice
-            .alerts
-            .iter()
-            .filter(|(_, alert)| passes(alert))
-            .map(|(news, alert)| told(*news, alert))
-            .collect();
+        let mut passing = notice.alerts.iter().filter(|(_, alert)| passes(alert));
+        let first = passing.by_ref().take(most);
+        let alerts: Vec<Told> = first.map(|(news, alert)| told(*news, alert)).collect();
+        let more = passing.count();
         if alerts.is_empty() {
             return None;
         }
@@ -114,7 +114,7 @@ impl Message {
             group: notice.group.clone(),
             at_ms,
             alerts,
-            more: notice.more,
+            more,
             dropped: 0,
         })
     }
@@ -203,4 +203,39 @@ fn id(from: &Sender, alerts: &[Told], at_ms: u64) -> String {
         }
     }
     hasher.finalize().to_hex()[..32].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh::Time;
+    use mesh::alerts::{Condition, Phase};
+
+    use super::*;
+
+    #[test]
+    fn each_channel_counts_its_own() {
+        let alert = |n: u32| {
+            let condition = Condition {
+                key: format!("host-lost/{n:03}"),
+                kind: "host-lost".into(),
+                group: "lyon".into(),
+                severity: if n < 5 { Severity::Critical } else { Severity::Warning },
+                labels: BTreeMap::new(),
+                summary: String::new(),
+                hold: std::time::Duration::ZERO,
+                cause: None,
+            };
+            (News::Firing, Alert::kept(condition, "tree".into(), Phase::Firing, Time::ZERO))
+        };
+        let notice = Notice { group: "lyon".into(), alerts: (0..12).map(alert).collect() };
+        let check = |worst, expected| {
+            let passes = |alert: &Alert| alert.condition.severity <= worst;
+            let message = Message::of(&Sender::default(), &notice, 7, 4, passes);
+            let said = message.map(|m| (m.alerts[0].key.clone(), m.alerts.len(), m.more));
+            assert_eq!(said, expected);
+        };
+        check(Severity::Critical, Some(("host-lost/000".into(), 4, 8)));
+        check(Severity::Warning, Some(("host-lost/005".into(), 4, 3)));
+        check(Severity::Info, None);
+    }
 }

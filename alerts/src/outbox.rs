@@ -1,8 +1,9 @@
 //! What waits for a channel: messages in files, a file for each, in their order.
 //!
 //! A message is on disk before anybody takes it for told, and goes when the channel has it. There
-//! is room for so many; beyond that the oldest are dropped, counted, and the count is told. Where
-//! the disk takes nothing, messages wait in memory within the same limit.
+//! is room for so many; beyond that the oldest but the first, which may be on its way, are dropped,
+//! counted, and the count is told. Where the disk takes nothing, messages wait in memory within the
+//! same limit.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -27,7 +28,7 @@ struct Inner {
     waiting: VecDeque<(u64, Option<Box<Message>>)>,
     next: u64,
     most: usize,
-    /// Since the last message that was taken.
+    /// Those of which no message that was taken has told.
     dropped: u64,
 }
 
@@ -60,7 +61,9 @@ impl Outbox {
     pub(crate) fn push(&self, message: Message) {
         let mut inner = self.lock();
         while inner.waiting.len() >= inner.most {
-            let Some((number, _)) = inner.waiting.pop_front() else { break };
+            // The first may be on its way.
+            let place = usize::from(inner.waiting.len() > 1);
+            let Some((number, _)) = inner.waiting.remove(place) else { break };
             fs::remove_file(self.path(number)).ok();
             inner.dropped += 1;
         }
@@ -97,15 +100,16 @@ impl Outbox {
         }
     }
 
-    /// Takes a message out: the channel has it, or will never have it. Blocks.
-    pub(crate) fn remove(&self, number: u64) {
+    /// Takes a message out: the channel has it, or will never have it. `told`: of how many dropped
+    /// ones it has told. Blocks.
+    pub(crate) fn remove(&self, number: u64, told: u64) {
         let mut inner = self.lock();
         inner.waiting.retain(|(other, _)| *other != number);
-        inner.dropped = 0;
+        inner.dropped = inner.dropped.saturating_sub(told);
         fs::remove_file(self.path(number)).ok();
     }
 
-    /// How many wait, and how many were dropped since one was taken.
+    /// How many wait, and how many were dropped of which nobody was told.
     pub(crate) fn count(&self) -> (usize, u64) {
         let inner = self.lock();
         (inner.waiting.len(), inner.dropped)
@@ -146,7 +150,7 @@ mod tests {
     fn fronts(outbox: &Outbox) -> Vec<(u64, u64)> {
         let mut found = Vec::new();
         while let Some((number, message)) = outbox.front() {
-            outbox.remove(number);
+            outbox.remove(number, message.dropped);
             found.push((message.at_ms, message.dropped));
         }
         found
@@ -159,7 +163,7 @@ mod tests {
         (1..=3).for_each(|n| outbox.push(message(n)));
         let (number, first) = outbox.front().expect("there are some");
         assert_eq!((first.at_ms, outbox.count()), (1, (3, 0)));
-        outbox.remove(number);
+        outbox.remove(number, first.dropped);
         let outbox = Outbox::open(&dir.path().join("ops"), 10);
         outbox.push(message(4));
         assert_eq!(fronts(&outbox), [(2, 0), (3, 0), (4, 0)]);
@@ -173,7 +177,25 @@ mod tests {
         let outbox = Outbox::open(dir.path(), 3);
         (1..=10).for_each(|n| outbox.push(message(n)));
         assert_eq!(outbox.count(), (3, 7));
-        assert_eq!(fronts(&outbox), [(8, 7), (9, 0), (10, 0)]);
+        assert_eq!(fronts(&outbox), [(1, 7), (9, 0), (10, 0)]);
+    }
+
+    #[test]
+    fn what_is_dropped_counts_until_a_message_that_was_taken_has_told_it() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let outbox = Outbox::open(dir.path(), 2);
+        (1..=3).for_each(|n| outbox.push(message(n)));
+        let (number, first) = outbox.front().expect("there are some");
+        // More are dropped while the first is on its way, and then it is taken.
+        (4..=5).for_each(|n| outbox.push(message(n)));
+        outbox.remove(number, first.dropped);
+        assert_eq!((first.dropped, outbox.count()), (1, (1, 2)));
+        // One that is refused has told nobody.
+        let (number, _) = outbox.front().expect("there is one");
+        outbox.remove(number, 0);
+        assert_eq!(outbox.count(), (0, 2));
+        outbox.push(message(6));
+        assert_eq!(fronts(&outbox), [(6, 2)]);
     }
 
     #[test]

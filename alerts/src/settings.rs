@@ -65,12 +65,14 @@ pub enum SettingsError {
         source: std::io::Error,
     },
     /// It is not what it should be.
-    #[error("{}: not valid", path.display())]
+    #[error("{}: line {line}: {what}", path.display())]
     Syntax {
         /// The file.
         path: PathBuf,
-        /// Where and why.
-        source: Box<toml::de::Error>,
+        /// Where.
+        line: usize,
+        /// Why. Nothing of what stands there, which may be a secret.
+        what: String,
     },
     /// It says something that cannot be.
     #[error("{}: {what}", path.display())]
@@ -186,9 +188,11 @@ impl Settings {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
             Err(source) => return Err(SettingsError::Io { path: path.into(), source }),
         };
-        let file: File = toml::from_str(&text).map_err(|source| SettingsError::Syntax {
-            path: path.into(),
-            source: Box::new(source),
+        let file: File = toml::from_str(&text).map_err(|error| {
+            let start = error.span().map_or(0, |span| span.start);
+            let before = text.bytes().take(start).filter(|byte| *byte == b'\n').count();
+            let what = channel::plain(&hidden(error.message()));
+            SettingsError::Syntax { path: path.into(), line: before + 1, what }
         })?;
         Settings::checked(file).map_err(|what| SettingsError::Meaning { path: path.into(), what })
     }
@@ -298,6 +302,16 @@ impl Filter {
     }
 }
 
+/// A message without the value that it quotes.
+fn hidden(text: &str) -> String {
+    match (text.find('"'), text.rfind('"')) {
+        (Some(first), Some(last)) if first < last => {
+            format!("{}\"...\"{}", &text[..first], &text[last + 1..])
+        }
+        _ => text.into(),
+    }
+}
+
 fn known_kind(kind: &str) -> Result<(), String> {
     let kinds = || RULES.iter().map(|rule| rule.kind).collect::<Vec<_>>().join(", ");
     let known = Rule::of(kind).is_some();
@@ -384,6 +398,20 @@ mod tests {
         refused("repeat_s = 0", "must be more than 0");
         let kinds = "channels.a = { kinds = ['x'], file = { path = '/x' } }";
         refused(kinds, "kinds: x: no such kind");
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_without_secrets() {
+        let check = |text: &str, why: &str| {
+            let error = read(text).expect_err(text);
+            assert!(error.contains(why) && !error.contains("hush"), "{error}");
+        };
+        check("queue = 7\nchannels.a.webhook = 'http://x/hush'", "line 2: invalid type: string");
+        check("\n\nchannels.a.webhook = { url = 'http://x/hush }", "line 3: ");
+        check("channels.a.webhook = { urls = 'http://x/hush' }", "unknown field `urls`");
+        for url in ["ftp://x/hush", "http://u:hush@x/", "http:///hush", "hush hush"] {
+            check(&format!("channels.a.webhook = {{ url = '{url}' }}"), "webhook.url");
+        }
     }
 
     #[test]

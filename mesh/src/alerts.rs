@@ -20,7 +20,7 @@ use std::time::Duration;
 use crate::Time;
 
 pub use above::{Above, Missing};
-pub use engine::{AckError, Engine};
+pub use engine::{AckError, Engine, OWN};
 pub use fallen::{Fallen, Lost, What, World};
 pub use silence::{Silence, Silences};
 
@@ -165,8 +165,6 @@ pub struct Notice {
     pub group: String,
     /// The alerts, the worst first, each with what is new about it.
     pub alerts: Vec<(News, Alert)>,
-    /// How many more there were than a message holds.
-    pub more: usize,
 }
 
 /// What the engine wants of its shell, in this order.
@@ -197,7 +195,7 @@ pub struct Pace {
     /// How many alerts are known at once; of more, those over are forgotten first, and what then
     /// still has no place is counted.
     pub alerts: usize,
-    /// How many alerts one notice names.
+    /// How many alerts one message names, of those of a notice that go its way.
     pub notice: usize,
 }
 

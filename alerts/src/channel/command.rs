@@ -2,16 +2,21 @@
 //! time. It has a process group of its own, which ends with the limit, children and all.
 
 use std::process::Stdio;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Deserialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
 
 use super::{Channel, SendError, plain};
 use crate::message::Message;
 
 /// How much of what it says is kept.
-const SAID: u64 = 4 << 10;
+const SAID: usize = 4 << 10;
+/// How long its last words are waited for when it has failed.
+const LAST: Duration = Duration::from_millis(200);
 
 /// The program.
 #[derive(Clone, Debug)]
@@ -74,22 +79,27 @@ impl Command {
                 stdin.write_all(&input).await.ok();
             }
         };
+        let said = Mutex::new(Vec::new());
         let hear = async {
-            let mut said = Vec::new();
-            if let Some(stderr) = stderr {
-                stderr.take(SAID).read_to_end(&mut said).await.ok();
+            let Some(mut stderr) = stderr else { return };
+            let mut buffer = [0; 1024];
+            // It is read to its end: a closed pipe would kill who says more than is kept.
+            while let Ok(len @ 1..) = stderr.read(&mut buffer).await {
+                let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+                let room = SAID.saturating_sub(said.len());
+                said.extend_from_slice(&buffer[..len.min(room)]);
             }
-            said
         };
         // Whatever it has left running may hold its streams open: its own end is what counts.
-        let streams = async { tokio::join!(give, hear).1 };
+        let streams = async {
+            tokio::join!(give, hear);
+        };
         tokio::pin!(streams);
-        let mut said = Vec::new();
         let mut heard = false;
         let status = loop {
             tokio::select! {
                 status = child.wait() => break status,
-                text = &mut streams, if !heard => (said, heard) = (text, true),
+                () = &mut streams, if !heard => heard = true,
             }
         };
         let status = status.map_err(|error| SendError::io(program, &error))?;
@@ -97,6 +107,10 @@ impl Command {
             group.0 = None;
             return Ok(());
         }
+        if !heard {
+            timeout(LAST, &mut streams).await.ok();
+        }
+        let said = said.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let said = plain(String::from_utf8_lossy(&said).trim());
         Err(SendError::Later(format!("{program}: {status}: {said}")))
     }
@@ -104,8 +118,6 @@ impl Command {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::message::Sender;
 
@@ -133,6 +145,15 @@ mod tests {
         let names: Vec<_> =
             names.filter(|name| !["PWD", "SHLVL", "_", "OLDPWD"].contains(name)).collect();
         assert_eq!(names.len(), 2, "{env}");
+    }
+
+    #[tokio::test]
+    async fn who_says_much_is_heard_out() {
+        let much = "head -c 1000000 /dev/zero | tr '\\0' x >&2";
+        shell(&format!("set -e; {much}; exit 0")).send(&message()).await.expect("it is taken");
+        let error = shell(&format!("{much}; exit 3")).send(&message()).await.expect_err("exit 3");
+        let text = error.to_string();
+        assert!(text.contains("exit status: 3: xxx") && text.len() < SAID + 100, "{text}");
     }
 
     #[tokio::test]

@@ -54,7 +54,8 @@ pub(crate) struct WebhookEntry {
 
 impl WebhookEntry {
     pub(crate) fn channel(self) -> Result<Channel, String> {
-        let wrong = |why: &str| format!("webhook.url: {:?} {why}", self.url);
+        // Without the URL itself, which may hold a secret.
+        let wrong = |why: &str| format!("webhook.url {why}");
         let uri: Uri = self.url.parse().map_err(|_| wrong("is not a URL"))?;
         let tls = match uri.scheme_str() {
             Some("http") => false,

@@ -13,6 +13,8 @@ use super::{Ack, Alert, Condition, News, Notice, Pace, Phase, Silence, Silences,
 
 /// How many of its firings an alert remembers.
 const FIRES: usize = 8;
+/// The source of what is wrong with alerts themselves: few, and there is always a place for them.
+pub const OWN: &str = "desk";
 
 /// The alerts of one node.
 pub struct Engine {
@@ -23,8 +25,12 @@ pub struct Engine {
     due: BTreeMap<String, Time>,
     changed: BTreeSet<String>,
     steps: Vec<Step>,
-    /// Conditions for which there was no place.
-    crowded: u64,
+    /// Of each source, for how many conditions there was no place when it last said what it sees.
+    crowded: BTreeMap<String, u64>,
+    /// Whether anybody can be told.
+    audience: bool,
+    /// Silences that have ended by themselves.
+    ended: Vec<String>,
 }
 
 /// An alert was not taken over.
@@ -51,7 +57,9 @@ impl Engine {
             due: BTreeMap::new(),
             changed: BTreeSet::new(),
             steps: Vec::new(),
-            crowded: 0,
+            crowded: BTreeMap::new(),
+            audience: true,
+            ended: Vec::new(),
         };
         for mut alert in alerts.into_iter().take(engine.pace.alerts) {
             // A clock that was ahead must not make anything wait for it.
@@ -65,7 +73,12 @@ impl Engine {
             engine.alerts.insert(alert.condition.key.clone(), alert);
         }
         for silence in silences {
-            engine.silences.add(silence);
+            // One that has ended takes no place from one that lasts.
+            if silence.until <= now {
+                engine.ended.push(silence.id);
+            } else {
+                engine.silences.add(silence);
+            }
         }
         for alert in engine.alerts.values_mut().filter(|alert| alert.phase == Phase::Firing) {
             // It may have been told just before the end of that process: better twice than never.
@@ -82,6 +95,12 @@ impl Engine {
         self.settle(now);
     }
 
+    /// Says whether anybody can be told from now on. While nobody can, nothing counts as told.
+    pub fn set_audience(&mut self, now: Time, audience: bool) {
+        self.audience = audience;
+        self.settle(now);
+    }
+
     /// All that a source sees now. `explained`: of an alert that it does not name, the cause by
     /// which nothing can be said of it, if that is why; it stands as it did then.
     pub fn set(
@@ -92,10 +111,12 @@ impl Engine {
         explained: &dyn Fn(&Condition) -> Option<String>,
     ) {
         let mut named = BTreeSet::new();
+        let mut crowded = 0;
         for condition in conditions {
             named.insert(condition.key.clone());
-            self.hold(now, source, condition);
+            crowded += u64::from(!self.hold(now, source, condition));
         }
+        self.crowded.insert(source.into(), crowded);
         self.alerts.retain(|key, alert| {
             if alert.source != source || alert.ended.is_some() || named.contains(key) {
                 return true;
@@ -162,6 +183,11 @@ impl Engine {
         })
     }
 
+    /// The next silence that has ended by itself and need not be kept any more.
+    pub fn poll_ended(&mut self) -> Option<String> {
+        self.ended.pop()
+    }
+
     /// All alerts, by their keys.
     pub fn alerts(&self) -> impl Iterator<Item = &Alert> {
         self.alerts.values()
@@ -177,12 +203,13 @@ impl Engine {
         &self.silences
     }
 
-    /// How many conditions had no place since the start.
+    /// How many conditions have no place at present.
     pub fn crowded(&self) -> u64 {
-        self.crowded
+        self.crowded.values().sum()
     }
 
-    fn hold(&mut self, now: Time, source: &str, condition: Condition) {
+    /// `false`: there is no place for it.
+    fn hold(&mut self, now: Time, source: &str, condition: Condition) -> bool {
         if let Some(alert) = self.alerts.get_mut(&condition.key) {
             if alert.phase == Phase::Over {
                 (alert.phase, alert.began, alert.waits) = (Phase::Pending, now, now);
@@ -190,13 +217,14 @@ impl Engine {
             }
             (alert.ended, alert.condition) = (None, condition);
             alert.source = source.into();
-        } else if self.has_room() {
+        } else if self.has_room() || source == OWN {
             let key = condition.key.clone();
             let alert = Alert::kept(condition, source.into(), Phase::Pending, now);
             self.alerts.insert(key, alert);
         } else {
-            self.crowded += 1;
+            return false;
         }
+        true
     }
 
     /// Makes room for one more, if need be and if it can be had.
@@ -204,7 +232,7 @@ impl Engine {
         if self.alerts.len() < self.pace.alerts {
             return true;
         }
-        let over = self.alerts.values().filter(|a| a.phase == Phase::Over && !a.is_believed());
+        let over = self.alerts.values().filter(|alert| self.is_done(alert));
         let oldest = over.min_by_key(|alert| alert.ended).map(|a| a.condition.key.clone());
         if let Some(key) = &oldest {
             self.alerts.remove(key);
@@ -213,9 +241,14 @@ impl Engine {
         oldest.is_some()
     }
 
+    /// Whether nobody is to be told any more of an alert that is over.
+    fn is_done(&self, alert: &Alert) -> bool {
+        alert.phase == Phase::Over && !(self.audience && alert.is_believed())
+    }
+
     /// Lets everything take its course up to now.
     fn settle(&mut self, now: Time) {
-        self.silences.take_ended(now);
+        self.ended.extend(self.silences.take_ended(now));
         let holds = |alert: &Alert| alert.ended.is_none();
         let present: BTreeSet<String> =
             self.alerts.values().filter(|a| holds(a)).map(|a| a.condition.key.clone()).collect();
@@ -232,11 +265,19 @@ impl Engine {
             }
         }
         let old = |alert: &Alert| {
-            let ended = alert.ended.filter(|_| alert.phase == Phase::Over && !alert.is_believed());
+            let ended = alert.ended.filter(|_| self.is_done(alert));
             ended.is_some_and(|ended| now.since(ended) >= remember)
         };
-        for (key, _) in self.alerts.extract_if(.., |_, alert| old(alert)) {
+        let keys: Vec<String> =
+            self.alerts.iter().filter(|(_, a)| old(a)).map(|(key, _)| key.clone()).collect();
+        for key in keys {
+            self.alerts.remove(&key);
             self.changed.insert(key);
+        }
+        if !self.audience {
+            // What fires now is told when there is somebody to tell.
+            self.due.clear();
+            return;
         }
         let late = self.alerts.values().filter(|alert| self.news(now, alert).is_some());
         let groups: BTreeSet<String> = late.map(|a| a.condition.group.clone()).collect();
@@ -258,12 +299,10 @@ impl Engine {
             of.filter_map(|a| Some((self.news(now, a)?, a.condition.key.clone()))).collect();
         let rank = |(_, key): &(News, String)| self.alerts.get(key).map(|a| a.condition.severity);
         news.sort_by_key(|entry| std::cmp::Reverse(rank(entry)));
-        let mut alerts = Vec::new();
+        let mut alerts = Vec::with_capacity(news.len());
         for (news, key) in &news {
             let Some(alert) = self.alerts.get_mut(key) else { continue };
-            if alerts.len() < self.pace.notice {
-                alerts.push((*news, alert.clone()));
-            }
+            alerts.push((*news, alert.clone()));
             alert.unsure = false;
             match news {
                 News::Over => (alert.told, alert.ack) = (None, None),
@@ -271,8 +310,7 @@ impl Engine {
             }
             self.changed.insert(key.clone());
         }
-        let more = news.len() - alerts.len();
-        self.steps.push(Step::Tell(Notice { group, alerts, more }));
+        self.steps.push(Step::Tell(Notice { group, alerts }));
     }
 
     /// What is to be told of an alert now.
@@ -308,7 +346,7 @@ impl Engine {
         let first = match (alert.phase, alert.ended) {
             (Phase::Pending, None) if !alert.quiet => alert.waits + alert.condition.hold,
             (Phase::Firing, Some(ended)) => ended + self.pace.clear,
-            (Phase::Over, Some(ended)) if !alert.is_believed() => ended + self.pace.remember,
+            (Phase::Over, Some(ended)) if self.is_done(alert) => ended + self.pace.remember,
             (Phase::Over, Some(_)) => self.told_over(alert).unwrap_or(never),
             _ => never,
         };

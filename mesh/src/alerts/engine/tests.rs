@@ -318,15 +318,54 @@ fn who_may_have_been_told_by_a_process_that_died_is_told_of_the_end() {
 #[test]
 fn limits_count_what_has_no_place() {
     let mut desk = Desk::new();
-    desk.engine.set_pace(desk.now, Pace { alerts: 3, notice: 2, ..pace() });
+    desk.engine.set_pace(desk.now, Pace { alerts: 3, ..pace() });
     desk.hold(&["a", "b", "c", "d", "e"]);
     assert_eq!(desk.engine.crowded(), 2);
     desk.pass(20);
-    desk.says(&["+a +b"]);
+    desk.says(&["+a +b +c"]);
+    desk.engine.set(desk.now, OWN, vec![condition("crowded")], &|_| None);
+    assert!(desk.engine.alert("crowded").is_some(), "what says so has a place");
+    assert_eq!(desk.engine.crowded(), 2);
+    desk.engine.set(desk.now, OWN, Vec::new(), &|_| None);
     desk.hold(&[]);
+    assert_eq!(desk.engine.crowded(), 0);
     desk.pass(20);
     desk.hold(&["f"]);
     assert!(desk.engine.alert("f").is_some(), "what is over makes room");
+}
+
+#[test]
+fn what_fires_while_nobody_can_be_told_is_told_when_somebody_can() {
+    let mut desk = Desk::new();
+    desk.engine.set_audience(desk.now, false);
+    desk.hold(&["a", "b"]);
+    desk.pass(100);
+    desk.hold(&["a"]);
+    desk.pass(100);
+    assert_eq!(desk.firing(), ["a"]);
+    desk.says(&[]);
+    desk.engine.set_audience(desk.now, true);
+    desk.pass(5);
+    desk.says(&["+a"]);
+    // What was told and ends unheard does not stay for ever.
+    desk.engine.set_audience(desk.now, false);
+    desk.hold(&[]);
+    desk.pass(8 * 24 * 3600);
+    desk.says(&[]);
+    assert!(desk.kept.is_empty() && desk.engine.alerts().next().is_none());
+}
+
+#[test]
+fn silences_that_have_ended_take_no_place_and_are_named() {
+    let long = |n: u64, until| silence(&format!("{n:04}"), "a", 0, until);
+    let old = (0..1_500).map(|n| long(n, 10));
+    let now = Time(secs(20));
+    let mut engine = Engine::new(pace(), [], old.chain([long(2_000, 30)]), now);
+    assert_eq!(engine.silences().iter().count(), 1);
+    assert_eq!(std::iter::from_fn(|| engine.poll_ended()).count(), 1_500);
+    engine.handle_timeout(Time(secs(30)));
+    assert_eq!(engine.poll_ended().as_deref(), Some("2000"));
+    assert_eq!(engine.poll_ended(), None);
 }
 
 proptest! {
