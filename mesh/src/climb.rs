@@ -70,6 +70,15 @@ impl Climb {
         self.due = (place > 0).then_some((soon, 0));
     }
 
+    /// A link was not taken, and may have been the one that was tried for: a dial of an older list
+    /// cannot be told from one of the new.
+    pub(crate) fn try_again(&mut self, now: Time, place: usize) {
+        let idle = self.due.is_none() && self.trying.is_none() && self.candidate.is_none();
+        if idle && place > 0 {
+            self.due = Some((now + SOON, 0));
+        }
+    }
+
     pub(crate) fn is_trying(&self) -> bool {
         self.trying.is_some()
     }

@@ -1,4 +1,5 @@
-//! Events on their way up: what this host has noticed, what came from below, until the parent has it.
+//! Events on their way up: what this host has noticed, what came from below, until the parent has
+//! it.
 //!
 //! A host counts its own events, saves the count, and only then tells it. A relay folds what its
 //! children tell with what it has, tells it upward after a short wait, the same signature not more
@@ -93,6 +94,8 @@ pub(crate) struct Events {
     save_at: Option<Time>,
     acks: BTreeMap<HostId, EventsAck>,
     allowances: BTreeMap<HostId, Allowance>,
+    /// Root: whose events are not acknowledged yet, each by its link.
+    waiting: BTreeMap<HostId, LinkId>,
     /// Whether counts are added up: the planted bug.
     sums: bool,
 }
@@ -124,6 +127,7 @@ impl Events {
             save_at: None,
             acks: BTreeMap::new(),
             allowances: BTreeMap::new(),
+            waiting: BTreeMap::new(),
             sums,
         }
     }
@@ -213,7 +217,10 @@ impl Events {
         true
     }
 
-    /// A child tells events. `false`: they say something of others, which a host must not.
+    /// A child tells events.
+    ///
+    /// # Errors
+    /// It breaks the protocol, and how.
     pub(crate) fn take(
         &mut self,
         now: Time,
@@ -221,21 +228,27 @@ impl Events {
         (link, no): (LinkId, u64),
         events: Vec<Folded>,
         out: &mut Outbox,
-    ) -> bool {
+    ) -> Result<(), &'static str> {
         let own = |folded: &Folded| {
             folded.sample.host == child && folded.counts.keys().all(|host| *host == child)
         };
         if !serves && !events.iter().all(own) {
-            return false;
+            return Err("a host told events of others than itself");
         }
         let mut taken = 0;
         if self.root {
-            let held = events.len();
+            if self.waiting.insert(child, link) == Some(link) {
+                return Err("events before the last ones were acknowledged");
+            }
+            let mut events = events;
+            // A relay has asked this of its own children already.
+            let held = events.iter().take_while(|_| serves || self.earns(now, child)).count();
+            events.truncate(held);
             out.push(Output::Tell(Event::Happened(events)));
             // Something that the acknowledgement waits for, together with what was just told.
             out.save(Record::EventsGone(Vec::new()));
             out.after(Gated::AckEvents(vec![EventsAck { child, link, no, held }]));
-            return true;
+            return Ok(());
         }
         for folded in &events {
             let is_known = self.held.contains_key(&folded.key());
@@ -247,15 +260,32 @@ impl Events {
         }
         self.acks.insert(child, EventsAck { child, link, no, held: taken });
         self.save_by(now);
-        true
+        Ok(())
+    }
+
+    /// Root: the events of a child are acknowledged, and it may tell the next ones.
+    pub(crate) fn acknowledged(&mut self, child: HostId, link: LinkId) {
+        if self.waiting.get(&child) == Some(&link) {
+            self.waiting.remove(&child);
+        }
     }
 
     /// Whether a child may bring something that is not here yet.
     fn may_open(&mut self, now: Time, child: HostId, serves: bool) -> bool {
-        let burst = if serves { self.limits.held } else { self.limits.burst };
         if self.held.len() >= self.limits.held {
             return false;
         }
+        let burst = if serves { self.limits.held } else { self.limits.burst };
+        self.spend(now, child, burst)
+    }
+
+    /// Root: whether a host without a relay may bring one more.
+    fn earns(&mut self, now: Time, child: HostId) -> bool {
+        self.spend(now, child, self.limits.burst)
+    }
+
+    /// A burst, and one more each second.
+    fn spend(&mut self, now: Time, child: HostId, burst: usize) -> bool {
         if self.allowances.len() > 2 * self.limits.held {
             self.allowances.clear();
         }
@@ -585,12 +615,15 @@ mod tests {
         let (mut kept, mut out) = (made(EventLimits::default()), Outbox::default());
         for host in 100..400 {
             let events = vec![from(host, 1, 2)];
-            assert!(kept.take(at(0), (HostId(host), false), (LINK, 1), events, &mut out));
+            let taken = kept.take(at(0), (HostId(host), false), (LINK, 1), events, &mut out);
+            assert_eq!(taken, Ok(()));
         }
         assert_eq!(told(&mut kept, at(2)), Some((1, vec![("thing 1".into(), 0, 600)])));
         // One more while that is on its way, and one that says nothing new.
-        kept.take(at(2), (HostId(100), false), (LINK, 2), vec![from(100, 1, 3)], &mut out);
-        kept.take(at(2), (HostId(101), false), (LINK, 2), vec![from(101, 1, 2)], &mut out);
+        kept.take(at(2), (HostId(100), false), (LINK, 2), vec![from(100, 1, 3)], &mut out)
+            .expect("it is good");
+        kept.take(at(2), (HostId(101), false), (LINK, 2), vec![from(101, 1, 2)], &mut out)
+            .expect("it is good");
         held(&mut kept, at(3), 1, 9);
         assert_eq!(told(&mut kept, at(4)), None);
         assert_eq!(told(&mut kept, at(13)), Some((2, vec![("thing 1".into(), 0, 3)])));
@@ -601,7 +634,8 @@ mod tests {
     #[test]
     fn what_was_on_its_way_is_told_again() {
         let (mut kept, mut out) = (made(EventLimits::default()), Outbox::default());
-        kept.take(at(0), (HostId(100), false), (LINK, 1), vec![from(100, 1, 2)], &mut out);
+        kept.take(at(0), (HostId(100), false), (LINK, 1), vec![from(100, 1, 2)], &mut out)
+            .expect("it is good");
         assert!(told(&mut kept, at(2)).is_some());
         kept.handle_down(at(3));
         let again = vec![("thing 1".into(), 0, 2)];
@@ -616,7 +650,7 @@ mod tests {
     fn a_host_speaks_for_itself() {
         let (mut kept, mut out) = (made(EventLimits::default()), Outbox::default());
         let mut take = |child, event| {
-            kept.take(at(0), (HostId(child), false), (LINK, 1), vec![event], &mut out)
+            kept.take(at(0), (HostId(child), false), (LINK, 1), vec![event], &mut out).is_ok()
         };
         assert!(!take(7, from(8, 1, 1)));
         let mut sample = from(7, 1, 1);
@@ -630,8 +664,9 @@ mod tests {
         let limits = EventLimits { burst: 4, ..EventLimits::default() };
         let (mut kept, mut out) = (made(limits), Outbox::default());
         let flood: Vec<_> = (0..100).map(|what| from(7, what, 1)).collect();
-        kept.take(at(0), (HostId(7), false), (LINK, 1), flood, &mut out);
-        kept.take(at(0), (HostId(8), false), (LinkId(5), 1), vec![from(8, 200, 1)], &mut out);
+        kept.take(at(0), (HostId(7), false), (LINK, 1), flood, &mut out).expect("it is good");
+        kept.take(at(0), (HostId(8), false), (LinkId(5), 1), vec![from(8, 200, 1)], &mut out)
+            .expect("it is good");
         assert_eq!(kept.len(), (0, 5));
         let acks: Vec<_> = kept.acks.values().map(|ack| (ack.child, ack.held)).collect();
         assert_eq!(acks, [(HostId(7), 4), (HostId(8), 1)]);

@@ -105,11 +105,13 @@ impl Uplink {
         // Who was dialled by an older list counts as the worst, and is soon left for a better one.
         let place = if std::mem::take(&mut self.outdated) { self.parents } else { place };
         match self.up() {
-            Some(up) if up.ready && place >= up.place => Taken::Not,
-            Some(up) if up.ready => match self.climb.hold(now, link, host, place) {
-                true => Taken::Held,
-                false => Taken::Not,
-            },
+            Some(up) if up.ready => {
+                if place < up.place && self.climb.hold(now, link, host, place) {
+                    return Taken::Held;
+                }
+                self.climb.try_again(now, up.place);
+                Taken::Not
+            }
             _ => Taken::Now(self.take(now, link, host, place, false)),
         }
     }

@@ -95,7 +95,7 @@ fn terms() -> impl Strategy<Value = Terms> {
                 rollback,
                 content_only,
                 keep_newer,
-                save,
+                save: save.iter().map(|byte| if *byte == b'/' { b'_' } else { *byte }).collect(),
                 before,
                 after,
                 special,

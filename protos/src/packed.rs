@@ -1,12 +1,12 @@
 //! Reports as they cross a link: outputs that are alike cost little more than what differs in them.
 //!
-//! The outputs of a thousand hosts often differ only in names, numbers and times. A [`Packer`] takes
-//! the outputs of a report apart into templates and values ([`mesh::similar`]), puts each value into
-//! a column with those of the other hosts, and writes all of it to one zstd stream that lasts as
-//! long as the link: a template that went over it before costs a few bytes, a column that equals
-//! another one byte, and a column of names that count up not much more. The [`Unpacker`] at the
-//! other end gives back every byte. What fits no template is a template without gaps, so nothing
-//! is lost by it and zstd still finds what is alike.
+//! The outputs of a thousand hosts often differ only in names, numbers and times. A [`Packer`]
+//! takes the outputs of a report apart into templates and values ([`mesh::similar`]), puts each
+//! value into a column with those of the other hosts, and writes all of it to one zstd stream that
+//! lasts as long as the link: a template that went over it before costs a few bytes, a column that
+//! equals another one byte, and a column of names that count up not much more. The [`Unpacker`] at
+//! the other end gives back every byte. What fits no template is a template without gaps, so
+//! nothing is lost by it and zstd still finds what is alike.
 //!
 //! Nothing of this is seen outside of a link: reports join as they do, and are stored as they are.
 //! Whoever does not say in its hello that it can unpack gets plain reports.
@@ -132,7 +132,8 @@ impl Unpacker {
         ensure(report.bodies.is_empty(), "packed.report", "has bodies of its own")?;
         let mut lines: Vec<_> =
             report.tally.lines().map(|(outcome, hosts)| (*outcome, hosts.clone())).collect();
-        let mut reader = Reader { rest: &text, room: UNPACKED, cells: FRAME_LIMIT };
+        let mut reader =
+            Reader { rest: &text, room: UNPACKED, cells: FRAME_LIMIT, steps: UNPACKED };
         for _ in 0..reader.count()? {
             for (outcome, hosts, body) in reader.group(hash)? {
                 let first = report.bodies.insert(digest_of(&outcome)?, body).is_none();
@@ -239,6 +240,8 @@ struct Reader<'a> {
     room: usize,
     /// How many values may still stand in columns.
     cells: usize,
+    /// How many pieces may still be put together: empty ones cost no bytes, but they cost time.
+    steps: usize,
 }
 
 type Line = (Outcome, HostSet, Bytes);
@@ -274,6 +277,8 @@ impl<'a> Reader<'a> {
         let mut lines = Vec::new();
         for (row, (state, hosts)) in heads.into_iter().enumerate() {
             let values = columns.iter().map(|column| *column.get(row).unwrap_or(&column[0]));
+            let steps = self.steps.checked_sub(1 + gaps);
+            self.steps = given("packed.steps", steps)?;
             let texts = self.texts(&pieces, values)?;
             self.spend(rest.as_ref().map_or(0, Bytes::len))?;
             let body = given("packed.rest", put_together(rest.as_ref(), &texts))?;

@@ -84,7 +84,10 @@ proptest! {
 
     #[test]
     fn answers_that_are_alike_come_as_they_were(
-        lines in proptest::collection::vec(("[a-z0-9 .:]{0,30}", any::<u16>(), any::<bool>()), 1..30),
+        lines in proptest::collection::vec(
+            ("[a-z0-9 .:]{0,30}", any::<u16>(), any::<bool>()),
+            1..30,
+        ),
     ) {
         let body = |(text, number, cut): (String, u16, bool)| {
             let stdout = Bytes::from(format!("{text} {number}\n").repeat(9));

@@ -25,6 +25,8 @@ struct Inner {
     path: PathBuf,
     configured: Vec<String>,
     kept: Mutex<Kept>,
+    /// Held while the file is written.
+    writing: Mutex<()>,
 }
 
 /// What orders have said, and who answers where.
@@ -72,7 +74,8 @@ impl Parents {
             }),
             Err(_) => Kept::default(),
         };
-        Parents(Arc::new(Inner { path, configured, kept: Mutex::new(kept) }))
+        let kept = Mutex::new(kept);
+        Parents(Arc::new(Inner { path, configured, kept, writing: Mutex::default() }))
     }
 
     /// The addresses, the best first.
@@ -117,35 +120,39 @@ impl Parents {
         }
         let list = self.list_of(&kept);
         kept.known.retain(|address, _| list.contains(address));
-        if let Err(error) = self.keep(&kept) {
-            // It is learned again at the next link.
-            warn!(error = %crate::chain(&error), "who answers where is not kept");
-        }
+        drop(kept);
+        // The drive loop waits for no disk. If it fails, it is learned again at the next link.
+        let parents = self.clone();
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = parents.keep(None) {
+                warn!(error = %crate::chain(&error), "who answers where is not kept");
+            }
+        });
         before != list
     }
 
     /// Does what an order says, durably.
     pub(crate) fn change(&self, change: &Change) -> Result<(), ChangeError> {
-        let mut kept = self.lock();
-        let mut new = kept.clone();
+        self.keep(Some(change))
+    }
+
+    /// Writes what is known, or a change to it, which counts once it is on disk.
+    fn keep(&self, change: Option<&Change>) -> Result<(), ChangeError> {
+        let _turn = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.lock().clone();
         match change {
-            Change::Move(first) => new.moved = first.clone(),
-            Change::Avoid(relay, true) => drop(new.avoid.insert(relay.0)),
-            Change::Avoid(relay, false) => drop(new.avoid.remove(&relay.0)),
+            None => {}
+            Some(Change::Move(first)) => kept.moved = first.clone(),
+            Some(Change::Avoid(relay, true)) => drop(kept.avoid.insert(relay.0)),
+            Some(Change::Avoid(relay, false)) => drop(kept.avoid.remove(&relay.0)),
         }
-        if let Change::Avoid(_, true) = change
-            && self.list_of(&new).iter().all(|address| new.is_avoided(address))
+        if let Some(Change::Avoid(_, true)) = change
+            && self.list_of(&kept).iter().all(|address| kept.is_avoided(address))
         {
             return Err(ChangeError::Only);
         }
-        self.keep(&new)?;
-        *kept = new;
-        Ok(())
-    }
-
-    fn keep(&self, kept: &Kept) -> Result<(), ChangeError> {
         let path = &self.0.path;
-        let text = toml::to_string_pretty(kept).expect("addresses and numbers are valid TOML");
+        let text = toml::to_string_pretty(&kept).expect("addresses and numbers are valid TOML");
         let beside = path.with_extension("toml.new");
         let write = || {
             let mut file = std::fs::File::create(&beside)?;
@@ -154,7 +161,10 @@ impl Parents {
             std::fs::rename(&beside, path)?;
             std::fs::File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
         };
-        write().map_err(|source| ChangeError::Keep { path: path.clone(), source })
+        write().map_err(|source| ChangeError::Keep { path: path.clone(), source })?;
+        let mut now = self.lock();
+        (now.moved, now.avoid) = (kept.moved, kept.avoid);
+        Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept> {
@@ -190,8 +200,8 @@ mod tests {
         assert_eq!(open().list(), names(&["a:1", "b:1"]));
     }
 
-    #[test]
-    fn who_is_avoided_comes_last_once_it_is_known_where_it_answers() {
+    #[tokio::test]
+    async fn who_is_avoided_comes_last_once_it_is_known_where_it_answers() {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let parents = Parents::open(dir.path(), names(&["a:1", "b:1"]));
         parents.change(&Change::Avoid(HostId(7), true)).expect("nobody is known to be it");
@@ -203,8 +213,8 @@ mod tests {
         assert_eq!(parents.list(), names(&["a:1", "b:1"]));
     }
 
-    #[test]
-    fn the_only_parent_is_not_avoided() {
+    #[tokio::test]
+    async fn the_only_parent_is_not_avoided() {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let parents = Parents::open(dir.path(), names(&["a:1", "b:1"]));
         parents.learn("a:1", HostId(7));

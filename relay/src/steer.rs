@@ -62,7 +62,7 @@ impl Helm {
                 let behind =
                     now.map_or("no parent".into(), |(_, name, _)| format!("behind {name}"));
                 let detail = format!(
-                    "still {behind}: the one that it should have does not take it; it goes on trying"
+                    "still {behind}: the one that it should have does not take it; it keeps trying"
                 );
                 return failed("parents", "link", detail);
             }

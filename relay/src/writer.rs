@@ -76,6 +76,10 @@ impl Entry {
             | Entry::Tell(Event::Answers(report)) => {
                 report.bodies.values().map(bytes::Bytes::len).sum()
             }
+            Entry::Save { record: Record::Events(folded) | Record::Own(folded), .. } => {
+                weight(folded)
+            }
+            Entry::Tell(Event::Happened(events)) => events.iter().map(weight).sum(),
             _ => 0,
         }
     }
@@ -84,6 +88,11 @@ impl Entry {
     fn can_wait(&self) -> bool {
         matches!(self, Entry::Save { record: Record::Settled(_), .. })
     }
+}
+
+/// What events weigh, about: a text of some hundred bytes, and a count for each host.
+fn weight(folded: &mesh::Folded) -> usize {
+    512 + 12 * folded.counts.len()
 }
 
 /// The writing thread of a journal.

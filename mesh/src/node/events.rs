@@ -45,9 +45,9 @@ impl Node {
         if self.has(Bug::AckEventsBeforeSave) {
             self.ack_events(vec![EventsAck { child: host, link, no, held: events.len() }]);
         }
-        if !self.happened.take(now, (host, serves), (link, no), events, &mut self.out) {
-            let reason = Reason::Protocol("a host told events of others than itself");
-            return self.hang_up(now, link, reason);
+        let taken = self.happened.take(now, (host, serves), (link, no), events, &mut self.out);
+        if let Err(fault) = taken {
+            return self.hang_up(now, link, Reason::Protocol(fault));
         }
         self.handle_saved(now, 0);
     }
@@ -55,6 +55,7 @@ impl Node {
     /// Tells children what has become of their events, if they are still on the same link.
     pub(super) fn ack_events(&mut self, acks: Vec<EventsAck>) {
         for EventsAck { child, link, no, held } in acks {
+            self.happened.acknowledged(child, link);
             if self.routes.child(child).and_then(|child| child.link) == Some(link) {
                 self.out.send(link, Frame::EventsHeld { no, held });
             }
