@@ -61,8 +61,8 @@ pub(crate) struct Args {
     /// more changes nothing [default: 100 or 10%, whichever is more]
     #[arg(long, value_name = "N|N%", requires = "delete", help_heading = "Safety")]
     pub(crate) max_delete: Option<String>,
-    /// Put SOURCE in place as a whole: build it beside PATH, exchange the two at once, and keep what
-    /// was there for `barid rollback`
+    /// Put SOURCE in place as a whole: build it beside PATH, exchange the two at once, and keep
+    /// what was there for `barid rollback`
     #[arg(long, conflicts_with = "delete")]
     pub(crate) tree: bool,
     /// Leave files alone that hold the right thing, whatever their mode, owner and time

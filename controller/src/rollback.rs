@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use content::ContentId;
 use mesh::{Digest, HostId, HostSet};
-use protos::{Delete, Terms};
+use protos::{Delete, MaxDelete, Terms};
 
 use crate::fault::Failure;
 use crate::push::{Packed, Packer, Step};
@@ -61,7 +61,9 @@ impl Packer {
             return Err(Failure::unknown("content-gone", message, "push it from its source"));
         };
         let delete = if tree { Delete::Nothing } else { Delete::Installed };
-        let terms = Terms { delete, tree, rollback: true, ..Terms::default() };
+        // What goes is what a push has put there and nobody has changed: all of it may.
+        let max_delete = if tree { MaxDelete::Usual } else { MaxDelete::Percent(100) };
+        let terms = Terms { delete, max_delete, tree, rollback: true, ..Terms::default() };
         let what = format!("roll back {dest}");
         let step = Step { dest, manifest, skipped: Vec::new(), terms, what };
         self.prepare(step, targets, (new.reach_ms, new.hold_ms))

@@ -50,7 +50,8 @@ pub(crate) async fn dist(
             screen.say("nobody lacks anything")?;
         }
     }
-    let mut all_well = true;
+    // Whatever there is to say of it is something that was not distributed.
+    let mut all_well = !wait || (told.notes.is_empty() && !told.queued);
     if wait || show {
         for order in &told.orders {
             all_well &= is_well(order, show, client, screen).await?;

@@ -138,20 +138,27 @@ impl Distributor {
                 return Ok(Distribution { queued, notes, ..Distribution::default() });
             }
         }
-        let frequency = new.frequency.clone();
-        let begun = self.begin(new).await;
-        let orders = begun.as_ref().map_or_else(|_| Vec::new(), |(_, ids)| ids.clone());
-        tokio::spawn(self.clone().see_to_its_end(frequency, orders));
-        Ok(begun?.0)
+        // Whoever asked may leave while it is made; its end is seen to all the same.
+        let maker = self.clone();
+        let made = tokio::spawn(async move {
+            let (frequency, mut ids) = (new.frequency.clone(), Vec::new());
+            let begun = maker.begin(new, &mut ids).await;
+            tokio::spawn(maker.see_to_its_end(frequency, ids));
+            begun
+        });
+        match made.await {
+            Ok(begun) => begun,
+            Err(error) => Err(Failure::internal(format!("a worker failed: {error}"))),
+        }
     }
 
-    /// Plans, packs and gives the orders.
-    async fn begin(&self, new: NewDist) -> Result<(Distribution, Vec<OrderId>), Failure> {
+    /// Plans, packs and gives the orders, and notes each one that is given.
+    async fn begin(&self, new: NewDist, ids: &mut Vec<OrderId>) -> Result<Distribution, Failure> {
         let _held = self.pushes.read().await;
         let (maker, asked) = (self.clone(), new.clone());
         let due = blocking(move || maker.due(&asked)).await?;
         let mut told = Distribution { notes: due.notes.clone(), ..Distribution::default() };
-        let (due, mut ids) = (Arc::new(due), Vec::new());
+        let due = Arc::new(due);
         let mut sent = BTreeSet::new();
         for at in 0..due.groups.len() {
             let hosts = due.groups[at].hosts.len();
@@ -174,7 +181,7 @@ impl Distributor {
         told.files = sent.len() as u64;
         let Distribution { hosts, files, .. } = told;
         info!(frequency = new.frequency, hosts, files, orders = ids.len(), "distributing");
-        Ok((told, ids))
+        Ok(told)
     }
 
     /// Who is to get what. Blocks.
@@ -293,13 +300,10 @@ impl Distributor {
         loop {
             self.wait_for(orders.into_iter().collect()).await;
             let Some(next) = self.running.end(&frequency) else { return };
-            orders = match self.begin(next).await {
-                Ok((_, ids)) => ids,
-                Err(failure) => {
-                    warn!(frequency, error = %failure.error.message, "not distributed");
-                    Vec::new()
-                }
-            };
+            orders = Vec::new();
+            if let Err(failure) = self.begin(next, &mut orders).await {
+                warn!(frequency, error = %failure.error.message, "not distributed in full");
+            }
         }
     }
 

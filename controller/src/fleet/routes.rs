@@ -55,7 +55,7 @@ pub(crate) async fn content(
     Query(which): Query<Which>,
 ) -> Result<Response, Failure> {
     let fleet = api.fleet.clone();
-    let held = api.pushes.clone().read_owned().await;
+    let held = api.pushes.read().await;
     let manifest = blocking(move || {
         let path = entry(&which.path)?;
         let known = fleet.known();
@@ -76,10 +76,11 @@ pub(crate) async fn content(
         fleet.shelf.manifest(&content.root)
     })
     .await?;
+    // A reader may take as long as it likes; a piece that goes meanwhile is an error to it.
+    drop(held);
     let (pieces, queue) = tokio::sync::mpsc::channel::<Result<Bytes, std::io::Error>>(4);
     let shelf = api.fleet.shelf.clone();
     tokio::task::spawn_blocking(move || {
-        let _held = held;
         let mut take = |bytes: Vec<u8>| pieces.blocking_send(Ok(bytes.into())).is_ok();
         if let Err(failure) = shelf.pieces(&manifest, &mut take) {
             // A body that ends with an error is no body: the reader hears of it.
