@@ -285,7 +285,8 @@ proptest! {
         prop_assert_eq!(look(&at("first")), look(&dest));
 
         // The second goes to a fresh destination, as a difference to the first.
-        let base = ingest(&at("first"), &Patterns::default(), stores[0], &mut |_| ()).expect("ingests").manifest;
+        let base = ingest(&at("first"), &Patterns::default(), stores[0], &mut |_| ());
+        let base = base.expect("ingests").manifest;
         fs::rename(at("root/deep"), at("root/old")).expect("moves away");
         let old = at("root/old/er/dest");
         let found = files(&old);

@@ -1,8 +1,8 @@
 //! What a node was started with and its commands must not get: descriptors and a terminal.
 //!
-//! All that a node opens itself closes when a command takes its place. What whoever started the node
-//! left open (a lock, a socket, a log of a shell) would stay open in every command and in all that
-//! commands leave behind; so it is marked once, at the start. And a node that was started at a
+//! All that a node opens itself closes when a command takes its place. What whoever started the
+//! node left open (a lock, a socket, a log of a shell) would stay open in every command and in all
+//! that commands leave behind; so it is marked once, at the start. And a node that was started at a
 //! terminal must not lend it to commands that others order: they get a session of their own.
 
 use std::fs;

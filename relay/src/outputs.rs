@@ -1,10 +1,10 @@
 //! The rest of an output, on its way from the host that spooled it to whoever asks the controller.
 //!
-//! A parent opens a stream to the child behind which the host lives, says what is wanted, and reads.
-//! A relay does the same one step further and passes the bytes on as they come: nothing is kept on
-//! the way, and QUIC's flow control makes the disk of the host as slow as the slowest link. What
-//! breaks is asked for again from where it broke. The wish is signed by the controller, and every
-//! node looks at the signature before it does anything.
+//! A parent opens a stream to the child behind which the host lives, says what is wanted, and
+//! reads. A relay does the same one step further and passes the bytes on as they come: nothing is
+//! kept on the way, and QUIC's flow control makes the disk of the host as slow as the slowest link.
+//! What breaks is asked for again from where it broke. The wish is signed by the controller, and
+//! every node looks at the signature before it does anything.
 //!
 //! Upward at most [`TURNS`] streams go at a time, below everything else on the link; the rest wait.
 

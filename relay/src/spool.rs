@@ -2,9 +2,9 @@
 //!
 //! A command whose output fits its answer never touches the disk. Of one that writes more, the
 //! whole stream goes into a file here, from the first byte, so that it can be fetched later. The
-//! files of all commands together have a quota: the oldest that nobody writes any more go first, and
-//! one stream may take a quarter of it. What does not fit is only counted. Nothing is synced: after
-//! a crash a file may be short, and whoever fetches it knows by the hash in the answer.
+//! files of all commands together have a quota: the oldest that nobody writes any more go first,
+//! and one stream may take a quarter of it. What does not fit is only counted. Nothing is synced:
+//! after a crash a file may be short, and whoever fetches it knows by the hash in the answer.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};

@@ -23,6 +23,9 @@ use crate::sim::Sim;
 /// Virtual seconds are minutes to the clocks of hosts, so that windows come and go.
 const HASTE: u64 = 60;
 
+/// How long a plan may be before its events come more slowly.
+const SPAN: Duration = Duration::from_secs(100);
+
 /// Events of one signature at one host.
 type Kind = (HostId, Signature);
 
@@ -175,6 +178,9 @@ impl Sim {
             return Ok(());
         }
         let longest = Duration::from_secs(*[1, 4, 12].get(node % 3).expect("one of three"));
+        // A plan of days has no more of them than one of minutes.
+        let slower = self.plan.horizon.as_secs_f64() / SPAN.as_secs_f64();
+        let longest = longest.mul_f64(slower.max(1.0));
         let next = self.now + longest.mul_f64(self.rng.random_range(0.0..1.0));
         self.queue.push(next, Event::Notice { node });
         for _ in 0..self.rng.random_range(1..4) {

@@ -258,7 +258,8 @@ fn a_comparison_tells_every_kind_of_difference_and_changes_nothing() {
     let before = bench.listing();
     let drift = compare(&Rules::default());
     let times = drift.text.lines().filter(|line| !line.ends_with(": time"));
-    let expected = "! blocked: is a file, and is not replaced\n+ blocked/f\n* content: content\n+ d\n\
+    let expected = "! blocked: is a file, and is not replaced\n+ blocked/f\n\
+         * content: content\n+ d\n\
                     + d/missing\n* kind: is a symbolic link\n* link: content\n\
                     ~ linked: mode 0644, is 0640\n~ mode: mode 0644, is 0640\n";
     let text: String = times.map(|line| format!("{line}\n")).collect();

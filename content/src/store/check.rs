@@ -1,7 +1,8 @@
 //! Looking at every object of a store, so that damage is found before somebody needs it.
 //!
-//! An object that is not what its name says is removed, as it is when it is read: then it is absent,
-//! and whoever needs it fetches it. Nothing is locked meanwhile, so a check may run beside all work.
+//! An object that is not what its name says is removed, as it is when it is read: then it is
+//! absent, and whoever needs it fetches it. Nothing is locked meanwhile, so a check may run beside
+//! all work.
 
 use super::{Store, StoreError};
 use crate::id::ContentId;

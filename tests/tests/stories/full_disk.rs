@@ -208,7 +208,7 @@ fn a_relay_passes_on_what_it_cannot_keep() -> Result<()> {
 fn a_controller_takes_no_orders_and_loses_no_answers() -> Result<()> {
     let mut disk = None;
     let prepare = |state: &Path| {
-        disk = Disk::mount(state, 16);
+        disk = Disk::mount(state, 32);
         Ok(())
     };
     let mut fleet = Fleet::prepared(binary()?, PACE, &["--min-free", "4"], prepare)?;
