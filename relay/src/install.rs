@@ -4,7 +4,9 @@
 //! on disk and fetches single chunks, so that a base which is not what the controller believes
 //! costs the files concerned and no more. All of it is blocking work on one thread at a time.
 
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -32,6 +34,8 @@ const WANTED_AT_ONCE: usize = 256;
 pub(crate) struct Installs {
     pub(crate) host: HostId,
     pub(crate) root: PathBuf,
+    /// The node's own folder, which no push may touch.
+    pub(crate) state: PathBuf,
     pub(crate) journal: Journal,
     pub(crate) transfers: Transfers,
     /// One install at a time; the executor takes it.
@@ -61,6 +65,8 @@ pub(crate) enum InstallError {
     Manifest,
     #[error("what the push is to leave alone is not readable")]
     Pattern(#[from] content::PatternError),
+    #[error("{0} is, holds or is in this node's own state folder")]
+    Own(String),
     #[error("the content store of this host failed")]
     Store(#[source] content::StoreError),
     #[error("the node's database failed")]
@@ -99,6 +105,10 @@ impl Installs {
         let newest = self.journal.installed(&push.dest).map_err(InstallError::Journal)?;
         if !push.terms.verify && newest.is_some_and(|(_, newest)| newest > order) {
             return Ok(None);
+        }
+        let clears = push.terms.tree || push.terms.delete != protos::Delete::Nothing;
+        if touches(&self.state, &self.root, &push.dest, clears) {
+            return Err(InstallError::Own(String::from_utf8_lossy(&push.dest).into()));
         }
         let store = &*self.transfers.store;
         for part in &push.inline {
@@ -196,10 +206,9 @@ impl Installs {
         let applied = installer.apply(job, &self.transfers.store, chunks);
         let applied = applied.map_err(InstallError::Apply)?;
         self.keep_manifest(push, job)?;
-        // What was right already under an older order is right under that one.
+        // Also of what was right already: an order given before this one must not come after it.
         let before = self.journal.installed(&push.dest).map_err(InstallError::Journal)?;
-        let same = before.is_some_and(|(root, _)| root == push.manifest);
-        if !(same && applied.written + applied.metadata_fixed + applied.deleted == 0) {
+        if before != Some((push.manifest, order)) {
             let noted = self.journal.set_installed(&push.dest, push.manifest, order);
             noted.map_err(InstallError::Journal)?;
         }
@@ -225,6 +234,25 @@ impl Installs {
         let (stdout, stdout_size) = (drift.text.into(), drift.size);
         Ok(Answer { stdout, stdout_size, push, ..Answer::default() })
     }
+}
+
+/// Whether a push would put something into the node's own folder, or take it away with what is
+/// around it. An install root within it, as a demo has, is a world of its own.
+fn touches(state: &Path, root: &Path, dest: &[u8], clears: bool) -> bool {
+    let Ok(state) = state.canonicalize() else { return false };
+    let root = root.canonicalize().unwrap_or_else(|_| root.to_path_buf());
+    if root.starts_with(&state) {
+        return false;
+    }
+    let below = dest.strip_prefix(b"/").unwrap_or(dest);
+    let dest = root.join(OsStr::from_bytes(below));
+    // What is there of it may be links; the rest is as it was given.
+    let there = dest.ancestors().find_map(|at| Some((at, at.canonicalize().ok()?)));
+    let dest = match there {
+        Some((at, real)) => real.join(dest.strip_prefix(at).unwrap_or(&dest)),
+        None => dest.clone(),
+    };
+    dest.starts_with(&state) || (clears && state.starts_with(&dest))
 }
 
 fn is_file(target: &Manifest, n: usize) -> bool {
@@ -431,8 +459,37 @@ fn failure(error: &InstallError) -> (State, Answer) {
         | InstallError::Pack(_)
         | InstallError::Manifest
         | InstallError::Pattern(_) => "fetch",
+        InstallError::Own(_) => "install",
         InstallError::Apply(_) => "install",
         InstallError::Store(_) | InstallError::Journal(_) => "store",
     };
     failed(stage, "push", crate::chain(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_push_touches_the_nodes_own_folder() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let root = dir.path().join("root");
+        let state = root.join("var/lib/barid");
+        std::fs::create_dir_all(&state).expect("can be made");
+        std::os::unix::fs::symlink("var/lib", root.join("link")).expect("can be made");
+        let check = |dest: &str, clears| touches(&state, &root, dest.as_bytes(), clears);
+        for dest in ["/var/lib", "/var", "/link"] {
+            assert!(check(dest, true), "{dest} holds it");
+            assert!(!check(dest, false), "{dest} is only added to");
+        }
+        for dest in ["/var/lib/barid", "/link/barid/store", "/var/lib/barid/not/there"] {
+            assert!(check(dest, false), "{dest} is in it");
+        }
+        for dest in ["/srv/site", "/var/lib/barid2", "/var/lib/other/not/there"] {
+            assert!(!check(dest, true), "{dest} is elsewhere");
+        }
+        let inner = state.join("root");
+        std::fs::create_dir(&inner).expect("can be made");
+        assert!(!touches(&state, &inner, b"/srv", true), "a root within the folder");
+    }
 }

@@ -213,6 +213,7 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
         installs: Installs {
             host: HostId(identity.id),
             root: setup.settings.install_root.clone(),
+            state: setup.state.clone(),
             journal: setup.journal.clone(),
             transfers: transfers.clone(),
             turn: turn.clone(),

@@ -29,7 +29,15 @@ impl Installs {
         let installer = Installer::new(self.root.clone());
         let store = &*self.transfers.store;
         let released = installer.release(job, store, chunks);
-        let (applied, before) = released.map_err(InstallError::Apply)?;
+        let (applied, before) = match released {
+            Ok(released) => released,
+            Err(error) => {
+                // Nobody knows for certain what lies where: going back builds the tree anew.
+                let row = [(&previous[..], None)];
+                self.journal.set_all_installed(&row, order).map_err(journal)?;
+                return Err(InstallError::Apply(error));
+            }
+        };
         self.keep_manifest(push, job)?;
         let mut rows = vec![(&push.dest[..], Some(push.manifest))];
         match before {

@@ -138,7 +138,7 @@ impl Surveyor<'_> {
         name.is_some_and(|name| self.names(name))
     }
 
-    fn names(&self, path: &[u8]) -> bool {
+    pub(super) fn names(&self, path: &[u8]) -> bool {
         find(self.target, path).is_some()
     }
 }

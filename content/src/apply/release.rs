@@ -229,7 +229,9 @@ impl<'a> Site<'a> {
         }
         self.rename(next, previous)?;
         self.sync()?;
-        self.remove(old)
+        // All is in place. What cannot be removed is in the way of the next one, which says so.
+        self.remove(old).ok();
+        Ok(())
     }
 
     /// The tree of this name and the one in place exchange their names, and that is on disk.

@@ -378,6 +378,11 @@ impl Surveyor<'_> {
 
     /// The name under which what is replaced is kept must be one.
     fn check_saved(&self, entry: &Entry) -> Result<(), ApplyError> {
+        let kept = [entry.path.as_slice(), &self.rules.save].concat();
+        if !self.rules.save.is_empty() && self.names(&kept) {
+            // The old one would lie where the push puts another.
+            return Err(self.ground.failed(Stage::Save, &kept)(Errno::EXIST.into()));
+        }
         let long = self.ground.place(entry).1.len() + self.rules.save.len() > 255;
         match long && !self.rules.save.is_empty() {
             true => Err(self.ground.failed(Stage::Save, &entry.path)(Errno::NAMETOOLONG.into())),
