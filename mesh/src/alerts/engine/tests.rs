@@ -1,3 +1,5 @@
+//! The engine of alerts, tried.
+
 use std::time::Duration;
 
 use proptest::prelude::*;
