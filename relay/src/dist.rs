@@ -17,7 +17,6 @@ use tracing::{info, warn};
 use crate::exec::failed;
 use crate::install::Installs;
 use crate::jobs::Job;
-use crate::owed::Owed;
 use crate::run::{self, Host};
 
 /// How long a command may run.
@@ -33,34 +32,45 @@ pub(crate) async fn distribute(
     host: &Host<'_>,
     job: &Job,
 ) -> (State, Answer) {
-    let owed = Owed { journal: installs.journal.clone() };
-    let with_commands = dist.items.iter().enumerate().filter(|(_, item)| !item.command.is_empty());
-    let places: Vec<u32> = with_commands.filter_map(|(n, _)| u32::try_from(n).ok()).collect();
-    let mut due = match owed.begin(order, &places) {
+    let owed = installs.owed();
+    let with_commands = dist.items.iter().filter(|item| !item.command.is_empty());
+    let places: Vec<_> =
+        with_commands.map(|item| (item.push.dest.clone(), item.push.manifest)).collect();
+    let due = match owed.begin(order, &places) {
         Ok(due) => due,
         Err(error) => return failed("store", "dist", crate::chain(&error)),
     };
-    let mut done = Done::default();
+    let (mut done, mut settled) = (Done::default(), Vec::new());
     for (n, item) in (0_u32..).zip(dist.items) {
         let DistItem { push, command } = item;
         let (worker, handle) = (installs.clone(), Handle::current());
         let dest = push.dest.clone();
         let work = move || worker.install_blocking(order, &push, &handle);
-        let placed = match tokio::task::spawn_blocking(work).await {
-            Ok(Ok(placed)) => Ok(placed.map(|(answer, _)| answer.push.unwrap_or_default())),
-            Ok(Err(error)) => Err(crate::chain(&error)),
-            Err(error) => Err(error.to_string()),
+        // Who has failed in the middle still owes the command when the next order finds it right.
+        let (placed, halfway) = match tokio::task::spawn_blocking(work).await {
+            Ok(Ok(placed)) => {
+                (Ok(placed.map(|(answer, _)| answer.push.unwrap_or_default())), false)
+            }
+            Ok(Err(error)) => (Err(crate::chain(&error)), error.may_have_changed()),
+            Err(error) => (Err(error.to_string()), true),
         };
+        let in_place = matches!(placed, Ok(Some(_)));
         let is_new = done.note(n, placed);
-        if due.remove(&n) || (is_new && !command.is_empty()) {
+        if command.is_empty() {
+            continue;
+        }
+        let is_due = due.contains(&dest);
+        if in_place && (is_due || is_new) {
             let ended = run_command(command, &dest, host, job).await;
             done.note_command(n, ended);
-            if let Err(error) = owed.tick_off(order, n) {
+            if let Err(error) = owed.end(&[dest]) {
                 warn!(error = %crate::chain(&error), "a command may run once more");
             }
+        } else if !is_due && !halfway {
+            settled.push(dest);
         }
     }
-    if let Err(error) = owed.end(order) {
+    if let Err(error) = owed.end(&settled) {
         warn!(error = %crate::chain(&error), "commands may run once more");
     }
     info!(written = done.pushed.written, failed = done.said.failed.len(), "distributed");

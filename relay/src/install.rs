@@ -22,7 +22,8 @@ use tracing::{info, warn};
 
 use crate::commands::Updated;
 use crate::exec::{failed, word};
-use crate::journal::{Journal, JournalError};
+use crate::journal::Journal;
+use crate::owed::Owed;
 use crate::terms;
 use crate::transfer::{Transfers, Wish};
 
@@ -43,9 +44,6 @@ pub(crate) struct Installs {
     /// Whether packs are kept for children.
     pub(crate) serves: bool,
 }
-
-/// The row of the journal, beside that of a destination, that says that commands are to come.
-const COMMANDS: &[u8] = b"\0commands";
 
 /// What a push has changed.
 pub(crate) struct Changed {
@@ -73,6 +71,17 @@ pub(crate) enum InstallError {
     Journal(#[source] crate::journal::JournalError),
     #[error(transparent)]
     Apply(ApplyError),
+}
+
+impl InstallError {
+    /// Whether something of the new tree may be in place all the same.
+    pub(crate) fn may_have_changed(&self) -> bool {
+        match self {
+            InstallError::Apply(error) => error.partial(),
+            InstallError::Store(_) | InstallError::Journal(_) => true,
+            _ => false,
+        }
+    }
 }
 
 impl Installs {
@@ -123,21 +132,48 @@ impl Installs {
         if push.terms.verify {
             return self.verify(push, &job).map(|answer| Some((answer, None)));
         }
-        let resumed = self.commands_begin(order, push)?;
+        let mut resumed = false;
+        if push.terms.has_commands() {
+            let place = (push.dest.clone(), push.manifest);
+            let owed = self.owed().begin(order, &[place]).map_err(InstallError::Journal)?;
+            resumed = !owed.is_empty();
+        }
+        let put = self.put(order, push, (&work, &job), resumed);
+        if let Err(error) = &put
+            && push.terms.has_commands()
+            && !resumed
+            && !error.may_have_changed()
+        {
+            let dest = push.dest.clone();
+            self.owed().end(&[dest]).map_err(InstallError::Journal)?;
+        }
+        put
+    }
+
+    /// Puts what was prepared in place. `resumed`: an earlier attempt has begun to, and commands
+    /// are owed for it.
+    fn put(
+        &self,
+        order: OrderId,
+        push: &Push,
+        (work, job): (&Work<'_>, &Job<'_>),
+        resumed: bool,
+    ) -> Result<Option<(Answer, Option<Changed>)>, InstallError> {
+        let (store, target) = (&*self.transfers.store, job.target);
         if push.terms.tree && push.terms.rollback && self.roll_back(order, push)? {
-            self.keep_manifest(push, &job)?;
+            self.keep_manifest(push, job)?;
             info!(dest = %String::from_utf8_lossy(&push.dest), "rolled back");
             let written = target.entries.len() as u64;
             let pushed = Some(Pushed { written, ..Pushed::default() });
             let all = 0..target.entries.len();
-            let updated = Updated::of(push, &target, all.filter(|n| is_file(&target, *n)))?;
+            let updated = Updated::of(push, target, all.filter(|n| is_file(target, *n)))?;
             let answer = Answer { push: pushed, ..Answer::default() };
             return Ok(Some((answer, Some(Changed { updated, any: true }))));
         }
-        let mut source = Source { work: &work, target: &target, fetched: Vec::new() };
+        let mut source = Source { work, target, fetched: Vec::new() };
         let applied = match push.terms.tree {
-            true => self.release(order, push, &job, &mut source)?,
-            false => self.overlay(order, push, &job, &mut source)?,
+            true => self.release(order, push, job, &mut source)?,
+            false => self.overlay(order, push, job, &mut source)?,
         };
         let fetched = std::mem::take(&mut source.fetched);
         // The files are in place: their chunks need not lie in the store as well.
@@ -160,36 +196,19 @@ impl Installs {
         let any = resumed || written + deleted + applied.metadata_fixed > 0;
         let updated = match (push.terms.has_commands(), resumed) {
             (false, _) => Updated::default(),
-            (true, false) => Updated::of(push, &target, applied.updated.iter().copied())?,
+            (true, false) => Updated::of(push, target, applied.updated.iter().copied())?,
             (true, true) => {
                 let all = 0..target.entries.len();
-                Updated::of(push, &target, all.filter(|n| is_file(&target, *n)))?
+                Updated::of(push, target, all.filter(|n| is_file(target, *n)))?
             }
         };
         let answer = Answer { push: Some(pushed), ..Answer::default() };
         Ok(Some((answer, Some(Changed { updated, any }))))
     }
 
-    /// Notes that a push with commands is about to change something. `true`: it has begun before,
-    /// and they have not ended.
-    fn commands_begin(&self, order: OrderId, push: &Push) -> Result<bool, InstallError> {
-        if !push.terms.has_commands() {
-            return Ok(false);
-        }
-        let key = [&push.dest, COMMANDS].concat();
-        let noted = self.journal.installed(&key).map_err(InstallError::Journal)?;
-        if noted == Some((push.manifest, order)) {
-            return Ok(true);
-        }
-        let row = [(&key[..], Some(push.manifest))];
-        self.journal.set_all_installed(&row, order).map_err(InstallError::Journal)?;
-        Ok(false)
-    }
-
-    /// The commands of a push have ended.
-    pub(crate) fn commands_ended(&self, dest: &[u8]) -> Result<(), JournalError> {
-        let key = [dest, COMMANDS].concat();
-        self.journal.set_all_installed(&[(&key, None)], OrderId([0; 16]))
+    /// The commands that are owed at destinations.
+    pub(crate) fn owed(&self) -> Owed {
+        Owed { journal: self.journal.clone() }
     }
 
     /// Puts a tree in place file by file.

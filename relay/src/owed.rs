@@ -1,15 +1,20 @@
-//! Commands that a distribution owes its files: noted before anything is written, ticked off one
-//! by one, and found again by a node that was killed in between.
+//! Commands that are owed to what lies at a destination: noted before anything is written there,
+//! and ticked off once they have run.
+//!
+//! A note is about the destination and not about the order that made it. A node that is killed
+//! between files and their command finds the note when it begins the order again; and if an order
+//! has changed files and then failed, the next one to the same place finds them right, and the note
+//! says that their command has not run all the same.
 
 use std::collections::BTreeSet;
 
-use mesh::OrderId;
-use redb::{ReadableTable, TableDefinition};
+use bytes::Bytes;
+use mesh::{Digest, OrderId};
 
 use crate::journal::{Journal, JournalError};
 
-/// Order and place of the file in it.
-const OWED: TableDefinition<([u8; 16], u32), ()> = TableDefinition::new("owed.v1");
+/// What the row of a note has behind the destination.
+const MARK: &[u8] = b"\0commands";
 
 /// Access to the notes. Calls block for a commit.
 pub(crate) struct Owed {
@@ -17,58 +22,37 @@ pub(crate) struct Owed {
 }
 
 impl Owed {
-    /// Notes the files of an order that have commands. Returns those whose commands are owed since
-    /// the order was begun before. Distributions go one at a time, so all other notes are of
-    /// orders that will not be carried out again.
+    /// Notes that something is about to change at these destinations, each with the manifest that
+    /// it shall have. Returns those where commands were owed already.
     pub(crate) fn begin(
         &self,
         order: OrderId,
-        places: &[u32],
-    ) -> Result<BTreeSet<u32>, JournalError> {
-        if places.is_empty() {
-            return Ok(BTreeSet::new());
-        }
-        let txn = self.journal.begin()?;
+        places: &[(Bytes, Digest)],
+    ) -> Result<BTreeSet<Bytes>, JournalError> {
         let mut owed = BTreeSet::new();
-        {
-            let mut table = txn.open_table(OWED)?;
-            for row in table.range((order.0, 0)..=(order.0, u32::MAX))? {
-                owed.insert(row?.0.value().1);
-            }
-            table.retain(|(other, _), ()| other == order.0)?;
-            if owed.is_empty() {
-                for place in places {
-                    table.insert((order.0, *place), ())?;
-                }
+        let mut keys = Vec::new();
+        for (dest, manifest) in places {
+            let key = [dest, MARK].concat();
+            match self.journal.installed(&key)? {
+                Some(_) => drop(owed.insert(dest.clone())),
+                None => keys.push((key, *manifest)),
             }
         }
-        txn.commit()?;
+        if !keys.is_empty() {
+            let rows: Vec<_> = keys.iter().map(|(key, root)| (&key[..], Some(*root))).collect();
+            self.journal.set_all_installed(&rows, order)?;
+        }
         Ok(owed)
     }
 
-    /// The command of this file has run.
-    pub(crate) fn tick_off(&self, order: OrderId, place: u32) -> Result<(), JournalError> {
-        let txn = self.journal.begin()?;
-        txn.open_table(OWED)?.remove((order.0, place))?;
-        txn.commit()?;
-        Ok(())
-    }
-
-    /// The order is carried out: nothing is owed any more.
-    pub(crate) fn end(&self, order: OrderId) -> Result<(), JournalError> {
-        let left = {
-            let txn = self.journal.read()?;
-            match txn.open_table(OWED) {
-                Ok(table) => table.range((order.0, 0)..=(order.0, u32::MAX))?.next().is_some(),
-                Err(_) => false,
-            }
-        };
-        if left {
-            let txn = self.journal.begin()?;
-            txn.open_table(OWED)?.retain_in((order.0, 0)..=(order.0, u32::MAX), |_, ()| false)?;
-            txn.commit()?;
+    /// Nothing is owed at these destinations any more.
+    pub(crate) fn end(&self, dests: &[Bytes]) -> Result<(), JournalError> {
+        if dests.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let keys: Vec<_> = dests.iter().map(|dest| [dest, MARK].concat()).collect();
+        let rows: Vec<_> = keys.iter().map(|key| (&key[..], None)).collect();
+        self.journal.set_all_installed(&rows, OrderId([0; 16]))
     }
 }
 
@@ -77,22 +61,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_killed_node_finds_what_it_owes() {
+    fn what_is_owed_is_owed_to_whichever_order_comes_next() {
         let dir = tempfile::tempdir().expect("a folder");
         let open = || Journal::open(&dir.path().join("db"), 1 << 20).expect("opens");
-        let (one, two) = (OrderId([1; 16]), OrderId([2; 16]));
+        let place = |name: &'static str| (Bytes::from_static(name.as_bytes()), Digest([7; 32]));
+        let (a, b) = (place("/a"), place("/b"));
         {
             let owed = Owed { journal: open() };
-            assert!(owed.begin(one, &[0, 3, 5]).expect("noted").is_empty());
-            owed.tick_off(one, 3).expect("ticked off");
+            let none = owed.begin(OrderId([1; 16]), &[a.clone(), b.clone()]).expect("noted");
+            assert!(none.is_empty());
+            owed.end(&[b.0.clone()]).expect("ticked off");
         }
         let owed = Owed { journal: open() };
-        assert_eq!(owed.begin(one, &[0, 3, 5]).expect("noted"), [0, 5].into());
-        owed.end(one).expect("over");
-        assert!(owed.begin(one, &[0]).expect("noted").is_empty());
-        assert!(owed.begin(two, &[1]).expect("noted").is_empty());
-        assert!(owed.begin(one, &[0]).expect("noted").is_empty(), "of other orders nothing stays");
-        assert!(owed.begin(two, &[]).expect("nothing to note").is_empty());
-        owed.end(two).expect("nothing to end");
+        let due = owed.begin(OrderId([2; 16]), &[a.clone(), b.clone()]).expect("noted");
+        assert_eq!(due, [a.0.clone()].into());
+        owed.end(&[a.0.clone(), b.0.clone()]).expect("ticked off");
+        assert!(owed.begin(OrderId([3; 16]), &[a, b]).expect("noted").is_empty());
     }
 }

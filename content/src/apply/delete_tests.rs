@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 
 use super::tests::Bench;
 use super::*;
-use crate::Patterns;
+use crate::{Patterns, ingest};
 
 fn rules(delete: Delete, exclude: &[&str], max_delete: MaxDelete) -> Rules {
     let exclude: Vec<_> = exclude.iter().map(|text| (*text).to_owned()).collect();
@@ -289,4 +289,25 @@ fn a_long_comparison_is_cut_between_lines_and_counted() {
     assert_eq!(drift.entries, 2_001);
     assert_eq!(drift.size, 4 + 2_000 * 203);
     assert!(drift.text.len() <= 256 << 10 && drift.text.ends_with('\n'));
+}
+
+#[test]
+fn other_names_of_files_are_things_that_were_installed_too() {
+    let bench = Bench::new();
+    bench.source(&[("keep", b"1"), ("a", b"both"), ("x/a", b"both")]);
+    let [a, other, third] = ["source/a", "source/x/b", "source/x/c"].map(|path| bench.at(path));
+    fs::hard_link(&a, other).expect("link");
+    fs::hard_link(&a, third).expect("link");
+    let read = ingest(&bench.at("source"), &Patterns::default(), &bench.store, &mut |_| ());
+    let before = read.expect("reads").manifest;
+    assert!(before.entries.iter().any(|entry| matches!(entry.kind, Kind::HardLink { .. })));
+    bench.apply("/d", &before).expect("applies");
+    // One of the names is another file by now.
+    fs::remove_file(bench.at("root/d/x/c")).expect("removes");
+    bench.fill("root/d", &[("x/c", b"mine")]);
+    let target = bench.source(&[("keep", b"1")]);
+    let installed = rules(Delete::Installed, &[], MaxDelete::Usual);
+    let applied = bench.apply_by(&installed, Some(&before), &target).expect("applies");
+    assert_eq!((applied.deleted, applied.kept.paths), (3, vec!["/d/x/c".to_owned()]));
+    assert!(!bench.has("a") && !bench.has("x/a") && !bench.has("x/b") && bench.has("x/c"));
 }

@@ -99,7 +99,16 @@ impl Surveyor<'_> {
         let unchanged = match (&entry.kind, tree::kind(stat)) {
             (Kind::Dir, FileType::Directory) => true,
             (Kind::File { .. }, FileType::RegularFile) => {
-                tree::size(stat) == entry.size() && self.is_as_installed(entry)?
+                tree::size(stat) == entry.size() && self.is_as_installed(path, entry)?
+            }
+            // Another name of a file has the content of the first one.
+            (Kind::HardLink { to }, FileType::RegularFile) => {
+                match self.before.and_then(|before| find(before, to)) {
+                    Some(head) if tree::size(stat) == head.size() => {
+                        self.is_as_installed(path, head)?
+                    }
+                    _ => false,
+                }
             }
             (Kind::Symlink { target }, FileType::Symlink) => {
                 let (dir, name) = split(path);
@@ -116,12 +125,12 @@ impl Surveyor<'_> {
         Ok(unchanged)
     }
 
-    fn is_as_installed(&mut self, entry: &Entry) -> Result<bool, ApplyError> {
-        let (dir, name) = split(&entry.path);
+    fn is_as_installed(&mut self, path: &[u8], entry: &Entry) -> Result<bool, ApplyError> {
+        let (dir, name) = split(path);
         let parent = self.dirs.at(dir);
         match parent.and_then(|parent| tree::open_file(parent, name)) {
             Ok((file, _)) => Ok(self.holds(&file, entry.chunks())),
-            Err(err) => Err(self.ground.failed(Stage::Compare, &entry.path)(err)),
+            Err(err) => Err(self.ground.failed(Stage::Compare, path)(err)),
         }
     }
 

@@ -7,11 +7,13 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{
-    AtFlags, Gid, Mode, Stat, Timespec, Timestamps, UTIME_OMIT, Uid, chownat, fchmod, fchown,
-    futimens, utimensat,
+    AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT, Uid, chownat,
+    fchmod, fchown, fstat, futimens, openat, readlinkat, utimensat,
 };
+use rustix::io::Errno;
 
 use crate::attributes;
+use crate::guards::{Guard, holds};
 use crate::manifest::{Entry, Kind, Name};
 use crate::names::Names;
 use crate::tree;
@@ -96,19 +98,42 @@ impl Owners {
         attributes::are(fd, &entry.attributes, self.root)
     }
 
-    /// The same for a link, which cannot be opened.
+    /// The same for a link. It cannot be opened for reading, but held: whatever has its name by
+    /// then, only the link that was seen, or a new one of ours, gets an owner.
     pub(super) fn describe_link(
         &mut self,
         parent: BorrowedFd<'_>,
         name: &[u8],
         entry: &Entry,
+        seen: Option<(u64, u64)>,
     ) -> io::Result<()> {
-        let flags = AtFlags::SYMLINK_NOFOLLOW;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let link = openat(parent, name, flags, Mode::empty())?;
+        let stat = fstat(&link)?;
+        let is_link = tree::kind(&stat) == FileType::Symlink;
+        let same = match (seen, &entry.kind) {
+            _ if !is_link => false,
+            (Some(seen), _) => (stat.st_dev, stat.st_ino) == seen,
+            (None, Kind::Symlink { target }) => {
+                stat.st_nlink == 1 && readlinkat(&link, "", Vec::new())?.as_bytes() == target
+            }
+            _ => false,
+        };
+        if !same && holds(Guard::SameInode) {
+            return Err(io::Error::other("replaced by somebody else meanwhile"));
+        }
         if self.root {
             let (uid, gid) = self.wanted(entry);
-            chownat(parent, name, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), flags)?;
+            let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+            chownat(&link, "", uid, gid, AtFlags::EMPTY_PATH)?;
         }
-        Ok(utimensat(parent, name, &times(entry), flags)?)
+        match utimensat(&link, "", &times(entry), AtFlags::EMPTY_PATH) {
+            // Before Linux 5.8 only by name; a wrong time is all that can come of it.
+            Err(Errno::INVAL) => {
+                Ok(utimensat(parent, name, &times(entry), AtFlags::SYMLINK_NOFOLLOW)?)
+            }
+            set => Ok(set?),
+        }
     }
 }
 
@@ -117,5 +142,55 @@ fn times(entry: &Entry) -> Timestamps {
     Timestamps {
         last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
         last_modification: Timespec { tv_sec, tv_nsec: nanos.into() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, symlink};
+
+    use super::*;
+    use crate::guards::without;
+    use crate::{Patterns, Store, ingest};
+
+    /// A link that was seen, and then a file in its place: the file keeps its owner and its time.
+    #[test]
+    fn what_has_taken_the_place_of_a_link_is_not_described() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let store = Store::open(&dir.path().join("store")).expect("opens");
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir(at("source")).expect("makes");
+        symlink("to", at("source/link")).expect("link");
+        let read = ingest(&at("source"), &Patterns::default(), &store, &mut |_| ());
+        let mut entry = read.expect("reads").manifest.entries.pop().expect("the link");
+        entry.mtime = (1_000, 0);
+
+        symlink("to", at("link")).expect("link");
+        fs::write(at("file"), b"other").expect("file");
+        let parent = fs::File::open(dir.path()).expect("opens");
+        let inode = |name: &str| {
+            let meta = fs::symlink_metadata(at(name)).expect("is there");
+            Some((meta.dev(), meta.ino()))
+        };
+        let mtime = |name: &str| fs::symlink_metadata(at(name)).expect("is there").mtime();
+        let mut owners = Owners::new();
+        let mut describe = |seen| owners.describe_link(parent.as_fd(), b"link", &entry, seen);
+
+        let (seen, before) = (inode("link"), mtime("file"));
+        fs::rename(at("file"), at("link")).expect("renames");
+        for seen in [seen, None] {
+            let refused = describe(seen).expect_err("it is another");
+            assert!(refused.to_string().contains("replaced"), "{refused}");
+            assert_eq!(mtime("link"), before);
+        }
+        without(Guard::SameInode, || describe(seen)).expect("nobody looks");
+        assert_eq!(mtime("link"), 1_000, "without the rule it would be");
+
+        fs::remove_file(at("link")).expect("removes");
+        symlink("to", at("link")).expect("link");
+        describe(None).expect("a new link of ours");
+        assert_eq!(mtime("link"), 1_000);
+        describe(inode("link")).expect("the one that was seen");
     }
 }

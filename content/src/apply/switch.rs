@@ -87,7 +87,7 @@ impl Writer<'_> {
         let (dir, name) = self.ground.place(entry);
         let parent = self.dirs.as_mut().expect("opened in phase A").at(dir)?;
         if let Kind::Symlink { .. } = entry.kind {
-            return self.owners.describe_link(parent, name, entry);
+            return self.owners.describe_link(parent, name, entry, Some(seen));
         }
         let (file, stat) = tree::open_file(parent, name)?;
         if (stat.st_dev, stat.st_ino) != seen && holds(Guard::SameInode) {

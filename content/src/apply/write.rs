@@ -166,8 +166,8 @@ impl<'a> Writer<'a> {
             self.temps.push(n);
             let parent = self.dirs.as_mut().map(|dirs| dirs.at(dir)).expect("opened before");
             let owners = &mut self.owners;
-            let described =
-                parent.and_then(|parent| owners.describe_link(parent, temp.as_bytes(), entry));
+            let described = parent
+                .and_then(|parent| owners.describe_link(parent, temp.as_bytes(), entry, None));
             return described.map_err(ground.failed(Stage::Describe, &entry.path));
         }
         if let Some(head) = self.survey.hard_links.heads.get(&n).copied() {
