@@ -6,8 +6,7 @@
 use bytes::Bytes;
 
 use crate::field::{at_most, at_most_bytes, clip, ensure, no_nul, not_empty};
-use crate::order::{self, Push};
-use crate::{FieldError, Terms, pb};
+use crate::{FieldError, Push, Terms, pb};
 
 /// The most files in one order.
 pub const DIST_FILES: usize = 1024;
@@ -67,7 +66,7 @@ impl Dist {
         let item = |item: pb::DistItem| {
             let push = crate::field::given("dist.push", item.push)?;
             let terms = item.terms.map(Terms::read).transpose()?.unwrap_or_default();
-            let push = order::read_push(push, terms)?;
+            let push = Push::read(push, terms)?;
             Ok(DistItem { push, command: item.command })
         };
         Ok(Dist { items: dist.items.into_iter().map(item).collect::<Result<_, FieldError>>()? })
@@ -77,7 +76,7 @@ impl Dist {
         not_empty("dist.items", self.items.len())?;
         at_most("dist.items", self.items.len(), DIST_FILES)?;
         for item in &self.items {
-            order::check_push(&item.push)?;
+            item.push.check()?;
             ensure(!item.push.terms.verify, "dist.terms", "only looks")?;
             at_most_bytes("dist.command", item.command.len(), COMMAND_LIMIT)?;
             no_nul("dist.command", &item.command)?;

@@ -28,8 +28,11 @@ mod order;
 mod output;
 mod packed;
 mod pull;
+mod push;
 mod removed;
+mod run;
 mod shape;
+mod steer;
 mod stream;
 mod terms;
 #[cfg(test)]
@@ -41,8 +44,7 @@ pub use dist::{DIST_FILES, Dist, DistItem, Disted, ItemFault};
 pub use field::FieldError;
 pub use join::{Grant, GrantBody, JOIN_LIMIT, JoinError, JoinReply, JoinRequest};
 pub use order::{
-    Bundle, ENVELOPE_LIMIT, Envelope, FILES, FILES_LIMIT, File, LONGEST, ORDER_KIND, ORDER_LIMIT,
-    OrderBody, OrderError, PARENTS, Part, Push, Run, STDIN_LIMIT, Steer, Variable, Work,
+    ENVELOPE_LIMIT, Envelope, LONGEST, ORDER_KIND, ORDER_LIMIT, OrderBody, OrderError, Work,
 };
 pub use output::{
     OUTPUT_HEAD_LIMIT, OUTPUT_KIND, OutputBody, OutputError, OutputFault, OutputReply,
@@ -50,8 +52,11 @@ pub use output::{
 };
 pub use packed::{Packed, Packer, Unpacker};
 pub use pull::{Encoding, PULL_LIMIT, PullError, PullReply, PullRequest};
+pub use push::{Bundle, Part, Push};
 pub use removed::{REMOVED_KEYS, Removals, RemovalsError, SignedRemovals};
+pub use run::{FILES, FILES_LIMIT, File, Run, STDIN_LIMIT, Variable};
 pub use shape::Malformed;
+pub use steer::{PARENTS, Steer};
 pub use stream::{
     FRAME_LIMIT, HEADER_BYTES, HeaderError, StreamKind, UnknownStream, VERSION, VersionError,
     check_version, frame_header, parse_header, parse_header_within,

@@ -9,7 +9,9 @@ use super::*;
 use crate::testing::{
     bytes, digest as any_digest, mangle, name, signature, some_bytes, some_hosts, words,
 };
-use crate::{Delete, MaxDelete, Special, encode_frame};
+use crate::{
+    Bundle, Delete, File, MaxDelete, OUTPUT_LIMIT, PARENTS, Part, Special, Variable, encode_frame,
+};
 
 fn time() -> impl Strategy<Value = Duration> {
     (0..=millis(LONGEST)).prop_map(Duration::from_millis)

@@ -1,23 +1,31 @@
 //! What a node keeps over a restart: the records of its core, in one redb file.
 //!
-//! Here are its tables and how they are read and written; who writes is in `writer`. A disk that is
-//! full is an error of its own, after which the database is opened anew; what was committed is
-//! there, and nothing else.
+//! Here are its tables and its transactions; who writes is in `writer`. A disk that is full is an
+//! error of its own, after which the database is opened anew; what was committed is there, and
+//! nothing else.
+//!
+//! Not here: what a row is and where it goes (`rows`), and what is made of them at a start
+//! (`image`).
 
-use std::collections::{BTreeMap, BTreeSet};
+mod image;
+mod rows;
+
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use content::Database;
-use mesh::{Digest, Folded, Frame, HostId, OrderId, Record, Report, Saved, Subtree};
-use protos::{Envelope, Incoming, OrderBody};
+use mesh::{Digest, OrderId, Saved};
+use protos::{Envelope, OrderBody};
 use redb::{Durability, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition};
 use redb::{TableHandle, WriteTransaction};
 
+use self::image::Image;
+use self::rows::forget;
+pub(crate) use self::rows::keep;
 use crate::daybook::{Daybook, Row};
-use crate::hash;
 
 const ORDERS: TableDefinition<[u8; 16], &[u8]> = TableDefinition::new("orders.v1");
 const INTENTS: TableDefinition<[u8; 16], ()> = TableDefinition::new("intents.v1");
@@ -44,8 +52,6 @@ const TABLES: [&str; 10] = [
     "installed.v1",
     "daybook.v1",
 ];
-/// How long answers to orders that this node was never given are kept.
-const ORPHAN_AGE: Duration = Duration::from_secs(24 * 3600);
 
 /// The journal could not be opened, read or written.
 #[derive(Debug, thiserror::Error)]
@@ -213,40 +219,7 @@ impl Journal {
     fn image(&self) -> Result<Image, JournalError> {
         // Held all along, so that no row moves from the one to the other meanwhile.
         let daybook = self.daybook();
-        let (txn, mut image) = (self.read()?, Image::default());
-        let bytes = Bytes::copy_from_slice;
-        for row in txn.open_table(ORDERS)?.iter()? {
-            let (key, value) = row?;
-            image.orders.insert(OrderId(key.value()), bytes(value.value()));
-        }
-        for row in txn.open_table(ANSWERS)?.iter()? {
-            let (key, value) = row?;
-            let answers = image.answers.entry(OrderId(key.value().0)).or_default();
-            answers.push(bytes(value.value()));
-        }
-        for row in txn.open_table(INTENTS)?.iter()? {
-            image.intents.insert(OrderId(row?.0.value()));
-        }
-        for row in txn.open_table(SETTLED)?.iter()? {
-            image.settled.insert(OrderId(row?.0.value()));
-        }
-        for row in txn.open_table(BELOW)?.iter()? {
-            let (key, value) = row?;
-            image.below.insert(key.value(), bytes(value.value()));
-        }
-        for row in txn.open_table(RELEASED)?.iter()? {
-            let (key, value) = row?;
-            let released = image.released.entry(OrderId(key.value().0)).or_default();
-            released.push(bytes(value.value()));
-        }
-        for row in txn.open_table(OWN_EVENTS)?.iter()? {
-            let (key, value) = row?;
-            image.own_events.insert(key.value(), bytes(value.value()));
-        }
-        for row in txn.open_table(EVENTS)?.iter()? {
-            let (key, value) = row?;
-            image.events.insert(key.value(), bytes(value.value()));
-        }
+        let mut image = Image::read(&self.read()?)?;
         if let Some(daybook) = daybook.as_ref() {
             daybook.rows()?.into_iter().for_each(|row| image.apply(row));
         }
@@ -355,283 +328,11 @@ impl Journal {
     }
 }
 
-/// What a row of the journal is.
-mod kind {
-    pub(super) const ORDER: u8 = 1;
-    pub(super) const INTENT: u8 = 2;
-    pub(super) const ANSWERS: u8 = 3;
-    pub(super) const SETTLED: u8 = 4;
-    pub(super) const BELOW: u8 = 5;
-    pub(super) const FORGET: u8 = 6;
-    pub(super) const RELEASED: u8 = 7;
-    pub(super) const OWN_EVENT: u8 = 60;
-    pub(super) const OWN_EVENTS_GONE: u8 = 61;
-    pub(super) const EVENT: u8 = 62;
-    pub(super) const EVENTS_GONE: u8 = 63;
-}
-
-impl Row {
-    /// A record of the core as it is kept.
-    pub(crate) fn of(record: &Record) -> Row {
-        let row = |kind, id: &OrderId, body| Row { kind, id: id.0, body };
-        match record {
-            Record::Order(order) => row(kind::ORDER, &order.id, order.body.clone()),
-            Record::Intent(id) => row(kind::INTENT, id, Bytes::new()),
-            Record::Answers(report) => {
-                let frame = Frame::Report { log: 0, seq: 0, report: report.clone() };
-                row(kind::ANSWERS, &report.order, protos::encode_frame(&frame))
-            }
-            Record::Settled(id) => row(kind::SETTLED, id, Bytes::new()),
-            Record::Below { child, below } => {
-                let mut id = [0; 16];
-                id[..4].copy_from_slice(&child.0.to_be_bytes());
-                row(kind::BELOW, &OrderId(id), set(below))
-            }
-            Record::Released { order, hosts } => row(kind::RELEASED, order, set(hosts)),
-            Record::Forget(id) => row(kind::FORGET, id, Bytes::new()),
-            Record::Own(folded) => event(kind::OWN_EVENT, folded),
-            Record::OwnGone(signatures) => {
-                let keys = signatures.iter().map(|signature| (signature.0, 0));
-                Row { kind: kind::OWN_EVENTS_GONE, id: [0; 16], body: keys_of(keys) }
-            }
-            Record::Events(folded) => event(kind::EVENT, folded),
-            Record::EventsGone(keys) => {
-                let keys = keys.iter().map(|key| (key.signature.0, key.window));
-                Row { kind: kind::EVENTS_GONE, id: [0; 16], body: keys_of(keys) }
-            }
-        }
-    }
-
-    fn order(&self) -> OrderId {
-        OrderId(self.id)
-    }
-
-    /// The keys of events.
-    fn keys(&self) -> impl Iterator<Item = ([u8; 16], u32)> {
-        self.body.as_chunks::<20>().0.iter().map(|key| {
-            let (mut signature, mut window) = ([0; 16], [0; 4]);
-            signature.copy_from_slice(&key[..16]);
-            window.copy_from_slice(&key[16..]);
-            (signature, u32::from_be_bytes(window))
-        })
-    }
-
-    fn child(&self) -> u32 {
-        u32::from_be_bytes(self.id[..4].try_into().expect("four bytes"))
-    }
-}
-
-/// Writes a row into the tables.
-pub(crate) fn keep(txn: &WriteTransaction, row: &Row) -> Result<(), JournalError> {
-    match row.kind {
-        kind::ORDER => drop(txn.open_table(ORDERS)?.insert(row.id, row.body.as_ref())?),
-        kind::INTENT => drop(txn.open_table(INTENTS)?.insert(row.id, ())?),
-        kind::ANSWERS => {
-            // There is something to tell again.
-            txn.open_table(SETTLED)?.remove(row.id)?;
-            add(&mut txn.open_table(ANSWERS)?, row)?;
-        }
-        kind::SETTLED => drop(txn.open_table(SETTLED)?.insert(row.id, ())?),
-        kind::BELOW => drop(txn.open_table(BELOW)?.insert(row.child(), row.body.as_ref())?),
-        kind::RELEASED => add(&mut txn.open_table(RELEASED)?, row)?,
-        kind::FORGET => forget(txn, row.order())?,
-        kind::OWN_EVENT => drop(txn.open_table(OWN_EVENTS)?.insert(row.id, row.body.as_ref())?),
-        kind::OWN_EVENTS_GONE => {
-            let mut table = txn.open_table(OWN_EVENTS)?;
-            for (signature, _) in row.keys() {
-                table.remove(signature)?;
-            }
-        }
-        kind::EVENT => {
-            if let Some(folded) = folded_of(row.body.clone()) {
-                let key = (row.id, folded.window);
-                txn.open_table(EVENTS)?.insert(key, row.body.as_ref())?;
-            }
-        }
-        kind::EVENTS_GONE => {
-            let mut table = txn.open_table(EVENTS)?;
-            for key in row.keys() {
-                table.remove(key)?;
-            }
-        }
-        // A later version has written it, and this one does not know what it is for.
-        _ => {}
-    }
-    Ok(())
-}
-
-/// Adds to what there is of the row's order.
-fn add(
-    table: &mut redb::Table<'_, ([u8; 16], u64), &'static [u8]>,
-    row: &Row,
-) -> Result<(), JournalError> {
-    let last = table.range((row.id, 0)..=(row.id, u64::MAX))?.next_back().transpose()?;
-    let next = last.map_or(0, |(key, _)| key.value().1 + 1);
-    table.insert((row.id, next), row.body.as_ref())?;
-    Ok(())
-}
-
-fn keys_of(keys: impl Iterator<Item = ([u8; 16], u32)>) -> Bytes {
-    keys.flat_map(|(signature, window)| signature.into_iter().chain(window.to_be_bytes())).collect()
-}
-
-/// An event as it is kept, under its signature.
-fn event(kind: u8, folded: &Folded) -> Row {
-    let frame = Frame::Events { no: 0, events: vec![folded.clone()] };
-    Row { kind, id: folded.fact.signature.0, body: protos::encode_frame(&frame) }
-}
-
-fn folded_of(frame: Bytes) -> Option<Folded> {
-    match protos::decode_frame(frame, hash) {
-        Ok(Incoming::Frame(Frame::Events { mut events, .. })) => events.pop(),
-        _ => None,
-    }
-}
-
-/// The bytes of a host set.
-fn set(hosts: &mesh::HostSet) -> Bytes {
-    protos::encode_frame(&Frame::Below(Subtree { below: hosts.clone(), ..Subtree::default() }))
-}
-
-/// All that is kept, as it is on disk.
-#[derive(Default)]
-struct Image {
-    orders: BTreeMap<OrderId, Bytes>,
-    answers: BTreeMap<OrderId, Vec<Bytes>>,
-    intents: BTreeSet<OrderId>,
-    settled: BTreeSet<OrderId>,
-    below: BTreeMap<u32, Bytes>,
-    released: BTreeMap<OrderId, Vec<Bytes>>,
-    own_events: BTreeMap<[u8; 16], Bytes>,
-    events: BTreeMap<([u8; 16], u32), Bytes>,
-}
-
-impl Image {
-    /// What [`keep`] does, to this.
-    fn apply(&mut self, row: Row) {
-        let id = row.order();
-        match row.kind {
-            kind::ORDER => drop(self.orders.insert(id, row.body)),
-            kind::INTENT => drop(self.intents.insert(id)),
-            kind::ANSWERS => {
-                self.settled.remove(&id);
-                self.answers.entry(id).or_default().push(row.body);
-            }
-            kind::SETTLED => drop(self.settled.insert(id)),
-            kind::BELOW => drop(self.below.insert(row.child(), row.body)),
-            kind::RELEASED => self.released.entry(id).or_default().push(row.body),
-            kind::OWN_EVENT => drop(self.own_events.insert(row.id, row.body)),
-            kind::OWN_EVENTS_GONE => {
-                row.keys().for_each(|key| drop(self.own_events.remove(&key.0)))
-            }
-            kind::EVENT => {
-                if let Some(folded) = folded_of(row.body.clone()) {
-                    self.events.insert((row.id, folded.window), row.body);
-                }
-            }
-            kind::EVENTS_GONE => row.keys().for_each(|key| drop(self.events.remove(&key))),
-            kind::FORGET => {
-                self.released.remove(&id);
-                self.orders.remove(&id);
-                self.answers.remove(&id);
-                self.intents.remove(&id);
-                self.settled.remove(&id);
-            }
-            _ => {}
-        }
-    }
-
-    /// What of it the core is to know at this time, and which orders are over.
-    fn saved(self, now: SystemTime) -> (Saved, BTreeSet<OrderId>) {
-        let (mut saved, mut gone) = (Saved::default(), BTreeSet::new());
-        // Ids sort by time.
-        let newest = self.orders.last_key_value().map_or(UNIX_EPOCH, |(id, _)| born(*id));
-        let mut known = BTreeSet::new();
-        for (id, envelope) in self.orders {
-            match order(envelope, now, newest) {
-                Some(order) => {
-                    known.insert(id);
-                    saved.orders.push(Arc::new(order));
-                }
-                None => drop(gone.insert(id)),
-            }
-        }
-        for (id, frames) in self.answers {
-            let old = |now| age(id, now) > ORPHAN_AGE;
-            if gone.contains(&id) || !known.contains(&id) && old(now) && old(newest) {
-                gone.insert(id);
-            } else {
-                saved.answers.extend(frames.into_iter().filter_map(report));
-            }
-        }
-        saved.intents.extend(self.intents.difference(&gone));
-        saved.settled.extend(self.settled.difference(&gone));
-        saved.own.extend(self.own_events.into_values().filter_map(folded_of));
-        saved.events.extend(self.events.into_values().filter_map(folded_of));
-        let below = self.below.into_iter();
-        saved
-            .below
-            .extend(below.filter_map(|(child, frame)| Some((HostId(child), below_of(frame)?))));
-        for (id, frames) in self.released.into_iter().filter(|(id, _)| !gone.contains(id)) {
-            saved
-                .released
-                .extend(frames.into_iter().filter_map(|frame| Some((id, below_of(frame)?))));
-        }
-        (saved, gone)
-    }
-}
-
-fn forget(txn: &WriteTransaction, id: OrderId) -> Result<(), JournalError> {
-    txn.open_table(ORDERS)?.remove(id.0)?;
-    txn.open_table(INTENTS)?.remove(id.0)?;
-    txn.open_table(SETTLED)?.remove(id.0)?;
-    txn.open_table(ANSWERS)?.retain_in((id.0, 0)..=(id.0, u64::MAX), |_, _| false)?;
-    txn.open_table(RELEASED)?.retain_in((id.0, 0)..=(id.0, u64::MAX), |_, _| false)?;
-    Ok(())
-}
-
-/// An order from its envelope, unless it has expired by this clock and also by that of the
-/// controller, which has given an order as late as `newest`.
-fn order(envelope: Bytes, now: SystemTime, newest: SystemTime) -> Option<mesh::Order> {
-    let body = OrderBody::decode(&Envelope::decode(envelope.clone()).ok()?.body).ok()?;
-    let end = UNIX_EPOCH + Duration::from_millis(body.not_after_ms);
-    let longest = Duration::from_millis(body.not_after_ms.saturating_sub(body.not_before_ms));
-    let ttl = match end.duration_since(now) {
-        // A clock that is far behind says too much.
-        Ok(left) => left.min(longest),
-        Err(_) if end < newest => return None,
-        Err(_) => longest,
-    };
-    Some(body.to_mesh(envelope, ttl))
-}
-
-fn report(frame: Bytes) -> Option<Report> {
-    match protos::decode_frame(frame, hash) {
-        Ok(Incoming::Frame(Frame::Report { report, .. })) => Some(report),
-        _ => None,
-    }
-}
-
-fn below_of(frame: Bytes) -> Option<mesh::HostSet> {
-    match protos::decode_frame(frame, hash) {
-        Ok(Incoming::Frame(Frame::Below(subtree))) => Some(subtree.below),
-        _ => None,
-    }
-}
-
-/// When an order was made, by the controller's clock: its id begins with the milliseconds of its
-/// birth (UUIDv7).
-fn born(id: OrderId) -> SystemTime {
-    let millis = id.0[..6].iter().fold(0u64, |sum, byte| sum << 8 | u64::from(*byte));
-    UNIX_EPOCH + Duration::from_millis(millis)
-}
-
-fn age(id: OrderId, now: SystemTime) -> Duration {
-    now.duration_since(born(id)).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use mesh::{HostId, Record, Report};
     use protos::{ORDER_KIND, Run, Work};
     use redb::ReadableTableMetadata;
 
