@@ -4,7 +4,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::Write;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
@@ -13,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use crate::clock::{from_ms, to_ms};
+use crate::disk::replace;
 
 /// An alert.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -222,16 +222,8 @@ impl Keeper for FileKeeper {
                 Change::Silence(id, None) => drop(kept.silences.remove(&id)),
             }
         }
-        let beside = self.path.with_extension("new");
         let bytes = serde_json::to_vec(&*kept).expect("rows are plain data");
-        let write = || {
-            fs::create_dir_all(self.path.parent().unwrap_or(&self.path))?;
-            let mut file = fs::File::create(&beside)?;
-            file.write_all(&bytes)?;
-            file.sync_all()?;
-            fs::rename(&beside, &self.path)
-        };
-        if let Err(error) = write() {
+        if let Err(error) = replace(&self.path, &bytes) {
             warn!(path = %self.path.display(), %error, "alerts are not kept");
         }
         // What is in memory is written with the next change.

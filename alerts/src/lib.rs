@@ -11,6 +11,7 @@ mod channel;
 mod clock;
 mod courier;
 mod desk;
+mod disk;
 mod info;
 mod keep;
 mod message;

@@ -7,12 +7,13 @@
 
 use std::collections::VecDeque;
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tracing::warn;
 
+use crate::disk::replace;
 use crate::message::Message;
 
 /// How large a message may be that is read back.
@@ -120,13 +121,7 @@ impl Outbox {
     }
 
     fn write(&self, number: u64, message: &Message) -> io::Result<()> {
-        fs::create_dir_all(&self.dir)?;
-        let beside = self.dir.join("new");
-        let mut file = fs::File::create(&beside)?;
-        file.write_all(&serde_json::to_vec(message)?)?;
-        file.sync_all()?;
-        fs::rename(&beside, self.path(number))?;
-        fs::File::open(&self.dir)?.sync_all()
+        replace(&self.path(number), &serde_json::to_vec(message)?)
     }
 
     fn read(&self, number: u64) -> io::Result<Message> {

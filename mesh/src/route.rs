@@ -173,15 +173,13 @@ impl Routes {
 
     /// All that this node says of its subtree. A branch is believed as far as it is routed here.
     pub(crate) fn subtree(&self) -> Subtree {
-        let mut own = HostSet::new();
+        let own = self.children.iter().filter(|(host, child)| child.below.contains(**host));
+        let own: HostSet = own.map(|(host, _)| *host).collect();
         let mut degraded: Vec<_> =
             self.degraded.then_some((self.me.0, self.me.0)).into_iter().collect();
         let (mut all, mut room) = (Subtree::default(), Subtree::room());
-        for (host, child) in &self.children {
+        for child in self.children.values() {
             degraded.extend(child.degraded.intersection(&child.up).ranges());
-            if child.below.contains(*host) {
-                own = own.union(&HostSet::one(*host));
-            }
         }
         all.add_branch(&mut room, self.me, own);
         for child in self.children.values() {

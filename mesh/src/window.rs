@@ -77,6 +77,11 @@ pub(crate) struct Window {
 }
 
 impl Window {
+    /// Whether no host is between its release and its end.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.flying.is_empty()
+    }
+
     pub(crate) fn new(now: Time, view: &View<'_>, released: HostSet) -> Window {
         let (order, gate) = (view.order, view.gate);
         let part = gate.batch.map_or(0, |batch| released.len().next_multiple_of(batch.size));

@@ -162,7 +162,7 @@ impl Executor {
             ];
             said.add("after", &terms.after, self.shell(job, &terms.after, env).await);
         }
-        if let Err(error) = self.installs.owed().end(&[dest]) {
+        if let Err(error) = self.installs.owed().ended(vec![dest]).await {
             return crate::exec::failed("store", "journal", crate::chain(&error));
         }
         let state = said.failed.as_ref().map_or(State::Ok, |(state, _)| *state);

@@ -36,9 +36,12 @@ pub(crate) async fn distribute(
     let with_commands = dist.items.iter().filter(|item| !item.command.is_empty());
     let places: Vec<_> =
         with_commands.map(|item| (item.push.dest.clone(), item.push.manifest)).collect();
-    let due = match owed.begin(order, &places) {
-        Ok(due) => due,
-        Err(error) => return failed("store", "dist", crate::chain(&error)),
+    let noting = owed.clone();
+    let noted = tokio::task::spawn_blocking(move || noting.begin(order, &places));
+    let due = match noted.await {
+        Ok(Ok(due)) => due,
+        Ok(Err(error)) => return failed("store", "dist", crate::chain(&error)),
+        Err(error) => return failed("store", "dist", error.to_string()),
     };
     let (mut done, mut settled) = (Done::default(), Vec::new());
     for (n, item) in (0_u32..).zip(dist.items) {
@@ -63,14 +66,14 @@ pub(crate) async fn distribute(
         if in_place && (is_due || is_new) {
             let ended = run_command(command, &dest, host, job).await;
             done.note_command(n, ended);
-            if let Err(error) = owed.end(&[dest]) {
+            if let Err(error) = owed.ended(vec![dest]).await {
                 warn!(error = %crate::chain(&error), "a command may run once more");
             }
         } else if !is_due && !halfway {
             settled.push(dest);
         }
     }
-    if let Err(error) = owed.end(&settled) {
+    if let Err(error) = owed.ended(settled).await {
         warn!(error = %crate::chain(&error), "commands may run once more");
     }
     info!(written = done.pushed.written, failed = done.said.failed.len(), "distributed");

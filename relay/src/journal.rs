@@ -217,13 +217,18 @@ impl Journal {
 
     /// The tables, and on top of them the daybook.
     fn image(&self) -> Result<Image, JournalError> {
-        // Held all along, so that no row moves from the one to the other meanwhile.
-        let daybook = self.daybook();
-        let mut image = Image::read(&self.read()?)?;
-        if let Some(daybook) = daybook.as_ref() {
-            daybook.rows()?.into_iter().for_each(|row| image.apply(row));
-        }
+        let (txn, rows) = self.snapshot()?;
+        let mut image = Image::read(&txn)?;
+        rows.into_iter().for_each(|row| image.apply(row));
         Ok(image)
+    }
+
+    /// The tables, and the rows of the daybook, as they are at one moment: no row moves from the
+    /// one to the other in between. The tables can be read without keeping anybody from writing.
+    fn snapshot(&self) -> Result<(ReadTransaction, Vec<Row>), JournalError> {
+        let daybook = self.daybook();
+        let rows = daybook.as_ref().map(Daybook::rows).transpose()?;
+        Ok((self.read()?, rows.unwrap_or_default()))
     }
 
     /// Makes rows durable: in the daybook, if there is one and they fit, else in the tables.
@@ -270,7 +275,10 @@ impl Journal {
     /// The content that orders which are still valid name.
     pub(crate) fn needed(&self) -> Result<BTreeSet<Digest>, JournalError> {
         let mut needed = BTreeSet::new();
-        for envelope in self.image()?.orders.into_values() {
+        let (txn, rows) = self.snapshot()?;
+        let mut image = Image::of_orders(&txn)?;
+        rows.into_iter().for_each(|row| image.apply(row));
+        for envelope in image.orders.into_values() {
             let body = Envelope::decode(envelope).ok().map(|e| OrderBody::decode(&e.body));
             if let Some(Ok(body)) = body {
                 needed.extend(body.needs.iter().flat_map(|need| need.content.iter().copied()));

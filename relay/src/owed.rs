@@ -16,7 +16,8 @@ use crate::journal::{Journal, JournalError};
 /// What the row of a note has behind the destination.
 const MARK: &[u8] = b"\0commands";
 
-/// Access to the notes. Calls block for a commit.
+/// Access to the notes. Calls block for a commit: a task uses [`Owed::ended`].
+#[derive(Clone)]
 pub(crate) struct Owed {
     pub(crate) journal: Journal,
 }
@@ -43,6 +44,13 @@ impl Owed {
             self.journal.set_all_installed(&rows, order)?;
         }
         Ok(owed)
+    }
+
+    /// [`Owed::end`], for tasks.
+    pub(crate) async fn ended(&self, dests: Vec<Bytes>) -> Result<(), JournalError> {
+        let owed = self.clone();
+        let done = tokio::task::spawn_blocking(move || owed.end(&dests));
+        done.await.unwrap_or(Err(JournalError::Stopped))
     }
 
     /// Nothing is owed at these destinations any more.

@@ -6,7 +6,6 @@
 //! answers at an address when it links there.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -153,15 +152,10 @@ impl Parents {
         }
         let path = &self.0.path;
         let text = toml::to_string_pretty(&kept).expect("addresses and numbers are valid TOML");
-        let beside = path.with_extension("toml.new");
-        let write = || {
-            let mut file = std::fs::File::create(&beside)?;
-            file.write_all(text.as_bytes())?;
-            file.sync_all()?;
-            std::fs::rename(&beside, path)?;
-            std::fs::File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
-        };
-        write().map_err(|source| ChangeError::Keep { path: path.clone(), source })?;
+        certs::files::replace_secret(path, text.as_bytes()).map_err(|error| {
+            let source = std::io::Error::other(error);
+            ChangeError::Keep { path: path.clone(), source }
+        })?;
         let mut now = self.lock();
         (now.moved, now.avoid) = (kept.moved, kept.avoid);
         Ok(())

@@ -6,7 +6,6 @@
 //! controller knows what it last heard.
 
 use std::collections::BTreeSet;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -158,11 +157,7 @@ impl Removed {
     }
 
     fn keep(&self, signed: &SignedRemovals) -> std::io::Result<()> {
-        let beside = self.0.path.with_extension("new");
-        let mut file = std::fs::File::create(&beside)?;
-        file.write_all(&signed.encode())?;
-        file.sync_all()?;
-        std::fs::rename(&beside, &self.0.path)
+        certs::files::replace_secret(&self.0.path, &signed.encode()).map_err(std::io::Error::other)
     }
 
     fn list(&self) -> MutexGuard<'_, List> {

@@ -117,14 +117,11 @@ impl Settings {
     /// Writes the settings beside the old file and puts them in its place.
     pub fn save(&self, path: &Path) -> Result<(), SettingsError> {
         let text = toml::to_string_pretty(self).expect("plain settings are valid TOML");
-        let beside = path.with_extension("toml.new");
-        let write = || {
-            let mut file = std::fs::File::create(&beside)?;
-            std::io::Write::write_all(&mut file, text.as_bytes())?;
-            file.sync_all()?;
-            std::fs::rename(&beside, path)
-        };
-        write().map_err(|source| SettingsError::Io { path: path.into(), action: "writing", source })
+        certs::files::replace_secret(path, text.as_bytes()).map_err(|error| SettingsError::Io {
+            path: path.into(),
+            action: "writing",
+            source: std::io::Error::other(error),
+        })
     }
 
     /// The core's configuration for a node with these settings, and so many parents.

@@ -72,6 +72,10 @@ impl Node {
         while let Some(id) = self.windows.take_due(now) {
             let Some(share) = self.shares.get(id).filter(|share| share.may_leave) else { continue };
             let Some(order) = share.order.clone() else { continue };
+            // Everybody has a word, and nobody is let begin any more.
+            if share.closed && self.windows.get(id).is_some_and(Window::is_at_rest) {
+                continue;
+            }
             let Some(gate) = self.gate_of(&order) else { continue };
             let view = self.view(now, &order, &gate, &share.tally);
             let Some(window) = self.windows.get_mut(id) else { continue };

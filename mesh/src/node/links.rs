@@ -299,13 +299,12 @@ impl Node {
         if !self.routes.announcement_due(now) {
             return;
         }
-        if self.config.is_root() {
-            self.absent.see(now, self.routes.up());
-        }
         if let Some(link) = self.uplink.link() {
             self.announce(link);
         } else if self.config.is_root() {
-            self.out.push(Output::Tell(Event::Reachable(self.routes.subtree())));
+            let subtree = self.routes.subtree();
+            self.absent.see(now, subtree.up.clone());
+            self.out.push(Output::Tell(Event::Reachable(subtree)));
         }
     }
 

@@ -36,14 +36,20 @@ pub(super) struct Image {
 }
 
 impl Image {
-    /// What is in the tables.
-    pub(super) fn read(txn: &ReadTransaction) -> Result<Image, JournalError> {
+    /// Only the orders that are in the tables.
+    pub(super) fn of_orders(txn: &ReadTransaction) -> Result<Image, JournalError> {
         let mut image = Image::default();
-        let bytes = Bytes::copy_from_slice;
         for row in txn.open_table(ORDERS)?.iter()? {
             let (key, value) = row?;
-            image.orders.insert(OrderId(key.value()), bytes(value.value()));
+            image.orders.insert(OrderId(key.value()), Bytes::copy_from_slice(value.value()));
         }
+        Ok(image)
+    }
+
+    /// What is in the tables.
+    pub(super) fn read(txn: &ReadTransaction) -> Result<Image, JournalError> {
+        let mut image = Image::of_orders(txn)?;
+        let bytes = Bytes::copy_from_slice;
         for row in txn.open_table(ANSWERS)?.iter()? {
             let (key, value) = row?;
             let answers = image.answers.entry(OrderId(key.value().0)).or_default();
