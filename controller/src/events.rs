@@ -12,8 +12,9 @@ use mesh::{Class, Folded, HostId, Severity};
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
-use crate::api::{Api, Gone, Hosts, line_stream};
+use crate::api::{Api, Hosts};
 use crate::fault::Failure;
+use crate::lines::{Gone, line_stream};
 use crate::orders::blocking;
 use crate::sets;
 use crate::tables::HostRow;

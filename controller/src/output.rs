@@ -17,9 +17,10 @@ use protos::{Envelope, OUTPUT_KIND, OutputBody, OutputFault, OutputRequest};
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
-use crate::api::{Api, byte_stream};
+use crate::api::Api;
 use crate::clock::to_ms;
 use crate::fault::Failure;
+use crate::lines::byte_stream;
 use crate::orders::{Desk, blocking};
 use crate::past::find;
 

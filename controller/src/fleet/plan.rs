@@ -59,53 +59,6 @@ mod tests {
             .prop_map(|hosts| HostSet::from_ranges(hosts.into_iter().map(|host| (host, host))))
     }
 
-    /// A site of the size of the specification, ten times over: who gets what, and in which
-    /// groups, with a third of all files lacking somewhere.
-    #[test]
-    #[ignore = "a measurement: cargo test -p controller --lib planned -- --ignored --nocapture"]
-    fn a_large_fleet_is_planned() {
-        use crate::fleet::domain::{Domain, DomainPath};
-        use crate::fleet::levels::testing::levels;
-        use crate::fleet::precedence::{Member, winners};
-        for (hosts, files) in [(1_000, 400), (10_000, 2_000)] {
-            let mut levels = levels();
-            let group = |n: usize| format!("g{n}.adm").parse::<Domain>().expect("a name");
-            (0..50).for_each(|n| levels.create(&group(n)).expect("new"));
-            let hardware = [["sun3", "sunos"], ["sun4", "sunos"], ["ws", "riscos"]];
-            let member = |n: usize| {
-                let [hardware, os] = hardware[n % 3];
-                let disk = if n.is_multiple_of(7) { "diskless" } else { "disked" };
-                let domain = format!("{disk}.{hardware}.{os}.g{}.adm", n % 50);
-                let domains = vec![domain.parse().expect("a name")];
-                Member { name: format!("h{n:05}"), domains }
-            };
-            let members: Vec<Member> = (0..hosts).map(member).collect();
-            let domain = |n: usize| match n % 5 {
-                0 => "common.adm".to_owned(),
-                1 => format!("g{}.adm", n % 50),
-                2 => "sunos.common.adm".to_owned(),
-                3 => format!("riscos.g{}.adm", n % 50),
-                _ => "sun4.sunos.common.adm".to_owned(),
-            };
-            let path = |n: usize| format!("{}:/etc/f{}", domain(n), n / 2).parse();
-            let paths: Vec<DomainPath> = (0..files).map(|n| path(n).expect("a path")).collect();
-            let began = std::time::Instant::now();
-            let winners = winners(&levels, &members, &paths.iter().collect::<Vec<_>>());
-            let known = began.elapsed();
-            let lacks = |n: usize| HostSet::from_ranges([(0, u32::try_from(n).expect("few"))]);
-            let due = winners.of_entry.iter().enumerate();
-            let due: Vec<HostSet> = due
-                .map(|(n, set)| if n % 3 == 0 { set.intersection(&lacks(n)) } else { set.clone() })
-                .collect();
-            let groups = groups(&due);
-            let pairs: u64 = due.iter().map(HostSet::len).sum();
-            let (groups, all) = (groups.len(), began.elapsed());
-            println!("{hosts} hosts, {files} files, {pairs} pairs: who gets what {known:?}");
-            println!("  with {groups} groups {all:?}");
-            assert!(pairs > 0);
-        }
-    }
-
     proptest! {
         /// Every host gets exactly its files, and two groups never get the same ones.
         #[test]

@@ -88,7 +88,7 @@ pub(crate) async fn content(
             pieces.blocking_send(Err(error)).ok();
         }
     });
-    let body = axum::body::Body::from_stream(crate::api::byte_stream(queue));
+    let body = axum::body::Body::from_stream(crate::lines::byte_stream(queue));
     Ok(([(header::CONTENT_TYPE, "application/octet-stream")], body).into_response())
 }
 

@@ -41,6 +41,8 @@ mod links;
 mod machine;
 #[path = "../bench/peers.rs"]
 mod peers;
+#[path = "../bench/plan.rs"]
+mod plan;
 #[path = "../bench/proc.rs"]
 mod proc;
 #[path = "../bench/push.rs"]
@@ -173,6 +175,8 @@ enum Part {
     Links,
     /// A storm of events at a relay and at a host, the core alone
     Events,
+    /// Planning a distribution: who gets which files, the controller's rules alone
+    Plan,
     /// The emulator of links: how exact, and how fast
     Emulator,
     /// `true` behind emulated links, beside pdsh, clush and ansible; needs root
@@ -215,13 +219,16 @@ fn main() -> Result<()> {
     if wants(Part::Events) {
         events::measure()?;
     }
+    if wants(Part::Plan) {
+        plan::measure()?;
+    }
     if args.part == Part::Emulator {
         emulator::measure()?;
     }
     if args.part == Part::ScaleModel {
         return scale_model::measure(&args.docs, args.played);
     }
-    if matches!(args.part, Part::Sim | Part::Links | Part::Events | Part::Emulator) {
+    if matches!(args.part, Part::Sim | Part::Links | Part::Events | Part::Plan | Part::Emulator) {
         return Ok(());
     }
     if args.part == Part::Delta {

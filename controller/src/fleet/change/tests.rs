@@ -1,8 +1,9 @@
 //! Tests of `change`.
 
 use super::*;
-use crate::fleet::book::Roll;
 use crate::fleet::book::testing::{book, content};
+use crate::fleet::book::{Book, Roll};
+use crate::fleet::domain::{Domain, Wild};
 
 fn d(text: &str) -> Domain {
     text.parse().expect(text)

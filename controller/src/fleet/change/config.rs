@@ -1,0 +1,57 @@
+//! The configuration as a whole: levels, domains and frequencies.
+//!
+//! It changes only if all that is recorded still makes sense with it.
+
+use std::sync::Arc;
+
+use super::{Done, Effect, Refusal};
+use crate::fleet::book::{Book, Config};
+use crate::fleet::cron;
+use crate::fleet::domain::Wild;
+use crate::fleet::hostdata;
+use crate::fleet::levels::Levels;
+use crate::fleet::types::Frequency;
+
+impl Book {
+    pub(crate) fn import_config(&mut self, text: &str) -> Done {
+        let config: Config =
+            toml::from_str(text).map_err(|error| Refusal::Config(error.to_string()))?;
+        let levels = Levels { levels: config.level, domains: config.domains };
+        levels.check()?;
+        if levels.levels.len() != self.levels.levels.len() && !self.hosts.is_empty() {
+            let what = "the number of levels cannot change while there are host records: \
+                        export them, remove them, and import them again";
+            return Err(Refusal::Config(what.into()));
+        }
+        for record in self.hosts.values().flat_map(|records| records.iter()) {
+            hostdata::check(record, &levels).map_err(Refusal::Host)?;
+        }
+        for path in self.entries.keys() {
+            levels.verify(&path.domain, Wild::On)?;
+        }
+        for (name, frequency) in &config.frequency {
+            check_frequency(name, frequency).map_err(Refusal::Config)?;
+        }
+        let used = self.entries.values().map(|entry| &entry.frequency);
+        if let Some(used) = used.into_iter().find(|name| !config.frequency.contains_key(*name)) {
+            let what = format!("frequency {used} is missing, which files have");
+            return Err(Refusal::Config(what));
+        }
+        if *self.levels != levels {
+            self.levels = Arc::new(levels);
+        }
+        if *self.frequencies != config.frequency {
+            self.frequencies = Arc::new(config.frequency);
+        }
+        Ok(Effect::default())
+    }
+}
+
+/// Whether a frequency makes sense.
+fn check_frequency(name: &str, frequency: &Frequency) -> Result<(), String> {
+    let fine = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    if name.is_empty() || name.len() > 64 || !name.chars().all(fine) || name == "all" {
+        return Err(format!("{name:?} is no name of a frequency"));
+    }
+    cron::check(frequency).map_err(|error| format!("frequency {name}: {error}"))
+}

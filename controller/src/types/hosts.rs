@@ -1,0 +1,145 @@
+//! What there is: the mesh, its hosts and their labels, the controller's links, tokens to join.
+//!
+//! How hosts come to hang below other relays is said in `tree`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::targets::Targets;
+
+/// `GET /v1/status`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The mesh's id.
+    pub mesh: String,
+    /// The controller's version.
+    pub version: String,
+    /// Where nodes dial (UDP).
+    pub listen: String,
+    /// Nodes enrolled, the controller left out.
+    pub nodes: u64,
+    /// Of them reachable.
+    pub up: u64,
+    /// Orders that are not closed yet.
+    pub open_orders: u64,
+    /// Why the controller takes no new orders at present; empty if it does.
+    #[serde(default)]
+    pub degraded: String,
+    /// Orders that are no longer kept, with their answers.
+    #[serde(default)]
+    pub retired: u64,
+    /// When the youngest of them was given.
+    #[serde(default)]
+    pub retired_until_ms: u64,
+    /// Events that are not kept any more.
+    #[serde(default)]
+    pub events_retired: u64,
+    /// Until when the youngest of them had grown.
+    #[serde(default)]
+    pub events_retired_until_ms: u64,
+}
+
+/// One line of `GET /v1/hosts`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostInfo {
+    /// Its number.
+    pub id: u32,
+    /// Its name.
+    pub name: String,
+    /// Its site.
+    pub site: String,
+    /// `relay` or `host`.
+    pub role: String,
+    /// Whether it is reachable now.
+    pub up: bool,
+    /// The name of the controller's direct child through which it is reached; its own if it is one.
+    pub via: String,
+    /// When it enrolled.
+    pub enrolled_ms: u64,
+    /// The name of its own parent, `controller` or a relay; empty if that is not known.
+    #[serde(default)]
+    pub parent: String,
+    /// Whether its state disk is short of room: it refuses new work.
+    #[serde(default)]
+    pub degraded: bool,
+    /// What operators have said of it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// `POST /v1/labels`; answered with how many hosts that concerns.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NewLabels {
+    /// Which hosts.
+    pub targets: Targets,
+    /// Labels that they get, in the place of any with these names.
+    pub set: BTreeMap<String, String>,
+    /// Names of labels that they lose.
+    pub remove: Vec<String>,
+}
+
+/// One of the controller's own links, in `GET /v1/links`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkInfo {
+    /// Who is at the other end.
+    pub name: String,
+    /// Its site.
+    pub site: String,
+    /// From where it is linked; empty if it is not linked now.
+    pub address: String,
+    /// Since when; 0 if it is not linked now.
+    pub since_ms: u64,
+    /// Round-trip time in microseconds.
+    pub rtt_us: u64,
+    /// How many nodes are known behind it, itself included.
+    pub nodes: u64,
+    /// Of them reachable.
+    pub up: u64,
+    /// UDP payload bytes sent over all its connections since enrolment.
+    pub wire_sent: u64,
+    /// UDP payload bytes received.
+    pub wire_received: u64,
+    /// Content bytes sent.
+    pub content_sent: u64,
+    /// Content bytes received.
+    pub content_received: u64,
+}
+
+/// `POST /v1/tokens`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewToken {
+    /// `relay` or `host`.
+    pub role: String,
+    /// The site of the newcomer; may be empty.
+    #[serde(default)]
+    pub site: String,
+    /// The only name that may use it; empty: any free name.
+    #[serde(default)]
+    pub name: String,
+    /// How long it is good, at most a day.
+    pub ttl_s: u64,
+}
+
+/// A token, as it is made (with its text) or listed (without).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenInfo {
+    /// Its public name.
+    pub id: String,
+    /// The whole token; only in the answer that makes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+    /// The role that it grants.
+    pub role: String,
+    /// The site that it grants.
+    pub site: String,
+    /// The only name that may use it, if any.
+    pub name: String,
+    /// When it stops being good.
+    pub expires_ms: u64,
+    /// The host that has used it, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used_by: Option<String>,
+}

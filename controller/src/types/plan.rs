@@ -1,0 +1,99 @@
+//! What an order would do and cost, told before it is given.
+//!
+//! Nothing here is done or kept: the answer holds for the moment in which it was made.
+
+use serde::{Deserialize, Serialize};
+
+use super::pushes::NewPush;
+use super::runs::NewRun;
+
+/// `POST /v1/plan`: what an order would do. Nothing is done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PlanQuery {
+    /// A run; its command may be missing.
+    Run(Box<NewRun>),
+    /// A push; its source is read and packed, as if it were to be given.
+    Push(Box<NewPush>),
+}
+
+/// The answer to `POST /v1/plan`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The targets, in natural order.
+    pub hosts: Vec<String>,
+    /// The same, folded.
+    pub set: String,
+    /// Those that cannot be reached now, folded.
+    pub down: String,
+    /// How many.
+    pub down_count: u64,
+    /// Relays among the targets, folded.
+    pub relays: String,
+    /// The controller's own links that the order would cross, the one with the most targets first.
+    pub links: Vec<PlanLink>,
+    /// For a run: how many bytes the order has on each link, frames of QUIC left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order_bytes: Option<u64>,
+    /// For a push: what it would change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub push: Option<PushPlan>,
+}
+
+/// What a push would change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PushPlan {
+    /// Files in the source.
+    pub files: u64,
+    /// Bytes in them.
+    pub bytes: u64,
+    /// The root hash of the tree.
+    pub manifest: String,
+    /// What changes, for each of the trees that hosts have now.
+    pub steps: Vec<PushStep>,
+    /// Entries of the source that are neither file, directory nor symlink.
+    pub skipped: Vec<String>,
+}
+
+/// What a push changes for hosts that have the same tree now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PushStep {
+    /// The hosts, folded.
+    pub set: String,
+    /// How many.
+    pub count: u64,
+    /// Whether it is known what they have; else all of the source counts as new.
+    pub known: bool,
+    /// Entries that are new.
+    pub added: u64,
+    /// Entries with other content, or of another kind.
+    pub changed: u64,
+    /// Entries of which only mode, owner or time changes.
+    pub described: u64,
+    /// Entries that the source no longer has; they go with `delete`.
+    pub removed: u64,
+    /// The first of these, as `+ path`, `* path`, `~ path` and `- path`.
+    pub changes: Vec<String>,
+    /// Bytes in the files that are new or have other content.
+    pub changed_bytes: u64,
+    /// Bytes that travel for it.
+    pub pack_bytes: u64,
+}
+
+/// A link of the controller in a [`Plan`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanLink {
+    /// Who is at the other end; empty: nobody knows the way to these targets.
+    pub via: String,
+    /// Its site.
+    pub site: String,
+    /// How many targets are behind it, itself included.
+    pub targets: u64,
+    /// How many of them cannot be reached now.
+    pub down: u64,
+    /// Round-trip time in microseconds; 0 if the link is down.
+    pub rtt_us: u64,
+    /// For a push: the bytes of the order and of what its hosts need, which go over it once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+}
