@@ -417,7 +417,7 @@ impl Sim {
     pub(crate) fn ended(&mut self, node: usize, order: OrderId) -> Result<(), Violation> {
         let Some(process) = &mut self.seats[node].process else { return Ok(()) };
         let Some(outcome) = process.running.remove(&order) else { return Ok(()) };
-        self.checks.word(order, HostId(node as u32), outcome);
+        self.checks.words.happened(order, HostId(node as u32), outcome);
         self.checks.gated.ended(HostId(node as u32), order);
         let text = outcome.body.map(|digest| body(digest.0[0]).1);
         self.feed(node, Input::Ended { order, outcome, body: text })

@@ -75,7 +75,7 @@ impl Sim {
         let everybody = HostSet::from_ranges([(0, (self.seats.len() - 1) as u32)]);
         let root = self.seats[0].process.as_ref();
         let settled = root.and_then(|root| root.node.tally(id)).map(|tally| tally.settled());
-        if self.checks.is_rejected(id) {
+        if self.checks.known.is_rejected(id) {
             return Ok(());
         }
         if settled.as_ref() != Some(&everybody) {
@@ -157,7 +157,7 @@ impl Sim {
 
     /// What the root lacks about an order that is still valid.
     fn unanswered(&self, id: OrderId, healed: Duration) -> Option<String> {
-        if self.checks.is_rejected(id) {
+        if self.checks.known.is_rejected(id) {
             return None;
         }
         let root = self.seats[0].process.as_ref()?;
@@ -170,14 +170,14 @@ impl Sim {
         let bodies = self.seats[0].disk.image.bodies.get(&id);
         for host in order.targets.iter().filter(|host| (host.0 as usize) < self.seats.len()) {
             let said = tally.outcome(host)?;
-            let own = self.checks.own_words(id, host);
+            let own = self.checks.words.own(id, host);
             let own = own.and_then(|words| words.iter().max_by_key(|word| word.state.weight()));
             if own.is_some_and(|own| said.state.weight() < own.state.weight()) {
                 return Some(format!("{host:?} says {own:?} of {id:?}, the root {said:?}"));
             }
-            let crowded = self.checks.is_crowded_out(id);
+            let crowded = self.checks.known.is_crowded_out(id);
             // Who waits for a release that never comes must be told so.
-            let got = self.checks.has_got(host, id) && !(crowded && order.gate.is_some());
+            let got = self.checks.known.has_got(host, id) && !(crowded && order.gate.is_some());
             let soon = work.at + order.hold > healed + HOME.max(self.patience());
             if (got || soon && !crowded) && said.state.is_provisional() {
                 let how = if got { "has it" } else { "could have it" };

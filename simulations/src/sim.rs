@@ -510,7 +510,9 @@ impl Sim {
                     let meant = order.targets.contains(me);
                     let outcome = meant.then_some(Outcome::bare(State::Expired));
                     let order = order.id;
-                    outcome.into_iter().for_each(|word| self.checks.word(order, me, word));
+                    outcome
+                        .into_iter()
+                        .for_each(|word| self.checks.words.happened(order, me, word));
                     let bad = Input::BadOrder { link, log, seq, order, outcome, body: None };
                     return self.feed(node, bad);
                 }
@@ -557,12 +559,12 @@ impl Sim {
     fn submit(&mut self, work: usize) -> Result<(), Violation> {
         let Work { order, expires, .. } = &self.plan.work[work];
         let (id, left) = (order.id, expires.saturating_sub(self.now));
-        if left.is_zero() || self.checks.is_kept(id) {
+        if left.is_zero() || self.checks.known.is_kept(id) {
             return Ok(());
         }
         self.queue.push(self.now + Duration::from_secs(2), Event::Submit { work });
         // An operator takes back only what the root has taken.
-        let is_known = |older| self.checks.has_got(HostId::ROOT, older);
+        let is_known = |older| self.checks.known.has_got(HostId::ROOT, older);
         if !order.cancels.is_none_or(is_known) {
             return Ok(());
         }

@@ -1,0 +1,123 @@
+//! Containers (zip, gzip, wheels): what is in them is compared, and they are made again exactly.
+
+use super::*;
+
+#[test]
+fn what_is_in_a_container_is_compared_and_the_container_made_again() {
+    let (old, new) = wheels();
+    let pair = check(&old, &new, &["app.whl"], Sizes::REAL);
+    assert_eq!(kinds(&pair), [2]);
+    assert!(size(&pair) < 3_000, "{}", size(&pair));
+    let mut text = body(3, 1_000_000, false);
+    let old = one("src.tar.gz", gzip(&text, 9));
+    text.splice(500..500, *b"one line more\n");
+    let pair = check(&old, &one("src.tar.gz", gzip(&text, 9)), &["src.tar.gz"], Sizes::REAL);
+    assert_eq!(kinds(&pair), [2]);
+    assert!(size(&pair) < 3_000, "{}", size(&pair));
+}
+
+#[test]
+fn a_container_that_is_none_stays_closed() {
+    let (old, new) = wheels();
+    let bytes = &new["app.whl"];
+    let directory = bytes.windows(4).rposition(|four| four == b"PK\x01\x02").expect("it is there");
+    let mut damaged = vec![bytes[..bytes.len() / 2].to_vec(), bytes[..bytes.len() - 30].to_vec()];
+    for at in [directory + 10, directory + 20, directory + 23, directory + 42, directory + 45, 100]
+    {
+        let mut bytes = bytes.clone();
+        bytes[at] ^= 0x91;
+        damaged.push(bytes);
+    }
+    damaged.push(b"PK\x03\x04".repeat(900));
+    damaged.push([b"\x1f\x8b\x08\x1f".as_slice(), &noise(1, 900)].concat());
+    for bytes in damaged {
+        let new = one("app.whl", bytes);
+        check(&old, &new, &["app.whl"], Sizes::REAL);
+        check(&new, &old, &["app.whl"], Sizes::REAL);
+    }
+}
+
+pub(super) fn wheels() -> (Files, Files) {
+    let text = body(3, 150_000, false);
+    let members = |edit: &dyn Fn(&mut Vec<u8>)| {
+        let mut large = text.clone();
+        edit(&mut large);
+        let members = [("large.py", large), ("stored", noise(4, 900)), ("b.so", programs().0)];
+        let end = noise(8, 70_000);
+        zip(&[&members[..], &[("last", end), ("empty", Vec::new())]].concat(), 6)
+    };
+    let old = one("app.whl", members(&|_| ()));
+    let new = one("app.whl", members(&|large| drop(large.splice(900..900, *b"one line more\n"))));
+    (old, new)
+}
+
+/// A zip file as far as anybody needs it: deflated members, one stored, and the directory.
+fn zip(members: &[(&str, Vec<u8>)], level: u8) -> Vec<u8> {
+    let (mut file, mut directory) = (Vec::new(), Vec::new());
+    let two = |n: usize| u16::try_from(n).expect("short").to_le_bytes();
+    let four = |n: usize| u32::try_from(n).expect("short").to_le_bytes();
+    for (n, (name, plain)) in members.iter().enumerate() {
+        let stored = n == 1;
+        let body = match stored {
+            true => plain.clone(),
+            false => miniz_oxide::deflate::compress_to_vec(plain, level),
+        };
+        let offset = file.len();
+        let method = two(if stored { 0 } else { 8 });
+        // What both headers share: version, flags, method, time, checksum, lengths, name, extra.
+        let sum = ContentId::of(plain).0;
+        let common = [
+            &two(20)[..],
+            &two(0),
+            &method,
+            &two(7),
+            &two(7),
+            &sum[..4],
+            &four(body.len()),
+            &four(plain.len()),
+            &two(name.len()),
+            &two(0),
+        ]
+        .concat();
+        file.extend([b"PK\x03\x04", common.as_slice(), name.as_bytes(), &body].concat());
+        directory.extend(
+            [
+                b"PK\x01\x02",
+                &two(20)[..],
+                &common,
+                &two(0),
+                &two(0),
+                &two(0),
+                &four(0),
+                &four(offset),
+                name.as_bytes(),
+            ]
+            .concat(),
+        );
+    }
+    let (start, count) = (file.len(), two(members.len()));
+    file.extend(&directory);
+    file.extend(
+        [
+            b"PK\x05\x06",
+            &two(0)[..],
+            &two(0),
+            &count,
+            &count,
+            &four(directory.len()),
+            &four(start),
+            &two(0),
+        ]
+        .concat(),
+    );
+    file
+}
+
+fn gzip(plain: &[u8], level: u8) -> Vec<u8> {
+    let deflated = miniz_oxide::deflate::compress_to_vec(plain, level);
+    [b"\x1f\x8b\x08\x08\0\0\0\0\0\x03name\0", deflated.as_slice(), &[1; 8]].concat()
+}
+
+fn kinds(pair: &Pair) -> Vec<u8> {
+    pair.parts.iter().map(|part| pair.bytes(part)[5]).collect()
+}
