@@ -78,7 +78,7 @@ mod tests {
             let owed = Owed { journal: open() };
             let none = owed.begin(OrderId([1; 16]), &[a.clone(), b.clone()]).expect("noted");
             assert!(none.is_empty());
-            owed.end(&[b.0.clone()]).expect("ticked off");
+            owed.end(std::slice::from_ref(&b.0)).expect("ticked off");
         }
         let owed = Owed { journal: open() };
         let due = owed.begin(OrderId([2; 16]), &[a.clone(), b.clone()]).expect("noted");
