@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn what_has_taken_the_place_of_a_link_is_not_described() {
         let dir = tempfile::tempdir().expect("a folder");
-        let store = Store::open(&dir.path().join("store")).expect("opens");
+        let store = Store::open(dir.path().join("store")).expect("opens");
         let at = |name: &str| dir.path().join(name);
         fs::create_dir(at("source")).expect("makes");
         symlink("to", at("source/link")).expect("link");
