@@ -231,12 +231,12 @@ fn power_fails(seed: u64, daybook: bool) {
 
 #[test]
 fn a_power_failure_takes_nothing_that_was_acknowledged_and_leaves_nothing_by_halves() {
-    (0..200).for_each(|seed| power_fails(seed, true));
+    (0..100).for_each(|seed| power_fails(seed, true));
 }
 
 #[test]
 fn nor_does_it_without_a_daybook() {
-    (0..100).for_each(|seed| power_fails(1_000 + seed, false));
+    (0..40).for_each(|seed| power_fails(1_000 + seed, false));
 }
 
 /// The disks of this test are able to fail a journal: one that tells before it has synced is found.
