@@ -191,14 +191,25 @@ impl Sim {
                 false => now_ms,
             };
             let what = self.rng.random_range(0..self.plan.events.kinds);
-            let happening = happening(HostId(node as u32), at_ms, what);
-            if self.seats[node].process.is_some() {
-                let signature = happening.fact.signature;
-                self.checks.happened.noticed(HostId(node as u32), signature);
-                self.feed(node, Input::Happened(happening))?;
-            }
+            self.strike(node, at_ms, what)?;
         }
         Ok(())
+    }
+
+    /// A host notices one thing now, if it runs.
+    pub(crate) fn strike(&mut self, node: usize, at_ms: u64, what: u8) -> Result<(), Violation> {
+        if self.seats[node].process.is_none() {
+            return Ok(());
+        }
+        let host = HostId(node as u32);
+        let happening = happening(host, at_ms, what);
+        self.checks.happened.noticed(host, happening.fact.signature);
+        self.feed(node, Input::Happened(happening))
+    }
+
+    /// How many events the root has counted, and has on its disk.
+    pub(crate) fn counted(&self) -> u64 {
+        self.seats[0].disk.image.happened.values().map(Folded::total).sum()
     }
 
     /// What of events the root has not counted, or has counted wrongly.
@@ -207,7 +218,7 @@ impl Sim {
     }
 }
 
-fn happening(host: HostId, at_ms: u64, what: u8) -> Happening {
+pub(crate) fn happening(host: HostId, at_ms: u64, what: u8) -> Happening {
     let like = format!("thing {}", char::from(b'a' + what));
     let hash = |bytes: &[u8]| Digest([bytes.last().copied().unwrap_or_default(); 32]);
     let fact = Fact::new("host.test", Severity::Error, Class::Client, &like, hash);

@@ -1,8 +1,8 @@
 //! Size: large healthy trees of the real core in one process, measured phase by phase.
 //!
 //! A [`Shape`] is a tree of equal branches and what its links are like. [`measure`] links it, lets
-//! it rest, runs a command everywhere, and pushes to everybody; for each it says how long the last
-//! host took and what crossed the links of each tier. The [`model`](crate::model) says what it
+//! it rest, runs a command everywhere, pushes to everybody, and has every host notice the same
+//! fault; for each it says how long the last host took and what crossed the links of each tier. The [`model`](crate::model) says what it
 //! should be.
 
 use std::sync::Arc;
@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use mesh::{HostId, HostSet, Limits, Need, Order};
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
 
 use crate::checks::Violation;
 pub use crate::net::Crossed;
@@ -65,6 +67,8 @@ pub struct Measured {
     pub mixed: Phase,
     /// The same content to everybody.
     pub push: Phase,
+    /// Every host notices the same fault within [`STORM`].
+    pub storm: Phase,
     /// How long the machine took.
     pub real: Duration,
     /// Resident memory, in KiB, where the system says it.
@@ -73,6 +77,8 @@ pub struct Measured {
 
 /// For how long the tree is watched at rest.
 pub const REST: Duration = Duration::from_secs(60);
+/// Within this every host notices a fault.
+pub const STORM: Duration = Duration::from_secs(10);
 /// Within this everything must have happened.
 const LIMIT: Duration = Duration::from_secs(600);
 
@@ -148,6 +154,7 @@ pub fn measure(seed: u64, shape: &Shape) -> Result<Measured, Violation> {
     let begun = Instant::now();
     let (tree, depths) = shape.tree();
     let nodes = tree.len();
+    let leaves: Vec<_> = (0..nodes).filter(|node| !tree[*node].serves).collect();
     let mut sim = Sim::new(shape.plan(seed, tree), Sink::Hash);
     let tiers = vec![Crossed::default(); shape.fans.len()];
     sim.net.meter = Some(Meter { depths, tiers, beats: false });
@@ -170,8 +177,19 @@ pub fn measure(seed: u64, shape: &Shape) -> Result<Measured, Violation> {
     let mixed = sim.order(shape, false)?;
     sim.alike = true;
     let push = sim.order(shape, true)?;
+    let storm = sim.storm(&leaves)?;
     let memory_kib = crate::scale::memory_kib();
-    Ok(Measured { nodes, linked, rest, alike, mixed, push, real: begun.elapsed(), memory_kib })
+    Ok(Measured {
+        nodes,
+        linked,
+        rest,
+        alike,
+        mixed,
+        push,
+        storm,
+        real: begun.elapsed(),
+        memory_kib,
+    })
 }
 
 impl Sim {
@@ -209,6 +227,29 @@ impl Sim {
             self.run_until(self.now + step)?;
         }
         let last = self.closed.get(&id).copied().unwrap_or(self.now) - begun;
+        // The last acknowledgements belong to it.
+        self.run_until(self.now + Duration::from_secs(2))?;
+        Ok(Phase { last, tiers: self.take_tiers() })
+    }
+
+    /// Something that all hosts notice, each at a time of its own, until the root has all of it on
+    /// its disk.
+    fn storm(&mut self, hosts: &[usize]) -> Result<Phase, Violation> {
+        let (begun, step) = (self.now, Duration::from_millis(10));
+        let mut rng = SmallRng::seed_from_u64(self.plan.seed);
+        let mut notices: Vec<_> =
+            hosts.iter().map(|host| (STORM.mul_f64(rng.random_range(0.0..1.0)), *host)).collect();
+        notices.sort_unstable();
+        self.take_tiers();
+        for (after, host) in notices {
+            self.run_until(begun + after)?;
+            self.strike(host, 0, 0)?;
+        }
+        while self.counted() < hosts.len() as u64 {
+            self.within(begun + LIMIT, "event of every host")?;
+            self.run_until(self.now + step)?;
+        }
+        let last = self.now - begun;
         // The last acknowledgements belong to it.
         self.run_until(self.now + Duration::from_secs(2))?;
         Ok(Phase { last, tiers: self.take_tiers() })

@@ -10,11 +10,15 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use mesh::{Digest, Frame, HostId, HostSet, Order, Outcome, Report, State, Tally};
+use mesh::{
+    Digest, EventLimits, Folded, Frame, Happening, HostId, HostSet, Order, Outcome, Report, State,
+    Tally,
+};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::fleet::{Phase, REST, Shape};
+use crate::events::happening;
+use crate::fleet::{Phase, REST, STORM, Shape};
 use crate::net::{Crossed, OVERHEAD};
 use crate::plan;
 
@@ -75,6 +79,61 @@ pub fn push(shape: &Shape) -> Phase {
         crossed.content = *links as u64 * shape.content;
     }
     Phase { last: Duration::from_secs_f64(last.max(floor)), tiers }
+}
+
+/// What it costs that every host notices the same fault within [`STORM`].
+///
+/// A relay tells a flush after the first of them, and then once in each `repeat`, as long as there
+/// is news. Those below it that have several relays between them and the hosts do so in step.
+pub fn storm(shape: &Shape) -> Phase {
+    let limits = EventLimits::default();
+    let (flush, repeat) = (limits.flush.as_secs_f64(), limits.repeat.as_secs_f64());
+    let (span, save) = (STORM.as_secs_f64(), shape.save.1.as_secs_f64());
+    let rounds = 1.0 + ((span - flush) / repeat).ceil().max(0.0);
+    let relays = shape.fans.len().saturating_sub(1) as f64;
+    // The tree below the root that hears of it last is as late with its first word as many are.
+    let counts = shape.counts();
+    let hosts = counts.last().copied().unwrap_or_default() as f64;
+    let branches = shape.fans.first().copied().unwrap_or_default() as f64;
+    let first = span / (hosts / branches + 1.0) * (1.0 + branches.ln());
+    let noticed = limits.save.as_secs_f64() + save;
+    let last = first + noticed + relays * flush + (rounds - 1.0) * repeat;
+    let held = weight(&Frame::EventsHeld { no: 100, held: 1 });
+    let mut behind = 1.0;
+    let mut tiers = vec![Crossed::default(); shape.fans.len()];
+    for tier in (0..shape.fans.len()).rev() {
+        let links = counts[tier + 1] as f64;
+        let is_host = tier + 1 == shape.fans.len();
+        let rounds = if is_host { 1.0 } else { rounds };
+        // What comes in one round: the first after a flush, all others after a whole pause.
+        let until = |round: f64| ((flush + round * repeat) / span).min(1.0);
+        let sizes = (0..rounds as u32).map(f64::from).map(|round| {
+            let before = if round > 0.0 { until(round - 1.0) } else { 0.0 };
+            events_bytes(behind, if is_host { 1.0 } else { until(round) - before })
+        });
+        let up: f64 = sizes.sum();
+        let frames = (links * rounds) as u64;
+        tiers[tier] = Crossed {
+            down: (frames, (links * rounds * held) as u64),
+            up: (frames, (links * up) as u64),
+            content: 0,
+        };
+        behind *= shape.fans[tier] as f64;
+    }
+    let last = last + way(shape, events_bytes(behind / branches, 0.5)) + save;
+    Phase { last: Duration::from_secs_f64(last), tiers }
+}
+
+/// The bytes of a frame that tells of this share of so many hosts: a sample, encoded.
+fn events_bytes(hosts: f64, share: f64) -> f64 {
+    let mut rng = SmallRng::seed_from_u64(2);
+    let all = (0..hosts.round().max(1.0) as u32).map(|host| HostId(1_000 + host));
+    let mut counts: BTreeMap<_, _> =
+        all.filter(|_| rng.random_bool(share.clamp(0.0, 1.0))).map(|host| (host, 1)).collect();
+    counts.entry(HostId(1_000)).or_insert(1);
+    let Happening { fact, sample, .. } = happening(HostId(1_000), 0, 0);
+    let folded = Folded { window: 0, fact, sample: sample.into(), first_ms: 0, last_ms: 0, counts };
+    weight(&Frame::Events { no: 100, events: vec![folded] })
 }
 
 /// What a tree costs at rest, for [`REST`].

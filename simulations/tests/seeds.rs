@@ -174,6 +174,7 @@ fn the_model_says_what_the_simulator_does() {
         ("mixed", model::run(&shape, true), &played.mixed),
         ("push", model::push(&shape), &played.push),
         ("rest", model::rest(&shape), &played.rest),
+        ("storm", model::storm(&shape), &played.storm),
     ];
     for (what, model, played) in phases {
         near(what, model.last.as_secs_f64(), played.last.as_secs_f64(), 1.05);

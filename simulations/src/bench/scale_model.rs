@@ -32,6 +32,7 @@ struct Row {
     mixed: Phase,
     push: Phase,
     rest: Phase,
+    storm: Phase,
 }
 
 /// Plays and computes, prints tables, and writes the charts. `most`: the largest tree that is
@@ -50,6 +51,7 @@ pub(crate) fn measure(docs: &Path, most: usize) -> Result<()> {
             mixed: model::run(&shape, true),
             push: model::push(&shape),
             rest: model::rest(&shape),
+            storm: model::storm(&shape),
             shape,
             played,
         });
@@ -87,10 +89,11 @@ fn shape(sites: usize) -> Shape {
 
 type Pick = (&'static str, fn(&Row) -> &Phase, fn(&Measured) -> &Phase);
 
-const PHASES: [Pick; 3] = [
+const PHASES: [Pick; 4] = [
     ("run, all alike", |row| &row.alike, |played| &played.alike),
     ("run, 12 ends", |row| &row.mixed, |played| &played.mixed),
     ("push, 20 MB", |row| &row.push, |played| &played.push),
+    ("a fault at every host", |row| &row.storm, |played| &played.storm),
 ];
 
 fn root_bytes(phase: &Phase) -> f64 {
@@ -148,8 +151,7 @@ fn tiers(rows: &[Row]) {
     table::heading("A million hosts: bytes on one link of each tier, by the model");
     let counts = row.shape.counts();
     let names = ["root to region", "region to site", "site to host"];
-    let phases =
-        [("run, all alike", &row.alike), ("run, 12 ends", &row.mixed), ("push, 20 MB", &row.push)];
+    let phases = PHASES.map(|(what, modelled, _)| (what, modelled(row)));
     let phases = phases.into_iter().chain([("a minute at rest", &row.rest)]);
     let mut lines = Vec::new();
     for (what, phase) in phases {
