@@ -8,6 +8,7 @@ mod alerting;
 pub(crate) mod events;
 mod hosts;
 mod retire;
+pub(crate) mod rollouts;
 
 use std::collections::BTreeMap;
 
@@ -169,6 +170,8 @@ impl Tables {
             events::SIGNATURES.name(),
             events::EVENT_COUNTS.name(),
             events::FILTERS.name(),
+            rollouts::ROLLOUTS.name(),
+            rollouts::WAVES.name(),
         ];
         if journal.has_tables(&names)? {
             return Ok(Tables { journal });
@@ -197,6 +200,8 @@ impl Tables {
         txn.open_table(events::SIGNATURES)?;
         txn.open_table(events::EVENT_COUNTS)?;
         txn.open_table(events::FILTERS)?;
+        txn.open_table(rollouts::ROLLOUTS)?;
+        txn.open_table(rollouts::WAVES)?;
         txn.commit()?;
         Ok(Tables { journal })
     }
