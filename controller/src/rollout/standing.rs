@@ -118,9 +118,7 @@ pub(crate) fn at_sites(
     sites: &[String],
     inventory: &BTreeMap<HostId, HostRow>,
 ) -> HostSet {
-    let is_there = |host: &HostId| {
-        inventory.get(host).is_some_and(|row| sites.iter().any(|site| *site == row.site))
-    };
+    let is_there = |host: &HostId| inventory.get(host).is_some_and(|row| sites.contains(&row.site));
     hosts.iter().filter(is_there).collect()
 }
 
