@@ -60,6 +60,8 @@ pub struct Options {
     pub keep_output_mib: Option<u64>,
     /// How much of the state disk is to stay free, in MiB: with less, no new orders are taken.
     pub min_free_mib: Option<u64>,
+    /// How much content is kept, in MiB: a push that needs more is refused.
+    pub store_max_mib: Option<u64>,
     /// Content down each child's link, at most, in kbit/s.
     pub rate_limit_kbit: Option<u64>,
 }
@@ -248,6 +250,7 @@ fn settings(options: &Options) -> Settings {
         beat_interval_ms: options.beat_interval_ms.unwrap_or(defaults.beat_interval_ms),
         flush_ms: options.flush_ms.unwrap_or(defaults.flush_ms),
         min_free_mib: options.min_free_mib.unwrap_or(defaults.min_free_mib),
+        store_max_mib: options.store_max_mib.unwrap_or(defaults.store_max_mib),
         rate_limit_kbit: options.rate_limit_kbit.unwrap_or(defaults.rate_limit_kbit),
         ..defaults
     }

@@ -278,6 +278,7 @@ impl Io {
         trace!(?output, "out");
         match output {
             Output::Save { no, record } => {
+                self.transfers.claims.iter().for_each(|claims| claims.note(&record));
                 if let Record::Forget(_) = record {
                     self.sweeper.ask();
                 }
