@@ -36,7 +36,7 @@ pub use apply::{
 };
 pub use attributes::Attributes;
 pub use chunk::{AVERAGE_CHUNK, MAX_CHUNK, MIN_CHUNK};
-pub use database::{Database, is_full};
+pub use database::{Database, Tape, is_full};
 pub use delta::{Base, Decoded, Delta};
 pub use id::{ContentId, ContentIdError};
 pub use ingest::{IngestError, Ingested, Progress, ingest};

@@ -6,6 +6,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -145,7 +146,8 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         tables: tables.clone(),
         certificate,
         longest: std::time::Duration::from_millis(longest),
-        changed: on_change(live.clone(), tables.clone(), fleet.clone(), published.clone()),
+        changed: on_change(live.clone(), tables.clone(), fleet.clone()),
+        removed: on_removal(published.clone()),
     };
     let kept = journal.clone();
     let node = relay::start(Setup {
@@ -302,27 +304,35 @@ impl Publisher {
     }
 }
 
-/// Reads the inventory again when somebody has enrolled or was removed, and tells the mesh.
-fn on_change(
-    live: Live,
-    tables: Tables,
-    fleet: Fleet,
-    publisher: Arc<OnceLock<Publisher>>,
-) -> Arc<dyn Fn() + Send + Sync> {
-    let turn = Mutex::new(());
+/// Reads the inventory again when somebody has enrolled or was removed. Of many at once a few read
+/// for all: whoever waits for its turn finds that it was read after its own change.
+fn on_change(live: Live, tables: Tables, fleet: Fleet) -> Arc<dyn Fn() + Send + Sync> {
+    let (changes, read) = (AtomicU64::new(0), Mutex::new(0));
     Arc::new(move || {
+        let own = changes.fetch_add(1, Ordering::SeqCst) + 1;
         // One at a time: of two newcomers at once, the older reading must not come last.
-        let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut read = read.lock().unwrap_or_else(PoisonError::into_inner);
+        if *read >= own {
+            return;
+        }
+        let covered = changes.load(Ordering::SeqCst);
         match tables.hosts() {
             Ok(hosts) => {
                 let hosts = Arc::new(hosts);
                 live.state().hosts = hosts.clone();
                 meet(&fleet, &hosts);
+                *read = covered;
             }
             Err(error) => {
                 tracing::error!(error = %relay::chain(&error), "the inventory is not read");
             }
         }
+    })
+}
+
+/// Tells the mesh that somebody was removed.
+fn on_removal(publisher: Arc<OnceLock<Publisher>>) -> Arc<dyn Fn() + Send + Sync> {
+    Arc::new(move || {
         if let Some(publisher) = publisher.get() {
             publisher.publish();
         }
