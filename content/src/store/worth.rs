@@ -112,7 +112,7 @@ mod tests {
             let spare: Vec<_> = lens.iter().zip(0..).map(|((len, worth), n)| {
                 Spare { id: id(n), len: *len, worth: *worth }
             }).collect();
-            let of = |id: &ContentId| *spare.iter().find(|spare| spare.id == *id).unwrap();
+            let of = |id: &ContentId| *spare.iter().find(|spare| spare.id == *id).expect("it is one of them");
             let all: u64 = spare.iter().map(|spare| u64::from(spare.len)).sum();
             let (gone, level) = choose(spare.clone(), bytes, 7);
             let freed: u64 = gone.iter().map(|id| u64::from(of(id).len)).sum();
@@ -136,7 +136,7 @@ mod tests {
             let left = play(&uses, |name| lens[usize::from(name)], 3000);
             let sum: u64 = left.keys().map(|name| u64::from(lens[usize::from(*name)])).sum();
             prop_assert!(sum <= 3000);
-            prop_assert!(left.contains_key(uses.last().unwrap()));
+            prop_assert!(left.contains_key(uses.last().expect("at least one")));
         }
     }
 }
