@@ -188,18 +188,7 @@ mod tests {
 
     fn host(name: &str, role: &str, parent: &str, up: bool) -> HostInfo {
         let (name, role, parent) = (name.into(), role.into(), parent.into());
-        HostInfo {
-            id: 1,
-            name,
-            site: "lyon".into(),
-            role,
-            up,
-            via: String::new(),
-            enrolled_ms: 0,
-            parent,
-            degraded: false,
-            labels: Default::default(),
-        }
+        HostInfo { id: 1, name, site: "lyon".into(), role, up, parent, ..HostInfo::default() }
     }
 
     #[test]

@@ -186,9 +186,7 @@ mod tests {
 
     fn host(name: &str, role: &str, parent: &str, up: bool) -> HostInfo {
         let (name, role, parent) = (name.into(), role.into(), parent.into());
-        let (site, via, labels) = ("lyon".into(), String::new(), Default::default());
-        let degraded = false;
-        HostInfo { id: 1, name, site, role, up, via, enrolled_ms: 0, parent, degraded, labels }
+        HostInfo { id: 1, name, site: "lyon".into(), role, up, parent, ..HostInfo::default() }
     }
 
     #[test]

@@ -62,17 +62,22 @@ pub(crate) async fn hosts(State(api): State<Api>) -> Json<Vec<HostInfo>> {
         Some(parent) => name(parent),
         None => String::new(),
     };
-    let host = |(id, row): (&HostId, &HostRow)| HostInfo {
-        id: id.0,
-        name: row.name.clone(),
-        site: row.site.clone(),
-        role: row.role.clone(),
-        up: state.up.contains(*id),
-        via: via(*id),
-        enrolled_ms: row.enrolled_ms,
-        parent: parent(id),
-        degraded: state.degraded.contains(*id),
-        labels: state.labels.get(id).cloned().unwrap_or_default(),
+    let host = |(id, row): (&HostId, &HostRow)| {
+        let facts = state.facts.get(id).cloned().unwrap_or_default();
+        HostInfo {
+            id: id.0,
+            name: row.name.clone(),
+            site: row.site.clone(),
+            role: row.role.clone(),
+            up: state.up.contains(*id),
+            via: via(*id),
+            enrolled_ms: row.enrolled_ms,
+            parent: parent(id),
+            degraded: state.degraded.contains(*id),
+            labels: state.labels.get(id).cloned().unwrap_or_default(),
+            facts: facts.facts.clone(),
+            facts_ms: facts.heard_ms,
+        }
     };
     let mut hosts: Vec<_> = state.hosts.iter().map(host).collect();
     hosts.sort_by(|a, b| sets::natural_cmp(&a.name, &b.name));

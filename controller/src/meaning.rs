@@ -221,6 +221,7 @@ impl Api {
             hosts: state.hosts.clone(),
             up: state.up.clone(),
             labels: state.labels.clone(),
+            facts: state.facts.clone(),
             below: state.below.clone(),
             fleet: self.fleet.known(),
         }

@@ -28,6 +28,7 @@ mod node;
 mod order;
 mod outbox;
 mod outcome;
+mod profile;
 mod pull;
 mod pulse;
 mod route;
@@ -58,6 +59,7 @@ pub use io::{
 pub use node::Node;
 pub use order::{Batch, Gate, Need, Order, Report};
 pub use outcome::{Outcome, State, Tally};
+pub use profile::{PROFILE_BYTES, PROFILE_LINES, Profile, Profiled};
 pub use set::HostSet;
 pub use subtree::{BRANCHES, Subtree};
 pub use time::Time;

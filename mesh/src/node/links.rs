@@ -72,8 +72,9 @@ impl Node {
                 (self.lanes.log(), self.reports_in.get(&host).copied().unwrap_or_default())
             }
         };
-        self.out
-            .send(link, Frame::Hello { log, held_log: inlog.log, held: inlog.held, events: true });
+        let (held_log, held) = (inlog.log, inlog.held);
+        let hello = Frame::Hello { log, held_log, held, events: true, profiles: true };
+        self.out.send(link, hello);
         self.pulse.handle_up(now, link, matches!(peer, Peer::Parent { .. }), &mut self.out);
         if let Peer::Parent { .. } = peer {
             self.announce(link);
@@ -122,6 +123,7 @@ impl Node {
         }
         self.pulls.handle_down(link);
         self.lose_listener(now, link);
+        self.profiles.handle_down(link, self.has(Bug::LoseProfiles));
         let redials = !self.config.has(Bug::LoseRedial);
         let mut punctual = SmallRng::seed_from_u64(0);
         let jitter = if self.config.has(Bug::NoJitter) { &mut punctual } else { &mut self.rng };
@@ -160,10 +162,12 @@ impl Node {
                 let beat = Beat { root, interval, root_interval, speaks };
                 self.pulse.handle_beat(now, link, beat, from_parent, &mut self.out);
             }
-            (Peer::Parent { host, .. }, Frame::Hello { held_log, held, events, .. }) => {
+            (Peer::Parent { host, .. }, Frame::Hello { log, held_log, held, events, profiles }) => {
                 self.handle_parent_hello(now, link, host, (held_log, held));
                 if self.uplink.link() == Some(link) {
                     self.listener = Some(link).filter(|_| events);
+                    let below = self.routes.below();
+                    self.profiles.handle_hello(now, (link, log), profiles, &below);
                 }
             }
             (Peer::Child { host, .. }, Frame::Hello { held_log, held, .. }) => {
@@ -206,6 +210,12 @@ impl Node {
             }
             (Peer::Parent { .. }, Frame::EventsHeld { no, held }) => {
                 self.happened.handle_held(now, link, (no, held), &mut self.out);
+            }
+            (Peer::Child { host, serves }, Frame::Profiles { no, lines }) => {
+                self.handle_profiles(now, link, (host, serves), (no, lines));
+            }
+            (Peer::Parent { .. }, Frame::ProfilesHeld { no, held }) => {
+                self.profiles.handle_held(link, (no, held), now + self.config.backoff.settled);
             }
             (Peer::Child { host, serves }, Frame::Said(said)) => {
                 self.handle_said(now, link, (host, serves), said);

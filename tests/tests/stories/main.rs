@@ -10,6 +10,7 @@ mod dist;
 mod domains;
 mod enrol;
 mod events;
+mod facts;
 mod failover;
 mod forms;
 mod full_disk;
