@@ -135,10 +135,11 @@ pub(crate) async fn main(
 
 /// How it is with a host, in a word.
 pub(crate) fn state(host: &HostInfo) -> &'static str {
-    match (host.up, host.degraded) {
-        (true, false) => "up",
-        (true, true) => "degraded",
-        (false, _) => "down",
+    match (host.up, host.degraded, host.stale) {
+        (true, false, _) => "up",
+        (true, true, _) => "degraded",
+        (false, _, true) => "stale",
+        (false, _, false) => "down",
     }
 }
 

@@ -66,7 +66,7 @@ pub(crate) async fn path(
                 .say("nobody knows the way to it: it has not been connected yet, or not lately")?;
         }
     }
-    let up = steps.iter().all(|step| step.state != "down");
+    let up = steps.iter().all(|step| !["down", "stale"].contains(&step.state));
     Ok(if up && is_known(&hosts, &args.name) { Exit::Ok } else { Exit::Missed })
 }
 

@@ -74,6 +74,7 @@ pub(crate) async fn hosts(State(api): State<Api>) -> Json<Vec<HostInfo>> {
             enrolled_ms: row.enrolled_ms,
             parent: parent(id),
             degraded: state.degraded.contains(*id),
+            stale: state.silent.contains(*id),
             labels: state.labels.get(id).cloned().unwrap_or_default(),
             facts: facts.facts.clone(),
             facts_ms: facts.heard_ms,

@@ -54,6 +54,8 @@ pub(crate) struct Live {
 pub(crate) struct State {
     pub(crate) up: HostSet,
     pub(crate) degraded: HostSet,
+    /// Of those who are not up, who has fallen silent.
+    pub(crate) silent: HostSet,
     /// The own children of each node that has any.
     pub(crate) branches: BTreeMap<HostId, HostSet>,
     pub(crate) hosts: Hosts,
@@ -111,6 +113,7 @@ impl Witness for Scribe {
                 let mut state = self.live.state();
                 state.up = tree.up.clone();
                 state.degraded = tree.degraded.clone();
+                state.silent = tree.silent.clone();
                 state.branches = tree.branches.clone();
                 self.live.changed.notify_one();
             }

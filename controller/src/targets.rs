@@ -35,6 +35,8 @@ const SET_IN_ERROR: usize = 400;
 pub(crate) struct Scene {
     pub(crate) hosts: Arc<BTreeMap<HostId, HostRow>>,
     pub(crate) up: HostSet,
+    /// Of those who are not up, who has fallen silent.
+    pub(crate) silent: HostSet,
     /// The labels of those that have some.
     pub(crate) labels: Arc<BTreeMap<HostId, Labels>>,
     /// What hosts say of themselves.
@@ -293,6 +295,7 @@ impl<'a> Namespace<'a> {
     fn group_anew(&self, source: &str, group: &str, depth: usize) -> Result<HostSet, Failure> {
         let text = match (source, group) {
             ("", "up") => return Ok(self.of_role("host").intersection(&self.scene.up)),
+            ("", "stale") => return Ok(self.of_role("host").intersection(&self.scene.silent)),
             ("", "down") => return Ok(self.of_role("host").difference(&self.scene.up)),
             ("", _) => match self.book.own().get(group) {
                 Some(text) => text.clone(),

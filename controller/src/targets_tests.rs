@@ -36,6 +36,7 @@ fn scene() -> Scene {
     Scene {
         hosts: Arc::new(rows.into_iter().map(row).collect()),
         up: HostSet::from_ranges([(1, 3), (5, 7), (9, 11)]),
+        silent: HostSet::one(HostId(8)),
         labels: Arc::new(
             [(2, "10"), (3, "9"), (7, "7")].map(|(id, rack)| (HostId(id), labels(rack))).into(),
         ),
@@ -131,6 +132,8 @@ fn places_and_states() {
     check("@role:relay", "a-relay,b-relay,deep");
     check("@up", "a[1-2,10],alone,b[1,3]");
     check("@down", "a3,b2");
+    check("@stale", "b2");
+    check("@down!@stale", "a3");
     check("@run:last", "a[1-3,10],a-relay,b[1-3],b-relay");
     check("@run:last/*!@role:relay", "a[1-3,10],b[1-3]");
     check("@run:last/failed&@lyon", "a[1,3]");

@@ -206,6 +206,7 @@ fn encode_below(subtree: &Subtree) -> pb::Below {
         below: hosts::encode(&subtree.below),
         up: hosts::encode(&subtree.up),
         degraded: hosts::encode(&subtree.degraded),
+        silent: hosts::encode(&subtree.silent),
         branches: subtree.branches.iter().map(branch).collect(),
     }
 }
@@ -223,6 +224,7 @@ fn decode_below(below: &pb::Below) -> Result<Subtree, FieldError> {
         below: hosts::decode("below.below", &below.below)?,
         up: hosts::decode("below.up", &below.up)?,
         degraded: hosts::decode("below.degraded", &below.degraded)?,
+        silent: hosts::decode("below.silent", &below.silent)?,
         branches,
     })
 }

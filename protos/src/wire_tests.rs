@@ -106,9 +106,9 @@ fn frame() -> impl Strategy<Value = Frame> {
             let ms = Duration::from_millis;
             Frame::Beat { root, interval: ms(own), root_interval: ms(of_root), speaks }
         }),
-        (host_set(), host_set(), host_set(), branches()).prop_map(
-            |(below, up, degraded, branches)| {
-                Frame::Below(Subtree { below, up, degraded, branches })
+        (host_set(), host_set(), (host_set(), host_set()), branches()).prop_map(
+            |(below, up, (degraded, silent), branches)| {
+                Frame::Below(Subtree { below, up, degraded, silent, branches })
             }
         ),
         (pair(), order()).prop_map(|((log, seq), order)| Frame::Order { log, seq, order }),

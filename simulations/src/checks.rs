@@ -294,6 +294,10 @@ impl Checks {
                 let detail = format!("{} is up, {} is known", tree.up, tree.below);
                 Err(Violation::new("routes", detail))
             }
+            Event::Reachable(tree) if !tree.silent.is_subset(&tree.below.difference(&tree.up)) => {
+                let detail = format!("{} is silent, {} is up", tree.silent, tree.up);
+                Err(Violation::new("who is silent is not up", detail))
+            }
             _ => Ok(()),
         }
     }

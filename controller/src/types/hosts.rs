@@ -66,6 +66,10 @@ pub struct HostInfo {
     /// What operators have said of it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// Whether it is not reachable because nothing is heard of it, or of the relay that it is
+    /// behind; not because it was stopped.
+    #[serde(default)]
+    pub stale: bool,
     /// What it says of itself.
     #[serde(default)]
     pub facts: BTreeMap<String, String>,

@@ -56,7 +56,7 @@ impl Node {
             }
         }
         if let Some(old) = replaced {
-            self.forget_link(now, old);
+            self.forget_link(now, old, None);
             // The machines have the new link in the old one's place already; until the peer says
             // hello on it, nothing may be sent to either.
             match peer {
@@ -105,13 +105,13 @@ impl Node {
         if self.uplink.holds(link) {
             self.peers.remove(&link);
             self.uplink.handle_down(now, link, &mut self.rng);
-        } else if let Some(peer) = self.forget_link(now, link) {
+        } else if let Some(peer) = self.forget_link(now, link, reason) {
             self.out.push(Output::Tell(Event::Unlinked { peer, reason }));
         }
     }
 
     /// Takes a link out of every machine.
-    fn forget_link(&mut self, now: Time, link: LinkId) -> Option<Peer> {
+    fn forget_link(&mut self, now: Time, link: LinkId, reason: Option<Reason>) -> Option<Peer> {
         let peer = self.peers.remove(&link)?;
         self.pulse.handle_down(link, self.uplink.link() == Some(link));
         self.acks.handle_down(link);
@@ -140,7 +140,9 @@ impl Node {
             // They may have come and gone before anybody was told.
             self.absent.came(&child.up);
         }
-        if let Some((child, moves)) = self.routes.handle_down(now, link) {
+        if let Some((child, moves)) =
+            self.routes.handle_down(now, link, reason == Some(Reason::Stale))
+        {
             self.follow(now, moves);
             self.lanes.handle_down(child);
             self.shares.check_again(now, self.config.grace());

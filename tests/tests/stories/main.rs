@@ -26,6 +26,7 @@ mod renew;
 mod rollback;
 mod run;
 mod sets;
+mod stale;
 mod store;
 mod terms;
 mod trial;
