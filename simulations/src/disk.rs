@@ -101,6 +101,15 @@ impl Disk {
         self.queue.pop_front()
     }
 
+    /// The newest profiles, with those that the next write takes along.
+    pub(crate) fn profiles(&self) -> BTreeMap<HostId, Profile> {
+        let mut image = Image { profiles: self.image.profiles.clone(), ..Image::default() };
+        for entry in self.queue.iter().filter(|entry| matches!(entry, Entry::Profiles(_))) {
+            image.apply(entry);
+        }
+        image.profiles
+    }
+
     /// Makes the next entry durable, up to the save of this number.
     pub(crate) fn pop(&mut self, through: u64) -> Option<Entry> {
         match self.queue.front()? {

@@ -84,6 +84,6 @@ impl Sim {
 
     /// Whose newest profile the root does not know, if there is somebody.
     pub(crate) fn outdated(&self) -> Option<String> {
-        self.checks.profiles.outdated(&self.seats[0].disk.image.profiles)
+        self.checks.profiles.outdated(&self.seats[0].disk.profiles())
     }
 }
