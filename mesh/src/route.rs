@@ -304,7 +304,7 @@ mod tests {
         let degraded = hosts(10, 11);
         let branches = BTreeMap::from([(a, hosts(10, 12)), (HostId(77), hosts(10, 10))]);
         let below = hosts(1, 1).union(&hosts(10, 12));
-        let told = Subtree { below: below.clone(), up: below, degraded, branches };
+        let told = Subtree { degraded, branches, ..says(below.clone(), below) };
         assert!(routes.handle_below(a, told.clone()).1);
         assert!(!routes.handle_below(a, told).1, "nothing is new");
         // 11 moves to b, where it is well; a's word about it counts no more.

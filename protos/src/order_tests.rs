@@ -47,10 +47,6 @@ fn gate() -> impl Strategy<Value = Gate> {
     let count = || 1..=1u64 << 32;
     let maybe = || proptest::option::of(count());
     let batch = proptest::option::of((count(), time()));
-    let share = |number: u64| match number % 3 {
-        0 => mesh::Share::Percent(number as u32 % 100 + 1),
-        _ => mesh::Share::Hosts(number),
-    };
     let some_time = || (1..=millis(LONGEST)).prop_map(Duration::from_millis);
     let most = proptest::option::of(any::<u64>());
     (
@@ -75,6 +71,13 @@ fn gate() -> impl Strategy<Value = Gate> {
                 longest,
             },
         )
+}
+
+fn share(number: u64) -> mesh::Share {
+    match number % 3 {
+        0 => mesh::Share::Percent(number as u32 % 100 + 1),
+        _ => mesh::Share::Hosts(number),
+    }
 }
 
 fn terms() -> impl Strategy<Value = Terms> {
@@ -407,8 +410,8 @@ fn limits_of_a_gate() {
         check_order(&OrderBody { gate: Some(gate), ..sample(Work::Run(sample_run())) }, expected);
     };
     check(|g| g.window = 0, "gate.window is 0 and must be from 1 to 4294967296");
-    let none = mesh::Share::Hosts(0);
-    check(|g| g.per_lot = none, "gate.per_lot is 0 and must be from 1 to 4294967296");
+    let none = |g: &mut Gate| g.per_lot = mesh::Share::Hosts(0);
+    check(none, "gate.per_lot is 0 and must be from 1 to 4294967296");
     let more = |g: &mut Gate| g.per_child = Some(mesh::Share::Percent(101));
     check(more, "gate.per_child_percent is 101 and must be from 1 to 100");
     check(
