@@ -65,7 +65,10 @@ pub use stream::{
     check_version, frame_header, parse_header, parse_header_within,
 };
 pub use terms::{Delete, MaxDelete, Special, Terms};
-pub use wire::{FrameError, Incoming, decode_frame, encode_frame, encode_heard, encode_removals};
+pub use wire::{
+    FrameError, Incoming, decode_folded, decode_frame, encode_folded, encode_frame, encode_heard,
+    encode_removals,
+};
 
 /// The messages as prost makes them of the .proto files.
 mod pb {

@@ -10,6 +10,7 @@ mod account;
 mod alerting;
 mod bulk;
 mod capture;
+mod claims;
 mod commands;
 pub mod congestion;
 mod daybook;
@@ -65,7 +66,7 @@ pub use node::{Running, Setup, StartError, start};
 pub use outputs::{Coming, NotComing};
 pub use removed::RemovalsFault;
 pub use settings::{Settings, SettingsError};
-pub use sweep::sweep_store;
+pub use sweep::{spare_in_store, sweep_store};
 pub use writer::{NoWitness, Witness};
 
 /// The name of some bytes: their BLAKE3 hash.
