@@ -6,6 +6,7 @@
 
 mod alerting;
 pub(crate) mod events;
+pub(crate) mod facts;
 mod hosts;
 mod retire;
 pub(crate) mod rollouts;
@@ -172,6 +173,7 @@ impl Tables {
             events::FILTERS.name(),
             rollouts::ROLLOUTS.name(),
             rollouts::WAVES.name(),
+            facts::FACTS.name(),
         ];
         if journal.has_tables(&names)? {
             return Ok(Tables { journal });
@@ -202,6 +204,7 @@ impl Tables {
         txn.open_table(events::FILTERS)?;
         txn.open_table(rollouts::ROLLOUTS)?;
         txn.open_table(rollouts::WAVES)?;
+        txn.open_table(facts::FACTS)?;
         txn.commit()?;
         Ok(Tables { journal })
     }

@@ -19,6 +19,7 @@ mod dist;
 mod drive;
 mod endpoint;
 mod exec;
+mod facts;
 mod fetch;
 mod follow;
 mod front;

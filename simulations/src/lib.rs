@@ -33,6 +33,7 @@ pub mod model;
 mod net;
 mod obey;
 pub mod plan;
+mod profiles;
 mod queue;
 mod rolling;
 pub mod scale;
