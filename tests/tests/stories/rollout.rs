@@ -48,7 +48,11 @@ impl Scene {
 
     fn spoil(&self, host: &str, is_bad: bool) -> Result<()> {
         let path = self.dir.join("bad").join(host);
-        Ok(if is_bad { fs::write(path, "")? } else { fs::remove_file(path)? })
+        match is_bad {
+            true => fs::write(path, "")?,
+            false => fs::remove_file(path)?,
+        }
+        Ok(())
     }
 }
 
