@@ -12,7 +12,7 @@
 //! | `events` `report` | what happens, and what went wrong |
 //! | `hosts` `nodes` `tree` `token` `alerting` `completion` | other verbs that ask the controller |
 //! | `fleet` `fdist` | domains, hosts and files, by two kinds of names |
-//! | `steer` `survey` | verbs about the tree |
+//! | `steer` `survey` `whatif` `cap` | verbs about the tree |
 //! | `serve` `node` `join` | verbs that are a part of the mesh |
 //! | `demo` | a fleet on this machine |
 //! | `sim` | the simulator, another binary |
@@ -31,6 +31,7 @@ mod args;
 mod attach;
 mod branches;
 mod cancel;
+mod cap;
 mod client;
 mod completion;
 mod demo;
@@ -78,6 +79,7 @@ mod targets;
 mod token;
 mod tree;
 mod units;
+mod whatif;
 mod words;
 
 use std::ffi::OsString;

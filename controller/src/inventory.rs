@@ -3,8 +3,6 @@
 //! Read from what is known now, in the words of the API. Labels, groups and the tree have routes of
 //! their own.
 
-use std::collections::BTreeMap;
-
 use axum::Json;
 use axum::extract::{Path, State};
 use bytes::Bytes;
@@ -48,15 +46,7 @@ pub(crate) async fn hosts(State(api): State<Api>) -> Json<Vec<HostInfo>> {
         let child = state.below.iter().find(|(_, below)| below.contains(id));
         child.map_or(String::new(), |(child, _)| name(child))
     };
-    let pairs = state.branches.iter();
-    let pairs = pairs.flat_map(|(parent, hosts)| hosts.iter().map(move |host| (host, *parent)));
-    // A relay that says nothing of it: what lives there is taken for its own.
-    let mut parents: BTreeMap<HostId, HostId> = BTreeMap::new();
-    for (child, below) in &state.below {
-        parents
-            .extend(below.iter().map(|id| (id, if id == *child { HostId::ROOT } else { *child })));
-    }
-    parents.extend(pairs);
+    let parents = state.parents();
     let parent = |id: &HostId| match parents.get(id) {
         Some(&HostId::ROOT) => "controller".into(),
         Some(parent) => name(parent),
@@ -110,6 +100,7 @@ pub(crate) async fn links(State(api): State<Api>) -> Json<Vec<LinkInfo>> {
             wire_received: sum.wire_received,
             content_sent: sum.content_sent,
             content_received: sum.content_received,
+            cap: link.map_or(0, |link| link.cap),
         }
     };
     let mut infos: Vec<_> = state.below.iter().filter(|(_, b)| !b.is_empty()).map(info).collect();

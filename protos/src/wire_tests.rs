@@ -186,6 +186,9 @@ proptest! {
                 Incoming::Order { log, seq, envelope: order.body.clone() }
             }
             frame @ Frame::Hello { .. } => Incoming::Hello { frame, unpacks: true },
+            frame @ Frame::Beat { .. } => {
+                Incoming::Beat { frame, allowance: Allowance::default() }
+            }
             frame => Incoming::Frame(frame),
         };
         prop_assert_eq!(arrived, expected);
@@ -200,6 +203,10 @@ proptest! {
                 }
                 let again = decode_frame(encode_frame(&frame), hash).unwrap();
                 prop_assert_eq!(again, Incoming::Frame(frame));
+            }
+            Ok(Incoming::Beat { frame, allowance }) => {
+                let again = decode_frame(encode_allowing(&frame, allowance), hash).unwrap();
+                prop_assert_eq!(again, Incoming::Beat { frame, allowance });
             }
             Ok(Incoming::Order { envelope, .. }) => prop_assert!(!envelope.is_empty()),
             Ok(Incoming::Removals(list)) => prop_assert!(!list.body.is_empty()),

@@ -136,8 +136,11 @@ impl Acceptor {
 
     async fn serve_child(self, conn: Connection, peer: Peer, who: (String, [u8; 32])) {
         let id = self.ids.next();
-        let (link, mut queues) = Link::new(id, peer, who, conn.clone());
+        let (mut link, mut queues) = Link::new(id, peer, who, conn.clone());
         let counters = link.counters.clone();
+        let serves = matches!(peer, Peer::Child { serves: true, .. });
+        let bulk = Arc::new(Bulk::new(self.rate_limit, serves));
+        link.bulk = Some(bulk.clone());
         if self.inbox.send(Arrival::Linked(link)).await.is_err() {
             return;
         }
@@ -151,11 +154,12 @@ impl Acceptor {
             removed: self.removed.clone(),
             credit: Credit::new(true),
             packs: None,
+            caps: None,
+            bulk: Some(bulk.clone()),
+            paced: self.transfers.paced.clone(),
         };
         let streams = Arc::new(Semaphore::new(STREAMS));
-        let serves = matches!(peer, Peer::Child { serves: true, .. });
         conn.set_send_window(send_window(serves));
-        let bulk = Arc::new(Bulk::new(self.rate_limit, serves));
         // Ends with the connection, whatever ends it.
         while let Ok((send, recv)) = conn.accept_bi().await {
             let (kind, recv) = match stream_kind(recv).await {
@@ -171,7 +175,7 @@ impl Acceptor {
                     let (transfers, counters) = (self.transfers.clone(), counters.clone());
                     let bulk = bulk.clone();
                     tokio::spawn(async move {
-                        let line = Line { bulk: &bulk, counters: &counters };
+                        let line = Line { bulk: &bulk, counters: &counters, paced: None };
                         transfers.serve(id, (send, recv), line).await;
                         drop(slot);
                     });

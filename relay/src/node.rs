@@ -18,6 +18,8 @@ use tracing::info;
 
 use crate::accept::{Acceptor, LinkIds};
 use crate::alerting::{self, Outlook};
+use crate::calendar::CalendarError;
+use crate::cap::Caps;
 use crate::dial::Dialler;
 use crate::drive::{Arrival, Clock, DriveError, Io, LinkStatus, Links, drive};
 use crate::endpoint::{self, EndpointError};
@@ -31,7 +33,9 @@ use crate::journal::{Journal, JournalError};
 use crate::live::{Room, Teller, Watched};
 use crate::notice::{self, Notices};
 use crate::outputs::{Coming, NotComing, Outputs};
+use crate::paced::Paced;
 use crate::parents::Parents;
+use crate::probe::Prober;
 use crate::remains;
 use crate::removed::{RemovalsFault, Removed};
 use crate::renew::{Current, Renewer};
@@ -89,6 +93,9 @@ pub enum StartError {
     /// A node without a parent, though not the controller.
     #[error("a {0} needs at least one parent: set `parents`")]
     NoParents(certs::Role),
+    /// The settings cap the link in no way that is understood.
+    #[error(transparent)]
+    Cap(#[from] CalendarError),
 }
 
 /// A node that runs. Dropping it does not stop it; [`Running::stop`] does.
@@ -96,6 +103,7 @@ pub struct Running {
     addr: Option<SocketAddr>,
     who: (HostId, String),
     inbox: mpsc::Sender<Arrival>,
+    paced: Paced,
     previews: broadcast::Sender<Said>,
     links: Links,
     endpoint: Option<Endpoint>,
@@ -147,17 +155,21 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
     let join = Current::new(endpoint::join_server(&setup.credentials));
     let removed = Removed::open(&setup.state, &setup.credentials, links.clone());
     let transfers = Transfers::new(setup.store.clone(), inbox.clone());
+    let paced = transfers.paced.clone();
+    saved.orders.iter().for_each(|order| paced.recall(order));
     let order_key = setup.credentials.order_key();
     let verifier = Arc::new(Verifier::new(identity.mesh, order_key, HostId(identity.id)));
     let spool_dir = setup.state.join("spool");
     let quota = setup.settings.spool_mib.saturating_mul(1 << 20);
     let spool = setup.obeys.then(|| Spool::open(spool_dir, quota, space.clone()));
+    let caps = Caps::open(&setup.state, &setup.settings.cap, setup.settings.yields)?;
     let outputs = Outputs::new(
         HostId(identity.id),
         verifier.clone(),
         spool.clone(),
         inbox.clone(),
         links.clone(),
+        caps.clone(),
     );
     let ids = LinkIds::default();
     let room = Room::new();
@@ -195,6 +207,8 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
         config: client.clone(),
         server_name: certs::parent_name(&identity.mesh),
         outputs: outputs.clone(),
+        caps: caps.clone(),
+        paced: transfers.paced.clone(),
     });
     if !is_root {
         let ways = (links.clone(), endpoint.clone());
@@ -206,7 +220,9 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
     }
     let parents = Parents::open(&setup.state, setup.settings.parents.clone());
     let places = parents.list().len();
-    let helm = Helm { parents, links: links.clone(), inbox: inbox.clone() };
+    let children = if serves { setup.settings.max_children } else { 0 };
+    let prober = Prober::new(&setup.credentials);
+    let helm = Helm { parents, caps, children, links: links.clone(), inbox: inbox.clone(), prober };
     let executor = spool.map(|spool| Executor {
         name: identity.name.as_str().into(),
         verifier,
@@ -278,6 +294,7 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
         addr,
         who: (HostId(identity.id), identity.name),
         inbox,
+        paced,
         previews,
         links,
         endpoint,
@@ -298,6 +315,7 @@ impl Running {
 
     /// Gives an order to the root. `false`: the node has stopped.
     pub async fn submit(&self, order: Order) -> bool {
+        self.paced.recall(&order);
         self.inbox.send(Arrival::Input(Input::Submit(Arc::new(order)))).await.is_ok()
     }
 

@@ -16,12 +16,15 @@ use tracing::warn;
 
 use crate::drive::Arrival;
 use crate::front::Front;
+use crate::paced::Paced;
 
 /// Content of one node.
 #[derive(Clone)]
 pub(crate) struct Transfers {
     pub(crate) store: Arc<Store>,
     pub(crate) inbox: mpsc::Sender<Arrival>,
+    /// What is to go slowly.
+    pub(crate) paced: Paced,
     requests: Arc<AtomicU64>,
     /// Objects that are being read right now, so that a hundred children share one.
     open: Shared<Object>,
@@ -42,8 +45,8 @@ pub(crate) enum Source {
 
 impl Transfers {
     pub(crate) fn new(store: Arc<Store>, inbox: mpsc::Sender<Arrival>) -> Transfers {
-        let (requests, open, fronts) = Default::default();
-        Transfers { store, inbox, requests, open, fronts }
+        let (paced, requests, open, fronts) = Default::default();
+        Transfers { store, inbox, paced, requests, open, fronts }
     }
 
     /// An object in full, from the store or by way of the core from upstream.

@@ -4,6 +4,7 @@ mod alerts;
 mod alike;
 mod bad_input;
 mod cancel;
+mod caps;
 mod commands;
 mod crash;
 mod dist;
@@ -29,6 +30,7 @@ mod store;
 mod terms;
 mod trial;
 mod weak;
+mod whatif;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
