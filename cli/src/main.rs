@@ -14,7 +14,7 @@
 //! | `fleet` `fdist` | domains, hosts and files, by two kinds of names |
 //! | `steer` `survey` `whatif` `cap` | verbs about the tree |
 //! | `serve` `node` `join` | verbs that are a part of the mesh |
-//! | `demo` | a fleet on this machine |
+//! | `demo` `emulated` | a fleet on this machine, behind emulated lines if wanted |
 //! | `sim` | the simulator, another binary |
 //! | `targets` `hostfile` `guard` `plan` | which hosts, and whether that many are meant |
 //! | `client` | the controller's API |
@@ -36,6 +36,7 @@ mod client;
 mod completion;
 mod demo;
 mod diff;
+mod emulated;
 mod escape;
 mod events;
 mod exit;

@@ -30,6 +30,8 @@ const PACED: usize = 64;
 /// The content that goes down one link.
 pub struct Bulk {
     places: Arc<Semaphore>,
+    /// Of these, what objects that go slowly may take together: there is always room for others.
+    slow: Arc<Semaphore>,
     /// Of one object at most.
     each: u32,
     asked: AtomicI32,
@@ -46,7 +48,9 @@ pub struct Turn {
     priority: i32,
     places: Arc<Semaphore>,
     each: u32,
-    held: Option<OwnedSemaphorePermit>,
+    held: Vec<OwnedSemaphorePermit>,
+    /// For an object that goes slowly: the share of those, and its rate.
+    slow: Option<Arc<Semaphore>>,
     paced: Option<Arc<Bucket>>,
 }
 
@@ -58,6 +62,7 @@ impl Bulk {
         Bulk {
             // One object on its way and the next one already behind it.
             places: Arc::new(Semaphore::new(2 * each as usize)),
+            slow: Arc::new(Semaphore::new(each as usize)),
             each,
             asked: AtomicI32::new(-1),
             own: AtomicU64::new(rate),
@@ -101,14 +106,15 @@ impl Bulk {
                 bucket
             }
         };
-        Turn { paced: Some(bucket), ..self.turn() }
+        Turn { paced: Some(bucket), slow: Some(self.slow.clone()), ..self.turn() }
     }
 
     /// A place behind all that was asked for before.
     pub fn turn(&self) -> Turn {
         // After two thousand million objects the order is lost for one of them.
         let priority = self.asked.fetch_sub(1, Ordering::Relaxed).min(-1);
-        Turn { priority, places: self.places.clone(), each: self.each, held: None, paced: None }
+        let (places, each) = (self.places.clone(), self.each);
+        Turn { priority, places, each, held: Vec::new(), slow: None, paced: None }
     }
 
     /// Writes some of an object whose turn it is, telling of each piece that QUIC has taken.
@@ -142,17 +148,21 @@ impl Bulk {
 impl Turn {
     /// Waits until it is the turn of an object of which so many bytes are left.
     pub async fn wait(&mut self, bytes: usize) {
-        if self.held.is_none() {
+        if self.held.is_empty() {
             let places = u32::try_from(bytes.div_ceil(PLACE)).unwrap_or(self.each);
             let places = places.clamp(1, self.each);
-            let held = self.places.clone().acquire_many_owned(places).await;
-            self.held = Some(held.expect("nobody closes the places"));
+            let mut held = Vec::new();
+            for from in self.slow.iter().chain([&self.places]) {
+                let taken = from.clone().acquire_many_owned(places).await;
+                held.push(taken.expect("nobody closes the places"));
+            }
+            self.held = held;
         }
     }
 
     /// Lets others go first, because there is nothing to send just now.
     pub fn pass(&mut self) {
-        self.held = None;
+        self.held.clear();
     }
 
     /// The turn ends when the child has acknowledged the whole stream.
@@ -262,6 +272,20 @@ mod tests {
         assert!(!Arc::ptr_eq(&first, &turn(1)));
         (1..=64).for_each(|order| drop(turn(order)));
         assert!(!Arc::ptr_eq(&first, &turn(0)), "it was forgotten");
+    }
+
+    #[tokio::test]
+    async fn what_goes_slowly_leaves_room_for_the_rest() {
+        let bulk = Bulk::new(0, true);
+        let mut slow = [1, 2].map(|order| bulk.turn_of(OrderId([order; 16]), 8_000));
+        slow[0].wait(32 << 20).await;
+        let waits = async |turn: &mut Turn| {
+            tokio::time::timeout(Duration::from_millis(20), turn.wait(32 << 20)).await.is_err()
+        };
+        assert!(waits(&mut slow[1]).await, "one slow one at a time");
+        assert!(!waits(&mut bulk.turn()).await, "another has its place");
+        slow[0].pass();
+        assert!(!waits(&mut slow[1]).await);
     }
 
     #[tokio::test]

@@ -17,6 +17,7 @@ pub mod congestion;
 mod daybook;
 mod dial;
 mod dist;
+mod door;
 mod drive;
 mod endpoint;
 mod exec;

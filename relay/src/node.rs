@@ -21,6 +21,7 @@ use crate::alerting::{self, Outlook};
 use crate::calendar::CalendarError;
 use crate::cap::Caps;
 use crate::dial::Dialler;
+use crate::door::Turned;
 use crate::drive::{Arrival, Clock, DriveError, Io, LinkStatus, Links, drive};
 use crate::endpoint::{self, EndpointError};
 use crate::exec::Executor;
@@ -176,6 +177,7 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
     let (watched, watching) = watch::channel(Watched::new());
     let (previews, _) = broadcast::channel(if is_root { PREVIEWS } else { 1 });
     if let Some(endpoint) = &endpoint {
+        let turned = Turned::default();
         let acceptor = Acceptor {
             ids: ids.clone(),
             inbox: inbox.clone(),
@@ -193,8 +195,12 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
             config: server.clone(),
             beat,
             memory: Arc::default(),
+            turned: turned.clone(),
             rate_limit: setup.settings.rate_limit_kbit.saturating_mul(1_000),
         };
+        let who = (HostId(identity.id), identity.name.clone());
+        let class = if is_root { mesh::Class::Controller } else { mesh::Class::Relay };
+        tokio::spawn(turned.tell(inbox.clone(), class, who));
         tokio::spawn(acceptor.run(endpoint.clone()));
     }
     let dialler = (!is_root).then(|| Dialler {

@@ -137,6 +137,6 @@ fn what_is_no_cap_is_said_and_changes_nothing() -> Result<()> {
     std::fs::create_dir(&state)?;
     std::fs::write(state.join("node.toml"), "[[cap]]\ndays = \"someday\"\nrate = \"2M\"\n")?;
     let broken = ["node", "--state", state.to_str().context("a plain path")?];
-    wrong(&broken, 1, "days \"someday\"")?;
+    wrong(&broken, 2, "days \"someday\"")?;
     wait_cap(&fleet, 8_000_000)
 }
