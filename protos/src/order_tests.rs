@@ -10,7 +10,8 @@ use crate::testing::{
     bytes, digest as any_digest, mangle, name, signature, some_bytes, some_hosts, words,
 };
 use crate::{
-    Bundle, Delete, File, MaxDelete, OUTPUT_LIMIT, PARENTS, Part, Special, Variable, encode_frame,
+    Bundle, Cap, Delete, File, MaxDelete, OUTPUT_LIMIT, PARENTS, Part, Special, Variable,
+    encode_frame,
 };
 
 fn time() -> impl Strategy<Value = Duration> {

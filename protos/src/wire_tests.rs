@@ -282,7 +282,7 @@ fn another_version_is_told_apart() {
 #[test]
 fn fields_have_limits() {
     check(
-        send(Kind::Beat(pb::Beat { root: 1, interval_ms: 0, root_interval_ms: 5, speaks: false })),
+        send(Kind::Beat(pb::Beat { root: 1, root_interval_ms: 5, ..pb::Beat::default() })),
         "beat.interval_ms is 0 and must be from 1 to 3600000",
     );
     check(
@@ -291,8 +291,13 @@ fn fields_have_limits() {
             interval_ms: 1,
             root_interval_ms: 3_600_001,
             speaks: true,
+            ..pb::Beat::default()
         })),
         "beat.root_interval_ms is 3600001 and must be from 1 to 3600000",
+    );
+    check(
+        send(Kind::Beat(pb::Beat { interval_ms: 1, cap: 7_999, ..pb::Beat::default() })),
+        "beat.cap is less than 8000 bits a second",
     );
     check(
         send(Kind::Below(pb::Below { below: vec![1], ..pb::Below::default() })),
@@ -441,4 +446,14 @@ fn a_beat_is_small() {
     let beat = |speaks| Frame::Beat { root: 100_000, interval, root_interval: interval, speaks };
     assert!(encode_frame(&beat(false)).len() <= 10);
     assert!(encode_frame(&beat(true)).len() <= 13);
+}
+
+#[test]
+fn a_beat_says_what_content_may_come() {
+    let interval = Duration::from_secs(5);
+    let frame = Frame::Beat { root: 3, interval, root_interval: interval, speaks: false };
+    let allowance = Allowance { rate: 2_000_000, yields: true };
+    let bytes = encode_allowing(&frame, allowance);
+    assert!(bytes.len() <= 20, "{}", bytes.len());
+    assert_eq!(decode_frame(bytes, hash), Ok(Incoming::Beat { frame, allowance }));
 }
