@@ -53,7 +53,7 @@ fn meant(state: &live::State, name: &str) -> HostSet {
     if let Some((id, _)) = state.hosts.iter().find(|(_, row)| row.name == name) {
         return HostSet::one(*id);
     }
-    let parents = state.parents();
+    let parents = mesh::alerts::parents(&state.below, &state.branches);
     let is_here = |id| state.hosts.get(id).is_some_and(|row| row.site == name);
     // Of whom no way is known, the way is not known to be within the site.
     let hangs = |id| parents.get(id).is_none_or(|parent| !is_here(parent));

@@ -68,19 +68,6 @@ pub(crate) struct State {
 type Hosts = Arc<BTreeMap<HostId, HostRow>>;
 
 impl State {
-    /// The parent of each node whose way is known.
-    pub(crate) fn parents(&self) -> BTreeMap<HostId, HostId> {
-        // A relay that says nothing of it: what lives there is taken for its own.
-        let mut parents = BTreeMap::new();
-        for (child, below) in &self.below {
-            let parent = |id| if id == *child { HostId::ROOT } else { *child };
-            parents.extend(below.iter().map(|id| (id, parent(id))));
-        }
-        let pairs = self.branches.iter();
-        parents.extend(pairs.flat_map(|(up, hosts)| hosts.iter().map(move |id| (id, *up))));
-        parents
-    }
-
     /// What it takes to describe orders.
     pub(crate) fn known(&self) -> (Hosts, BTreeMap<OrderId, HostSet>) {
         (self.hosts.clone(), self.released.clone())

@@ -63,8 +63,8 @@ pub use stream::{
 };
 pub use terms::{Delete, MaxDelete, Special, Terms};
 pub use wire::{
-    Allowance, FrameError, Incoming, decode_frame, encode_allowing, encode_frame, encode_heard,
-    encode_removals,
+    Allowance, FrameError, Incoming, decode_folded, decode_frame, encode_allowing, encode_folded,
+    encode_frame, encode_heard, encode_removals,
 };
 
 /// The messages as prost makes them of the .proto files.

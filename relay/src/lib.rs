@@ -12,6 +12,7 @@ mod bulk;
 mod calendar;
 mod cap;
 mod capture;
+mod claims;
 mod commands;
 pub mod congestion;
 mod daybook;
@@ -70,7 +71,7 @@ pub use node::{Running, Setup, StartError, start};
 pub use outputs::{Coming, NotComing};
 pub use removed::RemovalsFault;
 pub use settings::{Settings, SettingsError};
-pub use sweep::sweep_store;
+pub use sweep::{spare_in_store, sweep_store};
 pub use writer::{NoWitness, Witness};
 
 /// The name of some bytes: their BLAKE3 hash.

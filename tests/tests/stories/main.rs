@@ -3,6 +3,7 @@
 mod alerts;
 mod alike;
 mod bad_input;
+mod cache;
 mod cancel;
 mod caps;
 mod commands;
