@@ -95,7 +95,7 @@ pub(crate) struct Link {
     /// Content on its way down, if the peer is a child.
     pub(crate) bulk: Option<Arc<Bulk>>,
     /// The last beat, which can be said again.
-    beat: Mutex<Option<Frame>>,
+    beat: Mutex<Option<Box<Frame>>>,
     queues: [mpsc::Sender<Queued>; 4],
 }
 
@@ -157,7 +157,8 @@ impl Link {
     /// Queues a frame. An error: the peer does not read. On a link that has ended it is dropped.
     pub(crate) fn send(&self, frame: Frame, place: Option<Place>) -> Result<(), Full> {
         if let Frame::Beat { .. } = &frame {
-            *self.beat.lock().unwrap_or_else(PoisonError::into_inner) = Some(frame.clone());
+            *self.beat.lock().unwrap_or_else(PoisonError::into_inner) =
+                Some(Box::new(frame.clone()));
         }
         let class = match frame {
             Frame::Beat { .. } => 0,
@@ -176,7 +177,7 @@ impl Link {
         let beat = self.beat.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(beat) = beat {
             // With a full queue the link is lost anyway.
-            self.queues[0].try_send(Queued::Frame(beat, None)).ok();
+            self.queues[0].try_send(Queued::Frame(*beat, None)).ok();
         }
     }
 
