@@ -22,6 +22,7 @@ mod door;
 mod drive;
 mod endpoint;
 mod exec;
+mod facts;
 mod fetch;
 mod follow;
 mod front;
