@@ -369,18 +369,8 @@ mod tests {
     use super::*;
 
     fn host(id: u32, name: &str, role: &str, parent: &str) -> HostInfo {
-        HostInfo {
-            id,
-            name: name.into(),
-            site: "lyon".into(),
-            role: role.into(),
-            up: true,
-            via: String::new(),
-            enrolled_ms: 0,
-            parent: parent.into(),
-            degraded: false,
-            labels: Default::default(),
-        }
+        let (name, role, parent) = (name.into(), role.into(), parent.into());
+        HostInfo { id, name, site: "lyon".into(), role, up: true, parent, ..HostInfo::default() }
     }
 
     /// Two relays at the controller, one below the first, hosts behind each.
