@@ -72,7 +72,19 @@ impl Packer {
     ) -> Result<Packed, Failure> {
         let step = self.step(new, tell)?;
         tell.try_send(PushEvent::Packing).ok();
-        self.prepare(step, targets, (new.reach_ms, new.hold_ms))
+        self.prepare_for(new, step, targets)
+    }
+
+    /// Packs what was read for a push, as it was asked for. Blocks.
+    pub(crate) fn prepare_for(
+        &self,
+        new: &NewPush,
+        step: Step,
+        targets: HostSet,
+    ) -> Result<Packed, Failure> {
+        let mut packed = self.prepare(step, targets, (new.reach_ms, new.hold_ms))?;
+        packed.draft.push.iter_mut().for_each(|push| push.rate = new.rate);
+        Ok(packed)
     }
 
     /// Reads what is to be pushed. Blocks.
@@ -151,6 +163,7 @@ impl Packer {
             dest: dest.clone(),
             tree: terms.tree,
             verify: terms.verify,
+            rate: 0,
         };
         let push = Push { terms, ..push };
         info!(%what, files = info.files, pack_bytes, "packed");

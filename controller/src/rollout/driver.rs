@@ -374,7 +374,7 @@ impl Rollouts {
         let (terms, _) = terms(new)?;
         let dest = new.dest.clone();
         let step = Step { dest, manifest, skipped: Vec::new(), terms, what };
-        Ok(self.packer.prepare(step, targets, (new.reach_ms, new.hold_ms))?.draft)
+        Ok(self.packer.prepare_for(new, step, targets)?.draft)
     }
 }
 

@@ -97,7 +97,7 @@ impl Api {
         self.check_same_place(&step.dest, &targets)?;
         if new.max_link_bytes.is_some() {
             let all = self.packer.step(&new, tell)?;
-            let packed = self.packer.prepare(all, targets, (new.reach_ms, new.hold_ms))?;
+            let packed = self.packer.prepare_for(&new, all, targets)?;
             let draft: &Draft = &packed.draft;
             self.check_budget(&new, draft)?;
         }
