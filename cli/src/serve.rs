@@ -34,9 +34,16 @@ pub(crate) struct Args {
     /// How much of the disk is to stay free, in MiB; with less no orders are taken [default: 64]
     #[arg(long, value_name = "MIB")]
     min_free: Option<u64>,
+    /// How much content is kept, in MiB; a push that needs more is refused [default: no limit]
+    #[arg(long, value_name = "MIB")]
+    store_max: Option<u64>,
     /// Content down each link, at most, in kbit/s
     #[arg(long, value_name = "KBIT")]
     rate_limit: Option<u64>,
+    /// For more hosts than this a push goes out in waves, unless it is given --all-at-once
+    /// [default: 500]
+    #[arg(long, value_name = "HOSTS")]
+    waves_above: Option<u64>,
     /// Only make what is missing, then end
     #[arg(long)]
     init: bool,
@@ -56,7 +63,9 @@ pub(crate) fn main(args: Args, verbose: u8) -> Result<Exit, Failure> {
         keep: args.keep,
         keep_output_mib: args.keep_output,
         min_free_mib: args.min_free,
+        store_max_mib: args.store_max,
         rate_limit_kbit: args.rate_limit,
+        waves_above: args.waves_above,
         ..controller::Options::default()
     };
     runtime(Role::Controller)?.block_on(async {

@@ -45,6 +45,7 @@ pub use outline::{GROUP, Outline, OutlineError};
 pub use pack::{Bundle, PackError, Part, Segment, plan};
 pub use patterns::{PATTERN_LIMIT, PATTERNS, PatternError, Patterns};
 pub use store::{
-    Batch, Checked, MAX_OBJECT, Object, Partial, Store, StoreError, Usage, read_groups,
+    Batch, Bounds, Checked, MAX_OBJECT, Object, Owner, Partial, Pinned, Price, Store, StoreError,
+    Usage, read_groups,
 };
 pub use unpack::{OnDisk, Origin, Unpack};

@@ -32,6 +32,7 @@ use crate::live::Live;
 use crate::orders::Desk;
 use crate::push::Packer;
 use crate::retention::{Cleaner, Keep};
+use crate::rollout::driver::Rollouts;
 use crate::tables::{HostRow, Tables};
 use crate::traffic::Meter;
 use crate::viewers::{Viewers, Watched};
@@ -39,6 +40,8 @@ use crate::viewers::{Viewers, Watched};
 /// The UDP port of the mesh.
 const PORT: u16 = 7400;
 const CACHE: usize = 64 << 20;
+/// How many hosts a push may go to at once, unless it says otherwise.
+const WAVES_ABOVE: u64 = 500;
 /// The controller makes its own certificate at each start.
 const CERTIFICATE_LIFETIME: Duration = Duration::from_secs(5 * 365 * 24 * 3600);
 
@@ -61,8 +64,12 @@ pub struct Options {
     pub keep_output_mib: Option<u64>,
     /// How much of the state disk is to stay free, in MiB: with less, no new orders are taken.
     pub min_free_mib: Option<u64>,
+    /// How much content is kept, in MiB: a push that needs more is refused.
+    pub store_max_mib: Option<u64>,
     /// Content down each child's link, at most, in kbit/s.
     pub rate_limit_kbit: Option<u64>,
+    /// For more hosts than this a push goes out in waves, unless it says otherwise.
+    pub waves_above: Option<u64>,
 }
 
 impl Options {
@@ -135,6 +142,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     let live = Live::new();
     live.state().hosts = Arc::new(tables.hosts()?);
     live.state().labels = Arc::new(tables.labels()?);
+    live.state().facts = Arc::new(tables.facts()?);
     let published = Arc::new(OnceLock::new());
     let certificate = options.certificate.unwrap_or(enrol::CERTIFICATE_LIFETIME);
     let longest =
@@ -194,6 +202,13 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         pushes: Arc::clone(&pushes),
         running: Running::default(),
     };
+    let (rollouts, begun) = Rollouts::new(
+        desk.clone(),
+        packer.clone(),
+        live.clone(),
+        Arc::clone(&pushes),
+        state.join("barid.sock"),
+    );
     let alerts = alerts::start(alerts::Setup {
         state: state.clone(),
         from: alerts::Sender { node: "controller".into(), mesh: authority.mesh().to_string() },
@@ -210,6 +225,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         tokio::spawn(rules.run()),
         tokio::spawn(orders.run()),
         tokio::spawn(schedule::run(distributor.clone())),
+        tokio::spawn(rollouts.clone().run(begun)),
         tokio::spawn(pass_watches(watched, node.clone())),
         tokio::spawn(close(desk.clone(), live.stopped.clone())),
         tokio::spawn(cleaner.clone().run()),
@@ -230,6 +246,8 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         enroller,
         meter: meter.clone(),
         viewers,
+        rollouts,
+        waves_above: options.waves_above.unwrap_or(WAVES_ABOVE),
         cleaner,
         pushes,
     };
@@ -250,6 +268,7 @@ fn settings(options: &Options) -> Settings {
         beat_interval_ms: options.beat_interval_ms.unwrap_or(defaults.beat_interval_ms),
         flush_ms: options.flush_ms.unwrap_or(defaults.flush_ms),
         min_free_mib: options.min_free_mib.unwrap_or(defaults.min_free_mib),
+        store_max_mib: options.store_max_mib.unwrap_or(defaults.store_max_mib),
         rate_limit_kbit: options.rate_limit_kbit.unwrap_or(defaults.rate_limit_kbit),
         ..defaults
     }
@@ -316,7 +335,10 @@ fn on_change(live: Live, tables: Tables, fleet: Fleet) -> Arc<dyn Fn() + Send + 
         match tables.hosts() {
             Ok(hosts) => {
                 let hosts = Arc::new(hosts);
-                live.state().hosts = hosts.clone();
+                let mut state = live.state();
+                state.hosts = hosts.clone();
+                Arc::make_mut(&mut state.facts).retain(|id, _| hosts.contains_key(id));
+                drop(state);
                 meet(&fleet, &hosts);
                 *read = covered;
             }

@@ -6,8 +6,10 @@
 
 mod alerting;
 pub(crate) mod events;
+pub(crate) mod facts;
 mod hosts;
 mod retire;
+pub(crate) mod rollouts;
 
 use std::collections::BTreeMap;
 
@@ -169,6 +171,9 @@ impl Tables {
             events::SIGNATURES.name(),
             events::EVENT_COUNTS.name(),
             events::FILTERS.name(),
+            rollouts::ROLLOUTS.name(),
+            rollouts::WAVES.name(),
+            facts::FACTS.name(),
         ];
         if journal.has_tables(&names)? {
             return Ok(Tables { journal });
@@ -197,6 +202,9 @@ impl Tables {
         txn.open_table(events::SIGNATURES)?;
         txn.open_table(events::EVENT_COUNTS)?;
         txn.open_table(events::FILTERS)?;
+        txn.open_table(rollouts::ROLLOUTS)?;
+        txn.open_table(rollouts::WAVES)?;
+        txn.open_table(facts::FACTS)?;
         txn.commit()?;
         Ok(Tables { journal })
     }

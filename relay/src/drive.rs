@@ -71,6 +71,8 @@ pub struct LinkStatus {
     pub content_sent: u64,
     /// Content bytes received.
     pub content_received: u64,
+    /// What content may go down it, in bits a second; 0: as much as it carries.
+    pub cap: u64,
 }
 
 /// A view of the links for others than the drive loop.
@@ -127,6 +129,7 @@ fn status(link: &Link) -> LinkStatus {
         wire_received: stats.udp_rx.bytes,
         content_sent: load(&link.counters.content_sent),
         content_received: load(&link.counters.content_received),
+        cap: link.bulk.as_ref().map_or(0, |bulk| bulk.rate()),
     }
 }
 
@@ -282,6 +285,7 @@ impl Io {
         trace!(?output, "out");
         match output {
             Output::Save { no, record } => {
+                self.transfers.claims.iter().for_each(|claims| claims.note(&record));
                 if let Record::Forget(_) = record {
                     self.sweeper.ask();
                 }
@@ -408,6 +412,7 @@ fn tell(event: &Event) {
         Event::Dropped { count } => warn!(count, "events of this host found no room"),
         Event::Answers(_)
         | Event::Happened(_)
+        | Event::Profiles(_)
         | Event::Released { .. }
         | Event::Closed(_)
         | Event::Reachable(_)

@@ -316,6 +316,11 @@ impl Journal {
         Ok(orders)
     }
 
+    /// The orders that are remembered, each with whether the parent holds every answer to it.
+    pub(crate) fn settled_orders(&self) -> Result<Vec<(OrderBody, bool)>, JournalError> {
+        Ok(self.image()?.bodies().collect())
+    }
+
     /// The manifests that are installed anywhere.
     pub fn all_installed(&self) -> Result<BTreeSet<Digest>, JournalError> {
         let table = self.read()?.open_table(INSTALLED)?;
@@ -395,6 +400,7 @@ mod tests {
                 umask: None,
             }),
             gate: None,
+            rate: 0,
         };
         let envelope = Envelope {
             kind: ORDER_KIND.into(),

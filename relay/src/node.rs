@@ -18,10 +18,15 @@ use tracing::info;
 
 use crate::accept::{Acceptor, LinkIds};
 use crate::alerting::{self, Outlook};
+use crate::calendar::CalendarError;
+use crate::cap::Caps;
+use crate::claims::Claims;
 use crate::dial::Dialler;
+use crate::door::Turned;
 use crate::drive::{Arrival, Clock, DriveError, Io, LinkStatus, Links, drive};
 use crate::endpoint::{self, EndpointError};
 use crate::exec::Executor;
+use crate::facts::Census;
 use crate::given::Giver;
 use crate::inherited;
 use crate::install::Installs;
@@ -31,7 +36,9 @@ use crate::journal::{Journal, JournalError};
 use crate::live::{Room, Teller, Watched};
 use crate::notice::{self, Notices};
 use crate::outputs::{Coming, NotComing, Outputs};
+use crate::paced::Paced;
 use crate::parents::Parents;
+use crate::probe::Prober;
 use crate::remains;
 use crate::removed::{RemovalsFault, Removed};
 use crate::renew::{Current, Renewer};
@@ -89,6 +96,9 @@ pub enum StartError {
     /// A node without a parent, though not the controller.
     #[error("a {0} needs at least one parent: set `parents`")]
     NoParents(certs::Role),
+    /// The settings cap the link in no way that is understood.
+    #[error(transparent)]
+    Cap(#[from] CalendarError),
 }
 
 /// A node that runs. Dropping it does not stop it; [`Running::stop`] does.
@@ -96,6 +106,7 @@ pub struct Running {
     addr: Option<SocketAddr>,
     who: (HostId, String),
     inbox: mpsc::Sender<Arrival>,
+    paced: Paced,
     previews: broadcast::Sender<Said>,
     links: Links,
     endpoint: Option<Endpoint>,
@@ -139,31 +150,42 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
 
     let (inbox, arrivals) = mpsc::channel(INBOX);
     let space = Space::new(&setup.state, setup.settings.min_free_mib << 20);
-    setup.store.keep_free(space.floor());
+    // A relay keeps what it has brought once, since it is likely to be asked for again.
+    let caches = serves && setup.obeys;
+    setup.store.bound(setup.settings.bounds(caches, setup.store.disk()));
     tokio::spawn(space.clone().watch(inbox.clone()));
     let (stop, stopped) = watch::channel(false);
     let links = Links::default();
     let client = Current::new(endpoint::client(&setup.credentials, setup.settings.link, beat));
     let join = Current::new(endpoint::join_server(&setup.credentials));
     let removed = Removed::open(&setup.state, &setup.credentials, links.clone());
-    let transfers = Transfers::new(setup.store.clone(), inbox.clone());
+    let mut transfers = Transfers::new(setup.store.clone(), inbox.clone());
+    let paced = transfers.paced.clone();
+    saved.orders.iter().for_each(|order| paced.recall(order));
+    if caches {
+        let claims = Claims::of(setup.journal.settled_orders()?);
+        transfers.own(claims, setup.journal.clone());
+    }
     let order_key = setup.credentials.order_key();
     let verifier = Arc::new(Verifier::new(identity.mesh, order_key, HostId(identity.id)));
     let spool_dir = setup.state.join("spool");
     let quota = setup.settings.spool_mib.saturating_mul(1 << 20);
     let spool = setup.obeys.then(|| Spool::open(spool_dir, quota, space.clone()));
+    let caps = Caps::open(&setup.state, &setup.settings.cap, setup.settings.yields)?;
     let outputs = Outputs::new(
         HostId(identity.id),
         verifier.clone(),
         spool.clone(),
         inbox.clone(),
         links.clone(),
+        caps.clone(),
     );
     let ids = LinkIds::default();
     let room = Room::new();
     let (watched, watching) = watch::channel(Watched::new());
     let (previews, _) = broadcast::channel(if is_root { PREVIEWS } else { 1 });
     if let Some(endpoint) = &endpoint {
+        let turned = Turned::default();
         let acceptor = Acceptor {
             ids: ids.clone(),
             inbox: inbox.clone(),
@@ -181,8 +203,12 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
             config: server.clone(),
             beat,
             memory: Arc::default(),
+            turned: turned.clone(),
             rate_limit: setup.settings.rate_limit_kbit.saturating_mul(1_000),
         };
+        let who = (HostId(identity.id), identity.name.clone());
+        let class = if is_root { mesh::Class::Controller } else { mesh::Class::Relay };
+        tokio::spawn(turned.tell(inbox.clone(), class, who));
         tokio::spawn(acceptor.run(endpoint.clone()));
     }
     let dialler = (!is_root).then(|| Dialler {
@@ -195,8 +221,17 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
         config: client.clone(),
         server_name: certs::parent_name(&identity.mesh),
         outputs: outputs.clone(),
+        caps: caps.clone(),
+        paced: transfers.paced.clone(),
     });
     if !is_root {
+        let census = Census {
+            state: setup.state.clone(),
+            who: (HostId(identity.id), identity.name.clone()),
+            every: Duration::from_millis(setup.settings.facts_interval_ms.max(100)),
+            inbox: inbox.clone(),
+        };
+        tokio::spawn(census.run());
         let ways = (links.clone(), endpoint.clone());
         tokio::spawn(Renewer::new(&setup, beat, ways, (client, server, join)).run());
     }
@@ -206,7 +241,9 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
     }
     let parents = Parents::open(&setup.state, setup.settings.parents.clone());
     let places = parents.list().len();
-    let helm = Helm { parents, links: links.clone(), inbox: inbox.clone() };
+    let children = if serves { setup.settings.max_children } else { 0 };
+    let prober = Prober::new(&setup.credentials);
+    let helm = Helm { parents, caps, children, links: links.clone(), inbox: inbox.clone(), prober };
     let executor = spool.map(|spool| Executor {
         name: identity.name.as_str().into(),
         verifier,
@@ -278,6 +315,7 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
         addr,
         who: (HostId(identity.id), identity.name),
         inbox,
+        paced,
         previews,
         links,
         endpoint,
@@ -298,6 +336,7 @@ impl Running {
 
     /// Gives an order to the root. `false`: the node has stopped.
     pub async fn submit(&self, order: Order) -> bool {
+        self.paced.recall(&order);
         self.inbox.send(Arrival::Input(Input::Submit(Arc::new(order)))).await.is_ok()
     }
 

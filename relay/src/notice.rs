@@ -10,6 +10,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use certs::Role;
 use mesh::{Class, Event, Happening, HostId, Kind, Peer, Severity};
 
+use crate::exec::word;
+
 /// Names of peers that are remembered.
 const NAMES: usize = 4_096;
 /// Events that may wait for the core; it takes all of them before anything else.
@@ -95,7 +97,11 @@ impl Notices {
             }
             Event::PullFailed { content, fault } => {
                 let kind = kind("push.content", Severity::Error, class);
-                self.note(kind, "", &format!("content {content} could not be had: {fault:?}"));
+                self.note(
+                    kind,
+                    "",
+                    &format!("content {content} could not be had: {}", word(*fault)),
+                );
             }
             Event::Cut { what, order } => {
                 let kind = kind("run.cut", Severity::Warning, class);

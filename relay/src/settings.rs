@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::calendar::{Calendar, CalendarError, Entry};
 use crate::kind::LinkKind;
 
 /// The settings of a relay or a host.
@@ -45,12 +46,24 @@ pub struct Settings {
     pub event_flush_ms: u64,
     /// How often events that are alike are told the parent.
     pub event_repeat_ms: u64,
+    /// How often this node looks whether what it says of itself has changed.
+    pub facts_interval_ms: u64,
     /// How much of what commands write beyond what their answers keep stays here, in MiB; the
     /// oldest goes first. 0: nothing.
     pub spool_mib: u64,
+    /// How much content is kept, in MiB; 0: at a relay half of its disk, elsewhere any amount.
+    pub store_max_mib: u64,
+    /// How much of the disk is kept free of content that nobody needs just now, in MiB; 0: at a
+    /// relay a tenth, but no more than 4 GiB.
+    pub store_keep_free_mib: u64,
     /// How much of the state disk is to stay free, in MiB: with less, pushes are refused, and with
     /// a quarter of it commands.
     pub min_free_mib: u64,
+    /// Whether content from the parent gives way to whatever else is on the way.
+    #[serde(rename = "yield")]
+    pub yields: bool,
+    /// How much content the link to the parent may carry at which time.
+    pub cap: Vec<Entry>,
 }
 
 impl Default for Settings {
@@ -71,8 +84,13 @@ impl Default for Settings {
             max_runs: 64,
             event_flush_ms: 1_000,
             event_repeat_ms: 10_000,
+            facts_interval_ms: 60_000,
             spool_mib: 256,
+            store_max_mib: 0,
+            store_keep_free_mib: 0,
             min_free_mib: 64,
+            yields: false,
+            cap: Vec::new(),
         }
     }
 }
@@ -98,6 +116,14 @@ pub enum SettingsError {
         /// Where and why.
         source: Box<toml::de::Error>,
     },
+    /// A cap that says nothing; the operator is at fault.
+    #[error("{}: not a valid node configuration", path.display())]
+    Cap {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: CalendarError,
+    },
 }
 
 impl Settings {
@@ -110,8 +136,13 @@ impl Settings {
                 return Err(SettingsError::Io { path: path.into(), action: "reading", source });
             }
         };
-        toml::from_str(&text)
-            .map_err(|source| SettingsError::Syntax { path: path.into(), source: Box::new(source) })
+        let settings: Settings = toml::from_str(&text).map_err(|source| SettingsError::Syntax {
+            path: path.into(),
+            source: Box::new(source),
+        })?;
+        Calendar::new(&settings.cap)
+            .map_err(|source| SettingsError::Cap { path: path.into(), source })?;
+        Ok(settings)
     }
 
     /// Writes the settings beside the old file and puts them in its place.
@@ -122,6 +153,26 @@ impl Settings {
             action: "writing",
             source: std::io::Error::other(error),
         })
+    }
+
+    /// How large the store of a node may become on a disk of this size. `caches`: it keeps what
+    /// nobody needs just now.
+    pub fn bounds(&self, caches: bool, disk: u64) -> content::Bounds {
+        let mib = |setting: u64, usual: u64| match setting {
+            0 => usual,
+            mib => mib.saturating_mul(1 << 20),
+        };
+        let (max, keep) = match caches {
+            true => (disk / 2, (disk / 10).min(4 << 30)),
+            false => (0, 0),
+        };
+        let max = if max == 0 { u64::MAX } else { max };
+        content::Bounds {
+            max: mib(self.store_max_mib, max),
+            keep_free: mib(self.store_keep_free_mib, keep),
+            floor: self.min_free_mib.saturating_mul(1 << 20),
+            price: self.link.price(),
+        }
     }
 
     /// The core's configuration for a node with these settings, and so many parents.
@@ -150,6 +201,21 @@ mod tests {
         let settings: Settings =
             toml::from_str(include_str!("../../examples/node.toml")).expect("valid");
         assert_eq!(settings.parents.len(), 2);
+    }
+
+    #[test]
+    fn a_cache_is_bounded_by_its_disk_unless_somebody_says_otherwise() {
+        let settings = Settings::default();
+        let relay = settings.bounds(true, 20 << 30);
+        assert_eq!((relay.max, relay.keep_free, relay.floor), (10 << 30, 2 << 30, 64 << 20));
+        assert_eq!(settings.bounds(true, 1 << 40).keep_free, 4 << 30);
+        let host = settings.bounds(false, 20 << 30);
+        assert_eq!((host.max, host.keep_free), (u64::MAX, 0));
+        let settings = Settings { store_max_mib: 3, store_keep_free_mib: 5, ..settings };
+        for caches in [true, false] {
+            let bounds = settings.bounds(caches, 20 << 30);
+            assert_eq!((bounds.max, bounds.keep_free), (3 << 20, 5 << 20));
+        }
     }
 
     #[test]

@@ -29,6 +29,8 @@ use crate::absences::Absences;
 use crate::events::Happened;
 use crate::gated::Gated;
 use crate::plan::{Plan, Work};
+use crate::profiles::Profiles;
+use crate::rolling::Rolled;
 use crate::seat::Seat;
 
 /// A broken promise.
@@ -67,8 +69,14 @@ pub struct Checks {
     pace: Pace,
     /// What is known of runs that go on a few hosts at a time.
     pub(crate) gated: Gated,
+    /// What is known of rollouts.
+    pub(crate) rolled: Rolled,
+    /// How long each rollout of the plan soaks.
+    soaks: Vec<Duration>,
     /// What is known of events.
     pub(crate) happened: Happened,
+    /// What is known of profiles.
+    pub(crate) profiles: Profiles,
     /// Who was lost when.
     pub(crate) absences: Absences,
     /// The tree is whole and stays so: no supposition about anybody can be true.
@@ -85,7 +93,10 @@ impl Checks {
             watched: Watched::default(),
             pace: Pace::default(),
             gated: Gated::default(),
+            rolled: Rolled::default(),
+            soaks: plan.rollouts.iter().map(|rolling| rolling.soak).collect(),
             happened: Happened::default(),
+            profiles: Profiles::default(),
             absences: Absences::default(),
             calm: false,
         };
@@ -104,6 +115,7 @@ impl Checks {
         let me = seat.host();
         self.gated.died(me);
         self.happened.died(me);
+        self.profiles.died(me);
         self.commands.died(me);
         self.acks.died(me);
         if me == HostId::ROOT {
@@ -223,7 +235,8 @@ impl Checks {
         now: Duration,
     ) -> Result<(), Violation> {
         let said = Said { known: &self.known, words: &self.words, gated: &mut self.gated };
-        self.commands.starting(seat, order, said, now)
+        self.commands.starting(seat, order, said, now)?;
+        self.rolled.starting(seat.host(), order.id, |no| self.soaks[no], now)
     }
 
     /// A frame leaves a node.
@@ -249,7 +262,8 @@ impl Checks {
             Frame::Hello { .. } | Frame::Below(_) => Ok(()),
             Frame::Watch { .. } | Frame::Said(_) | Frame::Go { .. } => Ok(()),
             Frame::Events { events, .. } => self.happened.telling(me, events),
-            Frame::EventsHeld { .. } => Ok(()),
+            Frame::EventsHeld { .. } | Frame::ProfilesHeld { .. } => Ok(()),
+            Frame::Profiles { lines, .. } => self.profiles.telling(me, lines),
             Frame::Order { order, .. } => match self.known.orders.contains_key(&order.id) {
                 true => Ok(()),
                 false => {
@@ -288,6 +302,10 @@ impl Checks {
                 let detail = format!("{} is up, {} is known", tree.up, tree.below);
                 Err(Violation::new("routes", detail))
             }
+            Event::Reachable(tree) if !tree.silent.is_subset(&tree.below.difference(&tree.up)) => {
+                let detail = format!("{} is silent, {} is up", tree.silent, tree.up);
+                Err(Violation::new("who is silent is not up", detail))
+            }
             _ => Ok(()),
         }
     }
@@ -296,6 +314,11 @@ impl Checks {
     pub(crate) fn bounds(&self, me: HostId, config: &Config, node: &Node) -> Result<(), Violation> {
         if node.orders() > config.limits.orders {
             let detail = format!("{me:?} remembers {} orders", node.orders());
+            return Err(Violation::new("bounds", detail));
+        }
+        let (profiles, limit) = (node.profiles().0, config.limits.profiles);
+        if profiles > limit + 1 {
+            let detail = format!("{me:?} remembers {profiles} profiles of {limit}");
             return Err(Violation::new("bounds", detail));
         }
         let (own, held) = node.events();

@@ -9,11 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh::sabotage::Bug;
-use mesh::{Backoff, Batch, Gate, HostId, HostSet, Limits, Need, Order, OrderId};
+use mesh::{Backoff, Batch, Gate, HostId, HostSet, Limits, Need, Order, OrderId, Share};
 use serde::{Deserialize, Serialize};
 
 use crate::events::Storm;
 use crate::plan::{self, CONTENTS, Fault, Place, Plan, Profile, Span, Weather, Work};
+use crate::rolling::Rolling;
 
 /// The file.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -40,6 +41,8 @@ pub struct Script {
     nodes: Vec<NodeLines>,
     #[serde(default, rename = "order", skip_serializing_if = "Vec::is_empty")]
     orders: Vec<OrderLines>,
+    #[serde(default, rename = "rollout", skip_serializing_if = "Vec::is_empty")]
+    rollouts: Vec<RolloutLines>,
     #[serde(default, rename = "fault", skip_serializing_if = "Vec::is_empty")]
     faults: Vec<FaultLines>,
 }
@@ -107,6 +110,19 @@ struct NodeLines {
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
+struct RolloutLines {
+    at_ms: u64,
+    waves: Vec<String>,
+    ok_percent: u32,
+    soak_ms: u64,
+    resumes: u32,
+    takes_ms: [u64; 2],
+    #[serde(default, skip_serializing_if = "is_false")]
+    careless: bool,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 struct OrderLines {
     no: u64,
     at_ms: u64,
@@ -136,15 +152,42 @@ struct NeedLines {
     content: Vec<u8>,
 }
 
+/// A number, or a percentage.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[serde(untagged)]
+enum ShareLine {
+    Hosts(u64),
+    Percent { percent: u32 },
+}
+
+impl ShareLine {
+    fn of(share: Share) -> ShareLine {
+        match share {
+            Share::Hosts(number) => ShareLine::Hosts(number),
+            Share::Percent(percent) => ShareLine::Percent { percent },
+        }
+    }
+
+    fn share(self) -> Result<Share, String> {
+        match self {
+            ShareLine::Hosts(0) | ShareLine::Percent { percent: 0 | 101.. } => {
+                Err("a gate lets at least one host begin: per_lot and per_child are not 0".into())
+            }
+            ShareLine::Hosts(number) => Ok(Share::Hosts(number)),
+            ShareLine::Percent { percent } => Ok(Share::Percent(percent)),
+        }
+    }
+}
+
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct GateLines {
     window: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    per_child: Option<u64>,
+    per_child: Option<ShareLine>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     lots: Vec<String>,
-    per_lot: u64,
+    per_lot: ShareLine,
     /// How many, and after how long a wait.
     #[serde(skip_serializing_if = "Option::is_none")]
     batch_ms: Option<[u64; 2]>,
@@ -241,6 +284,7 @@ impl Script {
             weather: WeatherLines::of(&plan.weather),
             nodes: plan.tree.iter().map(NodeLines::of).collect(),
             orders: plan.work.iter().map(OrderLines::of).collect(),
+            rollouts: plan.rollouts.iter().map(RolloutLines::of).collect(),
             faults: plan.faults.iter().map(|(at, fault)| FaultLines::of(*at, fault)).collect(),
         }
     }
@@ -262,6 +306,11 @@ impl Script {
             limits: self.limits.limits(),
             weather: self.weather.weather()?,
             work: work?,
+            rollouts: self
+                .rollouts
+                .into_iter()
+                .map(RolloutLines::rolling)
+                .collect::<Result<_, _>>()?,
             faults: faults.collect::<Result<_, _>>()?,
             gated: self.gated,
             viewers: self.viewers,
@@ -394,6 +443,36 @@ impl NodeLines {
     }
 }
 
+impl RolloutLines {
+    fn of(rolling: &Rolling) -> RolloutLines {
+        RolloutLines {
+            at_ms: ms(rolling.at),
+            waves: rolling.waves.iter().map(HostSet::to_string).collect(),
+            ok_percent: rolling.ok,
+            soak_ms: ms(rolling.soak),
+            resumes: rolling.resumes,
+            takes_ms: span(rolling.takes),
+            careless: rolling.careless,
+        }
+    }
+
+    fn rolling(self) -> Result<Rolling, String> {
+        let waves = self.waves.iter().map(|text| hosts(text)).collect::<Result<Vec<_>, _>>()?;
+        if waves.is_empty() || waves.iter().any(HostSet::is_empty) || self.ok_percent > 100 {
+            return Err("a rollout has waves of hosts, and an ok_percent up to 100".into());
+        }
+        Ok(Rolling {
+            at: millis(self.at_ms),
+            waves,
+            ok: self.ok_percent,
+            soak: millis(self.soak_ms),
+            resumes: self.resumes,
+            takes: spanned(self.takes_ms)?,
+            careless: self.careless,
+        })
+    }
+}
+
 impl OrderLines {
     fn of(work: &Work) -> OrderLines {
         let order = &work.order;
@@ -451,9 +530,9 @@ impl GateLines {
     fn of(gate: &Gate) -> GateLines {
         GateLines {
             window: gate.window,
-            per_child: gate.per_child,
+            per_child: gate.per_child.map(ShareLine::of),
             lots: gate.lots.iter().map(HostSet::to_string).collect(),
-            per_lot: gate.per_lot,
+            per_lot: ShareLine::of(gate.per_lot),
             batch_ms: gate.batch.map(|batch| [batch.size, ms(batch.wait)]),
             max_errors: gate.max_errors,
             max_missed: gate.max_missed,
@@ -463,16 +542,16 @@ impl GateLines {
     }
 
     fn gate(self) -> Result<Gate, String> {
-        if self.window == 0 || self.per_lot == 0 {
-            return Err("a gate lets at least one host begin: window and per_lot are not 0".into());
+        if self.window == 0 {
+            return Err("a gate lets at least one host begin: the window is not 0".into());
         }
         let lots: Result<_, String> = self.lots.iter().map(|lot| hosts(lot)).collect();
         let batch = |[size, wait]: [u64; 2]| Batch { size: size.max(1), wait: millis(wait) };
         Ok(Gate {
             window: self.window,
-            per_child: self.per_child,
+            per_child: self.per_child.map(ShareLine::share).transpose()?,
             lots: lots?,
-            per_lot: self.per_lot,
+            per_lot: self.per_lot.share()?,
             batch: self.batch_ms.map(batch),
             max_errors: self.max_errors,
             max_missed: self.max_missed,

@@ -115,6 +115,14 @@ impl Image {
         }
     }
 
+    /// The orders, each with whether the parent holds every answer to it.
+    pub(super) fn bodies(self) -> impl Iterator<Item = (OrderBody, bool)> {
+        self.orders.into_iter().filter_map(move |(id, envelope)| {
+            let body = OrderBody::decode(&Envelope::decode(envelope).ok()?.body).ok()?;
+            Some((body, self.settled.contains(&id)))
+        })
+    }
+
     /// What of it the core is to know at this time, and which orders are over.
     pub(super) fn saved(self, now: SystemTime) -> (Saved, BTreeSet<OrderId>) {
         let (mut saved, mut gone) = (Saved::default(), BTreeSet::new());
