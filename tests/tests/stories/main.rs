@@ -30,6 +30,7 @@ mod renew;
 mod rollback;
 mod run;
 mod sets;
+mod slow;
 mod stale;
 mod store;
 mod terms;
