@@ -7,7 +7,7 @@
 //! | module | |
 //! |---|---|
 //! | `args` | the command line |
-//! | `run` `push` `runs` `out` `attach` `cancel` `retry` | verbs about orders |
+//! | `run` `push` `runs` `out` `attach` `cancel` `retry` `rollout` | verbs about orders |
 //! | `pace` `given` | options of `run` |
 //! | `events` `report` | what happens, and what went wrong |
 //! | `hosts` `nodes` `tree` `token` `alerting` `completion` | other verbs that ask the controller |
@@ -66,6 +66,7 @@ mod render;
 mod report;
 mod retry;
 mod rollback;
+mod rollout;
 mod rows;
 mod run;
 mod runs;
@@ -144,6 +145,7 @@ async fn ask(verb: Verb, client: &Client, screen: &mut Screen) -> Result<Exit, F
     match verb {
         Verb::Run(args) => ordered(Box::pin(run::main(*args, client, screen)).await),
         Verb::Push(args) => ordered(Box::pin(push::main(args, client, screen)).await),
+        Verb::Rollout(args) => ordered(Box::pin(rollout::main(args, client, screen)).await),
         Verb::Rollback(args) => ordered(Box::pin(rollback::main(args, client, screen)).await),
         Verb::Retry(args) => ordered(Box::pin(retry::main(args, client, screen)).await),
         Verb::Runs(args) => runs::main(args, client, screen).await,

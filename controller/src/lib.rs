@@ -39,6 +39,7 @@ mod report;
 mod retention;
 mod retry;
 mod rollback;
+pub mod rollout;
 mod serve;
 pub mod sets;
 mod steer;

@@ -28,6 +28,7 @@ mod push;
 mod remove;
 mod renew;
 mod rollback;
+mod rollout;
 mod run;
 mod sets;
 mod slow;
