@@ -85,8 +85,10 @@ fn bad_children_hold_nobody_up() -> Result<()> {
         fleet.add(&spec("host", "full", RELAY, "min_free_mib = 16\n"))?;
     }
     let relay = fleet.listen(RELAY)?.parse()?;
-    let line = |seed| UdpLink::start("127.0.0.1:0".parse()?, relay, &Profile::named("lan")?, seed);
-    let line = |seed| -> Result<UdpLink> { line(seed).context("a line") };
+    let line = |seed| -> Result<UdpLink> {
+        let (any, profile) = ("127.0.0.1:0".parse()?, Profile::named("lan")?);
+        Ok(UdpLink::start(any, relay, &profile, seed)?)
+    };
     let (drip, mute) = (line(1)?, line(2)?);
     for (name, line) in [("drip", &drip), ("mute", &mute)] {
         fleet.route(RELAY, line.address().to_string());
