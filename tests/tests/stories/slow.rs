@@ -42,7 +42,7 @@ fn push(fleet: &Fleet, name: &str, to: &[&str]) -> Result<(String, Duration)> {
     wait_for("the good ones to have it", LIMIT, || {
         let detail = fleet.order(&id)?;
         let done = |host: &&str| answer(&detail, host).is_ok_and(|a| a["state"] == "ok");
-        Ok(GOOD.iter().all(|host| done(host)).then_some(()))
+        Ok(GOOD.iter().all(done).then_some(()))
     })?;
     let took = begun.elapsed();
     for host in GOOD {
