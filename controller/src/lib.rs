@@ -11,6 +11,7 @@ mod api;
 mod cause;
 mod clock;
 mod closing;
+mod collect;
 mod costs;
 mod enrol;
 mod events;

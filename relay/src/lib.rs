@@ -11,6 +11,7 @@ mod alerting;
 mod bulk;
 mod capture;
 mod claims;
+mod collect;
 mod commands;
 pub mod congestion;
 mod daybook;

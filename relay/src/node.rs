@@ -19,6 +19,7 @@ use tracing::info;
 use crate::accept::{Acceptor, LinkIds};
 use crate::alerting::{self, Outlook};
 use crate::claims::Claims;
+use crate::collect::Collector;
 use crate::dial::Dialler;
 use crate::drive::{Arrival, Clock, DriveError, Io, LinkStatus, Links, drive};
 use crate::endpoint::{self, EndpointError};
@@ -162,7 +163,7 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
     let outputs = Outputs::new(
         HostId(identity.id),
         verifier.clone(),
-        spool.clone(),
+        (spool.clone(), Collector::new(setup.settings.install_root.clone())),
         inbox.clone(),
         links.clone(),
     );
