@@ -140,11 +140,12 @@ impl<'a> Wood<'a> {
         }
     }
 
-    /// Nodes that are not drawn one by one, folded: relays and hosts, up, degraded and down.
+    /// Nodes that are not drawn one by one, folded: relays and hosts, up, degraded, stale and down.
     fn push_leaves(&mut self, beside: &str, members: &[&HostInfo]) {
         let mut kinds: BTreeMap<(bool, u8), Vec<&HostInfo>> = BTreeMap::new();
         for host in members {
-            let rank = ["up", "degraded", "down"].iter().position(|word| *word == state(host));
+            let states = ["up", "degraded", "stale", "down"];
+            let rank = states.iter().position(|word| *word == state(host));
             let rank = u8::try_from(rank.unwrap_or_default()).unwrap_or_default();
             kinds.entry((host.role != "relay", rank)).or_default().push(host);
         }
@@ -186,9 +187,7 @@ mod tests {
 
     fn host(name: &str, role: &str, parent: &str, up: bool) -> HostInfo {
         let (name, role, parent) = (name.into(), role.into(), parent.into());
-        let (site, via, labels) = ("lyon".into(), String::new(), Default::default());
-        let degraded = false;
-        HostInfo { id: 1, name, site, role, up, via, enrolled_ms: 0, parent, degraded, labels }
+        HostInfo { id: 1, name, site: "lyon".into(), role, up, parent, ..HostInfo::default() }
     }
 
     #[test]

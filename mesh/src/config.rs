@@ -74,6 +74,10 @@ pub struct Limits {
     pub body_bytes: usize,
     /// Bytes of bodies in one report.
     pub report_bytes: usize,
+    /// Hosts below whose profile is remembered.
+    pub profiles: usize,
+    /// Bytes of profiles that differ.
+    pub profile_bytes: usize,
 }
 
 /// How events wait and how many find room.
@@ -155,6 +159,8 @@ impl Default for Limits {
             wants: 65_536,
             body_bytes: 64 << 20,
             report_bytes: 512 << 10,
+            profiles: 100_000,
+            profile_bytes: 64 << 20,
         }
     }
 }

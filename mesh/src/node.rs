@@ -31,6 +31,7 @@ use crate::io::sooner;
 use crate::lanes::Lanes;
 use crate::ledger::Ledger;
 use crate::outbox::{Gated, Outbox};
+use crate::profile::Profiles;
 use crate::pull::Pulls;
 use crate::pulse::Pulse;
 use crate::route::Routes;
@@ -66,6 +67,7 @@ pub struct Node {
     gates: Gates,
     windows: Windows,
     happened: Events,
+    profiles: Profiles,
     /// The link of a parent that takes events.
     listener: Option<LinkId>,
     /// Root: who is known to be down.
@@ -108,6 +110,7 @@ impl Node {
                 limits.report_bytes,
                 config.has(Bug::SumEvents),
             ),
+            profiles: Profiles::new(config.host, root, limits, config.has(Bug::KeepOldProfile)),
             listener: None,
             absent: Absent::new(now, config.grace()),
             saved: 0,
@@ -197,6 +200,7 @@ impl Node {
                 }
             }
             Input::Happened(happening) => self.happen(now, happening),
+            Input::Profile(profile) => self.profiles.say(now, profile, &mut self.out),
             Input::Parents { count, here } => {
                 self.uplink.handle_parents(now, count, here, &mut self.rng);
             }
@@ -238,6 +242,7 @@ impl Node {
         self.pass_releases(now);
         self.tell_parent(now);
         self.tell_events(now);
+        self.profiles.tell_parent(now, &mut self.out);
     }
 
     /// When to call [`Node::handle_timeout`], and why.
@@ -245,6 +250,7 @@ impl Node {
         let announce = self.routes.poll_timeout();
         let shares = self.shares.poll_timeout(self.uplog.has_room());
         let happened = self.happened.poll_timeout(self.listener.is_some());
+        let happened = sooner(happened, self.profiles.poll_timeout());
         let gates = sooner(self.gates.poll_timeout(), self.windows.poll_timeout());
         sooner(
             sooner(sooner(self.uplink.poll_timeout(), self.pulse.poll_timeout()), gates),
@@ -291,6 +297,11 @@ impl Node {
     /// How many different events this node remembers: its own, and those that it has to tell.
     pub fn events(&self) -> (usize, usize) {
         self.happened.len()
+    }
+
+    /// Of how many hosts this node remembers a profile, and the bytes of those that differ.
+    pub fn profiles(&self) -> (usize, usize) {
+        self.profiles.len()
     }
 
     /// How long ago the root's word was fresh, as far as this node knows.

@@ -7,6 +7,7 @@
 //! bodies named by their own hash. Nothing of prost leaves the crate.
 //!
 //! - [`encode_frame`] and [`decode_frame`]: control frames of a link;
+//! - [`Facts`]: what a host says of itself;
 //! - [`Packer`], [`Unpacker`]: reports whose outputs are alike, as they cross a link;
 //! - [`Envelope`] and [`OrderBody`]: signed orders;
 //! - [`Answer`]: what a host says with an outcome;
@@ -29,6 +30,7 @@ mod join;
 mod order;
 mod output;
 mod packed;
+mod profile;
 mod pull;
 mod push;
 mod removed;
@@ -54,6 +56,7 @@ pub use output::{
     OutputRequest,
 };
 pub use packed::{Packed, Packer, Unpacker};
+pub use profile::{FACTS, Facts, FactsError, NoFact, check_fact, decode_facts, encode_facts};
 pub use pull::{Encoding, PULL_LIMIT, PullError, PullReply, PullRequest};
 pub use push::{Bundle, Part, Push};
 pub use removed::{REMOVED_KEYS, Removals, RemovalsError, SignedRemovals};

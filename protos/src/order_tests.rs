@@ -61,9 +61,9 @@ fn gate() -> impl Strategy<Value = Gate> {
         .prop_map(
             |(window, per_child, lots, batch, (max_errors, max_missed), begin, longest)| Gate {
                 window,
-                per_child,
+                per_child: per_child.map(share),
                 lots,
-                per_lot: window,
+                per_lot: share(window),
                 batch: batch.map(|(size, wait)| mesh::Batch { size, wait }),
                 max_errors,
                 max_missed,
@@ -71,6 +71,13 @@ fn gate() -> impl Strategy<Value = Gate> {
                 longest,
             },
         )
+}
+
+fn share(number: u64) -> mesh::Share {
+    match number % 3 {
+        0 => mesh::Share::Percent(number as u32 % 100 + 1),
+        _ => mesh::Share::Hosts(number),
+    }
 }
 
 fn terms() -> impl Strategy<Value = Terms> {
@@ -231,7 +238,7 @@ fn sample_gate() -> Gate {
         window: 3,
         per_child: None,
         lots: Vec::new(),
-        per_lot: 1,
+        per_lot: mesh::Share::Hosts(1),
         batch: None,
         max_errors: Some(0),
         max_missed: None,
@@ -403,7 +410,10 @@ fn limits_of_a_gate() {
         check_order(&OrderBody { gate: Some(gate), ..sample(Work::Run(sample_run())) }, expected);
     };
     check(|g| g.window = 0, "gate.window is 0 and must be from 1 to 4294967296");
-    check(|g| g.per_lot = 0, "gate.per_lot is 0 and must be from 1 to 4294967296");
+    let none = |g: &mut Gate| g.per_lot = mesh::Share::Hosts(0);
+    check(none, "gate.per_lot is 0 and must be from 1 to 4294967296");
+    let more = |g: &mut Gate| g.per_child = Some(mesh::Share::Percent(101));
+    check(more, "gate.per_child_percent is 101 and must be from 1 to 100");
     check(
         |g| g.batch = Some(mesh::Batch { size: 0, wait: Duration::ZERO }),
         "gate.batch is 0 and must be from 1 to 4294967296",

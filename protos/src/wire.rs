@@ -21,7 +21,7 @@ use crate::removed::SignedRemovals;
 use crate::{
     FRAME_LIMIT, FieldError, LONGEST, Malformed, OUTPUT_LIMIT, VERSION, VersionError, check_version,
 };
-use crate::{fact, hosts, pb, shape};
+use crate::{fact, hosts, pb, profile, shape};
 
 /// Lines of one report. A node cuts its reports by bytes long before this.
 pub(crate) const LINES: usize = 10_240;
@@ -90,10 +90,16 @@ pub enum FrameError {
 /// longer than [`FRAME_LIMIT`], a host set of more than 65,536 ranges.
 pub fn encode_frame(frame: &Frame) -> Bytes {
     let kind = match frame {
-        &Frame::Hello { log, held_log, held, events } => {
-            let (major, minor) = (VERSION.0.into(), VERSION.1.into());
-            Kind::Hello(pb::Hello { major, minor, log, held_log, held, unpacks: true, events })
-        }
+        &Frame::Hello { log, held_log, held, events, profiles } => Kind::Hello(pb::Hello {
+            major: VERSION.0.into(),
+            minor: VERSION.1.into(),
+            log,
+            held_log,
+            held,
+            unpacks: true,
+            events,
+            profiles,
+        }),
         &Frame::Beat { root, interval, root_interval, speaks } => {
             let ms = |interval| {
                 let ms = millis(interval).clamp(INTERVAL_MS.0, INTERVAL_MS.1);
@@ -121,6 +127,11 @@ pub fn encode_frame(frame: &Frame) -> Bytes {
         &Frame::EventsHeld { no, held } => {
             let held = u32::try_from(held).unwrap_or(u32::MAX);
             Kind::EventsHeld(pb::EventsHeld { no, held })
+        }
+        Frame::Profiles { no, lines } => Kind::Profiles(profile::encode(*no, lines)),
+        &Frame::ProfilesHeld { no, held } => {
+            let held = u32::try_from(held).unwrap_or(u32::MAX);
+            Kind::ProfilesHeld(pb::ProfilesHeld { no, held })
         }
     };
     pb::Frame { kind: Some(kind) }.encode_to_vec().into()
@@ -187,6 +198,10 @@ pub fn decode_frame(bytes: Bytes, hash: fn(&[u8]) -> Digest) -> Result<Incoming,
         Kind::EventsHeld(pb::EventsHeld { no, held }) => {
             Frame::EventsHeld { no, held: held as usize }
         }
+        Kind::Profiles(profiles) => profile::decode(&profiles)?,
+        Kind::ProfilesHeld(pb::ProfilesHeld { no, held }) => {
+            Frame::ProfilesHeld { no, held: held as usize }
+        }
         Kind::Heard(pb::Heard {}) => return Ok(Incoming::Heard),
         Kind::Removals(list) => {
             return Ok(Incoming::Removals(SignedRemovals::from_pb(&list)?));
@@ -204,6 +219,7 @@ fn encode_below(subtree: &Subtree) -> pb::Below {
         below: hosts::encode(&subtree.below),
         up: hosts::encode(&subtree.up),
         degraded: hosts::encode(&subtree.degraded),
+        silent: hosts::encode(&subtree.silent),
         branches: subtree.branches.iter().map(branch).collect(),
     }
 }
@@ -221,14 +237,15 @@ fn decode_below(below: &pb::Below) -> Result<Subtree, FieldError> {
         below: hosts::decode("below.below", &below.below)?,
         up: hosts::decode("below.up", &below.up)?,
         degraded: hosts::decode("below.degraded", &below.degraded)?,
+        silent: hosts::decode("below.silent", &below.silent)?,
         branches,
     })
 }
 
 fn decode_hello(hello: &pb::Hello) -> Result<Frame, FrameError> {
     check_version(version("hello", hello.major, hello.minor)?)?;
-    let &pb::Hello { log, held_log, held, events, .. } = hello;
-    Ok(Frame::Hello { log, held_log, held, events })
+    let &pb::Hello { log, held_log, held, events, profiles, .. } = hello;
+    Ok(Frame::Hello { log, held_log, held, events, profiles })
 }
 
 /// The two numbers of a version. `field` names the message that they come in.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use mesh::{Class, Fact, Folded, MOST, Order, Sample, Severity};
+use mesh::{Class, Fact, Folded, MOST, Order, Profile, Profiled, Sample, Severity};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -92,9 +92,13 @@ fn beat() -> impl Strategy<Value = (u64, u64, u64, bool)> {
 fn frame() -> impl Strategy<Value = Frame> {
     let pair = || (number(), number());
     prop_oneof![
-        (pair(), number(), any::<bool>()).prop_map(|((log, held_log), held, events)| {
-            Frame::Hello { log, held_log, held, events }
-        }),
+        (pair(), number(), any::<(bool, bool)>()).prop_map(
+            |((log, held_log), held, (events, profiles))| {
+                Frame::Hello { log, held_log, held, events, profiles }
+            }
+        ),
+        (number(), vec(profiled(), 0..4)).prop_map(|(no, lines)| Frame::Profiles { no, lines }),
+        (number(), edgy()).prop_map(|(no, held)| Frame::ProfilesHeld { no, held: held as usize }),
         (number(), proptest::collection::vec(folded(), 0..4))
             .prop_map(|(no, events)| Frame::Events { no, events }),
         (number(), edgy()).prop_map(|(no, held)| Frame::EventsHeld { no, held: held as usize }),
@@ -102,9 +106,9 @@ fn frame() -> impl Strategy<Value = Frame> {
             let ms = Duration::from_millis;
             Frame::Beat { root, interval: ms(own), root_interval: ms(of_root), speaks }
         }),
-        (host_set(), host_set(), host_set(), branches()).prop_map(
-            |(below, up, degraded, branches)| {
-                Frame::Below(Subtree { below, up, degraded, branches })
+        (host_set(), host_set(), (host_set(), host_set()), branches()).prop_map(
+            |(below, up, (degraded, silent), branches)| {
+                Frame::Below(Subtree { below, up, degraded, silent, branches })
             }
         ),
         (pair(), order()).prop_map(|((log, seq), order)| Frame::Order { log, seq, order }),
@@ -117,6 +121,13 @@ fn frame() -> impl Strategy<Value = Frame> {
             Frame::Go { order: OrderId(order), hosts, left: Duration::from_millis(ms) }
         }),
     ]
+}
+
+fn profiled() -> impl Strategy<Value = Profiled> {
+    let few = (edgy(), 0u32..9)
+        .prop_map(|(first, more)| HostSet::from_ranges([(first, first.saturating_add(more))]));
+    (number(), bytes(3), few)
+        .prop_map(|(revision, text, hosts)| Profiled { profile: Profile { revision, text }, hosts })
 }
 
 fn folded() -> impl Strategy<Value = Folded> {

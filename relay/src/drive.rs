@@ -409,6 +409,7 @@ fn tell(event: &Event) {
         Event::Dropped { count } => warn!(count, "events of this host found no room"),
         Event::Answers(_)
         | Event::Happened(_)
+        | Event::Profiles(_)
         | Event::Released { .. }
         | Event::Closed(_)
         | Event::Reachable(_)

@@ -20,6 +20,7 @@ mod dist;
 mod drive;
 mod endpoint;
 mod exec;
+mod facts;
 mod fetch;
 mod follow;
 mod front;

@@ -138,6 +138,8 @@ impl Link {
         let class = match frame {
             Frame::Beat { .. } => 0,
             Frame::Report { .. } | Frame::ReportsHeld { .. } => 2,
+            Frame::Events { .. } | Frame::EventsHeld { .. } => 2,
+            Frame::Profiles { .. } | Frame::ProfilesHeld { .. } => 2,
             Frame::Watch { .. } | Frame::Said(_) => LIVE,
             _ => 1,
         };

@@ -24,6 +24,7 @@ use crate::dial::Dialler;
 use crate::drive::{Arrival, Clock, DriveError, Io, LinkStatus, Links, drive};
 use crate::endpoint::{self, EndpointError};
 use crate::exec::Executor;
+use crate::facts::Census;
 use crate::given::Giver;
 use crate::inherited;
 use crate::install::Installs;
@@ -205,6 +206,13 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
         outputs: outputs.clone(),
     });
     if !is_root {
+        let census = Census {
+            state: setup.state.clone(),
+            who: (HostId(identity.id), identity.name.clone()),
+            every: Duration::from_millis(setup.settings.facts_interval_ms.max(100)),
+            inbox: inbox.clone(),
+        };
+        tokio::spawn(census.run());
         let ways = (links.clone(), endpoint.clone());
         tokio::spawn(Renewer::new(&setup, beat, ways, (client, server, join)).run());
     }

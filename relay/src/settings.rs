@@ -45,6 +45,8 @@ pub struct Settings {
     pub event_flush_ms: u64,
     /// How often events that are alike are told the parent.
     pub event_repeat_ms: u64,
+    /// How often this node looks whether what it says of itself has changed.
+    pub facts_interval_ms: u64,
     /// How much of what commands write beyond what their answers keep stays here, in MiB; the
     /// oldest goes first. 0: nothing.
     pub spool_mib: u64,
@@ -76,6 +78,7 @@ impl Default for Settings {
             max_runs: 64,
             event_flush_ms: 1_000,
             event_repeat_ms: 10_000,
+            facts_interval_ms: 60_000,
             spool_mib: 256,
             store_max_mib: 0,
             store_keep_free_mib: 0,
