@@ -1,7 +1,7 @@
 //! Reading pieces of files below a path that was looked at before.
 //!
-//! Whoever asks names a file and a place in it; what is there now is read, by descriptors and without
-//! following a link below the path. Whether it is what it was is for the asker to check.
+//! Whoever asks names a file and a place in it; what is there now is read, by descriptors and
+//! without following a link below the path. Whether it is what it was is for the asker to check.
 
 use std::fs::File;
 use std::io;
