@@ -57,12 +57,17 @@ impl Failure {
         let text = relay::chain(error);
         let mut causes = std::iter::successors(Some(error), |error| error.source());
         match causes.find_map(|cause| cause.downcast_ref::<content::StoreError>()) {
-            Some(content::StoreError::Quota { .. }) => Failure::no_room(text).with_help(
-                "`barid store gc` drops what nothing needs; the limit is --store-max of the controller",
-            ),
+            Some(content::StoreError::Quota { .. }) => Failure::no_room(text)
+                .with_help("`barid store gc` drops what nothing needs; --store-max is the limit"),
             Some(store) if store.is_full() => Failure::no_room(text),
             _ => Failure::internal(text),
         }
+    }
+
+    /// Whether the same request fails again, whatever time passes: it is itself wrong, or names
+    /// what is gone.
+    pub(crate) fn is_lasting(&self) -> bool {
+        matches!(self.status, 400 | 404)
     }
 
     /// The same with other advice.

@@ -10,6 +10,7 @@ mod orders;
 mod plan;
 mod pulls;
 mod pushes;
+mod rollouts;
 mod runs;
 mod store;
 mod targets;
@@ -23,10 +24,11 @@ pub use orders::{Answer, KeptOutput, NewCancel, OrderDetail, OrderEvent, OrderIn
 pub use plan::{Plan, PlanLink, PlanQuery, PushPlan, PushStep};
 pub use pulls::{NewPull, PullEvent, PullHost};
 pub use pushes::{NewPush, NewRollback, PushEvent, PushInfo, Special};
+pub use rollouts::{NewResume, RolloutInfo, WaveInfo, Waves};
 pub use runs::{Amount, FILES_LIMIT, GivenFile, NewRetry, NewRun, Pace, Piece, STDIN_LIMIT};
 pub use store::{StoreCheck, StoreInfo, StoreSweep};
 pub use targets::{GroupInfo, GroupQuery, Resolved, Targets};
-pub use tree::{NewDrain, NewMove};
+pub use tree::{Cap, NewCap, NewDrain, NewMove, NewSurvey};
 
 /// An error as the API gives it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

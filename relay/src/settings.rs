@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::calendar::{Calendar, CalendarError, Entry};
 use crate::kind::LinkKind;
 
 /// The settings of a relay or a host.
@@ -58,6 +59,11 @@ pub struct Settings {
     /// How much of the state disk is to stay free, in MiB: with less, pushes are refused, and with
     /// a quarter of it commands.
     pub min_free_mib: u64,
+    /// Whether content from the parent gives way to whatever else is on the way.
+    #[serde(rename = "yield")]
+    pub yields: bool,
+    /// How much content the link to the parent may carry at which time.
+    pub cap: Vec<Entry>,
 }
 
 impl Default for Settings {
@@ -83,6 +89,8 @@ impl Default for Settings {
             store_max_mib: 0,
             store_keep_free_mib: 0,
             min_free_mib: 64,
+            yields: false,
+            cap: Vec::new(),
         }
     }
 }
@@ -108,6 +116,14 @@ pub enum SettingsError {
         /// Where and why.
         source: Box<toml::de::Error>,
     },
+    /// A cap that says nothing; the operator is at fault.
+    #[error("{}: not a valid node configuration", path.display())]
+    Cap {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: CalendarError,
+    },
 }
 
 impl Settings {
@@ -120,8 +136,13 @@ impl Settings {
                 return Err(SettingsError::Io { path: path.into(), action: "reading", source });
             }
         };
-        toml::from_str(&text)
-            .map_err(|source| SettingsError::Syntax { path: path.into(), source: Box::new(source) })
+        let settings: Settings = toml::from_str(&text).map_err(|source| SettingsError::Syntax {
+            path: path.into(),
+            source: Box::new(source),
+        })?;
+        Calendar::new(&settings.cap)
+            .map_err(|source| SettingsError::Cap { path: path.into(), source })?;
+        Ok(settings)
     }
 
     /// Writes the settings beside the old file and puts them in its place.

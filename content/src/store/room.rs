@@ -2,8 +2,8 @@
 //!
 //! Before anything is put there must be room for it: within the bytes that the store may have, what
 //! is still arriving counted in full, and on the disk. If there is not, what nobody needs goes,
-//! least worth first ([`super::worth`]), a little more than must so that not every object pays for it.
-//! If what is left is all needed the object is refused before its first byte.
+//! least worth first ([`super::worth`]), a little more than must so that not every object pays for
+//! it. If what is left is all needed the object is refused before its first byte.
 //!
 //! What is needed is for the owner of the store to say; what its callers are just working with they
 //! pin themselves. A store without an owner (a controller's, a test's) drops nothing by itself.
