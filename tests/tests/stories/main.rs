@@ -32,6 +32,7 @@ mod rollback;
 mod rollout;
 mod run;
 mod sets;
+mod slow;
 mod stale;
 mod store;
 mod terms;
