@@ -22,6 +22,7 @@ use crate::alerting::{Orders, Rules, TableKeeper};
 use crate::api::{Api, router};
 use crate::clock::now_ms;
 use crate::closing::close;
+use crate::collect::Collections;
 use crate::enrol::{self, Enroller, identity};
 use crate::fleet::Fleet;
 use crate::fleet::dist::{Distributor, Running};
@@ -238,6 +239,8 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         desk,
         pieces: Pieces { store },
         packer,
+        collections: Collections::default(),
+        state: state.clone(),
         enroller,
         meter: meter.clone(),
         viewers,
