@@ -7,14 +7,14 @@
 //! | module | |
 //! |---|---|
 //! | `args` | the command line |
-//! | `run` `push` `runs` `out` `attach` `cancel` `retry` | verbs about orders |
+//! | `run` `push` `runs` `out` `attach` `cancel` `retry` `rollout` | verbs about orders |
 //! | `pace` `given` | options of `run` |
 //! | `events` `report` | what happens, and what went wrong |
 //! | `hosts` `nodes` `tree` `token` `alerting` `completion` | other verbs that ask the controller |
 //! | `fleet` `fdist` | domains, hosts and files, by two kinds of names |
-//! | `steer` `survey` | verbs about the tree |
+//! | `steer` `survey` `whatif` `cap` | verbs about the tree |
 //! | `serve` `node` `join` | verbs that are a part of the mesh |
-//! | `demo` | a fleet on this machine |
+//! | `demo` `emulated` | a fleet on this machine, behind emulated lines if wanted |
 //! | `sim` | the simulator, another binary |
 //! | `targets` `hostfile` `guard` `plan` | which hosts, and whether that many are meant |
 //! | `client` | the controller's API |
@@ -31,10 +31,12 @@ mod args;
 mod attach;
 mod branches;
 mod cancel;
+mod cap;
 mod client;
 mod completion;
 mod demo;
 mod diff;
+mod emulated;
 mod escape;
 mod events;
 mod exit;
@@ -64,6 +66,7 @@ mod render;
 mod report;
 mod retry;
 mod rollback;
+mod rollout;
 mod rows;
 mod run;
 mod runs;
@@ -78,6 +81,7 @@ mod targets;
 mod token;
 mod tree;
 mod units;
+mod whatif;
 mod words;
 
 use std::ffi::OsString;
@@ -141,6 +145,7 @@ async fn ask(verb: Verb, client: &Client, screen: &mut Screen) -> Result<Exit, F
     match verb {
         Verb::Run(args) => ordered(Box::pin(run::main(*args, client, screen)).await),
         Verb::Push(args) => ordered(Box::pin(push::main(args, client, screen)).await),
+        Verb::Rollout(args) => ordered(Box::pin(rollout::main(args, client, screen)).await),
         Verb::Rollback(args) => ordered(Box::pin(rollback::main(args, client, screen)).await),
         Verb::Retry(args) => ordered(Box::pin(retry::main(args, client, screen)).await),
         Verb::Runs(args) => runs::main(args, client, screen).await,

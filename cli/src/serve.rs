@@ -40,6 +40,10 @@ pub(crate) struct Args {
     /// Content down each link, at most, in kbit/s
     #[arg(long, value_name = "KBIT")]
     rate_limit: Option<u64>,
+    /// For more hosts than this a push goes out in waves, unless it is given --all-at-once
+    /// [default: 500]
+    #[arg(long, value_name = "HOSTS")]
+    waves_above: Option<u64>,
     /// Only make what is missing, then end
     #[arg(long)]
     init: bool,
@@ -61,6 +65,7 @@ pub(crate) fn main(args: Args, verbose: u8) -> Result<Exit, Failure> {
         min_free_mib: args.min_free,
         store_max_mib: args.store_max,
         rate_limit_kbit: args.rate_limit,
+        waves_above: args.waves_above,
         ..controller::Options::default()
     };
     runtime(Role::Controller)?.block_on(async {

@@ -114,6 +114,7 @@ pub(crate) async fn links(State(api): State<Api>) -> Json<Vec<LinkInfo>> {
             wire_received: sum.wire_received,
             content_sent: sum.content_sent,
             content_received: sum.content_received,
+            cap: link.map_or(0, |link| link.cap),
         }
     };
     let mut infos: Vec<_> = state.below.iter().filter(|(_, b)| !b.is_empty()).map(info).collect();

@@ -8,6 +8,7 @@
 mod alerting;
 mod answers;
 mod api;
+mod caps;
 mod cause;
 mod clock;
 mod closing;
@@ -38,6 +39,7 @@ mod report;
 mod retention;
 mod retry;
 mod rollback;
+pub mod rollout;
 mod serve;
 pub mod sets;
 mod steer;

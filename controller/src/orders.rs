@@ -95,6 +95,7 @@ impl Desk {
             issued_by: "operator".into(),
             needs: draft.needs.clone(),
             gate: draft.gate.clone(),
+            rate: draft.push.as_ref().map_or(0, |push| push.rate),
             work: draft.work.clone(),
         };
         let help = "split it: fewer targets, arguments or files in one order";
@@ -311,7 +312,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
 }
 
 /// A UUIDv7 (RFC 9562): 48 bits of milliseconds, so that ids sort by time, and 74 random bits.
-fn new_id(now: SystemTime) -> OrderId {
+pub(crate) fn new_id(now: SystemTime) -> OrderId {
     let mut id = certs::random::<16>();
     id[..6].copy_from_slice(&to_ms(now).to_be_bytes()[2..]);
     id[6] = 0x70 | (id[6] & 0x0f);

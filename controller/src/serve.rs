@@ -32,6 +32,7 @@ use crate::live::Live;
 use crate::orders::Desk;
 use crate::push::Packer;
 use crate::retention::{Cleaner, Keep};
+use crate::rollout::driver::Rollouts;
 use crate::tables::{HostRow, Tables};
 use crate::traffic::Meter;
 use crate::viewers::{Viewers, Watched};
@@ -39,6 +40,8 @@ use crate::viewers::{Viewers, Watched};
 /// The UDP port of the mesh.
 const PORT: u16 = 7400;
 const CACHE: usize = 64 << 20;
+/// How many hosts a push may go to at once, unless it says otherwise.
+const WAVES_ABOVE: u64 = 500;
 /// The controller makes its own certificate at each start.
 const CERTIFICATE_LIFETIME: Duration = Duration::from_secs(5 * 365 * 24 * 3600);
 
@@ -65,6 +68,8 @@ pub struct Options {
     pub store_max_mib: Option<u64>,
     /// Content down each child's link, at most, in kbit/s.
     pub rate_limit_kbit: Option<u64>,
+    /// For more hosts than this a push goes out in waves, unless it says otherwise.
+    pub waves_above: Option<u64>,
 }
 
 impl Options {
@@ -197,6 +202,13 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         pushes: Arc::clone(&pushes),
         running: Running::default(),
     };
+    let (rollouts, begun) = Rollouts::new(
+        desk.clone(),
+        packer.clone(),
+        live.clone(),
+        Arc::clone(&pushes),
+        state.join("barid.sock"),
+    );
     let alerts = alerts::start(alerts::Setup {
         state: state.clone(),
         from: alerts::Sender { node: "controller".into(), mesh: authority.mesh().to_string() },
@@ -213,6 +225,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         tokio::spawn(rules.run()),
         tokio::spawn(orders.run()),
         tokio::spawn(schedule::run(distributor.clone())),
+        tokio::spawn(rollouts.clone().run(begun)),
         tokio::spawn(pass_watches(watched, node.clone())),
         tokio::spawn(close(desk.clone(), live.stopped.clone())),
         tokio::spawn(cleaner.clone().run()),
@@ -233,6 +246,8 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         enroller,
         meter: meter.clone(),
         viewers,
+        rollouts,
+        waves_above: options.waves_above.unwrap_or(WAVES_ABOVE),
         cleaner,
         pushes,
     };

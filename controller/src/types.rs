@@ -9,6 +9,7 @@ mod hosts;
 mod orders;
 mod plan;
 mod pushes;
+mod rollouts;
 mod runs;
 mod store;
 mod targets;
@@ -21,10 +22,11 @@ pub use hosts::{HostInfo, LinkInfo, NewLabels, NewToken, Status, TokenInfo};
 pub use orders::{Answer, KeptOutput, NewCancel, OrderDetail, OrderEvent, OrderInfo};
 pub use plan::{Plan, PlanLink, PlanQuery, PushPlan, PushStep};
 pub use pushes::{NewPush, NewRollback, PushEvent, PushInfo, Special};
+pub use rollouts::{NewResume, RolloutInfo, WaveInfo, Waves};
 pub use runs::{Amount, FILES_LIMIT, GivenFile, NewRetry, NewRun, Pace, Piece, STDIN_LIMIT};
 pub use store::{StoreCheck, StoreInfo, StoreSweep};
 pub use targets::{GroupInfo, GroupQuery, Resolved, Targets};
-pub use tree::{NewDrain, NewMove};
+pub use tree::{Cap, NewCap, NewDrain, NewMove, NewSurvey};
 
 /// An error as the API gives it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

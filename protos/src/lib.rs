@@ -59,15 +59,15 @@ pub use push::{Bundle, Part, Push};
 pub use removed::{REMOVED_KEYS, Removals, RemovalsError, SignedRemovals};
 pub use run::{FILES, FILES_LIMIT, File, Run, STDIN_LIMIT, Variable};
 pub use shape::Malformed;
-pub use steer::{PARENTS, Steer};
+pub use steer::{Cap, LEAST_RATE, PARENTS, Steer};
 pub use stream::{
     FRAME_LIMIT, HEADER_BYTES, HeaderError, StreamKind, UnknownStream, VERSION, VersionError,
     check_version, frame_header, parse_header, parse_header_within,
 };
 pub use terms::{Delete, MaxDelete, Special, Terms};
 pub use wire::{
-    FrameError, Incoming, decode_folded, decode_frame, encode_folded, encode_frame, encode_heard,
-    encode_removals,
+    Allowance, FrameError, Incoming, decode_folded, decode_frame, encode_allowing, encode_folded,
+    encode_frame, encode_heard, encode_removals,
 };
 
 /// The messages as prost makes them of the .proto files.

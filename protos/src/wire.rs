@@ -18,6 +18,7 @@ use crate::field::{array, at_most, at_most_bytes, ensure, given, millis, not_emp
 use crate::packed::Packed;
 use crate::pb::frame::Kind;
 use crate::removed::SignedRemovals;
+use crate::steer::check_rate;
 use crate::{
     FRAME_LIMIT, FieldError, LONGEST, Malformed, OUTPUT_LIMIT, VERSION, VersionError, check_version,
 };
@@ -51,12 +52,28 @@ pub enum Incoming {
         /// Whether it can.
         unpacks: bool,
     },
+    /// A beat, with what its sender says of the content that it is to get.
+    Beat {
+        /// The frame.
+        frame: Frame,
+        /// What a child says; a parent says nothing.
+        allowance: Allowance,
+    },
     /// A report for the link's [`Unpacker`](crate::Unpacker).
     Packed(Packed),
     /// The parent has taken a preview: there is room for one more. Of no concern to the core.
     Heard,
     /// Whose keys are no longer of the mesh. The signature has not been looked at.
     Removals(SignedRemovals),
+}
+
+/// What content a child's link may carry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Allowance {
+    /// Bits a second; 0: as much as it can.
+    pub rate: u64,
+    /// Whether content is to give way to other traffic.
+    pub yields: bool,
 }
 
 /// Bytes that are not a frame we take. Nothing has changed; the peer is at fault, except for
@@ -89,6 +106,11 @@ pub enum FrameError {
 /// What is over a limit of the wire is encoded all the same and refused by the peer: a frame
 /// longer than [`FRAME_LIMIT`], a host set of more than 65,536 ranges.
 pub fn encode_frame(frame: &Frame) -> Bytes {
+    encode_allowing(frame, Allowance::default())
+}
+
+/// The same for a child's link, of which a beat says what content it may carry.
+pub fn encode_allowing(frame: &Frame, allowance: Allowance) -> Bytes {
     let kind = match frame {
         &Frame::Hello { log, held_log, held, events, profiles } => Kind::Hello(pb::Hello {
             major: VERSION.0.into(),
@@ -101,13 +123,10 @@ pub fn encode_frame(frame: &Frame) -> Bytes {
             profiles,
         }),
         &Frame::Beat { root, interval, root_interval, speaks } => {
-            let ms = |interval| {
-                let ms = millis(interval).clamp(INTERVAL_MS.0, INTERVAL_MS.1);
-                u32::try_from(ms).expect("an hour in ms fits")
-            };
-            let (interval_ms, root_ms) = (ms(interval), ms(root_interval));
+            let (interval_ms, root_ms) = (interval_ms(interval), interval_ms(root_interval));
             let root_interval_ms = if root_ms == interval_ms { 0 } else { root_ms };
-            Kind::Beat(pb::Beat { root, interval_ms, root_interval_ms, speaks })
+            let Allowance { rate: cap, yields } = allowance;
+            Kind::Beat(pb::Beat { root, interval_ms, root_interval_ms, speaks, cap, yields })
         }
         Frame::Below(subtree) => Kind::Below(encode_below(subtree)),
         Frame::Order { log, seq, order } => {
@@ -135,6 +154,11 @@ pub fn encode_frame(frame: &Frame) -> Bytes {
         }
     };
     pb::Frame { kind: Some(kind) }.encode_to_vec().into()
+}
+
+fn interval_ms(interval: Duration) -> u32 {
+    let ms = millis(interval).clamp(INTERVAL_MS.0, INTERVAL_MS.1);
+    u32::try_from(ms).expect("an hour in ms fits")
 }
 
 /// The bytes of [`Incoming::Heard`].
@@ -172,13 +196,15 @@ pub fn decode_frame(bytes: Bytes, hash: fn(&[u8]) -> Digest) -> Result<Incoming,
             return Ok(Incoming::Hello { frame, unpacks });
         }
         Kind::Packed(packed) => return Ok(Incoming::Packed(Packed(packed))),
-        Kind::Beat(pb::Beat { root, interval_ms, root_interval_ms, speaks }) => {
+        Kind::Beat(pb::Beat { root, interval_ms, root_interval_ms, speaks, cap, yields }) => {
             within("beat.interval_ms", interval_ms.into(), INTERVAL_MS)?;
             let root_ms = if root_interval_ms == 0 { interval_ms } else { root_interval_ms };
             within("beat.root_interval_ms", root_ms.into(), INTERVAL_MS)?;
+            check_rate("beat.cap", cap)?;
             let interval = Duration::from_millis(interval_ms.into());
             let root_interval = Duration::from_millis(root_ms.into());
-            Frame::Beat { root, interval, root_interval, speaks }
+            let frame = Frame::Beat { root, interval, root_interval, speaks };
+            return Ok(Incoming::Beat { frame, allowance: Allowance { rate: cap, yields } });
         }
         Kind::Below(below) => Frame::Below(decode_below(&below)?),
         Kind::Order(pb::OrderEntry { log, seq, envelope }) => {

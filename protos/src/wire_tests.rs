@@ -197,6 +197,9 @@ proptest! {
                 Incoming::Order { log, seq, envelope: order.body.clone() }
             }
             frame @ Frame::Hello { .. } => Incoming::Hello { frame, unpacks: true },
+            frame @ Frame::Beat { .. } => {
+                Incoming::Beat { frame, allowance: Allowance::default() }
+            }
             frame => Incoming::Frame(frame),
         };
         prop_assert_eq!(arrived, expected);
@@ -211,6 +214,10 @@ proptest! {
                 }
                 let again = decode_frame(encode_frame(&frame), hash).unwrap();
                 prop_assert_eq!(again, Incoming::Frame(frame));
+            }
+            Ok(Incoming::Beat { frame, allowance }) => {
+                let again = decode_frame(encode_allowing(&frame, allowance), hash).unwrap();
+                prop_assert_eq!(again, Incoming::Beat { frame, allowance });
             }
             Ok(Incoming::Order { envelope, .. }) => prop_assert!(!envelope.is_empty()),
             Ok(Incoming::Removals(list)) => prop_assert!(!list.body.is_empty()),
@@ -286,7 +293,7 @@ fn another_version_is_told_apart() {
 #[test]
 fn fields_have_limits() {
     check(
-        send(Kind::Beat(pb::Beat { root: 1, interval_ms: 0, root_interval_ms: 5, speaks: false })),
+        send(Kind::Beat(pb::Beat { root: 1, root_interval_ms: 5, ..pb::Beat::default() })),
         "beat.interval_ms is 0 and must be from 1 to 3600000",
     );
     check(
@@ -295,8 +302,13 @@ fn fields_have_limits() {
             interval_ms: 1,
             root_interval_ms: 3_600_001,
             speaks: true,
+            ..pb::Beat::default()
         })),
         "beat.root_interval_ms is 3600001 and must be from 1 to 3600000",
+    );
+    check(
+        send(Kind::Beat(pb::Beat { interval_ms: 1, cap: 7_999, ..pb::Beat::default() })),
+        "beat.cap is less than 8000 bits a second",
     );
     check(
         send(Kind::Below(pb::Below { below: vec![1], ..pb::Below::default() })),
@@ -445,4 +457,14 @@ fn a_beat_is_small() {
     let beat = |speaks| Frame::Beat { root: 100_000, interval, root_interval: interval, speaks };
     assert!(encode_frame(&beat(false)).len() <= 10);
     assert!(encode_frame(&beat(true)).len() <= 13);
+}
+
+#[test]
+fn a_beat_says_what_content_may_come() {
+    let interval = Duration::from_secs(5);
+    let frame = Frame::Beat { root: 3, interval, root_interval: interval, speaks: false };
+    let allowance = Allowance { rate: 2_000_000, yields: true };
+    let bytes = encode_allowing(&frame, allowance);
+    assert!(bytes.len() <= 20, "{}", bytes.len());
+    assert_eq!(decode_frame(bytes, hash), Ok(Incoming::Beat { frame, allowance }));
 }

@@ -71,6 +71,8 @@ pub struct LinkStatus {
     pub content_sent: u64,
     /// Content bytes received.
     pub content_received: u64,
+    /// What content may go down it, in bits a second; 0: as much as it carries.
+    pub cap: u64,
 }
 
 /// A view of the links for others than the drive loop.
@@ -127,6 +129,7 @@ fn status(link: &Link) -> LinkStatus {
         wire_received: stats.udp_rx.bytes,
         content_sent: load(&link.counters.content_sent),
         content_received: load(&link.counters.content_received),
+        cap: link.bulk.as_ref().map_or(0, |bulk| bulk.rate()),
     }
 }
 

@@ -6,22 +6,26 @@
 //! a lost link, so that a child that does not read can never hold anybody up. Only the stream of
 //! previews may stall or be missing: nothing depends on it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use mesh::{Frame, HostId, Input, LinkId, Outcome, Peer};
-use protos::{Incoming, Packer, SignedRemovals, StreamKind, Unpacker};
+use protos::{Allowance, Incoming, Packer, SignedRemovals, StreamKind, Unpacker};
 use quinn::{Connection, RecvStream, SendStream, VarInt};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
+use crate::bulk::Bulk;
+use crate::cap::Caps;
+use crate::congestion;
 use crate::drive::Arrival;
 use crate::follow::{FOLLOW, follow};
 use crate::hash;
 use crate::live::{Credit, PLACES, Place, Room};
+use crate::paced::Paced;
 use crate::removed::Removed;
 use crate::verify::Verifier;
 
@@ -88,6 +92,10 @@ pub(crate) struct Link {
     pub(crate) dialled: String,
     pub(crate) since: SystemTime,
     pub(crate) counters: Arc<Counters>,
+    /// Content on its way down, if the peer is a child.
+    pub(crate) bulk: Option<Arc<Bulk>>,
+    /// The last beat, which can be said again.
+    beat: Mutex<Option<Box<Frame>>>,
     queues: [mpsc::Sender<Queued>; 4],
 }
 
@@ -128,13 +136,30 @@ impl Link {
         let (counters, since) = (Arc::default(), SystemTime::now());
         let receivers = [Some(w), Some(x), Some(y), Some(z)];
         let (queues, live) = ([a, b, c, d.clone()], d);
-        let (endpoint, dialled) = (None, String::new());
-        let link = Link { id, peer, name, key, conn, endpoint, dialled, since, counters, queues };
+        let (endpoint, dialled, bulk, beat) = Default::default();
+        let link = Link {
+            id,
+            peer,
+            name,
+            key,
+            conn,
+            endpoint,
+            dialled,
+            since,
+            counters,
+            bulk,
+            beat,
+            queues,
+        };
         (link, Queues { receivers, live })
     }
 
     /// Queues a frame. An error: the peer does not read. On a link that has ended it is dropped.
     pub(crate) fn send(&self, frame: Frame, place: Option<Place>) -> Result<(), Full> {
+        if let Frame::Beat { .. } = &frame {
+            *self.beat.lock().unwrap_or_else(PoisonError::into_inner) =
+                Some(Box::new(frame.clone()));
+        }
         let class = match frame {
             Frame::Beat { .. } => 0,
             Frame::Report { .. } | Frame::ReportsHeld { .. } => 2,
@@ -146,6 +171,15 @@ impl Link {
         match self.queues[class].try_send(Queued::Frame(frame, place)) {
             Err(mpsc::error::TrySendError::Full(_)) if class != LIVE => Err(Full),
             _ => Ok(()),
+        }
+    }
+
+    /// Says the last beat again, for what the shell says with it.
+    pub(crate) fn repeat_beat(&self) {
+        let beat = self.beat.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(beat) = beat {
+            // With a full queue the link is lost anyway.
+            self.queues[0].try_send(Queued::Frame(*beat, None)).ok();
         }
     }
 
@@ -177,6 +211,11 @@ pub(crate) struct Reader {
     pub(crate) credit: Credit,
     /// Of a node that speaks for others: whether its parent can read packed reports.
     pub(crate) packs: Option<Arc<AtomicBool>>,
+    /// Of a child: what it says of the content that it is to get.
+    pub(crate) caps: Option<Caps>,
+    /// Of a parent: the content that the child gets.
+    pub(crate) bulk: Option<Arc<Bulk>>,
+    pub(crate) paced: Paced,
 }
 
 impl Reader {
@@ -220,10 +259,10 @@ impl Reader {
         // A lost beat is made good by the next one.
         let urgent = matches!(kind, StreamKind::Control | StreamKind::Reports);
         let follower = urgent.then(|| conn.clone());
-        let packs = self.packs.clone().filter(|_| kind == StreamKind::Reports);
+        let coder = Coder { packs: self.packs.clone(), packer: None, caps: self.caps.clone() };
         tokio::spawn(async move {
             let written = tokio::select! {
-                written = write_frames(send, queue, (&credit, packs), follower) => written,
+                written = write_frames(send, queue, (&credit, coder), follower) => written,
                 // Nobody will thank any more, and what waits must give up its place.
                 _ = conn.closed() => return,
             };
@@ -270,6 +309,10 @@ impl Reader {
                     self.packs.iter().for_each(|packs| packs.store(unpacks, Ordering::Relaxed));
                     Input::Frame { link: self.id, frame }
                 }
+                Incoming::Beat { frame, allowance } => {
+                    self.allow(allowance);
+                    Input::Frame { link: self.id, frame }
+                }
                 Incoming::Packed(packed) => {
                     let unpacker = unpacker.get_or_insert_with(Unpacker::default);
                     let frame = unpacker.unpack(packed, hash).map_err(LinkError::Frame)?;
@@ -311,6 +354,7 @@ impl Reader {
                     Ok(())
                 }
                 Incoming::Frame(_)
+                | Incoming::Beat { .. }
                 | Incoming::Hello { .. }
                 | Incoming::Packed(_)
                 | Incoming::Order { .. }
@@ -333,10 +377,19 @@ impl Reader {
         taken.expect("taking a list does not panic").map_err(LinkError::Removals)
     }
 
+    /// A child has said what content it is to get.
+    fn allow(&self, allowance: Allowance) {
+        if let Some(bulk) = &self.bulk {
+            bulk.declare(allowance.rate);
+            congestion::set_yields(&self.conn, allowance.yields);
+        }
+    }
+
     fn check_order(&self, log: u64, seq: u64, envelope: Bytes) -> Input {
         let link = self.id;
         match self.verifier.admit(&envelope) {
-            Ok(order) => {
+            Ok((order, rate)) => {
+                self.paced.note(&order, rate);
                 let order = Arc::new(order);
                 Input::Frame { link, frame: Frame::Order { log, seq, order } }
             }
@@ -423,11 +476,10 @@ pub(crate) async fn write_framed(send: &mut SendStream, body: &[u8]) -> Result<(
 async fn write_frames(
     mut send: SendStream,
     mut queue: mpsc::Receiver<Queued>,
-    (credit, packs): (&Credit, Option<Arc<AtomicBool>>),
+    (credit, mut coder): (&Credit, Coder),
     follower: Option<Connection>,
 ) -> Result<(), LinkError> {
     let mut buffer = BytesMut::new();
-    let mut packer = None;
     let mut waiting = queue.recv().await;
     while let Some(first) = waiting {
         let mut next = Some(first);
@@ -441,7 +493,7 @@ async fn write_frames(
                 credit.spend().await;
             }
             let body = match queued {
-                Queued::Frame(frame, _place) => encoded(&frame, packs.as_deref(), &mut packer),
+                Queued::Frame(frame, _place) => coder.encode(&frame),
                 Queued::Heard => protos::encode_heard(),
                 Queued::Removals(frame) => frame,
             };
@@ -465,15 +517,30 @@ async fn write_frames(
     Ok(())
 }
 
-/// The bytes of a frame; those of a report packed, if the parent can unpack it.
-fn encoded(frame: &Frame, packs: Option<&AtomicBool>, packer: &mut Option<Packer>) -> Bytes {
-    let packed = match frame {
-        Frame::Report { log, seq, report } if packs.is_some_and(|p| p.load(Ordering::Relaxed)) => {
-            packer.get_or_insert_with(Packer::default).pack(*log, *seq, report)
-        }
-        _ => None,
-    };
-    packed.unwrap_or_else(|| protos::encode_frame(frame))
+/// How the frames of one stream become bytes.
+struct Coder {
+    /// Whether the parent can unpack reports.
+    packs: Option<Arc<AtomicBool>>,
+    packer: Option<Packer>,
+    caps: Option<Caps>,
+}
+
+impl Coder {
+    /// The bytes of a frame: of a report packed, if the parent can unpack it; of a beat with what
+    /// content may come.
+    fn encode(&mut self, frame: &Frame) -> Bytes {
+        let packs = self.packs.as_ref().is_some_and(|packs| packs.load(Ordering::Relaxed));
+        let packed = match frame {
+            Frame::Report { log, seq, report } if packs => {
+                self.packer.get_or_insert_with(Packer::default).pack(*log, *seq, report)
+            }
+            Frame::Beat { .. } => {
+                self.caps.as_ref().map(|caps| protos::encode_allowing(frame, caps.now()))
+            }
+            _ => None,
+        };
+        packed.unwrap_or_else(|| protos::encode_frame(frame))
+    }
 }
 
 /// Who the other end of a finished handshake is, by its certificate.

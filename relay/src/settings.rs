@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::calendar::{Calendar, CalendarError, Entry};
 use crate::kind::LinkKind;
 
 /// The settings of a relay or a host.
@@ -33,6 +34,9 @@ pub struct Settings {
     pub return_base_ms: u64,
     /// The longest such wait.
     pub return_cap_ms: u64,
+    /// How often parents are measured, so that one that serves clearly better goes before others;
+    /// 0: they are taken in their order.
+    pub measure_interval_ms: u64,
     /// How long answers wait for others to fold with.
     pub flush_ms: u64,
     /// Content down each child's link, at most, in kbit/s; 0: no limit.
@@ -58,6 +62,11 @@ pub struct Settings {
     /// How much of the state disk is to stay free, in MiB: with less, pushes are refused, and with
     /// a quarter of it commands.
     pub min_free_mib: u64,
+    /// Whether content from the parent gives way to whatever else is on the way.
+    #[serde(rename = "yield")]
+    pub yields: bool,
+    /// How much content the link to the parent may carry at which time.
+    pub cap: Vec<Entry>,
 }
 
 impl Default for Settings {
@@ -72,6 +81,7 @@ impl Default for Settings {
             redial_cap_ms: 300_000,
             return_base_ms: 60_000,
             return_cap_ms: 1_800_000,
+            measure_interval_ms: 0,
             flush_ms: 10,
             rate_limit_kbit: 0,
             max_children: 2_000,
@@ -83,6 +93,8 @@ impl Default for Settings {
             store_max_mib: 0,
             store_keep_free_mib: 0,
             min_free_mib: 64,
+            yields: false,
+            cap: Vec::new(),
         }
     }
 }
@@ -108,6 +120,14 @@ pub enum SettingsError {
         /// Where and why.
         source: Box<toml::de::Error>,
     },
+    /// A cap that says nothing; the operator is at fault.
+    #[error("{}: not a valid node configuration", path.display())]
+    Cap {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: CalendarError,
+    },
 }
 
 impl Settings {
@@ -120,8 +140,13 @@ impl Settings {
                 return Err(SettingsError::Io { path: path.into(), action: "reading", source });
             }
         };
-        toml::from_str(&text)
-            .map_err(|source| SettingsError::Syntax { path: path.into(), source: Box::new(source) })
+        let settings: Settings = toml::from_str(&text).map_err(|source| SettingsError::Syntax {
+            path: path.into(),
+            source: Box::new(source),
+        })?;
+        Calendar::new(&settings.cap)
+            .map_err(|source| SettingsError::Cap { path: path.into(), source })?;
+        Ok(settings)
     }
 
     /// Writes the settings beside the old file and puts them in its place.

@@ -115,6 +115,13 @@ pub struct LinkInfo {
     pub content_sent: u64,
     /// Content bytes received.
     pub content_received: u64,
+    /// What content may go down it now, in bits a second; 0: as much as it carries.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub cap: u64,
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 /// `POST /v1/tokens`
