@@ -73,7 +73,7 @@ pub(crate) async fn output(
         Which::Stderr => Stream::Stderr,
     };
     let envelope = api.desk.wish(order, host, stream);
-    let request = OutputRequest { envelope, offset: wanted.offset };
+    let request = OutputRequest { envelope, offset: wanted.offset, files: Vec::new() };
     let mut coming =
         api.desk.node.output(host, &request).await.map_err(|not| failure(&name, &not))?;
     let left = coming.size.saturating_sub(wanted.offset);

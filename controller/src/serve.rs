@@ -22,6 +22,7 @@ use crate::alerting::{Orders, Rules, TableKeeper};
 use crate::api::{Api, router};
 use crate::clock::now_ms;
 use crate::closing::close;
+use crate::collect::Collections;
 use crate::enrol::{self, Enroller, identity};
 use crate::fleet::Fleet;
 use crate::fleet::dist::{Distributor, Running};
@@ -202,13 +203,8 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         pushes: Arc::clone(&pushes),
         running: Running::default(),
     };
-    let (rollouts, begun) = Rollouts::new(
-        desk.clone(),
-        packer.clone(),
-        live.clone(),
-        Arc::clone(&pushes),
-        state.join("barid.sock"),
-    );
+    let (rollouts, begun) = Rollouts::new(distributor.clone(), state.join("barid.sock"));
+    tables.rollouts()?.iter().for_each(|(id, row)| rollouts.hold(*id, row));
     let alerts = alerts::start(alerts::Setup {
         state: state.clone(),
         from: alerts::Sender { node: "controller".into(), mesh: authority.mesh().to_string() },
@@ -224,7 +220,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     let tasks = [
         tokio::spawn(rules.run()),
         tokio::spawn(orders.run()),
-        tokio::spawn(schedule::run(distributor.clone())),
+        tokio::spawn(schedule::run(rollouts.clone())),
         tokio::spawn(rollouts.clone().run(begun)),
         tokio::spawn(pass_watches(watched, node.clone())),
         tokio::spawn(close(desk.clone(), live.stopped.clone())),
@@ -243,6 +239,8 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         desk,
         pieces: Pieces { store },
         packer,
+        collections: Collections::default(),
+        state: state.clone(),
         enroller,
         meter: meter.clone(),
         viewers,

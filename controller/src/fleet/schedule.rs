@@ -15,6 +15,7 @@ use super::types::{Frequency, NewDist, Scheduled};
 use crate::clock::now_ms;
 use crate::fault::Failure;
 use crate::orders::blocking;
+use crate::rollout::driver::Rollouts;
 
 /// How long to sleep at most: then the configuration and the clock are looked at again.
 const LOOK: Duration = Duration::from_secs(20);
@@ -50,9 +51,9 @@ enum Step {
 }
 
 /// Begins what is due, until the runtime ends.
-pub(crate) async fn run(distributor: Distributor) {
+pub(crate) async fn run(rollouts: Rollouts) {
     loop {
-        let pause = match step(&distributor).await {
+        let pause = match step(&rollouts).await {
             Ok(pause) => pause,
             Err(failure) => {
                 error!(error = %failure.error.message, "the schedule is not kept");
@@ -64,7 +65,8 @@ pub(crate) async fn run(distributor: Distributor) {
 }
 
 /// Begins what is due now. Returns how long to wait.
-async fn step(distributor: &Distributor) -> Result<Duration, Failure> {
+async fn step(rollouts: &Rollouts) -> Result<Duration, Failure> {
+    let distributor = &rollouts.distributor;
     let store = distributor.fleet.store.clone();
     let mut last = blocking({
         let store = store.clone();
@@ -101,8 +103,7 @@ async fn step(distributor: &Distributor) -> Result<Duration, Failure> {
         if missed > 0 {
             warn!(frequency, missed, "distributions were missed: made up for by this one");
         }
-        let new = NewDist { frequency: frequency.clone(), hosts: Vec::new(), compare: false };
-        match distributor.distribute(new).await {
+        match rollouts.distribute(NewDist::of(&frequency), Vec::new()).await {
             Ok(told) => told.notes.iter().for_each(|note| info!(frequency, "{note}")),
             Err(failure) => warn!(frequency, error = %failure.error.message, "not distributed"),
         }
@@ -145,6 +146,8 @@ pub(crate) fn scheduled(
             next_ms: next.filter(|_| frequency.automatic).unwrap_or(0),
             missed: run.missed,
             running: distributor.running.is_on(name),
+            waves: frequency.waves.clone(),
+            rollout: distributor.running.rolled(name),
         }
     };
     frequencies.iter().map(one).collect()
@@ -157,7 +160,7 @@ mod tests {
     const HOUR: u64 = 3600 * 1000;
 
     fn hourly() -> Frequency {
-        Frequency { cron: "0 * * * *".into(), zone: "UTC".into(), automatic: true }
+        Frequency::new("0 * * * *", "UTC")
     }
 
     #[test]

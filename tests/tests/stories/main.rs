@@ -24,6 +24,7 @@ mod hostile;
 mod live;
 mod out;
 mod pace;
+mod pull;
 mod push;
 mod remove;
 mod renew;
