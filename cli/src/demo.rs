@@ -51,8 +51,8 @@ pub(crate) struct DemoArgs {
     /// How many relays lie between the controller and a host.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=8))]
     pub(crate) depth: u32,
-    /// Let each site hang on an emulated line of this kind: lan, weak (10 Mbit/s, 100 ms, 1 % loss),
-    /// veryweak (2 Mbit/s, 300 ms, 3 %), geo, breaky, ...
+    /// Let each site hang on an emulated line of this kind: lan, weak (10 Mbit/s, 100 ms, 1 % loss
+    /// each way), veryweak (2 Mbit/s, 300 ms, 3 %), geo, breaky, ...
     #[arg(long, value_name = "PROFILE", value_parser = emulated::profile, conflicts_with = "keep")]
     pub(crate) wan: Option<String>,
     /// Leave the fleet up, to go on by hand.
