@@ -11,6 +11,7 @@ use mesh::{HostId, HostSet, OrderId, Subtree};
 
 use crate::checks::{Checks, Violation};
 use crate::net::{End, Phase, Side};
+use crate::plan::CONTENTS;
 use crate::queue::Event;
 use crate::sim::Sim;
 
@@ -55,11 +56,17 @@ impl Sim {
 
     /// How long slow beats and long waits may keep a tree from being whole: a dead link is noticed
     /// by its beats at each end, one after the other, and then a parent is dialled, or a better
-    /// one.
+    /// one. After that all content may still have to come over the slowest link.
     fn patience(&self) -> Duration {
         let missed = self.seats[0].config.missed_beats;
         let backoff = &self.plan.backoff;
-        self.plan.beat * (missed + 1) * 3 + (backoff.cap + backoff.climb_cap) * 2
+        let weather = &self.plan.weather;
+        let rates = [weather.wan.rate, weather.lan.rate].into_iter().flatten();
+        let content = u64::from(CONTENTS) * weather.content_bytes;
+        let slowest = rates.map(|rate| content as f64 / rate as f64).fold(0.0, f64::max);
+        self.plan.beat * (missed + 1) * 3
+            + (backoff.cap + backoff.climb_cap) * 2
+            + Duration::from_secs_f64(slowest)
     }
 
     /// One more order over everybody, in a tree where nothing is wrong.
