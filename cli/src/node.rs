@@ -108,7 +108,13 @@ async fn run(
     end: Option<EndOfInput>,
 ) -> Result<Exit, Failure> {
     let mut stop = Stop::with(end)?;
-    let running = start(credentials, settings, &state)?;
+    let metrics = settings.metrics.listen;
+    let running = Arc::new(start(credentials, settings, &state)?);
+    local::start(local::Setup {
+        state: state.clone(),
+        listen: metrics,
+        metrics: local::metrics_of(running.clone()),
+    });
     let mut ended = running.watch_end();
     write_listen(&state, running.addr())?;
     let exit = tokio::select! {

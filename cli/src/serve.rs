@@ -37,6 +37,9 @@ pub(crate) struct Args {
     /// Content down each link, at most, in kbit/s
     #[arg(long, value_name = "KBIT")]
     rate_limit: Option<u64>,
+    /// Serve metrics here as well (TCP), to anybody who asks
+    #[arg(long, value_name = "ADDR")]
+    metrics: Option<SocketAddr>,
     /// Only make what is missing, then end
     #[arg(long)]
     init: bool,
@@ -57,6 +60,7 @@ pub(crate) fn main(args: Args, verbose: u8) -> Result<Exit, Failure> {
         keep_output_mib: args.keep_output,
         min_free_mib: args.min_free,
         rate_limit_kbit: args.rate_limit,
+        metrics: args.metrics,
         ..controller::Options::default()
     };
     runtime(Role::Controller)?.block_on(async {

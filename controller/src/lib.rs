@@ -15,6 +15,7 @@ mod costs;
 mod enrol;
 mod events;
 mod fault;
+mod figures;
 mod filters;
 pub mod fleet;
 mod following;

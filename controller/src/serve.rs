@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use axum::Router;
 use certs::{Authority, Credentials, MeshId, NodeKey, Role};
 use content::Store;
 use mesh::HostId;
@@ -22,6 +23,7 @@ use crate::api::{Api, router};
 use crate::clock::now_ms;
 use crate::closing::close;
 use crate::enrol::{self, Enroller, identity};
+use crate::figures::{Counted, Figures};
 use crate::fleet::Fleet;
 use crate::fleet::dist::{Distributor, Running};
 use crate::fleet::schedule;
@@ -62,6 +64,8 @@ pub struct Options {
     pub min_free_mib: Option<u64>,
     /// Content down each child's link, at most, in kbit/s.
     pub rate_limit_kbit: Option<u64>,
+    /// Where metrics can be read (TCP), without any proof of who asks.
+    pub metrics: Option<SocketAddr>,
 }
 
 impl Options {
@@ -197,6 +201,11 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         from: alerts::Sender { node: "controller".into(), mesh: authority.mesh().to_string() },
         keeper: Arc::new(TableKeeper(tables.clone())),
     });
+    let counted = Counted::default();
+    let whose = (alerts.clone(), desk.clone());
+    let figures = Figures::new(whose, live.clone(), tables.clone(), counted.clone()).router();
+    let (listen_metrics, metrics) = (options.metrics, figures.clone());
+    local::start(local::Setup { state: state.clone(), listen: listen_metrics, metrics });
     let orders = Orders { desk: alerts.clone(), live: live.clone(), tables: tables.clone() };
     let rules = Rules {
         desk: alerts.clone(),
@@ -207,6 +216,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     let tasks = [
         tokio::spawn(rules.run()),
         tokio::spawn(orders.run()),
+        tokio::spawn(counted.run(live.clone(), tables.clone())),
         tokio::spawn(schedule::run(distributor.clone())),
         tokio::spawn(pass_watches(watched, node.clone())),
         tokio::spawn(close(desk.clone(), live.stopped.clone())),
@@ -232,7 +242,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         pushes,
     };
     write_listen(&state, &listen)?;
-    let served = serve(&state, api, stop, ended).await;
+    let served = serve(&state, router(api).merge(figures), stop, ended).await;
     tasks.iter().for_each(|task| task.abort());
     meter.keep(&tables);
     std::fs::remove_file(state.join("barid.sock")).ok();
@@ -354,7 +364,7 @@ fn write_listen(state: &Path, listen: &str) -> Result<(), RunError> {
 
 async fn serve(
     state: &Path,
-    api: Api,
+    router: Router,
     stop: impl Future<Output = ()>,
     mut ended: watch::Receiver<bool>,
 ) -> Result<(), RunError> {
@@ -368,7 +378,7 @@ async fn serve(
     let listener = UnixListener::bind(&path).map_err(failed)?;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
     info!(socket = %path.display(), "ready");
-    let server = axum::serve(listener, router(api));
+    let server = axum::serve(listener, router);
     tokio::select! {
         served = server.into_future() => served.map_err(failed),
         () = stop => Ok(()),

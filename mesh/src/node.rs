@@ -40,8 +40,8 @@ use crate::uplog::Uplog;
 use crate::watch::Watch;
 use crate::window::Windows;
 use crate::{
-    Config, Event, HostId, HostSet, Input, LinkId, OrderId, Output, Peer, Reason, Saved, Tally,
-    Time, Wake,
+    Config, Event, HostId, HostSet, Input, LinkId, OrderId, Output, Peer, Reason, Saved, Subtree,
+    Tally, Time, Wake,
 };
 
 /// A node of the tree: controller, relay or host, by its [`Config`].
@@ -265,6 +265,11 @@ impl Node {
     /// Who is reachable below this node, itself included.
     pub fn up(&self) -> HostSet {
         self.routes.up()
+    }
+
+    /// All that this node says of its subtree.
+    pub fn subtree(&self) -> Subtree {
+        self.routes.subtree()
     }
 
     /// The parent, once it has said hello.

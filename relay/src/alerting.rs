@@ -45,16 +45,18 @@ pub(crate) fn start(
     identity: &Identity,
     outlook: watch::Receiver<Outlook>,
     (parents, links, space): (Parents, Links, Space),
-) {
+) -> Option<Desk> {
     if !state.join("alerts.toml").exists() {
-        return;
+        return None;
     }
     let from = Sender { node: identity.name.clone(), mesh: identity.mesh.to_string() };
     let keeper = Arc::new(FileKeeper::open(state.join("alerts").join("state.json")));
     let desk = alerts::start(alerts::Setup { state: state.into(), from, keeper });
     let identity = identity.clone();
+    let told = desk.clone();
     let watcher = Watcher { desk, identity, parents, links, space, parent: String::new() };
     tokio::spawn(watcher.run(outlook));
+    Some(told)
 }
 
 struct Watcher {

@@ -22,6 +22,8 @@ use crate::exec::Executor;
 use crate::journal::JournalError;
 use crate::link::Link;
 use crate::live::{Place, Watched};
+use crate::metrics::traffic::Traffic;
+use crate::metrics::{Counts, Sight};
 use crate::notice::Notices;
 use crate::removed::Removed;
 use crate::steer::Helm;
@@ -46,6 +48,8 @@ pub(crate) enum Arrival {
     Want { by: Asker, content: Digest, reply: oneshot::Sender<Result<(), PullFault>> },
     /// Somebody wants to know by which link a host is reached.
     Way { host: HostId, reply: oneshot::Sender<Option<LinkId>> },
+    /// Somebody wants to know how the core stands.
+    Look(oneshot::Sender<Sight>),
 }
 
 /// How a link stands, for status pages.
@@ -172,6 +176,9 @@ pub(crate) struct Io {
     pub(crate) outlook: watch::Sender<Outlook>,
     /// What this node notices itself.
     pub(crate) notices: Notices,
+    /// What links have carried, and what else is counted.
+    pub(crate) traffic: Traffic,
+    pub(crate) counts: Arc<Counts>,
 }
 
 /// Runs the node until it is told to stop.
@@ -239,7 +246,8 @@ impl Io {
                 self.place = Some(place);
                 node.handle(now, input);
             }
-            Arrival::Linked(link) => {
+            Arrival::Linked(mut link) => {
+                link.traffic = Some(self.traffic.clone());
                 let (id, peer, link) = (link.id, link.peer, Arc::new(link));
                 self.links.lock().insert(id, link.clone());
                 self.notices.meet(peer.host(), &link.name);
@@ -271,6 +279,7 @@ impl Io {
             }
             // Whoever asked may have left.
             Arrival::Way { host, reply } => drop(reply.send(node.way_to(host))),
+            Arrival::Look(reply) => drop(reply.send(Sight::of(node, now))),
         }
     }
 
@@ -285,6 +294,7 @@ impl Io {
             }
             Output::Tell(event) => {
                 tell(&event);
+                self.counts.told(&event);
                 self.look_up(&event);
                 self.notices.told(&event);
                 self.entries.push(Entry::Tell(event));
@@ -359,8 +369,10 @@ impl Io {
     fn pull(&mut self, id: LinkId, content: Digest) {
         let (transfers, inbox) = (self.transfers.clone(), self.inbox.clone());
         let Some(link) = self.links.lock().get(&id).cloned() else { return };
+        let counts = self.counts.clone();
         self.tasks.spawn(async move {
             let result = transfers.pull(&link.conn, content, &link.counters).await;
+            counts.pulls.add([result.map_or_else(pull_word, |()| "ok")], 1);
             if result == Err(PullFault::Broken) {
                 // If it is the link that broke, its end says so, and all that was under way is
                 // taken up again; a word of this pull could come before it and count as a try.
@@ -378,6 +390,16 @@ impl Io {
             reply.send(result).ok();
         }
         self.waiting.retain(|_, reply| !reply.is_closed());
+    }
+}
+
+fn pull_word(fault: PullFault) -> &'static str {
+    match fault {
+        PullFault::Absent => "absent",
+        PullFault::Broken => "broken",
+        PullFault::Corrupt => "corrupt",
+        PullFault::Disk => "disk",
+        PullFault::Busy => "busy",
     }
 }
 

@@ -31,6 +31,7 @@ mod kind;
 mod link;
 mod live;
 mod memory;
+mod metrics;
 mod node;
 mod notice;
 mod outputs;

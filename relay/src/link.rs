@@ -22,6 +22,7 @@ use crate::drive::Arrival;
 use crate::follow::{FOLLOW, follow};
 use crate::hash;
 use crate::live::{Credit, PLACES, Place, Room};
+use crate::metrics::traffic::Traffic;
 use crate::removed::Removed;
 use crate::verify::Verifier;
 
@@ -43,17 +44,34 @@ pub(crate) const CLOSE_REMOVED: VarInt = VarInt::from_u32(3);
 pub(crate) const STREAM_NO_UPLINK: VarInt = VarInt::from_u32(1);
 
 /// The streams that carry frames, by their place in [`Link::queues`].
-const CLASSES: [(StreamKind, i32); 4] = [
-    (StreamKind::Beats, 30),
-    (StreamKind::Control, 20),
-    (StreamKind::Reports, 10),
-    (StreamKind::Live, 5),
+pub(crate) const CLASSES: [Class; 4] = [
+    Class { kind: StreamKind::Beats, priority: 30, name: "beats" },
+    Class { kind: StreamKind::Control, priority: 20, name: "control" },
+    Class { kind: StreamKind::Reports, priority: 10, name: "reports" },
+    Class { kind: StreamKind::Live, priority: 5, name: "live" },
 ];
 const LIVE: usize = 3;
 
-/// Bytes of content that crossed a link, without the overhead of QUIC.
+/// A stream that carries frames.
+pub(crate) struct Class {
+    kind: StreamKind,
+    priority: i32,
+    /// What it is called in metrics.
+    pub(crate) name: &'static str,
+}
+
+/// Bytes of one class that crossed a link.
+#[derive(Default, Debug)]
+pub(crate) struct Flow {
+    pub(crate) sent: AtomicU64,
+    pub(crate) received: AtomicU64,
+}
+
+/// Bytes that crossed a link, without the overhead of QUIC.
 #[derive(Default, Debug)]
 pub(crate) struct Counters {
+    /// Of each class.
+    pub(crate) frames: [Flow; CLASSES.len()],
     pub(crate) content_sent: AtomicU64,
     pub(crate) content_received: AtomicU64,
 }
@@ -88,7 +106,17 @@ pub(crate) struct Link {
     pub(crate) dialled: String,
     pub(crate) since: SystemTime,
     pub(crate) counters: Arc<Counters>,
+    /// Where it is added up, once the drive loop has it.
+    pub(crate) traffic: Option<Traffic>,
     queues: [mpsc::Sender<Queued>; 4],
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        if let Some(traffic) = self.traffic.take() {
+            traffic.end(self);
+        }
+    }
 }
 
 /// What waits for its stream.
@@ -106,6 +134,7 @@ pub(crate) struct Queues {
     receivers: [Option<mpsc::Receiver<Queued>>; 4],
     /// Where the reader of previews says that it has taken one.
     live: mpsc::Sender<Queued>,
+    counters: Arc<Counters>,
 }
 
 /// A queue that has no room.
@@ -125,12 +154,14 @@ impl Link {
             mpsc::channel(if class == LIVE { LIVE_QUEUE } else { QUEUE })
         });
         let [(a, w), (b, x), (c, y), (d, z)] = channels;
-        let (counters, since) = (Arc::default(), SystemTime::now());
+        let (counters, since) = (Arc::<Counters>::default(), SystemTime::now());
         let receivers = [Some(w), Some(x), Some(y), Some(z)];
         let (queues, live) = ([a, b, c, d.clone()], d);
-        let (endpoint, dialled) = (None, String::new());
-        let link = Link { id, peer, name, key, conn, endpoint, dialled, since, counters, queues };
-        (link, Queues { receivers, live })
+        let (endpoint, dialled, traffic) = (None, String::new(), None);
+        let there = Queues { receivers, live, counters: counters.clone() };
+        let link =
+            Link { id, peer, name, key, conn, endpoint, dialled, since, counters, traffic, queues };
+        (link, there)
     }
 
     /// Queues a frame. An error: the peer does not read. On a link that has ended it is dropped.
@@ -145,6 +176,11 @@ impl Link {
             Err(mpsc::error::TrySendError::Full(_)) if class != LIVE => Err(Full),
             _ => Ok(()),
         }
+    }
+
+    /// How many frames wait for their streams.
+    pub(crate) fn waiting(&self) -> usize {
+        self.queues.iter().map(|queue| queue.max_capacity() - queue.capacity()).sum()
     }
 
     /// Queues the list of removed keys. A child that does not read loses its link by other frames.
@@ -180,12 +216,11 @@ pub(crate) struct Reader {
 impl Reader {
     /// The child's side: opens the four streams and starts their tasks.
     pub(crate) async fn open_streams(&self, mut queues: Queues) -> Result<(), LinkError> {
-        for (class, (kind, priority)) in CLASSES.into_iter().enumerate() {
+        for (n, class) in CLASSES.iter().enumerate() {
             let (mut send, recv) = self.conn.open_bi().await.map_err(LinkError::Lost)?;
-            send.set_priority(priority).ok();
-            send.write_all(&[kind as u8]).await.map_err(LinkError::Write)?;
-            let queue = queues.receivers[class].take().expect("each class is opened once");
-            self.start(kind, (send, recv), queue, queues.live.clone());
+            send.set_priority(class.priority).ok();
+            send.write_all(&[class.kind as u8]).await.map_err(LinkError::Write)?;
+            self.start(n, (send, recv), &mut queues).expect("each class is opened once");
         }
         Ok(())
     }
@@ -198,22 +233,22 @@ impl Reader {
         send: SendStream,
         recv: RecvStream,
     ) -> Result<(), LinkError> {
-        let class = CLASSES.iter().position(|(class, _)| *class == kind);
+        let class = CLASSES.iter().position(|class| class.kind == kind);
         let class = class.ok_or(LinkError::Protocol("a stream of an unexpected kind"))?;
-        let queue = queues.receivers[class].take();
-        let queue = queue.ok_or(LinkError::Protocol("a stream opened twice"))?;
-        send.set_priority(CLASSES[class].1).ok();
-        self.start(kind, (send, recv), queue, queues.live.clone());
-        Ok(())
+        send.set_priority(CLASSES[class].priority).ok();
+        self.start(class, (send, recv), queues).ok_or(LinkError::Protocol("a stream opened twice"))
     }
 
+    /// Starts the tasks of a class. `None`: it has them already.
     fn start(
         &self,
-        kind: StreamKind,
+        class: usize,
         (send, recv): (SendStream, RecvStream),
-        queue: mpsc::Receiver<Queued>,
-        live: mpsc::Sender<Queued>,
-    ) {
+        queues: &mut Queues,
+    ) -> Option<()> {
+        let queue = queues.receivers[class].take()?;
+        let (kind, live) = (CLASSES[class].kind, queues.live.clone());
+        let (sent, received) = (queues.counters.clone(), queues.counters.clone());
         let (conn, credit) = (self.conn.clone(), self.credit.clone());
         // A lost beat is made good by the next one.
         let urgent = matches!(kind, StreamKind::Control | StreamKind::Reports);
@@ -221,7 +256,12 @@ impl Reader {
         let packs = self.packs.clone().filter(|_| kind == StreamKind::Reports);
         tokio::spawn(async move {
             let written = tokio::select! {
-                written = write_frames(send, queue, (&credit, packs), follower) => written,
+                written = write_frames(
+                    (send, &sent.frames[class].sent),
+                    queue,
+                    (&credit, packs),
+                    follower,
+                ) => written,
                 // Nobody will thank any more, and what waits must give up its place.
                 _ = conn.closed() => return,
             };
@@ -235,6 +275,7 @@ impl Reader {
         });
         let reader = self.clone();
         tokio::spawn(async move {
+            let recv = (recv, &received.frames[class].received);
             let read = match kind {
                 StreamKind::Live => reader.read_live(recv, live).await,
                 _ => reader.read_frames(recv).await,
@@ -248,13 +289,18 @@ impl Reader {
                 }
             }
         });
+        Some(())
     }
 
     /// Reads frames until the stream ends. Waits while the node is busy, so that the peer slows
     /// down by flow control and nothing piles up here.
-    async fn read_frames(&self, mut recv: RecvStream) -> Result<(), LinkError> {
+    async fn read_frames(
+        &self,
+        (mut recv, received): (RecvStream, &AtomicU64),
+    ) -> Result<(), LinkError> {
         let mut unpacker = None;
         while let Some(bytes) = read_framed(&mut recv).await? {
+            count(received, bytes.len() + protos::HEADER_BYTES);
             let incoming = protos::decode_frame(bytes, hash).map_err(LinkError::Frame)?;
             if let Peer::Parent { .. } = self.peer {
                 self.removed.set_out(false);
@@ -289,10 +335,11 @@ impl Reader {
     /// The same for the stream of previews. One is thanked for when it has its place here.
     async fn read_live(
         &self,
-        mut recv: RecvStream,
+        (mut recv, received): (RecvStream, &AtomicU64),
         live: mpsc::Sender<Queued>,
     ) -> Result<(), LinkError> {
         while let Some(bytes) = read_framed(&mut recv).await? {
+            count(received, bytes.len() + protos::HEADER_BYTES);
             let input = |frame| Input::Frame { link: self.id, frame };
             let sent = match protos::decode_frame(bytes, hash).map_err(LinkError::Frame)? {
                 Incoming::Frame(frame @ Frame::Said(_)) => {
@@ -419,7 +466,7 @@ pub(crate) async fn write_framed(send: &mut SendStream, body: &[u8]) -> Result<(
 }
 
 async fn write_frames(
-    mut send: SendStream,
+    (mut send, sent): (SendStream, &AtomicU64),
     mut queue: mpsc::Receiver<Queued>,
     (credit, packs): (&Credit, Option<Arc<AtomicBool>>),
     follower: Option<Connection>,
@@ -443,6 +490,7 @@ async fn write_frames(
                 Queued::Heard => protos::encode_heard(),
                 Queued::Removals(frame) => frame,
             };
+            count(sent, body.len() + protos::HEADER_BYTES);
             buffer.extend_from_slice(&protos::frame_header(body.len()));
             buffer.extend_from_slice(&body);
             next = if buffer.len() < GATHER { queue.try_recv().ok() } else { None };
@@ -461,6 +509,10 @@ async fn write_frames(
     }
     send.finish().ok();
     Ok(())
+}
+
+fn count(counter: &AtomicU64, bytes: usize) {
+    counter.fetch_add(bytes as u64, Ordering::Relaxed);
 }
 
 /// The bytes of a frame; those of a report packed, if the parent can unpack it.

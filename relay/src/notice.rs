@@ -5,10 +5,13 @@
 //! for itself: of a peer it says no more than what has become of their link.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use certs::Role;
 use mesh::{Class, Event, Happening, HostId, Kind, Peer, Severity};
+
+use crate::metrics::Counts;
 
 /// Names of peers that are remembered.
 const NAMES: usize = 4_096;
@@ -26,12 +29,13 @@ pub(crate) struct Notices {
     role: Role,
     names: BTreeMap<HostId, String>,
     queue: VecDeque<Happening>,
+    counts: Arc<Counts>,
 }
 
 impl Notices {
-    pub(crate) fn new(host: HostId, name: &str, role: Role) -> Notices {
+    pub(crate) fn new(host: HostId, name: &str, role: Role, counts: Arc<Counts>) -> Notices {
         let (names, queue) = (BTreeMap::new(), VecDeque::new());
-        let mut notices = Notices { host, name: name.into(), role, names, queue };
+        let mut notices = Notices { host, name: name.into(), role, names, queue, counts };
         let class = notices.class();
         let text = format!("{role} started, version {}", env!("CARGO_PKG_VERSION"));
         notices.note(kind("host.started", Severity::Info, class), name, &text);
@@ -114,6 +118,7 @@ impl Notices {
 
     /// Something of this kind has happened. `name` is whatever name in it makes no difference.
     pub(crate) fn note(&mut self, kind: Kind, name: &str, text: &str) {
+        self.counts.noticed(kind.severity);
         if self.queue.len() < QUEUE {
             let happening = self.make(kind, name, text);
             self.queue.push_back(happening);
@@ -164,7 +169,7 @@ mod tests {
 
     #[test]
     fn children_that_are_lost_are_one_event_whatever_they_are_called() {
-        let mut notices = Notices::new(HostId(1), "r1", Role::Relay);
+        let mut notices = Notices::new(HostId(1), "r1", Role::Relay, Arc::new(Counts::new()));
         for (n, name) in ["alpha", "beta", "web-17"].into_iter().enumerate() {
             let host = HostId(10 + n as u32);
             notices.meet(host, name);
@@ -181,7 +186,7 @@ mod tests {
 
     #[test]
     fn what_was_dropped_is_counted_and_finds_room() {
-        let mut notices = Notices::new(HostId(3), "web3", Role::Host);
+        let mut notices = Notices::new(HostId(3), "web3", Role::Host, Arc::new(Counts::new()));
         notices.told(&Event::Dropped { count: 12 });
         let events = all(notices);
         assert!(events[1].reserved && events[1].count == 12, "{events:?}");

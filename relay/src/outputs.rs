@@ -1,4 +1,5 @@
-//! The rest of an output, on its way from the host that spooled it to whoever asks the controller.
+//! The rest of an output, on its way from the host that spooled it to whoever asks the controller;
+//! and the metrics of a node, which go the same way.
 //!
 //! A parent opens a stream to the child behind which the host lives, says what is wanted, and
 //! reads. A relay does the same one step further and passes the bytes on as they come: nothing is
@@ -26,6 +27,7 @@ use tracing::{debug, info};
 use crate::accept::{open_stream, stream_kind};
 use crate::drive::{Arrival, Links};
 use crate::link::{LinkError, read_framed_within, write_framed};
+use crate::metrics::Metrics;
 use crate::spool::Spool;
 use crate::verify::Verifier;
 
@@ -51,6 +53,7 @@ pub(crate) struct Outputs {
     pub(crate) verifier: Arc<Verifier>,
     /// None at the controller, which runs nothing.
     pub(crate) spool: Option<Spool>,
+    pub(crate) metrics: Metrics,
     pub(crate) inbox: mpsc::Sender<Arrival>,
     pub(crate) links: Links,
     turns: Arc<Semaphore>,
@@ -88,12 +91,12 @@ impl Outputs {
     pub(crate) fn new(
         host: HostId,
         verifier: Arc<Verifier>,
-        spool: Option<Spool>,
+        (spool, metrics): (Option<Spool>, Metrics),
         inbox: mpsc::Sender<Arrival>,
         links: Links,
     ) -> Outputs {
         let turns = Arc::new(Semaphore::new(TURNS));
-        Outputs { host, verifier, spool, inbox, links, turns }
+        Outputs { host, verifier, spool, metrics, inbox, links, turns }
     }
 
     /// Answers the parent's streams until the link ends.
@@ -127,6 +130,11 @@ impl Outputs {
             }
             Ok(Source::Way(coming)) => pass_on(&mut send, coming).await,
             Ok(Source::File(file, size, offset)) => read_out(&mut send, file, size, offset).await,
+            Ok(Source::Text(text)) => {
+                let found = OutputReply::Found { size: text.len() as u64 };
+                write_framed(&mut send, &found.encode()).await?;
+                send_piece(&mut send, text).await
+            }
         };
         match passed {
             Ok(()) => {
@@ -149,6 +157,10 @@ impl Outputs {
         let wish = self.wish(&request.envelope).map_err(refused)?;
         if wish.host != self.host {
             return self.ask(wish.host, &request).await.map(Source::Way);
+        }
+        if wish.metrics {
+            let text = Bytes::from(self.metrics.page().await.text());
+            return Ok(Source::Text(text));
         }
         let gone = |spool: Option<&Spool>| NotComing {
             fault: OutputFault::Gone,
@@ -217,6 +229,8 @@ impl Outputs {
 enum Source {
     /// The disk of this host: the file, how long it is, and where to begin.
     File(Arc<File>, u64, u64),
+    /// The metrics of this node.
+    Text(Bytes),
     /// The child that leads there.
     Way(Coming),
 }

@@ -51,6 +51,17 @@ pub struct Settings {
     /// How much of the state disk is to stay free, in MiB: with less, pushes are refused, and with
     /// a quarter of it commands.
     pub min_free_mib: u64,
+    /// Its metrics.
+    pub metrics: MetricsSettings,
+}
+
+/// Where a node's metrics can be read, beside its own socket.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MetricsSettings {
+    /// A TCP address, open to anybody who reaches it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<SocketAddr>,
 }
 
 impl Default for Settings {
@@ -73,6 +84,7 @@ impl Default for Settings {
             event_repeat_ms: 10_000,
             spool_mib: 256,
             min_free_mib: 64,
+            metrics: MetricsSettings::default(),
         }
     }
 }

@@ -17,6 +17,7 @@ mod gate;
 mod given;
 mod hostile;
 mod live;
+mod metrics;
 mod out;
 mod pace;
 mod push;
