@@ -11,8 +11,15 @@ use protox::prost_reflect::prost_types::{
     DescriptorProto, FieldDescriptorProto, FileDescriptorSet,
 };
 
-const FILES: [&str; 6] =
-    ["link.proto", "order.proto", "answer.proto", "join.proto", "content.proto", "output.proto"];
+const FILES: [&str; 7] = [
+    "link.proto",
+    "bus.proto",
+    "order.proto",
+    "answer.proto",
+    "join.proto",
+    "content.proto",
+    "output.proto",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");

@@ -40,6 +40,9 @@ pub(crate) struct Args {
     /// Serve metrics here as well (TCP), to anybody who asks
     #[arg(long, value_name = "ADDR")]
     metrics: Option<SocketAddr>,
+    /// A Unix socket for the bus that every user may open; bus.toml says what he may there
+    #[arg(long, value_name = "PATH")]
+    bus: Option<PathBuf>,
     /// Only make what is missing, then end
     #[arg(long)]
     init: bool,
@@ -61,6 +64,7 @@ pub(crate) fn main(args: Args, verbose: u8) -> Result<Exit, Failure> {
         min_free_mib: args.min_free,
         rate_limit_kbit: args.rate_limit,
         metrics: args.metrics,
+        bus: args.bus,
         ..controller::Options::default()
     };
     runtime(Role::Controller)?.block_on(async {

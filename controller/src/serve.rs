@@ -12,13 +12,13 @@ use std::time::{Duration, SystemTime};
 use axum::Router;
 use certs::{Authority, Credentials, MeshId, NodeKey, Role};
 use content::Store;
-use mesh::HostId;
+use mesh::{HostId, Kind};
 use relay::{Journal, Settings, Setup};
 use tokio::net::UnixListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
-use crate::alerting::{Orders, Rules, TableKeeper};
+use crate::alerting::{Happened, Orders, Rules, TableKeeper};
 use crate::api::{Api, router};
 use crate::clock::now_ms;
 use crate::closing::close;
@@ -40,6 +40,8 @@ use crate::viewers::{Viewers, Watched};
 /// The UDP port of the mesh.
 const PORT: u16 = 7400;
 const CACHE: usize = 64 << 20;
+/// What alerts have become that may wait for the node.
+const NOTICED: usize = 64;
 /// The controller makes its own certificate at each start.
 const CERTIFICATE_LIFETIME: Duration = Duration::from_secs(5 * 365 * 24 * 3600);
 
@@ -66,6 +68,8 @@ pub struct Options {
     pub rate_limit_kbit: Option<u64>,
     /// Where metrics can be read (TCP), without any proof of who asks.
     pub metrics: Option<SocketAddr>,
+    /// A Unix socket with the bus, that every user may open.
+    pub bus: Option<PathBuf>,
 }
 
 impl Options {
@@ -196,16 +200,24 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         pushes: Arc::clone(&pushes),
         running: Running::default(),
     };
+    let (events, noticed) = mpsc::channel(NOTICED);
     let alerts = alerts::start(alerts::Setup {
         state: state.clone(),
         from: alerts::Sender { node: "controller".into(), mesh: authority.mesh().to_string() },
         keeper: Arc::new(TableKeeper(tables.clone())),
+        events,
     });
     let counted = Counted::default();
     let whose = (alerts.clone(), desk.clone());
     let figures = Figures::new(whose, live.clone(), tables.clone(), counted.clone()).router();
-    let (listen_metrics, metrics) = (options.metrics, figures.clone());
-    local::start(local::Setup { state: state.clone(), listen: listen_metrics, metrics });
+    local::start(local::Setup {
+        state: state.clone(),
+        node: node.clone(),
+        metrics: figures.clone(),
+        listen: options.metrics,
+        bus: options.bus,
+    });
+    let happened = Happened { desk: alerts.clone(), live: live.clone(), tables: tables.clone() };
     let orders = Orders { desk: alerts.clone(), live: live.clone(), tables: tables.clone() };
     let rules = Rules {
         desk: alerts.clone(),
@@ -216,6 +228,8 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     let tasks = [
         tokio::spawn(rules.run()),
         tokio::spawn(orders.run()),
+        tokio::spawn(happened.run()),
+        tokio::spawn(pass_events(noticed, node.clone())),
         tokio::spawn(counted.run(live.clone(), tables.clone())),
         tokio::spawn(schedule::run(distributor.clone())),
         tokio::spawn(pass_watches(watched, node.clone())),
@@ -340,6 +354,13 @@ fn on_change(
 fn meet(fleet: &Fleet, hosts: &BTreeMap<HostId, HostRow>) {
     if let Err(failure) = fleet.meet(hosts) {
         warn!(error = %failure.error.message, "the fleet does not know who has enrolled");
+    }
+}
+
+/// Tells the node what alerts have become, as events.
+async fn pass_events(mut noticed: mpsc::Receiver<(Kind, String)>, node: Arc<relay::Running>) {
+    while let Some((kind, text)) = noticed.recv().await {
+        node.notice(kind, &text).await;
     }
 }
 

@@ -11,6 +11,8 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
+use crate::who::Who;
+
 /// How long until the next try, if a socket cannot be had.
 const AGAIN: Duration = Duration::from_secs(30);
 
@@ -32,28 +34,31 @@ pub(crate) async fn tcp(addr: SocketAddr, router: Router) {
     }
 }
 
-/// Serves on a Unix socket that only its owner may open.
-pub(crate) async fn unix(path: PathBuf, router: Router) {
+/// Serves on a Unix socket with this mode, and says who is at its other end.
+pub(crate) async fn unix(path: PathBuf, mode: u32, router: Router) {
     let mut told = false;
     loop {
-        let served = async { axum::serve(bind(&path)?, router.clone()).await };
+        let served = async {
+            let router = router.clone().into_make_service_with_connect_info::<Who>();
+            axum::serve(bind(&path, mode)?, router).await
+        };
         if let Err(error) = served.await
             && !std::mem::replace(&mut told, true)
         {
             let socket = path.display();
-            warn!(%socket, %error, "the node's own socket is not there; tried again every 30 s");
+            warn!(%socket, %error, "a socket is not there; tried again every 30 s");
         }
         sleep(AGAIN).await;
     }
 }
 
 /// The node's database is locked by this process, so a socket that is there is nobody's.
-fn bind(path: &Path) -> io::Result<UnixListener> {
+fn bind(path: &Path, mode: u32) -> io::Result<UnixListener> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
     let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
     Ok(listener)
 }

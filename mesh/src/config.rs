@@ -74,6 +74,8 @@ pub struct Limits {
     pub body_bytes: usize,
     /// Bytes of bodies in one report.
     pub report_bytes: usize,
+    /// Messages of the bus that are remembered, so that none is passed on twice.
+    pub bus_recent: usize,
 }
 
 /// How events wait and how many find room.
@@ -155,6 +157,7 @@ impl Default for Limits {
             wants: 65_536,
             body_bytes: 64 << 20,
             report_bytes: 512 << 10,
+            bus_recent: 1_024,
         }
     }
 }

@@ -8,6 +8,7 @@
 mod answers;
 #[cfg(test)]
 mod bench;
+mod bus;
 mod events;
 mod gating;
 mod links;
@@ -22,6 +23,7 @@ use rand::{Rng, SeedableRng};
 
 use crate::absent::Absent;
 use crate::acks::Acks;
+use crate::bus::Bus;
 use crate::cancel::Cancels;
 use crate::events::Events;
 use crate::fold::Shares;
@@ -66,6 +68,7 @@ pub struct Node {
     gates: Gates,
     windows: Windows,
     happened: Events,
+    bus: Bus,
     /// The link of a parent that takes events.
     listener: Option<LinkId>,
     /// Root: who is known to be down.
@@ -108,6 +111,7 @@ impl Node {
                 limits.report_bytes,
                 config.has(Bug::SumEvents),
             ),
+            bus: Bus::new(limits.bus_recent),
             listener: None,
             absent: Absent::new(now, config.grace()),
             saved: 0,
@@ -203,6 +207,9 @@ impl Node {
             Input::Submit(order) => self.take_order(now, order),
             Input::Watch { orders } => self.handle_watch(&orders),
             Input::Said(said) => self.pass_said(said),
+            Input::Subscribed(interest) => self.handle_subscribed(now, interest),
+            Input::Publish(message) => self.publish(&message),
+            Input::Answer(answer) => self.pass_answer(None, answer),
         }
         self.follow_up(now);
     }
@@ -228,6 +235,7 @@ impl Node {
         self.save_events(now);
         self.follow_up(now);
         self.acks.handle_timeout(now, &mut self.out);
+        self.bus.handle_timeout(now, &mut self.out);
     }
 
     /// What follows from whatever has happened.
@@ -246,8 +254,9 @@ impl Node {
         let shares = self.shares.poll_timeout(self.uplog.has_room());
         let happened = self.happened.poll_timeout(self.listener.is_some());
         let gates = sooner(self.gates.poll_timeout(), self.windows.poll_timeout());
+        let links = sooner(self.uplink.poll_timeout(), self.pulse.poll_timeout());
         sooner(
-            sooner(sooner(self.uplink.poll_timeout(), self.pulse.poll_timeout()), gates),
+            sooner(sooner(links, self.bus.poll_timeout()), gates),
             sooner(sooner(announce, shares), sooner(happened, self.acks.poll_timeout())),
         )
     }

@@ -18,6 +18,7 @@
 //! Not here: signatures, certificates and hashing, which callers bring, and all I/O.
 
 mod answer;
+mod bus;
 mod dist;
 mod fact;
 mod field;
@@ -62,7 +63,10 @@ pub use stream::{
     check_version, frame_header, parse_header, parse_header_within,
 };
 pub use terms::{Delete, MaxDelete, Special, Terms};
-pub use wire::{FrameError, Incoming, decode_frame, encode_frame, encode_heard, encode_removals};
+pub use wire::{
+    FrameError, Incoming, decode_frame, encode_frame, encode_frame_at, encode_heard,
+    encode_removals,
+};
 
 /// The messages as prost makes them of the .proto files.
 mod pb {

@@ -33,6 +33,8 @@ pub enum StreamKind {
     Live = 6,
     /// The rest of one output; opened by the parent.
     Output = 7,
+    /// The bus.
+    Bus = 8,
 }
 
 impl From<StreamKind> for u8 {
@@ -53,6 +55,7 @@ impl TryFrom<u8> for StreamKind {
             5 => Ok(StreamKind::Join),
             6 => Ok(StreamKind::Live),
             7 => Ok(StreamKind::Output),
+            8 => Ok(StreamKind::Bus),
             _ => Err(UnknownStream { byte }),
         }
     }

@@ -21,7 +21,7 @@ use crate::removed::SignedRemovals;
 use crate::{
     FRAME_LIMIT, FieldError, LONGEST, Malformed, OUTPUT_LIMIT, VERSION, VersionError, check_version,
 };
-use crate::{fact, hosts, pb, shape};
+use crate::{bus, fact, hosts, pb, shape};
 
 /// Lines of one report. A node cuts its reports by bytes long before this.
 pub(crate) const LINES: usize = 10_240;
@@ -50,6 +50,13 @@ pub enum Incoming {
         frame: Frame,
         /// Whether it can.
         unpacks: bool,
+    },
+    /// A beat that says what time it is where it comes from.
+    Beat {
+        /// The frame.
+        frame: Frame,
+        /// The time there, in seconds since 1970.
+        clock_s: u64,
     },
     /// A report for the link's [`Unpacker`](crate::Unpacker).
     Packed(Packed),
@@ -89,6 +96,11 @@ pub enum FrameError {
 /// What is over a limit of the wire is encoded all the same and refused by the peer: a frame
 /// longer than [`FRAME_LIMIT`], a host set of more than 65,536 ranges.
 pub fn encode_frame(frame: &Frame) -> Bytes {
+    encode_frame_at(frame, 0)
+}
+
+/// The same; a beat also says that it is this time here, in seconds since 1970.
+pub fn encode_frame_at(frame: &Frame, clock_s: u64) -> Bytes {
     let kind = match frame {
         &Frame::Hello { log, held_log, held, events } => {
             let (major, minor) = (VERSION.0.into(), VERSION.1.into());
@@ -101,7 +113,7 @@ pub fn encode_frame(frame: &Frame) -> Bytes {
             };
             let (interval_ms, root_ms) = (ms(interval), ms(root_interval));
             let root_interval_ms = if root_ms == interval_ms { 0 } else { root_ms };
-            Kind::Beat(pb::Beat { root, interval_ms, root_interval_ms, speaks })
+            Kind::Beat(pb::Beat { root, interval_ms, root_interval_ms, speaks, clock_s })
         }
         Frame::Below(subtree) => Kind::Below(encode_below(subtree)),
         Frame::Order { log, seq, order } => {
@@ -122,6 +134,9 @@ pub fn encode_frame(frame: &Frame) -> Bytes {
             let held = u32::try_from(held).unwrap_or(u32::MAX);
             Kind::EventsHeld(pb::EventsHeld { no, held })
         }
+        Frame::Interest(interest) => Kind::Interest(bus::encode_interest(interest)),
+        Frame::Message(message) => Kind::Message(bus::encode_message(message)),
+        Frame::Answer(answer) => Kind::Answer(bus::encode_answer(answer)),
     };
     pb::Frame { kind: Some(kind) }.encode_to_vec().into()
 }
@@ -148,15 +163,22 @@ pub fn decode_frame(bytes: Bytes, hash: fn(&[u8]) -> Digest) -> Result<Incoming,
             return Ok(Incoming::Hello { frame, unpacks });
         }
         Kind::Packed(packed) => return Ok(Incoming::Packed(Packed(packed))),
-        Kind::Beat(pb::Beat { root, interval_ms, root_interval_ms, speaks }) => {
+        Kind::Beat(pb::Beat { root, interval_ms, root_interval_ms, speaks, clock_s }) => {
             within("beat.interval_ms", interval_ms.into(), INTERVAL_MS)?;
             let root_ms = if root_interval_ms == 0 { interval_ms } else { root_interval_ms };
             within("beat.root_interval_ms", root_ms.into(), INTERVAL_MS)?;
             let interval = Duration::from_millis(interval_ms.into());
             let root_interval = Duration::from_millis(root_ms.into());
-            Frame::Beat { root, interval, root_interval, speaks }
+            let frame = Frame::Beat { root, interval, root_interval, speaks };
+            if clock_s > 0 {
+                return Ok(Incoming::Beat { frame, clock_s });
+            }
+            frame
         }
         Kind::Below(below) => Frame::Below(decode_below(&below)?),
+        Kind::Interest(interest) => Frame::Interest(bus::decode_interest(&interest)?),
+        Kind::Message(message) => Frame::Message(bus::decode_message(message)?),
+        Kind::Answer(answer) => Frame::Answer(bus::decode_answer(answer)?),
         Kind::Order(pb::OrderEntry { log, seq, envelope }) => {
             not_empty("order.envelope", envelope.len())?;
             return Ok(Incoming::Order { log, seq, envelope });

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use mesh::bus::{Answer, Interest, Message, PATTERNS, Pattern, Subject};
 use mesh::{Class, Fact, Folded, MOST, Order, Sample, Severity};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -113,6 +114,23 @@ fn frame() -> impl Strategy<Value = Frame> {
         pair().prop_map(|(log, through)| Frame::ReportsHeld { log, through }),
         watch().prop_map(|orders| Frame::Watch { orders }),
         said().prop_map(Frame::Said),
+        vec("[a-c]{1,2}(\\.[a-c]){0,3}", 0..4).prop_map(|texts| {
+            let patterns = texts.iter().map(|text| Pattern::new(text).unwrap());
+            Frame::Interest(Interest::of(patterns, PATTERNS))
+        }),
+        (pair(), any::<(u32, u32)>(), "[a-z]{0,9}", some_bytes(60)).prop_map(
+            |((request, _), (to, from), node, body)| {
+                let (to, from) = (HostId(to), HostId(from));
+                Frame::Answer(Answer { to, request, from, node, body })
+            }
+        ),
+        (pair(), any::<(u32, bool)>(), "[a-z]{0,9}", some_bytes(60)).prop_map(
+            |((id, request), (from, asks), node, body)| {
+                let subject = Subject::new("app.web-1").unwrap();
+                let request = asks.then_some(request);
+                Frame::Message(Message { id, from: HostId(from), node, subject, request, body })
+            }
+        ),
         (any::<[u8; 16]>(), some_hosts(), 0u64..=31_622_400_000).prop_map(|(order, hosts, ms)| {
             Frame::Go { order: OrderId(order), hosts, left: Duration::from_millis(ms) }
         }),
@@ -209,6 +227,7 @@ proptest! {
             }
             // What is in it is for the link's own state to say.
             Ok(Incoming::Heard | Incoming::Packed(_)) => {}
+            Ok(Incoming::Beat { clock_s, .. }) => prop_assert!(clock_s > 0),
             Err(error) => prop_assert!(!error.to_string().is_empty()),
         }
     }
@@ -275,7 +294,13 @@ fn another_version_is_told_apart() {
 #[test]
 fn fields_have_limits() {
     check(
-        send(Kind::Beat(pb::Beat { root: 1, interval_ms: 0, root_interval_ms: 5, speaks: false })),
+        send(Kind::Beat(pb::Beat {
+            root: 1,
+            interval_ms: 0,
+            root_interval_ms: 5,
+            speaks: false,
+            clock_s: 0,
+        })),
         "beat.interval_ms is 0 and must be from 1 to 3600000",
     );
     check(
@@ -284,6 +309,7 @@ fn fields_have_limits() {
             interval_ms: 1,
             root_interval_ms: 3_600_001,
             speaks: true,
+            clock_s: 0,
         })),
         "beat.root_interval_ms is 3600001 and must be from 1 to 3600000",
     );
@@ -434,4 +460,8 @@ fn a_beat_is_small() {
     let beat = |speaks| Frame::Beat { root: 100_000, interval, root_interval: interval, speaks };
     assert!(encode_frame(&beat(false)).len() <= 10);
     assert!(encode_frame(&beat(true)).len() <= 13);
+    let (frame, clock_s) = (beat(false), 1_800_000_000);
+    let bytes = encode_frame_at(&frame, clock_s);
+    assert!(bytes.len() <= 17);
+    assert_eq!(decode_frame(bytes, hash), Ok(Incoming::Beat { frame, clock_s }));
 }

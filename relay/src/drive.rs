@@ -5,18 +5,22 @@
 //! are tasks that report back through the inbox.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
+use mesh::bus::Message;
 use mesh::{
-    Asker, Digest, Event, HostId, Input, LinkId, Node, Output, Peer, PullFault, Record, Said, Time,
+    Asker, Digest, Event, Frame, HostId, Input, LinkId, Node, Output, Peer, PullFault, Record,
+    Said, Time,
 };
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{debug, error, info, trace, warn};
 
 use crate::alerting::Outlook;
+use crate::bus::Hub;
 use crate::dial::Dialler;
 use crate::exec::Executor;
 use crate::journal::JournalError;
@@ -26,6 +30,7 @@ use crate::metrics::traffic::Traffic;
 use crate::metrics::{Counts, Sight};
 use crate::notice::Notices;
 use crate::removed::Removed;
+use crate::skew;
 use crate::steer::Helm;
 use crate::sweep::Sweeper;
 use crate::transfer::Transfers;
@@ -40,6 +45,10 @@ pub(crate) enum Arrival {
     Input(Input),
     /// A preview for the core, and the place that it takes here.
     Preview { input: Input, place: Place },
+    /// Something of the bus, and the place that it takes here.
+    Bus { input: Input, _place: OwnedSemaphorePermit },
+    /// A program at this node publishes something. Returns whether anybody wants it.
+    Publish { message: Message, reply: oneshot::Sender<bool> },
     /// A new link, before any of its frames.
     Linked(Link),
     /// A pull by a link has ended.
@@ -48,6 +57,9 @@ pub(crate) enum Arrival {
     Want { by: Asker, content: Digest, reply: oneshot::Sender<Result<(), PullFault>> },
     /// Somebody wants to know by which link a host is reached.
     Way { host: HostId, reply: oneshot::Sender<Option<LinkId>> },
+    /// The parent has said what time it is there: by how much this clock is ahead, in seconds, and
+    /// what is to be said of it.
+    Clock { ahead: i64, said: Option<skew::Said>, parent: HostId },
     /// Somebody wants to know how the core stands.
     Look(oneshot::Sender<Sight>),
 }
@@ -179,6 +191,8 @@ pub(crate) struct Io {
     /// What links have carried, and what else is counted.
     pub(crate) traffic: Traffic,
     pub(crate) counts: Arc<Counts>,
+    /// Programs at this node that speak on the bus.
+    pub(crate) hub: Hub,
 }
 
 /// Runs the node until it is told to stop.
@@ -192,6 +206,9 @@ pub(crate) async fn drive(
         loop {
             while let Some(output) = node.poll_output() {
                 io.apply(output);
+            }
+            if let Some(dropped) = io.hub.take_dropped() {
+                io.notices.bus_dropped(dropped);
             }
             let Some(happening) = io.notices.next() else { break };
             node.handle(io.clock.now(), Input::Happened(happening));
@@ -246,6 +263,15 @@ impl Io {
                 self.place = Some(place);
                 node.handle(now, input);
             }
+            Arrival::Bus { input, .. } => {
+                trace!(?input, "in");
+                node.handle(now, input);
+            }
+            Arrival::Publish { message, reply } => {
+                // Whoever asked may have left.
+                reply.send(node.is_heard(&message.subject)).ok();
+                node.handle(now, Input::Publish(message));
+            }
             Arrival::Linked(mut link) => {
                 link.traffic = Some(self.traffic.clone());
                 let (id, peer, link) = (link.id, link.peer, Arc::new(link));
@@ -279,6 +305,12 @@ impl Io {
             }
             // Whoever asked may have left.
             Arrival::Way { host, reply } => drop(reply.send(node.way_to(host))),
+            Arrival::Clock { ahead, said, parent } => {
+                self.counts.clock_ahead.store(ahead, Ordering::Relaxed);
+                if let Some(said) = said {
+                    self.notices.clock(&said, parent);
+                }
+            }
             Arrival::Look(reply) => drop(reply.send(Sight::of(node, now))),
         }
     }
@@ -299,7 +331,15 @@ impl Io {
                 self.notices.told(&event);
                 self.entries.push(Entry::Tell(event));
             }
+            Output::Send { link, frame: frame @ (Frame::Message(_) | Frame::Answer(_)) } => {
+                let link = self.links.lock().get(&link).cloned();
+                if link.is_some_and(|link| link.send_bus(frame).is_err()) {
+                    self.hub.dropped("link", 1);
+                }
+            }
             Output::Send { link, frame } => self.send(link, frame),
+            Output::Deliver(message) => self.hub.deliver(&message),
+            Output::Answered(answer) => self.hub.answered(answer),
             Output::Watch { orders } => drop(self.watched.send_replace(orders)),
             // Nobody watching any more is no error.
             Output::Preview(said) => drop(self.previews.send(said)),

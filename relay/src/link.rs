@@ -1,10 +1,11 @@
-//! A link: one QUIC connection, its four streams of frames, and their queues.
+//! A link: one QUIC connection, its five streams of frames, and their queues.
 //!
-//! Beats, control, reports and previews each have a stream of their own with a strict priority, all
+//! Beats, control, reports, previews and the bus each have a stream of their own with a strict priority, all
 //! above content. The child opens the streams, the first byte tells which is which. Each direction
 //! of a stream has a bounded queue and a task; sending is a `try_send`, and a queue that is full is
-//! a lost link, so that a child that does not read can never hold anybody up. Only the stream of
-//! previews may stall or be missing: nothing depends on it.
+//! a lost link, so that a child that does not read can never hold anybody up. Only the streams of
+//! previews and of the bus may stall or be missing: nothing depends on them, and what does not fit
+//! is dropped.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,16 +15,18 @@ use bytes::{Bytes, BytesMut};
 use mesh::{Frame, HostId, Input, LinkId, Outcome, Peer};
 use protos::{Incoming, Packer, SignedRemovals, StreamKind, Unpacker};
 use quinn::{Connection, RecvStream, SendStream, VarInt};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
+use crate::bus::{Weight, Weights};
 use crate::drive::Arrival;
 use crate::follow::{FOLLOW, follow};
 use crate::hash;
 use crate::live::{Credit, PLACES, Place, Room};
 use crate::metrics::traffic::Traffic;
 use crate::removed::Removed;
+use crate::skew::{self, Skew};
 use crate::verify::Verifier;
 
 /// Frames that may wait for a stream. With the core's window of 64 entries for each log this is
@@ -44,13 +47,20 @@ pub(crate) const CLOSE_REMOVED: VarInt = VarInt::from_u32(3);
 pub(crate) const STREAM_NO_UPLINK: VarInt = VarInt::from_u32(1);
 
 /// The streams that carry frames, by their place in [`Link::queues`].
-pub(crate) const CLASSES: [Class; 4] = [
+pub(crate) const CLASSES: [Class; 5] = [
     Class { kind: StreamKind::Beats, priority: 30, name: "beats" },
     Class { kind: StreamKind::Control, priority: 20, name: "control" },
     Class { kind: StreamKind::Reports, priority: 10, name: "reports" },
     Class { kind: StreamKind::Live, priority: 5, name: "live" },
+    Class { kind: StreamKind::Bus, priority: 3, name: "bus" },
 ];
 const LIVE: usize = 3;
+const BUS: usize = 4;
+/// Messages and answers leave so much of the queue of the bus to words about interest, which must
+/// arrive.
+const INTEREST: usize = 32;
+/// Bytes of messages and answers that may wait for a link.
+const BUS_WAITING: usize = 1 << 20;
 
 /// A stream that carries frames.
 pub(crate) struct Class {
@@ -108,7 +118,8 @@ pub(crate) struct Link {
     pub(crate) counters: Arc<Counters>,
     /// Where it is added up, once the drive loop has it.
     pub(crate) traffic: Option<Traffic>,
-    queues: [mpsc::Sender<Queued>; 4],
+    queues: [mpsc::Sender<Queued>; CLASSES.len()],
+    bus_waiting: Weights,
 }
 
 impl Drop for Link {
@@ -123,6 +134,8 @@ impl Drop for Link {
 enum Queued {
     /// A frame, with the place that it takes if it is a preview.
     Frame(Frame, Option<Place>),
+    /// A message or an answer of the bus, with what it weighs.
+    Bus(Frame, Weight),
     /// The word that a preview was taken.
     Heard,
     /// Whose keys are no longer of the mesh, encoded.
@@ -131,7 +144,7 @@ enum Queued {
 
 /// The queues of a link, waiting for their streams.
 pub(crate) struct Queues {
-    receivers: [Option<mpsc::Receiver<Queued>>; 4],
+    receivers: [Option<mpsc::Receiver<Queued>>; CLASSES.len()],
     /// Where the reader of previews says that it has taken one.
     live: mpsc::Sender<Queued>,
     counters: Arc<Counters>,
@@ -150,17 +163,30 @@ impl Link {
         (name, key): (String, [u8; 32]),
         conn: Connection,
     ) -> (Link, Queues) {
-        let channels: [_; 4] = std::array::from_fn(|class| {
+        let channels: [_; CLASSES.len()] = std::array::from_fn(|class| {
             mpsc::channel(if class == LIVE { LIVE_QUEUE } else { QUEUE })
         });
-        let [(a, w), (b, x), (c, y), (d, z)] = channels;
+        let [(a, v), (b, w), (c, x), (d, y), (e, z)] = channels;
         let (counters, since) = (Arc::<Counters>::default(), SystemTime::now());
-        let receivers = [Some(w), Some(x), Some(y), Some(z)];
-        let (queues, live) = ([a, b, c, d.clone()], d);
+        let receivers = [Some(v), Some(w), Some(x), Some(y), Some(z)];
+        let (queues, live) = ([a, b, c, d.clone(), e], d);
+        let bus_waiting = Weights::new(BUS_WAITING);
         let (endpoint, dialled, traffic) = (None, String::new(), None);
         let there = Queues { receivers, live, counters: counters.clone() };
-        let link =
-            Link { id, peer, name, key, conn, endpoint, dialled, since, counters, traffic, queues };
+        let link = Link {
+            id,
+            peer,
+            name,
+            key,
+            conn,
+            endpoint,
+            dialled,
+            since,
+            counters,
+            traffic,
+            queues,
+            bus_waiting,
+        };
         (link, there)
     }
 
@@ -170,12 +196,25 @@ impl Link {
             Frame::Beat { .. } => 0,
             Frame::Report { .. } | Frame::ReportsHeld { .. } => 2,
             Frame::Watch { .. } | Frame::Said(_) => LIVE,
+            Frame::Interest(_) | Frame::Message(_) | Frame::Answer(_) => BUS,
             _ => 1,
         };
         match self.queues[class].try_send(Queued::Frame(frame, place)) {
             Err(mpsc::error::TrySendError::Full(_)) if class != LIVE => Err(Full),
             _ => Ok(()),
         }
+    }
+
+    /// Queues a message or an answer of the bus, if there is room; else it is dropped.
+    pub(crate) fn send_bus(&self, frame: Frame) -> Result<(), Full> {
+        let (bytes, queue) = (body_of(&frame).len(), &self.queues[BUS]);
+        // A peer without a bus has no queue any more, and was told nothing of what is wanted here.
+        if queue.is_closed() {
+            return Ok(());
+        }
+        let room = queue.capacity() > INTEREST;
+        let weight = self.bus_waiting.take(bytes).filter(|_| room).ok_or(Full)?;
+        queue.try_send(Queued::Bus(frame, weight)).map_err(|_| Full)
     }
 
     /// How many frames wait for their streams.
@@ -209,12 +248,14 @@ pub(crate) struct Reader {
     pub(crate) room: Room,
     pub(crate) removed: Removed,
     pub(crate) credit: Credit,
+    /// For messages of the bus that wait for the drive loop.
+    pub(crate) bus_room: Arc<Semaphore>,
     /// Of a node that speaks for others: whether its parent can read packed reports.
     pub(crate) packs: Option<Arc<AtomicBool>>,
 }
 
 impl Reader {
-    /// The child's side: opens the four streams and starts their tasks.
+    /// The child's side: opens the five streams and starts their tasks.
     pub(crate) async fn open_streams(&self, mut queues: Queues) -> Result<(), LinkError> {
         for (n, class) in CLASSES.iter().enumerate() {
             let (mut send, recv) = self.conn.open_bi().await.map_err(LinkError::Lost)?;
@@ -254,12 +295,13 @@ impl Reader {
         let urgent = matches!(kind, StreamKind::Control | StreamKind::Reports);
         let follower = urgent.then(|| conn.clone());
         let packs = self.packs.clone().filter(|_| kind == StreamKind::Reports);
+        let says_time = matches!(self.peer, Peer::Child { .. });
         tokio::spawn(async move {
             let written = tokio::select! {
                 written = write_frames(
                     (send, &sent.frames[class].sent),
                     queue,
-                    (&credit, packs),
+                    (&credit, packs, says_time),
                     follower,
                 ) => written,
                 // Nobody will thank any more, and what waits must give up its place.
@@ -267,8 +309,9 @@ impl Reader {
             };
             if let Err(error) = written {
                 debug!(error = %crate::chain(&error), ?kind, "a link's writer ended");
-                // A peer that does not know previews refuses their stream and nothing else.
-                if kind != StreamKind::Live {
+                // A peer that does not know previews or the bus refuses their stream and nothing
+                // else.
+                if !matches!(kind, StreamKind::Live | StreamKind::Bus) {
                     conn.close(CLOSE_HANGUP, b"write failed");
                 }
             }
@@ -278,6 +321,7 @@ impl Reader {
             let recv = (recv, &received.frames[class].received);
             let read = match kind {
                 StreamKind::Live => reader.read_live(recv, live).await,
+                StreamKind::Bus => reader.read_bus(recv).await,
                 _ => reader.read_frames(recv).await,
             };
             match read {
@@ -298,7 +342,7 @@ impl Reader {
         &self,
         (mut recv, received): (RecvStream, &AtomicU64),
     ) -> Result<(), LinkError> {
-        let mut unpacker = None;
+        let (mut unpacker, mut clocks) = (None, Skew::default());
         while let Some(bytes) = read_framed(&mut recv).await? {
             count(received, bytes.len() + protos::HEADER_BYTES);
             let incoming = protos::decode_frame(bytes, hash).map_err(LinkError::Frame)?;
@@ -306,10 +350,24 @@ impl Reader {
                 self.removed.set_out(false);
             }
             let input = match incoming {
-                Incoming::Frame(Frame::Watch { .. } | Frame::Said(_)) | Incoming::Heard => {
-                    return Err(WRONG_STREAM);
-                }
+                Incoming::Frame(
+                    Frame::Watch { .. }
+                    | Frame::Said(_)
+                    | Frame::Interest(_)
+                    | Frame::Message(_)
+                    | Frame::Answer(_),
+                )
+                | Incoming::Heard => return Err(WRONG_STREAM),
                 Incoming::Frame(frame) => Input::Frame { link: self.id, frame },
+                Incoming::Beat { frame, clock_s } => {
+                    if let Peer::Parent { .. } = self.peer {
+                        let (here, now) = (skew::unix_s(), std::time::Instant::now());
+                        let (ahead, said) = clocks.hear(clock_s, here, now);
+                        let heard = Arrival::Clock { ahead, said, parent: self.peer.host() };
+                        self.inbox.send(heard).await.ok();
+                    }
+                    Input::Frame { link: self.id, frame }
+                }
                 Incoming::Hello { frame, unpacks } => {
                     self.packs.iter().for_each(|packs| packs.store(unpacks, Ordering::Relaxed));
                     Input::Frame { link: self.id, frame }
@@ -356,12 +414,37 @@ impl Reader {
                     Ok(())
                 }
                 Incoming::Frame(_)
+                | Incoming::Beat { .. }
                 | Incoming::Hello { .. }
                 | Incoming::Packed(_)
                 | Incoming::Order { .. }
                 | Incoming::Removals(_) => return Err(WRONG_STREAM),
             };
             if sent.is_err() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// The same for the stream of the bus. Messages have few places before the drive loop, so that
+    /// whoever sends many waits for it, and orders do not wait for him.
+    async fn read_bus(
+        &self,
+        (mut recv, received): (RecvStream, &AtomicU64),
+    ) -> Result<(), LinkError> {
+        while let Some(bytes) = read_framed(&mut recv).await? {
+            count(received, bytes.len() + protos::HEADER_BYTES);
+            let frame = match protos::decode_frame(bytes, hash).map_err(LinkError::Frame)? {
+                Incoming::Frame(
+                    frame @ (Frame::Interest(_) | Frame::Message(_) | Frame::Answer(_)),
+                ) => frame,
+                _ => return Err(WRONG_STREAM),
+            };
+            let place = self.bus_room.clone().acquire_owned().await;
+            let _place = place.expect("it is never closed");
+            let input = Input::Frame { link: self.id, frame };
+            if self.inbox.send(Arrival::Bus { input, _place }).await.is_err() {
                 return Ok(());
             }
         }
@@ -468,7 +551,7 @@ pub(crate) async fn write_framed(send: &mut SendStream, body: &[u8]) -> Result<(
 async fn write_frames(
     (mut send, sent): (SendStream, &AtomicU64),
     mut queue: mpsc::Receiver<Queued>,
-    (credit, packs): (&Credit, Option<Arc<AtomicBool>>),
+    (credit, packs, says_time): (&Credit, Option<Arc<AtomicBool>>, bool),
     follower: Option<Connection>,
 ) -> Result<(), LinkError> {
     let mut buffer = BytesMut::new();
@@ -486,6 +569,10 @@ async fn write_frames(
                 credit.spend().await;
             }
             let body = match queued {
+                Queued::Frame(frame @ Frame::Beat { .. }, _) if says_time => {
+                    protos::encode_frame_at(&frame, skew::unix_s())
+                }
+                Queued::Bus(frame, _weight) => protos::encode_frame(&frame),
                 Queued::Frame(frame, _place) => encoded(&frame, packs.as_deref(), &mut packer),
                 Queued::Heard => protos::encode_heard(),
                 Queued::Removals(frame) => frame,
@@ -513,6 +600,15 @@ async fn write_frames(
 
 fn count(counter: &AtomicU64, bytes: usize) {
     counter.fetch_add(bytes as u64, Ordering::Relaxed);
+}
+
+/// What a message or an answer of the bus carries.
+fn body_of(frame: &Frame) -> &[u8] {
+    match frame {
+        Frame::Message(message) => &message.body,
+        Frame::Answer(answer) => &answer.body,
+        _ => &[],
+    }
 }
 
 /// The bytes of a frame; those of a report packed, if the parent can unpack it.

@@ -6,7 +6,7 @@
 
 pub(crate) mod traffic;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -18,6 +18,7 @@ use metrics::{Counter, Histogram, Kind, Page, Unit, Words};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
+use crate::bus::Hub;
 use crate::drive::{Arrival, Links};
 use crate::space::Space;
 use crate::spool::Spool;
@@ -50,6 +51,8 @@ pub(crate) struct Counts {
     cut: Counter,
     /// When the certificate ends, in unix seconds.
     certificate_end: AtomicU64,
+    /// By how much this clock is ahead of the parent's, in seconds.
+    pub(crate) clock_ahead: AtomicI64,
 }
 
 impl Counts {
@@ -64,6 +67,7 @@ impl Counts {
             dropped: Counter::default(),
             cut: Counter::default(),
             certificate_end: AtomicU64::new(0),
+            clock_ahead: AtomicI64::new(0),
         }
     }
 
@@ -164,6 +168,7 @@ struct Inner {
     store: Arc<Store>,
     started: SystemTime,
     desk: OnceLock<Desk>,
+    hub: OnceLock<Hub>,
 }
 
 impl Metrics {
@@ -173,7 +178,7 @@ impl Metrics {
         (links, traffic, inbox): (Links, Traffic, mpsc::Sender<Arrival>),
         (space, spool, store): (Space, Option<Spool>, Arc<Store>),
     ) -> Metrics {
-        let (started, desk) = (SystemTime::now(), OnceLock::new());
+        let (started, desk, hub) = (SystemTime::now(), OnceLock::new(), OnceLock::new());
         Metrics(Arc::new(Inner {
             role,
             counts,
@@ -185,12 +190,18 @@ impl Metrics {
             store,
             started,
             desk,
+            hub,
         }))
     }
 
     /// This node tells people of what is wrong, by this desk.
     pub(crate) fn set_desk(&self, desk: Desk) {
         self.0.desk.set(desk).ok();
+    }
+
+    /// Programs at this node speak on the bus by this hub.
+    pub(crate) fn set_hub(&self, hub: Hub) {
+        self.0.hub.set(hub).ok();
     }
 
     /// The page as it is now.
@@ -211,9 +222,16 @@ impl Metrics {
         .await
         {
             put_sight(&mut page, inner.role, &sight);
+            if inner.role != Role::Controller {
+                let ahead = inner.counts.clock_ahead.load(Ordering::Relaxed);
+                let help = "By how much this clock is ahead of the parent's, as it last said";
+                let family = page.gauge(Unit::Seconds, "barid_clock_ahead_seconds", help);
+                family.put(&[], ahead as f64);
+            }
         }
         inner.traffic.put(&mut page, &inner.links.all());
         inner.counts.put(&mut page);
+        inner.hub.get().inspect(|hub| hub.put(&mut page));
         let this = self.clone();
         let disk = move || {
             this.put_disk(&mut page);

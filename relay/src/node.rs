@@ -18,6 +18,7 @@ use tracing::info;
 
 use crate::accept::{Acceptor, LinkIds};
 use crate::alerting::{self, Outlook};
+use crate::bus::{self, Hub};
 use crate::dial::Dialler;
 use crate::drive::{Arrival, Clock, DriveError, Io, LinkStatus, Links, drive};
 use crate::endpoint::{self, EndpointError};
@@ -105,6 +106,7 @@ pub struct Running {
     removed: Removed,
     outputs: Outputs,
     metrics: Metrics,
+    hub: Hub,
     stop: watch::Sender<bool>,
     ended: watch::Receiver<bool>,
     task: Mutex<Option<JoinHandle<Result<(), DriveError>>>>,
@@ -164,6 +166,9 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
         (links.clone(), traffic.clone(), inbox.clone()),
         (space.clone(), spool.clone(), setup.store.clone()),
     );
+    let hub = Hub::new((HostId(identity.id), &identity.name), inbox.clone());
+    metrics.set_hub(hub.clone());
+    let bus_room = Arc::new(Semaphore::new(bus::PLACES));
     let outputs = Outputs::new(
         HostId(identity.id),
         verifier.clone(),
@@ -181,6 +186,7 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
             inbox: inbox.clone(),
             verifier: verifier.clone(),
             room: room.clone(),
+            bus_room: bus_room.clone(),
             removed: removed.clone(),
             transfers: transfers.clone(),
             join: JoinService {
@@ -202,6 +208,7 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
         inbox: inbox.clone(),
         verifier: verifier.clone(),
         room: room.clone(),
+        bus_room,
         removed: removed.clone(),
         serves,
         config: client.clone(),
@@ -254,7 +261,7 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
     if !is_root {
         config.speaks = alerting::speaks(&setup.state);
         let eyes = (helm.parents.clone(), links.clone(), space.clone());
-        if let Some(desk) = alerting::start(&setup.state, &identity, view, eyes) {
+        if let Some(desk) = alerting::start(&setup.state, &identity, view, eyes, inbox.clone()) {
             metrics.set_desk(desk);
         }
     }
@@ -283,6 +290,7 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
         notices: Notices::new(HostId(identity.id), &identity.name, identity.role, counts.clone()),
         traffic,
         counts,
+        hub: hub.clone(),
     };
     let (end, ended) = watch::channel(false);
     let task = tokio::spawn(async move {
@@ -304,6 +312,7 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
         removed,
         outputs,
         metrics,
+        hub,
         stop,
         ended,
         task: Mutex::new(Some(task)),
@@ -342,6 +351,11 @@ impl Running {
     /// What a host below the root has written, as a signed wish asks for it.
     pub async fn output(&self, host: HostId, request: &OutputRequest) -> Result<Coming, NotComing> {
         self.outputs.ask(host, request).await
+    }
+
+    /// The bus, for programs at this node.
+    pub fn bus(&self) -> &Hub {
+        &self.hub
     }
 
     /// What this node has counted and measured of itself.

@@ -12,6 +12,7 @@ use certs::Role;
 use mesh::{Class, Event, Happening, HostId, Kind, Peer, Severity};
 
 use crate::metrics::Counts;
+use crate::skew::Said;
 
 /// Names of peers that are remembered.
 const NAMES: usize = 4_096;
@@ -67,6 +68,37 @@ impl Notices {
             }
         };
         self.note(kind, "", text);
+    }
+
+    /// This clock and the parent's do not agree, or do again.
+    pub(crate) fn clock(&mut self, said: &Said, parent: HostId) {
+        let class = self.class();
+        let name = self.names.get(&parent).cloned().unwrap_or_else(|| format!("#{parent}"));
+        let (kind, text) = match said {
+            Said::Apart(ahead) => {
+                let side = if *ahead > 0 { "ahead of" } else { "behind" };
+                let by = ahead.unsigned_abs();
+                let text = format!("the clock is {by} s {side} that of the parent {name}");
+                (kind("host.clock-apart", Severity::Warning, class), text)
+            }
+            Said::Close => {
+                let text = format!("the clock agrees again with that of the parent {name}");
+                (kind("host.clock-close", Severity::Info, class), text)
+            }
+        };
+        self.note(kind, &name, &text);
+    }
+
+    /// Messages of the bus found no room.
+    pub(crate) fn bus_dropped(&mut self, count: u64) {
+        let text = "messages of the bus found no room and were dropped";
+        let kind = kind("bus.dropped", Severity::Warning, self.class());
+        let mut happening = self.make(kind, "", text);
+        happening.count = count;
+        self.counts.noticed(kind.severity);
+        if self.queue.len() < QUEUE {
+            self.queue.push_back(happening);
+        }
     }
 
     /// The core has told something.

@@ -53,6 +53,17 @@ pub struct Settings {
     pub min_free_mib: u64,
     /// Its metrics.
     pub metrics: MetricsSettings,
+    /// The bus for programs of other users.
+    pub bus: BusSettings,
+}
+
+/// Where programs find the bus, beside the node's own socket.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BusSettings {
+    /// A Unix socket that every user may open; what he may there says `bus.toml`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub socket: Option<PathBuf>,
 }
 
 /// Where a node's metrics can be read, beside its own socket.
@@ -85,6 +96,7 @@ impl Default for Settings {
             spool_mib: 256,
             min_free_mib: 64,
             metrics: MetricsSettings::default(),
+            bus: BusSettings::default(),
         }
     }
 }

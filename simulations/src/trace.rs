@@ -99,6 +99,9 @@ pub(crate) fn marks(input: &Input) -> [u64; 2] {
         Input::Parents { here, .. } => [15, here.map_or(0, |place| place as u64 + 1)],
         Input::Happened(what) => [16, u64::from(what.fact.signature.0[0])],
         Input::Said(said) => [13 + (said.offset << 8), u64::from(said.order.0[15])],
+        Input::Subscribed(interest) => [17, interest.patterns().count() as u64],
+        Input::Publish(message) => [18, message.id],
+        Input::Answer(answer) => [19, answer.request],
     }
 }
 
@@ -116,6 +119,9 @@ fn frame_mark(frame: &Frame) -> u64 {
         Frame::Go { hosts, .. } => 10 + (hosts.len() << 4),
         Frame::Events { no, events } => 11 + (no << 4) + ((events.len() as u64) << 20),
         Frame::EventsHeld { no, held } => 12 + (no << 4) + ((*held as u64) << 20),
+        Frame::Interest(interest) => 13 + ((interest.patterns().count() as u64) << 4),
+        Frame::Message(message) => 14 + (message.id << 4),
+        Frame::Answer(answer) => 15 + (answer.request << 4),
     }
 }
 
@@ -158,6 +164,7 @@ fn frame(frame: &Frame) -> String {
         }
         Frame::EventsHeld { no, held } => format!("EventsHeld #{no} {held}"),
         Frame::Go { order, hosts, left } => format!("Go {order:?} {hosts} for {left:?}"),
+        Frame::Interest(_) | Frame::Message(_) | Frame::Answer(_) => format!("{frame:?}"),
     }
 }
 

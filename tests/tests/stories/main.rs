@@ -3,6 +3,7 @@
 mod alerts;
 mod alike;
 mod bad_input;
+mod bus;
 mod cancel;
 mod commands;
 mod crash;

@@ -1,7 +1,7 @@
 //! Metrics: every node has a page in the OpenMetrics format, the controller fetches those of nodes
 //! that no collector reaches, and the rules and the dashboard name nothing that is not there.
 
-mod page;
+pub(crate) mod page;
 
 use std::fs;
 use std::io::{Read, Write};
@@ -28,7 +28,7 @@ fn ask_socket(fleet: &Fleet, node: &str, path: &str) -> Result<(String, String)>
     ask(UnixStream::connect(fleet.state(node).join(socket))?, path)
 }
 
-fn scrape(fleet: &Fleet, node: &str, path: &str) -> Result<Page> {
+pub(crate) fn scrape(fleet: &Fleet, node: &str, path: &str) -> Result<Page> {
     let (head, body) = ask_socket(fleet, node, path)?;
     ensure!(head.starts_with("HTTP/1.1 200"), "{node}{path}: {head}\n{body}");
     ensure!(head.contains("application/openmetrics-text; version=1.0.0"), "{head}");
@@ -65,7 +65,13 @@ fn busy_site() -> Result<Fleet> {
     fleet.barid(&["run", "-a", "test $BARID_NODE = web1"])?;
     let source = fleet.path().join("source");
     fs::create_dir(&source)?;
-    fs::write(source.join("file"), "x".repeat(300_000))?;
+    // Nothing that could be made small enough to travel inside of the order.
+    let mut state = 1u64;
+    let noise = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 56) as u8
+    });
+    fs::write(source.join("file"), noise.take(300_000).collect::<Vec<_>>())?;
     let source = source.to_str().context("a path")?;
     ensure!(fleet.barid(&["push", source, "-a", "--dest", "/srv"])?.status.success());
     Ok(fleet)
