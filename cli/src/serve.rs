@@ -34,6 +34,9 @@ pub(crate) struct Args {
     /// How much of the disk is to stay free, in MiB; with less no orders are taken [default: 64]
     #[arg(long, value_name = "MIB")]
     min_free: Option<u64>,
+    /// How much content is kept, in MiB; a push that needs more is refused [default: no limit]
+    #[arg(long, value_name = "MIB")]
+    store_max: Option<u64>,
     /// Content down each link, at most, in kbit/s
     #[arg(long, value_name = "KBIT")]
     rate_limit: Option<u64>,
@@ -62,6 +65,7 @@ pub(crate) fn main(args: Args, verbose: u8) -> Result<Exit, Failure> {
         keep: args.keep,
         keep_output_mib: args.keep_output,
         min_free_mib: args.min_free,
+        store_max_mib: args.store_max,
         rate_limit_kbit: args.rate_limit,
         metrics: args.metrics,
         bus: args.bus,

@@ -5,12 +5,15 @@
 
 use std::path::{Path, PathBuf};
 
+use certs::Role;
 use content::Store;
 use controller::types::{StoreCheck, StoreInfo, StoreSweep};
+use relay::Journal;
 
 use crate::client::Client;
 use crate::exit::Exit;
 use crate::fail::Failure;
+use crate::join;
 use crate::screen::Screen;
 use crate::units::{show_bytes, show_count};
 
@@ -46,12 +49,7 @@ pub(crate) async fn main(
 ) -> Result<Exit, Failure> {
     match (args.verb, args.state.as_deref()) {
         (Verb::Usage, None) => usage(screen, &client.get("/v1/store").await?),
-        (Verb::Usage, Some(state)) => {
-            let store = open(state)?;
-            let usage = store.usage().map_err(|error| Failure::local(&error))?;
-            let (objects, bytes) = (usage.objects, usage.bytes);
-            usage_of(screen, objects, bytes, store.free())
-        }
+        (Verb::Usage, Some(state)) => usage(screen, &usage_of(state)?),
         (Verb::Check, None) => checked(screen, &client.post("/v1/store/check", &()).await?),
         (Verb::Check, Some(state)) => {
             let checked_store = open(state)?.check().map_err(|error| Failure::local(&error))?;
@@ -63,9 +61,8 @@ pub(crate) async fn main(
         (Verb::Gc, Some(state)) => {
             let store = open(state)?;
             let before = store.usage().map_err(|error| Failure::local(&error))?;
-            let journal = relay::Journal::open(&state.join("node.redb"), 4 << 20);
-            let journal = journal.map_err(|error| Failure::local(&error))?;
-            relay::sweep_store(&store, &journal).map_err(|error| Failure::local(&*error))?;
+            relay::sweep_store(&store, &journal(state)?)
+                .map_err(|error| Failure::local(&*error))?;
             let after = store.usage().map_err(|error| Failure::local(&error))?;
             let objects = before.objects.saturating_sub(after.objects);
             swept(screen, &StoreSweep { objects, bytes: before.bytes.saturating_sub(after.bytes) })
@@ -85,17 +82,40 @@ fn open(state: &Path) -> Result<Store, Failure> {
     })
 }
 
-fn usage(screen: &mut Screen, info: &StoreInfo) -> Result<Exit, Failure> {
-    usage_of(screen, info.objects, info.bytes, info.free)
+fn journal(state: &Path) -> Result<Journal, Failure> {
+    let journal = Journal::with_daybook(&state.join("node.redb"), 4 << 20);
+    journal.map_err(|error| Failure::local(&error))
 }
 
-fn usage_of(screen: &mut Screen, objects: u64, bytes: u64, free: u64) -> Result<Exit, Failure> {
+/// How full the store of a node is that does not run, and how full it may become.
+fn usage_of(state: &Path) -> Result<StoreInfo, Failure> {
+    let store = open(state)?;
+    let usage = store.usage().map_err(|error| Failure::local(&error))?;
+    let (mut max, mut spare) = (None, None);
+    if let Some(credentials) = join::load(state)? {
+        let caches = credentials.identity().role == Role::Relay;
+        max = Some(join::settings(state)?.bounds(caches, store.disk()).max);
+        let known = relay::spare_in_store(&store, &journal(state)?);
+        spare = Some(known.map_err(|error| Failure::local(&*error))?);
+    }
+    let max = max.filter(|max| *max < u64::MAX);
+    let (objects, bytes, free) = (usage.objects, usage.bytes, store.free());
+    Ok(StoreInfo { objects, bytes, free, max, spare })
+}
+
+fn usage(screen: &mut Screen, info: &StoreInfo) -> Result<Exit, Failure> {
     if screen.json {
-        screen.json(&StoreInfo { objects, bytes, free })?;
+        screen.json(info)?;
         return Ok(Exit::Ok);
     }
-    let (objects, bytes, free) = (show_count(objects), show_bytes(bytes), show_bytes(free));
-    screen.print(&format!("{objects} objects, {bytes}; {free} are free on the disk\n"))?;
+    let (objects, bytes) = (show_count(info.objects), show_bytes(info.bytes));
+    let most = info.max.map(|max| format!(" of at most {}", show_bytes(max)));
+    let spare = info.spare.map(|spare| format!(", of which {} could go", show_bytes(spare)));
+    let (most, spare) = (most.unwrap_or_default(), spare.unwrap_or_default());
+    let free = show_bytes(info.free);
+    screen.print(&format!(
+        "{objects} objects, {bytes}{most}{spare}; {free} are free on the disk\n"
+    ))?;
     Ok(Exit::Ok)
 }
 

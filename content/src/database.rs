@@ -6,7 +6,7 @@
 //! is needed, so the error comes when a page is written. Any other failure to write, a failed sync
 //! above all, is final: nobody knows what is on disk.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
@@ -21,6 +21,19 @@ use redb::{BackendError, Database as Redb, DatabaseError, StorageBackend};
 const TRIES: u32 = 50;
 const PAUSE: Duration = Duration::from_millis(10);
 
+/// What is asked of the disk, as it is asked: from this a test can make every state that a power
+/// failure may leave behind.
+pub trait Tape: std::fmt::Debug + Send + Sync {
+    /// Bytes were written at this place.
+    fn wrote(&self, path: &Path, at: u64, bytes: &[u8]);
+    /// A file has come to be under this name, whole and durable.
+    fn placed(&self, path: &Path);
+    /// The file was given this length.
+    fn resized(&self, path: &Path, len: u64);
+    /// All that was asked for of this file is durable.
+    fn synced(&self, path: &Path);
+}
+
 /// One redb file, opened as often as need be.
 pub struct Database {
     path: PathBuf,
@@ -34,6 +47,8 @@ pub struct Database {
 struct Fate {
     full: AtomicBool,
     broken: AtomicBool,
+    /// Who is told of what is written.
+    tape: Option<Arc<dyn Tape>>,
     /// For tests: where the disk ends, in bytes; 0: nowhere.
     #[cfg(test)]
     end: std::sync::atomic::AtomicU64,
@@ -42,7 +57,16 @@ struct Fate {
 impl Database {
     /// Opens or creates a database. `cache` bounds its memory, in bytes.
     pub fn open(path: &Path, cache: usize) -> Result<Database, DatabaseError> {
-        let fate = Arc::new(Fate::default());
+        Database::taped(path, cache, None)
+    }
+
+    /// The same, with somebody who is told of all that is written.
+    pub fn taped(
+        path: &Path,
+        cache: usize,
+        tape: Option<Arc<dyn Tape>>,
+    ) -> Result<Database, DatabaseError> {
+        let fate = Arc::new(Fate { tape, ..Fate::default() });
         let database = open(path, cache, &fate)?;
         let database = RwLock::new(Some(Arc::new(database)));
         Ok(Database { path: path.into(), cache, fate, database })
@@ -100,10 +124,46 @@ impl Database {
 }
 
 fn open(path: &Path, cache: usize, fate: &Arc<Fate>) -> Result<Redb, DatabaseError> {
+    if !path.exists() {
+        create(path, cache, fate)?;
+    }
     let mut options = OpenOptions::new();
     let file = options.read(true).write(true).create(true).truncate(false).open(path)?;
-    let watched = Watched { file: FileBackend::new(file)?, fate: fate.clone() };
+    let watched = Watched { path: path.into(), file: FileBackend::new(file)?, fate: fate.clone() };
     redb::Builder::new().set_cache_size(cache).create_with_backend(watched)
+}
+
+/// Makes an empty database under another name first: redb never opens a file again that a power
+/// failure has left while it was made.
+fn create(path: &Path, cache: usize, fate: &Arc<Fate>) -> Result<(), DatabaseError> {
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(format!(".{}.new", std::process::id()));
+    let new = path.with_file_name(name);
+    let made = fill(&new, cache, fate).and_then(|()| Ok(put_in_place(&new, path)?));
+    std::fs::remove_file(&new).ok();
+    if made? && let Some(tape) = &fate.tape {
+        tape.placed(path);
+    }
+    Ok(())
+}
+
+fn fill(new: &Path, cache: usize, fate: &Arc<Fate>) -> Result<(), DatabaseError> {
+    let mut options = OpenOptions::new();
+    let file = options.read(true).write(true).create(true).truncate(true).open(new)?;
+    let watched = Watched { path: new.into(), file: FileBackend::new(file)?, fate: fate.clone() };
+    drop(redb::Builder::new().set_cache_size(cache).create_with_backend(watched)?);
+    Ok(File::open(new)?.sync_all()?)
+}
+
+/// Gives a file its name. `false`: somebody else was faster, which unlike a rename this respects.
+fn put_in_place(new: &Path, path: &Path) -> io::Result<bool> {
+    match std::fs::hard_link(new, path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
+        linked => linked?,
+    }
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+    File::open(dir.unwrap_or(Path::new(".")))?.sync_all()?;
+    Ok(true)
 }
 
 /// Whether an error means that there is no space.
@@ -114,6 +174,7 @@ pub fn is_full(error: &io::Error) -> bool {
 /// A file whose failures are noted.
 #[derive(Debug)]
 struct Watched {
+    path: PathBuf,
     file: FileBackend,
     fate: Arc<Fate>,
 }
@@ -138,7 +199,11 @@ impl StorageBackend for Watched {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.note(self.file.set_len(len))
+        self.note(self.file.set_len(len))?;
+        if let Some(tape) = &self.fate.tape {
+            tape.resized(&self.path, len);
+        }
+        Ok(())
     }
 
     fn sync_data(&self) -> io::Result<()> {
@@ -146,6 +211,8 @@ impl StorageBackend for Watched {
         if synced.is_err() {
             // Also for want of space: what was not written is forgotten by the system.
             self.fate.broken.store(true, Ordering::Release);
+        } else if let Some(tape) = &self.fate.tape {
+            tape.synced(&self.path);
         }
         synced
     }
@@ -155,7 +222,11 @@ impl StorageBackend for Watched {
         if (1..offset + data.len() as u64).contains(&self.fate.end.load(Ordering::Relaxed)) {
             return self.note(Err(io::ErrorKind::StorageFull.into()));
         }
-        self.note(self.file.write(offset, data))
+        self.note(self.file.write(offset, data))?;
+        if let Some(tape) = &self.fate.tape {
+            tape.wrote(&self.path, offset, data);
+        }
+        Ok(())
     }
 
     fn close(&self) -> io::Result<()> {

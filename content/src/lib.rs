@@ -36,7 +36,7 @@ pub use apply::{
 };
 pub use attributes::Attributes;
 pub use chunk::{AVERAGE_CHUNK, MAX_CHUNK, MIN_CHUNK};
-pub use database::{Database, is_full};
+pub use database::{Database, Tape, is_full};
 pub use delta::{Base, Decoded, Delta};
 pub use id::{ContentId, ContentIdError};
 pub use ingest::{IngestError, Ingested, Progress, ingest};
@@ -45,6 +45,7 @@ pub use outline::{GROUP, Outline, OutlineError};
 pub use pack::{Bundle, PackError, Part, Segment, plan};
 pub use patterns::{PATTERN_LIMIT, PATTERNS, PatternError, Patterns};
 pub use store::{
-    Batch, Checked, MAX_OBJECT, Object, Partial, Store, StoreError, Usage, read_groups,
+    Batch, Bounds, Checked, MAX_OBJECT, Object, Owner, Partial, Pinned, Price, Store, StoreError,
+    Usage, read_groups,
 };
 pub use unpack::{OnDisk, Origin, Unpack};

@@ -11,14 +11,16 @@
 //! index.redb    objects/ab/<hex>    volumes/<n>    partial/<hex>    tmp/new-<n>
 //! ```
 //!
-//! It deliberately decides nothing about what to keep: callers remove what they no longer
-//! need. Space inside a volume comes back when all of the volume is dead.
+//! What to keep is its owner's affair; only when there is no room, what the owner does not need goes
+//! by itself ([`room`]). Space inside a volume comes back as a hole in it.
 
 mod batch;
 mod check;
 mod index;
 mod object;
 mod partial;
+mod room;
+mod worth;
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
@@ -27,6 +29,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use rustix::fs::FallocateFlags;
 use tracing::warn;
 
 pub use self::batch::Batch;
@@ -34,6 +37,9 @@ pub use self::check::Checked;
 use self::index::{Index, Place};
 pub use self::object::{Object, read_groups};
 pub use self::partial::Partial;
+use self::room::Room;
+pub use self::room::{Bounds, Owner, Pinned};
+pub use self::worth::Price;
 use crate::id::ContentId;
 
 /// No object is longer.
@@ -51,8 +57,7 @@ pub struct Store {
     index: Index,
     writer: Mutex<Writer>,
     temps: AtomicU64,
-    /// What is to stay free on the disk, in bytes.
-    floor: AtomicU64,
+    room: Room,
 }
 
 /// How full a store is.
@@ -105,6 +110,19 @@ pub enum StoreError {
         /// What is to stay free, in bytes.
         floor: u64,
     },
+    /// It holds all that it may, and needs all of it; nothing was added.
+    #[error(
+        "no room in the content store: of {} MiB that it may have {} MiB are taken by what is \
+         needed, and {} MiB are wanted", max >> 20, held >> 20, wanted.div_ceil(1 << 20)
+    )]
+    Quota {
+        /// What it may hold, in bytes.
+        max: u64,
+        /// What it holds.
+        held: u64,
+        /// What was to be added.
+        wanted: u64,
+    },
     /// The caller gave too long an object.
     #[error("store: object {id} has {len} bytes, more than 32 MiB")]
     TooLarge {
@@ -124,7 +142,7 @@ impl StoreError {
                 redb::Error::Io(error) => crate::is_full(error),
                 _ => false,
             },
-            StoreError::Room { .. } => true,
+            StoreError::Room { .. } | StoreError::Quota { .. } => true,
             _ => false,
         }
     }
@@ -158,11 +176,12 @@ impl Store {
         // An index that a crash could make vanish would take every object along.
         root.sync_all().map_err(disk("sync", &dir))?;
         let writer = Mutex::new(Writer { active: None, next: 0 });
-        let store =
-            Store { dir, root, index, writer, temps: AtomicU64::new(0), floor: AtomicU64::new(0) };
+        let (temps, room) = (AtomicU64::new(0), Room::default());
+        let store = Store { dir, root, index, writer, temps, room };
         store.sweep_temps()?;
         store.sweep_objects()?;
         store.sweep_volumes()?;
+        store.expect_partials()?;
         Ok(store)
     }
 
@@ -180,7 +199,10 @@ impl Store {
     pub fn get(&self, id: &ContentId) -> Result<Option<Vec<u8>>, StoreError> {
         let Some(place) = self.index.find(id)? else { return Ok(None) };
         match self.read(id, place)? {
-            Some(bytes) => Ok(Some(bytes)),
+            Some(bytes) => {
+                self.note_use(id)?;
+                Ok(Some(bytes))
+            }
             None => self.recheck(id),
         }
     }
@@ -212,21 +234,16 @@ impl Store {
         Ok(gone.len())
     }
 
-    /// From here on nothing is put that would leave less than this free on the disk, in bytes.
-    pub fn keep_free(&self, bytes: u64) {
-        self.floor.store(bytes, Ordering::Relaxed);
-    }
-
-    /// Whether there is room for objects of so many bytes in all.
-    pub fn has_room(&self, bytes: u64) -> bool {
-        let floor = self.floor.load(Ordering::Relaxed);
-        self.free() >= floor.saturating_add(bytes)
-    }
-
     /// What is free on the disk, in bytes. A disk that does not say has room.
     pub fn free(&self) -> u64 {
         let free = rustix::fs::fstatvfs(&self.root);
         free.map_or(u64::MAX, |stat| stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    /// How large the disk is, in bytes; 0 if it does not say.
+    pub fn disk(&self) -> u64 {
+        let stat = rustix::fs::fstatvfs(&self.root);
+        stat.map_or(0, |stat| stat.f_blocks.saturating_mul(stat.f_frsize))
     }
 
     /// An empty file on the disk of the store, without a name, for the caller's own use.
@@ -289,7 +306,25 @@ impl Store {
             writer.active.take_if(|active| active.number == volume);
             remove_file(&self.volume_path(volume))?;
         }
+        self.punch(&removed.holes);
         Ok(())
+    }
+
+    /// Gives the room of what is gone inside of volumes back. A file system that cannot has it back
+    /// with the volume.
+    fn punch(&self, holes: &[(u32, u32, u32)]) {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        let mut open: Option<(u32, File)> = None;
+        for (volume, offset, len) in holes.iter().filter(|(.., len)| *len > 0) {
+            if open.as_ref().is_none_or(|(number, _)| number != volume) {
+                let file = OpenOptions::new().write(true).open(self.volume_path(*volume));
+                open = file.ok().map(|file| (*volume, file));
+            }
+            let Some((_, file)) = &open else { continue };
+            if rustix::fs::fallocate(file, flags, u64::from(*offset), u64::from(*len)).is_err() {
+                return;
+            }
+        }
     }
 
     fn object_path(&self, id: &ContentId) -> PathBuf {

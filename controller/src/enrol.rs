@@ -38,6 +38,8 @@ pub(crate) struct Enroller {
     pub(crate) longest: Duration,
     /// Told when the inventory has changed.
     pub(crate) changed: Arc<dyn Fn() + Send + Sync>,
+    /// Told after that when somebody was removed.
+    pub(crate) removed: Arc<dyn Fn() + Send + Sync>,
 }
 
 impl Enroller {
@@ -101,6 +103,7 @@ impl Enroller {
             info!(name = %host.name, role = %host.role, "removed from the mesh");
         }
         (self.changed)();
+        (self.removed)();
         Ok(gone)
     }
 

@@ -56,11 +56,13 @@ impl Failure {
     pub(crate) fn content(error: &(dyn std::error::Error + 'static)) -> Failure {
         let text = relay::chain(error);
         let mut causes = std::iter::successors(Some(error), |error| error.source());
-        let full = causes.any(|cause| {
-            let store = cause.downcast_ref::<content::StoreError>();
-            store.is_some_and(content::StoreError::is_full)
-        });
-        if full { Failure::no_room(text) } else { Failure::internal(text) }
+        match causes.find_map(|cause| cause.downcast_ref::<content::StoreError>()) {
+            Some(content::StoreError::Quota { .. }) => Failure::no_room(text).with_help(
+                "barid store gc drops what nothing needs; barid controller --store-max is the limit",
+            ),
+            Some(store) if store.is_full() => Failure::no_room(text),
+            _ => Failure::internal(text),
+        }
     }
 
     /// The same with other advice.

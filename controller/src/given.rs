@@ -48,7 +48,7 @@ impl Pieces {
         }
         let id = ContentId::of(bytes);
         let kept = self.store.put(id, bytes);
-        kept.map_err(|error| Failure::internal(relay::chain(&error)))?;
+        kept.map_err(|error| Failure::content(&error))?;
         Ok(Piece { id: id.to_string(), bytes: bytes.len() as u64 })
     }
 

@@ -3,8 +3,6 @@
 //! Read from what is known now, in the words of the API. Labels, groups and the tree have routes of
 //! their own.
 
-use std::collections::BTreeMap;
-
 use axum::Json;
 use axum::extract::{Path, State};
 use bytes::Bytes;
@@ -42,21 +40,19 @@ pub(crate) async fn status(State(api): State<Api>) -> Answer<Status> {
 
 /// `GET /v1/hosts`
 pub(crate) async fn hosts(State(api): State<Api>) -> Json<Vec<HostInfo>> {
-    let state = api.live.state();
-    let name = |id: &HostId| state.hosts.get(id).map_or(String::new(), |row| row.name.clone());
+    // Thousands of names are put in order without keeping those waiting who say what happens.
+    let (hosts, labels, up, degraded, below, branches) = {
+        let state = api.live.state();
+        let (hosts, labels) = (state.hosts.clone(), state.labels.clone());
+        let (up, degraded) = (state.up.clone(), state.degraded.clone());
+        (hosts, labels, up, degraded, state.below.clone(), state.branches.clone())
+    };
+    let name = |id: &HostId| hosts.get(id).map_or(String::new(), |row| row.name.clone());
     let via = |id: HostId| {
-        let child = state.below.iter().find(|(_, below)| below.contains(id));
+        let child = below.iter().find(|(_, below)| below.contains(id));
         child.map_or(String::new(), |(child, _)| name(child))
     };
-    let pairs = state.branches.iter();
-    let pairs = pairs.flat_map(|(parent, hosts)| hosts.iter().map(move |host| (host, *parent)));
-    // A relay that says nothing of it: what lives there is taken for its own.
-    let mut parents: BTreeMap<HostId, HostId> = BTreeMap::new();
-    for (child, below) in &state.below {
-        parents
-            .extend(below.iter().map(|id| (id, if id == *child { HostId::ROOT } else { *child })));
-    }
-    parents.extend(pairs);
+    let parents = mesh::alerts::parents(&below, &branches);
     let parent = |id: &HostId| match parents.get(id) {
         Some(&HostId::ROOT) => "controller".into(),
         Some(parent) => name(parent),
@@ -67,16 +63,16 @@ pub(crate) async fn hosts(State(api): State<Api>) -> Json<Vec<HostInfo>> {
         name: row.name.clone(),
         site: row.site.clone(),
         role: row.role.clone(),
-        up: state.up.contains(*id),
+        up: up.contains(*id),
         via: via(*id),
         enrolled_ms: row.enrolled_ms,
         parent: parent(id),
-        degraded: state.degraded.contains(*id),
-        labels: state.labels.get(id).cloned().unwrap_or_default(),
+        degraded: degraded.contains(*id),
+        labels: labels.get(id).cloned().unwrap_or_default(),
     };
-    let mut hosts: Vec<_> = state.hosts.iter().map(host).collect();
-    hosts.sort_by(|a, b| sets::natural_cmp(&a.name, &b.name));
-    Json(hosts)
+    let mut infos: Vec<_> = hosts.iter().map(host).collect();
+    infos.sort_by(|a, b| sets::natural_cmp(&a.name, &b.name));
+    Json(infos)
 }
 
 /// `POST /v1/hosts/remove`

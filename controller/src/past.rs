@@ -1,6 +1,6 @@
 //! Past orders as sets of targets: `@run:last/failed`, `@run:7k3q/missed`.
 
-use mesh::{HostSet, OrderId, State};
+use mesh::{HostSet, OrderId};
 
 use crate::answers::word;
 use crate::fault::Failure;
@@ -49,7 +49,7 @@ impl Past for Tables {
         let (tally, _) = self.tally(id)?;
         let mut found = HostSet::new();
         for (outcome, hosts) in tally.lines() {
-            if word(outcome.state) == state || (state == MISSED && is_missed(outcome.state)) {
+            if word(outcome.state) == state || (state == MISSED && outcome.state.is_missed()) {
                 found = found.union(hosts);
             }
         }
@@ -57,22 +57,6 @@ impl Past for Tables {
             found = found.union(&targets.difference(tally.hosts()));
         }
         Ok(found.intersection(&targets))
-    }
-}
-
-fn is_missed(state: State) -> bool {
-    match state {
-        State::TimedOut
-        | State::Interrupted
-        | State::Expired
-        | State::RelayLost
-        | State::NotReached => true,
-        State::Ok
-        | State::Failed(_)
-        | State::Signalled(_)
-        | State::Cancelled
-        | State::Refused
-        | State::Skipped => false,
     }
 }
 

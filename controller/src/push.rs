@@ -72,9 +72,7 @@ impl Packer {
     ) -> Result<Packed, Failure> {
         let (source, dest) = check_paths(new)?;
         let (terms, exclude) = terms(new)?;
-        if !self.store.has_room(0) {
-            return Err(Failure::no_room("the controller has no space left on the state disk"));
-        }
+        self.store.make_room(0).map_err(|error| Failure::content(&error))?;
         let (mut manifest, skipped) = self.read(&source, &exclude, tell)?;
         if new.numeric_ids {
             for entry in &mut manifest.entries {

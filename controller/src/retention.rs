@@ -100,8 +100,8 @@ impl Cleaner {
         Ok(())
     }
 
-    /// All content that somebody may still ask for.
-    fn needed(&self) -> Result<BTreeSet<ContentId>, CleanError> {
+    /// All content that somebody may still ask for. Blocks.
+    pub(crate) fn needed(&self) -> Result<BTreeSet<ContentId>, CleanError> {
         let mut needed = BTreeSet::new();
         let mut trees = self.tables.all_placed()?;
         for order in self.journal.orders()? {

@@ -63,11 +63,10 @@ fn is_word(word: &str) -> bool {
 
 /// Whether a word takes in hosts that ended so.
 fn means(word: &str, state: State) -> bool {
-    let missed = state.is_provisional() || matches!(state, State::Interrupted | State::Expired);
     match word {
         "all" => state != State::Ok,
         "failed" => matches!(state, State::Failed(_) | State::Signalled(_) | State::Refused),
-        "missed" => missed,
+        "missed" => state.is_missed(),
         "timeout" => state == State::TimedOut,
         word => crate::answers::word(state) == word,
     }
@@ -125,7 +124,8 @@ mod tests {
             assert_eq!(targets.ranges(), expected, "{states:?}");
         };
         check(&["failed"], &[(2, 2), (7, 7)]);
-        check(&["missed", "timeout"], &[(3, 5)]);
+        check(&["missed"], &[(3, 5)]);
+        check(&["timeout"], &[(3, 3)]);
         check(&["all"], &[(2, 7)]);
         check(&["not-reached", "skipped"], &[(4, 4), (6, 6)]);
         let none = again(&row, &tally(), &["cancelled".into()]).expect_err("nobody is");

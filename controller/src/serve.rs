@@ -6,6 +6,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -64,6 +65,8 @@ pub struct Options {
     pub keep_output_mib: Option<u64>,
     /// How much of the state disk is to stay free, in MiB: with less, no new orders are taken.
     pub min_free_mib: Option<u64>,
+    /// How much content is kept, in MiB: a push that needs more is refused.
+    pub store_max_mib: Option<u64>,
     /// Content down each child's link, at most, in kbit/s.
     pub rate_limit_kbit: Option<u64>,
     /// Where metrics can be read (TCP), without any proof of who asks.
@@ -151,7 +154,8 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         tables: tables.clone(),
         certificate,
         longest: std::time::Duration::from_millis(longest),
-        changed: on_change(live.clone(), tables.clone(), fleet.clone(), published.clone()),
+        changed: on_change(live.clone(), tables.clone(), fleet.clone()),
+        removed: on_removal(published.clone()),
     };
     let kept = journal.clone();
     let node = relay::start(Setup {
@@ -272,6 +276,7 @@ fn settings(options: &Options) -> Settings {
         beat_interval_ms: options.beat_interval_ms.unwrap_or(defaults.beat_interval_ms),
         flush_ms: options.flush_ms.unwrap_or(defaults.flush_ms),
         min_free_mib: options.min_free_mib.unwrap_or(defaults.min_free_mib),
+        store_max_mib: options.store_max_mib.unwrap_or(defaults.store_max_mib),
         rate_limit_kbit: options.rate_limit_kbit.unwrap_or(defaults.rate_limit_kbit),
         ..defaults
     }
@@ -323,27 +328,35 @@ impl Publisher {
     }
 }
 
-/// Reads the inventory again when somebody has enrolled or was removed, and tells the mesh.
-fn on_change(
-    live: Live,
-    tables: Tables,
-    fleet: Fleet,
-    publisher: Arc<OnceLock<Publisher>>,
-) -> Arc<dyn Fn() + Send + Sync> {
-    let turn = Mutex::new(());
+/// Reads the inventory again when somebody has enrolled or was removed. Of many at once a few read
+/// for all: whoever waits for its turn finds that it was read after its own change.
+fn on_change(live: Live, tables: Tables, fleet: Fleet) -> Arc<dyn Fn() + Send + Sync> {
+    let (changes, read) = (AtomicU64::new(0), Mutex::new(0));
     Arc::new(move || {
+        let own = changes.fetch_add(1, Ordering::SeqCst) + 1;
         // One at a time: of two newcomers at once, the older reading must not come last.
-        let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut read = read.lock().unwrap_or_else(PoisonError::into_inner);
+        if *read >= own {
+            return;
+        }
+        let covered = changes.load(Ordering::SeqCst);
         match tables.hosts() {
             Ok(hosts) => {
                 let hosts = Arc::new(hosts);
                 live.state().hosts = hosts.clone();
                 meet(&fleet, &hosts);
+                *read = covered;
             }
             Err(error) => {
                 tracing::error!(error = %relay::chain(&error), "the inventory is not read");
             }
         }
+    })
+}
+
+/// Tells the mesh that somebody was removed.
+fn on_removal(publisher: Arc<OnceLock<Publisher>>) -> Arc<dyn Fn() + Send + Sync> {
+    Arc::new(move || {
         if let Some(publisher) = publisher.get() {
             publisher.publish();
         }

@@ -13,8 +13,12 @@ use crate::types::{StoreCheck, StoreInfo, StoreSweep};
 pub(crate) async fn usage(State(api): State<Api>) -> Answer<StoreInfo> {
     blocking(move || {
         let usage = api.packer.store.usage().map_err(|error| Failure::content(&error))?;
-        let (objects, bytes) = (usage.objects, usage.bytes);
-        Ok(StoreInfo { objects, bytes, free: api.packer.store.free() })
+        let (objects, bytes, store) = (usage.objects, usage.bytes, &api.packer.store);
+        let needed = api.cleaner.needed();
+        let needed = needed.map_err(|error| Failure::internal(relay::chain(&error)))?;
+        let spare = store.spare(&needed).map_err(|error| Failure::content(&error))?;
+        let max = Some(store.bounds().max).filter(|max| *max < u64::MAX);
+        Ok(StoreInfo { objects, bytes, free: store.free(), max, spare: Some(spare) })
     })
     .await
     .map(Json)

@@ -21,7 +21,7 @@ use crate::Time;
 
 pub use above::{Above, Missing};
 pub use engine::{AckError, Engine, OWN};
-pub use fallen::{Fallen, Lost, What, World};
+pub use fallen::{Fallen, Lost, What, World, parents};
 pub use silence::{Silence, Silences};
 
 /// How much somebody should hurry.

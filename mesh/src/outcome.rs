@@ -72,6 +72,24 @@ impl State {
     pub fn is_provisional(self) -> bool {
         self.weight() <= 1
     }
+
+    /// Whether the host was missed: nobody knows that the command has ended by itself, or it never
+    /// began because it was too late.
+    pub fn is_missed(self) -> bool {
+        match self {
+            State::TimedOut
+            | State::Interrupted
+            | State::Expired
+            | State::RelayLost
+            | State::NotReached => true,
+            State::Ok
+            | State::Failed(_)
+            | State::Signalled(_)
+            | State::Cancelled
+            | State::Refused
+            | State::Skipped => false,
+        }
+    }
 }
 
 /// A terminal state with the digest of the output that came with it.

@@ -247,12 +247,8 @@ fn mishaps(tally: &Tally) -> (u64, u64) {
     for (outcome, hosts) in tally.lines() {
         match outcome.state {
             State::Failed(_) | State::Signalled(_) | State::Refused => errors += hosts.len(),
-            State::TimedOut
-            | State::Interrupted
-            | State::Expired
-            | State::RelayLost
-            | State::NotReached => missed += hosts.len(),
-            State::Ok | State::Skipped | State::Cancelled => {}
+            state if state.is_missed() => missed += hosts.len(),
+            _ => {}
         }
     }
     (errors, missed)

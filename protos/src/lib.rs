@@ -64,8 +64,8 @@ pub use stream::{
 };
 pub use terms::{Delete, MaxDelete, Special, Terms};
 pub use wire::{
-    FrameError, Incoming, decode_frame, encode_frame, encode_frame_at, encode_heard,
-    encode_removals,
+    FrameError, Incoming, decode_folded, decode_frame, encode_folded, encode_frame,
+    encode_frame_at, encode_heard, encode_removals,
 };
 
 /// The messages as prost makes them of the .proto files.

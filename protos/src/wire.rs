@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mesh::{
-    BRANCHES, Digest, Frame, HostId, HostSet, OrderId, Outcome, Report, SAID_BYTES, Said, State,
-    Stream, Subtree, Tally, WATCHED,
+    BRANCHES, Digest, Folded, Frame, HostId, HostSet, OrderId, Outcome, Report, SAID_BYTES, Said,
+    State, Stream, Subtree, Tally, WATCHED,
 };
 use prost::Message;
 
@@ -149,6 +149,19 @@ pub fn encode_heard() -> Bytes {
 /// The bytes of [`Incoming::Removals`].
 pub fn encode_removals(removals: &SignedRemovals) -> Bytes {
     pb::Frame { kind: Some(Kind::Removals(removals.to_pb())) }.encode_to_vec().into()
+}
+
+/// The bytes of an event as journals keep it: a frame of its own.
+pub fn encode_folded(folded: &Folded) -> Bytes {
+    encode_frame(&Frame::Events { no: 0, events: vec![folded.clone()] })
+}
+
+/// Reads an event that [`encode_folded`] has made.
+pub fn decode_folded(bytes: Bytes, hash: fn(&[u8]) -> Digest) -> Option<Folded> {
+    match decode_frame(bytes, hash) {
+        Ok(Incoming::Frame(Frame::Events { mut events, .. })) => events.pop(),
+        _ => None,
+    }
 }
 
 /// Reads a frame. `hash` names the bodies in it; it must be the one by which hosts name theirs.

@@ -88,8 +88,8 @@ impl Watcher {
         loop {
             let now = *outlook.borrow_and_update();
             if now.linked {
-                let parent = self.links.status().into_iter().find(|link| link.is_parent);
-                self.parent = parent.map_or(std::mem::take(&mut self.parent), |link| link.name);
+                let parent = self.links.parent_link();
+                self.parent = parent.map_or(std::mem::take(&mut self.parent), |l| l.name.clone());
             }
             let mut seen = Vec::new();
             seen.extend(now.missing.map(|missing| self.missing(now, missing)));

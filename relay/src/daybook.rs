@@ -13,9 +13,11 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use content::Tape;
 
 /// How long the file is.
 const SIZE: usize = 256 << 10;
@@ -40,28 +42,31 @@ pub(crate) struct Row {
 
 /// An open daybook.
 pub(crate) struct Daybook {
+    path: PathBuf,
     file: File,
+    /// Who is told of what is written.
+    tape: Option<Arc<dyn Tape>>,
     key: Key,
     end: usize,
 }
 
 impl Daybook {
     /// Opens the file, or makes it, and finds where what was written with this key ends.
-    pub(crate) fn open(path: &Path, key: Key) -> io::Result<Daybook> {
+    pub(crate) fn open(path: &Path, key: Key, tape: Option<Arc<dyn Tape>>) -> io::Result<Daybook> {
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        let file = file.open(path)?;
-        if file.metadata()?.len() < SIZE as u64 {
+        let (path, file) = (path.to_path_buf(), file.open(path)?);
+        let mut daybook = Daybook { path, file, tape, key, end: 0 };
+        if daybook.file.metadata()?.len() < SIZE as u64 {
             // Written and not only reserved, so that a later sync has nothing but data to write. In
             // pages, since what was written at once may later be counted as written at once.
             for at in (0..SIZE).step_by(PAGE) {
-                file.write_all_at(&[0; PAGE], at as u64)?;
+                daybook.write(&[0; PAGE], at)?;
             }
-            file.sync_all()?;
-            let dir = path.parent().unwrap_or(Path::new("."));
+            daybook.sync()?;
+            let dir = daybook.path.parent().unwrap_or(Path::new("."));
             File::open(dir)?.sync_all()?;
         }
-        let mut daybook = Daybook { file, key, end: 0 };
         daybook.end = daybook.read()?.1;
         Ok(daybook)
     }
@@ -83,9 +88,9 @@ impl Daybook {
         let seal = self.seal(self.end, &frame[HEAD..]);
         frame[..4].copy_from_slice(&u32::try_from(len).expect("it fits the file").to_be_bytes());
         frame[4..HEAD].copy_from_slice(&seal);
-        self.file.write_all_at(&frame, self.end as u64)?;
+        self.write(&frame, self.end)?;
         // Never tried again, whatever the reason: so it must not look like a mere want of space.
-        self.file.sync_data().map_err(io::Error::other)?;
+        self.sync().map_err(io::Error::other)?;
         self.end += frame.len();
         Ok(true)
     }
@@ -98,6 +103,22 @@ impl Daybook {
     /// Counts all rows as gone: they are elsewhere, together with this new key.
     pub(crate) fn empty(&mut self, key: Key) {
         (self.key, self.end) = (key, 0);
+    }
+
+    fn write(&self, bytes: &[u8], at: usize) -> io::Result<()> {
+        self.file.write_all_at(bytes, at as u64)?;
+        if let Some(tape) = &self.tape {
+            tape.wrote(&self.path, at as u64, bytes);
+        }
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()?;
+        if let Some(tape) = &self.tape {
+            tape.synced(&self.path);
+        }
+        Ok(())
     }
 
     fn read(&self) -> io::Result<(Vec<Row>, usize)> {
@@ -159,7 +180,7 @@ mod tests {
     }
 
     fn open(dir: &tempfile::TempDir, key: Key) -> Daybook {
-        Daybook::open(&dir.path().join("daybook"), key).expect("it is opened")
+        Daybook::open(&dir.path().join("daybook"), key, None).expect("it is opened")
     }
 
     fn rows(daybook: &Daybook) -> Vec<Row> {

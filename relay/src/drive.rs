@@ -117,11 +117,15 @@ impl Links {
         self.lock().values().filter_map(|link| link.endpoint.clone()).collect()
     }
 
+    /// The link to the parent, if there is one.
+    pub(crate) fn parent_link(&self) -> Option<Arc<Link>> {
+        let links = self.lock();
+        links.values().find(|link| matches!(link.peer, Peer::Parent { .. })).cloned()
+    }
+
     /// The connection to the parent, if there is one.
     pub(crate) fn parent(&self) -> Option<quinn::Connection> {
-        let links = self.lock();
-        let parent = links.values().find(|link| matches!(link.peer, Peer::Parent { .. }));
-        parent.map(|link| link.conn.clone())
+        self.parent_link().map(|link| link.conn.clone())
     }
 }
 
@@ -319,6 +323,7 @@ impl Io {
         trace!(?output, "out");
         match output {
             Output::Save { no, record } => {
+                self.transfers.claims.iter().for_each(|claims| claims.note(&record));
                 if let Record::Forget(_) = record {
                     self.sweeper.ask();
                 }

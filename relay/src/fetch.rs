@@ -39,7 +39,12 @@ impl Transfers {
             self.abandon(content);
             return Ok(());
         }
-        if !self.store.has_room(0) {
+        let claims = self.claims.clone();
+        let room = self.in_store(move |store| match claims {
+            Some(claims) => claims.make_room(store, content),
+            None => store.make_room(0).map(|()| true),
+        });
+        if !room.await? {
             return Err(PullFault::Disk);
         }
         let known = self.front(content).await?;

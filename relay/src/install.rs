@@ -12,7 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use content::{
     Applied, ApplyError, ChunkRef, Chunks, ContentId, Installer, Job, Limits, Manifest, Origin,
-    Segment, Unpack,
+    Pinned, Segment, Unpack,
 };
 use mesh::{Asker, Digest, HostId, OrderId, PullFault, State};
 use protos::{Answer, Bundle, Part, Push, Pushed};
@@ -124,7 +124,8 @@ impl Installs {
             store.put(ContentId::of(part), part).map_err(InstallError::Store)?;
         }
         let rules = terms::rules(&push.terms)?;
-        let mut work = Work { installs: self, push, handle, bundle: None, base: None };
+        let pins = store.pin([]);
+        let mut work = Work { installs: self, push, handle, bundle: None, base: None, pins };
         let (target, before) = work.choose()?;
         let (tag, before) = (order.to_string(), before.as_ref());
         let (tag, dest) = (&tag[20..], &push.dest);
@@ -319,6 +320,8 @@ struct Work<'a> {
     handle: &'a Handle,
     bundle: Option<&'a Bundle>,
     base: Option<Manifest>,
+    /// What lies in the store for this, named by nothing else.
+    pins: Pinned<'a>,
 }
 
 impl Work<'_> {
@@ -364,6 +367,7 @@ impl Work<'_> {
 
     /// A part of the pack: from the store, or fetched now.
     fn part(&self, part: &Part) -> Result<Bytes, InstallError> {
+        self.pins.add([ContentId(part.id.0)]);
         let transfers = self.installs.transfers.clone();
         let object = self.handle.block_on(transfers.obtain(part.id));
         object.map_err(|fault| InstallError::Fetch(word(fault)))
@@ -384,6 +388,15 @@ impl Work<'_> {
         }
         self.fetch(wanted).map_err(provide)?;
         Ok(Vec::new())
+    }
+
+    /// Sees that all of it will find room in the store, before the first byte of it comes.
+    fn make_room(&self, wanted: &[ChunkRef]) -> Result<(), InstallError> {
+        let parts = self.bundle.iter().flat_map(|bundle| parts_of(bundle));
+        let parts = parts.map(|part| (ContentId(part.id.0), part.bytes));
+        let all: Vec<_> = parts.chain(wanted.iter().map(|chunk| (chunk.id, chunk.len))).collect();
+        self.pins.add(all.iter().map(|(id, _)| *id));
+        self.installs.transfers.store.make_room_for(&all).map_err(InstallError::Store)
     }
 
     /// Unpacks what the bundle has of chunks as they are.
@@ -411,6 +424,7 @@ impl Work<'_> {
         let store = &*self.installs.transfers.store;
         let absent = |chunk: &&ChunkRef| !store.has(&chunk.id).unwrap_or(false);
         let left: Vec<_> = chunks.iter().filter(absent).map(|chunk| chunk.id).collect();
+        self.pins.add(chunks.iter().map(|chunk| chunk.id));
         if !left.is_empty() {
             info!(chunks = left.len(), "fetching single chunks: the base is not as expected");
         }
@@ -441,6 +455,7 @@ struct Source<'a> {
 impl Chunks for Source<'_> {
     fn provide(&mut self, wanted: &[ChunkRef]) -> Result<(), ApplyError> {
         self.fetched = wanted.iter().map(|chunk| chunk.id).collect();
+        self.work.make_room(wanted).map_err(provide)?;
         let besides = self.work.unpack(wanted, self.target);
         let besides = besides.inspect_err(|error| {
             warn!(error = %crate::chain(error), "content is missing");

@@ -7,6 +7,8 @@
 //! Not here: what a row is and where it goes (`rows`), and what is made of them at a start
 //! (`image`).
 
+#[cfg(test)]
+mod crash_tests;
 mod image;
 mod rows;
 
@@ -16,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use content::Database;
+use content::{Database, Tape};
 use mesh::{Digest, OrderId, Saved};
 use protos::{Envelope, OrderBody};
 use redb::{Durability, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition};
@@ -107,7 +109,15 @@ pub struct Journal {
 impl Journal {
     /// Opens or creates the database. `cache` bounds its memory, in bytes.
     pub fn open(path: &Path, cache: usize) -> Result<Journal, JournalError> {
-        let database = Database::open(path, cache)
+        Journal::taped(path, cache, None)
+    }
+
+    fn taped(
+        path: &Path,
+        cache: usize,
+        tape: Option<Arc<dyn Tape>>,
+    ) -> Result<Journal, JournalError> {
+        let database = Database::taped(path, cache, tape)
             .map_err(|source| JournalError::Open { path: path.into(), source: Box::new(source) })?;
         let journal = Journal { database: Arc::new(database), daybook: Arc::default() };
         if !journal.has_tables(&TABLES)? {
@@ -135,9 +145,17 @@ impl Journal {
 
     /// The same with a daybook beside it, which is written first; for nodes that nobody watches.
     pub fn with_daybook(path: &Path, cache: usize) -> Result<Journal, JournalError> {
-        let journal = Journal::open(path, cache)?;
+        Journal::with_daybook_taped(path, cache, None)
+    }
+
+    fn with_daybook_taped(
+        path: &Path,
+        cache: usize,
+        tape: Option<Arc<dyn Tape>>,
+    ) -> Result<Journal, JournalError> {
+        let journal = Journal::taped(path, cache, tape.clone())?;
         let key = journal.read()?.open_table(DAYBOOK)?.get(())?.map(|key| key.value());
-        let opened = key.map(|key| Daybook::open(&path.with_file_name("daybook"), key));
+        let opened = key.map(|key| Daybook::open(&path.with_file_name("daybook"), key, tape));
         let daybook = match opened {
             Some(Err(error)) if content::is_full(&error) => None,
             Some(opened) => Some(opened?),
@@ -296,6 +314,11 @@ impl Journal {
             orders.extend(body.and_then(Result::ok));
         }
         Ok(orders)
+    }
+
+    /// The orders that are remembered, each with whether the parent holds every answer to it.
+    pub(crate) fn settled_orders(&self) -> Result<Vec<(OrderBody, bool)>, JournalError> {
+        Ok(self.image()?.bodies().collect())
     }
 
     /// The manifests that are installed anywhere.

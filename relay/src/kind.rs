@@ -115,6 +115,17 @@ impl LinkKind {
         config
     }
 
+    /// What it costs to fetch content over such a link, roughly: 1 ms and 100 MB/s, 100 ms and
+    /// 10 Mbit/s, 600 ms and 2 Mbit/s.
+    pub(crate) fn price(self) -> content::Price {
+        let (trip_us, mib_us) = match self {
+            LinkKind::Lan => (1_000, 10_000),
+            LinkKind::Wan => (100_000, 840_000),
+            LinkKind::Weak => (600_000, 4_200_000),
+        };
+        content::Price { trip_us, mib_us }
+    }
+
     /// A lost packet of the handshake is sent again after three times this.
     fn initial_rtt(self) -> Duration {
         Duration::from_millis(match self {

@@ -11,6 +11,7 @@ mod alerting;
 mod bulk;
 pub mod bus;
 mod capture;
+mod claims;
 mod commands;
 pub mod congestion;
 mod daybook;
@@ -67,7 +68,7 @@ pub use node::{Running, Setup, StartError, start};
 pub use outputs::{Coming, NotComing};
 pub use removed::RemovalsFault;
 pub use settings::{Settings, SettingsError};
-pub use sweep::sweep_store;
+pub use sweep::{spare_in_store, sweep_store};
 pub use writer::{NoWitness, Witness};
 
 /// The name of some bytes: their BLAKE3 hash.

@@ -19,6 +19,7 @@ use tracing::info;
 use crate::accept::{Acceptor, LinkIds};
 use crate::alerting::{self, Outlook};
 use crate::bus::{self, Hub};
+use crate::claims::Claims;
 use crate::dial::Dialler;
 use crate::drive::{Arrival, Clock, DriveError, Io, LinkStatus, Links, drive};
 use crate::endpoint::{self, EndpointError};
@@ -144,7 +145,9 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
 
     let (inbox, arrivals) = mpsc::channel(INBOX);
     let space = Space::new(&setup.state, setup.settings.min_free_mib << 20);
-    setup.store.keep_free(space.floor());
+    // A relay keeps what it has brought once, since it is likely to be asked for again.
+    let caches = serves && setup.obeys;
+    setup.store.bound(setup.settings.bounds(caches, setup.store.disk()));
     tokio::spawn(space.clone().watch(inbox.clone()));
     let (stop, stopped) = watch::channel(false);
     let links = Links::default();
@@ -154,7 +157,11 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
     let client = Current::new(endpoint::client(&setup.credentials, setup.settings.link, beat));
     let join = Current::new(endpoint::join_server(&setup.credentials));
     let removed = Removed::open(&setup.state, &setup.credentials, links.clone());
-    let transfers = Transfers::new(setup.store.clone(), inbox.clone());
+    let mut transfers = Transfers::new(setup.store.clone(), inbox.clone());
+    if caches {
+        let claims = Claims::of(setup.journal.settled_orders()?);
+        transfers.own(claims, setup.journal.clone());
+    }
     let order_key = setup.credentials.order_key();
     let verifier = Arc::new(Verifier::new(identity.mesh, order_key, HostId(identity.id)));
     let spool_dir = setup.state.join("spool");

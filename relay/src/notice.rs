@@ -11,6 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use certs::Role;
 use mesh::{Class, Event, Happening, HostId, Kind, Peer, Severity};
 
+use crate::exec::word;
 use crate::metrics::Counts;
 use crate::skew::Said;
 
@@ -131,7 +132,11 @@ impl Notices {
             }
             Event::PullFailed { content, fault } => {
                 let kind = kind("push.content", Severity::Error, class);
-                self.note(kind, "", &format!("content {content} could not be had: {fault:?}"));
+                self.note(
+                    kind,
+                    "",
+                    &format!("content {content} could not be had: {}", word(*fault)),
+                );
             }
             Event::Cut { what, order } => {
                 let kind = kind("run.cut", Severity::Warning, class);

@@ -48,6 +48,11 @@ pub struct Settings {
     /// How much of what commands write beyond what their answers keep stays here, in MiB; the
     /// oldest goes first. 0: nothing.
     pub spool_mib: u64,
+    /// How much content is kept, in MiB; 0: at a relay half of its disk, elsewhere any amount.
+    pub store_max_mib: u64,
+    /// How much of the disk is kept free of content that nobody needs just now, in MiB; 0: at a
+    /// relay a tenth, but no more than 4 GiB.
+    pub store_keep_free_mib: u64,
     /// How much of the state disk is to stay free, in MiB: with less, pushes are refused, and with
     /// a quarter of it commands.
     pub min_free_mib: u64,
@@ -94,6 +99,8 @@ impl Default for Settings {
             event_flush_ms: 1_000,
             event_repeat_ms: 10_000,
             spool_mib: 256,
+            store_max_mib: 0,
+            store_keep_free_mib: 0,
             min_free_mib: 64,
             metrics: MetricsSettings::default(),
             bus: BusSettings::default(),
@@ -148,6 +155,26 @@ impl Settings {
         })
     }
 
+    /// How large the store of a node may become on a disk of this size. `caches`: it keeps what
+    /// nobody needs just now.
+    pub fn bounds(&self, caches: bool, disk: u64) -> content::Bounds {
+        let mib = |setting: u64, usual: u64| match setting {
+            0 => usual,
+            mib => mib.saturating_mul(1 << 20),
+        };
+        let (max, keep) = match caches {
+            true => (disk / 2, (disk / 10).min(4 << 30)),
+            false => (0, 0),
+        };
+        let max = if max == 0 { u64::MAX } else { max };
+        content::Bounds {
+            max: mib(self.store_max_mib, max),
+            keep_free: mib(self.store_keep_free_mib, keep),
+            floor: self.min_free_mib.saturating_mul(1 << 20),
+            price: self.link.price(),
+        }
+    }
+
     /// The core's configuration for a node with these settings, and so many parents.
     pub fn mesh(&self, host: u32, serves: bool, parents: usize) -> mesh::Config {
         let mut config = mesh::Config::new(mesh::HostId(host), parents, serves);
@@ -174,6 +201,21 @@ mod tests {
         let settings: Settings =
             toml::from_str(include_str!("../../examples/node.toml")).expect("valid");
         assert_eq!(settings.parents.len(), 2);
+    }
+
+    #[test]
+    fn a_cache_is_bounded_by_its_disk_unless_somebody_says_otherwise() {
+        let settings = Settings::default();
+        let relay = settings.bounds(true, 20 << 30);
+        assert_eq!((relay.max, relay.keep_free, relay.floor), (10 << 30, 2 << 30, 64 << 20));
+        assert_eq!(settings.bounds(true, 1 << 40).keep_free, 4 << 30);
+        let host = settings.bounds(false, 20 << 30);
+        assert_eq!((host.max, host.keep_free), (u64::MAX, 0));
+        let settings = Settings { store_max_mib: 3, store_keep_free_mib: 5, ..settings };
+        for caches in [true, false] {
+            let bounds = settings.bounds(caches, 20 << 30);
+            assert_eq!((bounds.max, bounds.keep_free), (3 << 20, 5 << 20));
+        }
     }
 
     #[test]

@@ -2,6 +2,10 @@
 //!
 //! Runs at the start and when orders have expired. It may take away something that was fetched for
 //! an order which is not in the journal yet; whoever wants that then has it fetched once more.
+//!
+//! What a relay has brought for a push stays beyond its order, as far as there is room
+//! ([`content::Bounds`]). The store sees to that by itself when something is put; when somebody
+//! else fills the disk, it is reminded from here.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,11 +15,14 @@ use content::{ContentId, Store};
 use tokio::sync::{Mutex, Notify};
 use tracing::{info, warn};
 
+use crate::claims::Claims;
 use crate::journal::{Journal, JournalError};
 use crate::transfer::Transfers;
 
 /// Orders that expire about together share a sweep.
 const PAUSE: Duration = Duration::from_secs(10);
+/// How often the store is reminded of its bounds.
+const REMIND: Duration = Duration::from_secs(30);
 
 /// Sweeps one node's content cache.
 #[derive(Clone)]
@@ -39,7 +46,12 @@ impl Sweeper {
     /// which takes `turn`: its pieces lie in the store, and nothing names them.
     pub(crate) async fn run(self, turn: Arc<Mutex<()>>, transfers: Transfers) {
         loop {
-            self.asked.notified().await;
+            if tokio::time::timeout(REMIND, self.asked.notified()).await.is_err() {
+                let store = self.store.clone();
+                // What it cannot do it has said.
+                tokio::task::spawn_blocking(move || store.make_room(0).ok()).await.ok();
+                continue;
+            }
             tokio::time::sleep(PAUSE).await;
             let turn = turn.clone().lock_owned().await;
             let (sweeper, arriving) = (self.clone(), transfers.arriving());
@@ -53,21 +65,21 @@ impl Sweeper {
 
     /// Sweeps now, but for what is arriving. Blocks.
     pub(crate) fn sweep(&self, arriving: &BTreeSet<ContentId>) {
-        let swept = self
-            .named()
-            .map(|named| self.store.retain(&|id| named.contains(id) || arriving.contains(id)));
-        match swept {
-            Ok(Ok(0)) => {}
-            Ok(Ok(dropped)) => info!(dropped, "dropped cached content that nothing needs any more"),
-            Ok(Err(error)) => warn!(error = %crate::chain(&error), "the cache was not swept"),
-            Err(error) => warn!(error = %crate::chain(&error), "the cache was not swept"),
+        match self.try_sweep(arriving) {
+            Ok(0) => {}
+            Ok(dropped) => info!(dropped, "dropped cached content that nothing needs any more"),
+            Err(error) => warn!(error = %crate::chain(&*error), "the cache was not swept"),
         }
     }
 
-    fn named(&self) -> Result<BTreeSet<ContentId>, JournalError> {
-        named(&self.journal)
+    fn try_sweep(&self, arriving: &BTreeSet<ContentId>) -> Result<usize, SweepError> {
+        let mut stays = named(&self.journal)?;
+        stays.extend(self.store.kept()?);
+        Ok(self.store.retain(&|id| stays.contains(id) || arriving.contains(id))?)
     }
 }
+
+pub(crate) type SweepError = Box<dyn std::error::Error + Send + Sync>;
 
 fn named(journal: &Journal) -> Result<BTreeSet<ContentId>, JournalError> {
     let mut named = journal.needed()?;
@@ -75,11 +87,15 @@ fn named(journal: &Journal) -> Result<BTreeSet<ContentId>, JournalError> {
     Ok(named.into_iter().map(|digest| ContentId(digest.0)).collect())
 }
 
+/// How many bytes of the cache of a node that does not run nothing needs now.
+pub fn spare_in_store(store: &Store, journal: &Journal) -> Result<u64, SweepError> {
+    let mut needed = Claims::of(journal.settled_orders()?).needed();
+    needed.extend(journal.all_installed()?.into_iter().map(|digest| ContentId(digest.0)));
+    Ok(store.spare(&needed)?)
+}
+
 /// Sweeps the cache of a node that does not run. Returns how many objects went.
-pub fn sweep_store(
-    store: &Store,
-    journal: &Journal,
-) -> Result<usize, Box<dyn std::error::Error + Send + Sync>> {
+pub fn sweep_store(store: &Store, journal: &Journal) -> Result<usize, SweepError> {
     let named = named(journal)?;
     Ok(store.retain(&|id| named.contains(id))?)
 }

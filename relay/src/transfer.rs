@@ -9,19 +9,23 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use bytes::Bytes;
-use content::{ContentId, Object, Store, StoreError};
+use content::{ContentId, Object, Owner, Store, StoreError};
 use mesh::{Asker, Digest, PullFault, RequestId};
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
+use crate::claims::Claims;
 use crate::drive::Arrival;
 use crate::front::Front;
+use crate::journal::Journal;
 
 /// Content of one node.
 #[derive(Clone)]
 pub(crate) struct Transfers {
     pub(crate) store: Arc<Store>,
     pub(crate) inbox: mpsc::Sender<Arrival>,
+    /// What orders bring here; only at a node that keeps what they have brought.
+    pub(crate) claims: Option<Claims>,
     requests: Arc<AtomicU64>,
     /// Objects that are being read right now, so that a hundred children share one.
     open: Shared<Object>,
@@ -42,8 +46,8 @@ pub(crate) enum Source {
 
 impl Transfers {
     pub(crate) fn new(store: Arc<Store>, inbox: mpsc::Sender<Arrival>) -> Transfers {
-        let (requests, open, fronts) = Default::default();
-        Transfers { store, inbox, requests, open, fronts }
+        let (claims, requests, open, fronts) = Default::default();
+        Transfers { store, inbox, claims, requests, open, fronts }
     }
 
     /// An object in full, from the store or by way of the core from upstream.
@@ -130,9 +134,15 @@ impl Transfers {
 
     /// What is arriving just now.
     pub(crate) fn arriving(&self) -> BTreeSet<ContentId> {
-        let fronts = lock(&self.fronts);
-        let held = fronts.iter().filter(|(_, front)| front.strong_count() > 0);
-        held.map(|(content, _)| ContentId(content.0)).collect()
+        arriving(&self.fronts)
+    }
+
+    /// Has the store drop what orders, what is installed and what is arriving do not need, whenever
+    /// there is no room.
+    pub(crate) fn own(&mut self, claims: Claims, journal: Journal) {
+        self.claims = Some(claims.clone());
+        let fronts = self.fronts.clone();
+        self.store.own(Box::new(Cache { claims, journal, fronts }));
     }
 
     /// Does something with the store, on a thread that may block.
@@ -147,6 +157,36 @@ impl Transfers {
             PullFault::Disk
         })
     }
+}
+
+/// What a store is to a node that keeps more in it than it needs.
+struct Cache {
+    claims: Claims,
+    journal: Journal,
+    fronts: Shared<Front>,
+}
+
+impl Owner for Cache {
+    fn needed(&self) -> Option<BTreeSet<ContentId>> {
+        let installed = self.journal.all_installed();
+        let installed = installed.inspect_err(|error| {
+            warn!(error = %crate::chain(error), "nothing is dropped from the cache");
+        });
+        let installed = installed.ok()?.into_iter().map(|digest| ContentId(digest.0));
+        let mut needed = self.claims.needed();
+        needed.extend(installed.chain(arriving(&self.fronts)));
+        Some(needed)
+    }
+
+    fn keeps(&self, id: &ContentId) -> bool {
+        self.claims.pushes(id)
+    }
+}
+
+fn arriving(fronts: &Shared<Front>) -> BTreeSet<ContentId> {
+    let fronts = lock(fronts);
+    let held = fronts.iter().filter(|(_, front)| front.strong_count() > 0);
+    held.map(|(content, _)| ContentId(content.0)).collect()
 }
 
 /// Somebody waits for content. Dropped, the core learns that nobody does any more.

@@ -10,7 +10,6 @@ use std::fs::{self, DirBuilder};
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
 
 use super::index::Place;
 use super::{LARGE, MAX_OBJECT, Store, StoreError, VOLUME, Volume, Writer, create_file, disk};
@@ -54,6 +53,7 @@ impl<'a> Batch<'a> {
             self.small.push((id, self.held.len(), len));
             self.held.extend_from_slice(bytes);
         } else {
+            self.make_room(u64::from(len))?;
             let path = self.store.temp_path();
             let mut file = create_file(&path)?;
             self.large.push((id, path.clone(), len));
@@ -77,10 +77,8 @@ impl<'a> Batch<'a> {
             return Ok(());
         }
         let store = self.store;
-        if !store.has_room(self.held.len() as u64) {
-            // What was written beside is removed with this batch.
-            return Err(StoreError::Room { floor: store.floor.load(Ordering::Relaxed) });
-        }
+        // If there is none, what was written beside is removed with this batch.
+        self.make_room(0)?;
         let mut writer = store.writer();
         // Another batch may have brought some of it meanwhile.
         let mut known = BTreeSet::new();
@@ -103,6 +101,11 @@ impl<'a> Batch<'a> {
         drop(writer);
         self.reset();
         put
+    }
+
+    /// Room for what is gathered, and so much more.
+    fn make_room(&self, more: u64) -> Result<(), StoreError> {
+        self.store.make_room_beside(self.unsynced, self.held.len() as u64 + more)
     }
 
     /// Moves and appends everything into its place, and tells the index.
@@ -129,7 +132,7 @@ impl<'a> Batch<'a> {
             let synced = rustix::fs::syncfs(&store.root);
             synced.map_err(|err| disk("sync", &store.dir)(err.into()))?;
         }
-        store.index.add(places)?;
+        store.index.add(places, store.bounds().price, &|id| store.keeps(id))?;
         writer.active = volume;
         Ok(())
     }

@@ -53,6 +53,7 @@ impl Store {
         // Twice: between the index and the file, a volume may have gone with its last object.
         for _ in 0..2 {
             if let Some(object) = self.try_open(id)? {
+                self.note_use(id)?;
                 return Ok(Some(object));
             }
             if self.recheck(id)?.is_none() {

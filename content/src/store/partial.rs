@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::index::Place;
-use super::{LARGE, Store, StoreError, disk, list, remove_file};
+use super::{LARGE, MAX_OBJECT, Store, StoreError, disk, list, remove_file};
 use crate::id::ContentId;
 use crate::outline::{GROUP, Outline};
 
@@ -98,6 +98,8 @@ impl Store {
 
     /// Begins an object, in place of whatever there was of it.
     pub fn begin_partial(&self, outline: Arc<Outline>) -> Result<Partial, StoreError> {
+        self.drop_partial(&outline.id())?;
+        self.make_room(outline.len() as u64)?;
         let (path, beside) = self.partial_paths(&outline.id());
         let dir = path.parent().expect("a partial path has a parent");
         let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
@@ -110,6 +112,7 @@ impl Store {
         let file = Arc::new(open(&path)?);
         let encoded = [&(outline.len() as u64).to_le_bytes()[..], &outline.encode()].concat();
         open(&beside)?.write_all_at(&encoded, 0).map_err(disk("write", &beside))?;
+        self.expect(outline.id(), outline.len() as u64);
         Ok(Partial { outline, file, path, groups: 0 })
     }
 
@@ -133,7 +136,8 @@ impl Store {
                 synced.map_err(disk("sync", dir))?;
             }
             let len = u32::try_from(partial.outline.len()).expect("an object has at most 32 MiB");
-            self.index.add(&[(id, Place::Large { len })])?;
+            let place = [(id, Place::Large { len })];
+            self.index.add(&place, self.bounds().price, &|id| self.keeps(id))?;
         }
         drop(writer);
         self.drop_partial(&id)
@@ -142,8 +146,23 @@ impl Store {
     /// Drops what there is of an object that is not whole.
     pub fn drop_partial(&self, id: &ContentId) -> Result<(), StoreError> {
         let (path, outline) = self.partial_paths(id);
+        self.expect_no_more(id);
         remove_file(&path)?;
         remove_file(&outline)
+    }
+
+    /// Counts what earlier transfers have left as what it is to become.
+    pub(super) fn expect_partials(&self) -> Result<(), StoreError> {
+        let dir = self.dir.join("partial");
+        for (name, path) in if dir.exists() { list(&dir)? } else { Vec::new() } {
+            let Some(Ok(id)) = name.strip_suffix(OUTLINE).map(str::parse) else { continue };
+            let mut len = [0; 8];
+            let read = File::open(&path).and_then(|file| file.read_exact_at(&mut len, 0));
+            if read.is_ok() {
+                self.expect(id, u64::from_le_bytes(len).min(MAX_OBJECT as u64));
+            }
+        }
+        Ok(())
     }
 
     /// Drops every partial object that `keep` says no to, and what is none.
@@ -157,8 +176,10 @@ impl Store {
         }
         for (name, path) in list(&dir)? {
             let id = name.strip_suffix(OUTLINE).unwrap_or(&name).parse::<ContentId>();
-            if !id.is_ok_and(|id| keep(&id)) {
-                remove_file(&path)?;
+            match id {
+                Ok(id) if keep(&id) => {}
+                Ok(id) => self.drop_partial(&id)?,
+                Err(_) => remove_file(&path)?,
             }
         }
         Ok(())

@@ -37,9 +37,7 @@ impl Shelf {
             let message = format!("{}: not an absolute path", path.display());
             return Err(Failure::bad(message, "the controller reads it, from its own root"));
         }
-        if !self.store.has_room(0) {
-            return Err(Failure::no_room("the controller has no space left on the state disk"));
-        }
+        self.store.make_room(0).map_err(|error| Failure::content(&error))?;
         let exclude = Patterns::new(exclude);
         let exclude = exclude.map_err(|error| Failure::bad(error.to_string(), "see --exclude"))?;
         let read = content::ingest(&path, &exclude, &self.store, &mut |_| ());

@@ -9,8 +9,7 @@
 //! All of it has a limit in bytes; what is over it goes, the oldest first, and is counted.
 
 use bytes::Bytes;
-use mesh::{Folded, Frame, HostId, OrderId, Severity, Signature};
-use protos::Incoming;
+use mesh::{Folded, HostId, OrderId, Severity, Signature};
 use redb::{ReadableTable, TableDefinition, WriteTransaction};
 
 use super::{Result, Tables};
@@ -72,7 +71,7 @@ impl EventRow {
         for number in [self.cursor, self.heard_ms, self.heard_last_ms] {
             bytes.extend_from_slice(&number.to_be_bytes());
         }
-        bytes.extend_from_slice(&encode(&self.folded));
+        bytes.extend_from_slice(&protos::encode_folded(&self.folded));
         bytes
     }
 
@@ -91,15 +90,8 @@ impl EventRow {
     }
 }
 
-fn encode(folded: &Folded) -> Bytes {
-    protos::encode_frame(&Frame::Events { no: 0, events: vec![folded.clone()] })
-}
-
 fn decode(bytes: &[u8]) -> Option<Folded> {
-    match protos::decode_frame(Bytes::copy_from_slice(bytes), relay::hash) {
-        Ok(Incoming::Frame(Frame::Events { mut events, .. })) => events.pop(),
-        _ => None,
-    }
+    protos::decode_folded(Bytes::copy_from_slice(bytes), relay::hash)
 }
 
 /// Takes in events that came by the tree, or, with an order, those that follow from its answers.
@@ -181,7 +173,7 @@ fn note_growth(
         ..folded.clone()
     });
     add(&mut sum, folded, grown.iter().copied());
-    let bytes = encode(&sum);
+    let bytes = protos::encode_folded(&sum);
     table.insert((quarter, signature), bytes.as_ref())?;
     Ok(total.saturating_sub(len as u64) + bytes.len() as u64)
 }

@@ -13,6 +13,12 @@ pub struct StoreInfo {
     pub bytes: u64,
     /// What is free on the disk, in bytes.
     pub free: u64,
+    /// How many bytes there may be; none: as many as the disk takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max: Option<u64>,
+    /// Bytes in objects that could go at once, if that is known: nothing needs them now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spare: Option<u64>,
 }
 
 /// The answer to `POST /v1/store/check`

@@ -26,6 +26,23 @@ pub struct World<'a> {
     pub below: &'a BTreeMap<HostId, HostSet>,
 }
 
+/// The parent of each node, as the root knows it: from who has which children, and, below a child
+/// of the root that says nothing of it, that child.
+pub fn parents(
+    below: &BTreeMap<HostId, HostSet>,
+    branches: &BTreeMap<HostId, HostSet>,
+) -> BTreeMap<HostId, HostId> {
+    let mut parents = BTreeMap::new();
+    for (child, below) in below {
+        let parent = |id| if id == *child { HostId::ROOT } else { *child };
+        parents.extend(below.iter().map(|id| (id, parent(id))));
+    }
+    for (parent, hosts) in branches {
+        parents.extend(hosts.iter().map(|id| (id, *parent)));
+    }
+    parents
+}
+
 /// What is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum What {
@@ -122,32 +139,8 @@ impl Fallen {
         self.nodes.get(&id).map(|node| node.parent)
     }
 
-    /// The cause that explains why nothing is known of a node, if it is not one itself.
-    pub fn behind_whom(&self, id: HostId) -> Option<HostId> {
-        let mut at = self.nodes.get(&id)?;
-        let mut highest = None;
-        if at.up {
-            return None;
-        }
-        for _ in 0..DEPTH {
-            let parent = self.nodes.get(&at.parent)?;
-            if parent.up {
-                return highest;
-            }
-            (highest, at) = (Some(at.parent), parent);
-        }
-        highest
-    }
-
     fn learn(&mut self, now: Time, world: World<'_>) {
-        let mut parents: BTreeMap<HostId, HostId> = BTreeMap::new();
-        for (child, below) in world.below {
-            let parent = |id| if id == *child { HostId::ROOT } else { *child };
-            parents.extend(below.iter().map(|id| (id, parent(id))));
-        }
-        for (parent, hosts) in world.branches {
-            parents.extend(hosts.iter().map(|id| (id, *parent)));
-        }
+        let parents = parents(world.below, world.branches);
         self.nodes.retain(|id, _| *id == HostId::ROOT || world.known.contains(*id));
         for id in world.known.iter().filter(|id| *id != HostId::ROOT) {
             let up = world.up.contains(id);
@@ -255,9 +248,6 @@ mod tests {
         let mut tree = Tree::new();
         assert_eq!(tree.look(&[]), []);
         assert_eq!(tree.look(&[2, 3, 20, 21]), [(node(2), 3, HOLD, None)]);
-        assert_eq!(tree.fallen.behind_whom(HostId(20)), Some(HostId(2)));
-        assert_eq!(tree.fallen.behind_whom(HostId(2)), None);
-        assert_eq!(tree.fallen.behind_whom(HostId(10)), None);
         // It is back, and 20 is not yet: it is given time.
         assert_eq!(tree.look(&[20]), [(node(20), 0, RETURNING, None)]);
         assert_eq!(tree.look(&[]), []);
@@ -303,7 +293,6 @@ mod tests {
         tree.look(&[]);
         let lost = tree.look(&[2, 3]);
         assert!(lost.iter().any(|(what, ..)| *what == node(2)), "{lost:?}");
-        tree.fallen.behind_whom(HostId(3));
         // A relay that was removed leaves its hosts to the root.
         tree.known = HostSet::from_ranges([(1, 1), (10, 12), (20, 21)]);
         assert_eq!(tree.look(&[20]), [(node(20), 0, HOLD, None)]);

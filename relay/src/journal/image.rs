@@ -14,7 +14,7 @@ use mesh::{Frame, HostId, OrderId, Report, Saved};
 use protos::{Envelope, Incoming, OrderBody};
 use redb::{ReadTransaction, ReadableTable};
 
-use super::rows::{folded_of, kind};
+use super::rows::kind;
 use super::{ANSWERS, BELOW, EVENTS, INTENTS, JournalError, ORDERS, OWN_EVENTS, RELEASED, SETTLED};
 use crate::daybook::Row;
 use crate::hash;
@@ -99,7 +99,7 @@ impl Image {
                 row.keys().for_each(|key| drop(self.own_events.remove(&key.0)))
             }
             kind::EVENT => {
-                if let Some(folded) = folded_of(row.body.clone()) {
+                if let Some(folded) = protos::decode_folded(row.body.clone(), hash) {
                     self.events.insert((row.id, folded.window), row.body);
                 }
             }
@@ -113,6 +113,14 @@ impl Image {
             }
             _ => {}
         }
+    }
+
+    /// The orders, each with whether the parent holds every answer to it.
+    pub(super) fn bodies(self) -> impl Iterator<Item = (OrderBody, bool)> {
+        self.orders.into_iter().filter_map(move |(id, envelope)| {
+            let body = OrderBody::decode(&Envelope::decode(envelope).ok()?.body).ok()?;
+            Some((body, self.settled.contains(&id)))
+        })
     }
 
     /// What of it the core is to know at this time, and which orders are over.
@@ -140,8 +148,9 @@ impl Image {
         }
         saved.intents.extend(self.intents.difference(&gone));
         saved.settled.extend(self.settled.difference(&gone));
-        saved.own.extend(self.own_events.into_values().filter_map(folded_of));
-        saved.events.extend(self.events.into_values().filter_map(folded_of));
+        let event = |bytes| protos::decode_folded(bytes, hash);
+        saved.own.extend(self.own_events.into_values().filter_map(event));
+        saved.events.extend(self.events.into_values().filter_map(event));
         let below = self.below.into_iter();
         saved
             .below

@@ -7,7 +7,6 @@
 
 use bytes::Bytes;
 use mesh::{Folded, Frame, OrderId, Record, Subtree};
-use protos::Incoming;
 use redb::{ReadableTable, WriteTransaction};
 
 use super::{ANSWERS, BELOW, EVENTS, INTENTS, JournalError, ORDERS, OWN_EVENTS, RELEASED, SETTLED};
@@ -102,7 +101,7 @@ pub(crate) fn keep(txn: &WriteTransaction, row: &Row) -> Result<(), JournalError
             }
         }
         kind::EVENT => {
-            if let Some(folded) = folded_of(row.body.clone()) {
+            if let Some(folded) = protos::decode_folded(row.body.clone(), hash) {
                 let key = (row.id, folded.window);
                 txn.open_table(EVENTS)?.insert(key, row.body.as_ref())?;
             }
@@ -129,14 +128,6 @@ pub(super) fn forget(txn: &WriteTransaction, id: OrderId) -> Result<(), JournalE
     Ok(())
 }
 
-/// An event from what is kept of it.
-pub(super) fn folded_of(frame: Bytes) -> Option<Folded> {
-    match protos::decode_frame(frame, hash) {
-        Ok(Incoming::Frame(Frame::Events { mut events, .. })) => events.pop(),
-        _ => None,
-    }
-}
-
 /// Adds to what there is of the row's order.
 fn add(
     table: &mut redb::Table<'_, ([u8; 16], u64), &'static [u8]>,
@@ -154,8 +145,7 @@ fn keys_of(keys: impl Iterator<Item = ([u8; 16], u32)>) -> Bytes {
 
 /// An event as it is kept, under its signature.
 fn event(kind: u8, folded: &Folded) -> Row {
-    let frame = Frame::Events { no: 0, events: vec![folded.clone()] };
-    Row { kind, id: folded.fact.signature.0, body: protos::encode_frame(&frame) }
+    Row { kind, id: folded.fact.signature.0, body: protos::encode_folded(folded) }
 }
 
 /// The bytes of a host set.

@@ -15,11 +15,11 @@ use crate::{answer, order};
 const FULL: &str = "no space left on the state disk";
 
 /// A small disk that goes with its owner.
-struct Disk(PathBuf);
+pub(crate) struct Disk(PathBuf);
 
 impl Disk {
     /// `None`: this user may not mount one.
-    fn mount(dir: &Path, mib: u64) -> Option<Disk> {
+    pub(crate) fn mount(dir: &Path, mib: u64) -> Option<Disk> {
         fs::create_dir_all(dir).ok()?;
         let options = format!("size={mib}m,mode=0700");
         let args = ["-t", "tmpfs", "-o", &options, "tmpfs"];
@@ -33,13 +33,13 @@ impl Disk {
         }
     }
 
-    fn free(&self) -> Result<u64> {
+    pub(crate) fn free(&self) -> Result<u64> {
         let stat = rustix::fs::statvfs(&self.0)?;
         Ok(stat.f_bavail * stat.f_frsize)
     }
 
     /// Fills it until this many bytes are left.
-    fn fill(&self, left: u64) -> Result<()> {
+    pub(crate) fn fill(&self, left: u64) -> Result<()> {
         let path = self.0.join("ballast");
         let mut file = File::options().append(true).create(true).open(path)?;
         while self.free()? > left {

@@ -4,6 +4,7 @@ mod alerts;
 mod alike;
 mod bad_input;
 mod bus;
+mod cache;
 mod cancel;
 mod commands;
 mod crash;

@@ -51,6 +51,26 @@ fn a_relay_fetches_again_what_has_rotted() -> Result<()> {
 }
 
 #[test]
+fn a_host_whose_store_has_rotted_gets_what_it_needs_again() -> Result<()> {
+    let mut fleet = Fleet::tree(1, 1)?;
+    let source = fleet.path().join("source");
+    sample_tree(&source, 500_000)?;
+    let text = source.to_str().context("a plain path")?;
+    let push = ["push", text, "--dest", DEST, "-a", "--async", "--json"];
+    let id = order(&fleet, &push)?;
+    fleet.wait_states(&id, &[("ok", 1)])?;
+    // The manifest that the next push builds on lies in the host's store.
+    fleet.kill("site1-host1")?;
+    ensure!(damage(&fleet.state("site1-host1").join("store"))? > 0, "the host keeps nothing");
+    fleet.restart("site1-host1")?;
+    fs::write(source.join("a/one.conf"), "one = 3\n".repeat(100))?;
+    let id = order(&fleet, &push)?;
+    fleet.wait_states(&id, &[("ok", 1)])?;
+    assert_eq!(listing(&fleet.at("site1-host1", DEST))?, listing(&source)?);
+    Ok(())
+}
+
+#[test]
 fn stores_are_measured_checked_and_swept() -> Result<()> {
     let mut fleet = Fleet::tree(1, 1)?;
     let source = fleet.path().join("source");

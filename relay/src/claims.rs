@@ -1,0 +1,264 @@
+//! What orders bring into the store of a relay: what must stay for them, what is worth keeping
+//! afterwards, and whether there is room for all of it, before its first byte.
+//!
+//! As long as an order waits for answers its content is needed; once its parent has them all it is
+//! only likely to be asked for again. That goes for pushes; what a command was given, which may be
+//! a secret, goes with its order. A push that needs more room than can be made is refused at its
+//! first piece: it would come to nothing, and would push out what others can use.
+//!
+//! Orders that bring nothing are not here. The number of the others is limited by the core.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use content::{ContentId, Store, StoreError};
+use mesh::{Digest, OrderId, Record};
+use protos::{Envelope, OrderBody, Push, Work};
+use tracing::warn;
+
+/// How long no room is taken to mean no room.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// The claims of all orders; clones are the same.
+#[derive(Clone, Default)]
+pub(crate) struct Claims(Arc<Mutex<BTreeMap<OrderId, Claim>>>);
+
+/// What one order brings.
+struct Claim {
+    named: BTreeSet<ContentId>,
+    /// What belongs together: who needs a part of it needs all of it.
+    bundles: Vec<Bundle>,
+    settled: bool,
+}
+
+struct Bundle {
+    parts: BTreeMap<ContentId, u32>,
+    verdict: Verdict,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// Nobody has asked for it here.
+    Open,
+    Fits,
+    Refused(Instant),
+}
+
+impl Claims {
+    /// What a node knew before.
+    pub(crate) fn of(orders: impl IntoIterator<Item = (OrderBody, bool)>) -> Claims {
+        let claims = Claims::default();
+        for (body, settled) in orders {
+            claims.enter(&body, settled);
+        }
+        claims
+    }
+
+    /// Something is about to be kept.
+    pub(crate) fn note(&self, record: &Record) {
+        match record {
+            Record::Order(order) if !order.needs.is_empty() => {
+                let envelope = Envelope::decode(order.body.clone());
+                if let Ok(Ok(body)) = envelope.map(|e| OrderBody::decode(&e.body)) {
+                    self.enter(&body, false);
+                }
+            }
+            Record::Settled(id) => self.settle(*id, true),
+            Record::Answers(report) => self.settle(report.order, false),
+            Record::Forget(id) => drop(self.lock().remove(id)),
+            _ => {}
+        }
+    }
+
+    fn enter(&self, body: &OrderBody, settled: bool) {
+        let named = body.needs.iter().flat_map(|need| &need.content);
+        let named: BTreeSet<_> = named.map(|digest| ContentId(digest.0)).collect();
+        if named.is_empty() {
+            return;
+        }
+        let bundles = match &body.work {
+            Work::Push(push) => bundles(push),
+            Work::Dist(dist) => dist.items.iter().flat_map(|item| bundles(&item.push)).collect(),
+            _ => Vec::new(),
+        };
+        self.lock().insert(body.id, Claim { named, bundles, settled });
+    }
+
+    fn settle(&self, id: OrderId, settled: bool) {
+        if let Some(claim) = self.lock().get_mut(&id) {
+            claim.settled = settled;
+        }
+    }
+
+    /// What orders need that somebody has not answered yet.
+    pub(crate) fn needed(&self) -> BTreeSet<ContentId> {
+        let claims = self.lock();
+        let open = claims.values().filter(|claim| !claim.settled);
+        open.flat_map(|claim| claim.named.iter().copied()).collect()
+    }
+
+    /// Whether a push brings it.
+    pub(crate) fn pushes(&self, id: &ContentId) -> bool {
+        let claims = self.lock();
+        claims.values().any(|claim| claim.bundles.iter().any(|b| b.parts.contains_key(id)))
+    }
+
+    /// Makes room for all that is needed together with this. `false`: there is none, and the log
+    /// says so. Blocks.
+    pub(crate) fn make_room(&self, store: &Store, content: Digest) -> Result<bool, StoreError> {
+        let id = ContentId(content.0);
+        let mut wanted = BTreeMap::new();
+        let mut asked = false;
+        for claim in self.lock().values().filter(|claim| !claim.settled) {
+            for bundle in &claim.bundles {
+                let has = bundle.parts.contains_key(&id);
+                // What fitted before and is on its way takes its room as well.
+                if bundle.verdict == Verdict::Fits || has {
+                    wanted.extend(bundle.parts.iter().map(|(id, len)| (*id, *len)));
+                }
+                asked |= has && !bundle.verdict.stands();
+            }
+        }
+        if !asked {
+            return Ok(!self.refused(&id));
+        }
+        let wanted: Vec<_> = wanted.into_iter().collect();
+        let made = store.make_room_for(&wanted);
+        let verdict = match made {
+            Ok(()) => Verdict::Fits,
+            Err(error) if error.is_full() => {
+                warn!(error = %crate::chain(&error), "a push is not taken in");
+                Verdict::Refused(Instant::now())
+            }
+            Err(error) => return Err(error),
+        };
+        for claim in self.lock().values_mut() {
+            let of = claim.bundles.iter_mut().filter(|bundle| bundle.parts.contains_key(&id));
+            of.for_each(|bundle| bundle.verdict = verdict);
+        }
+        Ok(verdict == Verdict::Fits)
+    }
+
+    /// Whether this was refused a moment ago.
+    fn refused(&self, id: &ContentId) -> bool {
+        let claims = self.lock();
+        let mut bundles = claims.values().flat_map(|claim| &claim.bundles);
+        bundles.any(|b| b.parts.contains_key(id) && matches!(b.verdict, Verdict::Refused(_)))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<OrderId, Claim>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Verdict {
+    fn stands(self) -> bool {
+        match self {
+            Verdict::Open => false,
+            Verdict::Fits => true,
+            Verdict::Refused(since) => since.elapsed() < PAUSE,
+        }
+    }
+}
+
+fn bundles(push: &Push) -> Vec<Bundle> {
+    let parts = |bundle: &protos::Bundle| {
+        let parts = bundle.segments.iter().chain(&bundle.deltas).chain([&bundle.manifest]);
+        parts.map(|part| (ContentId(part.id.0), part.bytes)).collect()
+    };
+    let bundle = |parts| Bundle { parts, verdict: Verdict::Open };
+    push.bundles.iter().map(parts).map(bundle).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use content::Bounds;
+    use mesh::{HostId, HostSet, Need};
+    use protos::{Part, Terms};
+
+    use super::*;
+
+    fn object(n: u8, len: usize) -> (ContentId, Vec<u8>) {
+        let bytes = vec![n; len];
+        (ContentId::of(&bytes), bytes)
+    }
+
+    fn part(object: &(ContentId, Vec<u8>)) -> Part {
+        let bytes = u32::try_from(object.1.len()).expect("short");
+        Part { id: Digest(object.0.0), bytes }
+    }
+
+    /// An order that pushes these.
+    fn order(n: u8, parts: &[&(ContentId, Vec<u8>)]) -> OrderBody {
+        let (manifest, segments) = parts.split_first().expect("at least one");
+        let hosts = HostSet::one(HostId(1));
+        let bundle = protos::Bundle {
+            base: None,
+            hosts: hosts.clone(),
+            manifest: part(manifest),
+            segments: segments.iter().map(|object| part(object)).collect(),
+            deltas: Vec::new(),
+        };
+        let push = Push {
+            dest: Bytes::from_static(b"/srv"),
+            manifest: Digest([n; 32]),
+            bundles: vec![bundle],
+            full_manifest: part(manifest),
+            inline: Vec::new(),
+            terms: Terms::default(),
+        };
+        let content = parts.iter().map(|object| Digest(object.0.0)).collect();
+        OrderBody {
+            mesh: [1; 16],
+            id: OrderId([n; 16]),
+            targets: hosts.clone(),
+            not_before_ms: 0,
+            not_after_ms: 1,
+            reach: Duration::ZERO,
+            hold: Duration::ZERO,
+            issued_by: String::new(),
+            needs: vec![Need { hosts, content }],
+            gate: None,
+            work: Work::Push(push),
+        }
+    }
+
+    #[test]
+    fn content_is_needed_until_its_order_is_settled_and_known_until_it_is_forgotten() {
+        let (a, b) = (object(1, 10), object(2, 10));
+        let claims = Claims::of([(order(1, &[&a]), false), (order(2, &[&a, &b]), true)]);
+        assert_eq!(claims.needed(), BTreeSet::from([a.0]));
+        claims.note(&Record::Settled(OrderId([1; 16])));
+        assert!(claims.needed().is_empty());
+        assert!(claims.pushes(&a.0) && claims.pushes(&b.0));
+        claims.note(&Record::Forget(OrderId([2; 16])));
+        assert!(claims.pushes(&a.0) && !claims.pushes(&b.0));
+    }
+
+    #[test]
+    fn a_push_for_which_there_is_no_room_is_refused_at_its_first_piece() {
+        let dir = tempfile::tempdir().expect("temp");
+        let store = Store::open(dir.path()).expect("opens");
+        store.bound(Bounds { max: 100_000, ..Bounds::default() });
+        let (a, b, c) = (object(1, 70_000), object(2, 60_000), object(3, 40_000));
+        let claims = Claims::of([(order(1, &[&a, &b]), false), (order(2, &[&b]), false)]);
+        let ask = |object: &(ContentId, Vec<u8>)| {
+            claims.make_room(&store, Digest(object.0.0)).expect("the store answers")
+        };
+        assert!(!ask(&a), "together they are too much");
+        assert!(!ask(&a), "still");
+        // What fits takes its room from whatever comes after.
+        claims.note(&Record::Forget(OrderId([1; 16])));
+        claims.enter(&order(2, &[&b]), false);
+        assert!(ask(&b));
+        claims.enter(&order(3, &[&c, &object(4, 1_000)]), false);
+        assert!(!ask(&c));
+        claims.note(&Record::Settled(OrderId([2; 16])));
+        claims.enter(&order(3, &[&c, &object(4, 1_000)]), false);
+        assert!(ask(&c), "nobody waits for the other any more");
+        // Of what no push names nothing is known.
+        assert!(ask(&object(9, 10)), "it is for the store to say");
+    }
+}
