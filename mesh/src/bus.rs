@@ -15,6 +15,7 @@ mod recent;
 mod subject;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -31,6 +32,9 @@ pub use self::subject::{Pattern, SUBJECT_WORDS, Subject, SubjectError};
 pub const BUS_BYTES: usize = 64 << 10;
 /// How many patterns the interest on one side of a link has at most; beyond, they become coarser.
 pub const PATTERNS: usize = 256;
+/// A relay with thousands of children, of which each wants something else every moment, still tells
+/// them no more often than this.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// A message on the bus.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,12 +86,13 @@ pub(crate) struct Bus {
     sides: BTreeMap<LinkId, Side>,
     recent: Recent<(HostId, u64)>,
     tell_at: Option<Time>,
+    told_at: Option<Time>,
 }
 
 impl Bus {
     pub(crate) fn new(recent: usize) -> Bus {
         let (here, sides) = (Interest::default(), BTreeMap::new());
-        Bus { here, sides, recent: Recent::new(recent), tell_at: None }
+        Bus { here, sides, recent: Recent::new(recent), tell_at: None, told_at: None }
     }
 
     /// A link stands. The child speaks first, so that nothing is sent to one that knows no bus.
@@ -125,6 +130,7 @@ impl Bus {
     }
 
     fn tell_by(&mut self, at: Time) {
+        let at = self.told_at.map_or(at, |told| at.max(told + PAUSE));
         self.tell_at = Some(self.tell_at.map_or(at, |before| before.min(at)));
     }
 
@@ -137,25 +143,31 @@ impl Bus {
         if self.tell_at.is_none_or(|at| at > now) {
             return;
         }
-        self.tell_at = None;
+        (self.tell_at, self.told_at) = (None, Some(now));
         // How many sides want each pattern: what only one wants is no news to that one.
         let wants = self.sides.values().filter_map(|side| side.wants.as_ref());
         let mut wanted = BTreeMap::<Pattern, usize>::new();
         for pattern in wants.chain([&self.here]).flat_map(Interest::patterns) {
             *wanted.entry(pattern.clone()).or_default() += 1;
         }
+        let all = Interest::of(wanted.keys().cloned(), PATTERNS);
         for (link, side) in &mut self.sides {
             if !side.is_parent && side.wants.is_none() {
                 continue;
             }
-            let own = side.wants.as_ref();
-            let others = wanted.iter().filter(|(pattern, sides)| {
-                **sides > usize::from(own.is_some_and(|own| own.has(pattern)))
+            let alone = |pattern: &Pattern| wanted.get(pattern) == Some(&1);
+            // Where there are too many patterns, one side's own make no difference.
+            let differs = wanted.len() <= PATTERNS
+                && side.wants.iter().any(|own| own.patterns().any(alone));
+            let exact = differs.then(|| {
+                let own = |pattern: &Pattern| side.wants.as_ref().is_some_and(|w| w.has(pattern));
+                let others = wanted.keys().filter(|pattern| !(alone(pattern) && own(pattern)));
+                Interest::of(others.cloned(), PATTERNS)
             });
-            let told = Interest::of(others.map(|(pattern, _)| pattern.clone()), PATTERNS);
-            if side.told.as_ref() != Some(&told) {
+            let told = exact.as_ref().unwrap_or(&all);
+            if side.told.as_ref() != Some(told) {
                 out.send(*link, Frame::Interest(told.clone()));
-                side.told = Some(told);
+                side.told = Some(told.clone());
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What somebody wants: a few patterns, none of which another one covers.
+//! What somebody wants: a few patterns.
 //!
 //! Where there are too many they become coarser, those with the most words first, until they fit.
 //! Then more may come than was asked for, and never less; each end still looks for itself.
@@ -15,7 +15,6 @@ impl Interest {
     /// What these patterns mean together, in at most so many.
     pub fn of(patterns: impl IntoIterator<Item = Pattern>, limit: usize) -> Interest {
         let mut patterns: BTreeSet<Pattern> = patterns.into_iter().collect();
-        // Comparing each with each comes last: it takes the square of their number.
         while patterns.len() > limit.max(1) {
             let most = patterns.iter().map(Pattern::words).max().unwrap_or(1);
             if most == 1 {
@@ -27,8 +26,6 @@ impl Interest {
             };
             patterns = patterns.into_iter().map(coarser).collect();
         }
-        let all = patterns.clone();
-        patterns.retain(|one| !all.iter().any(|other| other != one && other.covers(one)));
         Interest(patterns)
     }
 

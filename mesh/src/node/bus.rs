@@ -39,11 +39,8 @@ impl Node {
         if answer.to == self.config.host {
             return self.out.push(Output::Answered(answer));
         }
-        let way = match self.way_to(answer.to) {
-            Some(link) => Some(link),
-            None if self.routes.below().contains(answer.to) => None,
-            None => self.uplink.link(),
-        };
+        // Who lived below this node once may have moved, and only those above know where to.
+        let way = self.way_to(answer.to).or_else(|| self.uplink.link());
         if let Some(link) = way.filter(|link| from != Some(*link)) {
             self.out.send(link, Frame::Answer(answer));
         }
@@ -156,7 +153,8 @@ mod tests {
         assert_eq!(bus_frames(&hear(&mut node, PARENT.0, answer(11, 77))), [10]);
         assert!(bus_frames(&hear(&mut node, PARENT.0, answer(78, 77))).is_empty(), "never back");
         give(&mut node, Input::LinkDown { link: LinkId(30) });
-        assert!(bus_frames(&hear(&mut node, 10, answer(30, 11))).is_empty(), "it is away");
+        assert_eq!(bus_frames(&hear(&mut node, 10, answer(30, 11))), [PARENT.0], "it has moved");
+        assert!(bus_frames(&hear(&mut node, PARENT.0, answer(30, 77))).is_empty(), "it is away");
     }
 
     #[test]
