@@ -161,16 +161,12 @@ mod tests {
 
     fn host(name: &str, site: &str, parent: &str, up: bool) -> HostInfo {
         HostInfo {
-            id: 0,
             name: name.into(),
             site: site.into(),
             role: "host".into(),
             up,
-            via: String::new(),
-            enrolled_ms: 0,
             parent: parent.into(),
-            degraded: false,
-            labels: BTreeMap::new(),
+            ..HostInfo::default()
         }
     }
 

@@ -17,8 +17,10 @@ use std::time::{Duration, Instant};
 use controller::types::{LinkInfo, NewToken, Status, TokenInfo};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
+use wan::UdpLink;
 
 use crate::client::Client;
+use crate::emulated;
 use crate::exit::Exit;
 use crate::fail::Failure;
 use crate::units;
@@ -49,6 +51,10 @@ pub(crate) struct DemoArgs {
     /// How many relays lie between the controller and a host.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=8))]
     pub(crate) depth: u32,
+    /// Let each site hang on an emulated line of this kind: lan, weak (10 Mbit/s, 100 ms, 1 % loss),
+    /// veryweak (2 Mbit/s, 300 ms, 3 %), geo, breaky, ...
+    #[arg(long, value_name = "PROFILE", value_parser = emulated::profile, conflicts_with = "keep")]
+    pub(crate) wan: Option<String>,
     /// Leave the fleet up, to go on by hand.
     #[arg(long)]
     pub(crate) keep: bool,
@@ -113,6 +119,7 @@ async fn story(args: &DemoArgs, fleet: &mut Fleet) -> Result<Exit, Failure> {
 
     let host = format!("site1-host{}", args.hosts_per_site);
     let there = fleet.dir.join(&host).join("root").join(DEST.trim_start_matches('/'));
+    emulated::traffic(&fleet.lines).iter().for_each(|line| say(line));
     say("the files are there, each host with a root of its own, for example:");
     say(&format!("  {}", there.display()));
     say("");
@@ -131,6 +138,8 @@ struct Fleet {
     binary: PathBuf,
     client: Client,
     nodes: Vec<Child>,
+    /// The emulated lines of the sites, in their order; none: they are on this machine.
+    lines: Vec<UdpLink>,
     keep: bool,
 }
 
@@ -141,7 +150,15 @@ impl Fleet {
         let dir = std::fs::canonicalize(temp.path()).map_err(|error| Failure::local(&error))?;
         let client = Client::new(Some(dir.join("controller").join("barid.sock")));
         let binary = std::env::current_exe().map_err(|error| Failure::local(&error))?;
-        Ok(Fleet { dir, temp: Some(temp), binary, client, nodes: Vec::new(), keep })
+        Ok(Fleet {
+            dir,
+            temp: Some(temp),
+            binary,
+            client,
+            nodes: Vec::new(),
+            lines: Vec::new(),
+            keep,
+        })
     }
 
     fn source(&self) -> PathBuf {
@@ -185,8 +202,14 @@ impl Fleet {
         let total = args.sites * (args.depth + args.hosts_per_site);
         say(&format!("a controller, and {total} nodes that enrol with a join token each ..."));
         let mut parents = Vec::new();
+        if let Some(name) = &args.wan {
+            self.lines = emulated::start(name, args.sites, &root)?;
+            let what = emulated::described(name);
+            say(&format!("each site hangs on an emulated line, {name}: {what}"));
+        }
         for site in 1..=args.sites {
-            let mut parent = root.clone();
+            let line = self.lines.get(site as usize - 1);
+            let mut parent = line.map_or_else(|| root.clone(), |line| line.address().to_string());
             for tier in 1..=args.depth {
                 let suffix = if tier == 1 { String::new() } else { tier.to_string() };
                 let name = format!("site{site}-relay{suffix}");

@@ -1,6 +1,6 @@
 //! `barid hosts`: who is enrolled, who is reachable, and who is to go.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use controller::sets::natural_cmp;
 use controller::types::{HostInfo, NewLabels, Resolved, Targets};
@@ -23,6 +23,9 @@ pub(crate) struct Args {
     verb: Option<Verb>,
     #[command(flatten)]
     targets: TargetArgs,
+    /// What each says of itself: system, kernel, processors, memory, and its own facts file
+    #[arg(long)]
+    facts: bool,
 }
 
 /// What `barid hosts` can do apart from listing.
@@ -100,9 +103,16 @@ pub(crate) async fn main(
         screen.json(&hosts)?;
         return Ok(Exit::Ok);
     }
-    let rows: Vec<Vec<String>> = hosts.iter().map(row).collect();
+    let (heads, rows): (&[&str], Vec<Vec<String>>) = match args.facts {
+        true => {
+            (&["NAME", "STATE", "SAID", "FACTS", "LABELS"], hosts.iter().map(facts_row).collect())
+        }
+        false => (
+            &["NAME", "ROLE", "SITE", "STATE", "VIA", "ENROLLED", "LABELS"],
+            hosts.iter().map(row).collect(),
+        ),
+    };
     // The table takes as many columns as it has heads.
-    let heads = ["NAME", "ROLE", "SITE", "STATE", "VIA", "ENROLLED", "LABELS"];
     let shown = heads.len() - usize::from(hosts.iter().all(|host| host.labels.is_empty()));
     screen.print(&table(&heads[..shown], &rows))?;
     let up = hosts.iter().filter(|host| host.up).count() as u64;
@@ -125,21 +135,17 @@ pub(crate) async fn main(
 
 /// How it is with a host, in a word.
 pub(crate) fn state(host: &HostInfo) -> &'static str {
-    match (host.up, host.degraded) {
-        (true, false) => "up",
-        (true, true) => "degraded",
-        (false, _) => "down",
+    match (host.up, host.degraded, host.stale) {
+        (true, false, _) => "up",
+        (true, true, _) => "degraded",
+        (false, _, true) => "stale",
+        (false, _, false) => "down",
     }
 }
 
 fn row(host: &HostInfo) -> Vec<String> {
     let dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
     let via = if host.via == host.name { "controller" } else { &host.via };
-    let label = |(name, value): (&String, &String)| match value.as_str() {
-        "" => name.clone(),
-        value => format!("{name}={}", escape_line(value)),
-    };
-    let labels = host.labels.iter().map(label);
     vec![
         host.name.clone(),
         host.role.clone(),
@@ -147,8 +153,24 @@ fn row(host: &HostInfo) -> Vec<String> {
         state(host).to_owned(),
         dash(via),
         show_time(host.enrolled_ms),
-        labels.collect::<Vec<_>>().join(" "),
+        words(&host.labels),
     ]
+}
+
+fn facts_row(host: &HostInfo) -> Vec<String> {
+    let said = if host.facts_ms == 0 { "never".into() } else { show_time(host.facts_ms) };
+    let state = state(host).to_owned();
+    vec![host.name.clone(), state, said, words(&host.facts), words(&host.labels)]
+}
+
+/// Names and values as they stand in a set.
+fn words(of: &BTreeMap<String, String>) -> String {
+    let word = |(name, value): (&String, &String)| match escape_line(value) {
+        value if value.is_empty() => name.clone(),
+        value if value.contains(char::is_whitespace) => format!("{name}=\"{value}\""),
+        value => format!("{name}={value}"),
+    };
+    of.iter().map(word).collect::<Vec<_>>().join(" ")
 }
 
 async fn label(args: LabelArgs, client: &Client, screen: &mut Screen) -> Result<Exit, Failure> {

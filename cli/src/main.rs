@@ -13,9 +13,9 @@
 //! | `bus` | messages between programs, by the node of this machine |
 //! | `hosts` `nodes` `tree` `token` `alerting` `completion` | other verbs that ask the controller |
 //! | `fleet` `fdist` | domains, hosts and files, by two kinds of names |
-//! | `steer` `survey` | verbs about the tree |
+//! | `steer` `survey` `whatif` `cap` | verbs about the tree |
 //! | `serve` `node` `join` | verbs that are a part of the mesh |
-//! | `demo` | a fleet on this machine |
+//! | `demo` `emulated` | a fleet on this machine, behind emulated lines if wanted |
 //! | `sim` | the simulator, another binary |
 //! | `targets` `hostfile` `guard` `plan` | which hosts, and whether that many are meant |
 //! | `client` | the controller's API |
@@ -33,10 +33,12 @@ mod attach;
 mod branches;
 mod bus;
 mod cancel;
+mod cap;
 mod client;
 mod completion;
 mod demo;
 mod diff;
+mod emulated;
 mod escape;
 mod events;
 mod exit;
@@ -80,6 +82,7 @@ mod targets;
 mod token;
 mod tree;
 mod units;
+mod whatif;
 mod words;
 
 use std::ffi::OsString;

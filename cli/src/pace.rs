@@ -14,12 +14,12 @@ pub(crate) struct PaceArgs {
     /// budget 64]
     #[arg(short = 'f', long, value_name = "N|N%", value_parser = parse_some)]
     fanout: Option<Amount>,
-    /// At most N of them behind each of the controller's own relays
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    per_relay: Option<u64>,
-    /// At most N of them of each site
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    per_site: Option<u64>,
+    /// At most N of them, or N% of those there, behind each of the controller's own relays
+    #[arg(long, value_name = "N|N%", value_parser = parse_some)]
+    per_relay: Option<Amount>,
+    /// At most N of them, or N% of those there, of each site
+    #[arg(long, value_name = "N|N%", value_parser = parse_some)]
+    per_site: Option<Amount>,
     /// So many hosts, and the next ones when all of these have ended
     #[arg(long, value_name = "N|N%", value_parser = parse_amount)]
     batch: Option<String>,

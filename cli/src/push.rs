@@ -108,6 +108,9 @@ pub(crate) struct Args {
     /// bytes on each link
     #[arg(long, help_heading = "Safety")]
     pub(crate) plan: bool,
+    /// Let its content go over each link at this rate at most, in bits a second, as 500k or 2M
+    #[arg(long, value_name = "RATE", value_parser = relay::parse_rate)]
+    pub(crate) rate: Option<u64>,
     /// Push nothing if more than this would go over a link, as 500K, 20M or 1G
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes, help_heading = "Safety")]
     pub(crate) max_bytes_per_link: Option<u64>,
@@ -139,6 +142,7 @@ pub(crate) async fn main(
         special: args.special,
         numeric_ids: args.numeric_ids,
         verify: args.verify,
+        rate: args.rate.unwrap_or(0),
         max_link_bytes: args.max_bytes_per_link,
         reach_ms: millis(args.reach),
         hold_ms: millis(args.hold),
@@ -402,6 +406,7 @@ mod tests {
             dest: "/srv".into(),
             tree: false,
             verify: false,
+            rate: 0,
         });
         assert_eq!(
             report(&order, &gathered),

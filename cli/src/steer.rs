@@ -65,11 +65,11 @@ pub(crate) struct DrainArgs {
 
 /// How the answers are waited for.
 #[derive(Clone, Copy, Debug, clap::Args)]
-struct WaitArgs {
+pub(crate) struct WaitArgs {
     /// How long to wait for a node that cannot be reached
     #[arg(short = 't', long, value_name = "REACH", default_value = "15s")]
     #[arg(value_parser = parse_duration)]
-    reach: Duration,
+    pub(crate) reach: Duration,
     /// Do not wait: print the id of the order
     #[arg(long = "async")]
     detach: bool,
@@ -108,7 +108,8 @@ pub(crate) async fn drain(
     watch(order, args.wait, client, screen).await
 }
 
-async fn watch(
+/// Waits for the answers of an order about the tree.
+pub(crate) async fn watch(
     order: OrderInfo,
     args: WaitArgs,
     client: &Client,

@@ -66,7 +66,7 @@ pub(crate) async fn path(
                 .say("nobody knows the way to it: it has not been connected yet, or not lately")?;
         }
     }
-    let up = steps.iter().all(|step| step.state != "down");
+    let up = steps.iter().all(|step| !["down", "stale"].contains(&step.state));
     Ok(if up && is_known(&hosts, &args.name) { Exit::Ok } else { Exit::Missed })
 }
 
@@ -188,18 +188,7 @@ mod tests {
 
     fn host(name: &str, role: &str, parent: &str, up: bool) -> HostInfo {
         let (name, role, parent) = (name.into(), role.into(), parent.into());
-        HostInfo {
-            id: 1,
-            name,
-            site: "lyon".into(),
-            role,
-            up,
-            via: String::new(),
-            enrolled_ms: 0,
-            parent,
-            degraded: false,
-            labels: Default::default(),
-        }
+        HostInfo { id: 1, name, site: "lyon".into(), role, up, parent, ..HostInfo::default() }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::fail::Failure;
 use crate::hosts::state;
 use crate::screen::{Screen, is_utf8};
 use crate::units::{show_bytes, show_count, show_duration, since};
-use crate::{steer, survey};
+use crate::{cap, steer, survey, whatif};
 
 /// Options of `barid tree`.
 #[derive(Clone, Debug, clap::Args)]
@@ -33,6 +33,10 @@ enum Verb {
     Move(Box<steer::MoveArgs>),
     /// Have the children of a relay find another parent
     Drain(steer::DrainArgs),
+    /// Say what would become of the tree without a relay or a link; nothing is changed
+    WhatIf(whatif::WhatIfArgs),
+    /// Say how much content the link of a site or node may carry
+    Cap(cap::CapArgs),
 }
 
 /// Shows the tree, or changes it.
@@ -46,6 +50,8 @@ pub(crate) async fn main(
         Some(Verb::Check(args)) => survey::check(args, client, screen).await,
         Some(Verb::Move(args)) => steer::move_to(*args, client, screen).await,
         Some(Verb::Drain(args)) => steer::drain(args, client, screen).await,
+        Some(Verb::WhatIf(args)) => whatif::what_if(args, client, screen).await,
+        Some(Verb::Cap(args)) => cap::main(args, client, screen).await,
         None => show(client, screen).await,
     }
 }
@@ -140,11 +146,12 @@ impl<'a> Wood<'a> {
         }
     }
 
-    /// Nodes that are not drawn one by one, folded: relays and hosts, up, degraded and down.
+    /// Nodes that are not drawn one by one, folded: relays and hosts, up, degraded, stale and down.
     fn push_leaves(&mut self, beside: &str, members: &[&HostInfo]) {
         let mut kinds: BTreeMap<(bool, u8), Vec<&HostInfo>> = BTreeMap::new();
         for host in members {
-            let rank = ["up", "degraded", "down"].iter().position(|word| *word == state(host));
+            let states = ["up", "degraded", "stale", "down"];
+            let rank = states.iter().position(|word| *word == state(host));
             let rank = u8::try_from(rank.unwrap_or_default()).unwrap_or_default();
             kinds.entry((host.role != "relay", rank)).or_default().push(host);
         }
@@ -177,7 +184,11 @@ fn link_line(link: &LinkInfo) -> String {
     }
     let (rtt, age) = (link.rtt_us, show_duration(since(link.since_ms)));
     let rtt = format!("{}.{} ms", rtt / 1_000, rtt / 100 % 10);
-    format!("{}{site}  up {age}  {}  rtt {rtt}  {bytes}", link.name, link.address)
+    let cap = match link.cap {
+        0 => String::new(),
+        cap => format!("  cap {}", relay::show_rate(cap)),
+    };
+    format!("{}{site}  up {age}  {}  rtt {rtt}{cap}  {bytes}", link.name, link.address)
 }
 
 #[cfg(test)]
@@ -186,9 +197,7 @@ mod tests {
 
     fn host(name: &str, role: &str, parent: &str, up: bool) -> HostInfo {
         let (name, role, parent) = (name.into(), role.into(), parent.into());
-        let (site, via, labels) = ("lyon".into(), String::new(), Default::default());
-        let degraded = false;
-        HostInfo { id: 1, name, site, role, up, via, enrolled_ms: 0, parent, degraded, labels }
+        HostInfo { id: 1, name, site: "lyon".into(), role, up, parent, ..HostInfo::default() }
     }
 
     #[test]
@@ -218,6 +227,7 @@ mod tests {
             wire_received: 10,
             content_sent: 1024,
             content_received: 0,
+            cap: 0,
         };
         let mut hosts: Vec<HostInfo> =
             (1..=3).map(|i| host(&format!("n{i}"), "host", "r1", i != 3)).collect();

@@ -16,6 +16,7 @@ use mesh::HostId;
 use serde::Deserialize;
 use tokio::sync::RwLock;
 
+use crate::caps;
 use crate::enrol::Enroller;
 use crate::fault::Failure;
 use crate::fleet::dist::Distributor;
@@ -79,6 +80,8 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/v1/links", get(inventory::links))
         .route("/v1/tree/move", post(steer::move_to))
         .route("/v1/tree/drain", post(steer::drain))
+        .route("/v1/tree/cap", post(caps::cap))
+        .route("/v1/tree/survey", post(steer::survey))
         .route("/v1/labels", post(labels::change))
         .route("/v1/resolve", post(meaning::resolve))
         .route("/v1/groups", post(meaning::groups))

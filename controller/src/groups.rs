@@ -37,8 +37,8 @@ const EXAMPLE: &str = "each line is NAME = \"SET\", for example web = \"web[1-9]
 /// The name of the table of sources, which no group can have.
 const SOURCES: &str = "sources";
 /// Names that the controller gives a meaning itself.
-pub(crate) const BUILT_IN_SOURCES: [&str; 5] = ["site", "relay", "role", "run", "domain"];
-pub(crate) const BUILT_IN_GROUPS: [&str; 2] = ["up", "down"];
+pub(crate) const BUILT_IN_SOURCES: [&str; 6] = ["site", "relay", "role", "run", "domain", "os"];
+pub(crate) const BUILT_IN_GROUPS: [&str; 3] = ["up", "down", "stale"];
 
 /// A source of groups as it is written down.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]

@@ -41,11 +41,13 @@ pub(crate) async fn status(State(api): State<Api>) -> Answer<Status> {
 /// `GET /v1/hosts`
 pub(crate) async fn hosts(State(api): State<Api>) -> Json<Vec<HostInfo>> {
     // Thousands of names are put in order without keeping those waiting who say what happens.
-    let (hosts, labels, up, degraded, below, branches) = {
+    let (hosts, labels, up, degraded, below, branches, facts, silent) = {
         let state = api.live.state();
         let (hosts, labels) = (state.hosts.clone(), state.labels.clone());
         let (up, degraded) = (state.up.clone(), state.degraded.clone());
-        (hosts, labels, up, degraded, state.below.clone(), state.branches.clone())
+        let (below, branches) = (state.below.clone(), state.branches.clone());
+        let (facts, silent) = (state.facts.clone(), state.silent.clone());
+        (hosts, labels, up, degraded, below, branches, facts, silent)
     };
     let name = |id: &HostId| hosts.get(id).map_or(String::new(), |row| row.name.clone());
     let via = |id: HostId| {
@@ -58,17 +60,23 @@ pub(crate) async fn hosts(State(api): State<Api>) -> Json<Vec<HostInfo>> {
         Some(parent) => name(parent),
         None => String::new(),
     };
-    let host = |(id, row): (&HostId, &HostRow)| HostInfo {
-        id: id.0,
-        name: row.name.clone(),
-        site: row.site.clone(),
-        role: row.role.clone(),
-        up: up.contains(*id),
-        via: via(*id),
-        enrolled_ms: row.enrolled_ms,
-        parent: parent(id),
-        degraded: degraded.contains(*id),
-        labels: labels.get(id).cloned().unwrap_or_default(),
+    let host = |(id, row): (&HostId, &HostRow)| {
+        let said = facts.get(id).cloned().unwrap_or_default();
+        HostInfo {
+            id: id.0,
+            name: row.name.clone(),
+            site: row.site.clone(),
+            role: row.role.clone(),
+            up: up.contains(*id),
+            via: via(*id),
+            enrolled_ms: row.enrolled_ms,
+            parent: parent(id),
+            degraded: degraded.contains(*id),
+            stale: silent.contains(*id),
+            labels: labels.get(id).cloned().unwrap_or_default(),
+            facts: said.facts.clone(),
+            facts_ms: said.heard_ms,
+        }
     };
     let mut infos: Vec<_> = hosts.iter().map(host).collect();
     infos.sort_by(|a, b| sets::natural_cmp(&a.name, &b.name));
@@ -106,6 +114,7 @@ pub(crate) async fn links(State(api): State<Api>) -> Json<Vec<LinkInfo>> {
             wire_received: sum.wire_received,
             content_sent: sum.content_sent,
             content_received: sum.content_received,
+            cap: link.map_or(0, |link| link.cap),
         }
     };
     let mut infos: Vec<_> = state.below.iter().filter(|(_, b)| !b.is_empty()).map(info).collect();

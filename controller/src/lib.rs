@@ -8,6 +8,7 @@
 mod alerting;
 mod answers;
 mod api;
+mod caps;
 mod cause;
 mod clock;
 mod closing;

@@ -14,6 +14,7 @@ use tokio::sync::{Notify, broadcast, watch};
 
 use crate::clock::now_ms;
 use crate::outcomes;
+use crate::tables::facts::{AllFacts, note_facts};
 use crate::tables::{self, HostRow, Labels};
 
 /// How many updates a watcher may lie behind.
@@ -53,11 +54,15 @@ pub(crate) struct Live {
 pub(crate) struct State {
     pub(crate) up: HostSet,
     pub(crate) degraded: HostSet,
+    /// Of those who are not up, who has fallen silent.
+    pub(crate) silent: HostSet,
     /// The own children of each node that has any.
     pub(crate) branches: BTreeMap<HostId, HostSet>,
     pub(crate) hosts: Hosts,
     /// The labels of those that have some.
     pub(crate) labels: Arc<BTreeMap<HostId, Labels>>,
+    /// What hosts say of themselves.
+    pub(crate) facts: Arc<AllFacts>,
     /// The subtrees of the controller's own children.
     pub(crate) below: BTreeMap<HostId, HostSet>,
     /// Of runs that are open and let hosts begin a few at a time: who may.
@@ -91,30 +96,35 @@ impl Live {
 
     /// The writer of the node's commits.
     pub(crate) fn witness(&self) -> Box<dyn Witness> {
-        Box::new(Scribe(self.clone()))
+        Box::new(Scribe { live: self.clone(), facts: AllFacts::new() })
     }
 }
 
-struct Scribe(Live);
+struct Scribe {
+    live: Live,
+    /// What is news in the commit that is being written.
+    facts: AllFacts,
+}
 
 impl Witness for Scribe {
     fn see(&mut self, event: &Event) {
         match event {
             Event::Reachable(tree) => {
-                let mut state = self.0.state();
+                let mut state = self.live.state();
                 state.up = tree.up.clone();
                 state.degraded = tree.degraded.clone();
+                state.silent = tree.silent.clone();
                 state.branches = tree.branches.clone();
-                self.0.changed.notify_one();
+                self.live.changed.notify_one();
             }
             Event::Released { order, hosts } => {
-                let mut state = self.0.state();
+                let mut state = self.live.state();
                 let released = state.released.entry(*order).or_default();
                 *released = released.union(hosts);
             }
             Event::Below { child, below } => {
-                self.0.state().below.insert(*child, below.clone());
-                self.0.changed.notify_one();
+                self.live.state().below.insert(*child, below.clone());
+                self.live.changed.notify_one();
             }
             _ => {}
         }
@@ -123,7 +133,11 @@ impl Witness for Scribe {
     fn keeps(&self, event: &Event) -> bool {
         matches!(
             event,
-            Event::Answers(_) | Event::Closed(_) | Event::Stopped { .. } | Event::Happened(_)
+            Event::Answers(_)
+                | Event::Closed(_)
+                | Event::Stopped { .. }
+                | Event::Happened(_)
+                | Event::Profiles(_)
         )
     }
 
@@ -131,7 +145,7 @@ impl Witness for Scribe {
         match event {
             Event::Answers(report) => {
                 tables::note_answers(txn, report)?;
-                let hosts = self.0.state().hosts.clone();
+                let hosts = self.live.state().hosts.clone();
                 outcomes::note(txn, report, &hosts, now_ms())
             }
             Event::Closed(id) => {
@@ -139,6 +153,11 @@ impl Witness for Scribe {
                 outcomes::note_closed(txn, *id, now_ms())
             }
             Event::Happened(events) => tables::events::note_events(txn, events, None, now_ms()),
+            Event::Profiles(lines) => {
+                let enrolled = self.live.state().hosts.keys().copied().collect();
+                self.facts.extend(note_facts(txn, lines, &enrolled, now_ms())?);
+                Ok(())
+            }
             Event::Stopped { order, hosts, why } => {
                 let why = match why {
                     Stop::Done => None,
@@ -153,26 +172,30 @@ impl Witness for Scribe {
     }
 
     fn committed(&mut self, events: &mut dyn Iterator<Item = Event>) {
+        if !self.facts.is_empty() {
+            let news = std::mem::take(&mut self.facts);
+            Arc::make_mut(&mut self.live.state().facts).extend(news);
+        }
         let mut grown = false;
         for event in events {
-            grown |= !matches!(event, Event::Stopped { .. });
+            grown |= !matches!(event, Event::Stopped { .. } | Event::Profiles(_));
             let update = match event {
                 Event::Answers(report) => Update::Answers(Arc::new(report)),
                 Event::Closed(id) => {
-                    self.0.state().released.remove(&id);
+                    self.live.state().released.remove(&id);
                     Update::Closed(id)
                 }
                 Event::Stopped { .. } => {
-                    self.0.stopped.notify_one();
+                    self.live.stopped.notify_one();
                     continue;
                 }
                 _ => continue,
             };
             // Nobody watching is no error.
-            self.0.updates.send(update).ok();
+            self.live.updates.send(update).ok();
         }
         if grown {
-            self.0.events.send_modify(|no| *no += 1);
+            self.live.events.send_modify(|no| *no += 1);
         }
     }
 }

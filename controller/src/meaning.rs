@@ -220,7 +220,9 @@ impl Api {
         Scene {
             hosts: state.hosts.clone(),
             up: state.up.clone(),
+            silent: state.silent.clone(),
             labels: state.labels.clone(),
+            facts: state.facts.clone(),
             below: state.below.clone(),
             fleet: self.fleet.known(),
         }

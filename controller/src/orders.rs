@@ -95,6 +95,7 @@ impl Desk {
             issued_by: "operator".into(),
             needs: draft.needs.clone(),
             gate: draft.gate.clone(),
+            rate: draft.push.as_ref().map_or(0, |push| push.rate),
             work: draft.work.clone(),
         };
         let help = "split it: fewer targets, arguments or files in one order";

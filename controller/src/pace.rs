@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use mesh::{Batch, Gate, HostId, HostSet};
+use mesh::{Batch, Gate, HostId, HostSet, Share};
 
 use crate::fault::Failure;
 use crate::tables::HostRow;
@@ -61,13 +61,13 @@ pub(crate) fn paced(
     let window = window.map(|(number, part)| number + u64::from(part));
     let window = some("the window", window)?.or(batch);
     let window = window.unwrap_or(if budget { WINDOW } else { count.max(1) });
-    let per_site = some("the number for each site", pace.per_site)?;
+    let per_site = share("the number for each site", &pace.per_site)?;
     let begin = if has_content { BEGIN_WITH_CONTENT } else { BEGIN };
     let gate = Gate {
         window,
-        per_child: some("the number for each relay", pace.per_relay)?,
+        per_child: share("the number for each relay", &pace.per_relay)?,
         lots: if per_site.is_some() { sites(targets, hosts) } else { Vec::new() },
-        per_lot: per_site.unwrap_or(1),
+        per_lot: per_site.unwrap_or(Share::Hosts(1)),
         batch: batch.map(|size| Batch { size, wait: Duration::from_millis(pace.batch_wait_ms) }),
         max_errors,
         max_missed,
@@ -84,7 +84,16 @@ pub(crate) fn paced(
 /// How long a run takes if everything takes as long as it may.
 fn worst(gate: &Gate, count: u64) -> Duration {
     let times = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
-    let rounds = count.div_ceil(gate.window.min(gate.per_lot.max(1)).max(1));
+    // At any moment before the last host begins either the whole window is taken, or all that its
+    // group may have.
+    let in_group = |hosts: u64, share: Share| hosts.div_ceil(share.of(hosts).max(1));
+    let by_lot = gate.lots.iter().map(|lot| in_group(lot.len(), gate.per_lot)).max();
+    let by_child = gate.per_child.map(|share| match share {
+        Share::Hosts(number) => count.div_ceil(number.max(1)),
+        Share::Percent(percent) => 100_u32.div_ceil(percent.max(1)).into(),
+    });
+    let rounds = count.div_ceil(gate.window.max(1));
+    let rounds = rounds + by_lot.unwrap_or_default() + by_child.unwrap_or_default();
     let waits = gate.batch.map_or(Duration::ZERO, |batch| {
         batch.wait.saturating_mul(times(count.div_ceil(batch.size)))
     });
@@ -100,6 +109,28 @@ fn sites(targets: &HostSet, hosts: &BTreeMap<HostId, HostRow>) -> Vec<HostSet> {
         }
     }
     sites.into_values().map(|ids| ids.into_iter().collect()).collect()
+}
+
+/// A number of hosts of each group, or a part of it.
+fn share(what: &str, given: &Option<Amount>) -> Result<Option<Share>, Failure> {
+    let share = match given {
+        None => return Ok(None),
+        Some(Amount::Number(number)) => Share::Hosts(*number),
+        Some(Amount::Text(text)) => match text.strip_suffix('%') {
+            // A hundred of a hundred: what is checked is the text.
+            Some(_) => {
+                let (percent, _) = amount(what, text, 100)?;
+                Share::Percent(u32::try_from(percent).unwrap_or(u32::MAX))
+            }
+            None => Share::Hosts(amount(what, text, 0)?.0),
+        },
+    };
+    match share {
+        Share::Hosts(0) | Share::Percent(0) => {
+            Err(Failure::bad(format!("{what} is 0: nobody could begin"), "at least 1"))
+        }
+        share => Ok(Some(share)),
+    }
 }
 
 /// A number, or a part of `count` in percent, rounded down; and whether something was cut off.
@@ -163,9 +194,30 @@ mod tests {
 
     #[test]
     fn sites_are_groups_and_who_has_none_is_free() {
-        let gate = gate(&Pace { per_site: Some(2), ..Pace::default() });
-        assert_eq!((gate.lots.len(), gate.per_lot), (2, 2));
-        assert!(gate.lots.iter().all(|lot| !lot.contains(HostId(2))));
+        let sites = gate(&Pace { per_site: Some(Amount::Number(2)), ..Pace::default() });
+        assert_eq!((sites.lots.len(), sites.per_lot), (2, Share::Hosts(2)));
+        assert!(sites.lots.iter().all(|lot| !lot.contains(HostId(2))));
+        let tenth = || Some(Amount::Text("10%".into()));
+        let parts = gate(&Pace { per_site: tenth(), per_relay: tenth(), ..Pace::default() });
+        let tenth = Share::Percent(10);
+        assert_eq!((parts.per_lot, parts.per_child, parts.window), (tenth, Some(tenth), 250));
+        for wrong in ["0%", "0", "101%", "x"] {
+            let wrong = Some(Amount::Text(wrong.into()));
+            assert!(share("it", &wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn how_long_it_may_take() {
+        let rounds = |pace: &Pace| {
+            let gate = gate(pace);
+            worst(&gate, 250).as_secs() / (gate.begin + gate.longest).as_secs()
+        };
+        assert_eq!(rounds(&Pace { window: Some(Amount::Number(100)), ..Pace::default() }), 3);
+        // All at once but for the sites of 84 and 83 hosts, 9 of each at a time.
+        let tenth = Some(Amount::Text("10%".into()));
+        assert_eq!(rounds(&Pace { per_site: tenth.clone(), ..Pace::default() }), 1 + 10);
+        assert_eq!(rounds(&Pace { per_relay: tenth, ..Pace::default() }), 1 + 10);
     }
 
     #[test]

@@ -85,7 +85,9 @@ impl Packer {
             false => format!("{} -> {dest}", source.display()),
         };
         let step = Step { dest, manifest, skipped, terms, what };
-        self.prepare(step, targets, (new.reach_ms, new.hold_ms))
+        let mut packed = self.prepare(step, targets, (new.reach_ms, new.hold_ms))?;
+        packed.draft.push.iter_mut().for_each(|push| push.rate = new.rate);
+        Ok(packed)
     }
 
     /// Packs what takes each of the targets to a tree that is in the store.
@@ -136,6 +138,7 @@ impl Packer {
             dest: dest.clone(),
             tree: terms.tree,
             verify: terms.verify,
+            rate: 0,
         };
         let push = Push { terms, ..push };
         info!(%what, files = info.files, pack_bytes, "packed");

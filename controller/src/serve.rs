@@ -145,6 +145,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     let live = Live::new();
     live.state().hosts = Arc::new(tables.hosts()?);
     live.state().labels = Arc::new(tables.labels()?);
+    live.state().facts = Arc::new(tables.facts()?);
     let published = Arc::new(OnceLock::new());
     let certificate = options.certificate.unwrap_or(enrol::CERTIFICATE_LIFETIME);
     let longest =
@@ -343,7 +344,10 @@ fn on_change(live: Live, tables: Tables, fleet: Fleet) -> Arc<dyn Fn() + Send + 
         match tables.hosts() {
             Ok(hosts) => {
                 let hosts = Arc::new(hosts);
-                live.state().hosts = hosts.clone();
+                let mut state = live.state();
+                state.hosts = hosts.clone();
+                Arc::make_mut(&mut state.facts).retain(|id, _| hosts.contains_key(id));
+                drop(state);
                 meet(&fleet, &hosts);
                 *read = covered;
             }

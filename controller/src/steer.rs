@@ -1,4 +1,4 @@
-//! Orders about the tree itself: `POST /v1/tree/move` and `POST /v1/tree/drain`.
+//! Orders about the tree itself: `POST /v1/tree/move`, `/v1/tree/drain` and `/v1/tree/survey`.
 //!
 //! Each goes to the nodes that are to have another parent, which keep what they have until the new
 //! one has spoken, and answer with the parent that they have then. The relay that is drained is not
@@ -16,7 +16,7 @@ use crate::api::{Answer, Api, Hosts, body};
 use crate::fault::Failure;
 use crate::orders::{Draft, blocking};
 use crate::tables::{HostRow, Tables};
-use crate::types::{NewDrain, NewMove, OrderInfo};
+use crate::types::{NewDrain, NewMove, NewSurvey, OrderInfo};
 
 /// The kind of these orders.
 const STEER: &str = "steer";
@@ -66,6 +66,13 @@ fn left(relay: &str) -> String {
     format!("leave {relay}")
 }
 
+/// `POST /v1/tree/survey`
+pub(crate) async fn survey(State(api): State<Api>, bytes: Bytes) -> Answer<OrderInfo> {
+    let new: NewSurvey = body(&bytes)?;
+    let (hosts, targets) = api.meant(new.targets).await?;
+    give(&api, hosts, targets, "parents?".into(), Steer::Survey, new.reach_ms).await
+}
+
 /// The number of a node that may have children.
 fn relay(hosts: &Hosts, name: &str) -> Result<HostId, Failure> {
     let found = hosts.iter().find(|(_, row): &(&HostId, &HostRow)| row.name == name);
@@ -90,7 +97,8 @@ fn drained(tables: &Tables, what: &str) -> Result<HostSet, Failure> {
     Ok(told.fold(HostSet::default(), |all, (_, row)| all.union(&row.targets())))
 }
 
-async fn give(
+/// Gives an order about the tree.
+pub(crate) async fn give(
     api: &Api,
     hosts: Hosts,
     targets: HostSet,

@@ -6,6 +6,7 @@
 
 mod alerting;
 pub(crate) mod events;
+pub(crate) mod facts;
 mod hosts;
 mod retire;
 
@@ -169,6 +170,7 @@ impl Tables {
             events::SIGNATURES.name(),
             events::EVENT_COUNTS.name(),
             events::FILTERS.name(),
+            facts::FACTS.name(),
         ];
         if journal.has_tables(&names)? {
             return Ok(Tables { journal });
@@ -197,6 +199,7 @@ impl Tables {
         txn.open_table(events::SIGNATURES)?;
         txn.open_table(events::EVENT_COUNTS)?;
         txn.open_table(events::FILTERS)?;
+        txn.open_table(facts::FACTS)?;
         txn.commit()?;
         Ok(Tables { journal })
     }

@@ -19,6 +19,7 @@ use crate::fleet::change::Refusal;
 use crate::fleet::desk::Known;
 use crate::groups::{BUILT_IN_GROUPS, BUILT_IN_SOURCES, Book};
 use crate::sets::{self, Algebra, Pattern, Pick, Predicate, Term, What};
+use crate::tables::facts::AllFacts;
 use crate::tables::{HostRow, Labels};
 use crate::types::Targets;
 
@@ -34,8 +35,12 @@ const SET_IN_ERROR: usize = 400;
 pub(crate) struct Scene {
     pub(crate) hosts: Arc<BTreeMap<HostId, HostRow>>,
     pub(crate) up: HostSet,
+    /// Of those who are not up, who has fallen silent.
+    pub(crate) silent: HostSet,
     /// The labels of those that have some.
     pub(crate) labels: Arc<BTreeMap<HostId, Labels>>,
+    /// What hosts say of themselves.
+    pub(crate) facts: Arc<AllFacts>,
     /// The subtrees of the controller's own children.
     pub(crate) below: BTreeMap<HostId, HostSet>,
     /// Who is in which domain.
@@ -130,6 +135,7 @@ impl<'a> Namespace<'a> {
                 relays.map(|row| row.name.clone()).collect()
             }
             "run" => Vec::new(),
+            "os" => self.systems().into_iter().map(str::to_owned).collect(),
             "domain" => self.scene.fleet.reader().domains(None)?,
             source => self.book.list(source)?.ok_or_else(|| self.cannot_list(source))?,
         };
@@ -188,24 +194,29 @@ impl<'a> Namespace<'a> {
     }
 
     fn labelled(&self, text: &str, predicate: &Predicate<'_>) -> Result<HostSet, Failure> {
-        let labels = &self.scene.labels;
-        let known: BTreeSet<&str> = labels.values().flatten().map(|(name, _)| &**name).collect();
+        let Scene { labels, facts, .. } = self.scene;
+        let known = labels.values().flatten().chain(facts.values().flat_map(|row| &row.facts));
+        let known: BTreeSet<&str> = known.map(|(name, _)| &**name).collect();
         if let Some(unknown) = predicate.labels().into_iter().find(|name| !known.contains(name)) {
             let near = sets::suggest(unknown, known).map(|near| did_you_mean([near]));
             let help = near.unwrap_or_else(|| "`barid hosts label` gives hosts labels".into());
-            let message = format!("{text}: no host has a label {unknown}");
+            let message = format!("{text}: no host has a label or fact {unknown}");
             return Err(Failure::unknown("unknown-label", message, help));
         }
-        let holds = |id: &HostId| {
-            let own = labels.get(id);
-            predicate.holds(&|name| own.and_then(|own| own.get(name)).map(String::as_str))
-        };
+        let holds = |id: &HostId| predicate.holds(&|name| self.said(*id, name));
         let set: HostSet = self.scene.hosts.keys().copied().filter(holds).collect();
         if set.is_empty() {
-            let help = "`barid hosts -a` shows the labels of hosts";
+            let help = "`barid hosts -a --facts` shows labels and facts";
             return Err(Failure::unknown("unknown-label", format!("nobody is {text}"), help));
         }
         Ok(set)
+    }
+
+    /// What is said of a host under a name: by operators, else by itself.
+    fn said(&self, id: HostId, name: &str) -> Option<&str> {
+        let label = self.scene.labels.get(&id).and_then(|labels| labels.get(name));
+        let fact = || self.scene.facts.get(&id).and_then(|row| row.facts.get(name));
+        label.or_else(fact).map(String::as_str)
     }
 
     fn fitting(&self, pattern: &str, names: Vec<&str>) -> Result<Vec<HostId>, Failure> {
@@ -284,6 +295,7 @@ impl<'a> Namespace<'a> {
     fn group_anew(&self, source: &str, group: &str, depth: usize) -> Result<HostSet, Failure> {
         let text = match (source, group) {
             ("", "up") => return Ok(self.of_role("host").intersection(&self.scene.up)),
+            ("", "stale") => return Ok(self.of_role("host").intersection(&self.scene.silent)),
             ("", "down") => return Ok(self.of_role("host").difference(&self.scene.up)),
             ("", _) => match self.book.own().get(group) {
                 Some(text) => text.clone(),
@@ -302,6 +314,7 @@ impl<'a> Namespace<'a> {
             }
             ("role", _) => return Err(self.unknown_group(source, group)),
             ("domain", _) => return self.domain(group),
+            ("os", _) => return self.system(group),
             _ => {
                 self.check_source(source)?;
                 match self.book.map(source, group)? {
@@ -331,7 +344,7 @@ impl<'a> Namespace<'a> {
                 let hosts = hosts.filter(|(_, row)| row.role == "host" && !row.site.is_empty());
                 return Ok(hosts.map(|(id, _)| *id).collect());
             }
-            "relay" => {}
+            "relay" | "os" => {}
             _ => {
                 self.check_source(source)?;
                 if let Some(text) = self.book.all(source)? {
@@ -352,6 +365,18 @@ impl<'a> Namespace<'a> {
             return Err(self.unknown_group(source, site));
         }
         Ok(members)
+    }
+
+    /// The hosts that run this operating system.
+    fn system(&self, os: &str) -> Result<HostSet, Failure> {
+        let hosts = self.of_role("host");
+        let set: HostSet = hosts.iter().filter(|id| self.said(*id, "os") == Some(os)).collect();
+        if set.is_empty() { Err(self.unknown_group("os", os)) } else { Ok(set) }
+    }
+
+    fn systems(&self) -> BTreeSet<&str> {
+        let hosts = self.of_role("host");
+        hosts.iter().filter_map(|id| self.said(id, "os")).filter(|os| !os.is_empty()).collect()
     }
 
     fn relay(&self, name: &str) -> Result<HostSet, Failure> {
@@ -421,6 +446,7 @@ impl<'a> Namespace<'a> {
             "" => format!("unknown group {group}: neither a site nor in groups.toml"),
             "site" => format!("unknown site {group}: no host has enrolled there"),
             "relay" => format!("{group} is no relay"),
+            "os" => format!("no host says that its system is {group}"),
             "role" => format!("unknown role {group}: there are host and relay"),
             source => format!("unknown group {group}: {source} does not know it"),
         };

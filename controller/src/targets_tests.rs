@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::groups::Groups;
+use crate::tables::facts::FactsRow;
 
 /// Orders that never were: `last/failed` is everybody with an even number.
 struct Even;
@@ -35,8 +36,14 @@ fn scene() -> Scene {
     Scene {
         hosts: Arc::new(rows.into_iter().map(row).collect()),
         up: HostSet::from_ranges([(1, 3), (5, 7), (9, 11)]),
+        silent: HostSet::one(HostId(8)),
         labels: Arc::new(
             [(2, "10"), (3, "9"), (7, "7")].map(|(id, rack)| (HostId(id), labels(rack))).into(),
+        ),
+        facts: Arc::new(
+            [(1, "debian"), (2, "plan9"), (4, "alpine"), (8, "alpine")]
+                .map(|(id, os)| (HostId(id), Arc::new(facts(os))))
+                .into(),
         ),
         below: BTreeMap::from([
             (HostId(1), HostSet::from_ranges([(1, 5)])),
@@ -49,6 +56,12 @@ fn scene() -> Scene {
 
 fn labels(rack: &str) -> Labels {
     [("rack".to_owned(), rack.to_owned()), ("os".to_owned(), "debian".to_owned())].into()
+}
+
+fn facts(os: &str) -> FactsRow {
+    let facts = [("os", os), ("mem", "8G"), ("rack", "77")];
+    let facts = facts.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    FactsRow { revision: 1, heard_ms: 0, facts }
 }
 
 const FILE: &str = r#"
@@ -119,6 +132,8 @@ fn places_and_states() {
     check("@role:relay", "a-relay,b-relay,deep");
     check("@up", "a[1-2,10],alone,b[1,3]");
     check("@down", "a3,b2");
+    check("@stale", "b2");
+    check("@down!@stale", "a3");
     check("@run:last", "a[1-3,10],a-relay,b[1-3],b-relay");
     check("@run:last/*!@role:relay", "a[1-3,10],b[1-3]");
     check("@run:last/failed&@lyon", "a[1,3]");
@@ -130,13 +145,27 @@ fn places_and_states() {
 
 #[test]
 fn labels_of_hosts() {
-    check("{rack>=9}", "a[1-2]");
+    check("{rack>=9 && rack<77}", "a[1-2]");
     check("{os=deb* && rack<10}", "a2,b1");
-    check("@lyon!{os}", "a[3,10]");
-    check("{!os}&@paris", "b[2-3]");
-    check_wrong("{rakc>9}", "unknown-label", "no host has a label rakc did you mean rack?");
-    check_wrong("a1!{rack=77}", "unknown-label", "nobody is {rack=77}");
+    check("@lyon!{os}", "a10");
+    check("{!os}&@paris", "b3");
+    let rakc = "no host has a label or fact rakc did you mean rack?";
+    check_wrong("{rakc>9}", "unknown-label", rakc);
+    check_wrong("a1!{rack=78}", "unknown-label", "nobody is {rack=78}");
     check_wrong("{rack=}", "bad-request", "a value is missing");
+}
+
+#[test]
+fn facts_of_hosts() {
+    check("{os=alpine && mem>=8G}", "a3,b2");
+    check("@lyon&{mem<=8192M}", "a[1,3]");
+    check("{rack=77}", "a3,a-relay,b2");
+    // What an operator says of it wins over what the host says of itself.
+    check("@os:debian", "a[1-2],b1");
+    check("@os:alpine&@paris", "b2");
+    check("@os:*", "a[1-3],b[1-2]");
+    check_wrong("{os=plan9}", "unknown-label", "nobody is {os=plan9}");
+    check_wrong("@os:alpin", "unknown-group", "did you mean @os:alpine?");
 }
 
 #[test]

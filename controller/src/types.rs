@@ -24,7 +24,7 @@ pub use pushes::{NewPush, NewRollback, PushEvent, PushInfo, Special};
 pub use runs::{Amount, FILES_LIMIT, GivenFile, NewRetry, NewRun, Pace, Piece, STDIN_LIMIT};
 pub use store::{StoreCheck, StoreInfo, StoreSweep};
 pub use targets::{GroupInfo, GroupQuery, Resolved, Targets};
-pub use tree::{NewDrain, NewMove};
+pub use tree::{Cap, NewCap, NewDrain, NewMove, NewSurvey};
 
 /// An error as the API gives it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

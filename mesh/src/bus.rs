@@ -157,8 +157,8 @@ impl Bus {
             }
             let alone = |pattern: &Pattern| wanted.get(pattern) == Some(&1);
             // Where there are too many patterns, one side's own make no difference.
-            let differs = wanted.len() <= PATTERNS
-                && side.wants.iter().any(|own| own.patterns().any(alone));
+            let differs =
+                wanted.len() <= PATTERNS && side.wants.iter().any(|own| own.patterns().any(alone));
             let exact = differs.then(|| {
                 let own = |pattern: &Pattern| side.wants.as_ref().is_some_and(|w| w.has(pattern));
                 let others = wanted.keys().filter(|pattern| !(alone(pattern) && own(pattern)));

@@ -76,6 +76,10 @@ pub struct Limits {
     pub report_bytes: usize,
     /// Messages of the bus that are remembered, so that none is passed on twice.
     pub bus_recent: usize,
+    /// Hosts below whose profile is remembered.
+    pub profiles: usize,
+    /// Bytes of profiles that differ.
+    pub profile_bytes: usize,
 }
 
 /// How events wait and how many find room.
@@ -158,6 +162,8 @@ impl Default for Limits {
             body_bytes: 64 << 20,
             report_bytes: 512 << 10,
             bus_recent: 1_024,
+            profiles: 100_000,
+            profile_bytes: 64 << 20,
         }
     }
 }

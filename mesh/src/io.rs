@@ -13,8 +13,8 @@ use bytes::Bytes;
 use crate::bus::{Answer, Interest, Message};
 use crate::fact::{FoldKey, Folded, Happening, Signature};
 use crate::{
-    Digest, HostId, HostSet, LinkId, Order, OrderId, Outcome, Report, RequestId, Said, Subtree,
-    Time,
+    Digest, HostId, HostSet, LinkId, Order, OrderId, Outcome, Profile, Profiled, Report, RequestId,
+    Said, Subtree, Time,
 };
 
 /// The other end of a link, as its certificate proves it.
@@ -146,6 +146,9 @@ pub enum Input {
     Degraded(bool),
     /// This host has noticed something.
     Happened(Happening),
+    /// This host says what it is; whatever it said before counts no more. Of the same text a
+    /// higher revision is news, too.
+    Profile(Profile),
     /// The operator gives an order. Root only.
     Submit(Arc<Order>),
     /// What programs at this node want of the bus from now on.
@@ -346,6 +349,8 @@ pub enum Frame {
         held: u64,
         /// Whether the sender takes events.
         events: bool,
+        /// Whether the sender takes profiles.
+        profiles: bool,
     },
     /// A sign of life of the process that does the work.
     Beat {
@@ -428,6 +433,20 @@ pub enum Frame {
     Message(Message),
     /// An answer to one, on its way to whoever has asked.
     Answer(Answer),
+    /// Up: what hosts say of themselves. Twice is as good as once.
+    Profiles {
+        /// Its number on this link.
+        no: u64,
+        /// Those who say the same, together.
+        lines: Vec<Profiled>,
+    },
+    /// Down: the receiver need not tell the profiles of this number again.
+    ProfilesHeld {
+        /// The number.
+        no: u64,
+        /// How many lines of it, from the first on; for the rest there was no room.
+        held: usize,
+    },
 }
 
 /// What a node tells whoever watches it.
@@ -494,6 +513,9 @@ pub enum Event {
     },
     /// Root: events, its own or from below; to be made durable no later than the save that follows.
     Happened(Vec<Folded>),
+    /// Root: what hosts say of themselves. The newest of each is to be kept by the shell, which is
+    /// told again whatever it may have lost with the process.
+    Profiles(Vec<Profiled>),
     /// Events of this host found no room.
     Dropped {
         /// How many.
@@ -546,6 +568,8 @@ pub enum Wake {
     Events,
     /// To say what is wanted of the bus.
     Bus,
+    /// To tell profiles.
+    Profiles,
 }
 
 /// A deadline with its cause.

@@ -29,6 +29,7 @@ mod node;
 mod order;
 mod outbox;
 mod outcome;
+mod profile;
 mod pull;
 mod pulse;
 mod route;
@@ -57,8 +58,9 @@ pub use io::{
     Asker, Event, Frame, Input, Output, Peer, PullFault, Reason, Record, Saved, Stop, Wake,
 };
 pub use node::Node;
-pub use order::{Batch, Gate, Need, Order, Report};
+pub use order::{Batch, Gate, Need, Order, Report, Share};
 pub use outcome::{Outcome, State, Tally};
+pub use profile::{PROFILE_BYTES, PROFILE_LINES, Profile, Profiled};
 pub use set::HostSet;
 pub use subtree::{BRANCHES, Subtree};
 pub use time::Time;

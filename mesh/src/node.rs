@@ -33,6 +33,7 @@ use crate::io::sooner;
 use crate::lanes::Lanes;
 use crate::ledger::Ledger;
 use crate::outbox::{Gated, Outbox};
+use crate::profile::Profiles;
 use crate::pull::Pulls;
 use crate::pulse::Pulse;
 use crate::route::Routes;
@@ -69,6 +70,7 @@ pub struct Node {
     windows: Windows,
     happened: Events,
     bus: Bus,
+    profiles: Profiles,
     /// The link of a parent that takes events.
     listener: Option<LinkId>,
     /// Root: who is known to be down.
@@ -112,6 +114,7 @@ impl Node {
                 config.has(Bug::SumEvents),
             ),
             bus: Bus::new(limits.bus_recent),
+            profiles: Profiles::new(config.host, root, limits, config.has(Bug::KeepOldProfile)),
             listener: None,
             absent: Absent::new(now, config.grace()),
             saved: 0,
@@ -201,6 +204,7 @@ impl Node {
                 }
             }
             Input::Happened(happening) => self.happen(now, happening),
+            Input::Profile(profile) => self.profiles.say(now, profile, &mut self.out),
             Input::Parents { count, here } => {
                 self.uplink.handle_parents(now, count, here, &mut self.rng);
             }
@@ -246,6 +250,7 @@ impl Node {
         self.pass_releases(now);
         self.tell_parent(now);
         self.tell_events(now);
+        self.profiles.tell_parent(now, &mut self.out);
     }
 
     /// When to call [`Node::handle_timeout`], and why.
@@ -253,6 +258,7 @@ impl Node {
         let announce = self.routes.poll_timeout();
         let shares = self.shares.poll_timeout(self.uplog.has_room());
         let happened = self.happened.poll_timeout(self.listener.is_some());
+        let happened = sooner(happened, self.profiles.poll_timeout());
         let gates = sooner(self.gates.poll_timeout(), self.windows.poll_timeout());
         let links = sooner(self.uplink.poll_timeout(), self.pulse.poll_timeout());
         sooner(
@@ -305,6 +311,11 @@ impl Node {
     /// How many different events this node remembers: its own, and those that it has to tell.
     pub fn events(&self) -> (usize, usize) {
         self.happened.len()
+    }
+
+    /// Of how many hosts this node remembers a profile, and the bytes of those that differ.
+    pub fn profiles(&self) -> (usize, usize) {
+        self.profiles.len()
     }
 
     /// How long ago the root's word was fresh, as far as this node knows.

@@ -45,12 +45,13 @@ pub struct Order {
 pub struct Gate {
     /// At most so many hosts at any time between their release and their end. Never 0.
     pub window: u64,
-    /// At most so many of them behind each of the root's own children.
-    pub per_child: Option<u64>,
+    /// At most so many of them behind each of the root's own children; a share is one of the
+    /// targets that live there at the moment.
+    pub per_child: Option<Share>,
     /// Groups of hosts of which at most [`Gate::per_lot`] run at any time, sites for example.
     pub lots: Vec<HostSet>,
-    /// See [`Gate::lots`]. Never 0.
-    pub per_lot: u64,
+    /// See [`Gate::lots`].
+    pub per_lot: Share,
     /// So many at a time, and the next ones when all of these have ended.
     pub batch: Option<Batch>,
     /// After more errors than this nobody is released any more. Who was not reached, or not heard
@@ -62,6 +63,25 @@ pub struct Gate {
     pub begin: Duration,
     /// How long a host that has begun takes at most.
     pub longest: Duration,
+}
+
+/// How many hosts of a group. Never none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    /// So many. Never 0.
+    Hosts(u64),
+    /// So many of a hundred, from 1 to 100.
+    Percent(u32),
+}
+
+impl Share {
+    /// How many that is of so many hosts, rounded up: at least one, if there is one.
+    pub fn of(self, hosts: u64) -> u64 {
+        match self {
+            Share::Hosts(number) => number,
+            Share::Percent(percent) => hosts.saturating_mul(percent.into()).div_ceil(100),
+        }
+    }
 }
 
 /// A part of the targets that begins only when the part before it has ended.

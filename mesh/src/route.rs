@@ -20,10 +20,27 @@ pub(crate) struct Child {
     pub(crate) up: HostSet,
     /// Whom it last said that it reaches, whoever else is believed.
     claims_up: HostSet,
-    /// What it says of those who are degraded, and of whose children live where.
+    /// What it says of those who are degraded, who are silent, and of whose children live where.
     degraded: HostSet,
+    silent: HostSet,
     branches: BTreeMap<HostId, HostSet>,
     pub(crate) lost_at: Option<Time>,
+    /// Whether it has no link because nothing was heard of it, not because somebody closed it.
+    hushed: bool,
+}
+
+impl Child {
+    /// Who of its subtree has fallen silent: as it says itself, or, while it is away, everybody
+    /// behind it, since nobody else would know of their end.
+    fn silent(&self, host: HostId) -> HostSet {
+        let me = HostSet::one(host);
+        let silent = match self.link {
+            Some(_) => self.silent.difference(&me),
+            None if self.hushed => self.below.clone(),
+            None => self.below.difference(&me),
+        };
+        silent.intersection(&self.below).difference(&self.up)
+    }
 }
 
 /// Children whose subtree has changed, each with those who are routed through it only now.
@@ -40,7 +57,9 @@ pub(crate) struct Routes {
 
 impl Routes {
     pub(crate) fn new(me: HostId, saved: Vec<(HostId, HostSet)>, now: Time) -> Routes {
-        let child = |(host, below)| (host, Child { below, lost_at: Some(now), ..Child::default() });
+        let hushed = true;
+        let child =
+            |(host, below)| (host, Child { below, lost_at: Some(now), hushed, ..Child::default() });
         let children = saved.into_iter().map(child).collect();
         Routes { me, degraded: false, children, links: BTreeMap::new(), announce_at: None }
     }
@@ -55,11 +74,17 @@ impl Routes {
         old
     }
 
-    /// Reacts to the end of a link. Returns the child whose link it was, and who has moved.
-    pub(crate) fn handle_down(&mut self, now: Time, link: LinkId) -> Option<(HostId, Moves)> {
+    /// Reacts to the end of a link, which may have been that nothing was heard by it. Returns the
+    /// child whose link it was, and who has moved.
+    pub(crate) fn handle_down(
+        &mut self,
+        now: Time,
+        link: LinkId,
+        hushed: bool,
+    ) -> Option<(HostId, Moves)> {
         let host = self.links.remove(&link)?;
         let child = self.children.get_mut(&host).expect("a link belongs to a known child");
-        (child.link, child.lost_at) = (None, Some(now));
+        (child.link, child.lost_at, child.hushed) = (None, Some(now), hushed);
         (child.up, child.claims_up) = (HostSet::new(), HostSet::new());
         child.degraded = HostSet::new();
         let mut moves = Moves::new();
@@ -71,14 +96,15 @@ impl Routes {
     /// Takes what a child says of its subtree. Returns who has moved, and whether the table has
     /// changed.
     pub(crate) fn handle_below(&mut self, host: HostId, subtree: Subtree) -> (Moves, bool) {
-        let Subtree { below, up, degraded, branches } = subtree;
+        let Subtree { below, up, degraded, silent, branches } = subtree;
         let claims = below.difference(&HostSet::one(self.me));
         let up = up.intersection(&claims);
         let child = self.children.entry(host).or_default();
         let (old, old_up) = (child.below.clone(), child.up.clone());
         (child.claims_up, child.lost_at) = (up.clone(), None);
-        let other = child.degraded != degraded || child.branches != branches;
-        (child.degraded, child.branches) = (degraded, branches);
+        let same = child.degraded == degraded && child.silent == silent;
+        let other = !same || child.branches != branches;
+        (child.degraded, child.silent, child.branches) = (degraded, silent, branches);
         let mut moves = Moves::new();
         let given_back = old.difference(&self.give_up(host, &mut moves));
         let mut mine = claims.difference(&given_back);
@@ -178,8 +204,10 @@ impl Routes {
         let mut degraded: Vec<_> =
             self.degraded.then_some((self.me.0, self.me.0)).into_iter().collect();
         let (mut all, mut room) = (Subtree::default(), Subtree::room());
-        for child in self.children.values() {
+        let mut silent = Vec::new();
+        for (host, child) in &self.children {
             degraded.extend(child.degraded.intersection(&child.up).ranges());
+            silent.extend(child.silent(*host).ranges());
         }
         all.add_branch(&mut room, self.me, own);
         for child in self.children.values() {
@@ -189,6 +217,7 @@ impl Routes {
         }
         (all.below, all.up) = (self.below(), self.up());
         all.degraded = HostSet::from_ranges(degraded);
+        all.silent = HostSet::from_ranges(silent);
         all
     }
 
@@ -230,7 +259,7 @@ mod tests {
         assert_eq!(routes.child(a).map(|c| c.below.clone()), Some(hosts(10, 11)));
         assert_eq!(routes.child(b).map(|c| c.below.clone()), Some(hosts(12, 13)));
         // b's link goes: nobody is reachable there, and the place stays known.
-        assert_eq!(routes.handle_down(Time::ZERO, LinkId(2)), Some((b, Moves::new())));
+        assert_eq!(routes.handle_down(Time::ZERO, LinkId(2), false), Some((b, Moves::new())));
         assert_eq!(routes.below(), HostSet::from_ranges([(0, 0), (10, 13)]));
         assert_eq!(routes.up(), HostSet::from_ranges([(0, 0), (10, 11)]));
     }
@@ -253,7 +282,7 @@ mod tests {
         assert_eq!(routes.handle_below(a, says(hosts(10, 12), hosts(10, 11))).0, back);
         assert_eq!(routes.child(b).map(|c| c.up.clone()), Some(hosts(12, 12)));
         let mut routes = both();
-        assert_eq!(routes.handle_down(Time::ZERO, LinkId(1)), Some((a, back)));
+        assert_eq!(routes.handle_down(Time::ZERO, LinkId(1), false), Some((a, back)));
         assert_eq!(routes.up(), HostSet::from_ranges([(0, 0), (12, 12)]));
     }
 
@@ -262,7 +291,7 @@ mod tests {
         let mut routes = Routes::new(HostId(0), Vec::new(), Time::ZERO);
         assert_eq!(routes.handle_up(LinkId(1), HostId(5)), None);
         assert_eq!(routes.handle_up(LinkId(2), HostId(5)), Some(LinkId(1)));
-        assert_eq!(routes.handle_down(Time::ZERO, LinkId(1)), None);
+        assert_eq!(routes.handle_down(Time::ZERO, LinkId(1), false), None);
         assert_eq!(routes.linked(), 1);
     }
 
@@ -275,7 +304,7 @@ mod tests {
         let degraded = hosts(10, 11);
         let branches = BTreeMap::from([(a, hosts(10, 12)), (HostId(77), hosts(10, 10))]);
         let below = hosts(1, 1).union(&hosts(10, 12));
-        let told = Subtree { below: below.clone(), up: below, degraded, branches };
+        let told = Subtree { degraded, branches, ..says(below.clone(), below) };
         assert!(routes.handle_below(a, told.clone()).1);
         assert!(!routes.handle_below(a, told).1, "nothing is new");
         // 11 moves to b, where it is well; a's word about it counts no more.
@@ -286,8 +315,39 @@ mod tests {
         assert_eq!(all.degraded, HostSet::from_ranges([(0, 0), (10, 10)]));
         let left = HostSet::from_ranges([(10, 10), (12, 12)]);
         assert_eq!(all.branches, BTreeMap::from([(HostId(0), hosts(1, 2)), (a, left)]));
-        routes.handle_down(Time::ZERO, LinkId(1));
+        routes.handle_down(Time::ZERO, LinkId(1), false);
         assert_eq!(routes.subtree().degraded, hosts(0, 0));
         assert_eq!(routes.subtree().branches.len(), 2, "its place stays known");
+    }
+
+    #[test]
+    fn silent_is_who_has_not_said_goodbye_and_who_is_behind_somebody_who_is_away() {
+        let saved = vec![(HostId(7), hosts(7, 7))];
+        let mut routes = Routes::new(HostId(0), saved, Time::ZERO);
+        let (relay, host) = (HostId(1), HostId(2));
+        let silent = |routes: &Routes| routes.subtree().silent;
+        assert_eq!(silent(&routes), hosts(7, 7), "nothing was heard of it since the start");
+        routes.handle_up(LinkId(7), HostId(7));
+        routes.handle_up(LinkId(1), relay);
+        routes.handle_up(LinkId(2), host);
+        routes.handle_below(HostId(7), says(hosts(7, 7), hosts(7, 7)));
+        routes.handle_below(host, says(hosts(2, 2), hosts(2, 2)));
+        // 11 has fallen silent behind the relay, 12 has ended.
+        let below = hosts(1, 1).union(&hosts(10, 12));
+        let up = hosts(1, 1).union(&hosts(10, 10));
+        let told = Subtree { silent: hosts(11, 11), ..says(below.clone(), up) };
+        assert!(routes.handle_below(relay, told.clone()).1);
+        assert!(!routes.handle_below(relay, told.clone()).1, "nothing is new");
+        assert_eq!(silent(&routes), hosts(11, 11));
+        routes.handle_down(Time::ZERO, LinkId(2), false);
+        routes.handle_down(Time::ZERO, LinkId(7), true);
+        assert_eq!(silent(&routes), hosts(7, 7).union(&hosts(11, 11)));
+        // A relay that has ended takes along who would know of those behind it.
+        routes.handle_down(Time::ZERO, LinkId(1), false);
+        assert_eq!(silent(&routes), hosts(7, 7).union(&hosts(10, 12)));
+        routes.handle_up(LinkId(3), relay);
+        routes.handle_below(relay, Subtree { silent: HostSet::new(), ..told });
+        routes.handle_up(LinkId(4), HostId(7));
+        assert_eq!(silent(&routes), HostSet::new());
     }
 }

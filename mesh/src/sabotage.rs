@@ -58,6 +58,10 @@ pub enum Bug {
     ForgetCounts,
     /// Events that were on their way when the link broke count as told.
     LoseEvents,
+    /// Profiles that were on their way when the link broke count as told.
+    LoseProfiles,
+    /// The profile that came last counts, not the newest.
+    KeepOldProfile,
     /// A release that has ended while the intent was being saved is good.
     StartLate,
     /// Redials wait for as long as everybody else's.
@@ -79,7 +83,7 @@ pub enum Bug {
 #[cfg(feature = "sabotage")]
 impl Bug {
     /// Every bug there is.
-    pub const ALL: [Bug; 34] = [
+    pub const ALL: [Bug; 36] = [
         Bug::AckOrdersBeforeSave,
         Bug::AckReportsBeforeSave,
         Bug::StartBeforeIntent,
@@ -106,6 +110,8 @@ impl Bug {
         Bug::TellEventsBeforeSave,
         Bug::ForgetCounts,
         Bug::LoseEvents,
+        Bug::LoseProfiles,
+        Bug::KeepOldProfile,
         Bug::StartLate,
         Bug::NoJitter,
         Bug::BeatOnBehalf,

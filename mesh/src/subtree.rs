@@ -19,6 +19,9 @@ pub struct Subtree {
     pub up: HostSet,
     /// Those of them who cannot do all that they should, because their disk is full.
     pub degraded: HostSet,
+    /// Those of them who are not reachable and have fallen silent: nobody has closed their link, or
+    /// whoever would know of it is away.
+    pub silent: HostSet,
     /// For each node there that has any: its own children.
     pub branches: BTreeMap<HostId, HostSet>,
 }

@@ -233,6 +233,7 @@ impl Window {
         let children = gate.per_child.map(|most| view.children.iter().map(move |c| (c, most)));
         for (group, most) in lots.chain(children.into_iter().flatten()) {
             let flying = self.flying.values().map(|hosts| hosts.intersection(group).len());
+            let most = most.of(view.order.targets.intersection(group).len());
             let free = most.saturating_sub(flying.sum());
             let here = first(&ready.intersection(group), free);
             ready = ready.difference(group).union(&here);
@@ -331,7 +332,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{Batch, HostId, Outcome};
+    use crate::{Batch, HostId, Outcome, Share};
 
     const REACH: Duration = Duration::from_secs(5);
 
@@ -348,7 +349,7 @@ mod tests {
             window,
             per_child: None,
             lots: Vec::new(),
-            per_lot: 1,
+            per_lot: Share::Hosts(1),
             batch: None,
             max_errors: None,
             max_missed: None,
@@ -458,12 +459,15 @@ mod tests {
 
     fn any_gate() -> impl Strategy<Value = Gate> {
         let maybe = || proptest::option::of(1..4u64);
+        let share =
+            prop_oneof![(1..4u64).prop_map(Share::Hosts), (1..=100u32).prop_map(Share::Percent),];
+        let share = || proptest::option::of(share.clone());
         let budget = || proptest::option::of(0..4u64);
-        (1..5u64, maybe(), maybe(), maybe(), budget(), budget()).prop_map(
+        (1..5u64, share(), share(), maybe(), budget(), budget()).prop_map(
             |(window, per_child, per_lot, batch, max_errors, max_missed)| Gate {
                 per_child,
                 lots: per_lot.map_or(Vec::new(), |_| vec![hosts(1, 3), hosts(4, 8)]),
-                per_lot: per_lot.unwrap_or(1),
+                per_lot: per_lot.unwrap_or(Share::Hosts(1)),
                 batch: batch.map(|size| Batch { size, wait: Duration::from_secs(3) }),
                 max_errors,
                 max_missed,
@@ -506,12 +510,18 @@ mod tests {
                 let running: HostSet = running.map(|(host, _)| HostId(*host)).collect();
                 let all = running.union(&step.release);
                 // A group may be over its limit, after a restart, as long as nobody joins it.
-                let keeps = |group: &HostSet, most: u64| {
+                let keeps = |group: &HostSet, most: Share| {
+                    let most = match most {
+                        Share::Hosts(number) => number,
+                        Share::Percent(percent) => {
+                            (group.len() as f64 * f64::from(percent) / 100.0).ceil() as u64
+                        }
+                    };
                     !step.release.intersects(group) || all.intersection(group).len() <= most
                 };
                 prop_assert!(all.len() <= gate.window);
                 prop_assert!(gate.lots.iter().all(|lot| keeps(lot, gate.per_lot)));
-                let most = gate.per_child.unwrap_or(u64::MAX);
+                let most = gate.per_child.unwrap_or(Share::Hosts(u64::MAX));
                 prop_assert!(keeps(&hosts(1, 5), most) && keeps(&hosts(6, 10), most));
                 prop_assert!(gate.max_errors.is_none_or(|most| errors <= most));
                 prop_assert!(gate.max_missed.is_none_or(|most| missed <= most));
@@ -570,11 +580,26 @@ mod tests {
 
     #[test]
     fn groups_have_windows_within_the_window() {
-        let mut run = Run::new(Gate { per_child: Some(2), ..gate(3) });
+        let mut run = Run::new(Gate { per_child: Some(Share::Hosts(2)), ..gate(3) });
         let first = run.released(at(0));
         assert_eq!(first, hosts(1, 2).union(&hosts(6, 6)));
-        let mut run = Run::new(Gate { lots: vec![hosts(1, 8)], per_lot: 1, ..gate(9) });
+        let mut run =
+            Run::new(Gate { lots: vec![hosts(1, 8)], per_lot: Share::Hosts(1), ..gate(9) });
         assert_eq!(run.released(at(0)), hosts(1, 1).union(&hosts(9, 10)));
+    }
+
+    #[test]
+    fn a_share_is_one_of_each_group_rounded_up() {
+        let share = |percent| Some(Share::Percent(percent));
+        let mut run = Run::new(Gate { per_child: share(41), ..gate(9) });
+        assert_eq!(run.released(at(0)), hosts(1, 3).union(&hosts(6, 8)));
+        let mut run = Run::new(Gate { per_child: share(1), ..gate(9) });
+        assert_eq!(run.released(at(0)), hosts(1, 1).union(&hosts(6, 6)));
+        run.say(State::Ok, hosts(1, 1));
+        assert_eq!(run.released(at(1)), hosts(2, 2), "the share is one of all, not of the rest");
+        let lots = vec![hosts(1, 2), hosts(3, 9)];
+        let mut run = Run::new(Gate { lots, per_lot: Share::Percent(50), ..gate(9) });
+        assert_eq!(run.released(at(0)), HostSet::from_ranges([(1, 1), (3, 6), (10, 10)]));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! bodies named by their own hash. Nothing of prost leaves the crate.
 //!
 //! - [`encode_frame`] and [`decode_frame`]: control frames of a link;
+//! - [`Facts`]: what a host says of itself;
 //! - [`Packer`], [`Unpacker`]: reports whose outputs are alike, as they cross a link;
 //! - [`Envelope`] and [`OrderBody`]: signed orders;
 //! - [`Answer`]: what a host says with an outcome;
@@ -28,6 +29,7 @@ mod join;
 mod order;
 mod output;
 mod packed;
+mod profile;
 mod pull;
 mod push;
 mod removed;
@@ -52,20 +54,21 @@ pub use output::{
     OutputRequest,
 };
 pub use packed::{Packed, Packer, Unpacker};
+pub use profile::{FACTS, Facts, FactsError, NoFact, check_fact, decode_facts, encode_facts};
 pub use pull::{Encoding, PULL_LIMIT, PullError, PullReply, PullRequest};
 pub use push::{Bundle, Part, Push};
 pub use removed::{REMOVED_KEYS, Removals, RemovalsError, SignedRemovals};
 pub use run::{FILES, FILES_LIMIT, File, Run, STDIN_LIMIT, Variable};
 pub use shape::Malformed;
-pub use steer::{PARENTS, Steer};
+pub use steer::{Cap, LEAST_RATE, PARENTS, Steer};
 pub use stream::{
     FRAME_LIMIT, HEADER_BYTES, HeaderError, StreamKind, UnknownStream, VERSION, VersionError,
     check_version, frame_header, parse_header, parse_header_within,
 };
 pub use terms::{Delete, MaxDelete, Special, Terms};
 pub use wire::{
-    FrameError, Incoming, decode_folded, decode_frame, encode_folded, encode_frame,
-    encode_frame_at, encode_heard, encode_removals,
+    Allowance, FrameError, Incoming, decode_folded, decode_frame, encode_allowing, encode_folded,
+    encode_frame, encode_frame_at, encode_heard, encode_removals,
 };
 
 /// The messages as prost makes them of the .proto files.

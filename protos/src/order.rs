@@ -17,6 +17,7 @@ use prost::Message;
 use crate::field::{
     array, at_most, at_most_bytes, ensure, given, millis, not_empty, plain, within,
 };
+use crate::steer::check_rate;
 use crate::{
     Dist, FRAME_LIMIT, FieldError, Malformed, Push, Run, Steer, Terms, gate, hosts, pb, shape,
 };
@@ -131,6 +132,8 @@ pub struct OrderBody {
     pub needs: Vec<Need>,
     /// If given, hosts begin only a few at a time. Of a run only.
     pub gate: Option<Gate>,
+    /// How fast its content may go over each link, in bits a second; 0: as fast as it can.
+    pub rate: u64,
     /// What to do.
     pub work: Work,
 }
@@ -229,6 +232,7 @@ impl OrderBody {
                 }
             }),
             gate: self.gate.as_ref().map(gate::encode),
+            rate: self.rate,
         }
     }
 }
@@ -250,6 +254,7 @@ fn read(body: pb::OrderBody) -> Result<OrderBody, OrderError> {
         issued_by: body.issued_by,
         needs: body.needs.iter().map(need).collect::<Result<_, _>>()?,
         gate: body.gate.as_ref().map(gate::decode).transpose()?,
+        rate: body.rate,
         work: match body.work.ok_or(OrderError::Work)? {
             pb::order_body::Work::Run(run) => Work::Run(Run::read(run)?),
             pb::order_body::Work::Push(push) => Work::Push(Push::read(push, Terms::default())?),
@@ -291,6 +296,7 @@ fn check(body: &OrderBody) -> Result<(), FieldError> {
         ensure(matches!(body.work, Work::Run(_)), "order.gate", "is of a run only")?;
         gate::check(gate)?;
     }
+    check_rate("order.rate", body.rate)?;
     match &body.work {
         Work::Run(run) => run.check(),
         Work::Push(push) => push.check(),

@@ -10,7 +10,8 @@ use crate::testing::{
     bytes, digest as any_digest, mangle, name, signature, some_bytes, some_hosts, words,
 };
 use crate::{
-    Bundle, Delete, File, MaxDelete, OUTPUT_LIMIT, PARENTS, Part, Special, Variable, encode_frame,
+    Bundle, Cap, Delete, File, MaxDelete, OUTPUT_LIMIT, PARENTS, Part, Special, Variable,
+    encode_frame,
 };
 
 fn time() -> impl Strategy<Value = Duration> {
@@ -61,9 +62,9 @@ fn gate() -> impl Strategy<Value = Gate> {
         .prop_map(
             |(window, per_child, lots, batch, (max_errors, max_missed), begin, longest)| Gate {
                 window,
-                per_child,
+                per_child: per_child.map(share),
                 lots,
-                per_lot: window,
+                per_lot: share(window),
                 batch: batch.map(|(size, wait)| mesh::Batch { size, wait }),
                 max_errors,
                 max_missed,
@@ -71,6 +72,13 @@ fn gate() -> impl Strategy<Value = Gate> {
                 longest,
             },
         )
+}
+
+fn share(number: u64) -> mesh::Share {
+    match number % 3 {
+        0 => mesh::Share::Percent(number as u32 % 100 + 1),
+        _ => mesh::Share::Hosts(number),
+    }
 }
 
 fn terms() -> impl Strategy<Value = Terms> {
@@ -132,6 +140,16 @@ fn push() -> impl Strategy<Value = Push> {
     )
 }
 
+fn rate() -> impl Strategy<Value = u64> {
+    prop_oneof![Just(0), crate::LEAST_RATE..=u64::MAX]
+}
+
+fn cap() -> impl Strategy<Value = Cap> {
+    let set = (rate(), any::<u64>());
+    let set = set.prop_map(|(rate, until_ms)| Cap::Set { rate, until_ms });
+    prop_oneof![Just(Cap::Ask), Just(Cap::Clear), set]
+}
+
 fn order() -> impl Strategy<Value = OrderBody> {
     let ids = any::<([u8; 16], [u8; 16])>();
     let validity = (any::<u64>(), 1..=millis(LONGEST)).prop_map(|(start, length)| {
@@ -154,13 +172,17 @@ fn order() -> impl Strategy<Value = OrderBody> {
     let steer = prop_oneof![
         parents.prop_map(Steer::Parents),
         any::<(u32, bool)>().prop_map(|(id, on)| Steer::Avoid { relay: HostId(id), on }),
+        cap().prop_map(Steer::Cap),
+        Just(Steer::Survey),
     ]
     .prop_map(Work::Steer);
     let work =
         prop_oneof![run().prop_map(Work::Run), push().prop_map(Work::Push), dist, cancel, steer];
     let gate = proptest::option::of(gate());
-    (ids, some_hosts(), validity, waits, name(), vec(need, 0..3), work, gate).prop_map(
-        |((mesh, id), targets, validity, (a, b), issued_by, needs, work, gate)| OrderBody {
+    let need = (vec(need, 0..3), rate());
+    (ids, some_hosts(), validity, waits, name(), need, work, gate).prop_map(
+        |((mesh, id), targets, validity, (a, b), issued_by, (needs, rate), work, gate)| OrderBody {
+            rate,
             gate: gate.filter(|_| matches!(work, Work::Run(_))),
             mesh,
             id: OrderId(id),
@@ -222,6 +244,7 @@ fn sample(work: Work) -> OrderBody {
         issued_by: "ada".to_owned(),
         needs: Vec::new(),
         gate: None,
+        rate: 0,
         work,
     }
 }
@@ -231,7 +254,7 @@ fn sample_gate() -> Gate {
         window: 3,
         per_child: None,
         lots: Vec::new(),
-        per_lot: 1,
+        per_lot: mesh::Share::Hosts(1),
         batch: None,
         max_errors: Some(0),
         max_missed: None,
@@ -324,6 +347,10 @@ fn limits_of_every_order() {
         let order = sample(Work::Steer(Steer::Parents(vec![address.to_owned()])));
         check_order(&order, "steer.parents has an address that is not host:port");
     }
+    let slow = Steer::Cap(Cap::Set { rate: 7_999, until_ms: 0 });
+    check_order(&sample(Work::Steer(slow)), "steer.cap.rate is less than 8000 bits a second");
+    let slow = OrderBody { rate: 1, ..sample(Work::Run(sample_run())) };
+    check_order(&slow, "order.rate is less than 8000 bits a second");
     let order = sample(Work::Steer(Steer::Parents(vec!["relay:7400".to_owned(); 9])));
     check_order(&order, "steer.parents has 9 elements; the limit is 8");
 }
@@ -403,7 +430,10 @@ fn limits_of_a_gate() {
         check_order(&OrderBody { gate: Some(gate), ..sample(Work::Run(sample_run())) }, expected);
     };
     check(|g| g.window = 0, "gate.window is 0 and must be from 1 to 4294967296");
-    check(|g| g.per_lot = 0, "gate.per_lot is 0 and must be from 1 to 4294967296");
+    let none = |g: &mut Gate| g.per_lot = mesh::Share::Hosts(0);
+    check(none, "gate.per_lot is 0 and must be from 1 to 4294967296");
+    let more = |g: &mut Gate| g.per_child = Some(mesh::Share::Percent(101));
+    check(more, "gate.per_child_percent is 101 and must be from 1 to 100");
     check(
         |g| g.batch = Some(mesh::Batch { size: 0, wait: Duration::ZERO }),
         "gate.batch is 0 and must be from 1 to 4294967296",

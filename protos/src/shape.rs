@@ -125,6 +125,7 @@ shaped! {
     Envelope ENVELOPE,
     OrderBody ORDER_BODY,
     Answer ANSWER,
+    Facts FACTS,
     JoinRequest JOIN_REQUEST,
     JoinReply JOIN_REPLY,
     GrantBody GRANT_BODY,

@@ -18,10 +18,11 @@ use crate::field::{array, at_most, at_most_bytes, ensure, given, millis, not_emp
 use crate::packed::Packed;
 use crate::pb::frame::Kind;
 use crate::removed::SignedRemovals;
+use crate::steer::check_rate;
 use crate::{
     FRAME_LIMIT, FieldError, LONGEST, Malformed, OUTPUT_LIMIT, VERSION, VersionError, check_version,
 };
-use crate::{bus, fact, hosts, pb, shape};
+use crate::{bus, fact, hosts, pb, profile, shape};
 
 /// Lines of one report. A node cuts its reports by bytes long before this.
 pub(crate) const LINES: usize = 10_240;
@@ -51,11 +52,13 @@ pub enum Incoming {
         /// Whether it can.
         unpacks: bool,
     },
-    /// A beat that says what time it is where it comes from.
+    /// A beat, with what its sender says besides.
     Beat {
         /// The frame.
         frame: Frame,
-        /// The time there, in seconds since 1970.
+        /// What a child says of the content that it is to get; a parent says nothing.
+        allowance: Allowance,
+        /// What time it is at the parent, in seconds since 1970; 0: it does not say.
         clock_s: u64,
     },
     /// A report for the link's [`Unpacker`](crate::Unpacker).
@@ -64,6 +67,15 @@ pub enum Incoming {
     Heard,
     /// Whose keys are no longer of the mesh. The signature has not been looked at.
     Removals(SignedRemovals),
+}
+
+/// What content a child's link may carry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Allowance {
+    /// Bits a second; 0: as much as it can.
+    pub rate: u64,
+    /// Whether content is to give way to other traffic.
+    pub yields: bool,
 }
 
 /// Bytes that are not a frame we take. Nothing has changed; the peer is at fault, except for
@@ -96,24 +108,44 @@ pub enum FrameError {
 /// What is over a limit of the wire is encoded all the same and refused by the peer: a frame
 /// longer than [`FRAME_LIMIT`], a host set of more than 65,536 ranges.
 pub fn encode_frame(frame: &Frame) -> Bytes {
-    encode_frame_at(frame, 0)
+    encode_with(frame, Allowance::default(), 0)
 }
 
-/// The same; a beat also says that it is this time here, in seconds since 1970.
+/// The same for a child's link, of which a beat says what content it may carry.
+pub fn encode_allowing(frame: &Frame, allowance: Allowance) -> Bytes {
+    encode_with(frame, allowance, 0)
+}
+
+/// The same for a parent's link, on which a beat says that it is this time, in seconds since 1970.
 pub fn encode_frame_at(frame: &Frame, clock_s: u64) -> Bytes {
+    encode_with(frame, Allowance::default(), clock_s)
+}
+
+fn encode_with(frame: &Frame, allowance: Allowance, clock_s: u64) -> Bytes {
     let kind = match frame {
-        &Frame::Hello { log, held_log, held, events } => {
-            let (major, minor) = (VERSION.0.into(), VERSION.1.into());
-            Kind::Hello(pb::Hello { major, minor, log, held_log, held, unpacks: true, events })
-        }
+        &Frame::Hello { log, held_log, held, events, profiles } => Kind::Hello(pb::Hello {
+            major: VERSION.0.into(),
+            minor: VERSION.1.into(),
+            log,
+            held_log,
+            held,
+            unpacks: true,
+            events,
+            profiles,
+        }),
         &Frame::Beat { root, interval, root_interval, speaks } => {
-            let ms = |interval| {
-                let ms = millis(interval).clamp(INTERVAL_MS.0, INTERVAL_MS.1);
-                u32::try_from(ms).expect("an hour in ms fits")
-            };
-            let (interval_ms, root_ms) = (ms(interval), ms(root_interval));
+            let (interval_ms, root_ms) = (interval_ms(interval), interval_ms(root_interval));
             let root_interval_ms = if root_ms == interval_ms { 0 } else { root_ms };
-            Kind::Beat(pb::Beat { root, interval_ms, root_interval_ms, speaks, clock_s })
+            let Allowance { rate: cap, yields } = allowance;
+            Kind::Beat(pb::Beat {
+                root,
+                interval_ms,
+                root_interval_ms,
+                speaks,
+                clock_s,
+                cap,
+                yields,
+            })
         }
         Frame::Below(subtree) => Kind::Below(encode_below(subtree)),
         Frame::Order { log, seq, order } => {
@@ -137,8 +169,18 @@ pub fn encode_frame_at(frame: &Frame, clock_s: u64) -> Bytes {
         Frame::Interest(interest) => Kind::Interest(bus::encode_interest(interest)),
         Frame::Message(message) => Kind::Message(bus::encode_message(message)),
         Frame::Answer(answer) => Kind::Answer(bus::encode_answer(answer)),
+        Frame::Profiles { no, lines } => Kind::Profiles(profile::encode(*no, lines)),
+        &Frame::ProfilesHeld { no, held } => {
+            let held = u32::try_from(held).unwrap_or(u32::MAX);
+            Kind::ProfilesHeld(pb::ProfilesHeld { no, held })
+        }
     };
     pb::Frame { kind: Some(kind) }.encode_to_vec().into()
+}
+
+fn interval_ms(interval: Duration) -> u32 {
+    let ms = millis(interval).clamp(INTERVAL_MS.0, INTERVAL_MS.1);
+    u32::try_from(ms).expect("an hour in ms fits")
 }
 
 /// The bytes of [`Incoming::Heard`].
@@ -176,17 +218,24 @@ pub fn decode_frame(bytes: Bytes, hash: fn(&[u8]) -> Digest) -> Result<Incoming,
             return Ok(Incoming::Hello { frame, unpacks });
         }
         Kind::Packed(packed) => return Ok(Incoming::Packed(Packed(packed))),
-        Kind::Beat(pb::Beat { root, interval_ms, root_interval_ms, speaks, clock_s }) => {
+        Kind::Beat(pb::Beat {
+            root,
+            interval_ms,
+            root_interval_ms,
+            speaks,
+            clock_s,
+            cap,
+            yields,
+        }) => {
             within("beat.interval_ms", interval_ms.into(), INTERVAL_MS)?;
             let root_ms = if root_interval_ms == 0 { interval_ms } else { root_interval_ms };
             within("beat.root_interval_ms", root_ms.into(), INTERVAL_MS)?;
+            check_rate("beat.cap", cap)?;
             let interval = Duration::from_millis(interval_ms.into());
             let root_interval = Duration::from_millis(root_ms.into());
             let frame = Frame::Beat { root, interval, root_interval, speaks };
-            if clock_s > 0 {
-                return Ok(Incoming::Beat { frame, clock_s });
-            }
-            frame
+            let allowance = Allowance { rate: cap, yields };
+            return Ok(Incoming::Beat { frame, allowance, clock_s });
         }
         Kind::Below(below) => Frame::Below(decode_below(&below)?),
         Kind::Interest(interest) => Frame::Interest(bus::decode_interest(&interest)?),
@@ -209,6 +258,10 @@ pub fn decode_frame(bytes: Bytes, hash: fn(&[u8]) -> Digest) -> Result<Incoming,
         Kind::EventsHeld(pb::EventsHeld { no, held }) => {
             Frame::EventsHeld { no, held: held as usize }
         }
+        Kind::Profiles(profiles) => profile::decode(&profiles)?,
+        Kind::ProfilesHeld(pb::ProfilesHeld { no, held }) => {
+            Frame::ProfilesHeld { no, held: held as usize }
+        }
         Kind::Heard(pb::Heard {}) => return Ok(Incoming::Heard),
         Kind::Removals(list) => {
             return Ok(Incoming::Removals(SignedRemovals::from_pb(&list)?));
@@ -226,6 +279,7 @@ fn encode_below(subtree: &Subtree) -> pb::Below {
         below: hosts::encode(&subtree.below),
         up: hosts::encode(&subtree.up),
         degraded: hosts::encode(&subtree.degraded),
+        silent: hosts::encode(&subtree.silent),
         branches: subtree.branches.iter().map(branch).collect(),
     }
 }
@@ -243,14 +297,15 @@ fn decode_below(below: &pb::Below) -> Result<Subtree, FieldError> {
         below: hosts::decode("below.below", &below.below)?,
         up: hosts::decode("below.up", &below.up)?,
         degraded: hosts::decode("below.degraded", &below.degraded)?,
+        silent: hosts::decode("below.silent", &below.silent)?,
         branches,
     })
 }
 
 fn decode_hello(hello: &pb::Hello) -> Result<Frame, FrameError> {
     check_version(version("hello", hello.major, hello.minor)?)?;
-    let &pb::Hello { log, held_log, held, events, .. } = hello;
-    Ok(Frame::Hello { log, held_log, held, events })
+    let &pb::Hello { log, held_log, held, events, profiles, .. } = hello;
+    Ok(Frame::Hello { log, held_log, held, events, profiles })
 }
 
 /// The two numbers of a version. `field` names the message that they come in.

@@ -4,9 +4,10 @@
 use std::sync::Arc;
 
 use mesh::bus::{Answer, Interest, Message, PATTERNS, Pattern, Subject};
-use mesh::{Class, Fact, Folded, MOST, Order, Sample, Severity};
+use mesh::{Class, Fact, Folded, MOST, Order, Profile, Profiled, Sample, Severity};
 use proptest::collection::vec;
 use proptest::prelude::*;
+use prost::Message as _;
 
 use super::*;
 use crate::testing::{
@@ -93,9 +94,13 @@ fn beat() -> impl Strategy<Value = (u64, u64, u64, bool)> {
 fn frame() -> impl Strategy<Value = Frame> {
     let pair = || (number(), number());
     prop_oneof![
-        (pair(), number(), any::<bool>()).prop_map(|((log, held_log), held, events)| {
-            Frame::Hello { log, held_log, held, events }
-        }),
+        (pair(), number(), any::<(bool, bool)>()).prop_map(
+            |((log, held_log), held, (events, profiles))| {
+                Frame::Hello { log, held_log, held, events, profiles }
+            }
+        ),
+        (number(), vec(profiled(), 0..4)).prop_map(|(no, lines)| Frame::Profiles { no, lines }),
+        (number(), edgy()).prop_map(|(no, held)| Frame::ProfilesHeld { no, held: held as usize }),
         (number(), proptest::collection::vec(folded(), 0..4))
             .prop_map(|(no, events)| Frame::Events { no, events }),
         (number(), edgy()).prop_map(|(no, held)| Frame::EventsHeld { no, held: held as usize }),
@@ -103,9 +108,9 @@ fn frame() -> impl Strategy<Value = Frame> {
             let ms = Duration::from_millis;
             Frame::Beat { root, interval: ms(own), root_interval: ms(of_root), speaks }
         }),
-        (host_set(), host_set(), host_set(), branches()).prop_map(
-            |(below, up, degraded, branches)| {
-                Frame::Below(Subtree { below, up, degraded, branches })
+        (host_set(), host_set(), (host_set(), host_set()), branches()).prop_map(
+            |(below, up, (degraded, silent), branches)| {
+                Frame::Below(Subtree { below, up, degraded, silent, branches })
             }
         ),
         (pair(), order()).prop_map(|((log, seq), order)| Frame::Order { log, seq, order }),
@@ -135,6 +140,13 @@ fn frame() -> impl Strategy<Value = Frame> {
             Frame::Go { order: OrderId(order), hosts, left: Duration::from_millis(ms) }
         }),
     ]
+}
+
+fn profiled() -> impl Strategy<Value = Profiled> {
+    let few = (edgy(), 0u32..9)
+        .prop_map(|(first, more)| HostSet::from_ranges([(first, first.saturating_add(more))]));
+    (number(), bytes(3), few)
+        .prop_map(|(revision, text, hosts)| Profiled { profile: Profile { revision, text }, hosts })
 }
 
 fn folded() -> impl Strategy<Value = Folded> {
@@ -204,6 +216,9 @@ proptest! {
                 Incoming::Order { log, seq, envelope: order.body.clone() }
             }
             frame @ Frame::Hello { .. } => Incoming::Hello { frame, unpacks: true },
+            frame @ Frame::Beat { .. } => {
+                Incoming::Beat { frame, allowance: Allowance::default(), clock_s: 0 }
+            }
             frame => Incoming::Frame(frame),
         };
         prop_assert_eq!(arrived, expected);
@@ -219,6 +234,10 @@ proptest! {
                 let again = decode_frame(encode_frame(&frame), hash).unwrap();
                 prop_assert_eq!(again, Incoming::Frame(frame));
             }
+            Ok(Incoming::Beat { frame, allowance, clock_s }) => {
+                let again = decode_frame(encode_with(&frame, allowance, clock_s), hash).unwrap();
+                prop_assert_eq!(again, Incoming::Beat { frame, allowance, clock_s });
+            }
             Ok(Incoming::Order { envelope, .. }) => prop_assert!(!envelope.is_empty()),
             Ok(Incoming::Removals(list)) => prop_assert!(!list.body.is_empty()),
             Ok(Incoming::Hello { frame, .. }) => {
@@ -227,7 +246,6 @@ proptest! {
             }
             // What is in it is for the link's own state to say.
             Ok(Incoming::Heard | Incoming::Packed(_)) => {}
-            Ok(Incoming::Beat { clock_s, .. }) => prop_assert!(clock_s > 0),
             Err(error) => prop_assert!(!error.to_string().is_empty()),
         }
     }
@@ -294,13 +312,7 @@ fn another_version_is_told_apart() {
 #[test]
 fn fields_have_limits() {
     check(
-        send(Kind::Beat(pb::Beat {
-            root: 1,
-            interval_ms: 0,
-            root_interval_ms: 5,
-            speaks: false,
-            clock_s: 0,
-        })),
+        send(Kind::Beat(pb::Beat { root: 1, root_interval_ms: 5, ..pb::Beat::default() })),
         "beat.interval_ms is 0 and must be from 1 to 3600000",
     );
     check(
@@ -309,9 +321,13 @@ fn fields_have_limits() {
             interval_ms: 1,
             root_interval_ms: 3_600_001,
             speaks: true,
-            clock_s: 0,
+            ..pb::Beat::default()
         })),
         "beat.root_interval_ms is 3600001 and must be from 1 to 3600000",
+    );
+    check(
+        send(Kind::Beat(pb::Beat { interval_ms: 1, cap: 7_999, ..pb::Beat::default() })),
+        "beat.cap is less than 8000 bits a second",
     );
     check(
         send(Kind::Below(pb::Below { below: vec![1], ..pb::Below::default() })),
@@ -463,5 +479,16 @@ fn a_beat_is_small() {
     let (frame, clock_s) = (beat(false), 1_800_000_000);
     let bytes = encode_frame_at(&frame, clock_s);
     assert!(bytes.len() <= 17);
-    assert_eq!(decode_frame(bytes, hash), Ok(Incoming::Beat { frame, clock_s }));
+    let allowance = Allowance::default();
+    assert_eq!(decode_frame(bytes, hash), Ok(Incoming::Beat { frame, allowance, clock_s }));
+}
+
+#[test]
+fn a_beat_says_what_content_may_come() {
+    let interval = Duration::from_secs(5);
+    let frame = Frame::Beat { root: 3, interval, root_interval: interval, speaks: false };
+    let allowance = Allowance { rate: 2_000_000, yields: true };
+    let bytes = encode_allowing(&frame, allowance);
+    assert!(bytes.len() <= 20, "{}", bytes.len());
+    assert_eq!(decode_frame(bytes, hash), Ok(Incoming::Beat { frame, allowance, clock_s: 0 }));
 }

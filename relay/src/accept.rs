@@ -11,12 +11,13 @@ use std::time::Duration;
 use mesh::{LinkId, Peer};
 use protos::StreamKind;
 use quinn::{Connection, Endpoint, Incoming, RecvStream, SendStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
 use crate::bulk::Bulk;
 use crate::congestion;
+use crate::door::{Place, Places, Turned, Why};
 use crate::drive::Arrival;
 use crate::endpoint::{self, JOIN_HINT};
 use crate::join::{Asker, JoinService};
@@ -65,6 +66,8 @@ pub(crate) struct Acceptor {
     pub(crate) config: Current<quinn::ServerConfig>,
     pub(crate) beat: Duration,
     pub(crate) memory: Arc<Memory>,
+    /// Who did not come in.
+    pub(crate) turned: Turned,
     /// Bits a second of content down each link; zero: no limit.
     pub(crate) rate_limit: u64,
 }
@@ -72,36 +75,43 @@ pub(crate) struct Acceptor {
 impl Acceptor {
     /// Accepts until the endpoint is closed.
     pub(crate) async fn run(self, endpoint: Endpoint) {
-        let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
-        let joins = Arc::new(Semaphore::new(JOINS));
+        let handshakes = Places::new(HANDSHAKES);
+        let joins = Places::new(JOINS);
         while let Some(incoming) = endpoint.accept().await {
+            let from = incoming.remote_address().ip();
             if endpoint.open_connections() >= self.max_connections {
-                debug!(from = %incoming.remote_address(), "too many connections: refusing");
-                incoming.refuse();
+                self.refuse(incoming, Why::Crowded);
                 continue;
             }
-            let busy = handshakes.available_permits() < HANDSHAKES / 2
-                || joins.available_permits() < JOINS / 2;
+            let busy = handshakes.are_scarce() || joins.are_scarce();
             if busy && !incoming.remote_address_validated() && incoming.may_retry() {
                 incoming.retry().ok();
                 continue;
             }
+            // Whoever is refused comes back after a random wait; nobody waits in this loop.
             if incoming.orig_dst_cid().starts_with(&JOIN_HINT) {
-                match joins.clone().try_acquire_owned() {
-                    Ok(turn) => drop(tokio::spawn(self.clone().accept_join(incoming, turn))),
-                    Err(_) => incoming.refuse(),
+                match joins.take(from) {
+                    Ok(place) => drop(tokio::spawn(self.clone().accept_join(incoming, place))),
+                    Err(why) => self.refuse(incoming, why),
                 }
                 continue;
             }
-            // Whoever is refused comes back after a random wait; nobody waits in this loop.
-            match handshakes.clone().try_acquire_owned() {
-                Ok(turn) => drop(tokio::spawn(self.clone().accept_child(incoming, turn))),
-                Err(_) => incoming.refuse(),
+            match handshakes.take(from) {
+                Ok(place) => drop(tokio::spawn(self.clone().accept_child(incoming, place))),
+                Err(why) => self.refuse(incoming, why),
             }
         }
     }
 
-    async fn accept_child(self, incoming: Incoming, permit: OwnedSemaphorePermit) {
+    fn refuse(&self, incoming: Incoming, why: Why) {
+        let from = incoming.remote_address();
+        if self.turned.away(from.ip(), why) {
+            info!(%from, ?why, "refusing a connection");
+        }
+        incoming.refuse();
+    }
+
+    async fn accept_child(self, incoming: Incoming, place: Place) {
         let from = incoming.remote_address();
         let begun = match self.memory.recall(from.ip()) {
             Some(start) => {
@@ -113,22 +123,32 @@ impl Acceptor {
             Ok(connecting) => timeout(HANDSHAKE_LIMIT, connecting).await,
             Err(error) => Ok(Err(error)),
         };
-        drop(permit);
+        drop(place);
         let conn = match conn {
             Ok(Ok(conn)) => conn,
-            Ok(Err(error)) => return info!(%from, error = %crate::chain(&error), "no link"),
-            Err(_) => return info!(%from, "no link: the handshake took too long"),
+            Ok(Err(error)) => {
+                if self.turned.away(from.ip(), Why::Failed) {
+                    info!(%from, error = %crate::chain(&error), "no link");
+                }
+                return;
+            }
+            Err(_) => {
+                if self.turned.away(from.ip(), Why::Slow) {
+                    info!(%from, "no link: the handshake took too long");
+                }
+                return;
+            }
         };
         let leaf = match link::leaf_of(&conn) {
             Ok(leaf) if leaf.identity.mesh != self.verifier.mesh => {
-                return turn_away(&conn, &PeerFault::Mesh);
+                return self.turn_away(&conn, &PeerFault::Mesh);
             }
             Ok(leaf) if self.removed.has(&leaf.public) => {
-                return turn_away(&conn, &PeerFault::Removed);
+                return self.turn_away(&conn, &PeerFault::Removed);
             }
-            Ok(_) if self.removed.is_out() => return turn_away(&conn, &PeerFault::Out),
+            Ok(_) if self.removed.is_out() => return self.turn_away(&conn, &PeerFault::Out),
             Ok(leaf) => leaf,
-            Err(fault) => return turn_away(&conn, &fault),
+            Err(fault) => return self.turn_away(&conn, &fault),
         };
         let identity = leaf.identity;
         let peer = Peer::Child { host: link::host_of(&identity), serves: identity.role.serves() };
@@ -137,8 +157,11 @@ impl Acceptor {
 
     async fn serve_child(self, conn: Connection, peer: Peer, who: (String, [u8; 32])) {
         let id = self.ids.next();
-        let (link, mut queues) = Link::new(id, peer, who, conn.clone());
+        let (mut link, mut queues) = Link::new(id, peer, who, conn.clone());
         let counters = link.counters.clone();
+        let serves = matches!(peer, Peer::Child { serves: true, .. });
+        let bulk = Arc::new(Bulk::new(self.rate_limit, serves));
+        link.bulk = Some(bulk.clone());
         if self.inbox.send(Arrival::Linked(link)).await.is_err() {
             return;
         }
@@ -153,11 +176,12 @@ impl Acceptor {
             removed: self.removed.clone(),
             credit: Credit::new(true),
             packs: None,
+            caps: None,
+            bulk: Some(bulk.clone()),
+            paced: self.transfers.paced.clone(),
         };
         let streams = Arc::new(Semaphore::new(STREAMS));
-        let serves = matches!(peer, Peer::Child { serves: true, .. });
         conn.set_send_window(send_window(serves));
-        let bulk = Arc::new(Bulk::new(self.rate_limit, serves));
         // Ends with the connection, whatever ends it.
         while let Ok((send, recv)) = conn.accept_bi().await {
             let (kind, recv) = match stream_kind(recv).await {
@@ -173,7 +197,7 @@ impl Acceptor {
                     let (transfers, counters) = (self.transfers.clone(), counters.clone());
                     let bulk = bulk.clone();
                     tokio::spawn(async move {
-                        let line = Line { bulk: &bulk, counters: &counters };
+                        let line = Line { bulk: &bulk, counters: &counters, paced: None };
                         transfers.serve(id, (send, recv), line).await;
                         drop(slot);
                     });
@@ -201,12 +225,33 @@ impl Acceptor {
         self.inbox.send(Arrival::Input(mesh::Input::LinkDown { link: id })).await.ok();
     }
 
-    async fn accept_join(self, incoming: Incoming, _turn: OwnedSemaphorePermit) {
+    fn turn_away(&self, conn: &Connection, fault: &PeerFault) {
+        let from = conn.remote_address();
+        if self.turned.away(from.ip(), Why::Stranger) {
+            warn!(%from, reason = %crate::chain(fault), "turning a peer away");
+        }
+        let code = match fault {
+            PeerFault::Removed => CLOSE_REMOVED,
+            _ => CLOSE_PROTOCOL,
+        };
+        conn.close(code, fault.to_string().as_bytes());
+    }
+
+    async fn accept_join(self, incoming: Incoming, _place: Place) {
         let from = incoming.remote_address();
         let Ok(connecting) = incoming.accept_with(self.join_config.now()) else { return };
-        let Ok(Ok(conn)) = timeout(HANDSHAKE_LIMIT, connecting).await else {
-            return info!(%from, "a newcomer's handshake failed");
+        let why = match timeout(HANDSHAKE_LIMIT, connecting).await {
+            Ok(Ok(conn)) => return self.serve_join(conn).await,
+            Ok(Err(_)) => Why::Failed,
+            Err(_) => Why::Slow,
         };
+        if self.turned.away(from.ip(), why) {
+            info!(%from, ?why, "a newcomer's handshake failed");
+        }
+    }
+
+    async fn serve_join(self, conn: Connection) {
+        let from = conn.remote_address();
         let serve = async {
             let (send, recv) = conn.accept_bi().await.ok()?;
             let (kind, recv) = stream_kind(recv).await.ok()?;
@@ -221,16 +266,6 @@ impl Acceptor {
             info!(%from, "a newcomer took too long");
         }
     }
-}
-
-fn turn_away(conn: &Connection, fault: &PeerFault) {
-    let from = conn.remote_address();
-    warn!(%from, reason = %crate::chain(fault), "turning a peer away");
-    let code = match fault {
-        PeerFault::Removed => CLOSE_REMOVED,
-        _ => CLOSE_PROTOCOL,
-    };
-    conn.close(code, fault.to_string().as_bytes());
 }
 
 /// What a stream is for, by its first byte.

@@ -7,11 +7,13 @@
 //! leave in the order in which they were asked for, each with a priority below the one before: the
 //! first can be used, or passed on, while the second is under way.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex as Lock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use mesh::OrderId;
 use quinn::{SendStream, WriteError};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until};
@@ -22,14 +24,23 @@ use crate::kind::ahead;
 const PIECE: usize = 64 << 10;
 /// Bytes that one place stands for.
 const PLACE: usize = 64 << 10;
+/// Orders with a rate of their own that one link keeps apart.
+const PACED: usize = 64;
 
 /// The content that goes down one link.
 pub struct Bulk {
     places: Arc<Semaphore>,
+    /// Of these, what objects that go slowly may take together: there is always room for others.
+    slow: Arc<Semaphore>,
     /// Of one object at most.
     each: u32,
     asked: AtomicI32,
+    /// What this node allows, and what the child does; in bits a second, 0: any.
+    own: AtomicU64,
+    declared: AtomicU64,
     bucket: Bucket,
+    /// Of the orders that are to go slowly, the youngest last.
+    paced: Lock<VecDeque<(OrderId, Arc<Bucket>)>>,
 }
 
 /// The place of one object in the row, and its right to be sent once it has waited for it.
@@ -37,7 +48,10 @@ pub struct Turn {
     priority: i32,
     places: Arc<Semaphore>,
     each: u32,
-    held: Option<OwnedSemaphorePermit>,
+    held: Vec<OwnedSemaphorePermit>,
+    /// For an object that goes slowly: the share of those, and its rate.
+    slow: Option<Arc<Semaphore>>,
+    paced: Option<Arc<Bucket>>,
 }
 
 impl Bulk {
@@ -48,22 +62,59 @@ impl Bulk {
         Bulk {
             // One object on its way and the next one already behind it.
             places: Arc::new(Semaphore::new(2 * each as usize)),
+            slow: Arc::new(Semaphore::new(each as usize)),
             each,
             asked: AtomicI32::new(-1),
+            own: AtomicU64::new(rate),
+            declared: AtomicU64::new(0),
             bucket: Bucket::new(rate),
+            paced: Lock::default(),
         }
     }
 
-    /// Changes the limit, in bits a second; zero: none.
+    /// Changes the limit of this node, in bits a second; zero: none.
     pub fn limit(&self, rate: u64) {
-        self.bucket.rate.store(rate / 8, Ordering::Relaxed);
+        self.own.store(rate, Ordering::Relaxed);
+        self.bucket.set(self.rate());
+    }
+
+    /// The child says what it allows. The lower of the two counts.
+    pub(crate) fn declare(&self, rate: u64) {
+        self.declared.store(rate, Ordering::Relaxed);
+        self.bucket.set(self.rate());
+    }
+
+    /// What may go down, in bits a second; zero: as much as the link carries.
+    pub(crate) fn rate(&self) -> u64 {
+        let rates = [&self.own, &self.declared].map(|rate| rate.load(Ordering::Relaxed));
+        rates.into_iter().filter(|rate| *rate > 0).min().unwrap_or(0)
+    }
+
+    /// A place behind all that was asked for before, for an object of an order that has a rate of
+    /// its own.
+    pub(crate) fn turn_of(&self, order: OrderId, rate: u64) -> Turn {
+        let mut paced = self.paced.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = paced.iter().find(|(known, _)| *known == order);
+        let bucket = match known {
+            Some((_, bucket)) => bucket.clone(),
+            None => {
+                let bucket = Arc::new(Bucket::new(rate));
+                paced.push_back((order, bucket.clone()));
+                if paced.len() > PACED {
+                    paced.pop_front();
+                }
+                bucket
+            }
+        };
+        Turn { paced: Some(bucket), slow: Some(self.slow.clone()), ..self.turn() }
     }
 
     /// A place behind all that was asked for before.
     pub fn turn(&self) -> Turn {
         // After two thousand million objects the order is lost for one of them.
         let priority = self.asked.fetch_sub(1, Ordering::Relaxed).min(-1);
-        Turn { priority, places: self.places.clone(), each: self.each, held: None }
+        let (places, each) = (self.places.clone(), self.each);
+        Turn { priority, places, each, held: Vec::new(), slow: None, paced: None }
     }
 
     /// Writes some of an object whose turn it is, telling of each piece that QUIC has taken.
@@ -78,9 +129,14 @@ impl Bulk {
         wrote: impl Fn(usize),
     ) -> Result<(), WriteError> {
         send.set_priority(turn.priority).ok();
-        for start in (0..body.len()).step_by(PIECE) {
-            let piece = body.slice(start..body.len().min(start + PIECE));
+        let mut rest = body.clone();
+        while !rest.is_empty() {
+            let paced = turn.paced.as_ref().map_or(PIECE, |paced| paced.piece());
+            let piece = rest.split_to(rest.len().min(paced).min(self.bucket.piece()));
             let bytes = piece.len();
+            if let Some(paced) = &turn.paced {
+                paced.take(bytes).await;
+            }
             self.bucket.take(bytes).await;
             send.write_chunk(piece).await?;
             wrote(bytes);
@@ -92,17 +148,21 @@ impl Bulk {
 impl Turn {
     /// Waits until it is the turn of an object of which so many bytes are left.
     pub async fn wait(&mut self, bytes: usize) {
-        if self.held.is_none() {
+        if self.held.is_empty() {
             let places = u32::try_from(bytes.div_ceil(PLACE)).unwrap_or(self.each);
             let places = places.clamp(1, self.each);
-            let held = self.places.clone().acquire_many_owned(places).await;
-            self.held = Some(held.expect("nobody closes the places"));
+            let mut held = Vec::new();
+            for from in self.slow.iter().chain([&self.places]) {
+                let taken = from.clone().acquire_many_owned(places).await;
+                held.push(taken.expect("nobody closes the places"));
+            }
+            self.held = held;
         }
     }
 
     /// Lets others go first, because there is nothing to send just now.
     pub fn pass(&mut self) {
-        self.held = None;
+        self.held.clear();
     }
 
     /// The turn ends when the child has acknowledged the whole stream.
@@ -114,7 +174,7 @@ impl Turn {
 
 /// A token bucket whose tokens may be owed: whoever takes more than there is pays by waiting, and
 /// the next one waits after him.
-struct Bucket {
+pub(crate) struct Bucket {
     /// Bytes a second.
     rate: AtomicU64,
     /// When all that was taken is paid for.
@@ -123,13 +183,30 @@ struct Bucket {
 
 /// What an idle bucket saves up.
 const SAVED: Duration = Duration::from_millis(50);
+/// A capped link gets so many pieces a second, so that each is short for whoever shares it.
+const PIECES: u64 = 20;
+/// The least piece: some packets.
+const LEAST_PIECE: usize = 4 << 10;
 
 impl Bucket {
-    fn new(rate: u64) -> Bucket {
+    pub(crate) fn new(rate: u64) -> Bucket {
         Bucket { rate: AtomicU64::new(rate / 8), paid: Mutex::new(Instant::now()) }
     }
 
-    async fn take(&self, bytes: usize) {
+    /// Changes the rate, in bits a second; zero: none.
+    pub(crate) fn set(&self, rate: u64) {
+        self.rate.store(rate / 8, Ordering::Relaxed);
+    }
+
+    /// How much to take in one go.
+    pub(crate) fn piece(&self) -> usize {
+        match self.rate.load(Ordering::Relaxed) {
+            0 => PIECE,
+            rate => usize::try_from(rate / PIECES).unwrap_or(PIECE).clamp(LEAST_PIECE, PIECE),
+        }
+    }
+
+    pub(crate) async fn take(&self, bytes: usize) {
         if self.rate.load(Ordering::Relaxed) == 0 {
             return;
         }
@@ -170,6 +247,45 @@ mod tests {
         let begun = Instant::now();
         bucket.take(1 << 40).await;
         assert_eq!(begun.elapsed(), Duration::ZERO);
+    }
+
+    #[test]
+    fn the_lower_of_two_limits_counts() {
+        let bulk = Bulk::new(0, true);
+        assert_eq!(bulk.rate(), 0);
+        bulk.declare(2_000_000);
+        assert_eq!((bulk.rate(), bulk.bucket.piece()), (2_000_000, 12_500));
+        bulk.limit(64_000);
+        assert_eq!((bulk.rate(), bulk.bucket.piece()), (64_000, LEAST_PIECE));
+        bulk.declare(0);
+        assert_eq!(bulk.rate(), 64_000);
+        bulk.limit(0);
+        assert_eq!((bulk.rate(), bulk.bucket.piece()), (0, PIECE));
+    }
+
+    #[test]
+    fn objects_of_one_order_share_its_rate() {
+        let bulk = Bulk::new(0, true);
+        let turn = |order| bulk.turn_of(OrderId([order; 16]), 8_000).paced.expect("it has a rate");
+        let first = turn(0);
+        assert!(Arc::ptr_eq(&first, &turn(0)));
+        assert!(!Arc::ptr_eq(&first, &turn(1)));
+        (1..=64).for_each(|order| drop(turn(order)));
+        assert!(!Arc::ptr_eq(&first, &turn(0)), "it was forgotten");
+    }
+
+    #[tokio::test]
+    async fn what_goes_slowly_leaves_room_for_the_rest() {
+        let bulk = Bulk::new(0, true);
+        let mut slow = [1, 2].map(|order| bulk.turn_of(OrderId([order; 16]), 8_000));
+        slow[0].wait(32 << 20).await;
+        let waits = async |turn: &mut Turn| {
+            tokio::time::timeout(Duration::from_millis(20), turn.wait(32 << 20)).await.is_err()
+        };
+        assert!(waits(&mut slow[1]).await, "one slow one at a time");
+        assert!(!waits(&mut bulk.turn()).await, "another has its place");
+        slow[0].pass();
+        assert!(!waits(&mut slow[1]).await);
     }
 
     #[tokio::test]

@@ -221,6 +221,7 @@ mod tests {
             issued_by: String::new(),
             needs: vec![Need { hosts, content }],
             gate: None,
+            rate: 0,
             work: Work::Push(push),
         }
     }

@@ -11,10 +11,12 @@ use tokio::time::timeout;
 use tracing::{debug, info};
 
 use crate::accept::LinkIds;
+use crate::cap::Caps;
 use crate::drive::Arrival;
 use crate::link::{self, Inbox, Link, PeerFault, Reader};
 use crate::live::{Credit, Room};
 use crate::outputs::Outputs;
+use crate::paced::Paced;
 use crate::removed::Removed;
 use crate::renew::Current;
 use crate::verify::Verifier;
@@ -38,6 +40,9 @@ pub(crate) struct Dialler {
     pub(crate) server_name: String,
     /// For what the parent asks of this node.
     pub(crate) outputs: Outputs,
+    /// What is said to the parent of the content that it sends.
+    pub(crate) caps: Caps,
+    pub(crate) paced: Paced,
 }
 
 /// Why a parent was not reached.
@@ -123,6 +128,9 @@ impl Dialler {
             removed: self.removed,
             credit: Credit::new(self.serves),
             packs: self.serves.then(Arc::default),
+            caps: Some(self.caps),
+            bulk: None,
+            paced: self.paced,
         };
         if let Err(error) = reader.open_streams(queues).await {
             debug!(error = %crate::chain(&error), "the parent's streams failed");

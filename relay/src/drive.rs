@@ -87,6 +87,8 @@ pub struct LinkStatus {
     pub content_sent: u64,
     /// Content bytes received.
     pub content_received: u64,
+    /// What content may go down it, in bits a second; 0: as much as it carries.
+    pub cap: u64,
 }
 
 /// A view of the links for others than the drive loop.
@@ -143,6 +145,7 @@ fn status(link: &Link) -> LinkStatus {
         wire_received: stats.udp_rx.bytes,
         content_sent: load(&link.counters.content_sent),
         content_received: load(&link.counters.content_received),
+        cap: link.bulk.as_ref().map_or(0, |bulk| bulk.rate()),
     }
 }
 
@@ -471,6 +474,7 @@ fn tell(event: &Event) {
         Event::Dropped { count } => warn!(count, "events of this host found no room"),
         Event::Answers(_)
         | Event::Happened(_)
+        | Event::Profiles(_)
         | Event::Released { .. }
         | Event::Closed(_)
         | Event::Reachable(_)

@@ -400,6 +400,7 @@ mod tests {
                 umask: None,
             }),
             gate: None,
+            rate: 0,
         };
         let envelope = Envelope {
             kind: ORDER_KIND.into(),

@@ -7,24 +7,28 @@
 //! previews and of the bus may stall or be missing: nothing depends on them, and what does not fit
 //! is dropped.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use mesh::{Frame, HostId, Input, LinkId, Outcome, Peer};
-use protos::{Incoming, Packer, SignedRemovals, StreamKind, Unpacker};
+use protos::{Allowance, Incoming, Packer, SignedRemovals, StreamKind, Unpacker};
 use quinn::{Connection, RecvStream, SendStream, VarInt};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
+use crate::bulk::Bulk;
 use crate::bus::{Weight, Weights};
+use crate::cap::Caps;
+use crate::congestion;
 use crate::drive::Arrival;
 use crate::follow::{FOLLOW, follow};
 use crate::hash;
 use crate::live::{Credit, PLACES, Place, Room};
 use crate::metrics::traffic::Traffic;
+use crate::paced::Paced;
 use crate::removed::Removed;
 use crate::skew::{self, Skew};
 use crate::verify::Verifier;
@@ -118,6 +122,10 @@ pub(crate) struct Link {
     pub(crate) counters: Arc<Counters>,
     /// Where it is added up, once the drive loop has it.
     pub(crate) traffic: Option<Traffic>,
+    /// Content on its way down, if the peer is a child.
+    pub(crate) bulk: Option<Arc<Bulk>>,
+    /// The last beat, which can be said again.
+    beat: Mutex<Option<Box<Frame>>>,
     queues: [mpsc::Sender<Queued>; CLASSES.len()],
     bus_waiting: Weights,
 }
@@ -171,7 +179,7 @@ impl Link {
         let receivers = [Some(v), Some(w), Some(x), Some(y), Some(z)];
         let (queues, live) = ([a, b, c, d.clone(), e], d);
         let bus_waiting = Weights::new(BUS_WAITING);
-        let (endpoint, dialled, traffic) = (None, String::new(), None);
+        let (endpoint, dialled, traffic, bulk, beat) = Default::default();
         let there = Queues { receivers, live, counters: counters.clone() };
         let link = Link {
             id,
@@ -184,6 +192,8 @@ impl Link {
             since,
             counters,
             traffic,
+            bulk,
+            beat,
             queues,
             bus_waiting,
         };
@@ -192,9 +202,15 @@ impl Link {
 
     /// Queues a frame. An error: the peer does not read. On a link that has ended it is dropped.
     pub(crate) fn send(&self, frame: Frame, place: Option<Place>) -> Result<(), Full> {
+        if let Frame::Beat { .. } = &frame {
+            *self.beat.lock().unwrap_or_else(PoisonError::into_inner) =
+                Some(Box::new(frame.clone()));
+        }
         let class = match frame {
             Frame::Beat { .. } => 0,
             Frame::Report { .. } | Frame::ReportsHeld { .. } => 2,
+            Frame::Events { .. } | Frame::EventsHeld { .. } => 2,
+            Frame::Profiles { .. } | Frame::ProfilesHeld { .. } => 2,
             Frame::Watch { .. } | Frame::Said(_) => LIVE,
             Frame::Interest(_) | Frame::Message(_) | Frame::Answer(_) => BUS,
             _ => 1,
@@ -220,6 +236,15 @@ impl Link {
     /// How many frames wait for their streams.
     pub(crate) fn waiting(&self) -> usize {
         self.queues.iter().map(|queue| queue.max_capacity() - queue.capacity()).sum()
+    }
+
+    /// Says the last beat again, for what the shell says with it.
+    pub(crate) fn repeat_beat(&self) {
+        let beat = self.beat.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(beat) = beat {
+            // With a full queue the link is lost anyway.
+            self.queues[0].try_send(Queued::Frame(*beat, None)).ok();
+        }
     }
 
     /// Queues the list of removed keys. A child that does not read loses its link by other frames.
@@ -252,6 +277,11 @@ pub(crate) struct Reader {
     pub(crate) bus_room: Arc<Semaphore>,
     /// Of a node that speaks for others: whether its parent can read packed reports.
     pub(crate) packs: Option<Arc<AtomicBool>>,
+    /// Of a child: what it says of the content that it is to get.
+    pub(crate) caps: Option<Caps>,
+    /// Of a parent: the content that the child gets.
+    pub(crate) bulk: Option<Arc<Bulk>>,
+    pub(crate) paced: Paced,
 }
 
 impl Reader {
@@ -294,14 +324,15 @@ impl Reader {
         // A lost beat is made good by the next one.
         let urgent = matches!(kind, StreamKind::Control | StreamKind::Reports);
         let follower = urgent.then(|| conn.clone());
-        let packs = self.packs.clone().filter(|_| kind == StreamKind::Reports);
         let says_time = matches!(self.peer, Peer::Child { .. });
+        let (packs, caps) = (self.packs.clone(), self.caps.clone());
+        let coder = Coder { packs, packer: None, caps, says_time };
         tokio::spawn(async move {
             let written = tokio::select! {
                 written = write_frames(
                     (send, &sent.frames[class].sent),
                     queue,
-                    (&credit, packs, says_time),
+                    (&credit, coder),
                     follower,
                 ) => written,
                 // Nobody will thank any more, and what waits must give up its place.
@@ -359,8 +390,11 @@ impl Reader {
                 )
                 | Incoming::Heard => return Err(WRONG_STREAM),
                 Incoming::Frame(frame) => Input::Frame { link: self.id, frame },
-                Incoming::Beat { frame, clock_s } => {
-                    if let Peer::Parent { .. } = self.peer {
+                Incoming::Beat { frame, allowance, clock_s } => {
+                    self.allow(allowance);
+                    if let Peer::Parent { .. } = self.peer
+                        && clock_s > 0
+                    {
                         let (here, now) = (skew::unix_s(), std::time::Instant::now());
                         let (ahead, said) = clocks.hear(clock_s, here, now);
                         let heard = Arrival::Clock { ahead, said, parent: self.peer.host() };
@@ -461,10 +495,19 @@ impl Reader {
         taken.expect("taking a list does not panic").map_err(LinkError::Removals)
     }
 
+    /// A child has said what content it is to get.
+    fn allow(&self, allowance: Allowance) {
+        if let Some(bulk) = &self.bulk {
+            bulk.declare(allowance.rate);
+            congestion::set_yields(&self.conn, allowance.yields);
+        }
+    }
+
     fn check_order(&self, log: u64, seq: u64, envelope: Bytes) -> Input {
         let link = self.id;
         match self.verifier.admit(&envelope) {
-            Ok(order) => {
+            Ok((order, rate)) => {
+                self.paced.note(&order, rate);
                 let order = Arc::new(order);
                 Input::Frame { link, frame: Frame::Order { log, seq, order } }
             }
@@ -551,11 +594,10 @@ pub(crate) async fn write_framed(send: &mut SendStream, body: &[u8]) -> Result<(
 async fn write_frames(
     (mut send, sent): (SendStream, &AtomicU64),
     mut queue: mpsc::Receiver<Queued>,
-    (credit, packs, says_time): (&Credit, Option<Arc<AtomicBool>>, bool),
+    (credit, mut coder): (&Credit, Coder),
     follower: Option<Connection>,
 ) -> Result<(), LinkError> {
     let mut buffer = BytesMut::new();
-    let mut packer = None;
     let mut waiting = queue.recv().await;
     while let Some(first) = waiting {
         let mut next = Some(first);
@@ -569,11 +611,8 @@ async fn write_frames(
                 credit.spend().await;
             }
             let body = match queued {
-                Queued::Frame(frame @ Frame::Beat { .. }, _) if says_time => {
-                    protos::encode_frame_at(&frame, skew::unix_s())
-                }
                 Queued::Bus(frame, _weight) => protos::encode_frame(&frame),
-                Queued::Frame(frame, _place) => encoded(&frame, packs.as_deref(), &mut packer),
+                Queued::Frame(frame, _place) => coder.encode(&frame),
                 Queued::Heard => protos::encode_heard(),
                 Queued::Removals(frame) => frame,
             };
@@ -611,15 +650,35 @@ fn body_of(frame: &Frame) -> &[u8] {
     }
 }
 
-/// The bytes of a frame; those of a report packed, if the parent can unpack it.
-fn encoded(frame: &Frame, packs: Option<&AtomicBool>, packer: &mut Option<Packer>) -> Bytes {
-    let packed = match frame {
-        Frame::Report { log, seq, report } if packs.is_some_and(|p| p.load(Ordering::Relaxed)) => {
-            packer.get_or_insert_with(Packer::default).pack(*log, *seq, report)
-        }
-        _ => None,
-    };
-    packed.unwrap_or_else(|| protos::encode_frame(frame))
+/// How the frames of one stream become bytes.
+struct Coder {
+    /// Whether the parent can unpack reports.
+    packs: Option<Arc<AtomicBool>>,
+    packer: Option<Packer>,
+    caps: Option<Caps>,
+    /// Whether beats say what time it is.
+    says_time: bool,
+}
+
+impl Coder {
+    /// The bytes of a frame: of a report packed, if the parent can unpack it; of a beat with what
+    /// content may come, or what time it is.
+    fn encode(&mut self, frame: &Frame) -> Bytes {
+        let packs = self.packs.as_ref().is_some_and(|packs| packs.load(Ordering::Relaxed));
+        let packed = match frame {
+            Frame::Report { log, seq, report } if packs => {
+                self.packer.get_or_insert_with(Packer::default).pack(*log, *seq, report)
+            }
+            Frame::Beat { .. } if self.says_time => {
+                Some(protos::encode_frame_at(frame, skew::unix_s()))
+            }
+            Frame::Beat { .. } => {
+                self.caps.as_ref().map(|caps| protos::encode_allowing(frame, caps.now()))
+            }
+            _ => None,
+        };
+        packed.unwrap_or_else(|| protos::encode_frame(frame))
+    }
 }
 
 /// Who the other end of a finished handshake is, by its certificate.

@@ -19,11 +19,15 @@ use tracing::info;
 use crate::accept::{Acceptor, LinkIds};
 use crate::alerting::{self, Outlook};
 use crate::bus::{self, Hub};
+use crate::calendar::CalendarError;
+use crate::cap::Caps;
 use crate::claims::Claims;
 use crate::dial::Dialler;
+use crate::door::Turned;
 use crate::drive::{Arrival, Clock, DriveError, Io, LinkStatus, Links, drive};
 use crate::endpoint::{self, EndpointError};
 use crate::exec::Executor;
+use crate::facts::Census;
 use crate::given::Giver;
 use crate::inherited;
 use crate::install::Installs;
@@ -35,7 +39,9 @@ use crate::metrics::traffic::Traffic;
 use crate::metrics::{Counts, Metrics};
 use crate::notice::{self, Notices};
 use crate::outputs::{Coming, NotComing, Outputs};
+use crate::paced::Paced;
 use crate::parents::Parents;
+use crate::probe::Prober;
 use crate::remains;
 use crate::removed::{RemovalsFault, Removed};
 use crate::renew::{Current, Renewer};
@@ -93,6 +99,9 @@ pub enum StartError {
     /// A node without a parent, though not the controller.
     #[error("a {0} needs at least one parent: set `parents`")]
     NoParents(certs::Role),
+    /// The settings cap the link in no way that is understood.
+    #[error(transparent)]
+    Cap(#[from] CalendarError),
 }
 
 /// A node that runs. Dropping it does not stop it; [`Running::stop`] does.
@@ -100,6 +109,7 @@ pub struct Running {
     addr: Option<SocketAddr>,
     who: (HostId, String),
     inbox: mpsc::Sender<Arrival>,
+    paced: Paced,
     previews: broadcast::Sender<Said>,
     links: Links,
     endpoint: Option<Endpoint>,
@@ -158,6 +168,8 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
     let join = Current::new(endpoint::join_server(&setup.credentials));
     let removed = Removed::open(&setup.state, &setup.credentials, links.clone());
     let mut transfers = Transfers::new(setup.store.clone(), inbox.clone());
+    let paced = transfers.paced.clone();
+    saved.orders.iter().for_each(|order| paced.recall(order));
     if caches {
         let claims = Claims::of(setup.journal.settled_orders()?);
         transfers.own(claims, setup.journal.clone());
@@ -176,18 +188,21 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
     let hub = Hub::new((HostId(identity.id), &identity.name), inbox.clone());
     metrics.set_hub(hub.clone());
     let bus_room = Arc::new(Semaphore::new(bus::PLACES));
+    let caps = Caps::open(&setup.state, &setup.settings.cap, setup.settings.yields)?;
     let outputs = Outputs::new(
         HostId(identity.id),
         verifier.clone(),
         (spool.clone(), metrics.clone()),
         inbox.clone(),
         links.clone(),
+        caps.clone(),
     );
     let ids = LinkIds::default();
     let room = Room::new();
     let (watched, watching) = watch::channel(Watched::new());
     let (previews, _) = broadcast::channel(if is_root { PREVIEWS } else { 1 });
     if let Some(endpoint) = &endpoint {
+        let turned = Turned::default();
         let acceptor = Acceptor {
             ids: ids.clone(),
             inbox: inbox.clone(),
@@ -206,8 +221,12 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
             config: server.clone(),
             beat,
             memory: Arc::default(),
+            turned: turned.clone(),
             rate_limit: setup.settings.rate_limit_kbit.saturating_mul(1_000),
         };
+        let who = (HostId(identity.id), identity.name.clone());
+        let class = if is_root { mesh::Class::Controller } else { mesh::Class::Relay };
+        tokio::spawn(turned.tell(inbox.clone(), class, who));
         tokio::spawn(acceptor.run(endpoint.clone()));
     }
     let dialler = (!is_root).then(|| Dialler {
@@ -221,8 +240,17 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
         config: client.clone(),
         server_name: certs::parent_name(&identity.mesh),
         outputs: outputs.clone(),
+        caps: caps.clone(),
+        paced: transfers.paced.clone(),
     });
     if !is_root {
+        let census = Census {
+            state: setup.state.clone(),
+            who: (HostId(identity.id), identity.name.clone()),
+            every: Duration::from_millis(setup.settings.facts_interval_ms.max(100)),
+            inbox: inbox.clone(),
+        };
+        tokio::spawn(census.run());
         let ways = (links.clone(), endpoint.clone());
         tokio::spawn(
             Renewer::new(&setup, beat, ways, (client, server, join), counts.clone()).run(),
@@ -234,7 +262,9 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
     }
     let parents = Parents::open(&setup.state, setup.settings.parents.clone());
     let places = parents.list().len();
-    let helm = Helm { parents, links: links.clone(), inbox: inbox.clone() };
+    let children = if serves { setup.settings.max_children } else { 0 };
+    let prober = Prober::new(&setup.credentials);
+    let helm = Helm { parents, caps, children, links: links.clone(), inbox: inbox.clone(), prober };
     let executor = spool.map(|spool| Executor {
         name: identity.name.as_str().into(),
         verifier,
@@ -312,6 +342,7 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
         addr,
         who: (HostId(identity.id), identity.name),
         inbox,
+        paced,
         previews,
         links,
         endpoint,
@@ -334,6 +365,7 @@ impl Running {
 
     /// Gives an order to the root. `false`: the node has stopped.
     pub async fn submit(&self, order: Order) -> bool {
+        self.paced.recall(&order);
         self.inbox.send(Arrival::Input(Input::Submit(Arc::new(order)))).await.is_ok()
     }
 

@@ -25,6 +25,7 @@ use tokio::time::timeout;
 use tracing::{debug, info};
 
 use crate::accept::{open_stream, stream_kind};
+use crate::cap::Caps;
 use crate::drive::{Arrival, Links};
 use crate::link::{LinkError, read_framed_within, write_framed};
 use crate::metrics::Metrics;
@@ -56,6 +57,7 @@ pub(crate) struct Outputs {
     pub(crate) metrics: Metrics,
     pub(crate) inbox: mpsc::Sender<Arrival>,
     pub(crate) links: Links,
+    caps: Caps,
     turns: Arc<Semaphore>,
 }
 
@@ -94,9 +96,10 @@ impl Outputs {
         (spool, metrics): (Option<Spool>, Metrics),
         inbox: mpsc::Sender<Arrival>,
         links: Links,
+        caps: Caps,
     ) -> Outputs {
         let turns = Arc::new(Semaphore::new(TURNS));
-        Outputs { host, verifier, spool, metrics, inbox, links, turns }
+        Outputs { host, verifier, spool, metrics, inbox, links, caps, turns }
     }
 
     /// Answers the parent's streams until the link ends.
@@ -128,12 +131,14 @@ impl Outputs {
             Err(NotComing { fault, detail }) => {
                 write_framed(&mut send, &OutputReply::Fault { fault, detail }.encode()).await
             }
-            Ok(Source::Way(coming)) => pass_on(&mut send, coming).await,
-            Ok(Source::File(file, size, offset)) => read_out(&mut send, file, size, offset).await,
+            Ok(Source::Way(coming)) => self.pass_on(&mut send, coming).await,
+            Ok(Source::File(file, size, offset)) => {
+                self.read_out(&mut send, file, size, offset).await
+            }
             Ok(Source::Text(text)) => {
                 let found = OutputReply::Found { size: text.len() as u64 };
                 write_framed(&mut send, &found.encode()).await?;
-                send_piece(&mut send, text).await
+                self.send_piece(&mut send, text).await
             }
         };
         match passed {
@@ -239,44 +244,54 @@ fn broken(detail: &str) -> NotComing {
     NotComing { fault: OutputFault::Broken, detail: detail.into() }
 }
 
-async fn pass_on(send: &mut SendStream, mut coming: Coming) -> Result<(), LinkError> {
-    write_framed(send, &OutputReply::Found { size: coming.size }.encode()).await?;
-    loop {
-        let piece = tokio::select! {
-            piece = coming.next() => piece,
-            _ = send.stopped() => return Err(LinkError::Ended),
-        };
-        match piece {
-            Ok(Some(piece)) => send_piece(send, piece).await?,
-            Ok(None) => return Ok(()),
-            Err(_) => return Err(LinkError::Protocol("the rest does not come")),
+impl Outputs {
+    async fn pass_on(&self, send: &mut SendStream, mut coming: Coming) -> Result<(), LinkError> {
+        write_framed(send, &OutputReply::Found { size: coming.size }.encode()).await?;
+        loop {
+            let piece = tokio::select! {
+                piece = coming.next() => piece,
+                _ = send.stopped() => return Err(LinkError::Ended),
+            };
+            match piece {
+                Ok(Some(piece)) => self.send_piece(send, piece).await?,
+                Ok(None) => return Ok(()),
+                Err(_) => return Err(LinkError::Protocol("the rest does not come")),
+            }
         }
     }
-}
 
-async fn read_out(
-    send: &mut SendStream,
-    file: Arc<File>,
-    size: u64,
-    offset: u64,
-) -> Result<(), LinkError> {
-    write_framed(send, &OutputReply::Found { size }.encode()).await?;
-    let mut at = offset.min(size);
-    while at < size {
-        let (file, want) = (file.clone(), usize::try_from(size - at).unwrap_or(PIECE).min(PIECE));
-        let read = tokio::task::spawn_blocking(move || {
-            let mut piece = vec![0; want];
-            file.read_exact_at(&mut piece, at).map(|()| piece)
-        });
-        let piece = read.await.expect("reading does not panic");
-        let piece = piece.map_err(|_| LinkError::Protocol("the spool has lost what it serves"))?;
-        at += piece.len() as u64;
-        send_piece(send, piece.into()).await?;
+    async fn read_out(
+        &self,
+        send: &mut SendStream,
+        file: Arc<File>,
+        size: u64,
+        offset: u64,
+    ) -> Result<(), LinkError> {
+        write_framed(send, &OutputReply::Found { size }.encode()).await?;
+        let mut at = offset.min(size);
+        while at < size {
+            let (file, want) =
+                (file.clone(), usize::try_from(size - at).unwrap_or(PIECE).min(PIECE));
+            let read = tokio::task::spawn_blocking(move || {
+                let mut piece = vec![0; want];
+                file.read_exact_at(&mut piece, at).map(|()| piece)
+            });
+            let piece = read.await.expect("reading does not panic");
+            let piece =
+                piece.map_err(|_| LinkError::Protocol("the spool has lost what it serves"))?;
+            at += piece.len() as u64;
+            self.send_piece(send, piece.into()).await?;
+        }
+        Ok(())
     }
-    Ok(())
-}
 
-async fn send_piece(send: &mut SendStream, piece: Bytes) -> Result<(), LinkError> {
-    let sent = timeout(STALL, send.write_chunk(piece)).await;
-    sent.map_err(|_| LinkError::Timeout(STALL))?.map_err(LinkError::Write)
+    async fn send_piece(&self, send: &mut SendStream, mut rest: Bytes) -> Result<(), LinkError> {
+        while !rest.is_empty() {
+            let piece = rest.split_to(self.caps.piece().min(rest.len()));
+            self.caps.take(piece.len()).await;
+            let sent = timeout(STALL, send.write_chunk(piece)).await;
+            sent.map_err(|_| LinkError::Timeout(STALL))?.map_err(LinkError::Write)?;
+        }
+        Ok(())
+    }
 }

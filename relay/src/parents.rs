@@ -93,6 +93,14 @@ impl Parents {
         list
     }
 
+    /// The addresses, the best first, each with who has answered there, if anybody ever has.
+    pub(crate) fn known(&self) -> Vec<(String, Option<HostId>)> {
+        let kept = self.lock();
+        let known = |address| kept.known.get(&address).map(|id| HostId(*id));
+        let list = self.list_of(&kept).into_iter();
+        list.map(|address| (address.clone(), known(address))).collect()
+    }
+
     /// Who is the best parent that ever answered, as far as it is known.
     pub(crate) fn known_best(&self) -> Option<HostId> {
         let kept = self.lock();

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use content::{GROUP, Outline};
-use mesh::{Asker, LinkId, PullFault};
+use mesh::{Asker, LinkId, OrderId, PullFault};
 use protos::{Encoding, PullReply, PullRequest};
 use quinn::{RecvStream, SendStream, VarInt};
 use tokio::time::timeout;
@@ -57,6 +57,7 @@ impl Transfers {
         let request = request.map_err(|_| LinkError::Timeout(STALL))??.ok_or(LinkError::Ended)?;
         let request = PullRequest::decode(&request)
             .map_err(|_| LinkError::Protocol("a request for content is not readable"))?;
+        let line = Line { paced: self.paced.find(request.content), ..line };
         let (source, wish) = tokio::select! {
             found = self.find(request, link) => match found {
                 Ok(found) => found,
@@ -117,6 +118,8 @@ impl Transfers {
 pub(crate) struct Line<'a> {
     pub(crate) bulk: &'a Bulk,
     pub(crate) counters: &'a Counters,
+    /// The order that the object is of and how fast it may go, if it has a rate of its own.
+    pub(crate) paced: Option<(OrderId, u64)>,
 }
 
 const DAMAGED: LinkError = LinkError::Protocol("the store has lost what it serves");
@@ -134,7 +137,7 @@ async fn send_small(
     };
     let outlined = encoding == Encoding::Raw && outline.groups() > 1;
     let reply = PullReply::Found { bytes: body.len() as u64, encoding, first: 0, outlined };
-    let mut turn = line.bulk.turn();
+    let mut turn = line.turn();
     line.wait(&mut turn, send, body.len()).await?;
     write_framed(send, &reply.encode()).await?;
     if outlined {
@@ -161,7 +164,7 @@ async fn send_groups(
     let (bytes, encoding) = (outline.len() as u64, Encoding::Raw);
     let reply = PullReply::Found { bytes, encoding, first, outlined };
     let left = |next: usize| outline.len().saturating_sub(next * GROUP);
-    let mut turn = line.bulk.turn();
+    let mut turn = line.turn();
     line.wait(&mut turn, send, left(next)).await?;
     write_framed(send, &reply.encode()).await?;
     if outlined {
@@ -201,6 +204,13 @@ async fn send_groups(
 }
 
 impl Line<'_> {
+    fn turn(self) -> Turn {
+        match self.paced {
+            Some((order, rate)) => self.bulk.turn_of(order, rate),
+            None => self.bulk.turn(),
+        }
+    }
+
     /// Waits for an object's turn, if it has none.
     async fn wait(
         self,

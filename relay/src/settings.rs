@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::calendar::{Calendar, CalendarError, Entry};
 use crate::kind::LinkKind;
 
 /// The settings of a relay or a host.
@@ -45,6 +46,8 @@ pub struct Settings {
     pub event_flush_ms: u64,
     /// How often events that are alike are told the parent.
     pub event_repeat_ms: u64,
+    /// How often this node looks whether what it says of itself has changed.
+    pub facts_interval_ms: u64,
     /// How much of what commands write beyond what their answers keep stays here, in MiB; the
     /// oldest goes first. 0: nothing.
     pub spool_mib: u64,
@@ -56,6 +59,11 @@ pub struct Settings {
     /// How much of the state disk is to stay free, in MiB: with less, pushes are refused, and with
     /// a quarter of it commands.
     pub min_free_mib: u64,
+    /// Whether content from the parent gives way to whatever else is on the way.
+    #[serde(rename = "yield")]
+    pub yields: bool,
+    /// How much content the link to the parent may carry at which time.
+    pub cap: Vec<Entry>,
     /// Its metrics.
     pub metrics: MetricsSettings,
     /// The bus for programs of other users.
@@ -98,12 +106,15 @@ impl Default for Settings {
             max_runs: 64,
             event_flush_ms: 1_000,
             event_repeat_ms: 10_000,
+            facts_interval_ms: 60_000,
             spool_mib: 256,
             store_max_mib: 0,
             store_keep_free_mib: 0,
             min_free_mib: 64,
             metrics: MetricsSettings::default(),
             bus: BusSettings::default(),
+            yields: false,
+            cap: Vec::new(),
         }
     }
 }
@@ -129,6 +140,14 @@ pub enum SettingsError {
         /// Where and why.
         source: Box<toml::de::Error>,
     },
+    /// A cap that says nothing; the operator is at fault.
+    #[error("{}: not a valid node configuration", path.display())]
+    Cap {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: CalendarError,
+    },
 }
 
 impl Settings {
@@ -141,8 +160,13 @@ impl Settings {
                 return Err(SettingsError::Io { path: path.into(), action: "reading", source });
             }
         };
-        toml::from_str(&text)
-            .map_err(|source| SettingsError::Syntax { path: path.into(), source: Box::new(source) })
+        let settings: Settings = toml::from_str(&text).map_err(|source| SettingsError::Syntax {
+            path: path.into(),
+            source: Box::new(source),
+        })?;
+        Calendar::new(&settings.cap)
+            .map_err(|source| SettingsError::Cap { path: path.into(), source })?;
+        Ok(settings)
     }
 
     /// Writes the settings beside the old file and puts them in its place.

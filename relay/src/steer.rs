@@ -1,4 +1,5 @@
-//! Carrying out an order about this node's parents: change the list, and wait for the change-over.
+//! Carrying out an order about this node's parents: change the list, and wait for the change-over;
+//! or what content may come from them.
 //!
 //! The answer says behind whom the node is then. It is kept and told like every other, so it
 //! arrives by the new parent as well as by the old one.
@@ -7,13 +8,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mesh::{HostId, Input, Peer, State};
-use protos::{Answer, Steer};
+use protos::{Answer, Cap, Steer};
 use tokio::time::Instant;
 
+use crate::cap::Caps;
 use crate::drive::{Arrival, Links};
 use crate::exec::failed;
 use crate::link::Inbox;
 use crate::parents::{Change, Parents};
+use crate::probe::Prober;
 
 /// How long a node may take to find the parent that it is to have. It goes on looking afterwards.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -24,14 +27,21 @@ const LOOK: Duration = Duration::from_millis(100);
 #[derive(Clone)]
 pub(crate) struct Helm {
     pub(crate) parents: Parents,
+    pub(crate) caps: Caps,
+    /// How many children it takes.
+    pub(crate) children: usize,
     pub(crate) links: Links,
     pub(crate) inbox: Inbox,
+    /// Who finds out who answers where.
+    pub(crate) prober: Option<Prober>,
 }
 
 impl Helm {
     /// Does what the order says.
     pub(crate) async fn carry_out(&self, steer: Steer) -> (State, Answer) {
         let change = match steer {
+            Steer::Cap(cap) => return self.cap(cap).await,
+            Steer::Survey => return said(self.survey().await),
             Steer::Parents(first) => Change::Move(first),
             Steer::Avoid { relay, on } => Change::Avoid(relay, on),
         };
@@ -54,9 +64,7 @@ impl Helm {
             if let Some((host, name, address)) = &now
                 && self.is_meant(&change, *host, address)
             {
-                let stdout = Bytes::from(format!("behind {name}\n"));
-                let stdout_size = stdout.len() as u64;
-                return (State::Ok, Answer { stdout, stdout_size, ..Answer::default() });
+                return said(format!("behind {name}\n"));
             }
             if Instant::now() >= until {
                 let behind =
@@ -68,6 +76,41 @@ impl Helm {
             }
             tokio::time::sleep(LOOK).await;
         }
+    }
+
+    /// Changes how much content may come, and tells the parents at once.
+    async fn cap(&self, cap: Cap) -> (State, Answer) {
+        let caps = self.caps.clone();
+        match tokio::task::spawn_blocking(move || caps.change(cap)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return failed("cap", "file", crate::chain(&error)),
+            Err(error) => return failed("cap", "file", error.to_string()),
+        }
+        let links = self.links.all();
+        let up = links.iter().filter(|link| matches!(link.peer, Peer::Parent { .. }));
+        up.for_each(|link| link.repeat_beat());
+        said(format!("{}\n", self.caps.words()))
+    }
+
+    /// The parents in their order, with who has answered there, and the children that may be.
+    async fn survey(&self) -> String {
+        let mut text = String::new();
+        for (address, known) in self.parents.known() {
+            let host = match (known, &self.prober) {
+                (None, Some(prober)) => prober.who(&address).await,
+                (known, _) => known,
+            };
+            if let Some(host) = host.filter(|_| known.is_none())
+                && self.parents.learn(&address, host)
+            {
+                let (count, here) = self.standing();
+                self.inbox.send(Arrival::Input(Input::Parents { count, here })).await.ok();
+            }
+            let host = host.map_or("-".into(), |host| host.to_string());
+            text.push_str(&format!("parent {address} {host}\n"));
+        }
+        text.push_str(&format!("children {}\n", self.children));
+        text
     }
 
     /// Whether this is a parent as the change wants it.
@@ -93,4 +136,10 @@ impl Helm {
         let up = links.iter().find(|link| matches!(link.peer, Peer::Parent { .. }))?;
         Some((up.peer.host(), up.name.clone(), up.dialled.clone()))
     }
+}
+
+fn said(text: String) -> (State, Answer) {
+    let stdout = Bytes::from(text);
+    let stdout_size = stdout.len() as u64;
+    (State::Ok, Answer { stdout, stdout_size, ..Answer::default() })
 }

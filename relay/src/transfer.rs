@@ -18,12 +18,15 @@ use crate::claims::Claims;
 use crate::drive::Arrival;
 use crate::front::Front;
 use crate::journal::Journal;
+use crate::paced::Paced;
 
 /// Content of one node.
 #[derive(Clone)]
 pub(crate) struct Transfers {
     pub(crate) store: Arc<Store>,
     pub(crate) inbox: mpsc::Sender<Arrival>,
+    /// What is to go slowly.
+    pub(crate) paced: Paced,
     /// What orders bring here; only at a node that keeps what they have brought.
     pub(crate) claims: Option<Claims>,
     requests: Arc<AtomicU64>,
@@ -46,8 +49,8 @@ pub(crate) enum Source {
 
 impl Transfers {
     pub(crate) fn new(store: Arc<Store>, inbox: mpsc::Sender<Arrival>) -> Transfers {
-        let (claims, requests, open, fronts) = Default::default();
-        Transfers { store, inbox, claims, requests, open, fronts }
+        let (claims, paced, requests, open, fronts) = Default::default();
+        Transfers { store, inbox, claims, paced, requests, open, fronts }
     }
 
     /// An object in full, from the store or by way of the core from upstream.

@@ -91,11 +91,11 @@ impl Verifier {
     /// The order in an envelope, if it is genuine. When it may be obeyed is for the hosts to judge:
     /// a relay whose clock is wrong must not keep its whole site from an order. It is remembered
     /// for its whole validity from now on, whatever the clock says: whoever forgets an order that
-    /// somebody else may still give could carry it out twice.
-    pub(crate) fn admit(&self, bytes: &Bytes) -> Result<Order, Refused> {
+    /// somebody else may still give could carry it out twice. With it, how fast its content may go.
+    pub(crate) fn admit(&self, bytes: &Bytes) -> Result<(Order, u64), Refused> {
         let body = self.genuine(bytes)?;
         let ttl = Duration::from_millis(body.not_after_ms.saturating_sub(body.not_before_ms));
-        Ok(body.to_mesh(bytes.clone(), ttl))
+        Ok((body.to_mesh(bytes.clone(), ttl), body.rate))
     }
 
     fn genuine(&self, bytes: &Bytes) -> Result<OrderBody, Refused> {
@@ -210,6 +210,7 @@ mod tests {
             issued_by: "operator".into(),
             needs: Vec::new(),
             gate: None,
+            rate: 0,
             work: Work::Run(run),
         }
     }

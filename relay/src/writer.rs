@@ -81,6 +81,9 @@ impl Entry {
                 weight(folded)
             }
             Entry::Tell(Event::Happened(events)) => events.iter().map(weight).sum(),
+            Entry::Tell(Event::Profiles(lines)) => {
+                lines.iter().map(|line| line.profile.text.len()).sum()
+            }
             _ => 0,
         }
     }

@@ -171,7 +171,8 @@ async fn accept(endpoint: quinn::Endpoint, ask: mpsc::Sender<Asked>) {
                     continue;
                 }
                 if kind[0] == StreamKind::Control as u8 {
-                    let hello = Frame::Hello { log: 1, held_log: 0, held: 0, events: false };
+                    let (events, profiles) = (false, false);
+                    let hello = Frame::Hello { log: 1, held_log: 0, held: 0, events, profiles };
                     write_framed(&mut send, &protos::encode_frame(&hello)).await;
                 }
                 kept.push((send, recv));

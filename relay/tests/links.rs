@@ -123,6 +123,7 @@ impl Mesh {
             issued_by: "test".into(),
             needs: Vec::new(),
             gate: None,
+            rate: 0,
             work: Work::Run(run),
         };
         let bytes = body.encode();

@@ -29,6 +29,7 @@ use crate::absences::Absences;
 use crate::events::Happened;
 use crate::gated::Gated;
 use crate::plan::{Plan, Work};
+use crate::profiles::Profiles;
 use crate::seat::Seat;
 
 /// A broken promise.
@@ -69,6 +70,8 @@ pub struct Checks {
     pub(crate) gated: Gated,
     /// What is known of events.
     pub(crate) happened: Happened,
+    /// What is known of profiles.
+    pub(crate) profiles: Profiles,
     /// Who was lost when.
     pub(crate) absences: Absences,
     /// The tree is whole and stays so: no supposition about anybody can be true.
@@ -86,6 +89,7 @@ impl Checks {
             pace: Pace::default(),
             gated: Gated::default(),
             happened: Happened::default(),
+            profiles: Profiles::default(),
             absences: Absences::default(),
             calm: false,
         };
@@ -104,6 +108,7 @@ impl Checks {
         let me = seat.host();
         self.gated.died(me);
         self.happened.died(me);
+        self.profiles.died(me);
         self.commands.died(me);
         self.acks.died(me);
         if me == HostId::ROOT {
@@ -250,7 +255,8 @@ impl Checks {
             Frame::Watch { .. } | Frame::Said(_) | Frame::Go { .. } => Ok(()),
             Frame::Interest(_) | Frame::Message(_) | Frame::Answer(_) => Ok(()),
             Frame::Events { events, .. } => self.happened.telling(me, events),
-            Frame::EventsHeld { .. } => Ok(()),
+            Frame::EventsHeld { .. } | Frame::ProfilesHeld { .. } => Ok(()),
+            Frame::Profiles { lines, .. } => self.profiles.telling(me, lines),
             Frame::Order { order, .. } => match self.known.orders.contains_key(&order.id) {
                 true => Ok(()),
                 false => {
@@ -289,6 +295,10 @@ impl Checks {
                 let detail = format!("{} is up, {} is known", tree.up, tree.below);
                 Err(Violation::new("routes", detail))
             }
+            Event::Reachable(tree) if !tree.silent.is_subset(&tree.below.difference(&tree.up)) => {
+                let detail = format!("{} is silent, {} is up", tree.silent, tree.up);
+                Err(Violation::new("who is silent is not up", detail))
+            }
             _ => Ok(()),
         }
     }
@@ -297,6 +307,11 @@ impl Checks {
     pub(crate) fn bounds(&self, me: HostId, config: &Config, node: &Node) -> Result<(), Violation> {
         if node.orders() > config.limits.orders {
             let detail = format!("{me:?} remembers {} orders", node.orders());
+            return Err(Violation::new("bounds", detail));
+        }
+        let (profiles, limit) = (node.profiles().0, config.limits.profiles);
+        if profiles > limit + 1 {
+            let detail = format!("{me:?} remembers {profiles} profiles of {limit}");
             return Err(Violation::new("bounds", detail));
         }
         let (own, held) = node.events();

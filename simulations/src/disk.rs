@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh::{
-    Digest, FoldKey, Folded, HostId, HostSet, Order, OrderId, Record, Report, Saved, Signature,
-    Tally,
+    Digest, FoldKey, Folded, HostId, HostSet, Order, OrderId, Profile, Profiled, Record, Report,
+    Saved, Signature, Tally,
 };
 use rand::RngExt;
 use rand::rngs::SmallRng;
@@ -30,6 +30,8 @@ pub(crate) struct Image {
     events: BTreeMap<FoldKey, Folded>,
     /// What the root's watcher knows of events.
     pub(crate) happened: BTreeMap<FoldKey, Folded>,
+    /// Root: the newest profile of each host.
+    pub(crate) profiles: BTreeMap<HostId, Profile>,
     /// Content, verified.
     pub(crate) store: BTreeSet<Digest>,
     /// The answers of each order, joined; for the checks.
@@ -46,6 +48,8 @@ pub(crate) enum Entry {
     Bodies(Report),
     /// Events that the root's watcher keeps.
     Happened(Vec<Folded>),
+    /// Profiles that the root's watcher keeps.
+    Profiles(Vec<Profiled>),
 }
 
 /// A disk.
@@ -75,7 +79,7 @@ impl Disk {
         (self.full_until, self.last) = (Duration::ZERO, now);
         self.queue.iter().rev().find_map(|entry| match entry {
             Entry::Save { no, .. } => Some(*no),
-            Entry::Bodies(_) | Entry::Happened(_) => None,
+            Entry::Bodies(_) | Entry::Happened(_) | Entry::Profiles(_) => None,
         })
     }
 
@@ -83,7 +87,7 @@ impl Disk {
     pub(crate) fn pending(&self) -> impl Iterator<Item = &Record> {
         self.queue.iter().filter_map(|entry| match entry {
             Entry::Save { record, .. } => Some(record),
-            Entry::Bodies(_) | Entry::Happened(_) => None,
+            Entry::Bodies(_) | Entry::Happened(_) | Entry::Profiles(_) => None,
         })
     }
 
@@ -95,6 +99,15 @@ impl Disk {
     /// Makes the next entry durable, whatever its number.
     pub(crate) fn pop_any(&mut self) -> Option<Entry> {
         self.queue.pop_front()
+    }
+
+    /// The newest profiles, with those that the next write takes along.
+    pub(crate) fn profiles(&self) -> BTreeMap<HostId, Profile> {
+        let mut image = Image { profiles: self.image.profiles.clone(), ..Image::default() };
+        for entry in self.queue.iter().filter(|entry| matches!(entry, Entry::Profiles(_))) {
+            image.apply(entry);
+        }
+        image.profiles
     }
 
     /// Makes the next entry durable, up to the save of this number.
@@ -119,6 +132,7 @@ impl Image {
             Entry::Save { record, .. } => record,
             Entry::Bodies(report) => return self.keep_bodies(report),
             Entry::Happened(events) => return self.keep_events(events),
+            Entry::Profiles(lines) => return self.keep_profiles(lines),
         };
         match record {
             Record::Order(order) => drop(self.orders.insert(order.id, order.clone())),
@@ -143,6 +157,17 @@ impl Image {
                 self.events.insert(folded.key(), folded.clone());
             }
             Record::EventsGone(gone) => gone.iter().for_each(|key| drop(self.events.remove(key))),
+        }
+    }
+
+    fn keep_profiles(&mut self, lines: &[Profiled]) {
+        for Profiled { profile, hosts } in lines {
+            for host in hosts.iter() {
+                let known = self.profiles.entry(host).or_insert_with(|| profile.clone());
+                if *known < *profile {
+                    *known = profile.clone();
+                }
+            }
         }
     }
 

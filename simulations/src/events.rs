@@ -183,6 +183,8 @@ impl Sim {
         let longest = longest.mul_f64(slower.max(1.0));
         let next = self.now + longest.mul_f64(self.rng.random_range(0.0..1.0));
         self.queue.push(next, Event::Notice { node });
+        // No more than a few hosts change, and not often.
+        self.profile(node, node % 3 == 1)?;
         for _ in 0..self.rng.random_range(1..4) {
             let now_ms = u64::try_from(self.now.as_millis()).unwrap_or(u64::MAX) * HASTE;
             // A clock that jumps to and fro.

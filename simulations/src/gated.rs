@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mesh::{Batch, Frame, Gate, HostId, HostSet, LinkId, Order, OrderId, Outcome, State};
+use mesh::{Batch, Frame, Gate, HostId, HostSet, LinkId, Order, OrderId, Outcome, Share, State};
 use rand::RngExt;
 use rand::rngs::SmallRng;
 
@@ -33,14 +33,22 @@ pub(crate) fn gate(rng: &mut SmallRng, targets: &HostSet) -> Gate {
     };
     Gate {
         window,
-        per_child: per_child.map(|most| most + 1),
+        per_child: per_child.map(|most| share(window, most)),
         lots,
-        per_lot: per_lot.unwrap_or_default() + 1,
+        per_lot: share(window, per_lot.unwrap_or_default()),
         batch,
         max_errors,
         max_missed,
         begin: Duration::from_secs(rng.random_range(2..10)),
         longest: LONGEST,
+    }
+}
+
+/// One or two hosts, or a part of the group.
+fn share(window: u64, most: u64) -> Share {
+    match window % 2 {
+        0 => Share::Percent([20, 50, 100][most as usize % 3]),
+        _ => Share::Hosts(most + 1),
     }
 }
 
@@ -50,7 +58,7 @@ pub(crate) fn half(nodes: usize) -> Gate {
         window: nodes as u64 / 2 + 1,
         per_child: None,
         lots: Vec::new(),
-        per_lot: 1,
+        per_lot: Share::Hosts(1),
         batch: None,
         max_errors: None,
         max_missed: None,
@@ -190,7 +198,13 @@ impl Gated {
         let within = |group: &dyn Fn(&HostId) -> bool, most: u64| {
             running.iter().filter(|host| group(host)).count() as u64 <= most
         };
-        let lots = gate.lots.iter().all(|lot| within(&|host| lot.contains(*host), gate.per_lot));
+        let most = |lot: &HostSet| match gate.per_lot {
+            Share::Hosts(number) => number,
+            Share::Percent(percent) => {
+                (lot.iter().count() as f64 * f64::from(percent) / 100.0).ceil() as u64
+            }
+        };
+        let lots = gate.lots.iter().all(|lot| within(&|host| lot.contains(*host), most(lot)));
         if !lots || !within(&|_| true, gate.window) {
             let detail = format!("{running:?} run {id:?} at once, with {gate:?}");
             return Err(Violation::new("the window", detail));

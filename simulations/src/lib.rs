@@ -34,6 +34,7 @@ pub mod model;
 mod net;
 mod obey;
 pub mod plan;
+mod profiles;
 mod queue;
 pub mod scale;
 pub mod scenario;

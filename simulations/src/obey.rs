@@ -456,6 +456,10 @@ impl Sim {
                 self.checks.happened.telling(HostId::ROOT, &events)?;
                 seat.disk.push(self.now, Duration::ZERO, Entry::Happened(events));
             }
+            (Told::Profiles(lines), _) => {
+                self.checks.profiles.telling(HostId::ROOT, &lines)?;
+                seat.disk.push(self.now, Duration::ZERO, Entry::Profiles(lines));
+            }
             (Told::Reachable(tree), Some(process)) => process.shown = tree,
             (Told::Below { child, below }, Some(process)) => {
                 process.below.insert(child, below);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh::sabotage::Bug;
-use mesh::{Backoff, Batch, Gate, HostId, HostSet, Limits, Need, Order, OrderId};
+use mesh::{Backoff, Batch, Gate, HostId, HostSet, Limits, Need, Order, OrderId, Share};
 use serde::{Deserialize, Serialize};
 
 use crate::events::Storm;
@@ -136,15 +136,42 @@ struct NeedLines {
     content: Vec<u8>,
 }
 
+/// A number, or a percentage.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[serde(untagged)]
+enum ShareLine {
+    Hosts(u64),
+    Percent { percent: u32 },
+}
+
+impl ShareLine {
+    fn of(share: Share) -> ShareLine {
+        match share {
+            Share::Hosts(number) => ShareLine::Hosts(number),
+            Share::Percent(percent) => ShareLine::Percent { percent },
+        }
+    }
+
+    fn share(self) -> Result<Share, String> {
+        match self {
+            ShareLine::Hosts(0) | ShareLine::Percent { percent: 0 | 101.. } => {
+                Err("a gate lets at least one host begin: per_lot and per_child are not 0".into())
+            }
+            ShareLine::Hosts(number) => Ok(Share::Hosts(number)),
+            ShareLine::Percent { percent } => Ok(Share::Percent(percent)),
+        }
+    }
+}
+
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct GateLines {
     window: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    per_child: Option<u64>,
+    per_child: Option<ShareLine>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     lots: Vec<String>,
-    per_lot: u64,
+    per_lot: ShareLine,
     /// How many, and after how long a wait.
     #[serde(skip_serializing_if = "Option::is_none")]
     batch_ms: Option<[u64; 2]>,
@@ -451,9 +478,9 @@ impl GateLines {
     fn of(gate: &Gate) -> GateLines {
         GateLines {
             window: gate.window,
-            per_child: gate.per_child,
+            per_child: gate.per_child.map(ShareLine::of),
             lots: gate.lots.iter().map(HostSet::to_string).collect(),
-            per_lot: gate.per_lot,
+            per_lot: ShareLine::of(gate.per_lot),
             batch_ms: gate.batch.map(|batch| [batch.size, ms(batch.wait)]),
             max_errors: gate.max_errors,
             max_missed: gate.max_missed,
@@ -463,16 +490,16 @@ impl GateLines {
     }
 
     fn gate(self) -> Result<Gate, String> {
-        if self.window == 0 || self.per_lot == 0 {
-            return Err("a gate lets at least one host begin: window and per_lot are not 0".into());
+        if self.window == 0 {
+            return Err("a gate lets at least one host begin: the window is not 0".into());
         }
         let lots: Result<_, String> = self.lots.iter().map(|lot| hosts(lot)).collect();
         let batch = |[size, wait]: [u64; 2]| Batch { size: size.max(1), wait: millis(wait) };
         Ok(Gate {
             window: self.window,
-            per_child: self.per_child,
+            per_child: self.per_child.map(ShareLine::share).transpose()?,
             lots: lots?,
-            per_lot: self.per_lot,
+            per_lot: self.per_lot.share()?,
             batch: self.batch_ms.map(batch),
             max_errors: self.max_errors,
             max_missed: self.max_missed,

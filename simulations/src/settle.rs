@@ -116,7 +116,7 @@ impl Sim {
                 return Some(format!("{node} still runs {:?}", process.running));
             }
         }
-        if let Some(detail) = self.uncounted() {
+        if let Some(detail) = self.uncounted().or_else(|| self.outdated()) {
             return Some(detail);
         }
         let orders = self.plan.work.iter().filter(|work| work.expires > self.now);

@@ -326,6 +326,7 @@ impl Sim {
             self.trace.line(now, node, "starts");
         }
         self.drain(node)?;
+        self.profile(node, false)?;
         if self.now < self.seats[node].disk.full_until {
             self.feed(node, Input::Degraded(true))?;
         }

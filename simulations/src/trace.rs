@@ -98,6 +98,7 @@ pub(crate) fn marks(input: &Input) -> [u64; 2] {
         Input::Degraded(degraded) => [14, u64::from(*degraded)],
         Input::Parents { here, .. } => [15, here.map_or(0, |place| place as u64 + 1)],
         Input::Happened(what) => [16, u64::from(what.fact.signature.0[0])],
+        Input::Profile(profile) => [17, profile.revision],
         Input::Said(said) => [13 + (said.offset << 8), u64::from(said.order.0[15])],
         Input::Subscribed(interest) => [17, interest.patterns().count() as u64],
         Input::Publish(message) => [18, message.id],
@@ -119,9 +120,11 @@ fn frame_mark(frame: &Frame) -> u64 {
         Frame::Go { hosts, .. } => 10 + (hosts.len() << 4),
         Frame::Events { no, events } => 11 + (no << 4) + ((events.len() as u64) << 20),
         Frame::EventsHeld { no, held } => 12 + (no << 4) + ((*held as u64) << 20),
-        Frame::Interest(interest) => 13 + ((interest.patterns().count() as u64) << 4),
-        Frame::Message(message) => 14 + (message.id << 4),
-        Frame::Answer(answer) => 15 + (answer.request << 4),
+        Frame::Profiles { no, lines } => 13 + (no << 4) + ((lines.len() as u64) << 20),
+        Frame::ProfilesHeld { no, held } => 14 + (no << 4) + ((*held as u64) << 20),
+        Frame::Interest(interest) => 15 + ((interest.patterns().count() as u64) << 4),
+        Frame::Message(message) => 16 + (message.id << 5),
+        Frame::Answer(answer) => 17 + (answer.request << 5),
     }
 }
 
@@ -163,6 +166,14 @@ fn frame(frame: &Frame) -> String {
             text
         }
         Frame::EventsHeld { no, held } => format!("EventsHeld #{no} {held}"),
+        Frame::Profiles { no, lines } => {
+            let mut text = format!("Profiles #{no}");
+            for line in lines {
+                let _ = write!(text, " {}:{}", line.profile.revision, line.hosts);
+            }
+            text
+        }
+        Frame::ProfilesHeld { no, held } => format!("ProfilesHeld #{no} {held}"),
         Frame::Go { order, hosts, left } => format!("Go {order:?} {hosts} for {left:?}"),
         Frame::Interest(_) | Frame::Message(_) | Frame::Answer(_) => format!("{frame:?}"),
     }

@@ -125,6 +125,8 @@ impl Tables {
                             return Ok(Err(full()));
                         }
                         note_removed(&txn, id, &old, host.enrolled_ms)?;
+                        // Nor has it said yet what it is now.
+                        txn.open_table(super::facts::FACTS)?.remove(id)?;
                     }
                     hosts.insert(id, json(&host).as_slice())?;
                     names.insert(name, id)?;
@@ -152,6 +154,7 @@ impl Tables {
                 names.remove(row.name.as_str())?;
                 traffic.remove(id.0)?;
                 labels.remove(id.0)?;
+                txn.open_table(super::facts::FACTS)?.remove(id.0)?;
                 txn.open_table(super::alerting::CERTIFICATES)?.remove(id.0)?;
                 note_removed(&txn, id.0, &row, now_ms)?;
                 gone.push(row);

@@ -41,7 +41,7 @@ pub struct Status {
 }
 
 /// One line of `GET /v1/hosts`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostInfo {
     /// Its number.
     pub id: u32,
@@ -66,6 +66,16 @@ pub struct HostInfo {
     /// What operators have said of it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// Whether it is not reachable because nothing is heard of it, or of the relay that it is
+    /// behind; not because it was stopped.
+    #[serde(default)]
+    pub stale: bool,
+    /// What it says of itself.
+    #[serde(default)]
+    pub facts: BTreeMap<String, String>,
+    /// When it said so; 0: it never did.
+    #[serde(default)]
+    pub facts_ms: u64,
 }
 
 /// `POST /v1/labels`; answered with how many hosts that concerns.
@@ -105,6 +115,13 @@ pub struct LinkInfo {
     pub content_sent: u64,
     /// Content bytes received.
     pub content_received: u64,
+    /// What content may go down it now, in bits a second; 0: as much as it carries.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub cap: u64,
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 /// `POST /v1/tokens`

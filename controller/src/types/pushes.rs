@@ -57,6 +57,9 @@ pub struct NewPush {
     /// Whether nothing is changed, and hosts only say what is different.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub verify: bool,
+    /// How fast its content may go over each link, in bits a second; 0: as fast as it can.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub rate: u64,
     /// How many bytes may go over each of the controller's links; with more nothing is pushed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_link_bytes: Option<u64>,
@@ -141,4 +144,11 @@ pub struct PushInfo {
     /// Whether nothing was to be changed, only compared.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub verify: bool,
+    /// How fast its content may go over each link, in bits a second; 0: as fast as it can.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub rate: u64,
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }

@@ -86,10 +86,11 @@ pub struct Pace {
     /// At most so many hosts (`5`, `"10%"` of the targets, at least one) at any time; with only a
     /// batch as many as that, with only a budget 64.
     pub window: Option<Amount>,
-    /// At most so many of them behind each of the controller's own children.
-    pub per_relay: Option<u64>,
-    /// At most so many of them of each site.
-    pub per_site: Option<u64>,
+    /// At most so many of them behind each of the controller's own children (`5`, `"10%"` of the
+    /// targets that are there at the moment, at least one).
+    pub per_relay: Option<Amount>,
+    /// At most so many of them of each site (`5`, `"10%"` of its targets, at least one).
+    pub per_site: Option<Amount>,
     /// So many hosts (`5`, `10%` of the targets), and the next ones when all of these have ended.
     pub batch: Option<String>,
     /// How long to wait between two batches.

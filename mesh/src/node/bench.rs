@@ -19,7 +19,7 @@ pub(super) fn order(targets: &[u32]) -> Order {
         window: 1,
         per_child: None,
         lots: Vec::new(),
-        per_lot: 1,
+        per_lot: crate::Share::Hosts(1),
         batch: None,
         max_errors: None,
         max_missed: None,

@@ -1,10 +1,10 @@
-//! Events: what this host notices, what children tell, and the way of both upward.
+//! Events and profiles: what this host notices, what children tell, and the way of both upward.
 
 use super::Node;
 use crate::fact::{Folded, Happening};
 use crate::outbox::EventsAck;
 use crate::sabotage::Bug;
-use crate::{Frame, LinkId, Peer, Reason, Time};
+use crate::{Frame, HostId, LinkId, Peer, Profiled, Reason, Time};
 
 impl Node {
     pub(super) fn restore_events(&mut self, now: Time, own: Vec<Folded>, held: Vec<Folded>) {
@@ -50,6 +50,21 @@ impl Node {
             return self.hang_up(now, link, Reason::Protocol(fault));
         }
         self.handle_saved(now, 0);
+    }
+
+    /// A child tells profiles; they wait a little for others, as events do.
+    pub(super) fn handle_profiles(
+        &mut self,
+        now: Time,
+        link: LinkId,
+        child: (HostId, bool),
+        (no, lines): (u64, Vec<Profiled>),
+    ) {
+        let at = now + self.config.events.flush;
+        let taken = self.profiles.take(at, child, (link, no), lines, &mut self.out);
+        if let Err(fault) = taken {
+            self.hang_up(now, link, Reason::Protocol(fault));
+        }
     }
 
     /// Tells children what has become of their events, if they are still on the same link.

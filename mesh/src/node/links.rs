@@ -56,7 +56,7 @@ impl Node {
             }
         }
         if let Some(old) = replaced {
-            self.forget_link(now, old);
+            self.forget_link(now, old, None);
             // The machines have the new link in the old one's place already; until the peer says
             // hello on it, nothing may be sent to either.
             match peer {
@@ -72,8 +72,9 @@ impl Node {
                 (self.lanes.log(), self.reports_in.get(&host).copied().unwrap_or_default())
             }
         };
-        self.out
-            .send(link, Frame::Hello { log, held_log: inlog.log, held: inlog.held, events: true });
+        let (held_log, held) = (inlog.log, inlog.held);
+        let hello = Frame::Hello { log, held_log, held, events: true, profiles: true };
+        self.out.send(link, hello);
         let is_parent = matches!(peer, Peer::Parent { .. });
         self.pulse.handle_up(now, link, is_parent, &mut self.out);
         self.bus.handle_up(now + self.config.flush, link, is_parent);
@@ -106,13 +107,13 @@ impl Node {
         if self.uplink.holds(link) {
             self.peers.remove(&link);
             self.uplink.handle_down(now, link, &mut self.rng);
-        } else if let Some(peer) = self.forget_link(now, link) {
+        } else if let Some(peer) = self.forget_link(now, link, reason) {
             self.out.push(Output::Tell(Event::Unlinked { peer, reason }));
         }
     }
 
     /// Takes a link out of every machine.
-    fn forget_link(&mut self, now: Time, link: LinkId) -> Option<Peer> {
+    fn forget_link(&mut self, now: Time, link: LinkId, reason: Option<Reason>) -> Option<Peer> {
         let peer = self.peers.remove(&link)?;
         self.pulse.handle_down(link, self.uplink.link() == Some(link));
         self.acks.handle_down(link);
@@ -125,6 +126,7 @@ impl Node {
         }
         self.pulls.handle_down(link);
         self.lose_listener(now, link);
+        self.profiles.handle_down(link, self.has(Bug::LoseProfiles));
         let redials = !self.config.has(Bug::LoseRedial);
         let mut punctual = SmallRng::seed_from_u64(0);
         let jitter = if self.config.has(Bug::NoJitter) { &mut punctual } else { &mut self.rng };
@@ -141,7 +143,9 @@ impl Node {
             // They may have come and gone before anybody was told.
             self.absent.came(&child.up);
         }
-        if let Some((child, moves)) = self.routes.handle_down(now, link) {
+        if let Some((child, moves)) =
+            self.routes.handle_down(now, link, reason == Some(Reason::Stale))
+        {
             self.follow(now, moves);
             self.lanes.handle_down(child);
             self.shares.check_again(now, self.config.grace());
@@ -163,10 +167,12 @@ impl Node {
                 let beat = Beat { root, interval, root_interval, speaks };
                 self.pulse.handle_beat(now, link, beat, from_parent, &mut self.out);
             }
-            (Peer::Parent { host, .. }, Frame::Hello { held_log, held, events, .. }) => {
+            (Peer::Parent { host, .. }, Frame::Hello { log, held_log, held, events, profiles }) => {
                 self.handle_parent_hello(now, link, host, (held_log, held));
                 if self.uplink.link() == Some(link) {
                     self.listener = Some(link).filter(|_| events);
+                    let below = self.routes.below();
+                    self.profiles.handle_hello(now, (link, log), profiles, &below);
                 }
             }
             (Peer::Child { host, .. }, Frame::Hello { held_log, held, .. }) => {
@@ -209,6 +215,12 @@ impl Node {
             }
             (Peer::Parent { .. }, Frame::EventsHeld { no, held }) => {
                 self.happened.handle_held(now, link, (no, held), &mut self.out);
+            }
+            (Peer::Child { host, serves }, Frame::Profiles { no, lines }) => {
+                self.handle_profiles(now, link, (host, serves), (no, lines));
+            }
+            (Peer::Parent { .. }, Frame::ProfilesHeld { no, held }) => {
+                self.profiles.handle_held(link, (no, held), now + self.config.backoff.settled);
             }
             (Peer::Child { host, serves }, Frame::Said(said)) => {
                 self.handle_said(now, link, (host, serves), said);

@@ -190,7 +190,7 @@ mod tests {
     /// Host 11 dials in by link 21, after a restart.
     fn comes(relay: &mut Bench) -> Vec<Output> {
         relay.child(21, 11);
-        let frame = Frame::Hello { log: 7, held_log: 0, held: 0, events: false };
+        let frame = Frame::Hello { log: 7, held_log: 0, held: 0, events: false, profiles: false };
         relay.give(Input::Frame { link: LinkId(21), frame })
     }
 

@@ -7,9 +7,12 @@
 //! less (the queue empties, and the floor of the delay is seen). If the queue does not empty in
 //! the trough either, it is somebody else's: see [`super::rival`].
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::filter::{Floor, Greatest};
+use super::giveway::Part;
 use super::loss::Losses;
 use super::queue::{Queue, Verdict};
 use super::rival::Cubic;
@@ -124,6 +127,9 @@ pub(crate) struct Control {
     heard: Option<Instant>,
     dice: u64,
     marked: bool,
+    /// Whether to give way to everybody else; shared with its copies, by which it is set.
+    yields: Arc<AtomicBool>,
+    part: Part,
 }
 
 impl Control {
@@ -155,12 +161,24 @@ impl Control {
             heard: None,
             dice: seed,
             marked: false,
+            yields: Arc::default(),
+            part: Part::default(),
         }
     }
 
     /// Bytes that may be in flight.
     pub(crate) fn window(&self) -> u64 {
         self.window
+    }
+
+    /// Whether it gives way.
+    pub(crate) fn yields(&self) -> bool {
+        self.yields.load(Ordering::Relaxed)
+    }
+
+    /// Tells this controller and all of which it is a copy whether to give way.
+    pub(crate) fn set_yields(&self, yields: bool) {
+        self.yields.store(yields, Ordering::Relaxed);
     }
 
     pub(crate) fn initial_window(&self) -> u64 {
@@ -281,7 +299,8 @@ impl Control {
 
     /// A packet that was sent after the last round had ended is acknowledged.
     fn end_round(&mut self, now: Instant) {
-        let round = std::mem::take(&mut self.round);
+        let mut round = std::mem::take(&mut self.round);
+        self.give_way(&mut round);
         self.round_start = Some(now);
         self.marked = false;
         if !round.limited {
@@ -297,8 +316,25 @@ impl Control {
         self.advance_cycle(now);
     }
 
+    fn give_way(&mut self, round: &mut Round) {
+        if !self.yields() {
+            self.part = Part::default();
+            return;
+        }
+        self.rival = None;
+        if let (Phase::Cruise { .. }, Some(floor)) = (self.phase, self.floor.value()) {
+            let own = Duration::from_secs_f64(self.window as f64 / self.rate().max(1) as f64);
+            let lossy = self.losses.round_exceeds();
+            self.part.on_round(round.delay(), own, floor, lossy);
+        }
+        // What we leave to others says nothing of the link.
+        round.limited |= !self.part.is_whole();
+    }
+
     fn try_loss(&mut self) {
-        let may = matches!(self.phase, Phase::Cruise { .. }) && self.rival.is_none();
+        let may = matches!(self.phase, Phase::Cruise { .. })
+            && self.rival.is_none()
+            && self.part.is_whole();
         match self.trials.look(&mut self.losses, self.tick, self.window, may) {
             Some(Finding::Begun(window)) => (self.ceiling, self.step) = (Some(window), self.mtu),
             Some(Finding::Guilty(window)) => {
@@ -393,7 +429,9 @@ impl Control {
         if self.rival.is_none() {
             self.look(now);
         }
-        if self.rival.is_some() || self.trials.is_running() || self.paused < self.pause {
+        // Whoever gives way pushes nobody: what is free is found by the tenth of a cruise.
+        let busy = self.rival.is_some() || self.yields();
+        if busy || self.trials.is_running() || self.paused < self.pause {
             self.paused += 1;
             self.begin_trough(now);
         } else {
@@ -416,6 +454,7 @@ impl Control {
             }
             Verdict::Crowd => self.careful = true,
             Verdict::Unclear => {}
+            Verdict::Rival if self.yields() => self.careful = true,
             Verdict::Rival => {
                 let greatest = self.queue.window();
                 self.rival = Some(Cubic::new(now, self.window, greatest, self.mtu));
@@ -487,7 +526,7 @@ impl Control {
     }
 
     fn settle(&mut self) {
-        self.window = self.target().max(LEAST * self.mtu);
+        self.window = self.part.of(self.target()).max(LEAST * self.mtu);
     }
 
     fn target(&self) -> u64 {
@@ -509,8 +548,9 @@ impl Control {
                 // Half of what the link loses by nature is made up for here, all of it on a crest:
                 // so the rate does not sink, and a loss of our own making does not feed itself.
                 let usual = self.losses.usual().min(USUAL_MOST);
-                let gain = if self.careful { CRUISE_CAREFUL } else { CRUISE / (1.0 - usual / 2.0) };
-                let spare = if self.careful { 0 } else { spare };
+                let careful = self.careful && !self.yields();
+                let gain = if careful { CRUISE_CAREFUL } else { CRUISE / (1.0 - usual / 2.0) };
+                let spare = if careful { 0 } else { spare };
                 let own = below(self.holds(gain) + spare, 0);
                 own.max(self.rival.as_ref().map_or(0, |rival| rival.window(self.mtu)))
             }

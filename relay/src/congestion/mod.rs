@@ -18,12 +18,15 @@
 //! fixed threshold, heavy loss on trial (`trial`), and a floor made of means instead of single
 //! packets.
 //!
+//! A sender that is told to give way (`giveway`) takes only what nobody else wants.
+//!
 //! Why it is a window and not a rate: quinn 0.11 paces at 1.25 windows for each smoothed round trip
 //! and asks its controllers for nothing but the window. So the window is both bound and clock, and
 //! must stay close to what the path holds.
 
 mod control;
 mod filter;
+mod giveway;
 mod loss;
 mod queue;
 mod quic;
@@ -32,6 +35,7 @@ mod sampling;
 mod trial;
 
 pub use control::Start;
+pub(crate) use quic::set_yields;
 pub use quic::{Wan, known};
 
 #[cfg(test)]

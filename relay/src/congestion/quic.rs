@@ -57,6 +57,13 @@ pub fn known(conn: &quinn::Connection) -> Option<Start> {
     control.known().filter(|_| !control.is_local())
 }
 
+/// Tells the controller of a connection whether to give way to everybody else.
+pub(crate) fn set_yields(conn: &quinn::Connection, yields: bool) {
+    if let Ok(control) = conn.congestion_state().into_any().downcast::<Control>() {
+        control.set_yields(yields);
+    }
+}
+
 impl ControllerFactory for Wan {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
         let seed = self.built.fetch_add(1, Ordering::Relaxed);
@@ -122,7 +129,11 @@ impl Controller for Adapter {
     }
 
     fn window(&self) -> u64 {
-        if self.own.is_local() { self.local.window() } else { self.own.window() }
+        match (self.own.is_local(), self.own.yields()) {
+            (true, true) => self.local.window().min(self.own.window()),
+            (true, false) => self.local.window(),
+            (false, _) => self.own.window(),
+        }
     }
 
     fn metrics(&self) -> ControllerMetrics {

@@ -182,6 +182,73 @@ fn beside_a_cubic_flow_both_live() {
     }
 }
 
+fn yielding(seed: u64) -> Flow {
+    let flow = ours(seed, 0);
+    let Brain::Ours(control) = &flow.brain else { panic!("it is ours") };
+    control.set_yields(true);
+    flow
+}
+
+#[test]
+fn who_gives_way_fills_a_link_that_nobody_else_wants() {
+    let aim = Aim { share: 0.93, drops: 0.005, rtt: 1.15, extra: 0.03 };
+    for (path, least) in [
+        (Path::new(10.0, 100, 100, 0.0), 0.93),
+        (Path::new(10.0, 100, 100, 1.0), 0.9),
+        (Path::new(2.0, 300, 300, 3.0), 0.85),
+    ] {
+        for seed in 1..=3 {
+            let mut model = Model::new(path.clone(), vec![yielding(seed)], seed);
+            let stats = between(&mut model, 0, 60)[0];
+            let share = stats.share(path.rates[0].1 as f64, ms(60_000));
+            assert!(share >= least, "share {share:.3} with seed {seed} on {path:?}");
+            assert!(stats.drops() <= aim.drops, "drops {:.4}", stats.drops());
+            let rtt = stats.rtt() / (path.delays[0].1 as f64 / 5e5);
+            assert!(rtt <= aim.rtt, "{rtt:.2} times the idle round trip");
+        }
+    }
+}
+
+#[test]
+fn who_gives_way_leaves_the_link_to_others_and_takes_it_back() {
+    for queue in [50, 100, 200] {
+        for seed in 1..=3 {
+            let mut other = cubic(ms(10_000));
+            other.busy = vec![(ms(10_000), ms(50_000))];
+            let mut model =
+                Model::new(Path::new(10.0, 100, queue, 0.0), vec![yielding(seed), other], seed);
+            let both = between(&mut model, 15, 50);
+            let alone = {
+                let mut model = Model::new(Path::new(10.0, 100, queue, 0.0), vec![cubic(0)], seed);
+                between(&mut model, 5, 40)[0].share(10e6, ms(35_000))
+            };
+            let share = both[1].share(10e6, ms(35_000));
+            assert!(share > 0.93 * alone, "{share:.3} of {alone:.3} with {queue} ms");
+            let after = between(&mut model, 60, 80)[0].share(10e6, ms(20_000));
+            assert!(after > 0.9, "{after:.3} once it had gone, with {queue} ms");
+        }
+    }
+}
+
+#[test]
+fn who_gives_way_does_so_to_our_own_kind_too() {
+    let flows = vec![yielding(1), ours(2, ms(10_000))];
+    let mut model = Model::new(Path::new(10.0, 100, 100, 1.0), flows, 7);
+    let shares: Vec<f64> =
+        between(&mut model, 20, 60).iter().map(|s| s.share(10e6, ms(40_000))).collect();
+    assert!(shares[1] > 0.75, "{shares:.2?}");
+    assert!(shares[0] + shares[1] > 0.9, "{shares:.2?}");
+}
+
+#[test]
+fn who_gives_way_is_not_starved_by_a_path_that_became_longer() {
+    let delays = vec![(0, ms(50)), (ms(15_000), ms(90))];
+    let path = Path { delays, queue: 500_000, ..Path::new(10.0, 100, 100, 0.0) };
+    let mut model = Model::new(path, vec![yielding(1)], 1);
+    let long = between(&mut model, 40, 60)[0];
+    assert!(long.share(10e6, ms(20_000)) > 0.85, "{:.3}", long.share(10e6, ms(20_000)));
+}
+
 #[test]
 fn when_the_rival_has_gone_the_queue_goes_too() {
     let mut rival = cubic(ms(5_000));

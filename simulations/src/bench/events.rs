@@ -40,7 +40,7 @@ impl Bench {
         bench.give(Time::ZERO, None);
         let parent = Peer::Parent { place: 0, host: HostId::ROOT };
         bench.give(Time::ZERO, Some(Input::LinkUp { link: UP, peer: parent }));
-        let frame = Frame::Hello { log: 1, held_log: 0, held: 0, events: true };
+        let frame = Frame::Hello { log: 1, held_log: 0, held: 0, events: true, profiles: false };
         bench.give(Time::ZERO, Some(Input::Frame { link: UP, frame }));
         bench
     }

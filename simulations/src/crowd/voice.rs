@@ -111,7 +111,8 @@ impl Speaker {
     }
 
     async fn greet(&mut self, me: HostId) -> Result<()> {
-        self.send(Frame::Hello { log: LOG, held_log: 0, held: 0, events: false }).await?;
+        let (events, profiles) = (false, false);
+        self.send(Frame::Hello { log: LOG, held_log: 0, held: 0, events, profiles }).await?;
         self.beat(0, self.beat).await?;
         let mut below = self.hosts.clone();
         below.insert(me);

@@ -89,7 +89,7 @@ pub(super) async fn frame(recv: &mut RecvStream, checked: &Checked) -> Result<Op
     let mut body = BytesMut::zeroed(protos::parse_header(header)?);
     recv.read_exact(&mut body).await?;
     Ok(match protos::decode_frame(body.freeze(), hash)? {
-        Incoming::Frame(frame) | Incoming::Hello { frame, .. } | Incoming::Beat { frame, .. } => {
+        Incoming::Frame(frame) | Incoming::Beat { frame, .. } | Incoming::Hello { frame, .. } => {
             Some(frame)
         }
         Incoming::Order { log, seq, envelope } => {

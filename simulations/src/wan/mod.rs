@@ -1,26 +1,7 @@
-//! An emulated wide-area link, one engine in several forms.
-//!
-//! [`Engine`] is one direction of a link as a pure, seeded state machine without a clock: a rate
-//! with a bounded queue, a delay, jitter, loss, blackouts, and counters. What gives it time and
-//! packets lies around it, so that a test in virtual time, a relay of datagrams in process and a
-//! pair of TUN devices between network namespaces all emulate the very same link.
-//!
-//! It emulates a link, not a network: no routing, no competing traffic but what is sent through it.
+//! Emulated links ([`wan`]), and the real QUIC over them in virtual time.
 
-mod engine;
 pub mod flows;
-mod loss;
 mod memory;
-mod profile;
-mod pump;
-mod tun;
-mod udp;
 
-pub use engine::{Count, Counters, Engine, segments};
-pub use loss::Loss;
+pub use ::wan::*;
 pub use memory::{MemoryLink, MemorySocket, Side};
-pub use profile::{Blackout, Profile, Shape, ShapeError};
-pub use pump::{Link, LinkError, Traffic, Way};
-pub(crate) use tun::inside;
-pub use tun::{End, TunLink};
-pub use udp::{FLOWS, UdpLink};

@@ -99,18 +99,20 @@ fn no_more_than_the_window_run_at_a_time() -> Result<()> {
 fn sites_have_windows_of_their_own() -> Result<()> {
     let fleet = Fleet::tree(2, 3)?;
     let witness = Witness::new(&fleet)?;
-    for option in ["--per-site", "--per-relay"] {
+    let ways =
+        [("--per-site", "1"), ("--per-relay", "1"), ("--per-site", "10%"), ("--per-relay", "10%")];
+    for (option, number) in ways {
         fs::remove_file(witness.dir.join("log")).ok();
         fs::remove_file(witness.dir.join("go")).ok();
-        let run = ["run", "-a", option, "1", "--async", "--json", &witness.line(0)];
+        let run = ["run", "-a", option, number, "--async", "--json", &witness.line(0)];
         let id = order(&fleet, &run)?;
         witness.wait_started(2)?;
         let sites: Vec<_> = witness.starts().into_keys().map(|host| host[..5].to_owned()).collect();
-        assert_eq!(sites, ["site1", "site2"], "{option}");
+        assert_eq!(sites, ["site1", "site2"], "{option} {number}");
         witness.open()?;
         fleet.wait_states(&id, &[("ok", 6)])?;
         witness.assert_once(6);
-        assert_eq!(witness.most(), 2, "{option}");
+        assert_eq!(witness.most(), 2, "{option} {number}");
     }
     Ok(())
 }

@@ -162,17 +162,17 @@ fn a_plan_does_nothing_and_many_are_asked_about() -> Result<()> {
 fn labels_choose_hosts_and_outlive_the_controller() -> Result<()> {
     let mut fleet = Fleet::tree(2, 2)?;
     let label = |fleet: &Fleet, args: &[&str]| out(fleet, &[&["hosts", "label"], args].concat());
-    label(&fleet, &["-g", "site1", "os=debian", "rack=9", "spare="])?;
-    label(&fleet, &["-w", "site2-host1", "os=rocky", "rack=10"])?;
+    label(&fleet, &["-g", "site1", "kind=web", "rack=9", "spare="])?;
+    label(&fleet, &["-w", "site2-host1", "kind=db", "rack=10"])?;
     label(&fleet, &["-w", "site1-host2", "spare-", "rack=10"])?;
-    assert_eq!(fold(&fleet, &["-w", "{os=debian}"])?, "site1-host[1-2]");
-    assert_eq!(fold(&fleet, &["-w", "{rack>9 && os!=rocky}"])?, "site1-host2");
+    assert_eq!(fold(&fleet, &["-w", "{kind=web}"])?, "site1-host[1-2]");
+    assert_eq!(fold(&fleet, &["-w", "{rack>9 && kind!=db}"])?, "site1-host2");
     fleet.kill("controller")?;
     fleet.restart("controller")?;
     fleet.wait_up(6)?;
     assert_eq!(fold(&fleet, &["-a", "-x", "{spare}"])?, "site2-host[1-2],site1-host2");
     let hosts = out(&fleet, &["hosts", "-w", "site1-host1"])?;
-    assert!(hosts.contains("os=debian rack=9 spare"), "{hosts}");
+    assert!(hosts.contains("kind=web rack=9 spare"), "{hosts}");
     let output = fleet.barid(&["run", "-a", "-x", "{sparse}", "--", "true"])?;
     assert_eq!(output.status.code(), Some(2));
     assert!(show(&output.stderr).contains("did you mean spare?"), "{}", show(&output.stderr));

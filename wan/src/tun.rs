@@ -119,7 +119,7 @@ fn open(end: &End) -> Result<OwnedFd, LinkError> {
 }
 
 /// Does something in a network namespace, in a thread that goes there. What it opens stays there.
-pub(crate) fn inside<T: Send>(
+pub fn inside<T: Send>(
     namespace: &str,
     work: impl FnOnce() -> io::Result<T> + Send,
 ) -> io::Result<T> {

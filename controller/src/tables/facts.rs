@@ -1,0 +1,121 @@
+//! What hosts say of themselves: the newest of each that is enrolled.
+//!
+//! A host's own count says which of two is newer, whatever way and however often they come; what
+//! comes twice is not written twice. Only its limits are believed of the text: names, values and
+//! lengths are checked before anything of it is kept.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use mesh::{HostId, HostSet, Profiled};
+use protos::Facts;
+use redb::{ReadableTable, TableDefinition, WriteTransaction};
+use serde::{Deserialize, Serialize};
+use tracing::debug;
+
+use super::{Result, Tables, json, parse};
+
+pub(super) const FACTS: TableDefinition<u32, &[u8]> = TableDefinition::new("controller.facts.v1");
+
+/// What a host says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FactsRow {
+    pub(crate) revision: u64,
+    pub(crate) heard_ms: u64,
+    pub(crate) facts: Facts,
+}
+
+/// The facts of all hosts that have said some. Those of hosts that say the same lie there once.
+pub(crate) type AllFacts = BTreeMap<HostId, Arc<FactsRow>>;
+
+/// Keeps what is newer than what was there. Returns that.
+pub(crate) fn note_facts(
+    txn: &WriteTransaction,
+    lines: &[Profiled],
+    enrolled: &HostSet,
+    now_ms: u64,
+) -> Result<AllFacts> {
+    let (mut table, mut news) = (txn.open_table(FACTS)?, AllFacts::new());
+    for Profiled { profile, hosts } in lines {
+        let facts = match protos::decode_facts(profile.text.clone()) {
+            Ok(facts) => facts,
+            Err(error) => {
+                debug!(%hosts, error = %relay::chain(&error), "what hosts say is not readable");
+                continue;
+            }
+        };
+        let row = Arc::new(FactsRow { revision: profile.revision, heard_ms: now_ms, facts });
+        let bytes = json(&*row);
+        for host in hosts.intersection(enrolled).iter() {
+            let old = table.get(host.0)?.map(|old| parse::<FactsRow>(old.value()));
+            let newer = old.is_none_or(|old| match old.revision == row.revision {
+                true => old.facts != row.facts,
+                false => old.revision < row.revision,
+            });
+            if newer {
+                table.insert(host.0, bytes.as_slice())?;
+                news.insert(host, row.clone());
+            }
+        }
+    }
+    Ok(news)
+}
+
+impl Tables {
+    /// What all hosts say of themselves.
+    pub(crate) fn facts(&self) -> Result<AllFacts> {
+        let table = self.journal.read()?.open_table(FACTS)?;
+        let (mut facts, mut known) = (AllFacts::new(), BTreeMap::<Vec<u8>, Arc<FactsRow>>::new());
+        for row in table.iter()? {
+            let (id, row) = row?;
+            let row = match known.get(row.value()) {
+                Some(same) => same.clone(),
+                None => {
+                    let new = Arc::new(parse(row.value()));
+                    known.entry(row.value().to_vec()).or_insert(new).clone()
+                }
+            };
+            facts.insert(HostId(id.value()), row);
+        }
+        Ok(facts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh::Profile;
+
+    use super::*;
+
+    fn line(revision: u64, os: &str, hosts: &[u32]) -> Profiled {
+        let facts = Facts::from([("os".to_owned(), os.to_owned())]);
+        let profile = Profile { revision, text: protos::encode_facts(&facts) };
+        Profiled { profile, hosts: hosts.iter().copied().map(HostId).collect() }
+    }
+
+    #[test]
+    fn the_newest_of_each_enrolled_host_is_kept() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let journal = relay::Journal::open(&dir.path().join("db"), 1 << 20).expect("opens");
+        let tables = Tables::open(journal).expect("opens");
+        let enrolled = HostSet::from_ranges([(1, 4)]);
+        let note = |lines: &[Profiled]| {
+            let mut news = Vec::new();
+            let note = |txn: &WriteTransaction| {
+                news = note_facts(txn, lines, &enrolled, 7)?.into_keys().map(|id| id.0).collect();
+                Ok(())
+            };
+            tables.write(note).expect("written");
+            news
+        };
+        assert_eq!(note(&[line(5, "debian", &[1, 2, 3, 9])]), [1, 2, 3]);
+        assert!(note(&[line(5, "debian", &[1, 2, 3, 9])]).is_empty());
+        let noise = mesh::Profile { revision: 9, text: b"\xff\xff".as_slice().into() };
+        let noise = Profiled { profile: noise, hosts: HostSet::one(HostId(1)) };
+        assert_eq!(note(&[noise, line(4, "plan9", &[2]), line(6, "alpine", &[3])]), [3]);
+        let facts = tables.facts().expect("reads");
+        let os = |id: u32| facts[&HostId(id)].facts["os"].as_str();
+        assert_eq!([os(1), os(2), os(3)], ["debian", "debian", "alpine"]);
+        assert!(Arc::ptr_eq(&facts[&HostId(1)], &facts[&HostId(2)]), "the same lies there once");
+    }
+}
