@@ -1,9 +1,9 @@
 //! The bus at one node: the programs here that publish, subscribe, ask and answer.
 //!
 //! Who wants what here is told to the core as a whole, and what the core delivers is handed to each
-//! subscriber whose patterns match. Each has a queue of his own with a limit in number and in bytes;
-//! who does not read loses messages, which is counted, told to him and an event, and holds up
-//! nobody. A node that is cut off goes on serving its own programs.
+//! subscriber whose patterns match. Each has a queue of his own with a limit in number and in
+//! bytes; who does not read loses messages, which is counted, told to him and an event, and holds
+//! up nobody. A node that is cut off goes on serving its own programs.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

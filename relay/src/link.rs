@@ -1,11 +1,11 @@
 //! A link: one QUIC connection, its five streams of frames, and their queues.
 //!
-//! Beats, control, reports, previews and the bus each have a stream of their own with a strict priority, all
-//! above content. The child opens the streams, the first byte tells which is which. Each direction
-//! of a stream has a bounded queue and a task; sending is a `try_send`, and a queue that is full is
-//! a lost link, so that a child that does not read can never hold anybody up. Only the streams of
-//! previews and of the bus may stall or be missing: nothing depends on them, and what does not fit
-//! is dropped.
+//! Beats, control, reports, previews and the bus each have a stream of their own with a strict
+//! priority, all above content. The child opens the streams, the first byte tells which is which.
+//! Each direction of a stream has a bounded queue and a task; sending is a `try_send`, and a queue
+//! that is full is a lost link, so that a child that does not read can never hold anybody up. Only
+//! the streams of previews and of the bus may stall or be missing: nothing depends on them, and
+//! what does not fit is dropped.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,8 +1,8 @@
 //! Alerts about what has happened, as against what is so: events that somebody should look at soon
 //! although nothing says when they are over.
 //!
-//! Such an alert lasts for a while after the last event of its kind, one for each site, however many
-//! hosts have told it. What had happened in that while before a restart is read again.
+//! Such an alert lasts for a while after the last event of its kind, one for each site, however
+//! many hosts have told it. What had happened in that while before a restart is read again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

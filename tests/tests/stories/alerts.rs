@@ -313,8 +313,9 @@ fn a_sign_of_life_goes_out_as_long_as_the_controller_lives() -> Result<()> {
 #[test]
 fn what_fires_and_what_is_over_are_events_and_in_no_report() -> Result<()> {
     let mut fleet = Fleet::tree(1, 1)?;
-    // Nobody listens there, and nobody listens to hosts: what is not told is news to who comes later.
-    let closed = "channels.ops = { kinds = [\"relay-lost\"], webhook = { url = \"http://127.0.0.1:9/\" } }\n";
+    // Nobody listens there, and nobody to hosts: what is not told is news to who comes later.
+    let closed = "[channels.ops]\nkinds = [\"relay-lost\"]\n\
+                  webhook = { url = \"http://127.0.0.1:9/\" }\n";
     give(&fleet, "controller", closed)?;
     wait_channels(&fleet, 1)?;
     fleet.kill("site1-host1")?;
@@ -327,7 +328,7 @@ fn what_fires_and_what_is_over_are_events_and_in_no_report() -> Result<()> {
     let alerts = wait_alerts(&fleet, &["host-lost/site1-host1"])?;
     assert_eq!(alerts[0]["told_ms"], 0, "no channel takes it: {alerts:#?}");
     let heard = fleet.path().join("heard");
-    let more = format!("{closed}channels.log.file = {{ path = \"{}\" }}\n", heard.display());
+    let more = format!("{closed}[channels.log]\nfile = {{ path = \"{}\" }}\n", heard.display());
     give(&fleet, "controller", &more)?;
     wait_word(&heard, "+host-lost/site1-host1")?;
     fleet.kill("site1-relay")?;

@@ -189,7 +189,8 @@ struct Publisher(UnixStream);
 impl Publisher {
     fn publish(&mut self, subject: &str, data: &[u8]) -> Result<()> {
         let head = format!(
-            "POST /v1/bus/pub?subject={subject} HTTP/1.1\r\nhost: barid\r\ncontent-length: {}\r\n\r\n",
+            "POST /v1/bus/pub?subject={subject} HTTP/1.1\r\nhost: barid\r\n\
+             content-length: {}\r\n\r\n",
             data.len()
         );
         self.0.write_all(head.as_bytes())?;
