@@ -194,7 +194,7 @@ mod tests {
         bytes.put(&[("dir", "sent"), ("peer", "a\"b\\c\nd")], sent.now() as f64);
         page.gauge(Unit::None, "barid_nothing", "Left out");
         let times = Histogram::new(&[0.001, 0.5]);
-        [1, 2, 3_000].map(|ms| times.observe(Duration::from_millis(ms)));
+        [1, 2, 3_000].iter().for_each(|ms| times.observe(Duration::from_millis(*ms)));
         times.put(&[("kind", "run")], page.times("barid_job_duration_seconds", "How long"));
         let results = Words::default();
         results.add(["run", "ok"], 2);

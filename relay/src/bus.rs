@@ -262,12 +262,14 @@ impl Hub {
                 continue;
             }
             let weight = subscriber.waiting.take(message.body.len());
-            let sent = weight.map(|weight| subscriber.queue.try_send((message.clone(), weight)));
-            match sent {
-                Some(Ok(())) => self.0.delivered.add(1),
+            match (weight, subscriber.queue.try_reserve()) {
+                (Some(weight), Ok(place)) => {
+                    place.send((message.clone(), weight));
+                    self.0.delivered.add(1);
+                }
                 // It is just leaving.
-                Some(Err(mpsc::error::TrySendError::Closed(_))) => {}
-                Some(Err(mpsc::error::TrySendError::Full(_))) | None => {
+                (_, Err(mpsc::error::TrySendError::Closed(()))) => {}
+                (None, _) | (_, Err(mpsc::error::TrySendError::Full(()))) => {
                     subscriber.missed.fetch_add(1, Ordering::Relaxed);
                     lost += 1;
                 }

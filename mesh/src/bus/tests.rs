@@ -277,7 +277,7 @@ mod random {
             let mut found = BTreeSet::from([to]);
             let mut queue = vec![(from, to)];
             while let Some((before, at)) = queue.pop() {
-                for ((a, b), _) in &self.links {
+                for (a, b) in self.links.keys() {
                     if *a == at && *b != before && found.insert(*b) {
                         queue.push((at, *b));
                     }
