@@ -10,7 +10,7 @@ use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 use crate::screen::ColorWhen;
 use crate::{
     alerting, attach, bus, cancel, completion, demo, events, fdist, fleet, hosts, join, node,
-    nodes, out, push, report, retry, rollback, run, runs, serve, sim, store, token, tree,
+    nodes, out, push, report, retry, rollback, rollout, run, runs, serve, sim, store, token, tree,
 };
 
 const EXAMPLES: &str = "\
@@ -71,6 +71,8 @@ pub(crate) enum Verb {
     Push(push::Args),
     /// Go back to what hosts had before a push
     Rollback(rollback::Args),
+    /// Show what goes out in waves; pause it, let it go on, end it
+    Rollout(rollout::Args),
     /// List past and present runs and pushes, or show one
     Runs(runs::Args),
     /// Fetch in full what a run has written, from the hosts that keep it
@@ -244,6 +246,10 @@ mod tests {
             &["store", "check"],
             &["store", "gc", "--state", "/var/lib/barid"],
             &["rollback", "--dest", "/srv/www", "-w", "a"],
+            &["push", "/srv/www", "-a", "--waves", "@canary,5%,100%", "--gate", "errors<=1%"],
+            &["push", "/srv/www", "-a", "--all-at-once"],
+            &["rollout"],
+            &["rollout", "resume", "last", "--accept", "--gate", "ok>=50%"],
             &["runs"],
             &["runs", "--limit", "5"],
             &["runs", "show", "last", "-B"],

@@ -7,7 +7,7 @@
 //! | module | |
 //! |---|---|
 //! | `args` | the command line |
-//! | `run` `push` `runs` `out` `attach` `cancel` `retry` | verbs about orders |
+//! | `run` `push` `runs` `out` `attach` `cancel` `retry` `rollout` | verbs about orders |
 //! | `pace` `given` | options of `run` |
 //! | `events` `report` | what happens, and what went wrong |
 //! | `bus` | messages between programs, by the node of this machine |
@@ -68,6 +68,7 @@ mod render;
 mod report;
 mod retry;
 mod rollback;
+mod rollout;
 mod rows;
 mod run;
 mod runs;
@@ -146,6 +147,7 @@ async fn ask(verb: Verb, client: &Client, screen: &mut Screen) -> Result<Exit, F
     match verb {
         Verb::Run(args) => ordered(Box::pin(run::main(*args, client, screen)).await),
         Verb::Push(args) => ordered(Box::pin(push::main(args, client, screen)).await),
+        Verb::Rollout(args) => ordered(Box::pin(rollout::main(args, client, screen)).await),
         Verb::Rollback(args) => ordered(Box::pin(rollback::main(args, client, screen)).await),
         Verb::Retry(args) => ordered(Box::pin(retry::main(args, client, screen)).await),
         Verb::Runs(args) => runs::main(args, client, screen).await,

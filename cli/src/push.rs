@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use controller::types::{LinkInfo, NewPush, OrderInfo, PlanQuery, PushEvent, PushInfo, Special};
+use controller::types::{
+    LinkInfo, NewPush, OrderInfo, PlanQuery, PushEvent, PushInfo, RolloutInfo, Special, Waves,
+};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::client::{Client, Lines};
@@ -32,6 +34,7 @@ Examples:
   barid push ./site -a --dest /srv/www --exclude .git
   barid push /srv/www -a --verify                   how hosts differ; exit 10 if any does
   barid push /srv/www -a --delete --exclude 'cache/'
+  barid push /srv/www -a --waves 1,5%,25%,100% --gate 'errors<=1% soak=10m'
   barid push agent.rpm -g lyon --dest /opt/agent.rpm --async
 
 Patterns: a name wherever it occurs, `/logs` at the top only, `cache/` folders only; `*` and `?`
@@ -114,9 +117,24 @@ pub(crate) struct Args {
     /// Push nothing if more than this would go over a link, as 500K, 20M or 1G
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes, help_heading = "Safety")]
     pub(crate) max_bytes_per_link: Option<u64>,
+    /// In waves, as far as each of them reaches: numbers of hosts, percentages, or sets such as
+    /// @canary; a wave opens when the gate of the one before has passed
+    #[arg(long, value_name = "LIST", conflicts_with = "verify", help_heading = "Waves")]
+    pub(crate) waves: Option<String>,
+    /// What a wave must have come to, and for how long: ok>=98% errors<=1% missed<=5%
+    /// site-errors<=2 soak=10m check="COMMAND" [default: errors<=1% missed<=10%]
+    #[arg(long, value_name = "GATE", help_heading = "Waves")]
+    #[arg(conflicts_with_all = ["verify", "all_at_once"])]
+    pub(crate) gate: Option<String>,
+    /// To everybody at once, however many they are
+    #[arg(long, conflicts_with = "waves", help_heading = "Waves")]
+    pub(crate) all_at_once: bool,
     #[command(flatten)]
     pub(crate) guard: GuardArgs,
 }
+
+/// The waves in which many get something if nothing else is said.
+const USUAL: &str = controller::rollout::waves::USUAL;
 
 /// Pushes, and tells how it goes.
 pub(crate) async fn main(
@@ -146,6 +164,8 @@ pub(crate) async fn main(
         max_link_bytes: args.max_bytes_per_link,
         reach_ms: millis(args.reach),
         hold_ms: millis(args.hold),
+        waves: waves(args.waves, args.gate),
+        all_at_once: args.all_at_once,
     };
     if args.plan {
         return plan::show(client, screen, &PlanQuery::Push(Box::new(push))).await;
@@ -153,8 +173,18 @@ pub(crate) async fn main(
     if !args.verify {
         push.targets = guard::confirmed(args.guard, client, screen, push.targets, "push").await?;
     }
-    let how = Order { path: "/v1/pushes", quiet: args.quiet, detach: args.detach };
+    let usual = push.waves.is_none();
+    let how = Order { path: "/v1/pushes", quiet: args.quiet, detach: args.detach, usual };
     follow(client, screen, &how, &push).await
+}
+
+/// A gate alone is one for the usual waves.
+pub(crate) fn waves(waves: Option<String>, gate: Option<String>) -> Option<Waves> {
+    let is_wanted = waves.is_some() || gate.is_some();
+    is_wanted.then(|| Waves {
+        waves: waves.unwrap_or_else(|| USUAL.into()),
+        gate: gate.unwrap_or_default(),
+    })
 }
 
 /// How an order that is a push is asked for and watched.
@@ -162,6 +192,8 @@ pub(crate) struct Order {
     pub(crate) path: &'static str,
     pub(crate) quiet: bool,
     pub(crate) detach: bool,
+    /// Whether nobody has asked for waves.
+    pub(crate) usual: bool,
 }
 
 /// Gives an order that is a push, and watches it.
@@ -175,6 +207,10 @@ pub(crate) async fn follow(
     let mut events = client.post_lines(how.path, new).await?;
     let order = ordered(&mut events, screen, how.quiet, how.detach).await?;
     drop(events);
+    let order = match order {
+        Given::Order(order) => *order,
+        Given::Rollout(rollout) => return rolled(client, screen, how, &rollout).await,
+    };
     if how.detach {
         return detached(screen, &order);
     }
@@ -190,6 +226,37 @@ pub(crate) async fn follow(
         }
     }
     follow.finish(ended)
+}
+
+/// What a push has become.
+enum Given {
+    Order(Box<OrderInfo>),
+    Rollout(Box<RolloutInfo>),
+}
+
+/// A push goes out in waves.
+async fn rolled(
+    client: &Client,
+    screen: &mut Screen,
+    how: &Order,
+    rollout: &RolloutInfo,
+) -> Result<Exit, Failure> {
+    if how.detach {
+        match screen.json {
+            true => screen.json(rollout)?,
+            false => screen.print(&format!("{}\n", rollout.short))?,
+        }
+        return Ok(Exit::Ok);
+    }
+    if !how.quiet {
+        let (short, waves) = (&rollout.short, rollout.waves.len());
+        let hosts = show_count(rollout.hosts);
+        screen.say(&format!("rollout {short}: {hosts} hosts in {waves} waves"))?;
+        if how.usual {
+            screen.help("that many get it in waves; --all-at-once means all of them at once")?;
+        }
+    }
+    crate::rollout::watch(client, screen, rollout, how.quiet).await
 }
 
 /// What a push weighs and what became of its files.
@@ -270,7 +337,7 @@ async fn ordered(
     screen: &mut Screen,
     quiet: bool,
     detach: bool,
-) -> Result<OrderInfo, Failure> {
+) -> Result<Given, Failure> {
     let bar = (screen.is_watched() && !quiet).then(spinner);
     let show = |message: String| {
         if let Some(bar) = &bar {
@@ -288,7 +355,10 @@ async fn ordered(
                 show(format!("reading: {files} files, {bytes}"));
             }
             PushEvent::Packing => show("packing".into()),
-            PushEvent::Ordered { order, skipped } => break Ok((*order, skipped)),
+            PushEvent::Ordered { order, skipped } => break Ok((Given::Order(order), skipped)),
+            PushEvent::Rolling { rollout, skipped } => {
+                break Ok((Given::Rollout(rollout), skipped));
+            }
             PushEvent::Failed { error } => break Err(Failure::api(200, error)),
         }
     };

@@ -77,6 +77,7 @@ pub(crate) async fn main(
         reach_ms: millis(args.reach),
         hold_ms: millis(args.hold),
     };
-    let order = Order { path: "/v1/rollbacks", quiet: args.quiet, detach: args.detach };
+    let (quiet, detach) = (args.quiet, args.detach);
+    let order = Order { path: "/v1/rollbacks", quiet, detach, usual: false };
     follow(client, screen, &order, &new).await
 }

@@ -46,6 +46,10 @@ pub(crate) struct Args {
     /// A Unix socket for the bus that every user may open; bus.toml says what he may there
     #[arg(long, value_name = "PATH")]
     bus: Option<PathBuf>,
+    /// For more hosts than this a push goes out in waves, unless it is given --all-at-once
+    /// [default: 500]
+    #[arg(long, value_name = "HOSTS")]
+    waves_above: Option<u64>,
     /// Only make what is missing, then end
     #[arg(long)]
     init: bool,
@@ -69,6 +73,7 @@ pub(crate) fn main(args: Args, verbose: u8) -> Result<Exit, Failure> {
         rate_limit_kbit: args.rate_limit,
         metrics: args.metrics,
         bus: args.bus,
+        waves_above: args.waves_above,
         ..controller::Options::default()
     };
     runtime(Role::Controller)?.block_on(async {

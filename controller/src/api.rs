@@ -27,12 +27,13 @@ use crate::live::Live;
 use crate::orders::Desk;
 use crate::push::Packer;
 use crate::retention::Cleaner;
+use crate::rollout::driver::Rollouts;
 use crate::tables::{HostRow, Tables};
 use crate::traffic::Meter;
 use crate::viewers::Viewers;
 use crate::{
-    alerting, events, following, inventory, labels, meaning, order_routes, output, report, steer,
-    stored,
+    alerting, events, following, inventory, labels, meaning, order_routes, output, report, rollout,
+    steer, stored,
 };
 
 /// The largest request body.
@@ -55,6 +56,10 @@ pub(crate) struct Api {
     pub(crate) enroller: Enroller,
     pub(crate) meter: Meter,
     pub(crate) viewers: Viewers,
+    /// What goes out in waves.
+    pub(crate) rollouts: Rollouts,
+    /// For more hosts than this a push goes out in waves, unless it says otherwise.
+    pub(crate) waves_above: u64,
     /// Drops what is over.
     pub(crate) cleaner: Cleaner,
     /// Held for reading while a push is made, so that nothing of it is cleaned away.
@@ -104,6 +109,12 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/v1/reports/{kind}", get(report::report))
         .route("/v1/filters/{name}", get(report::filter).put(report::set_filter))
         .route("/v1/rollbacks", post(order_routes::rollback))
+        .route("/v1/rollouts", get(rollout::routes::list))
+        .route("/v1/rollouts/{id}", get(rollout::routes::show))
+        .route("/v1/rollouts/{id}/events", get(rollout::routes::events))
+        .route("/v1/rollouts/{id}/pause", post(rollout::routes::pause))
+        .route("/v1/rollouts/{id}/resume", post(rollout::routes::resume))
+        .route("/v1/rollouts/{id}/abort", post(rollout::routes::abort))
         .route("/v1/store", get(stored::usage))
         .route("/v1/store/check", post(stored::check))
         .route("/v1/store/gc", post(stored::sweep))

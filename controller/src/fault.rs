@@ -65,6 +65,12 @@ impl Failure {
         }
     }
 
+    /// Whether the same request fails again, whatever time passes: it is itself wrong, or names
+    /// what is gone.
+    pub(crate) fn is_lasting(&self) -> bool {
+        matches!(self.status, 400 | 404)
+    }
+
     /// The same with other advice.
     pub(crate) fn with_help(mut self, help: impl Into<String>) -> Failure {
         self.error.help = help.into();

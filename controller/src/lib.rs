@@ -40,6 +40,7 @@ mod report;
 mod retention;
 mod retry;
 mod rollback;
+pub mod rollout;
 mod serve;
 pub mod sets;
 mod steer;

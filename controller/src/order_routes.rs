@@ -23,7 +23,9 @@ use crate::orders::{Draft, blocking};
 use crate::past::find;
 use crate::push::Packed;
 use crate::retry::again;
-use crate::tables::OrderRow;
+use crate::rollout::make::Made;
+use crate::rollout::row;
+use crate::tables::{OrderRow, Tables};
 use crate::types::{
     NewCancel, NewPush, NewRetry, NewRollback, NewRun, OrderDetail, OrderInfo, Piece, PushEvent,
 };
@@ -62,7 +64,11 @@ pub(crate) async fn retry(
 pub(crate) async fn push(State(api): State<Api>, bytes: Bytes) -> Result<Response, Failure> {
     let new: NewPush = body(&bytes)?;
     let (hosts, targets) = api.meant(new.targets.clone()).await?;
+    let cut = api.waves_of(&new, &targets).await?;
     let maker = api.clone();
+    if let Some(cut) = cut {
+        return Ok(rolling(api, hosts, move |tell| maker.make_rollout(new, targets, cut, tell)));
+    }
     Ok(pushing(api, hosts, move |tell| {
         let packed = maker.packer.pack(&new, targets, tell)?;
         maker.check_budget(&new, &packed.draft)?;
@@ -87,10 +93,31 @@ pub(crate) async fn rollback(State(api): State<Api>, bytes: Bytes) -> Result<Res
     Ok(pushing(api, hosts, move |_| {
         let of = match new.push.as_str() {
             "" => None,
-            push => Some(find(&maker.tables, push)?.1),
+            push => Some(given_by(&maker.tables, push)?),
         };
         maker.packer.roll_back(&new, of.as_ref(), chosen.as_ref(), &known)
     }))
+}
+
+/// The push that a text means; of a rollout, all that it has given so far. Blocks.
+fn given_by(tables: &Tables, text: &str) -> Result<OrderRow, Failure> {
+    let unknown = match find(tables, text) {
+        Ok((_, order)) => return Ok(order),
+        Err(failure) => failure,
+    };
+    let Ok((_, rollout)) = row::find(tables, text) else { return Err(unknown) };
+    if !rollout.is_over() && rollout.state() != "stopped" {
+        let message = format!("rollout {text} is {}", rollout.state());
+        return Err(Failure::conflict(message, format!("`barid rollout abort {text}` first")));
+    }
+    let mut all: Option<OrderRow> = None;
+    for id in rollout.orders.iter().filter_map(row::WaveOrder::id) {
+        let Some(order) = tables.order(id)? else { continue };
+        let targets = all.as_ref().map(OrderRow::targets).unwrap_or_default();
+        let targets = targets.union(&order.targets()).ranges().to_vec();
+        all = Some(OrderRow { targets, ..order });
+    }
+    all.ok_or_else(|| Failure::conflict(format!("rollout {text} has given nothing"), ""))
 }
 
 /// `POST /v1/orders/{id}/cancel`
@@ -211,6 +238,24 @@ fn pushing(
             Ok((order, skipped)) => PushEvent::Ordered { order: Box::new(order), skipped },
             Err(Failure { error, .. }) => PushEvent::Failed { error },
         };
+        lines.send(event).await.ok();
+    });
+    stream
+}
+
+/// Makes a rollout, which goes on by itself; the answer tells how far that is.
+fn rolling(
+    api: Api,
+    hosts: Hosts,
+    make: impl FnOnce(&mpsc::Sender<PushEvent>) -> Result<Made, Failure> + Send + 'static,
+) -> Response {
+    let (lines, stream) = line_stream::<PushEvent>();
+    tokio::spawn(async move {
+        let _making = api.pushes.read().await;
+        let tell = lines.clone();
+        let made = blocking(move || make(&tell)).await;
+        let begun = async { api.rollouts.begin(made?, hosts).await };
+        let event = begun.await.unwrap_or_else(|Failure { error, .. }| PushEvent::Failed { error });
         lines.send(event).await.ok();
     });
     stream

@@ -312,7 +312,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
 }
 
 /// A UUIDv7 (RFC 9562): 48 bits of milliseconds, so that ids sort by time, and 74 random bits.
-fn new_id(now: SystemTime) -> OrderId {
+pub(crate) fn new_id(now: SystemTime) -> OrderId {
     let mut id = certs::random::<16>();
     id[..6].copy_from_slice(&to_ms(now).to_be_bytes()[2..]);
     id[6] = 0x70 | (id[6] & 0x0f);

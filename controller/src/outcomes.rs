@@ -57,10 +57,34 @@ pub(crate) fn note_closed(
     let Some(row) = tables::order_row(txn, id)?.filter(|row| row.kind != tables::LAPSE) else {
         return Ok(());
     };
-    let (line, text) = one_line(&format!("{} is over: {}", row.kind, row.what));
     let subject = format!("{}.closed", subject_of(&row));
     let like = format!("{} is over", row.kind);
     let fact = Fact::new(&subject, Severity::Info, Class::Controller, &like, relay::hash);
+    note_own(txn, id, fact, &format!("{} is over: {}", row.kind, row.what), now_ms)
+}
+
+/// Notes that a rollout has stopped.
+pub(crate) fn note_rollout(
+    txn: &WriteTransaction,
+    id: OrderId,
+    what: &str,
+    now_ms: u64,
+) -> Result<(), JournalError> {
+    let (line, _) = one_line(what);
+    let class = Class::Controller;
+    let fact = Fact::new("rollout.stopped", Severity::Error, class, &line, relay::hash);
+    note_own(txn, id, fact, what, now_ms)
+}
+
+/// Notes something that the controller itself has to say of an order.
+fn note_own(
+    txn: &WriteTransaction,
+    id: OrderId,
+    fact: Fact,
+    what: &str,
+    now_ms: u64,
+) -> Result<(), JournalError> {
+    let (line, text) = one_line(what);
     let sample = Sample { at_ms: now_ms, host: HostId::ROOT, line, text, order: Some(id) };
     let folded = Folded {
         window: 0,

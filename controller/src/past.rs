@@ -4,6 +4,8 @@ use mesh::{HostSet, OrderId};
 
 use crate::answers::word;
 use crate::fault::Failure;
+use crate::rollout::row::{self, RolloutRow};
+use crate::rollout::standing::Standing;
 use crate::sets;
 use crate::tables::{OrderRow, Tables};
 use crate::targets::Past;
@@ -30,6 +32,11 @@ const MISSED: &str = "missed";
 
 impl Past for Tables {
     fn targets(&self, order: &str, state: Option<&str>) -> Result<HostSet, Failure> {
+        if find(self, order).is_err()
+            && let Ok((id, rollout)) = row::find(self, order)
+        {
+            return of_rollout(self, id, &rollout, state);
+        }
         let (id, row) = find(self, order).map_err(|mut failure| {
             // Of a target, not of the order that somebody asks about.
             failure.error.code = "unknown-group".into();
@@ -57,6 +64,30 @@ impl Past for Tables {
             found = found.union(&targets.difference(tally.hosts()));
         }
         Ok(found.intersection(&targets))
+    }
+}
+
+/// The hosts of a rollout that stand so.
+fn of_rollout(
+    tables: &Tables,
+    id: OrderId,
+    rollout: &RolloutRow,
+    state: Option<&str>,
+) -> Result<HostSet, Failure> {
+    let waves = tables.waves(id)?;
+    let all = waves.iter().fold(HostSet::new(), |all, wave| all.union(wave));
+    let standing = Standing::read(tables, rollout)?;
+    match state {
+        None => Ok(all),
+        Some("ok") => Ok(standing.ok()),
+        Some("failed") => Ok(standing.errors),
+        Some(MISSED) => Ok(standing.missed.union(&standing.pending)),
+        Some("pending") => Ok(all.difference(&standing.given).union(&standing.pending)),
+        Some(state) => {
+            let message = format!("{state} is no state of a rollout's hosts");
+            let help = "there are ok, failed, missed, pending";
+            Err(Failure::unknown("unknown-group", message, help))
+        }
     }
 }
 

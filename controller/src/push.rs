@@ -70,6 +70,29 @@ impl Packer {
         targets: HostSet,
         tell: &mpsc::Sender<PushEvent>,
     ) -> Result<Packed, Failure> {
+        let step = self.step(new, tell)?;
+        tell.try_send(PushEvent::Packing).ok();
+        self.prepare_for(new, step, targets)
+    }
+
+    /// Packs what was read for a push, as it was asked for. Blocks.
+    pub(crate) fn prepare_for(
+        &self,
+        new: &NewPush,
+        step: Step,
+        targets: HostSet,
+    ) -> Result<Packed, Failure> {
+        let mut packed = self.prepare(step, targets, (new.reach_ms, new.hold_ms))?;
+        packed.draft.push.iter_mut().for_each(|push| push.rate = new.rate);
+        Ok(packed)
+    }
+
+    /// Reads what is to be pushed. Blocks.
+    pub(crate) fn step(
+        &self,
+        new: &NewPush,
+        tell: &mpsc::Sender<PushEvent>,
+    ) -> Result<Step, Failure> {
         let (source, dest) = check_paths(new)?;
         let (terms, exclude) = terms(new)?;
         self.store.make_room(0).map_err(|error| Failure::content(&error))?;
@@ -79,15 +102,18 @@ impl Packer {
                 (entry.owner, entry.group) = (content::Name::default(), content::Name::default());
             }
         }
-        tell.try_send(PushEvent::Packing).ok();
         let what = match new.verify {
             true => format!("verify {} -> {dest}", source.display()),
             false => format!("{} -> {dest}", source.display()),
         };
-        let step = Step { dest, manifest, skipped, terms, what };
-        let mut packed = self.prepare(step, targets, (new.reach_ms, new.hold_ms))?;
-        packed.draft.push.iter_mut().for_each(|push| push.rate = new.rate);
-        Ok(packed)
+        Ok(Step { dest, manifest, skipped, terms, what })
+    }
+
+    /// Keeps a tree in the store. Returns its root. Blocks.
+    pub(crate) fn keep(&self, manifest: &Manifest) -> Result<ContentId, Failure> {
+        let root = manifest.root();
+        self.store.put(root, &manifest.encode()).map_err(|error| Failure::content(&error))?;
+        Ok(root)
     }
 
     /// Packs what takes each of the targets to a tree that is in the store.
@@ -107,8 +133,7 @@ impl Packer {
         }
         // Who only looks needs no content, and who has kept the tree neither.
         let bare = terms.verify || (terms.rollback && terms.tree);
-        let root = manifest.root();
-        self.store.put(root, &manifest.encode()).map_err(|error| Failure::content(&error))?;
+        let root = self.keep(&manifest)?;
         let mut bundles = Vec::new();
         for (base, hosts) in self.bases(dest.as_bytes(), &targets)? {
             let base = match base {

@@ -90,6 +90,7 @@ impl Cleaner {
         self.tables.close_expired(now_ms.saturating_sub(SILENCE_MS))?;
         let orders = self.tables.retire(self.keep, now_ms)?;
         let tokens = self.tables.retire_tokens(now_ms.saturating_sub(TOKEN_MS))?;
+        self.tables.retire_rollouts(now_ms.saturating_sub(self.keep.age_ms))?;
         self.tables.retire_events(now_ms.saturating_sub(self.keep.age_ms), now_ms)?;
         let needed = self.needed()?;
         let objects = self.store.retain(&|id| needed.contains(id))?;
@@ -117,7 +118,10 @@ impl Cleaner {
                 trees.insert(push.manifest);
             }
         }
-        let controlled = self.fleet.store.roots()?;
+        let rolled_out = self.tables.rollouts()?;
+        let rolled_out = rolled_out.iter().filter(|(_, row)| !row.is_done());
+        let mut controlled = self.fleet.store.roots()?;
+        controlled.extend(rolled_out.filter_map(|(_, row)| row.root().map(String::from)));
         let controlled = controlled.iter().filter_map(|root| root.parse::<ContentId>().ok());
         for root in trees.into_iter().map(|root| ContentId(root.0)).chain(controlled) {
             needed.insert(root);

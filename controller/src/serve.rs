@@ -34,6 +34,7 @@ use crate::live::Live;
 use crate::orders::Desk;
 use crate::push::Packer;
 use crate::retention::{Cleaner, Keep};
+use crate::rollout::driver::Rollouts;
 use crate::tables::{HostRow, Tables};
 use crate::traffic::Meter;
 use crate::viewers::{Viewers, Watched};
@@ -43,6 +44,8 @@ const PORT: u16 = 7400;
 const CACHE: usize = 64 << 20;
 /// What alerts have become that may wait for the node.
 const NOTICED: usize = 64;
+/// How many hosts a push may go to at once, unless it says otherwise.
+const WAVES_ABOVE: u64 = 500;
 /// The controller makes its own certificate at each start.
 const CERTIFICATE_LIFETIME: Duration = Duration::from_secs(5 * 365 * 24 * 3600);
 
@@ -73,6 +76,8 @@ pub struct Options {
     pub metrics: Option<SocketAddr>,
     /// A Unix socket with the bus, that every user may open.
     pub bus: Option<PathBuf>,
+    /// For more hosts than this a push goes out in waves, unless it says otherwise.
+    pub waves_above: Option<u64>,
 }
 
 impl Options {
@@ -206,6 +211,13 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         running: Running::default(),
     };
     let (events, noticed) = mpsc::channel(NOTICED);
+    let (rollouts, begun) = Rollouts::new(
+        desk.clone(),
+        packer.clone(),
+        live.clone(),
+        Arc::clone(&pushes),
+        state.join("barid.sock"),
+    );
     let alerts = alerts::start(alerts::Setup {
         state: state.clone(),
         from: alerts::Sender { node: "controller".into(), mesh: authority.mesh().to_string() },
@@ -237,6 +249,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         tokio::spawn(pass_events(noticed, node.clone())),
         tokio::spawn(counted.run(live.clone(), tables.clone())),
         tokio::spawn(schedule::run(distributor.clone())),
+        tokio::spawn(rollouts.clone().run(begun)),
         tokio::spawn(pass_watches(watched, node.clone())),
         tokio::spawn(close(desk.clone(), live.stopped.clone())),
         tokio::spawn(cleaner.clone().run()),
@@ -257,6 +270,8 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         enroller,
         meter: meter.clone(),
         viewers,
+        rollouts,
+        waves_above: options.waves_above.unwrap_or(WAVES_ABOVE),
         cleaner,
         pushes,
     };

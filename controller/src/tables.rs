@@ -9,6 +9,7 @@ pub(crate) mod events;
 pub(crate) mod facts;
 mod hosts;
 mod retire;
+pub(crate) mod rollouts;
 
 use std::collections::BTreeMap;
 
@@ -170,6 +171,8 @@ impl Tables {
             events::SIGNATURES.name(),
             events::EVENT_COUNTS.name(),
             events::FILTERS.name(),
+            rollouts::ROLLOUTS.name(),
+            rollouts::WAVES.name(),
             facts::FACTS.name(),
         ];
         if journal.has_tables(&names)? {
@@ -199,6 +202,8 @@ impl Tables {
         txn.open_table(events::SIGNATURES)?;
         txn.open_table(events::EVENT_COUNTS)?;
         txn.open_table(events::FILTERS)?;
+        txn.open_table(rollouts::ROLLOUTS)?;
+        txn.open_table(rollouts::WAVES)?;
         txn.open_table(facts::FACTS)?;
         txn.commit()?;
         Ok(Tables { journal })

@@ -18,7 +18,7 @@ const OUTPUT_LIMIT: u64 = 8 << 20;
 /// How much of what it complains about is kept, in bytes.
 const COMPLAINT_LIMIT: u64 = 4 << 10;
 /// Where programs are looked for.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// A program that has not answered. Nothing has changed.
 #[derive(Debug, thiserror::Error)]
@@ -76,43 +76,57 @@ pub(crate) fn ask(
         names.iter().fold(word.clone(), put)
     };
     let mut command = Command::new(program);
+    command.args(words.iter().map(put_in)).env_clear().env("PATH", PATH).env("LANG", "C.UTF-8");
+    let said = Handle::current().block_on(listen_to(command, program, limit))?;
+    String::from_utf8(said).map_err(|_| UpcallError::NotText { program: program.clone() })
+}
+
+/// Runs a command that is made but for its streams, and returns what it says. `program`: what it is
+/// called in errors.
+pub(crate) async fn listen_to(
+    mut command: Command,
+    program: &str,
+    limit: Duration,
+) -> Result<Vec<u8>, UpcallError> {
     command
-        .args(words.iter().map(put_in))
-        .env_clear()
-        .env("PATH", PATH)
-        .env("LANG", "C.UTF-8")
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0)
         .kill_on_drop(true);
-    Handle::current().block_on(async {
-        let program = || program.clone();
-        let started = command.spawn();
-        let mut child =
-            started.map_err(|source| UpcallError::Start { program: program(), source })?;
-        let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-        let ended = tokio::time::timeout(limit, listen(&mut child)).await;
-        // Also after a good end: what it has left behind has no business here.
-        if let Some(group) = group {
+    let program = || program.to_owned();
+    let started = command.spawn();
+    let mut child = started.map_err(|source| UpcallError::Start { program: program(), source })?;
+    let group = Group(child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw));
+    let ended = tokio::time::timeout(limit, listen(&mut child)).await;
+    drop(group);
+    let (status, stdout, stderr) = match ended {
+        Err(_) => return Err(UpcallError::Slow { program: program(), limit }),
+        Ok(Err(source)) => return Err(UpcallError::Start { program: program(), source }),
+        Ok(Ok(ended)) => ended,
+    };
+    if stdout.len() as u64 > OUTPUT_LIMIT {
+        return Err(UpcallError::Long { program: program() });
+    }
+    if !status.success() {
+        let said = String::from_utf8_lossy(&stderr);
+        let said = said.lines().next().unwrap_or_default().to_owned();
+        return Err(UpcallError::Failed { program: program(), status, said });
+    }
+    Ok(stdout)
+}
+
+/// The processes of a command. Also after a good end, or when nobody waits any more: what it has
+/// left behind has no business here.
+struct Group(Option<Pid>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
             kill_process_group(group, Signal::KILL).ok();
         }
-        let (status, stdout, stderr) = match ended {
-            Err(_) => return Err(UpcallError::Slow { program: program(), limit }),
-            Ok(Err(source)) => return Err(UpcallError::Start { program: program(), source }),
-            Ok(Ok(ended)) => ended,
-        };
-        if stdout.len() as u64 > OUTPUT_LIMIT {
-            return Err(UpcallError::Long { program: program() });
-        }
-        if !status.success() {
-            let said = String::from_utf8_lossy(&stderr);
-            let said = said.lines().next().unwrap_or_default().to_owned();
-            return Err(UpcallError::Failed { program: program(), status, said });
-        }
-        String::from_utf8(stdout).map_err(|_| UpcallError::NotText { program: program() })
-    })
+    }
 }
 
 /// Listens until both streams end, or one is longer than it may be, and waits for the end.

@@ -183,7 +183,7 @@ mod tests {
     #[test]
     fn stream_kinds() {
         let known: Vec<u8> = (0..=255).filter(|&byte| StreamKind::try_from(byte).is_ok()).collect();
-        assert_eq!(known, [1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(known, [1, 2, 3, 4, 5, 6, 7, 8]);
         for byte in known {
             assert_eq!(u8::from(StreamKind::try_from(byte).unwrap()), byte);
         }

@@ -21,6 +21,7 @@ use crate::alerting::{self, Outlook};
 use crate::bus::{self, Hub};
 use crate::calendar::CalendarError;
 use crate::cap::Caps;
+use crate::choice;
 use crate::claims::Claims;
 use crate::dial::Dialler;
 use crate::door::Turned;
@@ -260,11 +261,16 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
     if setup.obeys {
         tokio::spawn(sweeper.clone().run(Arc::clone(&turn), transfers.clone()));
     }
-    let parents = Parents::open(&setup.state, setup.settings.parents.clone());
+    let measures = Duration::from_millis(setup.settings.measure_interval_ms);
+    let listed = setup.settings.parents.clone();
+    let parents = Parents::open(&setup.state, listed, !measures.is_zero());
     let places = parents.list().len();
     let children = if serves { setup.settings.max_children } else { 0 };
     let prober = Prober::new(&setup.credentials);
     let helm = Helm { parents, caps, children, links: links.clone(), inbox: inbox.clone(), prober };
+    if !is_root && !measures.is_zero() {
+        tokio::spawn(choice::run(helm.clone(), measures));
+    }
     let executor = spool.map(|spool| Executor {
         name: identity.name.as_str().into(),
         verifier,

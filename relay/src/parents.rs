@@ -1,4 +1,5 @@
-//! Which parents a node has, and in which order: those of its settings, and what orders say.
+//! Which parents a node has, and in which order: those of its settings, what orders say, and what
+//! was measured if the settings want that.
 //!
 //! An order may put other parents before the configured ones, which stay behind them, so that no
 //! order can cut a node off; or it may name a relay to stay away from, which then comes last, to be
@@ -13,6 +14,8 @@ use mesh::HostId;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
+use crate::rank::{Measured, rank};
+
 /// The file in the state folder.
 const FILE: &str = "parents.toml";
 
@@ -23,6 +26,8 @@ pub(crate) struct Parents(Arc<Inner>);
 struct Inner {
     path: PathBuf,
     configured: Vec<String>,
+    /// Whether those of the settings are ranked by what was measured.
+    measures: bool,
     kept: Mutex<Kept>,
     /// Held while the file is written.
     writing: Mutex<()>,
@@ -35,6 +40,9 @@ struct Kept {
     moved: Vec<String>,
     avoid: BTreeSet<u32>,
     known: BTreeMap<String, u32>,
+    /// Those of the settings as they were last ranked, and by what.
+    ranked: Vec<String>,
+    measured: BTreeMap<String, Measured>,
 }
 
 /// What an order wants of the list.
@@ -64,7 +72,7 @@ pub(crate) enum ChangeError {
 
 impl Parents {
     /// The configured list with what earlier orders have said. A damaged file counts for nothing.
-    pub(crate) fn open(dir: &Path, configured: Vec<String>) -> Parents {
+    pub(crate) fn open(dir: &Path, configured: Vec<String>, measures: bool) -> Parents {
         let path = dir.join(FILE);
         let kept = match std::fs::read_to_string(&path) {
             Ok(text) => toml::from_str(&text).unwrap_or_else(|error| {
@@ -74,7 +82,7 @@ impl Parents {
             Err(_) => Kept::default(),
         };
         let kept = Mutex::new(kept);
-        Parents(Arc::new(Inner { path, configured, kept, writing: Mutex::default() }))
+        Parents(Arc::new(Inner { path, configured, measures, kept, writing: Mutex::default() }))
     }
 
     /// The addresses, the best first.
@@ -84,7 +92,7 @@ impl Parents {
 
     fn list_of(&self, kept: &Kept) -> Vec<String> {
         let mut list: Vec<String> = Vec::new();
-        for address in kept.moved.iter().chain(&self.0.configured) {
+        for address in kept.moved.iter().chain(&self.standing_of(kept)) {
             if !list.contains(address) {
                 list.push(address.clone());
             }
@@ -99,6 +107,44 @@ impl Parents {
         let known = |address| kept.known.get(&address).map(|id| HostId(*id));
         let list = self.list_of(&kept).into_iter();
         list.map(|address| (address.clone(), known(address))).collect()
+    }
+
+    /// Those of the settings, as they are ranked.
+    fn standing_of(&self, kept: &Kept) -> Vec<String> {
+        if !self.0.measures {
+            return self.0.configured.clone();
+        }
+        let still = kept.ranked.iter().filter(|address| self.0.configured.contains(address));
+        let mut list: Vec<String> = still.cloned().collect();
+        let new = self.0.configured.iter().filter(|address| !kept.ranked.contains(address));
+        list.extend(new.cloned());
+        list
+    }
+
+    /// Notes a measurement.
+    pub(crate) fn measure(&self, address: &str, note: impl FnOnce(&mut Measured)) {
+        let mut kept = self.lock();
+        // What is only in an order keeps the place that the order gives it.
+        if self.0.configured.iter().any(|known| known == address) {
+            note(kept.measured.entry(address.into()).or_default());
+        }
+    }
+
+    /// Ranks those of the settings by what was measured. Returns whether that changes the list.
+    /// Blocks.
+    pub(crate) fn rank(&self) -> bool {
+        let mut kept = self.lock();
+        let before = self.list_of(&kept);
+        let mut ranked = self.standing_of(&kept);
+        kept.measured.retain(|address, _| ranked.contains(address));
+        rank(&mut ranked, &kept.measured);
+        kept.ranked = ranked;
+        let changed = before != self.list_of(&kept);
+        drop(kept);
+        if let Err(error) = self.keep(None) {
+            warn!(error = %crate::chain(&error), "how parents are ranked is not kept");
+        }
+        changed
     }
 
     /// Who is the best parent that ever answered, as far as it is known.
@@ -191,7 +237,7 @@ mod tests {
     #[test]
     fn what_orders_say_goes_first_and_is_kept() {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        let open = || Parents::open(dir.path(), names(&["a:1", "b:1"]));
+        let open = || Parents::open(dir.path(), names(&["a:1", "b:1"]), false);
         let parents = open();
         assert_eq!(parents.list(), names(&["a:1", "b:1"]));
         parents.change(&Change::Move(names(&["c:1", "b:1"]))).expect("it can be written");
@@ -205,7 +251,7 @@ mod tests {
     #[tokio::test]
     async fn who_is_avoided_comes_last_once_it_is_known_where_it_answers() {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        let parents = Parents::open(dir.path(), names(&["a:1", "b:1"]));
+        let parents = Parents::open(dir.path(), names(&["a:1", "b:1"]), false);
         parents.change(&Change::Avoid(HostId(7), true)).expect("nobody is known to be it");
         assert_eq!(parents.list(), names(&["a:1", "b:1"]));
         assert!(parents.learn("a:1", HostId(7)), "the order changes");
@@ -215,10 +261,33 @@ mod tests {
         assert_eq!(parents.list(), names(&["a:1", "b:1"]));
     }
 
+    #[test]
+    fn what_was_measured_ranks_those_of_the_settings_and_is_kept() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let open = |names, measures| Parents::open(dir.path(), names, measures);
+        let all = names(&["a:1", "b:1", "c:1"]);
+        let parents = open(all.clone(), true);
+        let ms = std::time::Duration::from_millis;
+        for (address, delay) in [("a:1", ms(300)), ("b:1", ms(20)), ("x:1", ms(1))] {
+            parents.measure(address, |measured| measured.on_rtt(delay));
+        }
+        assert!(parents.rank(), "the order changes");
+        assert!(!parents.rank(), "once");
+        assert_eq!(parents.list(), names(&["b:1", "a:1", "c:1"]));
+        assert_eq!(open(all.clone(), true).list(), parents.list());
+        // An order goes before it; a parent that is new in the settings comes last.
+        parents.change(&Change::Move(names(&["c:1"]))).expect("it can be written");
+        assert_eq!(parents.list(), names(&["c:1", "b:1", "a:1"]));
+        parents.change(&Change::Move(Vec::new())).expect("it can be written");
+        let later = open(names(&["new:1", "a:1", "b:1"]), true);
+        assert_eq!(later.list(), names(&["b:1", "a:1", "new:1"]));
+        assert_eq!(open(all.clone(), false).list(), all);
+    }
+
     #[tokio::test]
     async fn the_only_parent_is_not_avoided() {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        let parents = Parents::open(dir.path(), names(&["a:1", "b:1"]));
+        let parents = Parents::open(dir.path(), names(&["a:1", "b:1"]), false);
         parents.learn("a:1", HostId(7));
         parents.learn("b:1", HostId(7));
         let refused = parents.change(&Change::Avoid(HostId(7), true));

@@ -36,8 +36,9 @@ impl Prober {
         Some(Prober { config: endpoint::join_client(&pin), server_name, mesh })
     }
 
-    /// The node that answers at an address, if it is one that takes children.
-    pub(crate) async fn who(&self, address: &str) -> Option<HostId> {
+    /// The node that answers at an address, if it is one that takes children, and how far away it
+    /// is.
+    pub(crate) async fn look(&self, address: &str) -> Option<(HostId, Duration)> {
         for _ in 0..TRIES {
             let wait = u64::from_le_bytes(certs::random::<8>()) % SPREAD_MS;
             tokio::time::sleep(Duration::from_millis(wait)).await;
@@ -48,12 +49,12 @@ impl Prober {
                     continue;
                 }
             };
-            let leaf = link::leaf_of(&conn);
+            let (leaf, rtt) = (link::leaf_of(&conn), conn.rtt());
             conn.close(VarInt::from_u32(0), b"only looking");
             tokio::time::timeout(crate::node::FAREWELL, endpoint.wait_idle()).await.ok();
             let identity = leaf.ok()?.identity;
             let fits = identity.mesh == self.mesh && identity.role.serves();
-            return fits.then(|| link::host_of(&identity));
+            return fits.then(|| (link::host_of(&identity), rtt));
         }
         None
     }

@@ -34,6 +34,9 @@ pub struct Settings {
     pub return_base_ms: u64,
     /// The longest such wait.
     pub return_cap_ms: u64,
+    /// How often parents are measured, so that one that serves clearly better goes before others;
+    /// 0: they are taken in their order.
+    pub measure_interval_ms: u64,
     /// How long answers wait for others to fold with.
     pub flush_ms: u64,
     /// Content down each child's link, at most, in kbit/s; 0: no limit.
@@ -100,6 +103,7 @@ impl Default for Settings {
             redial_cap_ms: 300_000,
             return_base_ms: 60_000,
             return_cap_ms: 1_800_000,
+            measure_interval_ms: 0,
             flush_ms: 10,
             rate_limit_kbit: 0,
             max_children: 2_000,

@@ -97,7 +97,7 @@ impl Helm {
         let mut text = String::new();
         for (address, known) in self.parents.known() {
             let host = match (known, &self.prober) {
-                (None, Some(prober)) => prober.who(&address).await,
+                (None, Some(prober)) => prober.look(&address).await.map(|(host, _)| host),
                 (known, _) => known,
             };
             if let Some(host) = host.filter(|_| known.is_none())

@@ -30,6 +30,7 @@ use crate::events::Happened;
 use crate::gated::Gated;
 use crate::plan::{Plan, Work};
 use crate::profiles::Profiles;
+use crate::rolling::Rolled;
 use crate::seat::Seat;
 
 /// A broken promise.
@@ -68,6 +69,10 @@ pub struct Checks {
     pace: Pace,
     /// What is known of runs that go on a few hosts at a time.
     pub(crate) gated: Gated,
+    /// What is known of rollouts.
+    pub(crate) rolled: Rolled,
+    /// How long each rollout of the plan soaks.
+    soaks: Vec<Duration>,
     /// What is known of events.
     pub(crate) happened: Happened,
     /// What is known of profiles.
@@ -88,6 +93,8 @@ impl Checks {
             watched: Watched::default(),
             pace: Pace::default(),
             gated: Gated::default(),
+            rolled: Rolled::default(),
+            soaks: plan.rollouts.iter().map(|rolling| rolling.soak).collect(),
             happened: Happened::default(),
             profiles: Profiles::default(),
             absences: Absences::default(),
@@ -228,7 +235,8 @@ impl Checks {
         now: Duration,
     ) -> Result<(), Violation> {
         let said = Said { known: &self.known, words: &self.words, gated: &mut self.gated };
-        self.commands.starting(seat, order, said, now)
+        self.commands.starting(seat, order, said, now)?;
+        self.rolled.starting(seat.host(), order.id, |no| self.soaks[no], now)
     }
 
     /// A frame leaves a node.

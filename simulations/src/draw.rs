@@ -13,6 +13,7 @@ use crate::dice::Tight;
 use crate::events::Storm;
 use crate::gated;
 use crate::plan::{CONTENTS, Fault, Options, Place, Plan, Profile, Weather, Work, content, run};
+use crate::rolling::Rolling;
 use crate::scenario::{FaultKind, LimitDice, LinkDice, Scenario, TreeDice, WorkDice};
 
 impl Scenario {
@@ -26,7 +27,7 @@ impl Scenario {
         let weather = if calm { Weather::fair() } else { self.weather(rng) };
         let work = workload(rng, &self.work, tree.len(), horizon);
         let faults = if calm { Vec::new() } else { self.faults(rng, &tree, horizon) };
-        Plan {
+        let mut plan = Plan {
             seed,
             beat: self.time.beat_ms.millis(rng),
             flush: self.time.flush_ms.millis(rng),
@@ -46,8 +47,15 @@ impl Scenario {
             viewers: self.work.viewers.hits(rng),
             gated: self.work.last_gated.hits(rng),
             events: Storm::draw(rng),
+            rollouts: Vec::new(),
             bug: options.bug,
+        };
+        // Drawn last, so that a seed without any is what it was before there were some.
+        for _ in 0..self.work.rollouts.draw(rng) {
+            let nodes = plan.tree.len();
+            plan.rollouts.push(Rolling::draw(rng, nodes, plan.horizon));
         }
+        plan
     }
 
     fn weather(&self, rng: &mut SmallRng) -> Weather {

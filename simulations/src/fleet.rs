@@ -133,6 +133,7 @@ impl Shape {
             },
             tree,
             work: Vec::new(),
+            rollouts: Vec::new(),
             faults: Vec::new(),
             events: Default::default(),
             horizon: Duration::ZERO,

@@ -13,6 +13,7 @@ use mesh::{Backoff, Config, Digest, HostId, HostSet, Limits, Order, OrderId};
 
 use crate::events::Storm;
 use crate::gated;
+use crate::rolling::Rolling;
 
 /// A span of time to draw from: shortest and longest.
 pub type Span = (Duration, Duration);
@@ -45,6 +46,8 @@ pub struct Plan {
     pub weather: Weather,
     /// What the operator orders, in sequence of time.
     pub work: Vec<Work>,
+    /// What the operator rolls out in waves.
+    pub rollouts: Vec<Rolling>,
     /// Faults with a time.
     pub faults: Vec<(Duration, Fault)>,
     /// Whether the last order lets only half of the hosts run at a time.
@@ -210,6 +213,7 @@ impl Plan {
             limits: Limits::default(),
             weather: Weather::fair(),
             work: vec![work],
+            rollouts: Vec::new(),
             faults: Vec::new(),
             horizon: secs(15),
             viewers: false,

@@ -31,6 +31,8 @@ pub(crate) enum Event {
     Ended { node: usize, life: u64, order: OrderId },
     /// The operator gives an order of the plan, or gives it again as it was not confirmed.
     Submit { work: usize },
+    /// The operator looks at a rollout of the plan.
+    Roll { no: usize },
     /// A fault of the plan.
     Fault { index: usize },
     /// A process dies in a bad moment.

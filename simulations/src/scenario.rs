@@ -113,6 +113,7 @@ pub(crate) struct WorkDice {
     pub(crate) takes_ms: Dice,
     pub(crate) viewers: Share,
     pub(crate) last_gated: Share,
+    pub(crate) rollouts: Dice,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -202,6 +203,7 @@ impl Default for WorkDice {
             takes_ms: Dice::fixed(1_000),
             viewers: never(),
             last_gated: never(),
+            rollouts: no_number(),
         }
     }
 }

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::events::Storm;
 use crate::plan::{self, CONTENTS, Fault, Place, Plan, Profile, Span, Weather, Work};
+use crate::rolling::Rolling;
 
 /// The file.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -40,6 +41,8 @@ pub struct Script {
     nodes: Vec<NodeLines>,
     #[serde(default, rename = "order", skip_serializing_if = "Vec::is_empty")]
     orders: Vec<OrderLines>,
+    #[serde(default, rename = "rollout", skip_serializing_if = "Vec::is_empty")]
+    rollouts: Vec<RolloutLines>,
     #[serde(default, rename = "fault", skip_serializing_if = "Vec::is_empty")]
     faults: Vec<FaultLines>,
 }
@@ -103,6 +106,19 @@ struct NodeLines {
     serves: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     children: Option<usize>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct RolloutLines {
+    at_ms: u64,
+    waves: Vec<String>,
+    ok_percent: u32,
+    soak_ms: u64,
+    resumes: u32,
+    takes_ms: [u64; 2],
+    #[serde(default, skip_serializing_if = "is_false")]
+    careless: bool,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -268,6 +284,7 @@ impl Script {
             weather: WeatherLines::of(&plan.weather),
             nodes: plan.tree.iter().map(NodeLines::of).collect(),
             orders: plan.work.iter().map(OrderLines::of).collect(),
+            rollouts: plan.rollouts.iter().map(RolloutLines::of).collect(),
             faults: plan.faults.iter().map(|(at, fault)| FaultLines::of(*at, fault)).collect(),
         }
     }
@@ -289,6 +306,11 @@ impl Script {
             limits: self.limits.limits(),
             weather: self.weather.weather()?,
             work: work?,
+            rollouts: self
+                .rollouts
+                .into_iter()
+                .map(RolloutLines::rolling)
+                .collect::<Result<_, _>>()?,
             faults: faults.collect::<Result<_, _>>()?,
             gated: self.gated,
             viewers: self.viewers,
@@ -418,6 +440,36 @@ impl NodeLines {
 
     fn place(self) -> Place {
         Place { parents: self.parents, serves: self.serves, children: self.children }
+    }
+}
+
+impl RolloutLines {
+    fn of(rolling: &Rolling) -> RolloutLines {
+        RolloutLines {
+            at_ms: ms(rolling.at),
+            waves: rolling.waves.iter().map(HostSet::to_string).collect(),
+            ok_percent: rolling.ok,
+            soak_ms: ms(rolling.soak),
+            resumes: rolling.resumes,
+            takes_ms: span(rolling.takes),
+            careless: rolling.careless,
+        }
+    }
+
+    fn rolling(self) -> Result<Rolling, String> {
+        let waves = self.waves.iter().map(|text| hosts(text)).collect::<Result<Vec<_>, _>>()?;
+        if waves.is_empty() || waves.iter().any(HostSet::is_empty) || self.ok_percent > 100 {
+            return Err("a rollout has waves of hosts, and an ok_percent up to 100".into());
+        }
+        Ok(Rolling {
+            at: millis(self.at_ms),
+            waves,
+            ok: self.ok_percent,
+            soak: millis(self.soak_ms),
+            resumes: self.resumes,
+            takes: spanned(self.takes_ms)?,
+            careless: self.careless,
+        })
     }
 }
 

@@ -116,6 +116,9 @@ impl Sim {
                 return Some(format!("{node} still runs {:?}", process.running));
             }
         }
+        if let Some(no) = self.rolls.iter().position(|roll| !roll.rests()) {
+            return Some(format!("rollout {no} neither goes on nor stops"));
+        }
         if let Some(detail) = self.uncounted().or_else(|| self.outdated()) {
             return Some(detail);
         }

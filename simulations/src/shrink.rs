@@ -32,6 +32,7 @@ pub fn shrink(failure: Box<Failure>, most: u32) -> Shrunk {
         search.cut_short();
         search.drop_faults();
         search.drop_orders();
+        search.drop_rollouts();
         search.drop_nodes();
         search.calm_down();
         search.narrow();
@@ -55,7 +56,8 @@ fn size(plan: &Plan) -> (usize, usize, usize, u64, usize) {
     let targets = plan.work.iter().map(|work| work.order.targets.len()).sum();
     let odds = odds(&mut plan.weather.clone()).into_iter().filter(|odds| **odds > 0.0).count();
     let tight = usize::from(plan.limits != Limits::default());
-    (plan.tree.len(), plan.work.len(), plan.faults.len(), targets, odds + tight)
+    let orders = plan.work.len() + plan.rollouts.len();
+    (plan.tree.len(), orders, plan.faults.len(), targets, odds + tight)
 }
 
 fn odds(weather: &mut Weather) -> [&mut f64; 9] {
@@ -140,6 +142,17 @@ impl Search {
     }
 
     /// Orders go together with those that take them back.
+    fn drop_rollouts(&mut self) {
+        self.drop_parts(
+            |plan| plan.rollouts.len(),
+            |plan, from, until| {
+                let mut plan = plan.clone();
+                plan.rollouts.drain(from..until);
+                Some(plan)
+            },
+        );
+    }
+
     fn drop_orders(&mut self) {
         self.drop_parts(
             |plan| plan.work.len(),
@@ -252,6 +265,11 @@ fn without_node(plan: &Plan, gone: usize) -> Option<Plan> {
     plan.work.retain(|work| !work.order.targets.is_empty());
     let left: BTreeSet<_> = plan.work.iter().map(|work| work.order.id).collect();
     plan.work.retain(|w| w.order.cancels.is_none_or(|older| left.contains(&older)));
+    for rolling in &mut plan.rollouts {
+        rolling.waves.iter_mut().for_each(|wave| *wave = renumber(wave, gone));
+        rolling.waves.retain(|wave| !wave.is_empty());
+    }
+    plan.rollouts.retain(|rolling| !rolling.waves.is_empty());
     plan.faults.retain(|(_, fault)| !nodes_of(fault).contains(&gone));
     for (_, fault) in &mut plan.faults {
         match fault {

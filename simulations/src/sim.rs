@@ -21,6 +21,7 @@ use crate::disk::Entry;
 use crate::net::{Item, Kind, Net, Phase, Side};
 use crate::plan::{Options, Plan, Work};
 use crate::queue::{Event, Queue};
+use crate::rolling::Roll;
 use crate::scenario::Source;
 use crate::seat::{Process, Seat};
 use crate::trace::{self, Sink, Trace};
@@ -143,6 +144,8 @@ pub struct Sim {
     pub(crate) viewers: Viewers,
     pub(crate) chatter: Chatter,
     pub(crate) coverage: Coverage,
+    /// Where the plan's rollouts are.
+    pub(crate) rolls: Vec<Roll>,
     /// When the root had every answer to an order.
     pub(crate) closed: BTreeMap<OrderId, Duration>,
     /// Whether all commands end well and say the same.
@@ -174,6 +177,7 @@ impl Sim {
             viewers: Viewers::default(),
             chatter: Chatter::default(),
             coverage: Coverage::default(),
+            rolls: plan.rollouts.iter().map(Roll::new).collect(),
             closed: BTreeMap::new(),
             alike: false,
             steady: false,
@@ -187,6 +191,9 @@ impl Sim {
         }
         for work in 0..sim.plan.work.len() {
             sim.queue.push(sim.plan.work[work].at, Event::Submit { work });
+        }
+        for no in 0..sim.plan.rollouts.len() {
+            sim.queue.push(sim.plan.rollouts[no].at, Event::Roll { no });
         }
         for index in 0..sim.plan.faults.len() {
             sim.queue.push(sim.plan.faults[index].0, Event::Fault { index });
@@ -237,6 +244,7 @@ impl Sim {
             }
             Event::Ended { node, life, order } if self.lives(node, life) => self.ended(node, order),
             Event::Submit { work } => self.submit(work),
+            Event::Roll { no } => self.roll(no),
             Event::Fault { index } if self.rough => self.fault(index),
             Event::Trip { node, life, down } if self.rough && self.lives(node, life) => {
                 self.struck(Strike::Trip, node);

@@ -159,9 +159,15 @@ impl Fleet {
     /// A controller, `sites` relays, and `hosts` hosts behind each: `site1-relay`, `site1-host1`.
     pub fn tree(sites: usize, hosts: usize) -> Result<Fleet> {
         let mut fleet = Fleet::new()?;
+        fleet.grow(sites, hosts)?;
+        Ok(fleet)
+    }
+
+    /// The same below a controller that is there, alone.
+    pub fn grow(&mut self, sites: usize, hosts: usize) -> Result<()> {
         for site in 1..=sites {
             let (site, relay) = (format!("site{site}"), format!("site{site}-relay"));
-            fleet.add(&Spec {
+            self.add(&Spec {
                 role: "relay",
                 name: relay.clone(),
                 site: site.clone(),
@@ -169,7 +175,7 @@ impl Fleet {
                 config: String::new(),
             })?;
             for host in 1..=hosts {
-                fleet.add(&Spec {
+                self.add(&Spec {
                     role: "host",
                     name: format!("{site}-host{host}"),
                     site: site.clone(),
@@ -178,8 +184,7 @@ impl Fleet {
                 })?;
             }
         }
-        fleet.wait_up((sites * (hosts + 1)) as u64)?;
-        Ok(fleet)
+        self.wait_up((sites * (hosts + 1)) as u64)
     }
 
     /// Enrols and starts a node. A relay is waited for until it listens.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ApiError;
 use super::orders::OrderInfo;
+use super::rollouts::{RolloutInfo, Waves};
 use super::targets::Targets;
 
 /// `POST /v1/pushes`; answered by a stream of [`PushEvent`] lines.
@@ -67,6 +68,13 @@ pub struct NewPush {
     pub reach_ms: u64,
     /// How long the push waits for hosts that are away.
     pub hold_ms: u64,
+    /// The waves in which it goes; without, and for more hosts than the controller lets have it at
+    /// once, the usual ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waves: Option<Waves>,
+    /// Whether everybody gets it at once, however many they are.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub all_at_once: bool,
 }
 
 /// A line for the shell for each changed file that a pattern means.
@@ -115,6 +123,13 @@ pub enum PushEvent {
     Ordered {
         /// The order.
         order: Box<OrderInfo>,
+        /// Entries that are neither file, directory nor symlink.
+        skipped: Vec<String>,
+    },
+    /// It goes out in waves, by itself.
+    Rolling {
+        /// The rollout.
+        rollout: Box<RolloutInfo>,
         /// Entries that are neither file, directory nor symlink.
         skipped: Vec<String>,
     },

@@ -173,7 +173,7 @@ fn by_barid(
 /// `barid push`, from its start to its end. None: it took longer than the limit, and was ended.
 fn by_cli(bench: &Bench, source: &Path, limit: Duration) -> Result<Option<Duration>> {
     let source = source.to_str().context("a plain path")?;
-    let args = ["push", source, "--dest", push::DEST, "-a", "-q", "-t", "60s"];
+    let args = ["push", source, "--dest", push::DEST, "-a", "--all-at-once", "-q", "-t", "60s"];
     let mut child = bench.fleet.command(&args).stdout(Stdio::null()).spawn()?;
     let Some((took, status)) = limited(&mut child, limit)? else {
         child.kill()?;

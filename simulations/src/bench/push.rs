@@ -124,7 +124,7 @@ fn push(bench: &mut Bench, what: &'static str, source: &Path) -> Result<Cost> {
 pub(crate) fn deliver(bench: &mut Bench, source: &Path, targets: &serde_json::Value) -> Result<()> {
     let new = json!({
         "targets": targets, "source": source.to_str().context("a plain path")?, "dest": DEST,
-        "reach_ms": 15_000, "hold_ms": 3_600_000,
+        "reach_ms": 15_000, "hold_ms": 3_600_000, "all_at_once": true,
     });
     let last = bench.api.last_line("POST", "/v1/pushes", Some(&new))?;
     let id = last["order"]["id"].as_str().with_context(|| format!("not ordered: {last}"))?;

@@ -88,8 +88,9 @@ fn sent_up(fleet: &Fleet, node: &str, parent: &str) -> Result<f64> {
 fn a_message_reaches_who_wants_it_and_crosses_no_link_for_nothing() -> Result<()> {
     let mut fleet = Fleet::tree(2, 2)?;
     let mut far = Subscriber::new(&fleet, "site1-host1", &["app.*.state"])?;
-    let mut root = Subscriber::new(&fleet, "controller", &["app.>"])?;
     wait_heard(&fleet, "site2-host1", "app.web.state", true)?;
+    let mut root = Subscriber::new(&fleet, "controller", &["app.>"])?;
+    wait_heard(&fleet, "site2-host1", "app.other", true)?;
     assert!(publish(&fleet, "site2-host1", "app.web.state", "up")?);
     let message = far.message()?;
     assert_eq!((&message["data"], &message["node"]), (&"up".into(), &"site2-host1".into()));
@@ -132,6 +133,8 @@ fn a_request_has_as_many_answers_as_are_wanted_and_ends_in_time() -> Result<()> 
     let mut one = Subscriber::new(&fleet, "site1-host1", &["ask.who"])?;
     let mut two = Subscriber::new(&fleet, "site1-host2", &["ask.>"])?;
     wait_heard(&fleet, "controller", "ask.who", true)?;
+    // And the other one, who wants more than that.
+    wait_heard(&fleet, "controller", "ask.else", true)?;
     let args = ["req", "ask.who", "who is there", "--most", "2", "--deadline", "60s"];
     let asking = bus(&fleet, "controller", &args)?.stdout(Stdio::piped()).spawn()?;
     for (subscriber, node) in [(&mut one, "site1-host1"), (&mut two, "site1-host2")] {

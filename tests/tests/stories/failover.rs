@@ -1,6 +1,7 @@
 //! Parents that die and come back.
 
 use anyhow::{Context, Result};
+use simulations::wan::{Profile, UdpLink};
 use tests::{Fleet, LIMIT, Spec, wait_for};
 
 use crate::order;
@@ -149,4 +150,35 @@ fn a_host_is_moved_and_moved_back() -> Result<()> {
     assert_eq!(wrong.status.code(), Some(2));
     assert!(tests::show(&wrong.stderr).contains("host:port"));
     Ok(())
+}
+
+/// A parent that is far away goes behind one that is near, whatever the settings say first, and
+/// stays there over a restart.
+#[test]
+fn the_nearer_parent_is_taken_where_parents_are_measured() -> Result<()> {
+    let mut fleet = site()?;
+    let far = fleet.listen("r1")?.parse().context("where it listens")?;
+    let any = "127.0.0.1:0".parse().context("an address")?;
+    let line = UdpLink::start(any, far, &Profile::named("veryweak")?, 5)?;
+    fleet.route("r1", line.address().to_string());
+    fleet.add(&Spec {
+        role: "host",
+        name: "chooser".into(),
+        site: "lyon".into(),
+        parents: vec!["r1".into(), "r2".into()],
+        config: format!("{EAGER}measure_interval_ms = 1000\n"),
+    })?;
+    fleet.wait_up(4)?;
+    wait_parent(&fleet, "chooser", "r2")?;
+    assert!(fleet.log("chooser").contains("another parent serves better"));
+    let changes = |fleet: &Fleet| fleet.log("chooser").matches("serves better").count();
+    assert_eq!(changes(&fleet), 1, "{}", fleet.log("chooser"));
+    fleet.kill("chooser")?;
+    fleet.restart("chooser")?;
+    wait_parent(&fleet, "chooser", "r2")?;
+    let kept = std::fs::read_to_string(fleet.state("chooser").join("parents.toml"))?;
+    assert!(kept.contains("ranked"), "{kept}");
+    // One that dies is no reason to stay away from the other.
+    fleet.kill("r2")?;
+    wait_parent(&fleet, "chooser", "r1")
 }

@@ -1,0 +1,399 @@
+//! Taking rollouts on: one task for each that is not over, which looks whenever something about it
+//! has changed.
+//!
+//! Nothing is done from memory: each look reads the row, and what it leads to is written only if
+//! the row is still where it was. So operators, this task and the next controller never undo each
+//! other, and whoever dies leaves a row from which it goes on.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh::{HostSet, OrderId};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{RwLock, broadcast, mpsc, watch};
+use tokio::task::JoinSet;
+use tracing::{error, info, warn};
+
+use super::check::{About, check};
+use super::course::{Next, Stage};
+use super::row::{Back, Goods, RolloutRow, WaveOrder};
+use super::standing::{Standing, at_sites};
+use crate::clock::now_ms;
+use crate::fault::Failure;
+use crate::live::{Live, Update};
+use crate::orders::{Desk, Draft, blocking};
+use crate::push::{Packer, Step};
+use crate::tables::{Tables, rollouts};
+use crate::terms::terms;
+use crate::types::NewPush;
+
+/// How many rollouts may be unfinished at once.
+pub(super) const MOST: usize = 100;
+/// How often to look at least.
+const LOOK: Duration = Duration::from_secs(30);
+/// The pause after something that may pass has gone wrong.
+const AGAIN: Duration = Duration::from_secs(10);
+/// How long answers are let come in before they are counted.
+const GATHER: Duration = Duration::from_millis(100);
+/// How long to wait for hosts that are to take something back.
+const REACH: Duration = Duration::from_secs(15);
+/// How many later orders are looked through for one to the same place.
+const LATER: usize = 2_000;
+/// How much of what a check complains about is kept.
+const SAID: usize = 400;
+
+/// Takes rollouts on.
+#[derive(Clone)]
+pub(crate) struct Rollouts {
+    pub(crate) tables: Tables,
+    pub(crate) live: Live,
+    pub(crate) desk: Desk,
+    pub(crate) packer: Packer,
+    /// Held for reading while a push is made, so that nothing of it is cleaned away.
+    pub(crate) pushes: Arc<RwLock<()>>,
+    /// The operators' socket, for the commands of gates.
+    pub(crate) socket: PathBuf,
+    /// Held while a row changes.
+    pub(super) turn: Arc<tokio::sync::Mutex<()>>,
+    /// Moves when a row has changed.
+    pub(super) changed: watch::Sender<u64>,
+    /// Those that are new.
+    begun: mpsc::Sender<OrderId>,
+}
+
+/// What a look has led to.
+enum Look {
+    /// Look again when one of these orders has moved, and after this time.
+    Again(Duration, BTreeSet<OrderId>),
+    /// It is over, and nothing is left to be done.
+    Over,
+}
+
+impl Rollouts {
+    /// The second half is for [`Rollouts::run`].
+    pub(crate) fn new(
+        desk: Desk,
+        packer: Packer,
+        live: Live,
+        pushes: Arc<RwLock<()>>,
+        socket: PathBuf,
+    ) -> (Rollouts, mpsc::Receiver<OrderId>) {
+        let (begun, news) = mpsc::channel(MOST);
+        let tables = desk.tables.clone();
+        let (turn, changed) = (Arc::default(), watch::channel(0).0);
+        (Rollouts { tables, live, desk, packer, pushes, socket, turn, changed, begun }, news)
+    }
+
+    /// Takes on what is not over, and what is new. Runs until it is dropped.
+    pub(crate) async fn run(self, mut news: mpsc::Receiver<OrderId>) {
+        let tables = self.tables.clone();
+        let known = blocking(move || Ok(tables.rollouts()?)).await.unwrap_or_else(|failure| {
+            error!(error = %failure.error.message, "rollouts do not go on");
+            Vec::new()
+        });
+        let mut tasks = JoinSet::new();
+        let is_open = |row: &RolloutRow| !row.is_over() || row.take_back.is_some();
+        for (id, _) in known.into_iter().filter(|(_, row)| is_open(row)) {
+            tasks.spawn(self.clone().take_on(id));
+        }
+        loop {
+            tokio::select! {
+                Some(id) = news.recv() => drop(tasks.spawn(self.clone().take_on(id))),
+                Some(_) = tasks.join_next() => {}
+                else => return,
+            }
+        }
+    }
+
+    /// Somebody is to take this rollout on.
+    pub(super) async fn tell(&self, id: OrderId) {
+        self.changed.send_modify(|no| *no += 1);
+        self.begun.send(id).await.ok();
+    }
+
+    async fn take_on(self, id: OrderId) {
+        loop {
+            // Watching begins before the look, so that nothing falls between.
+            let (mut changed, mut updates) = (self.changed.subscribe(), self.live.watch());
+            let (pause, orders) = match self.look(id).await {
+                Ok(Look::Over) => return,
+                Ok(Look::Again(pause, orders)) => (pause, orders),
+                Err(failure) => {
+                    warn!(rollout = %id, error = %failure.error.message, "does not go on now");
+                    (AGAIN, BTreeSet::new())
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause.min(LOOK)) => {}
+                _ = changed.changed() => {}
+                () = moved(&mut updates, &orders) => tokio::time::sleep(GATHER).await,
+            }
+        }
+    }
+
+    /// Looks at a rollout, and does what is next.
+    async fn look(&self, id: OrderId) -> Result<Look, Failure> {
+        let hosts = self.live.state().hosts.clone();
+        let (tables, inventory) = (self.tables.clone(), hosts.clone());
+        let read = blocking(move || {
+            let Some(row) = tables.rollout(id)? else { return Ok(None) };
+            let (waves, standing) = (tables.waves(id)?, Standing::read(&tables, &row)?);
+            let all = waves.iter().fold(HostSet::new(), |all, wave| all.union(wave));
+            // Whoever is to get it once more has not failed yet.
+            let broken = match row.again {
+                true => Vec::new(),
+                false => standing.broken_sites(&row, &all, &inventory),
+            };
+            Ok(Some((row, waves, standing, broken)))
+        });
+        let Some((row, waves, standing, broken)) = read.await? else { return Ok(Look::Over) };
+        let at_once = Look::Again(Duration::ZERO, BTreeSet::new());
+        if let Some(back) = &row.take_back {
+            self.take_back(id, &row, back).await?;
+            return Ok(at_once);
+        }
+        if row.is_over() {
+            return Ok(Look::Over);
+        }
+        if broken.iter().any(|site| !row.left_out.contains(site)) {
+            self.leave_out(id, broken).await?;
+            return Ok(at_once);
+        }
+        let wave = waves.get(row.course.wave()).cloned().unwrap_or_default();
+        let wave = wave.difference(&at_sites(&wave, &row.left_out, &hosts));
+        let mut course = row.course.clone();
+        let count = standing.count(&wave);
+        let next = course.step(now_ms(), &row.gate(), count, standing.ended);
+        let orders = row.orders.iter().filter_map(WaveOrder::id).collect();
+        match next {
+            Next::Wait(until_ms) => {
+                let until = until_ms.map(|at| at.saturating_sub(now_ms()).max(1));
+                Ok(Look::Again(until.map_or(LOOK, Duration::from_millis), orders))
+            }
+            Next::Rest => Ok(Look::Again(LOOK, orders)),
+            Next::Moved => {
+                let before = row.course;
+                self.change(id, move |row| {
+                    if row.course == before {
+                        row.course = course;
+                    }
+                })
+                .await?;
+                Ok(at_once)
+            }
+            Next::Check => self.check(id, &row, waves.len()).await.map(|()| at_once),
+            Next::Give => {
+                let owed = owed(&row, &waves, &standing);
+                let owed = owed.difference(&at_sites(&owed, &row.left_out, &hosts));
+                match self.give(id, row, owed, waves.len()).await {
+                    Err(failure) if failure.is_lasting() => {
+                        let why = failure.error.message;
+                        self.change(id, move |row| row.course.stop(why)).await?;
+                        Ok(at_once)
+                    }
+                    given => given.map(|()| at_once),
+                }
+            }
+        }
+    }
+
+    /// Changes a row, if it is there, and lets everybody know. Returns it.
+    pub(super) async fn change<T: Send + 'static>(
+        &self,
+        id: OrderId,
+        change: impl FnOnce(&mut RolloutRow) -> T + Send + 'static,
+    ) -> Result<(RolloutRow, T), Failure> {
+        let _turn = self.turn.lock().await;
+        let tables = self.tables.clone();
+        let changed = blocking(move || {
+            let gone =
+                || Failure::unknown("unknown-rollout", "the rollout is not kept any more", "");
+            let mut row = tables.rollout(id)?.ok_or_else(gone)?;
+            let before = row.clone();
+            let result = change(&mut row);
+            if row != before {
+                row.moved_from(&before, now_ms());
+                let stopped = match (row.course.stage(), before.course.stage()) {
+                    (Stage::Stopped(why), was) if !matches!(was, Stage::Stopped(_)) => {
+                        Some(why.clone())
+                    }
+                    _ => None,
+                };
+                tables.set_rollout(id, &row, stopped.as_deref(), now_ms())?;
+                let (state, wave) = (row.state(), row.course.wave() + 1);
+                info!(rollout = %id, state, wave, stage = ?row.course.stage(), "a rollout moves");
+            }
+            Ok((row, result))
+        });
+        let changed = changed.await?;
+        self.changed.send_modify(|no| *no += 1);
+        Ok(changed)
+    }
+
+    async fn leave_out(&self, id: OrderId, sites: Vec<String>) -> Result<(), Failure> {
+        self.change(id, move |row| {
+            row.left_out.extend(sites);
+            row.left_out.sort_unstable();
+            row.left_out.dedup();
+            row.take_back.get_or_insert(Back::LeftOut);
+        })
+        .await
+        .map(drop)
+    }
+
+    /// Takes back what was not begun, where it was not begun.
+    async fn take_back(&self, id: OrderId, row: &RolloutRow, back: &Back) -> Result<(), Failure> {
+        let hosts = self.live.state().hosts.clone();
+        for order in row.orders.iter().filter_map(WaveOrder::id) {
+            let tables = self.tables.clone();
+            let found = blocking(move || {
+                Ok(tables.order(order)?.map(|row| (row, tables.tally(order)))).and_then(|found| {
+                    found.map(|(row, tally)| Ok((row, tally?.0.settled()))).transpose()
+                })
+            });
+            let Some((given, settled)) = found.await? else { continue };
+            let Ok(mut draft) = self.desk.cancel(order, &given, &settled, REACH) else {
+                // Everybody has ended, or it is not valid any more.
+                continue;
+            };
+            if *back == Back::LeftOut {
+                draft.targets = at_sites(&draft.targets, &row.left_out, &hosts);
+            }
+            if !draft.targets.is_empty() {
+                self.desk.give(draft).await?;
+            }
+        }
+        let back = back.clone();
+        self.change(id, move |row| {
+            if row.take_back.as_ref() == Some(&back) {
+                row.take_back = None;
+            }
+        })
+        .await
+        .map(drop)
+    }
+
+    /// Runs the gate's command, unless somebody ends the rollout meanwhile.
+    async fn check(&self, id: OrderId, row: &RolloutRow, waves: usize) -> Result<(), Failure> {
+        let line = row.gate().check;
+        let wave = row.course.wave();
+        let about = About { rollout: id.to_string(), wave: wave + 1, waves };
+        let mut changed = self.changed.subscribe();
+        let checking = check(&line, &self.socket, &about);
+        tokio::pin!(checking);
+        let result = loop {
+            tokio::select! {
+                result = &mut checking => break result,
+                _ = changed.changed() => {
+                    let tables = self.tables.clone();
+                    let now = blocking(move || Ok(tables.rollout(id)?)).await?;
+                    if now.is_none_or(|now| *now.course.stage() != Stage::Checking) {
+                        return Ok(());
+                    }
+                }
+            }
+        };
+        let result = result.map_err(|mut why| {
+            why.truncate((0..=SAID).rev().find(|at| why.is_char_boundary(*at)).unwrap_or(0));
+            why
+        });
+        self.change(id, move |row| row.course.checked(result)).await.map(drop)
+    }
+
+    /// Gives a wave to these hosts, in the commit in which the rollout says so.
+    async fn give(
+        &self,
+        id: OrderId,
+        row: RolloutRow,
+        owed: HostSet,
+        waves: usize,
+    ) -> Result<(), Failure> {
+        if owed.is_empty() {
+            return self.change(id, |row| row.given(None)).await.map(drop);
+        }
+        let _held = self.pushes.read().await;
+        let Goods::Push { new, root } = row.goods.clone();
+        let (maker, what) = (self.clone(), row.what.clone());
+        let ours: BTreeSet<OrderId> = row.orders.iter().filter_map(WaveOrder::id).collect();
+        let (wave, since) = (row.course.wave() + 1, row.issued_ms);
+        let draft = blocking(move || {
+            maker.check_later(&new.dest, since, &ours)?;
+            maker.packed(&new, &root, format!("{what}, wave {wave} of {waves}"), owed)
+        });
+        let draft = draft.await?;
+        let _turn = self.turn.lock().await;
+        let tables = self.tables.clone();
+        let now = blocking(move || Ok(tables.rollout(id)?)).await?;
+        let Some(mut now) = now.filter(|now| now.course == row.course) else { return Ok(()) };
+        let note = move |txn: &redb::WriteTransaction, order: OrderId| {
+            now.given(Some(order));
+            rollouts::note_rollout(txn, id, &now)
+        };
+        self.desk.give_noting(draft, Some(Box::new(note))).await?;
+        self.changed.send_modify(|no| *no += 1);
+        Ok(())
+    }
+
+    /// Refuses to overwrite what a later push has brought to the same place. Blocks.
+    fn check_later(
+        &self,
+        dest: &str,
+        since_ms: u64,
+        ours: &BTreeSet<OrderId>,
+    ) -> Result<(), Failure> {
+        for (id, order) in self.tables.orders(LATER)? {
+            if order.issued_ms < since_ms {
+                break;
+            }
+            let is_there = order.push.is_some_and(|push| !push.verify && push.dest == dest);
+            if is_there && !ours.contains(&id) {
+                let text = id.to_string();
+                let message = format!("push {} has gone to {dest} since", &text[text.len() - 6..]);
+                return Err(Failure::bad(message, ""));
+            }
+        }
+        Ok(())
+    }
+
+    /// A push of the tree that was read when the rollout was made. Blocks.
+    fn packed(
+        &self,
+        new: &NewPush,
+        root: &str,
+        what: String,
+        targets: HostSet,
+    ) -> Result<Draft, Failure> {
+        let gone = || {
+            let message = "the tree that is rolled out is not in the store any more";
+            Failure::unknown("content-gone", message, "push it anew")
+        };
+        let id = root.parse().map_err(|_| gone())?;
+        let manifest = self.packer.manifest(id)?.ok_or_else(gone)?;
+        let (terms, _) = terms(new)?;
+        let dest = new.dest.clone();
+        let step = Step { dest, manifest, skipped: Vec::new(), terms, what };
+        Ok(self.packer.prepare_for(new, step, targets)?.draft)
+    }
+}
+
+/// Who is to get the next order: the wave, and after a stop also whoever before it has nothing.
+fn owed(row: &RolloutRow, waves: &[HostSet], standing: &Standing) -> HostSet {
+    let at = row.course.wave();
+    let first = if row.again { 0 } else { at };
+    let some = waves.get(first..=at).unwrap_or_default();
+    let some = some.iter().fold(HostSet::new(), |some, wave| some.union(wave));
+    some.difference(&standing.ok())
+}
+
+/// Waits until one of these orders has moved, or something was missed.
+async fn moved(updates: &mut broadcast::Receiver<Update>, orders: &BTreeSet<OrderId>) {
+    loop {
+        match updates.recv().await {
+            Ok(update) if !orders.contains(&update.order()) => {}
+            Ok(_) | Err(RecvError::Lagged(_)) => return,
+            Err(RecvError::Closed) => std::future::pending().await,
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! Beginning a rollout: what is asked for is read and checked, its waves are cut, and it is kept.
+
+use std::time::{Duration, SystemTime};
+
+use mesh::{HostId, HostSet, OrderId};
+use tokio::sync::mpsc;
+
+use super::course::Course;
+use super::driver::{MOST, Rollouts};
+use super::gate::WaveGate;
+use super::row::{Goods, RolloutRow};
+use super::waves::{Tier, USUAL, cut, spread, tiers};
+use crate::api::{Api, Hosts};
+use crate::clock::to_ms;
+use crate::fault::Failure;
+use crate::orders::{Draft, blocking, new_id};
+use crate::types::{NewPush, PushEvent, Targets, Waves};
+
+/// The least that a host that is away is waited for: below that a wave would be over at once.
+const LEAST_REACH: Duration = Duration::from_secs(1);
+
+/// A rollout that can begin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Cut {
+    /// The gate, as it is written.
+    pub(crate) gate: String,
+    pub(crate) waves: Vec<HostSet>,
+}
+
+impl Api {
+    /// The waves in which a push goes: those that were asked for, or the usual ones if it is for
+    /// more hosts than may have it at once. `None`: everybody at once.
+    pub(crate) async fn waves_of(
+        &self,
+        new: &NewPush,
+        targets: &HostSet,
+    ) -> Result<Option<Cut>, Failure> {
+        let waves = match (&new.waves, new.all_at_once) {
+            (Some(_), true) => {
+                let message = "waves, and everybody at once";
+                return Err(Failure::bad(message, "--waves or --all-at-once"));
+            }
+            (Some(_), false) if new.verify => {
+                let message = "a verification changes nothing: it needs no waves";
+                return Err(Failure::bad(message, "leave --waves out"));
+            }
+            (Some(waves), false) => waves.clone(),
+            (None, false) if !new.verify && self.waves_above < targets.len() => {
+                Waves { waves: USUAL.into(), ..Waves::default() }
+            }
+            (None, _) => return Ok(None),
+        };
+        self.cut(&waves, targets).await.map(Some)
+    }
+
+    /// Cuts targets into waves.
+    pub(crate) async fn cut(&self, new: &Waves, targets: &HostSet) -> Result<Cut, Failure> {
+        let help = "for example ok>=98% errors<=1% soak=10m check=\"COMMAND\"";
+        let gate: WaveGate = new
+            .gate
+            .parse()
+            .map_err(|error: super::gate::GateError| Failure::bad(error.to_string(), help))?;
+        let help = "for example 1,5%,25%,100%, or @canary,25%,100%";
+        let bad = |error: super::waves::WavesError| Failure::bad(error.to_string(), help);
+        let list = tiers(&new.waves).map_err(bad)?;
+        let mut sets = Vec::new();
+        for tier in &list {
+            if let Tier::Set(set) = tier {
+                let meant = Targets { sets: vec![set.clone()], ..Targets::default() };
+                sets.push(self.meant(meant).await?.1);
+            }
+        }
+        let (up, hosts) = {
+            let state = self.live.state();
+            (state.up.clone(), state.hosts.clone())
+        };
+        let site = |host: HostId| hosts.get(&host).map_or_else(String::new, |h| h.site.clone());
+        let waves = cut(&new.waves, &list, &spread(targets, &up, site), &sets).map_err(bad)?;
+        for (at, wave) in waves.iter().enumerate() {
+            if let Some(why) = gate.impossible(wave.len()) {
+                let message = format!("wave {} can never pass: {why}", at + 1);
+                return Err(Failure::bad(message, "make the wave larger, or ask for a percentage"));
+            }
+        }
+        Ok(Cut { gate: new.gate.clone(), waves })
+    }
+
+    /// Reads what is pushed, and keeps the rollout. Blocks. What is left out comes with it.
+    pub(crate) fn make_rollout(
+        &self,
+        new: NewPush,
+        targets: HostSet,
+        cut: Cut,
+        tell: &mpsc::Sender<PushEvent>,
+    ) -> Result<Made, Failure> {
+        let step = self.packer.step(&new, tell)?;
+        self.check_same_place(&step.dest, &targets)?;
+        if new.max_link_bytes.is_some() {
+            let all = self.packer.step(&new, tell)?;
+            let packed = self.packer.prepare_for(&new, all, targets)?;
+            let draft: &Draft = &packed.draft;
+            self.check_budget(&new, draft)?;
+        }
+        let root = self.packer.keep(&step.manifest)?;
+        let least = u64::try_from(LEAST_REACH.as_millis()).unwrap_or(u64::MAX);
+        let reach_ms = new.reach_ms.max(least);
+        let new = NewPush { dest: step.dest, reach_ms, ..new };
+        let now = SystemTime::now();
+        let row = RolloutRow {
+            what: step.what,
+            goods: Goods::Push { new: Box::new(new), root: root.to_string() },
+            gate: cut.gate,
+            course: Course::new(cut.waves.len()),
+            hosts: cut.waves.iter().map(HostSet::len).sum(),
+            issued_ms: to_ms(now),
+            ended_ms: 0,
+            orders: Vec::new(),
+            again: false,
+            take_back: None,
+            left_out: Vec::new(),
+        };
+        let id = new_id(now);
+        self.tables.add_rollout(id, &row, &cut.waves)?;
+        Ok(Made { id, row, skipped: step.skipped })
+    }
+
+    /// Two rollouts to one place would undo each other.
+    fn check_same_place(&self, dest: &str, targets: &HostSet) -> Result<(), Failure> {
+        let mut open = self.tables.rollouts()?;
+        open.retain(|(_, row)| !row.is_over());
+        if open.len() >= MOST {
+            let message = format!("{MOST} rollouts are unfinished already");
+            return Err(Failure::conflict(message, "`barid rollout` lists them"));
+        }
+        for (id, row) in open {
+            let Goods::Push { new, .. } = &row.goods;
+            let waves = self.tables.waves(id)?;
+            if new.dest == dest && waves.iter().any(|wave| wave.intersects(targets)) {
+                let short = super::routes::short(id);
+                let message = format!("rollout {short} to {dest} is {}", row.state());
+                let help = format!("let it end, or `barid rollout abort {short}`");
+                return Err(Failure::conflict(message, help));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A rollout that was made.
+pub(crate) struct Made {
+    pub(crate) id: OrderId,
+    pub(crate) row: RolloutRow,
+    pub(crate) skipped: Vec<String>,
+}
+
+impl Rollouts {
+    /// A rollout that was made begins.
+    pub(crate) async fn begin(&self, made: Made, hosts: Hosts) -> Result<PushEvent, Failure> {
+        self.tell(made.id).await;
+        let tables = self.tables.clone();
+        let Made { id, row, skipped } = made;
+        let info = blocking(move || super::routes::info(&tables, &hosts, id, &row, true)).await?;
+        Ok(PushEvent::Rolling { rollout: Box::new(info), skipped })
+    }
+}

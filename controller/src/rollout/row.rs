@@ -1,0 +1,187 @@
+//! What is kept of a rollout.
+
+use mesh::OrderId;
+use serde::{Deserialize, Serialize};
+
+use super::course::{Course, Stage};
+use super::gate::WaveGate;
+use crate::fault::Failure;
+use crate::tables::Tables;
+use crate::types::NewPush;
+
+/// A rollout as it stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RolloutRow {
+    /// What goes out, in one line.
+    pub(crate) what: String,
+    pub(crate) goods: Goods,
+    /// The gate, as it is written.
+    pub(crate) gate: String,
+    pub(crate) course: Course,
+    /// How many hosts it is for.
+    pub(crate) hosts: u64,
+    pub(crate) issued_ms: u64,
+    pub(crate) ended_ms: u64,
+    /// The orders of all waves, in the sequence in which they were given.
+    pub(crate) orders: Vec<WaveOrder>,
+    /// Whether whoever of the earlier waves is not ok gets the next order, too.
+    pub(crate) again: bool,
+    /// Where what was not begun is still to be taken back.
+    pub(crate) take_back: Option<Back>,
+    /// Sites that are left out.
+    pub(crate) left_out: Vec<String>,
+}
+
+/// What goes out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Goods {
+    /// A tree that was read when the rollout was made.
+    Push {
+        /// What was asked for.
+        new: Box<NewPush>,
+        /// The tree's root hash.
+        root: String,
+    },
+}
+
+/// From whom something is taken back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Back {
+    Everybody,
+    /// The hosts of sites that are left out.
+    LeftOut,
+}
+
+/// An order of a wave.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct WaveOrder {
+    /// Which wave, from 0.
+    pub(crate) wave: usize,
+    /// The how manyth time that hosts are given anything; orders of one round belong together.
+    pub(crate) round: u32,
+    pub(crate) id: String,
+}
+
+impl WaveOrder {
+    pub(crate) fn id(&self) -> Option<OrderId> {
+        order_id(&self.id)
+    }
+}
+
+impl RolloutRow {
+    pub(crate) fn kind(&self) -> &'static str {
+        match self.goods {
+            Goods::Push { .. } => "push",
+        }
+    }
+
+    /// Whether it never goes on again.
+    pub(crate) fn is_over(&self) -> bool {
+        self.course.is_over()
+    }
+
+    /// Whether it can never go on again, not even for whoever was left out.
+    pub(crate) fn is_done(&self) -> bool {
+        match self.course.stage() {
+            Stage::Done => self.left_out.is_empty(),
+            stage => *stage == Stage::Aborted,
+        }
+    }
+
+    /// The tree that is still to be given.
+    pub(crate) fn root(&self) -> Option<&str> {
+        match &self.goods {
+            Goods::Push { root, .. } => Some(root),
+        }
+    }
+
+    /// The gate; what is kept was read before.
+    pub(crate) fn gate(&self) -> WaveGate {
+        self.gate.parse().unwrap_or_default()
+    }
+
+    /// `running`, `paused`, `stopped`, `aborted` or `done`.
+    pub(crate) fn state(&self) -> &'static str {
+        match self.course.stage() {
+            Stage::Stopped(_) => "stopped",
+            Stage::Aborted => "aborted",
+            Stage::Done => "done",
+            _ if self.course.is_paused() => "paused",
+            _ => "running",
+        }
+    }
+
+    /// The wave was given, if anybody needed it by this order.
+    pub(crate) fn given(&mut self, order: Option<OrderId>) {
+        let round = self.orders.last().map_or(0, |order| order.round + 1);
+        let wave = self.course.wave();
+        self.orders.extend(order.map(|id| WaveOrder { wave, round, id: id.to_string() }));
+        self.course.given();
+        self.again = false;
+    }
+
+    /// What follows from a change by itself: what has stopped or was aborted is taken back where
+    /// it was not begun, and when it is over it has an end.
+    pub(crate) fn moved_from(&mut self, before: &RolloutRow, now_ms: u64) {
+        let (now, was) = (self.course.stage(), before.course.stage());
+        if now == was {
+            return;
+        }
+        if matches!(now, Stage::Stopped(_) | Stage::Aborted) {
+            self.take_back = Some(Back::Everybody);
+        }
+        self.ended_ms = if self.is_over() { now_ms } else { 0 };
+    }
+}
+
+/// An id of an order or a rollout, as it is printed.
+pub(crate) fn order_id(text: &str) -> Option<OrderId> {
+    let mut id = [0; 16];
+    if text.len() != 32 || !text.is_ascii() {
+        return None;
+    }
+    for (at, byte) in id.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).ok()?;
+    }
+    Some(OrderId(id))
+}
+
+/// The rollout that a text means: an id, a unique beginning or end of one, or `last`.
+pub(crate) fn find(tables: &Tables, text: &str) -> Result<(OrderId, RolloutRow), Failure> {
+    let unknown = || {
+        let message = format!("no rollout {text}");
+        Failure::unknown("unknown-rollout", message, "`barid rollout` lists them")
+    };
+    let mut found = tables.rollouts()?;
+    match text {
+        "last" => found.truncate(1),
+        _ if text.len() < 4 => return Err(unknown()),
+        _ => found.retain(|(id, _)| {
+            let id = id.to_string();
+            id.starts_with(text) || id.ends_with(text)
+        }),
+    }
+    if found.len() > 1 {
+        let message = format!("{text} means more than one rollout");
+        return Err(Failure::bad(message, "give more digits"));
+    }
+    found.pop().ok_or_else(unknown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_read_as_they_are_printed() {
+        let id = OrderId([0x0f, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 0xff]);
+        assert_eq!(order_id(&id.to_string()), Some(id));
+        for wrong in
+            ["", "0f", "zz000000000000000000000000000000", "ä0000000000000000000000000000000"]
+        {
+            assert_eq!(order_id(wrong), None, "{wrong}");
+        }
+    }
+}
