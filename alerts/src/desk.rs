@@ -382,10 +382,6 @@ impl Worker {
                 }
             }
         }
-        for event in events {
-            // The node takes them; if it has ended, nobody wants to know.
-            self.setup.events.send(event).await.ok();
-        }
         while let Some(id) = self.engine.poll_ended() {
             self.change(Change::Silence(id, None));
         }
@@ -403,6 +399,11 @@ impl Worker {
             if kept { BTreeMap::new() } else { changes }
         };
         self.changes = spawn_blocking(work).await.expect("keeping does not panic");
+        // Last, so that nothing comes between telling and keeping that it was told.
+        for event in events {
+            // The node takes them; if it has ended, nobody wants to know.
+            self.setup.events.send(event).await.ok();
+        }
     }
 
     /// What is to be said of an alert as an event, if it begins to fire or is over.
