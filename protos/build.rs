@@ -11,7 +11,7 @@ use protox::prost_reflect::prost_types::{
     DescriptorProto, FieldDescriptorProto, FileDescriptorSet,
 };
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
     "link.proto",
     "bus.proto",
     "order.proto",
@@ -19,6 +19,7 @@ const FILES: [&str; 7] = [
     "join.proto",
     "content.proto",
     "output.proto",
+    "collect.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

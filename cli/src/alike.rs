@@ -7,6 +7,7 @@
 //! few values, and `<...>` for many. With `-v` each host's own values follow; `--json` has all of
 //! them.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 
@@ -41,7 +42,7 @@ struct Member<'a> {
 
 /// All that are alike, with their texts.
 struct Sorted<'a> {
-    texts: Vec<Vec<u8>>,
+    texts: Vec<Cow<'a, [u8]>>,
     groups: Vec<Alike<'a>>,
 }
 

@@ -10,7 +10,8 @@ use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 use crate::screen::ColorWhen;
 use crate::{
     alerting, attach, bus, cancel, completion, demo, events, fdist, fleet, hosts, join, node,
-    nodes, out, push, report, retry, rollback, rollout, run, runs, serve, sim, store, token, tree,
+    nodes, out, pull, push, report, retry, rollback, rollout, run, runs, serve, sim, store, token,
+    tree,
 };
 
 const EXAMPLES: &str = "\
@@ -69,6 +70,8 @@ pub(crate) enum Verb {
     Run(Box<run::Args>),
     /// Push a file or folder to hosts
     Push(push::Args),
+    /// Collect a file or folder from hosts into a folder here
+    Pull(pull::Args),
     /// Go back to what hosts had before a push
     Rollback(rollback::Args),
     /// Show what goes out in waves; pause it, let it go on, end it

@@ -4,6 +4,7 @@
 //! one that most hosts have given. What is shown is bounded, in time as well: answers that have
 //! little in common are compared roughly, as if more had changed than has.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io;
 use std::time::{Duration, Instant};
@@ -33,7 +34,7 @@ pub(crate) fn show(screen: &mut Screen, view: &View, groups: &[Group<'_>]) -> io
         ended || !text_of(view, group.answer).is_empty()
     };
     let said: Vec<Group<'_>> = groups.iter().filter(has_said).map(Group::clone).collect();
-    let mut codes: HashMap<Vec<u8>, i32> = HashMap::new();
+    let mut codes: HashMap<Cow<'_, [u8]>, i32> = HashMap::new();
     for group in &said {
         let least = codes.entry(text_of(view, group.answer)).or_insert(i32::MAX);
         *least = code(group.answer).min(*least);

@@ -3,11 +3,14 @@
 //! Answers come in groups that grow and change: a host whose relay was lost may still answer for
 //! itself, and a stream that is asked for again begins from the start. So each host belongs to
 //! the group of its last answer, and [`Gathered::add`] says for which hosts an answer is news.
+//!
+//! Fifty thousand hosts may say something of their own, so each text is here once, and whoever
+//! shows it borrows it.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::collections::hash_map::{Entry, RandomState};
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::rc::Rc;
 
 use controller::sets::natural_cmp;
@@ -19,10 +22,23 @@ use data_encoding::BASE64;
 pub(crate) struct Gathered {
     /// Distinct answers, their hosts left out.
     answers: Vec<Rc<Answer>>,
-    /// Where to look for an answer, by its hash.
-    index: HashMap<u64, Vec<usize>>,
+    /// Where each of them is.
+    index: HashMap<Distinct, u32>,
     /// Which answer is the last of each host.
-    of_host: HashMap<String, usize>,
+    of_host: HashMap<Box<str>, u32>,
+}
+
+/// An answer that is looked for by what it says.
+#[derive(PartialEq, Eq)]
+struct Distinct(Rc<Answer>);
+
+impl Hash for Distinct {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        let answer = &self.0;
+        (&answer.state, answer.code, &answer.stdout, &answer.stderr).hash(hasher);
+        (&answer.fault, &answer.warnings, answer.written, answer.unchanged).hash(hasher);
+        (answer.deleted, answer.drift).hash(hasher);
+    }
 }
 
 /// Hosts that have given the same answer.
@@ -38,24 +54,24 @@ impl Gathered {
     /// Takes note of an answer. Gives it back with the hosts for which it is news.
     pub(crate) fn add(&mut self, mut answer: Answer) -> (Rc<Answer>, Vec<String>) {
         let hosts = std::mem::take(&mut answer.hosts);
-        answer.set.clear();
+        answer.set = String::new();
         let at = self.position(answer);
         let mut news = Vec::new();
         for host in hosts {
-            match self.of_host.entry(host) {
+            match self.of_host.entry(host.into()) {
                 Entry::Occupied(known) if *known.get() == at => {}
                 Entry::Occupied(mut known) => {
                     known.insert(at);
-                    news.push(known.key().clone());
+                    news.push(String::from(&**known.key()));
                 }
                 Entry::Vacant(new) => {
-                    news.push(new.key().clone());
+                    news.push(String::from(&**new.key()));
                     new.insert(at);
                 }
             }
         }
         news.sort_by(|a, b| natural_cmp(a, b));
-        (self.answers[at].clone(), news)
+        (self.answers[at as usize].clone(), news)
     }
 
     /// How many hosts have answered.
@@ -70,29 +86,31 @@ impl Gathered {
 
     /// The word for how a host has ended, if it has answered.
     pub(crate) fn state(&self, host: &str) -> Option<&str> {
-        self.of_host.get(host).map(|at| self.answers[*at].state.as_str())
+        self.of_host.get(host).map(|at| self.answers[*at as usize].state.as_str())
     }
 
     /// All answers that hosts hold to, the largest group first.
     pub(crate) fn groups(&self) -> Vec<Group<'_>> {
-        let all = self.answers.iter().map(|answer| Group { hosts: Vec::new(), answer });
+        let mut counts = vec![0; self.answers.len()];
+        self.of_host.values().for_each(|at| counts[*at as usize] += 1);
+        // Most groups may have one host: no room for more.
+        let all = self.answers.iter().zip(counts);
+        let all = all.map(|(answer, count)| Group { hosts: Vec::with_capacity(count), answer });
         let mut groups: Vec<Group<'_>> = all.collect();
         for (host, at) in &self.of_host {
-            groups[*at].hosts.push(host);
+            groups[*at as usize].hosts.push(host);
         }
         groups.retain(|group| !group.hosts.is_empty());
         order(&mut groups);
         groups
     }
 
-    fn position(&mut self, answer: Answer) -> usize {
-        let at = self.index.entry(hash(&answer)).or_default();
-        if let Some(known) = at.iter().find(|known| *self.answers[**known] == answer) {
-            return *known;
-        }
-        at.push(self.answers.len());
-        self.answers.push(Rc::new(answer));
-        self.answers.len() - 1
+    fn position(&mut self, answer: Answer) -> u32 {
+        let answers = &mut self.answers;
+        *self.index.entry(Distinct(Rc::new(answer))).or_insert_with_key(|answer| {
+            answers.push(answer.0.clone());
+            u32::try_from(answers.len() - 1).expect("there are no more answers than hosts")
+        })
     }
 }
 
@@ -101,25 +119,35 @@ pub(crate) fn join<'a, K: Eq + Hash>(
     groups: &[Group<'a>],
     key: impl Fn(&'a Answer) -> K,
 ) -> Vec<(K, Group<'a>)> {
-    let mut joined: Vec<(Rc<K>, Group<'a>)> = Vec::new();
-    let mut index: HashMap<Rc<K>, usize> = HashMap::new();
+    let mut joined: Vec<(K, Group<'a>)> = Vec::new();
+    // Keys may be long and many: they are in `joined` alone.
+    let mut index: HashMap<u64, usize> = HashMap::new();
+    let random = RandomState::new();
     for group in groups {
-        let key = Rc::new(key(group.answer));
-        match index.entry(key.clone()) {
-            Entry::Occupied(at) => joined[*at.get()].1.hosts.extend(&group.hosts),
-            Entry::Vacant(new) => {
-                new.insert(joined.len());
-                joined.push((key, Group { hosts: group.hosts.clone(), answer: group.answer }));
+        let key = key(group.answer);
+        let mut hash = random.hash_one(&key);
+        loop {
+            match index.entry(hash) {
+                Entry::Occupied(at) if joined[*at.get()].0 == key => {
+                    joined[*at.get()].1.hosts.extend(&group.hosts);
+                    break;
+                }
+                // Another key with this hash has its place.
+                Entry::Occupied(_) => hash = hash.wrapping_add(1),
+                Entry::Vacant(new) => {
+                    new.insert(joined.len());
+                    joined.push((key, group.clone()));
+                    break;
+                }
             }
         }
     }
     drop(index);
     for (_, group) in &mut joined {
-        group.hosts.sort_by(|a, b| natural_cmp(a, b));
+        group.hosts.sort_unstable_by(|a, b| natural_cmp(a, b));
     }
-    joined.sort_by(|(_, a), (_, b)| rank(a, b));
-    let only = |key: Rc<K>| Rc::into_inner(key).expect("the index was the only other owner");
-    joined.into_iter().map(|(key, group)| (only(key), group)).collect()
+    joined.sort_unstable_by(|(_, a), (_, b)| rank(a, b));
+    joined
 }
 
 /// Standard output as the host wrote it.
@@ -143,23 +171,15 @@ pub(crate) fn output(text: &str, is_base64: bool) -> Cow<'_, [u8]> {
 
 fn order(groups: &mut [Group<'_>]) {
     for group in &mut *groups {
-        group.hosts.sort_by(|a, b| natural_cmp(a, b));
+        group.hosts.sort_unstable_by(|a, b| natural_cmp(a, b));
     }
-    groups.sort_by(rank);
+    groups.sort_unstable_by(rank);
 }
 
 /// The largest group first, then by the first name.
 fn rank(a: &Group<'_>, b: &Group<'_>) -> std::cmp::Ordering {
-    let first = |group: &Group<'_>| group.hosts.first().copied().unwrap_or_default().to_owned();
-    b.hosts.len().cmp(&a.hosts.len()).then_with(|| natural_cmp(&first(a), &first(b)))
-}
-
-fn hash(answer: &Answer) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (&answer.state, answer.code, &answer.stdout, &answer.stderr).hash(&mut hasher);
-    (&answer.fault, &answer.warnings, answer.written, answer.unchanged).hash(&mut hasher);
-    (answer.deleted, answer.drift).hash(&mut hasher);
-    hasher.finish()
+    let (one, other) = (a.hosts.first().unwrap_or(&""), b.hosts.first().unwrap_or(&""));
+    b.hosts.len().cmp(&a.hosts.len()).then_with(|| natural_cmp(one, other))
 }
 
 #[cfg(test)]

@@ -63,6 +63,7 @@ mod out;
 mod pace;
 mod plan;
 mod progress;
+mod pull;
 mod push;
 mod render;
 mod report;
@@ -146,6 +147,7 @@ fn dispatch(cli: Cli, screen: &mut Screen) -> Result<Exit, Failure> {
 async fn ask(verb: Verb, client: &Client, screen: &mut Screen) -> Result<Exit, Failure> {
     match verb {
         Verb::Run(args) => ordered(Box::pin(run::main(*args, client, screen)).await),
+        Verb::Pull(args) => Box::pin(pull::main(args, client, screen)).await,
         Verb::Push(args) => ordered(Box::pin(push::main(args, client, screen)).await),
         Verb::Rollout(args) => ordered(Box::pin(rollout::main(args, client, screen)).await),
         Verb::Rollback(args) => ordered(Box::pin(rollback::main(args, client, screen)).await),

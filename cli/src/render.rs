@@ -181,7 +181,10 @@ pub(crate) fn afterword(
     groups: &[Group<'_>],
 ) -> io::Result<()> {
     if !view.merge {
-        for (text, group) in join(groups, |answer| stderr(answer).into_owned()) {
+        for (text, group) in join(groups, stderr) {
+            if text.is_empty() {
+                continue;
+            }
             labelled(screen, To::Err, view, &view.fold(&group.hosts), &text)?;
         }
     }
@@ -303,7 +306,7 @@ fn by_host(screen: &mut Screen, view: &View, groups: &[Group<'_>]) -> io::Result
 fn by_line(screen: &mut Screen, view: &View, groups: &[Group<'_>]) -> io::Result<()> {
     let joined = join(groups, |answer| text_of(view, answer));
     let mut rests: Vec<(&[u8], &[&str])> =
-        joined.iter().map(|(text, group)| (text.as_slice(), group.hosts.as_slice())).collect();
+        joined.iter().map(|(text, group)| (text.as_ref(), group.hosts.as_slice())).collect();
     loop {
         rests.retain(|(rest, _)| !rest.is_empty());
         if rests.is_empty() {
@@ -329,7 +332,7 @@ fn by_line(screen: &mut Screen, view: &View, groups: &[Group<'_>]) -> io::Result
 
 /// `host: line` for each line.
 fn labelled(screen: &mut Screen, to: To, view: &View, host: &str, text: &[u8]) -> io::Result<()> {
-    for line in lines(text).split_inclusive(|b| *b == b'\n') {
+    for line in lines(text.into()).split_inclusive(|b| *b == b'\n') {
         if !view.unlabelled {
             screen.label(to, &format!("{host}:"))?;
             screen.remote(to, b" ")?;
@@ -340,18 +343,23 @@ fn labelled(screen: &mut Screen, to: To, view: &View, host: &str, text: &[u8]) -
 }
 
 /// The output that is gathered: that of stdout, with -B that of stderr as well.
-pub(crate) fn text_of(view: &View, answer: &Answer) -> Vec<u8> {
-    match view.merge {
-        true => [lines(&stdout(answer)).as_ref(), lines(&stderr(answer)).as_ref()].concat(),
-        false => lines(&stdout(answer)).into_owned(),
+pub(crate) fn text_of<'a>(view: &View, answer: &'a Answer) -> Cow<'a, [u8]> {
+    let out = lines(stdout(answer));
+    match lines(stderr(answer)) {
+        err if view.merge && !err.is_empty() => [out, err].concat().into(),
+        _ => out,
     }
 }
 
 /// The text with a newline at its end, unless it is empty.
-fn lines(text: &[u8]) -> Cow<'_, [u8]> {
+fn lines(text: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
     match text.last() {
-        None | Some(b'\n') => text.into(),
-        Some(_) => Cow::Owned([text, b"\n"].concat()),
+        None | Some(b'\n') => text,
+        Some(_) => {
+            let mut text = text.into_owned();
+            text.push(b'\n');
+            text.into()
+        }
     }
 }
 

@@ -94,10 +94,7 @@ pub(crate) async fn main(
             show(&info, screen)?;
             Ok(Exit::Ok)
         }
-        Verb::Watch(one) => {
-            let info: RolloutInfo = client.get(&path(&one.id, "")?).await?;
-            watch(client, screen, &info, false).await
-        }
+        Verb::Watch(one) => watch_id(client, screen, &one.id).await,
         Verb::Pause(one) => said(client, screen, &one.id, "/pause", &()).await,
         Verb::Abort(one) => said(client, screen, &one.id, "/abort", &()).await,
         Verb::Resume(ResumeArgs { one, accept, gate, detach }) => {
@@ -132,7 +129,13 @@ fn one_line(info: &RolloutInfo, screen: &mut Screen) -> Result<Exit, Failure> {
     } else {
         screen.say(&standing(info))?;
         if info.state == "aborted" && info.waves.iter().any(|wave| !wave.orders.is_empty()) {
-            screen.help(&format!("`barid rollback {}` takes back what is in place", info.short))?;
+            let short = &info.short;
+            let back = format!("`barid rollback {short}` takes back what is in place");
+            screen.help(if info.kind == "push" {
+                &back
+            } else {
+                "`barid file rollback` goes back"
+            })?;
         }
     }
     Ok(Exit::Ok)
@@ -177,7 +180,7 @@ fn show(info: &RolloutInfo, screen: &mut Screen) -> Result<(), Failure> {
         row
     };
     let rows: Vec<Vec<String>> = info.waves.iter().enumerate().map(row).collect();
-    let heads = ["WAVE", "HOSTS", "OK", "FAILED", "MISSED", "PENDING", "LEFT OUT", "PUSHES", "WHO"];
+    let heads = ["WAVE", "HOSTS", "OK", "FAILED", "MISSED", "PENDING", "LEFT OUT", "ORDERS", "WHO"];
     screen.print(&table(&heads, &rows))?;
     ways(info).iter().try_for_each(|way| screen.print(&format!("{way}\n")))?;
     Ok(())
@@ -213,17 +216,34 @@ fn ways(info: &RolloutInfo) -> Vec<String> {
     let way = |command: &str, what: &str| format!("  {command:<36} {what}");
     let resume = format!("barid rollout resume {short}");
     match info.state.as_str() {
-        "stopped" => vec![
-            way(&resume, "goes on here: whoever is not ok gets it again, then the gate"),
-            way(&format!("{resume} --accept"), "takes this wave as it is, and opens the next"),
-            way(&format!("barid rollback {short}"), "goes back to what was there before"),
-        ],
+        "stopped" => {
+            let mut ways = vec![
+                way(&resume, "goes on here: whoever is not ok gets it again, then the gate"),
+                way(&format!("{resume} --accept"), "takes this wave as it is, and opens the next"),
+            ];
+            // A file under control goes back by its own revisions.
+            if info.kind == "push" {
+                let rollback = format!("barid rollback {short}");
+                ways.push(way(&rollback, "goes back to what was there before"));
+            }
+            ways
+        }
         "paused" => vec![way(&resume, "goes on")],
         "done" if !info.left_out.is_empty() => {
             vec![way(&resume, "gives it to the sites that were left out")]
         }
         _ => Vec::new(),
     }
+}
+
+/// Watches the rollout of this id.
+pub(crate) async fn watch_id(
+    client: &Client,
+    screen: &mut Screen,
+    id: &str,
+) -> Result<Exit, Failure> {
+    let info: RolloutInfo = client.get(&path(id, "")?).await?;
+    watch(client, screen, &info, false).await
 }
 
 /// Watches a rollout until it has stopped or is over. Whoever watches may leave: it goes on.
@@ -299,7 +319,7 @@ fn progress(info: &RolloutInfo) -> String {
     match (info.state.as_str(), info.stage.as_str()) {
         ("paused", "due") => format!("paused before {head}: barid rollout resume {}", info.short),
         (_, "given") => match wave.orders.last() {
-            Some(order) => format!("{head}: {hosts} {noun}: push {order}{left_out}"),
+            Some(order) => format!("{head}: {hosts} {noun}: {} {order}{left_out}", info.kind),
             None => format!("{head}: nobody needs it{left_out}"),
         },
         (_, "soaking") => format!("{head}: {counts}; the gate holds, and soaks"),

@@ -188,7 +188,8 @@ fn link_line(link: &LinkInfo) -> String {
         0 => String::new(),
         cap => format!("  cap {}", relay::show_rate(cap)),
     };
-    format!("{}{site}  up {age}  {}  rtt {rtt}{cap}  {bytes}", link.name, link.address)
+    let yields = if link.yields { "  gives way" } else { "" };
+    format!("{}{site}  up {age}  {}  rtt {rtt}{cap}{yields}  {bytes}", link.name, link.address)
 }
 
 #[cfg(test)]
@@ -228,6 +229,7 @@ mod tests {
             content_sent: 1024,
             content_received: 0,
             cap: 0,
+            yields: false,
         };
         let mut hosts: Vec<HostInfo> =
             (1..=3).map(|i| host(&format!("n{i}"), "host", "r1", i != 3)).collect();

@@ -100,6 +100,25 @@ pub fn ingest(
     store: &Store,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Ingested, IngestError> {
+    read(source, exclude, Some(store), progress)
+}
+
+/// Only says what is in a tree or a file: nothing is stored, and a file that grows meanwhile is
+/// taken as far as it went when it was looked at.
+pub fn look(
+    source: &Path,
+    exclude: &Patterns,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Ingested, IngestError> {
+    read(source, exclude, None, progress)
+}
+
+fn read(
+    source: &Path,
+    exclude: &Patterns,
+    store: Option<&Store>,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Ingested, IngestError> {
     let mut walk = Walk::new(source, exclude);
     let base = walk.run()?;
     let Walk { mut found, skipped, .. } = walk;
@@ -263,7 +282,8 @@ impl<'a> Walk<'a> {
 struct Reader<'a> {
     source: &'a Path,
     base: &'a Base,
-    store: &'a Store,
+    /// None: nothing is stored.
+    store: Option<&'a Store>,
 }
 
 impl Reader<'_> {
@@ -321,7 +341,7 @@ impl Reader<'_> {
         sender: &SyncSender<u64>,
     ) -> Result<Vec<(usize, Content)>, (usize, IngestError)> {
         let mut read = Vec::new();
-        let mut batch = self.store.batch();
+        let mut batch = self.store.map(Store::batch);
         let mut cutter = Cutter::new();
         let mut dirs = match self.base {
             Base::Single => None,
@@ -358,7 +378,9 @@ impl Reader<'_> {
             let _ = sender.send(tree::size(&content.stat));
             read.push((n, content));
         }
-        batch.commit().map_err(|err| (found.len(), err.into()))?;
+        if let Some(batch) = batch {
+            batch.commit().map_err(|err| (found.len(), err.into()))?;
+        }
         Ok(read)
     }
 
@@ -367,7 +389,7 @@ impl Reader<'_> {
         path: &[u8],
         mut open: impl FnMut() -> io::Result<(File, Stat)>,
         cutter: &mut Cutter,
-        batch: &mut Batch<'_>,
+        batch: &mut Option<Batch<'_>>,
     ) -> Result<Content, IngestError> {
         for _ in 0..TRIES {
             let (file, before) = open().map_err(failed("open", self.source, path))?;
@@ -376,9 +398,9 @@ impl Reader<'_> {
                 let id = ContentId::of(bytes);
                 let len = u32::try_from(bytes.len()).expect("the cutter keeps chunks short");
                 chunks.push(ChunkRef { id, len });
-                Ok(batch.put(id, bytes)?)
+                Ok(batch.as_mut().map_or(Ok(()), |batch| batch.put(id, bytes))?)
             };
-            match stable(file, &before, cutter, &mut sink) {
+            match stable(file, &before, self.store.is_none(), cutter, &mut sink) {
                 Ok(Some((attributes, sparse))) => {
                     return Ok(Content { stat: before, chunks, attributes, sparse });
                 }
@@ -401,19 +423,23 @@ enum Stop {
 }
 
 /// Cuts a file, and says which attributes it has and whether it has holes, if it has stayed the
-/// same meanwhile.
+/// same meanwhile, or has only grown and may.
 fn stable(
     file: File,
     before: &Stat,
+    may_grow: bool,
     cutter: &mut Cutter,
     sink: &mut dyn FnMut(&[u8]) -> Result<(), Stop>,
 ) -> Result<Option<(Attributes, bool)>, Stop> {
     let size = tree::size(before);
     let attributes = attributes::read(&file)?.unwrap_or_default();
     let sparse = has_holes(&file, before);
-    let read = cutter.cut(&file, size, sink)?;
+    let most = if may_grow { size } else { u64::MAX };
+    let read = cutter.cut(io::Read::take(&file, most), size, sink)?;
     let after = rustix::fs::fstat(&file).map_err(io::Error::from)?;
-    Ok((read == size && tree::unchanged(before, &after)).then_some((attributes, sparse)))
+    let grown = may_grow && same_file(before, &after) && tree::size(&after) > size;
+    let good = read == size && (grown || tree::unchanged(before, &after));
+    Ok(good.then_some((attributes, sparse)))
 }
 
 /// Whether part of a file is not on disk because it is zero. Leaves the file at its beginning.
@@ -535,16 +561,16 @@ mod tests {
         let store = Store::open(temp.path().join("store")).expect("store");
         let path = temp.path().join("file");
         fs::write(&path, "first").expect("file");
-        let reader = Reader { source: &path, base: &Base::Single, store: &store };
+        let reader = Reader { source: &path, base: &Base::Single, store: Some(&store) };
         let tries = AtomicUsize::new(0);
         let open = || {
             let opened = open_single(&path)?;
             disturb(tries.fetch_add(1, Ordering::Relaxed), &path);
             Ok(opened)
         };
-        let mut batch = store.batch();
+        let mut batch = Some(store.batch());
         let Content { chunks, .. } = reader.file(b"", open, &mut Cutter::new(), &mut batch)?;
-        batch.commit()?;
+        batch.expect("it is still there").commit()?;
         Ok(store.get(&chunks[0].id)?.expect("it was put"))
     }
 
@@ -566,5 +592,35 @@ mod tests {
         let same_size = disturbed(|_, path| fs::write(path, "other").expect("writes"));
         // The content read is whole, but mtime says that it may not have been.
         same_size.expect_err("rewritten with the same size");
+    }
+
+    #[test]
+    fn who_only_looks_takes_a_file_that_grows_as_far_as_it_went() {
+        let temp = tempfile::tempdir().expect("temp");
+        let path = temp.path().join("file");
+        let looked = |change: &dyn Fn(&mut fs::File)| {
+            fs::write(&path, "first").expect("file");
+            let reader = Reader { source: &path, base: &Base::Single, store: None };
+            let open = || {
+                let opened = open_single(&path)?;
+                change(&mut fs::OpenOptions::new().append(true).open(&path)?);
+                Ok(opened)
+            };
+            reader.file(b"", open, &mut Cutter::new(), &mut None)
+        };
+        let content = looked(&|file| file.write_all(b" more").expect("appends")).expect("it grew");
+        let [chunk] = &content.chunks[..] else { panic!("{:?}", content.chunks) };
+        assert_eq!((tree::size(&content.stat), chunk.id), (5, ContentId::of(b"first")));
+        assert!(looked(&|file| file.set_len(3).expect("cuts")).is_err(), "it shrank");
+        // What was looked at can be read piece by piece, and a link leads nowhere.
+        let mut pieces = crate::Pieces::open(&path).expect("opens");
+        assert_eq!(pieces.read(b"", 1, 3).as_deref(), None, "it is shorter");
+        assert_eq!(pieces.read(b"", 1, 2).as_deref(), Some(&b"ir"[..]));
+        std::os::unix::fs::symlink("file", temp.path().join("link")).expect("links");
+        let mut pieces = crate::Pieces::open(temp.path()).expect("opens");
+        assert_eq!(pieces.read(b"file", 0, 3).as_deref(), Some(&b"fir"[..]));
+        for path in [&b"link"[..], b"absent", b"..", b"../file", b"/etc/passwd", b""] {
+            assert_eq!(pieces.read(path, 0, 1), None, "{path:?}");
+        }
     }
 }

@@ -22,6 +22,7 @@ mod names;
 mod outline;
 pub mod pack;
 mod patterns;
+mod pieces;
 mod show;
 mod store;
 mod tree;
@@ -39,11 +40,12 @@ pub use chunk::{AVERAGE_CHUNK, MAX_CHUNK, MIN_CHUNK};
 pub use database::{Database, Tape, is_full};
 pub use delta::{Base, Decoded, Delta};
 pub use id::{ContentId, ContentIdError};
-pub use ingest::{IngestError, Ingested, Progress, ingest};
+pub use ingest::{IngestError, Ingested, Progress, ingest, look};
 pub use manifest::{Changes, ChunkRef, Entry, Kind, Limits, Manifest, ManifestError, Name};
 pub use outline::{GROUP, Outline, OutlineError};
 pub use pack::{Bundle, PackError, Part, Segment, plan};
 pub use patterns::{PATTERN_LIMIT, PATTERNS, PatternError, Patterns};
+pub use pieces::Pieces;
 pub use store::{
     Batch, Bounds, Checked, MAX_OBJECT, Object, Owner, Partial, Pinned, Price, Store, StoreError,
     Usage, read_groups,

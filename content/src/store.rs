@@ -11,8 +11,8 @@
 //! index.redb    objects/ab/<hex>    volumes/<n>    partial/<hex>    tmp/new-<n>
 //! ```
 //!
-//! What to keep is its owner's affair; only when there is no room, what the owner does not need goes
-//! by itself ([`room`]). Space inside a volume comes back as a hole in it.
+//! What to keep is its owner's affair; only when there is no room, what the owner does not need
+//! goes by itself ([`room`]). Space inside a volume comes back as a hole in it.
 
 mod batch;
 mod check;

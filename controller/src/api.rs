@@ -4,6 +4,7 @@
 //! checked and resolved by the routes, each in the module of what it is about.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::extract::DefaultBodyLimit;
@@ -17,6 +18,7 @@ use serde::Deserialize;
 use tokio::sync::RwLock;
 
 use crate::caps;
+use crate::collect::{self, Collections};
 use crate::enrol::Enroller;
 use crate::fault::Failure;
 use crate::fleet::dist::Distributor;
@@ -52,6 +54,10 @@ pub(crate) struct Api {
     pub(crate) live: Live,
     pub(crate) desk: Desk,
     pub(crate) packer: Packer,
+    /// Collections that go on.
+    pub(crate) collections: Collections,
+    /// The controller's private folder.
+    pub(crate) state: PathBuf,
     pub(crate) pieces: Pieces,
     pub(crate) enroller: Enroller,
     pub(crate) meter: Meter,
@@ -108,6 +114,7 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/v1/events", get(events::events))
         .route("/v1/reports/{kind}", get(report::report))
         .route("/v1/filters/{name}", get(report::filter).put(report::set_filter))
+        .route("/v1/pulls", post(collect::pull))
         .route("/v1/rollbacks", post(order_routes::rollback))
         .route("/v1/rollouts", get(rollout::routes::list))
         .route("/v1/rollouts/{id}", get(rollout::routes::show))

@@ -57,9 +57,8 @@ impl Failure {
         let text = relay::chain(error);
         let mut causes = std::iter::successors(Some(error), |error| error.source());
         match causes.find_map(|cause| cause.downcast_ref::<content::StoreError>()) {
-            Some(content::StoreError::Quota { .. }) => Failure::no_room(text).with_help(
-                "barid store gc drops what nothing needs; barid controller --store-max is the limit",
-            ),
+            Some(content::StoreError::Quota { .. }) => Failure::no_room(text)
+                .with_help("`barid store gc` drops what nothing needs; --store-max is the limit"),
             Some(store) if store.is_full() => Failure::no_room(text),
             _ => Failure::internal(text),
         }

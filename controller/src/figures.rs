@@ -122,7 +122,7 @@ impl Figures {
             not_after_ms: to_ms(SystemTime::now() + GOOD),
             metrics: true,
         });
-        let request = OutputRequest { envelope, offset: 0 };
+        let request = OutputRequest { envelope, offset: 0, files: Vec::new() };
         let mut coming = self.desk.node.output(host, &request).await?;
         let mut page = BytesMut::new();
         while let Some(piece) = coming.next().await? {

@@ -115,6 +115,7 @@ pub(crate) async fn links(State(api): State<Api>) -> Json<Vec<LinkInfo>> {
             content_sent: sum.content_sent,
             content_received: sum.content_received,
             cap: link.map_or(0, |link| link.cap),
+            yields: link.is_some_and(|link| link.yields),
         }
     };
     let mut infos: Vec<_> = state.below.iter().filter(|(_, b)| !b.is_empty()).map(info).collect();

@@ -12,6 +12,7 @@ mod caps;
 mod cause;
 mod clock;
 mod closing;
+mod collect;
 mod costs;
 mod enrol;
 mod events;

@@ -80,7 +80,7 @@ pub(crate) async fn output(
         not_after_ms: to_ms(SystemTime::now() + GOOD),
         metrics: false,
     });
-    let request = OutputRequest { envelope, offset: wanted.offset };
+    let request = OutputRequest { envelope, offset: wanted.offset, files: Vec::new() };
     let mut coming =
         api.desk.node.output(host, &request).await.map_err(|not| failure(&name, &not))?;
     let left = coming.size.saturating_sub(wanted.offset);

@@ -23,6 +23,7 @@ use crate::alerting::{Happened, Orders, Rules, TableKeeper};
 use crate::api::{Api, router};
 use crate::clock::now_ms;
 use crate::closing::close;
+use crate::collect::Collections;
 use crate::enrol::{self, Enroller, identity};
 use crate::figures::{Counted, Figures};
 use crate::fleet::Fleet;
@@ -211,13 +212,8 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         running: Running::default(),
     };
     let (events, noticed) = mpsc::channel(NOTICED);
-    let (rollouts, begun) = Rollouts::new(
-        desk.clone(),
-        packer.clone(),
-        live.clone(),
-        Arc::clone(&pushes),
-        state.join("barid.sock"),
-    );
+    let (rollouts, begun) = Rollouts::new(distributor.clone(), state.join("barid.sock"));
+    tables.rollouts()?.iter().for_each(|(id, row)| rollouts.hold(*id, row));
     let alerts = alerts::start(alerts::Setup {
         state: state.clone(),
         from: alerts::Sender { node: "controller".into(), mesh: authority.mesh().to_string() },
@@ -248,7 +244,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         tokio::spawn(happened.run()),
         tokio::spawn(pass_events(noticed, node.clone())),
         tokio::spawn(counted.run(live.clone(), tables.clone())),
-        tokio::spawn(schedule::run(distributor.clone())),
+        tokio::spawn(schedule::run(rollouts.clone())),
         tokio::spawn(rollouts.clone().run(begun)),
         tokio::spawn(pass_watches(watched, node.clone())),
         tokio::spawn(close(desk.clone(), live.stopped.clone())),
@@ -267,6 +263,8 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         desk,
         pieces: Pieces { store },
         packer,
+        collections: Collections::default(),
+        state: state.clone(),
         enroller,
         meter: meter.clone(),
         viewers,

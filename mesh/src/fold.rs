@@ -4,6 +4,10 @@
 //! children join the share's tally; what the parent has not been told yet goes up after a short
 //! wait, or at once when nobody is missing, as outcomes with host sets, and each distinct body
 //! once. Bodies are held within a budget over all shares; what it cuts is counted.
+//!
+//! While answers keep coming the wait doubles from report to report, up to [`LONGEST_WAIT`] times
+//! what is configured: many hosts that answer over seconds would else be told of in hundreds of
+//! reports. After a pause it begins anew, so that a lone answer is as quick as ever.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,6 +23,8 @@ use crate::{Digest, HostSet, Order, OrderId, Report, Tally, Time, Wake};
 const ORPHAN_TTL: Duration = Duration::from_secs(3600);
 /// Nodes remember an order a little longer than it is valid, so that none outlives its own ledger.
 const TTL_SLACK: Duration = Duration::from_secs(60);
+/// How many times the configured wait news waits for more of it at most.
+const LONGEST_WAIT: u32 = 32;
 /// What a line of a tally costs on the wire, about: an outcome with its digest, and a range.
 const LINE_BYTES: usize = 48;
 const RANGE_BYTES: usize = 10;
@@ -43,6 +49,8 @@ pub(crate) struct Share {
     pub(crate) doubted: bool,
     /// Until when the order waits for hosts that are away.
     pub(crate) hold_until: Time,
+    /// When the last report was to go that others were waited for, and how long the wait was.
+    flush: Option<(Time, Duration)>,
 }
 
 impl Share {
@@ -275,6 +283,23 @@ impl Shares {
         }
     }
 
+    /// Has the news of an order told after a wait: the least one, or more if answers keep coming.
+    /// Not of a gated order, where the next hosts wait for it.
+    pub(crate) fn flush_after(&mut self, order: OrderId, now: Time, least: Duration) {
+        let Some(share) = self.shares.get_mut(&order) else { return };
+        let is_gated = share.order.as_ref().is_some_and(|order| order.gate.is_some());
+        let wait = match share.flush {
+            // It waits already.
+            Some((at, _)) if now < at => return self.flush_by(order, at),
+            Some((at, wait)) if now < at + wait * 2 && !is_gated => {
+                (wait * 2).min(least * LONGEST_WAIT)
+            }
+            _ => least,
+        };
+        share.flush = Some((now + wait, wait));
+        self.flush_by(order, now + wait);
+    }
+
     /// Takes back what was told of an order and was only supposed: it is told again.
     pub(crate) fn doubt(&mut self, order: OrderId) {
         if let Some(share) = self.shares.get_mut(&order) {
@@ -427,6 +452,31 @@ mod tests {
         // Another parent is told everything, body included.
         shares.retell(Time::ZERO);
         assert_eq!(told(&mut shares, 1 << 16)[0].bodies.len(), 1);
+    }
+
+    #[test]
+    fn the_wait_grows_while_answers_keep_coming_and_begins_anew_after_a_pause() {
+        const LEAST: Duration = Duration::from_millis(10);
+        let mut shares = Shares::new(true, 1 << 20);
+        let (mut sent, mut now) = (Vec::new(), Time::ZERO);
+        let at = |ms: u64| Time::ZERO + Duration::from_millis(ms);
+        let mut answers = |shares: &mut Shares, from: u64, to: u64| {
+            for ms in from..to {
+                now = at(ms);
+                if shares.due(now).is_some() {
+                    sent.push(ms);
+                    told(shares, 1 << 16);
+                }
+                shares.merge(now, answer(ms as u32, 7, 10));
+                shares.flush_after(ID, now, LEAST);
+            }
+            std::mem::take(&mut sent)
+        };
+        // One each millisecond: after 10 ms, 20, 40 and so on, and never more than 320.
+        let first = [10, 30, 70, 150, 310, 630, 950, 1_270];
+        assert_eq!(answers(&mut shares, 0, 1_500), first);
+        told(&mut shares, 1 << 16);
+        assert_eq!(answers(&mut shares, 5_000, 5_071), [5_010, 5_030, 5_070]);
     }
 
     #[test]

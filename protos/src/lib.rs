@@ -14,12 +14,14 @@
 //! - [`JoinRequest`], [`JoinReply`], [`GrantBody`]: joining;
 //! - [`PullRequest`], [`PullReply`]: heads of content streams;
 //! - [`OutputRequest`], [`OutputReply`]: heads of streams of output, and [`OutputBody`], signed;
+//! - [`CollectBody`], [`Item`]: collecting files by way of the same streams;
 //! - [`frame_header`], [`StreamKind`], [`check_version`]: what all streams share.
 //!
 //! Not here: signatures, certificates and hashing, which callers bring, and all I/O.
 
 mod answer;
 mod bus;
+mod collect;
 mod dist;
 mod fact;
 mod field;
@@ -43,6 +45,7 @@ mod testing;
 mod wire;
 
 pub use answer::{ANSWER_LIMIT, Answer, AnswerError, Fault, Kept, OUTPUT_LIMIT, Pushed};
+pub use collect::{COLLECT_KIND, CollectBody, CollectFile, ITEM_LIMIT, Item, item_decoder};
 pub use dist::{DIST_FILES, Dist, DistItem, Disted, ItemFault};
 pub use field::FieldError;
 pub use join::{Grant, GrantBody, JOIN_LIMIT, JoinError, JoinReply, JoinRequest};

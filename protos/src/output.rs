@@ -9,13 +9,13 @@ use mesh::{HostId, OrderId, Stream};
 use prost::Message;
 
 use crate::field::{array, clip, ensure, plain};
-use crate::{Envelope, FieldError, Malformed, OrderError, pb, shape};
+use crate::{CollectFile, Envelope, FieldError, Malformed, OrderError, pb, shape};
 
 /// The kind of envelope that holds an [`OutputBody`].
 pub const OUTPUT_KIND: &str = "barid.v1.output";
 
 /// The longest head.
-pub const OUTPUT_HEAD_LIMIT: usize = 4 << 10;
+pub const OUTPUT_HEAD_LIMIT: usize = 64 << 10;
 
 const DETAIL_LIMIT: usize = 1024;
 
@@ -66,6 +66,8 @@ pub struct OutputRequest {
     pub envelope: Bytes,
     /// How many bytes the asker has already.
     pub offset: u64,
+    /// Of a wish to collect: pieces that are wanted; none: what there is.
+    pub files: Vec<CollectFile>,
 }
 
 /// Whether it comes.
@@ -145,13 +147,15 @@ impl OutputRequest {
     /// The bytes that travel.
     pub fn encode(&self) -> Bytes {
         let (envelope, offset) = (self.envelope.clone(), self.offset);
-        pb::OutputRequest { envelope, offset }.encode_to_vec().into()
+        let files = self.files.iter().map(CollectFile::to_pb).collect();
+        pb::OutputRequest { envelope, offset, files }.encode_to_vec().into()
     }
 
     /// Reads a request.
     pub fn decode(bytes: &[u8]) -> Result<OutputRequest, OutputError> {
         let request: pb::OutputRequest = read(bytes)?;
-        Ok(OutputRequest { envelope: request.envelope, offset: request.offset })
+        let files = request.files.iter().map(CollectFile::read).collect::<Result<_, _>>()?;
+        Ok(OutputRequest { envelope: request.envelope, offset: request.offset, files })
     }
 }
 
@@ -233,6 +237,7 @@ mod tests {
         (body(), number()).prop_map(|(body, offset)| OutputRequest {
             envelope: sealed(&body.encode(), OUTPUT_KIND).encode(),
             offset,
+            files: Vec::new(),
         })
     }
 
@@ -273,7 +278,7 @@ mod tests {
     #[test]
     fn limits() {
         let error = OutputReply::decode(&[0; OUTPUT_HEAD_LIMIT + 1]).unwrap_err();
-        assert_eq!(error.to_string(), "the head has 4097 bytes; the limit is 4096");
+        assert_eq!(error.to_string(), "the head has 65537 bytes; the limit is 65536");
         let error = OutputBody::read(&sealed(b"x", "barid.v1.order")).unwrap_err();
         assert!(error.to_string().contains("barid.v1.order"), "{error}");
         let silent = pb::OutputBody {

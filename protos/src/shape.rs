@@ -133,6 +133,7 @@ shaped! {
     PullReply PULL_REPLY,
     Removals REMOVALS,
     SignedRemovals SIGNED_REMOVALS,
+    CollectBody COLLECT_BODY,
     OutputRequest OUTPUT_REQUEST,
     OutputBody OUTPUT_BODY,
     OutputReply OUTPUT_REPLY,

@@ -21,6 +21,7 @@ use tracing::{debug, error, info, trace, warn};
 
 use crate::alerting::Outlook;
 use crate::bus::Hub;
+use crate::congestion;
 use crate::dial::Dialler;
 use crate::exec::Executor;
 use crate::journal::JournalError;
@@ -89,6 +90,8 @@ pub struct LinkStatus {
     pub content_received: u64,
     /// What content may go down it, in bits a second; 0: as much as it carries.
     pub cap: u64,
+    /// Whether it gives way to other traffic.
+    pub yields: bool,
 }
 
 /// A view of the links for others than the drive loop.
@@ -146,6 +149,7 @@ fn status(link: &Link) -> LinkStatus {
         content_sent: load(&link.counters.content_sent),
         content_received: load(&link.counters.content_received),
         cap: link.bulk.as_ref().map_or(0, |bulk| bulk.rate()),
+        yields: congestion::yields(&link.conn),
     }
 }
 

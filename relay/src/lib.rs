@@ -15,6 +15,7 @@ mod cap;
 mod capture;
 mod choice;
 mod claims;
+mod collect;
 mod commands;
 pub mod congestion;
 mod daybook;

@@ -23,6 +23,7 @@ use crate::calendar::CalendarError;
 use crate::cap::Caps;
 use crate::choice;
 use crate::claims::Claims;
+use crate::collect::Collector;
 use crate::dial::Dialler;
 use crate::door::Turned;
 use crate::drive::{Arrival, Clock, DriveError, Io, LinkStatus, Links, drive};
@@ -194,6 +195,7 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
         HostId(identity.id),
         verifier.clone(),
         (spool.clone(), metrics.clone()),
+        Collector::new(setup.settings.install_root.clone()),
         inbox.clone(),
         links.clone(),
         caps.clone(),

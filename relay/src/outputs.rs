@@ -7,6 +7,8 @@
 //! What breaks is asked for again from where it broke. The wish is signed by the controller, and
 //! every node looks at the signature before it does anything.
 //!
+//! What is collected from hosts ([`crate::collect`]) takes the same way.
+//!
 //! Upward at most [`TURNS`] streams go at a time, below everything else on the link; the rest wait.
 
 use std::fs::File;
@@ -17,7 +19,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use mesh::HostId;
 use protos::{
-    Envelope, OUTPUT_HEAD_LIMIT, OutputBody, OutputFault, OutputReply, OutputRequest, StreamKind,
+    COLLECT_KIND, CollectBody, Envelope, OUTPUT_HEAD_LIMIT, OutputBody, OutputFault, OutputReply,
+    OutputRequest, StreamKind,
 };
 use quinn::{Connection, RecvStream, SendStream, VarInt};
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -26,6 +29,7 @@ use tracing::{debug, info};
 
 use crate::accept::{open_stream, stream_kind};
 use crate::cap::Caps;
+use crate::collect::Collector;
 use crate::drive::{Arrival, Links};
 use crate::link::{LinkError, read_framed_within, write_framed};
 use crate::metrics::Metrics;
@@ -55,6 +59,7 @@ pub(crate) struct Outputs {
     /// None at the controller, which runs nothing.
     pub(crate) spool: Option<Spool>,
     pub(crate) metrics: Metrics,
+    pub(crate) collector: Collector,
     pub(crate) inbox: mpsc::Sender<Arrival>,
     pub(crate) links: Links,
     caps: Caps,
@@ -94,12 +99,13 @@ impl Outputs {
         host: HostId,
         verifier: Arc<Verifier>,
         (spool, metrics): (Option<Spool>, Metrics),
+        collector: Collector,
         inbox: mpsc::Sender<Arrival>,
         links: Links,
         caps: Caps,
     ) -> Outputs {
         let turns = Arc::new(Semaphore::new(TURNS));
-        Outputs { host, verifier, spool, metrics, inbox, links, caps, turns }
+        Outputs { host, verifier, spool, metrics, collector, inbox, links, caps, turns }
     }
 
     /// Answers the parent's streams until the link ends.
@@ -140,6 +146,7 @@ impl Outputs {
                 write_framed(&mut send, &found.encode()).await?;
                 self.send_piece(&mut send, text).await
             }
+            Ok(Source::Made(pieces)) => self.hand_out(&mut send, pieces).await,
         };
         match passed {
             Ok(()) => {
@@ -160,13 +167,20 @@ impl Outputs {
         let refused = |detail: String| NotComing { fault: OutputFault::Refused, detail };
         let request = OutputRequest::decode(request).map_err(|e| refused(e.to_string()))?;
         let wish = self.wish(&request.envelope).map_err(refused)?;
-        if wish.host != self.host {
-            return self.ask(wish.host, &request).await.map(Source::Way);
+        if wish.host() != self.host {
+            return self.ask(wish.host(), &request).await.map(Source::Way);
         }
-        if wish.metrics {
-            let text = Bytes::from(self.metrics.page().await.text());
-            return Ok(Source::Text(text));
-        }
+        let wish = match wish {
+            Wish::Output(wish) if wish.metrics => {
+                let text = Bytes::from(self.metrics.page().await.text());
+                return Ok(Source::Text(text));
+            }
+            Wish::Output(wish) => wish,
+            Wish::Collect(body) => {
+                let pieces = self.collector.answer(body, request.files).await;
+                return Ok(Source::Made(pieces));
+            }
+        };
         let gone = |spool: Option<&Spool>| NotComing {
             fault: OutputFault::Gone,
             detail: spool.map_or("this node runs no commands".into(), Spool::absence),
@@ -182,18 +196,26 @@ impl Outputs {
     }
 
     /// What a wish is for, if it is the controller's.
-    fn wish(&self, envelope: &Bytes) -> Result<OutputBody, String> {
+    fn wish(&self, envelope: &Bytes) -> Result<Wish, String> {
         let envelope = Envelope::decode(envelope.clone()).map_err(|error| error.to_string())?;
-        let body = OutputBody::read(&envelope).map_err(|error| error.to_string())?;
-        self.verifier.check_wish(&envelope, body.mesh).map_err(|fault| fault.to_string())?;
-        let end = UNIX_EPOCH + Duration::from_millis(body.not_after_ms);
+        let read = match envelope.kind.as_str() {
+            COLLECT_KIND => CollectBody::read(&envelope).map(Wish::Collect),
+            _ => OutputBody::read(&envelope).map(Wish::Output),
+        };
+        let wish = read.map_err(|error| error.to_string())?;
+        let (mesh, not_after_ms) = match &wish {
+            Wish::Output(body) => (body.mesh, body.not_after_ms),
+            Wish::Collect(body) => (body.mesh, body.not_after_ms),
+        };
+        self.verifier.check_wish(&envelope, mesh).map_err(|fault| fault.to_string())?;
+        let end = UNIX_EPOCH + Duration::from_millis(not_after_ms);
         // For others it is only passed on: a relay whose clock is wrong keeps nobody from it.
         match end.duration_since(SystemTime::now()) {
-            Err(late) if body.host == self.host => {
+            Err(late) if wish.host() == self.host => {
                 let secs = late.duration().as_secs();
                 Err(format!("the wish is no longer good since {secs} s: do the clocks differ?"))
             }
-            _ => Ok(body),
+            _ => Ok(wish),
         }
     }
 
@@ -230,6 +252,23 @@ impl Outputs {
     }
 }
 
+/// What the controller wants.
+enum Wish {
+    /// What a command has written.
+    Output(OutputBody),
+    /// What is below a path.
+    Collect(CollectBody),
+}
+
+impl Wish {
+    fn host(&self) -> HostId {
+        match self {
+            Wish::Output(body) => body.host,
+            Wish::Collect(body) => body.host,
+        }
+    }
+}
+
 /// Where output comes from.
 enum Source {
     /// The disk of this host: the file, how long it is, and where to begin.
@@ -238,6 +277,8 @@ enum Source {
     Text(Bytes),
     /// The child that leads there.
     Way(Coming),
+    /// This host, as it makes it.
+    Made(mpsc::Receiver<Bytes>),
 }
 
 fn broken(detail: &str) -> NotComing {
@@ -283,6 +324,24 @@ impl Outputs {
             self.send_piece(send, piece.into()).await?;
         }
         Ok(())
+    }
+
+    async fn hand_out(
+        &self,
+        send: &mut SendStream,
+        mut pieces: mpsc::Receiver<Bytes>,
+    ) -> Result<(), LinkError> {
+        write_framed(send, &OutputReply::Found { size: 0 }.encode()).await?;
+        loop {
+            let piece = tokio::select! {
+                piece = pieces.recv() => piece,
+                _ = send.stopped() => return Err(LinkError::Ended),
+            };
+            match piece {
+                Some(piece) => self.send_piece(send, piece).await?,
+                None => return Ok(()),
+            }
+        }
     }
 
     async fn send_piece(&self, send: &mut SendStream, mut rest: Bytes) -> Result<(), LinkError> {

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use certs::{MeshId, OrderKey};
 use mesh::{Digest, HostId, Order, OrderId, State};
-use protos::{Answer, Envelope, Fault, ORDER_KIND, OUTPUT_KIND, OrderBody, Work};
+use protos::{Answer, COLLECT_KIND, Envelope, Fault, ORDER_KIND, OUTPUT_KIND, OrderBody, Work};
 
 use crate::hash;
 
@@ -118,9 +118,13 @@ impl Verifier {
         Ok(body)
     }
 
-    /// Whether the controller of this mesh wants to see an output.
+    /// Whether the controller of this mesh wants to see an output, or to collect something. The
+    /// kind is what the body was read as.
     pub(crate) fn check_wish(&self, wish: &Envelope, mesh: [u8; 16]) -> Result<(), OrderFault> {
-        let good = self.key.verify(OUTPUT_KIND, &wish.body, &wish.signature);
+        if ![OUTPUT_KIND, COLLECT_KIND].contains(&wish.kind.as_str()) {
+            return Err(OrderFault::Kind(wish.kind.clone()));
+        }
+        let good = self.key.verify(&wish.kind, &wish.body, &wish.signature);
         good.map_err(|_| OrderFault::Signature)?;
         if mesh != self.mesh.0 {
             return Err(OrderFault::Mesh(MeshId(mesh)));

@@ -39,7 +39,7 @@ pub fn run(shape: &Shape, mixed: bool) -> Phase {
     let (down, up) = (way(shape, order_bytes(shape)), way(shape, OVERHEAD as f64));
     let mut last = save + down + save + slowest + save + up;
     let flush = shape.flush.as_secs_f64();
-    let tiers = answers(shape, window, mixed, |_, answers| batches(answers, window, flush));
+    let tiers = answers(shape, window, mixed, |_, answers| flushes(answers, window, flush));
     // A link that cannot carry its answers while they come is done later.
     let late =
         tiers.iter().zip(counts.iter().skip(1)).enumerate().map(|(tier, (crossed, links))| {
@@ -165,6 +165,19 @@ fn batches(things: f64, window: f64, wait: f64) -> f64 {
         return things;
     }
     (window / (wait + window / things)).clamp(1.0, things)
+}
+
+/// How many reports a relay makes of so many answers that come over a window: the wait for others
+/// doubles from one to the next while answers keep coming, up to 32 times.
+fn flushes(answers: f64, window: f64, flush: f64) -> f64 {
+    let apart = window / answers.max(1.0);
+    let (mut at, mut wait, mut reports) = (0.0, flush, 0.0);
+    while at < window && reports < answers {
+        at += apart + wait;
+        reports += 1.0;
+        wait = if apart < 2.0 * wait { (2.0 * wait).min(32.0 * flush) } else { flush };
+    }
+    reports.clamp(1.0_f64.min(answers), answers)
 }
 
 /// The bytes of all reports on a link with so many hosts behind it: a sample, encoded. Those who

@@ -8,6 +8,7 @@ use crate::client::Client;
 use crate::exit::Exit;
 use crate::fail::Failure;
 use crate::render::table;
+use crate::rollout;
 use crate::screen::Screen;
 use crate::units::{show_count, show_time};
 
@@ -23,6 +24,15 @@ pub(crate) struct DistArgs {
     /// Print answers as they arrive; waits, too
     #[arg(long)]
     show: bool,
+    /// In waves, as for `barid push` [default: those of the frequency]
+    #[arg(long, value_name = "LIST", conflicts_with = "all_at_once")]
+    waves: Option<String>,
+    /// What a wave must have come to before the next one opens, as for `barid push`
+    #[arg(long, value_name = "GATE", conflicts_with = "all_at_once")]
+    gate: Option<String>,
+    /// To everybody at once, whatever waves the frequency has
+    #[arg(long)]
+    all_at_once: bool,
     /// The name of a frequency, or `all`
     #[arg(value_name = "FREQUENCY")]
     frequency: String,
@@ -36,15 +46,19 @@ pub(crate) async fn dist(
     client: &Client,
     screen: &mut Screen,
 ) -> Result<Exit, Failure> {
-    let DistArgs { wait, compare, show, frequency, hosts } = args;
-    let new = NewDist { frequency, hosts, compare };
+    let DistArgs { wait, compare, show, waves, gate, all_at_once, frequency, hosts } = args;
+    let waves = crate::push::waves(waves, gate);
+    let new = NewDist { frequency, hosts, compare, waves, all_at_once };
     let told: Distribution = client.post("/v1/fleet/dist", &new).await?;
     if screen.json {
         screen.json(&told)?;
     } else {
         told.notes.iter().try_for_each(|note| screen.say(note))?;
         let (files, hosts) = (show_count(told.files), show_count(told.hosts));
-        if !told.orders.is_empty() {
+        if let Some(rollout) = &told.rollout {
+            let short = rollout.get(rollout.len().saturating_sub(6)..).unwrap_or(rollout);
+            screen.say(&format!("{files} files to {hosts} hosts in waves: rollout {short}"))?;
+        } else if !told.orders.is_empty() {
             screen.say(&format!("{files} files to {hosts} hosts"))?;
         } else if told.notes.is_empty() {
             screen.say("nobody lacks anything")?;
@@ -52,6 +66,9 @@ pub(crate) async fn dist(
     }
     // Whatever there is to say of it is something that was not distributed.
     let mut all_well = !wait || (told.notes.is_empty() && !told.queued);
+    if let Some(rollout) = told.rollout.filter(|_| wait || show) {
+        return rollout::watch_id(client, screen, &rollout).await;
+    }
     if wait || show {
         for order in &told.orders {
             all_well &= is_well(order, show, client, screen).await?;
@@ -113,10 +130,15 @@ pub(crate) async fn schedule(client: &Client, screen: &mut Screen) -> Result<Exi
             time(one.last_ms),
             time(one.next_ms),
             one.missed.to_string(),
+            match (&one.rollout, one.waves.as_str()) {
+                (Some(rollout), _) => format!("rollout {rollout}"),
+                (None, "") => "-".into(),
+                (None, waves) => waves.to_owned(),
+            },
         ]
     };
     let rows: Vec<Vec<String>> = all.iter().map(row).collect();
-    let heads = ["FREQUENCY", "CRON", "ZONE", "STATE", "LAST", "NEXT", "MISSED"];
+    let heads = ["FREQUENCY", "CRON", "ZONE", "STATE", "LAST", "NEXT", "MISSED", "WAVES"];
     screen.print(&table(&heads, &rows))?;
     Ok(Exit::Ok)
 }

@@ -1,9 +1,9 @@
 //! How much a store holds at most, and making room for more.
 //!
 //! Before anything is put there must be room for it: within the bytes that the store may have, what
-//! is still arriving counted in full, and on the disk. If there is not, what nobody needs goes, least
-//! worth first ([`super::worth`]), a little more than must so that not every object pays for it.
-//! If what is left is all needed the object is refused before its first byte.
+//! is still arriving counted in full, and on the disk. If there is not, what nobody needs goes,
+//! least worth first ([`super::worth`]), a little more than must so that not every object pays for
+//! it. If what is left is all needed the object is refused before its first byte.
 //!
 //! What is needed is for the owner of the store to say; what its callers are just working with they
 //! pin themselves. A store without an owner (a controller's, a test's) drops nothing by itself.
@@ -143,7 +143,8 @@ impl Store {
         self.make_room_beside(0, more)
     }
 
-    /// Makes room for these, as far as they are not here or on their way, or says why there is none.
+    /// Makes room for these, as far as they are not here or on their way, or says why there is
+    /// none.
     pub fn make_room_for(&self, objects: &[(ContentId, u32)]) -> Result<(), StoreError> {
         let mut more = 0;
         for (id, len) in objects {

@@ -112,7 +112,8 @@ mod tests {
             let spare: Vec<_> = lens.iter().zip(0..).map(|((len, worth), n)| {
                 Spare { id: id(n), len: *len, worth: *worth }
             }).collect();
-            let of = |id: &ContentId| *spare.iter().find(|spare| spare.id == *id).expect("it is one of them");
+            let find = |id: &ContentId| spare.iter().find(|spare| spare.id == *id);
+            let of = |id: &ContentId| *find(id).expect("it is one of them");
             let all: u64 = spare.iter().map(|spare| u64::from(spare.len)).sum();
             let (gone, level) = choose(spare.clone(), bytes, 7);
             let freed: u64 = gone.iter().map(|id| u64::from(of(id).len)).sum();

@@ -202,7 +202,7 @@ mod tests {
     use super::*;
 
     fn frequency(cron: &str, zone: &str) -> Frequency {
-        Frequency { cron: cron.into(), zone: zone.into(), automatic: true }
+        Frequency::new(cron, zone)
     }
 
     #[track_caller]

@@ -59,9 +59,28 @@ pub(crate) struct Distributor {
     pub(crate) running: Running,
 }
 
-/// The frequencies of which a distribution goes on, and the one that waits for its end.
+/// What goes on.
 #[derive(Clone, Default)]
-pub(crate) struct Running(Arc<Mutex<BTreeMap<String, Option<NewDist>>>>);
+pub(crate) struct Running {
+    /// The frequencies of which a distribution goes on, and the one that waits for its end.
+    on: Arc<Mutex<BTreeMap<String, Option<NewDist>>>>,
+    /// Those of which a rollout is unfinished, and which one.
+    rolled: Arc<Mutex<BTreeMap<String, String>>>,
+}
+
+/// A part of a distribution that goes out in waves.
+pub(crate) struct Part {
+    /// Who gets it.
+    pub(crate) hosts: HostSet,
+    /// The files, and the root of what each was when it began.
+    pub(crate) files: BTreeMap<String, String>,
+}
+
+/// What a distribution would bring, and to whom.
+pub(crate) struct Survey {
+    pub(crate) part: Part,
+    pub(crate) notes: Vec<String>,
+}
 
 /// Whether a distribution may begin.
 #[derive(Debug, PartialEq, Eq)]
@@ -103,7 +122,24 @@ impl Running {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Option<NewDist>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.on.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The unfinished rollout of a frequency, or, for all of them, of any.
+    pub(crate) fn rolled(&self, frequency: &str) -> Option<String> {
+        let rolled = self.rolled.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = rolled.get(frequency).or(rolled.get(ALL));
+        own.or(rolled.values().next().filter(|_| frequency == ALL)).cloned()
+    }
+
+    /// Notes that a rollout of a frequency is unfinished, or is over.
+    pub(crate) fn note_rollout(&self, frequency: &str, rollout: &str, is_over: bool) {
+        let mut rolled = self.rolled.lock().unwrap_or_else(PoisonError::into_inner);
+        if !is_over {
+            rolled.insert(frequency.into(), rollout.into());
+        } else if rolled.get(frequency).is_some_and(|known| known == rollout) {
+            rolled.remove(frequency);
+        }
     }
 }
 
@@ -119,13 +155,10 @@ struct Due {
 impl Distributor {
     /// Distributes now, or once the one that goes on has ended.
     pub(crate) async fn distribute(&self, new: NewDist) -> Result<Distribution, Failure> {
-        let known = self.fleet.known();
-        if new.frequency != ALL && !known.book.frequencies.contains_key(&new.frequency) {
-            let names = known.book.frequencies.keys().cloned().collect::<Vec<_>>().join(", ");
-            let message = format!("unknown frequency {}: there are {names}", new.frequency);
-            return Err(Failure::bad(message, "`all` is every frequency"));
+        self.check(&new)?;
+        if new.hosts.is_empty() {
+            self.check_rolled(&new.frequency)?;
         }
-        places(&known, &new.hosts)?;
         match self.running.begin(&new) {
             Turn::Now => {}
             turn => {
@@ -156,7 +189,7 @@ impl Distributor {
     async fn begin(&self, new: NewDist, ids: &mut Vec<OrderId>) -> Result<Distribution, Failure> {
         let _held = self.pushes.read().await;
         let (maker, asked) = (self.clone(), new.clone());
-        let due = blocking(move || maker.due(&asked)).await?;
+        let due = blocking(move || maker.due(&asked, None)).await?;
         let mut told = Distribution { notes: due.notes.clone(), ..Distribution::default() };
         let due = Arc::new(due);
         let mut sent = BTreeSet::new();
@@ -184,8 +217,61 @@ impl Distributor {
         Ok(told)
     }
 
+    /// Whether what is asked for is there.
+    fn check(&self, new: &NewDist) -> Result<(), Failure> {
+        let known = self.fleet.known();
+        if new.frequency != ALL && !known.book.frequencies.contains_key(&new.frequency) {
+            let names = known.book.frequencies.keys().cloned().collect::<Vec<_>>().join(", ");
+            let message = format!("unknown frequency {}: there are {names}", new.frequency);
+            return Err(Failure::bad(message, "`all` is every frequency"));
+        }
+        places(&known, &new.hosts).map(drop)
+    }
+
+    /// What goes out in waves must not go to everybody meanwhile.
+    pub(crate) fn check_rolled(&self, frequency: &str) -> Result<(), Failure> {
+        let Some(rollout) = self.running.rolled(frequency) else { return Ok(()) };
+        let message = format!("rollout {rollout} of {frequency} is unfinished");
+        let help = format!("`barid rollout show {rollout}`; whoever is named gets it all the same");
+        Err(Failure::conflict(message, help))
+    }
+
+    /// What would go out now, and to whom. Blocks.
+    pub(crate) fn survey(&self, new: &NewDist) -> Result<Survey, Failure> {
+        self.check(new)?;
+        let due = self.due(new, None)?;
+        let hosts = due.groups.iter().fold(HostSet::new(), |all, group| all.union(&group.hosts));
+        let known = self.fleet.known();
+        let mut files = BTreeMap::new();
+        for (path, _) in &due.files {
+            if let Some(entry) = known.book.entries.get(path) {
+                let root = known.book.sources[&entry.source].revision.content.root.clone();
+                files.insert(path.to_string(), root);
+            }
+        }
+        Ok(Survey { part: Part { hosts, files }, notes: due.notes })
+    }
+
+    /// The orders of a part of a distribution. Blocks.
+    pub(crate) fn orders(
+        &self,
+        new: &NewDist,
+        part: &Part,
+    ) -> Result<Vec<(Draft, PlanRow)>, Failure> {
+        let due = self.due(new, Some(part))?;
+        let mut drafts = Vec::new();
+        for at in 0..due.groups.len() {
+            drafts.extend(self.drafts(&due, at, &new.frequency)?);
+            if drafts.len() > ORDERS {
+                let message = format!("the wave takes more than {ORDERS} orders");
+                return Err(Failure::bad(message, "make it smaller"));
+            }
+        }
+        Ok(drafts)
+    }
+
     /// Who is to get what. Blocks.
-    fn due(&self, new: &NewDist) -> Result<Due, Failure> {
+    fn due(&self, new: &NewDist, part: Option<&Part>) -> Result<Due, Failure> {
         let known = self.fleet.known();
         let Known { book, roll } = &known;
         let only = places(&known, &new.hosts)?;
@@ -198,6 +284,13 @@ impl Distributor {
             if new.frequency != ALL && book.entries[path].frequency != new.frequency {
                 continue;
             }
+            if let Some(part) = part {
+                let Some(before) = part.files.get(&path.to_string()) else { continue };
+                if *before != book.sources[&book.entries[path].source].revision.content.root {
+                    let message = format!("{path} was changed since the rollout began");
+                    return Err(Failure::bad(message, "abort it, and begin another"));
+                }
+            }
             let mut members = roll.winners.of_entry[at].clone();
             if let Some(only) = &only {
                 members = members.intersection(only);
@@ -207,6 +300,9 @@ impl Distributor {
             let mut hosts = roll.ids(&members);
             if !compares {
                 hosts = hosts.intersection(&standing.lacking());
+            }
+            if let Some(part) = part {
+                hosts = hosts.intersection(&part.hosts);
             }
             if !hosts.is_empty() {
                 files.push((path.clone(), standing));
@@ -443,7 +539,7 @@ mod tests {
         let new = |frequency: &str, host: &str| NewDist {
             frequency: frequency.into(),
             hosts: vec![host.into()],
-            compare: false,
+            ..NewDist::of("")
         };
         assert_eq!(running.begin(&new("hour", "a")), Turn::Now);
         assert_eq!(running.begin(&new("day", "a")), Turn::Now, "they are independent");
@@ -454,5 +550,19 @@ mod tests {
         assert_eq!(running.end("hour"), Some(new("hour", "d")));
         assert_eq!(running.end("hour"), None);
         assert!(!running.is_on("hour") && running.is_on("day"));
+    }
+
+    #[test]
+    fn a_rollout_holds_its_frequency_and_all() {
+        let running = Running::default();
+        running.note_rollout("hour", "a", false);
+        let rolled = |frequency| running.rolled(frequency);
+        assert_eq!((rolled("hour").as_deref(), rolled(ALL).as_deref()), (Some("a"), Some("a")));
+        assert_eq!(rolled("day"), None);
+        running.note_rollout("hour", "b", true);
+        assert!(rolled("hour").is_some(), "that one is another's");
+        running.note_rollout("hour", "a", true);
+        running.note_rollout(ALL, "c", false);
+        assert_eq!(rolled("day").as_deref(), Some("c"));
     }
 }

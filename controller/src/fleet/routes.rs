@@ -36,7 +36,11 @@ pub(crate) async fn ask(State(api): State<Api>, bytes: Bytes) -> Answer<Value> {
 /// `POST /v1/fleet/dist`
 pub(crate) async fn dist(State(api): State<Api>, bytes: Bytes) -> Answer<Distribution> {
     let new: NewDist = body(&bytes)?;
-    api.distributor.distribute(new).await.map(Json)
+    let sets = match &new.waves {
+        Some(waves) => api.sets_of(waves).await?,
+        None => Vec::new(),
+    };
+    api.rollouts.distribute(new, sets).await.map(Json)
 }
 
 /// Which content.

@@ -16,6 +16,7 @@ use super::types::{Frequency, NewDist, Scheduled};
 use crate::clock::now_ms;
 use crate::fault::Failure;
 use crate::orders::blocking;
+use crate::rollout::driver::Rollouts;
 
 /// How long to sleep at most: then the configuration and the clock are looked at again.
 const LOOK: Duration = Duration::from_secs(20);
@@ -57,9 +58,9 @@ enum Step {
 }
 
 /// Begins what is due, until the runtime ends.
-pub(crate) async fn run(distributor: Distributor) {
+pub(crate) async fn run(rollouts: Rollouts) {
     loop {
-        let pause = match step(&distributor).await {
+        let pause = match step(&rollouts).await {
             Ok(pause) => pause,
             Err(failure) => {
                 error!(error = %failure.error.message, "the schedule is not kept");
@@ -71,7 +72,8 @@ pub(crate) async fn run(distributor: Distributor) {
 }
 
 /// Begins what is due now. Returns how long to wait.
-async fn step(distributor: &Distributor) -> Result<Duration, Failure> {
+async fn step(rollouts: &Rollouts) -> Result<Duration, Failure> {
+    let distributor = &rollouts.distributor;
     let store = distributor.fleet.store.clone();
     let mut last = blocking({
         let store = store.clone();
@@ -110,8 +112,7 @@ async fn step(distributor: &Distributor) -> Result<Duration, Failure> {
             let text = format!("{frequency}: {missed} distributions were missed");
             distributor.desk.node.notice(MISSED, &text).await;
         }
-        let new = NewDist { frequency: frequency.clone(), hosts: Vec::new(), compare: false };
-        match distributor.distribute(new).await {
+        match rollouts.distribute(NewDist::of(&frequency), Vec::new()).await {
             Ok(told) => told.notes.iter().for_each(|note| info!(frequency, "{note}")),
             Err(failure) => {
                 let error = failure.error.message;
@@ -159,6 +160,8 @@ pub(crate) fn scheduled(
             next_ms: next.filter(|_| frequency.automatic).unwrap_or(0),
             missed: run.missed,
             running: distributor.running.is_on(name),
+            waves: frequency.waves.clone(),
+            rollout: distributor.running.rolled(name),
         }
     };
     frequencies.iter().map(one).collect()
@@ -171,7 +174,7 @@ mod tests {
     const HOUR: u64 = 3600 * 1000;
 
     fn hourly() -> Frequency {
-        Frequency { cron: "0 * * * *".into(), zone: "UTC".into(), automatic: true }
+        Frequency::new("0 * * * *", "UTC")
     }
 
     #[test]

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::types::Waves;
+
 /// `POST /v1/fleet/change`; answered with [`Changed`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -472,6 +474,20 @@ pub struct NewDist {
     /// Compare all files that are due, not only those that somebody lacks.
     #[serde(default)]
     pub compare: bool,
+    /// The waves in which it goes; without, those of the frequency, if it has any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waves: Option<Waves>,
+    /// To everybody at once, whatever waves the frequency has.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub all_at_once: bool,
+}
+
+impl NewDist {
+    /// A distribution to whoever lacks something.
+    pub fn of(frequency: &str) -> NewDist {
+        let frequency = frequency.to_owned();
+        NewDist { frequency, hosts: Vec::new(), compare: false, waves: None, all_at_once: false }
+    }
 }
 
 /// A distribution.
@@ -479,6 +495,9 @@ pub struct NewDist {
 pub struct Distribution {
     /// Its orders; none if nobody lacked anything.
     pub orders: Vec<String>,
+    /// The rollout that it is; then its orders come with its waves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<String>,
     /// How many hosts it goes to.
     pub hosts: u64,
     /// How many files, each counted once.
@@ -510,6 +529,12 @@ pub struct Scheduled {
     pub missed: u64,
     /// Whether a distribution of it goes on.
     pub running: bool,
+    /// The waves in which it goes; empty: to everybody at once.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub waves: String,
+    /// The rollout of it that is unfinished.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<String>,
 }
 
 /// A frequency, in the text form of the configuration.
@@ -524,6 +549,12 @@ pub struct Frequency {
     /// Whether the controller starts it by itself.
     #[serde(default = "Frequency::on")]
     pub automatic: bool,
+    /// The waves in which it goes, as numbers and percentages; empty: to everybody at once.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub waves: String,
+    /// The gate of the waves.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub gate: String,
 }
 
 impl Frequency {
@@ -535,12 +566,21 @@ impl Frequency {
         true
     }
 
+    /// By such a cron line, by the clocks of such a place.
+    pub fn new(cron: &str, zone: &str) -> Frequency {
+        let (cron, zone) = (cron.to_owned(), zone.to_owned());
+        Frequency { cron, zone, automatic: true, waves: String::new(), gate: String::new() }
+    }
+
+    /// The waves in which it goes, if it does.
+    pub fn rolled(&self) -> Option<Waves> {
+        let (waves, gate) = (self.waves.clone(), self.gate.clone());
+        (!waves.is_empty()).then_some(Waves { waves, gate })
+    }
+
     /// The frequencies that there are from the beginning.
     pub fn usual() -> BTreeMap<String, Frequency> {
-        let frequency = |(name, cron): (&str, &str)| {
-            let (cron, zone) = (cron.to_owned(), Frequency::utc());
-            (name.to_owned(), Frequency { cron, zone, automatic: true })
-        };
+        let frequency = |(name, cron): (&str, &str)| (name.to_owned(), Frequency::new(cron, "UTC"));
         [("hour", "0 * * * *"), ("day", "0 3 * * *"), ("week", "0 4 * * 0")].map(frequency).into()
     }
 }

@@ -18,10 +18,14 @@ use tracing::{error, info, warn};
 
 use super::check::{About, check};
 use super::course::{Next, Stage};
+use super::routes::short;
 use super::row::{Back, Goods, RolloutRow, WaveOrder};
 use super::standing::{Standing, at_sites};
 use crate::clock::now_ms;
 use crate::fault::Failure;
+use crate::fleet::dist::{Distributor, Part};
+use crate::fleet::store::{PlanRow, Store};
+use crate::fleet::types::NewDist;
 use crate::live::{Live, Update};
 use crate::orders::{Desk, Draft, blocking};
 use crate::push::{Packer, Step};
@@ -51,6 +55,7 @@ pub(crate) struct Rollouts {
     pub(crate) live: Live,
     pub(crate) desk: Desk,
     pub(crate) packer: Packer,
+    pub(crate) distributor: Distributor,
     /// Held for reading while a push is made, so that nothing of it is cleaned away.
     pub(crate) pushes: Arc<RwLock<()>>,
     /// The operators' socket, for the commands of gates.
@@ -74,16 +79,24 @@ enum Look {
 impl Rollouts {
     /// The second half is for [`Rollouts::run`].
     pub(crate) fn new(
-        desk: Desk,
-        packer: Packer,
-        live: Live,
-        pushes: Arc<RwLock<()>>,
+        distributor: Distributor,
         socket: PathBuf,
     ) -> (Rollouts, mpsc::Receiver<OrderId>) {
         let (begun, news) = mpsc::channel(MOST);
-        let tables = desk.tables.clone();
         let (turn, changed) = (Arc::default(), watch::channel(0).0);
-        (Rollouts { tables, live, desk, packer, pushes, socket, turn, changed, begun }, news)
+        let rollouts = Rollouts {
+            tables: distributor.desk.tables.clone(),
+            live: distributor.live.clone(),
+            desk: distributor.desk.clone(),
+            packer: distributor.packer.clone(),
+            pushes: distributor.pushes.clone(),
+            distributor,
+            socket,
+            turn,
+            changed,
+            begun,
+        };
+        (rollouts, news)
     }
 
     /// Takes on what is not over, and what is new. Runs until it is dropped.
@@ -104,6 +117,14 @@ impl Rollouts {
                 Some(_) = tasks.join_next() => {}
                 else => return,
             }
+        }
+    }
+
+    /// What is rolled out of a frequency does not go to everybody meanwhile.
+    pub(crate) fn hold(&self, id: OrderId, row: &RolloutRow) {
+        if let Goods::Dist { new, .. } = &row.goods {
+            let running = &self.distributor.running;
+            running.note_rollout(&new.frequency, &short(id), row.is_over());
         }
     }
 
@@ -228,6 +249,7 @@ impl Rollouts {
             Ok((row, result))
         });
         let changed = changed.await?;
+        self.hold(id, &changed.0);
         self.changed.send_modify(|no| *no += 1);
         Ok(changed)
     }
@@ -310,11 +332,53 @@ impl Rollouts {
         owed: HostSet,
         waves: usize,
     ) -> Result<(), Failure> {
-        if owed.is_empty() {
-            return self.change(id, |row| row.given(None)).await.map(drop);
-        }
         let _held = self.pushes.read().await;
-        let Goods::Push { new, root } = row.goods.clone();
+        let drafts = match owed.is_empty() {
+            true => Vec::new(),
+            false => self.drafts(&row, owed, waves).await?,
+        };
+        if drafts.is_empty() {
+            return self.change(id, RolloutRow::given).await.map(drop);
+        }
+        let (round, count) = (row.next_round(), drafts.len());
+        for (no, (draft, plan)) in drafts.into_iter().enumerate() {
+            let _turn = self.turn.lock().await;
+            let tables = self.tables.clone();
+            let now = blocking(move || Ok(tables.rollout(id)?)).await?;
+            let Some(mut now) = now.filter(|now| now.course == row.course) else { return Ok(()) };
+            let note = move |txn: &redb::WriteTransaction, order: OrderId| {
+                if let Some(plan) = plan {
+                    Store::note_plan(txn, order, &plan)?;
+                }
+                now.add_order(order, round);
+                if no + 1 == count {
+                    now.given();
+                }
+                rollouts::note_rollout(txn, id, &now)
+            };
+            self.desk.give_noting(draft, Some(Box::new(note))).await?;
+        }
+        self.changed.send_modify(|no| *no += 1);
+        Ok(())
+    }
+
+    /// The orders that bring a wave to these hosts.
+    async fn drafts(
+        &self,
+        row: &RolloutRow,
+        owed: HostSet,
+        waves: usize,
+    ) -> Result<Vec<(Draft, Option<PlanRow>)>, Failure> {
+        let (new, root) = match row.goods.clone() {
+            Goods::Push { new, root } => (new, root),
+            Goods::Dist { new, files } => {
+                let (maker, part) = (self.distributor.clone(), Part { hosts: owed, files });
+                // A file is known to be in place where only its command has failed.
+                let new = NewDist { compare: new.compare || row.again, ..new };
+                let drafts = blocking(move || maker.orders(&new, &part)).await?;
+                return Ok(drafts.into_iter().map(|(draft, plan)| (draft, Some(plan))).collect());
+            }
+        };
         let (maker, what) = (self.clone(), row.what.clone());
         let ours: BTreeSet<OrderId> = row.orders.iter().filter_map(WaveOrder::id).collect();
         let (wave, since) = (row.course.wave() + 1, row.issued_ms);
@@ -322,18 +386,7 @@ impl Rollouts {
             maker.check_later(&new.dest, since, &ours)?;
             maker.packed(&new, &root, format!("{what}, wave {wave} of {waves}"), owed)
         });
-        let draft = draft.await?;
-        let _turn = self.turn.lock().await;
-        let tables = self.tables.clone();
-        let now = blocking(move || Ok(tables.rollout(id)?)).await?;
-        let Some(mut now) = now.filter(|now| now.course == row.course) else { return Ok(()) };
-        let note = move |txn: &redb::WriteTransaction, order: OrderId| {
-            now.given(Some(order));
-            rollouts::note_rollout(txn, id, &now)
-        };
-        self.desk.give_noting(draft, Some(Box::new(note))).await?;
-        self.changed.send_modify(|no| *no += 1);
-        Ok(())
+        Ok(vec![(draft.await?, None)])
     }
 
     /// Refuses to overwrite what a later push has brought to the same place. Blocks.

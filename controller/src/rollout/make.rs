@@ -9,10 +9,11 @@ use super::course::Course;
 use super::driver::{MOST, Rollouts};
 use super::gate::WaveGate;
 use super::row::{Goods, RolloutRow};
-use super::waves::{Tier, USUAL, cut, spread, tiers};
+use super::waves::{Tier, USUAL, WavesError, cut, spread, tiers};
 use crate::api::{Api, Hosts};
 use crate::clock::to_ms;
 use crate::fault::Failure;
+use crate::fleet::types::{Distribution, Frequency, NewDist};
 use crate::orders::{Draft, blocking, new_id};
 use crate::types::{NewPush, PushEvent, Targets, Waves};
 
@@ -50,39 +51,20 @@ impl Api {
             }
             (None, _) => return Ok(None),
         };
-        self.cut(&waves, targets).await.map(Some)
+        let sets = self.sets_of(&waves).await?;
+        self.rollouts.cut(&waves, targets, &sets).map(Some)
     }
 
-    /// Cuts targets into waves.
-    pub(crate) async fn cut(&self, new: &Waves, targets: &HostSet) -> Result<Cut, Failure> {
-        let help = "for example ok>=98% errors<=1% soak=10m check=\"COMMAND\"";
-        let gate: WaveGate = new
-            .gate
-            .parse()
-            .map_err(|error: super::gate::GateError| Failure::bad(error.to_string(), help))?;
-        let help = "for example 1,5%,25%,100%, or @canary,25%,100%";
-        let bad = |error: super::waves::WavesError| Failure::bad(error.to_string(), help);
-        let list = tiers(&new.waves).map_err(bad)?;
+    /// Who is meant by each of the sets in a list of waves.
+    pub(crate) async fn sets_of(&self, new: &Waves) -> Result<Vec<HostSet>, Failure> {
         let mut sets = Vec::new();
-        for tier in &list {
+        for tier in tiers(&new.waves).map_err(no_waves)? {
             if let Tier::Set(set) = tier {
-                let meant = Targets { sets: vec![set.clone()], ..Targets::default() };
+                let meant = Targets { sets: vec![set], ..Targets::default() };
                 sets.push(self.meant(meant).await?.1);
             }
         }
-        let (up, hosts) = {
-            let state = self.live.state();
-            (state.up.clone(), state.hosts.clone())
-        };
-        let site = |host: HostId| hosts.get(&host).map_or_else(String::new, |h| h.site.clone());
-        let waves = cut(&new.waves, &list, &spread(targets, &up, site), &sets).map_err(bad)?;
-        for (at, wave) in waves.iter().enumerate() {
-            if let Some(why) = gate.impossible(wave.len()) {
-                let message = format!("wave {} can never pass: {why}", at + 1);
-                return Err(Failure::bad(message, "make the wave larger, or ask for a percentage"));
-            }
-        }
-        Ok(Cut { gate: new.gate.clone(), waves })
+        Ok(sets)
     }
 
     /// Reads what is pushed, and keeps the rollout. Blocks. What is left out comes with it.
@@ -105,21 +87,8 @@ impl Api {
         let least = u64::try_from(LEAST_REACH.as_millis()).unwrap_or(u64::MAX);
         let reach_ms = new.reach_ms.max(least);
         let new = NewPush { dest: step.dest, reach_ms, ..new };
-        let now = SystemTime::now();
-        let row = RolloutRow {
-            what: step.what,
-            goods: Goods::Push { new: Box::new(new), root: root.to_string() },
-            gate: cut.gate,
-            course: Course::new(cut.waves.len()),
-            hosts: cut.waves.iter().map(HostSet::len).sum(),
-            issued_ms: to_ms(now),
-            ended_ms: 0,
-            orders: Vec::new(),
-            again: false,
-            take_back: None,
-            left_out: Vec::new(),
-        };
-        let id = new_id(now);
+        let goods = Goods::Push { new: Box::new(new), root: root.to_string() };
+        let (id, row) = row(step.what, goods, &cut);
         self.tables.add_rollout(id, &row, &cut.waves)?;
         Ok(Made { id, row, skipped: step.skipped })
     }
@@ -128,12 +97,9 @@ impl Api {
     fn check_same_place(&self, dest: &str, targets: &HostSet) -> Result<(), Failure> {
         let mut open = self.tables.rollouts()?;
         open.retain(|(_, row)| !row.is_over());
-        if open.len() >= MOST {
-            let message = format!("{MOST} rollouts are unfinished already");
-            return Err(Failure::conflict(message, "`barid rollout` lists them"));
-        }
+        check_room(open.len())?;
         for (id, row) in open {
-            let Goods::Push { new, .. } = &row.goods;
+            let Goods::Push { new, .. } = &row.goods else { continue };
             let waves = self.tables.waves(id)?;
             if new.dest == dest && waves.iter().any(|wave| wave.intersects(targets)) {
                 let short = super::routes::short(id);
@@ -146,6 +112,33 @@ impl Api {
     }
 }
 
+fn check_room(open: usize) -> Result<(), Failure> {
+    if open >= MOST {
+        let message = format!("{MOST} rollouts are unfinished already");
+        return Err(Failure::conflict(message, "`barid rollout` lists them"));
+    }
+    Ok(())
+}
+
+/// A rollout that begins now.
+fn row(what: String, goods: Goods, cut: &Cut) -> (OrderId, RolloutRow) {
+    let now = SystemTime::now();
+    let row = RolloutRow {
+        what,
+        goods,
+        gate: cut.gate.clone(),
+        course: Course::new(cut.waves.len()),
+        hosts: cut.waves.iter().map(HostSet::len).sum(),
+        issued_ms: to_ms(now),
+        ended_ms: 0,
+        orders: Vec::new(),
+        again: false,
+        take_back: None,
+        left_out: Vec::new(),
+    };
+    (new_id(now), row)
+}
+
 /// A rollout that was made.
 pub(crate) struct Made {
     pub(crate) id: OrderId,
@@ -153,7 +146,92 @@ pub(crate) struct Made {
     pub(crate) skipped: Vec<String>,
 }
 
+fn no_waves(error: WavesError) -> Failure {
+    Failure::bad(error.to_string(), "for example 1,5%,25%,100%, or @canary,25%,100%")
+}
+
 impl Rollouts {
+    /// Cuts targets into waves. `sets`: who is meant by each of the list's sets.
+    pub(crate) fn cut(
+        &self,
+        new: &Waves,
+        targets: &HostSet,
+        sets: &[HostSet],
+    ) -> Result<Cut, Failure> {
+        let help = "for example ok>=98% errors<=1% soak=10m check=\"COMMAND\"";
+        let gate = new.gate.parse::<WaveGate>();
+        let gate = gate.map_err(|error| Failure::bad(error.to_string(), help))?;
+        let list = tiers(&new.waves).map_err(no_waves)?;
+        let (up, hosts) = {
+            let state = self.live.state();
+            (state.up.clone(), state.hosts.clone())
+        };
+        let site = |host: HostId| hosts.get(&host).map_or_else(String::new, |h| h.site.clone());
+        let order = spread(targets, &up, site);
+        let waves = cut(&new.waves, &list, &order, sets).map_err(no_waves)?;
+        for (at, wave) in waves.iter().enumerate() {
+            if let Some(why) = gate.impossible(wave.len()) {
+                let message = format!("wave {} can never pass: {why}", at + 1);
+                return Err(Failure::bad(message, "make the wave larger, or ask for a percentage"));
+            }
+        }
+        Ok(Cut { gate: new.gate.clone(), waves })
+    }
+
+    /// Distributes: in waves, if they are asked for or the frequency has some, else at once.
+    pub(crate) async fn distribute(
+        &self,
+        new: NewDist,
+        sets: Vec<HostSet>,
+    ) -> Result<Distribution, Failure> {
+        if new.all_at_once && new.waves.is_some() {
+            let message = "waves, and everybody at once";
+            return Err(Failure::bad(message, "--waves or --all-at-once"));
+        }
+        let frequencies = self.distributor.fleet.known().book.frequencies.clone();
+        let usual = frequencies.get(&new.frequency).filter(|_| new.hosts.is_empty());
+        let usual = usual.filter(|_| !new.all_at_once).and_then(Frequency::rolled);
+        let Some(waves) = new.waves.clone().or(usual) else {
+            return self.distributor.distribute(new).await;
+        };
+        let maker = self.clone();
+        let made = blocking(move || maker.make_dist(new, &waves, &sets)).await?;
+        if let Some(id) = made.1 {
+            self.tell(id).await;
+        }
+        Ok(made.0)
+    }
+
+    /// Finds out who lacks what, and keeps the rollout. Blocks.
+    fn make_dist(
+        &self,
+        new: NewDist,
+        waves: &Waves,
+        sets: &[HostSet],
+    ) -> Result<(Distribution, Option<OrderId>), Failure> {
+        let survey = self.distributor.survey(&new)?;
+        self.distributor.check_rolled(&new.frequency)?;
+        if self.distributor.running.is_on(&new.frequency) {
+            let message = format!("a distribution of {} goes on", new.frequency);
+            return Err(Failure::conflict(message, "let it end"));
+        }
+        let open = self.tables.rollouts()?.iter().filter(|(_, row)| !row.is_over()).count();
+        check_room(open)?;
+        let (hosts, files) = (survey.part.hosts, survey.part.files);
+        let mut told = Distribution { notes: survey.notes, ..Distribution::default() };
+        if hosts.is_empty() {
+            return Ok((told, None));
+        }
+        let cut = self.cut(waves, &hosts, sets)?;
+        (told.hosts, told.files) = (hosts.len(), files.len() as u64);
+        let what = format!("distribution of {}", new.frequency);
+        let (id, row) = row(what, Goods::Dist { new, files }, &cut);
+        self.tables.add_rollout(id, &row, &cut.waves)?;
+        self.hold(id, &row);
+        told.rollout = Some(id.to_string());
+        Ok((told, Some(id)))
+    }
+
     /// A rollout that was made begins.
     pub(crate) async fn begin(&self, made: Made, hosts: Hosts) -> Result<PushEvent, Failure> {
         self.tell(made.id).await;

@@ -1,11 +1,14 @@
 //! What is kept of a rollout.
 
+use std::collections::BTreeMap;
+
 use mesh::OrderId;
 use serde::{Deserialize, Serialize};
 
 use super::course::{Course, Stage};
 use super::gate::WaveGate;
 use crate::fault::Failure;
+use crate::fleet::types::NewDist;
 use crate::tables::Tables;
 use crate::types::NewPush;
 
@@ -43,6 +46,13 @@ pub(crate) enum Goods {
         /// The tree's root hash.
         root: String,
     },
+    /// Files under control.
+    Dist {
+        /// What was asked for.
+        new: NewDist,
+        /// The files, and the root of what each was when it began.
+        files: BTreeMap<String, String>,
+    },
 }
 
 /// From whom something is taken back.
@@ -74,6 +84,7 @@ impl RolloutRow {
     pub(crate) fn kind(&self) -> &'static str {
         match self.goods {
             Goods::Push { .. } => "push",
+            Goods::Dist { .. } => "dist",
         }
     }
 
@@ -94,6 +105,8 @@ impl RolloutRow {
     pub(crate) fn root(&self) -> Option<&str> {
         match &self.goods {
             Goods::Push { root, .. } => Some(root),
+            // The newest revision of a file is kept anyway.
+            Goods::Dist { .. } => None,
         }
     }
 
@@ -113,11 +126,19 @@ impl RolloutRow {
         }
     }
 
-    /// The wave was given, if anybody needed it by this order.
-    pub(crate) fn given(&mut self, order: Option<OrderId>) {
-        let round = self.orders.last().map_or(0, |order| order.round + 1);
+    /// The round that comes next.
+    pub(crate) fn next_round(&self) -> u32 {
+        self.orders.last().map_or(0, |order| order.round + 1)
+    }
+
+    /// Some of the wave was given, in this round.
+    pub(crate) fn add_order(&mut self, id: OrderId, round: u32) {
         let wave = self.course.wave();
-        self.orders.extend(order.map(|id| WaveOrder { wave, round, id: id.to_string() }));
+        self.orders.push(WaveOrder { wave, round, id: id.to_string() });
+    }
+
+    /// The wave was given, to everybody who needs it.
+    pub(crate) fn given(&mut self) {
         self.course.given();
         self.again = false;
     }

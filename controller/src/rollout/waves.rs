@@ -86,6 +86,21 @@ pub(crate) fn tiers(text: &str) -> Result<Vec<Tier>, WavesError> {
     }
 }
 
+/// Whether a list says waves of whatever hosts, without naming any, and leaves nobody out.
+pub(crate) fn check_plain(text: &str) -> Result<(), String> {
+    let list = tiers(text).map_err(|error| error.to_string())?;
+    if let Some(set) = list.iter().find_map(|tier| match tier {
+        Tier::Set(set) => Some(set),
+        Tier::UpTo(_) => None,
+    }) {
+        return Err(format!("waves {text:?}: {set} is a set; here are numbers and percentages"));
+    }
+    match list.last() {
+        Some(Tier::UpTo(Share::Part(10_000))) => Ok(()),
+        _ => Err(format!("waves {text:?}: the last one is 100%, or somebody never gets it")),
+    }
+}
+
 /// The items of a list: between commas that are not within brackets.
 fn items(text: &str) -> Vec<&str> {
     let (mut items, mut begin, mut depth) = (Vec::new(), 0, 0u32);
@@ -220,6 +235,15 @@ mod tests {
             ("1,5%", "9 of 10 hosts are in none of them"),
         ] {
             let error = sizes(text, 10).expect_err(text).to_string();
+            assert!(error.contains(says), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_frequency_has_plain_waves() {
+        assert_eq!(check_plain("1,5%,100%"), Ok(()));
+        for (text, says) in [("1,50%", "100%"), ("@a,100%", "is a set"), ("5%,1%", "beyond")] {
+            let error = check_plain(text).expect_err(text);
             assert!(error.contains(says), "{text}: {error}");
         }
     }

@@ -118,6 +118,9 @@ pub struct LinkInfo {
     /// What content may go down it now, in bits a second; 0: as much as it carries.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub cap: u64,
+    /// Whether content gives way to other traffic there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub yields: bool,
 }
 
 fn is_zero(n: &u64) -> bool {

@@ -135,8 +135,10 @@ impl Node {
             self.close(now, id);
         } else {
             let share = self.shares.get(id).expect("merging opened it");
-            let wait = if share.is_complete() { now } else { now + self.config.flush };
-            self.shares.flush_by(id, wait);
+            match share.is_complete() {
+                true => self.shares.flush_by(id, now),
+                false => self.shares.flush_after(id, now, self.config.flush),
+            }
         }
         news
     }

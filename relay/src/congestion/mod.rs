@@ -35,8 +35,8 @@ mod sampling;
 mod trial;
 
 pub use control::Start;
-pub(crate) use quic::set_yields;
 pub use quic::{Wan, known};
+pub(crate) use quic::{set_yields, yields};
 
 #[cfg(test)]
 mod model;

@@ -64,6 +64,12 @@ pub(crate) fn set_yields(conn: &quinn::Connection, yields: bool) {
     }
 }
 
+/// Whether the controller of a connection gives way.
+pub(crate) fn yields(conn: &quinn::Connection) -> bool {
+    let control = conn.congestion_state().into_any().downcast::<Control>();
+    control.is_ok_and(|control| control.yields())
+}
+
 impl ControllerFactory for Wan {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
         let seed = self.built.fetch_add(1, Ordering::Relaxed);

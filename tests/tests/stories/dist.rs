@@ -270,3 +270,78 @@ fn whoever_enrols_or_moves_lacks_what_is_new_there() -> Result<()> {
     assert_eq!(order["targets"], "h[2-3]");
     Ok(())
 }
+
+#[test]
+fn a_distribution_goes_in_waves_and_the_schedule_waits_for_it() -> Result<()> {
+    let site = site()?;
+    site.write("motd", "one\n")?;
+    // The command fails at the second host that gets it.
+    let seen = site.fleet.path().join("seen");
+    let command = format!("echo x >> {0}; [ $(wc -l < {0}) != 2 ]", seen.display());
+    let motd = site.fleet.path().join("motd");
+    let motd = motd.to_str().context("a plain path")?;
+    let install = ["file", "install", "-s", &command, motd, "common.adm:/etc/motd", "day"];
+    let installed = site.fleet.barid(&install)?;
+    assert!(installed.status.success(), "{}", tests::show(&installed.stderr));
+    let waves = ["--waves", "h1,50%,100%", "--gate", "errors<=0"];
+    let stopped =
+        site.fleet.barid(&[&["file", "dist", "--wait"], &waves[..], &["day"]].concat())?;
+    let told = tests::show(&stopped.stderr);
+    assert_eq!(stopped.status.code(), Some(4), "{told}");
+    assert!(told.contains("stopped at wave 2 of 3: 1 of 1 hosts have failed"), "{told}");
+    let has = |text: &str| {
+        let hosts = ["h1", "h2", "h3", "h4"];
+        hosts.iter().filter(|host| site.at(host, "/etc/motd").as_deref() == Some(text)).count()
+    };
+    // The file counts as in place where its command has failed.
+    assert_eq!(has("one\n"), 2);
+    let refused = site.fdist("-o dist day")?;
+    let told = tests::show(&refused.stderr);
+    assert!(refused.status.code() == Some(1) && told.contains("of day is unfinished"), "{told}");
+    let schedule = site.fleet.json(&["file", "schedule", "--json"])?.to_string();
+    assert!(schedule.contains("\"rollout\":"), "{schedule}");
+    let resumed = site.fleet.barid(&["rollout", "resume"])?;
+    assert_eq!(resumed.status.code(), Some(0), "{}", tests::show(&resumed.stderr));
+    assert_eq!(has("one\n"), 4);
+    site.prints("-o status", "")?;
+
+    // What was edited meanwhile is not what the first wave has shown.
+    site.write("two", "two\n")?;
+    site.write("three", "three\n")?;
+    site.done("-o cp ./two common.adm:/etc/motd")?;
+    fs::remove_file(&seen)?;
+    let gate = "errors<=0 check=false";
+    let given = site
+        .fleet
+        .barid(&["file", "dist", "--wait", "--waves", "1,100%", "--gate", gate, "day"])?;
+    assert_eq!(given.status.code(), Some(4), "{}", tests::show(&given.stderr));
+    site.done("-o cp ./three common.adm:/etc/motd")?;
+    let accepted = site.fleet.barid(&["rollout", "resume", "--accept"])?;
+    let told = tests::show(&accepted.stderr);
+    assert!(told.contains("common.adm:/etc/motd was changed since the rollout began"), "{told}");
+    assert_eq!((has("two\n"), has("three\n")), (1, 0));
+    assert_eq!(site.fleet.barid(&["rollout", "abort"])?.status.code(), Some(0));
+
+    // A frequency may have waves of its own.
+    let config = site.fleet.path().join("waves.toml");
+    let exported = site.fleet.barid(&["domain", "export"])?;
+    let exported = tests::show(&exported.stdout);
+    let with = |waves: &str| {
+        let day = format!("[frequency.day]\nwaves = \"{waves}\"\n");
+        fs::write(&config, exported.replace("[frequency.day]\n", &day))
+    };
+    let import = ["domain", "import", config.to_str().context("a plain path")?];
+    with("1,50%")?;
+    let refused = site.fleet.barid(&import)?;
+    assert!(tests::show(&refused.stderr).contains("the last one is 100%"), "{refused:?}");
+    with("1,100%")?;
+    let imported = site.fleet.barid(&import)?;
+    assert!(imported.status.success(), "{}", tests::show(&imported.stderr));
+    fs::write(&seen, "x\nx\nx\n")?;
+    let output = site.fleet.barid(&["file", "dist", "--wait", "day"])?;
+    let told = tests::show(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{told}");
+    assert!(told.contains("in waves: rollout") && told.contains("wave 2 of 2: 3 hosts"), "{told}");
+    assert_eq!(has("three\n"), 4);
+    Ok(())
+}

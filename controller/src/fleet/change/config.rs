@@ -11,6 +11,8 @@ use crate::fleet::domain::Wild;
 use crate::fleet::hostdata;
 use crate::fleet::levels::Levels;
 use crate::fleet::types::Frequency;
+use crate::rollout::gate::WaveGate;
+use crate::rollout::waves;
 
 impl Book {
     pub(crate) fn import_config(&mut self, text: &str) -> Done {
@@ -53,5 +55,14 @@ fn check_frequency(name: &str, frequency: &Frequency) -> Result<(), String> {
     if name.is_empty() || name.len() > 64 || !name.chars().all(fine) || name == "all" {
         return Err(format!("{name:?} is no name of a frequency"));
     }
-    cron::check(frequency).map_err(|error| format!("frequency {name}: {error}"))
+    let within = |what: String| format!("frequency {name}: {what}");
+    cron::check(frequency).map_err(|error| within(error.to_string()))?;
+    if frequency.waves.is_empty() && !frequency.gate.is_empty() {
+        return Err(within("a gate, and no waves".into()));
+    }
+    if !frequency.waves.is_empty() {
+        waves::check_plain(&frequency.waves).map_err(within)?;
+    }
+    let gate = frequency.gate.parse::<WaveGate>();
+    gate.map(drop).map_err(|error| within(error.to_string()))
 }
