@@ -401,7 +401,7 @@ mod tests {
         assert_eq!(slow.next().await, Some(Received::Message(message(1))));
         drop((slow, other));
         assert_eq!(hub.state().subscribers.len(), 1);
-        assert_eq!(hub.interest().patterns().count(), 1, "what is left");
+        assert_eq!(hub.interest().patterns().count(), 2, "what is left");
     }
 
     #[tokio::test]
