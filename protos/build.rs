@@ -11,8 +11,9 @@ use protox::prost_reflect::prost_types::{
     DescriptorProto, FieldDescriptorProto, FileDescriptorSet,
 };
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
     "link.proto",
+    "bus.proto",
     "order.proto",
     "answer.proto",
     "join.proto",

@@ -1,14 +1,14 @@
 //! [`Desk`]: the task that owns the engine. Rules hand in what they see, operators ask, and what
 //! the engine wants is done: messages into the queues of channels, then rows to the keeper.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use mesh::Time;
-use mesh::alerts::{AckError, Alert, Condition, Engine, OWN, Phase, Silence, Step};
-use tokio::sync::{mpsc, oneshot};
+use mesh::alerts::{AckError, Alert, Condition, Engine, OWN, Phase, Severity, Silence, Step};
+use mesh::{Class, Kind, Time};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, MissedTickBehavior, sleep_until};
 use tracing::{info, warn};
@@ -35,12 +35,15 @@ pub struct Setup {
     pub from: Sender,
     /// Who keeps alerts over a restart.
     pub keeper: Arc<dyn Keeper>,
+    /// Where it says what fires and what is over, for the events of the node.
+    pub events: mpsc::Sender<(Kind, String)>,
 }
 
 /// The way to a desk. It ends when all of them are gone.
 #[derive(Clone)]
 pub struct Desk {
     asks: mpsc::Sender<Ask>,
+    settings: watch::Receiver<Arc<Settings>>,
 }
 
 /// A request of an operator that was not carried out.
@@ -83,7 +86,6 @@ enum Ask {
     Silence(SilenceRow, Reply<Result<SilenceRow, AskError>>),
     Unsilence(String, Reply<Result<(), AskError>>),
     Test(String, Reply<Result<(), AskError>>),
-    Settings(Reply<Settings>),
 }
 
 impl Desk {
@@ -127,8 +129,8 @@ impl Desk {
     }
 
     /// The settings as they are in force.
-    pub async fn settings(&self) -> Result<Settings, AskError> {
-        self.ask(Ask::Settings).await
+    pub fn settings(&self) -> Arc<Settings> {
+        self.settings.borrow().clone()
     }
 
     async fn ask<T>(&self, ask: impl FnOnce(Reply<T>) -> Ask) -> Result<T, AskError> {
@@ -141,11 +143,12 @@ impl Desk {
 /// Starts a desk. Settings that are not valid are an alert of their own.
 pub fn start(setup: Setup) -> Desk {
     let (asks, inbox) = mpsc::channel(ASKS);
+    let (published, settings) = watch::channel(Arc::default());
     tokio::spawn(async move {
-        let worker = spawn_blocking(move || Worker::new(setup)).await;
+        let worker = spawn_blocking(move || Worker::new(setup, published)).await;
         worker.expect("reading settings does not panic").run(inbox).await;
     });
-    Desk { asks }
+    Desk { asks, settings }
 }
 
 /// What tells whether a file has changed.
@@ -155,7 +158,10 @@ struct Worker {
     setup: Setup,
     clock: Clock,
     engine: Engine,
-    settings: Settings,
+    settings: Arc<Settings>,
+    published: watch::Sender<Arc<Settings>>,
+    /// What fires, as the node's events have it.
+    firing: BTreeSet<String>,
     stamp: Stamp,
     wrong: Option<String>,
     couriers: BTreeMap<String, (Arc<Courier>, JoinHandle<()>)>,
@@ -171,21 +177,25 @@ impl Drop for Worker {
 }
 
 impl Worker {
-    fn new(setup: Setup) -> Worker {
+    fn new(setup: Setup, published: watch::Sender<Arc<Settings>>) -> Worker {
         let clock = Clock::new();
         let kept = setup.keeper.load();
-        let alerts = kept.alerts.into_values().map(Alert::from);
+        let alerts: Vec<_> = kept.alerts.into_values().map(Alert::from).collect();
+        let firing = alerts.iter().filter(|alert| alert.phase == Phase::Firing);
+        let firing = firing.map(|alert| alert.condition.key.clone()).collect();
         let silences = kept.silences.into_values().map(Silence::from);
-        let settings = Settings::default();
+        let settings = Arc::<Settings>::default();
         let now = clock.now();
         let mut engine = Engine::new(settings.pace.clone(), alerts, silences, now);
         // Until settings are read, there is nobody to tell.
-        engine.set_audience(now, false);
+        engine.set_audience(now, |_| false);
         Worker {
             setup,
             clock,
             engine,
             settings,
+            published,
+            firing,
             stamp: None,
             wrong: None,
             couriers: BTreeMap::new(),
@@ -236,7 +246,6 @@ impl Worker {
                 reply.send(result).ok();
             }
             Ask::Test(name, reply) => self.test(name, reply),
-            Ask::Settings(reply) => drop(reply.send(self.settings.clone())),
         }
     }
 
@@ -349,7 +358,7 @@ impl Worker {
     /// Does what the engine wants: first into the queues of channels, then to the keeper, so that
     /// what is kept as told is told.
     async fn drain(&mut self) {
-        let mut told = Vec::new();
+        let (mut told, mut events) = (Vec::new(), Vec::new());
         while let Some(step) = self.engine.poll_step() {
             match step {
                 Step::Tell(notice) => {
@@ -363,10 +372,14 @@ impl Worker {
                 }
                 Step::Changed(alert) => {
                     log(&alert, self.settings.has_channels());
+                    events.extend(self.event(&alert));
                     let row = Box::new(AlertRow::from(&*alert));
                     self.change(Change::Alert(alert.condition.key, Some(row)));
                 }
-                Step::Forgotten(key) => self.change(Change::Alert(key, None)),
+                Step::Forgotten(key) => {
+                    self.firing.remove(&key);
+                    self.change(Change::Alert(key, None));
+                }
             }
         }
         while let Some(id) = self.engine.poll_ended() {
@@ -386,6 +399,22 @@ impl Worker {
             if kept { BTreeMap::new() } else { changes }
         };
         self.changes = spawn_blocking(work).await.expect("keeping does not panic");
+        // Last, so that nothing comes between telling and keeping that it was told.
+        for event in events {
+            // The node takes them; if it has ended, nobody wants to know.
+            self.setup.events.send(event).await.ok();
+        }
+    }
+
+    /// What is to be said of an alert as an event, if it begins to fire or is over.
+    fn event(&mut self, alert: &Alert) -> Option<(Kind, String)> {
+        let key = &alert.condition.key;
+        let fires = match alert.phase {
+            Phase::Firing => self.firing.insert(key.clone()).then_some(true),
+            Phase::Over => self.firing.remove(key).then_some(false),
+            Phase::Pending => None,
+        }?;
+        Some(event(&alert.condition, fires))
     }
 
     fn change(&mut self, change: Change) {
@@ -463,8 +492,11 @@ impl Worker {
         }
         old.values().for_each(|(_, task)| task.abort());
         let now = self.clock.now();
+        let settings = Arc::new(settings);
         self.engine.set_pace(now, settings.pace.clone());
-        self.engine.set_audience(now, settings.has_channels());
+        let hears = settings.clone();
+        self.engine.set_audience(now, move |alert| hears.hears(alert));
+        self.published.send_replace(settings.clone());
         self.settings = settings;
     }
 
@@ -508,6 +540,29 @@ fn failing(courier: &Courier) -> Option<Seen> {
         ),
         ..Seen::default()
     })
+}
+
+/// An alert as an event: the words of its cause, which no report takes for another trouble.
+fn event(condition: &Condition, fires: bool) -> (Kind, String) {
+    let class = match condition.kind.as_str() {
+        "host-lost" => Class::Down,
+        "relay-lost" | "below-lost" | "parent-lost" => Class::Relay,
+        "disk-low" => Class::Space,
+        _ => Class::Controller,
+    };
+    let subject = match (condition.kind.as_str(), fires) {
+        ("channel-failing", true) => "alert.channel-failed",
+        (_, true) => "alert.firing",
+        (_, false) => "alert.resolved",
+    };
+    let severity = match condition.severity {
+        _ if !fires => mesh::Severity::Info,
+        Severity::Info => mesh::Severity::Info,
+        Severity::Warning => mesh::Severity::Warning,
+        Severity::Critical => mesh::Severity::Error,
+    };
+    let text = format!("{}: {}", condition.kind, condition.summary);
+    (Kind { subject, severity, class }, text)
 }
 
 fn stamp(path: &std::path::Path) -> Stamp {

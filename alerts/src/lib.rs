@@ -12,6 +12,7 @@ mod clock;
 mod courier;
 mod desk;
 mod disk;
+mod figures;
 mod info;
 mod keep;
 mod message;

@@ -26,7 +26,7 @@ const fn rule(kind: &'static str, severity: Severity, hold_s: u64, help: &'stati
 }
 
 /// All kinds there are.
-pub(crate) const RULES: [Rule; 11] = [
+pub(crate) const RULES: [Rule; 15] = [
     rule(
         "host-lost",
         Severity::Warning,
@@ -77,6 +77,27 @@ pub(crate) const RULES: [Rule; 11] = [
         0,
         "barid runs shows what failed, barid retry gives it again",
     ),
+    rule(
+        "clock-apart",
+        Severity::Warning,
+        0,
+        "look at the clocks of both, beginning with the node that is nearest to the controller: \
+         orders are refused when clocks are five minutes apart",
+    ),
+    rule(
+        "limit-reached",
+        Severity::Warning,
+        0,
+        "something was dropped or cut, and counted: barid events shows what, and of which node",
+    ),
+    rule(
+        "schedule-missed",
+        Severity::Warning,
+        0,
+        "a distribution was not begun when it was due: see why in the log of the controller; what \
+         was missed while it was away is made up for by the next one",
+    ),
+    rule("errors-many", Severity::Warning, 0, "barid report errors shows each problem once"),
     rule(
         "channel-failing",
         Severity::Warning,

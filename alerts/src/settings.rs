@@ -122,6 +122,7 @@ struct RuleEntry {
     severity: Option<Word>,
     hold_s: Option<u64>,
     percent: Option<u64>,
+    count: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -235,6 +236,11 @@ impl Settings {
         })
     }
 
+    /// Whether an alert goes by any channel.
+    pub(crate) fn hears(&self, alert: &Alert) -> bool {
+        self.channels.iter().any(|(name, way)| way.filter.passes(name, alert))
+    }
+
     /// Whether anybody can be told.
     pub fn has_channels(&self) -> bool {
         !self.channels.is_empty()
@@ -262,6 +268,11 @@ impl Settings {
     /// The share of an order's targets from which on its failures are an alert, in percent.
     pub fn percent(&self, kind: &str) -> Option<u64> {
         self.rules.get(kind)?.percent
+    }
+
+    /// From how many on something is an alert; none: never.
+    pub fn count(&self, kind: &str) -> Option<u64> {
+        self.rules.get(kind)?.count
     }
 
     /// The condition that something is; none if its kind is switched off.

@@ -9,8 +9,9 @@ use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 
 use crate::screen::ColorWhen;
 use crate::{
-    alerting, attach, cancel, completion, demo, events, fdist, fleet, hosts, join, node, nodes,
-    out, pull, push, report, retry, rollback, rollout, run, runs, serve, sim, store, token, tree,
+    alerting, attach, bus, cancel, completion, demo, events, fdist, fleet, hosts, join, node,
+    nodes, out, pull, push, report, retry, rollback, rollout, run, runs, serve, sim, store, token,
+    tree,
 };
 
 const EXAMPLES: &str = "\
@@ -87,6 +88,8 @@ pub(crate) enum Verb {
     Cancel(cancel::Args),
     /// Show what happens in the fleet, folded, and follow it
     Events(events::Args),
+    /// Publish, subscribe, ask and answer, by the node of this machine
+    Bus(bus::Args),
     /// Report errors: each distinct problem once, with its hosts and probable cause
     Report(report::Args),
     /// List relays and hosts
@@ -280,6 +283,9 @@ mod tests {
             &["nodes", "count", "-"],
             &["nodes", "groups", "--json", "-a"],
             &["events", "-f", "--since", "2h", "--site", "lyon", "--severity", "error", "run.*"],
+            &["bus", "pub", "a.b", "text"],
+            &["bus", "sub", "a.>", "b.*", "--count", "3", "--node", "/s"],
+            &["bus", "req", "a.b", "--most", "9", "--deadline", "2s"],
             &["report", "errors", "--since", "1d"],
             &["report", "hour", "8"],
             &["report", "day", "-1"],

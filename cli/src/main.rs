@@ -10,6 +10,7 @@
 //! | `run` `push` `runs` `out` `attach` `cancel` `retry` `rollout` | verbs about orders |
 //! | `pace` `given` | options of `run` |
 //! | `events` `report` | what happens, and what went wrong |
+//! | `bus` | messages between programs, by the node of this machine |
 //! | `hosts` `nodes` `tree` `token` `alerting` `completion` | other verbs that ask the controller |
 //! | `fleet` `fdist` | domains, hosts and files, by two kinds of names |
 //! | `steer` `survey` `whatif` `cap` | verbs about the tree |
@@ -30,6 +31,7 @@ mod alike;
 mod args;
 mod attach;
 mod branches;
+mod bus;
 mod cancel;
 mod cap;
 mod client;
@@ -154,6 +156,7 @@ async fn ask(verb: Verb, client: &Client, screen: &mut Screen) -> Result<Exit, F
         Verb::Out(args) => Box::pin(out::main(args, client, screen)).await,
         Verb::Attach(args) => ordered(Box::pin(attach::main(args, client, screen)).await),
         Verb::Cancel(args) => ordered(Box::pin(cancel::main(args, client, screen)).await),
+        Verb::Bus(args) => bus::main(args, screen).await,
         Verb::Events(args) => events::main(args, client, screen).await,
         Verb::Report(args) => report::main(args, client, screen).await,
         Verb::Hosts(args) => hosts::main(args, client, screen).await,

@@ -108,7 +108,15 @@ async fn run(
     end: Option<EndOfInput>,
 ) -> Result<Exit, Failure> {
     let mut stop = Stop::with(end)?;
-    let running = start(credentials, settings, &state)?;
+    let (listen, bus) = (settings.metrics.listen, settings.bus.socket.clone());
+    let running = Arc::new(start(credentials, settings, &state)?);
+    local::start(local::Setup {
+        state: state.clone(),
+        metrics: local::metrics_of(running.clone()),
+        node: running.clone(),
+        listen,
+        bus,
+    });
     let mut ended = running.watch_end();
     write_listen(&state, running.addr())?;
     let exit = tokio::select! {

@@ -40,6 +40,12 @@ pub(crate) struct Args {
     /// Content down each link, at most, in kbit/s
     #[arg(long, value_name = "KBIT")]
     rate_limit: Option<u64>,
+    /// Serve metrics here as well (TCP), to anybody who asks
+    #[arg(long, value_name = "ADDR")]
+    metrics: Option<SocketAddr>,
+    /// A Unix socket for the bus that every user may open; bus.toml says what he may there
+    #[arg(long, value_name = "PATH")]
+    bus: Option<PathBuf>,
     /// For more hosts than this a push goes out in waves, unless it is given --all-at-once
     /// [default: 500]
     #[arg(long, value_name = "HOSTS")]
@@ -65,6 +71,8 @@ pub(crate) fn main(args: Args, verbose: u8) -> Result<Exit, Failure> {
         min_free_mib: args.min_free,
         store_max_mib: args.store_max,
         rate_limit_kbit: args.rate_limit,
+        metrics: args.metrics,
+        bus: args.bus,
         waves_above: args.waves_above,
         ..controller::Options::default()
     };

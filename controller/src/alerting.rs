@@ -3,6 +3,7 @@
 //!
 //! What is told when, and how it gets out, is for the `alerts` crate; what is wrong is said here.
 
+mod happened;
 mod keeper;
 mod orders;
 mod rules;
@@ -16,6 +17,7 @@ use crate::api::{Answer, Api, body};
 use crate::clock::now_ms;
 use crate::fault::Failure;
 
+pub(crate) use self::happened::Happened;
 pub(crate) use self::keeper::TableKeeper;
 pub(crate) use self::orders::Orders;
 pub(crate) use self::rules::Rules;

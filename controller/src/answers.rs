@@ -180,17 +180,5 @@ pub(crate) fn preview(hosts: &BTreeMap<HostId, HostRow>, said: &Said) -> OrderEv
 
 /// The word for a state, as everybody prints it.
 pub(crate) fn word(state: State) -> &'static str {
-    match state {
-        State::Ok => "ok",
-        State::Failed(_) => "failed",
-        State::Signalled(_) => "signalled",
-        State::TimedOut => "timed-out",
-        State::Interrupted => "interrupted",
-        State::Cancelled => "cancelled",
-        State::Refused => "refused",
-        State::Skipped => "skipped",
-        State::Expired => "expired",
-        State::RelayLost => "relay-lost",
-        State::NotReached => "not-reached",
-    }
+    state.word()
 }

@@ -17,6 +17,7 @@ mod costs;
 mod enrol;
 mod events;
 mod fault;
+mod figures;
 mod filters;
 pub mod fleet;
 mod following;

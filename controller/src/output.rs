@@ -12,7 +12,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use mesh::{HostId, OrderId, Stream};
+use mesh::Stream;
 use protos::{Envelope, OUTPUT_KIND, OutputBody, OutputFault, OutputRequest};
 use serde::Deserialize;
 use tokio::sync::mpsc;
@@ -72,7 +72,14 @@ pub(crate) async fn output(
         Which::Stdout => Stream::Stdout,
         Which::Stderr => Stream::Stderr,
     };
-    let envelope = api.desk.wish(order, host, stream);
+    let envelope = api.desk.wish(OutputBody {
+        mesh: api.desk.authority.mesh().0,
+        order,
+        host,
+        stream,
+        not_after_ms: to_ms(SystemTime::now() + GOOD),
+        metrics: false,
+    });
     let request = OutputRequest { envelope, offset: wanted.offset, files: Vec::new() };
     let mut coming =
         api.desk.node.output(host, &request).await.map_err(|not| failure(&name, &not))?;
@@ -99,15 +106,8 @@ pub(crate) async fn output(
 }
 
 impl Desk {
-    /// A signed wish for what a host has written.
-    fn wish(&self, order: OrderId, host: HostId, stream: Stream) -> Bytes {
-        let body = OutputBody {
-            mesh: self.authority.mesh().0,
-            order,
-            host,
-            stream,
-            not_after_ms: to_ms(SystemTime::now() + GOOD),
-        };
+    /// A wish, signed.
+    pub(crate) fn wish(&self, body: OutputBody) -> Bytes {
         let (bytes, signer) = (body.encode(), self.authority.order_signer());
         let envelope = Envelope {
             kind: OUTPUT_KIND.into(),

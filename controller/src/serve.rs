@@ -10,20 +10,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use axum::Router;
 use certs::{Authority, Credentials, MeshId, NodeKey, Role};
 use content::Store;
-use mesh::HostId;
+use mesh::{HostId, Kind};
 use relay::{Journal, Settings, Setup};
 use tokio::net::UnixListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
-use crate::alerting::{Orders, Rules, TableKeeper};
+use crate::alerting::{Happened, Orders, Rules, TableKeeper};
 use crate::api::{Api, router};
 use crate::clock::now_ms;
 use crate::closing::close;
 use crate::collect::Collections;
 use crate::enrol::{self, Enroller, identity};
+use crate::figures::{Counted, Figures};
 use crate::fleet::Fleet;
 use crate::fleet::dist::{Distributor, Running};
 use crate::fleet::schedule;
@@ -41,6 +43,8 @@ use crate::viewers::{Viewers, Watched};
 /// The UDP port of the mesh.
 const PORT: u16 = 7400;
 const CACHE: usize = 64 << 20;
+/// What alerts have become that may wait for the node.
+const NOTICED: usize = 64;
 /// How many hosts a push may go to at once, unless it says otherwise.
 const WAVES_ABOVE: u64 = 500;
 /// The controller makes its own certificate at each start.
@@ -69,6 +73,10 @@ pub struct Options {
     pub store_max_mib: Option<u64>,
     /// Content down each child's link, at most, in kbit/s.
     pub rate_limit_kbit: Option<u64>,
+    /// Where metrics can be read (TCP), without any proof of who asks.
+    pub metrics: Option<SocketAddr>,
+    /// A Unix socket with the bus, that every user may open.
+    pub bus: Option<PathBuf>,
     /// For more hosts than this a push goes out in waves, unless it says otherwise.
     pub waves_above: Option<u64>,
 }
@@ -203,13 +211,26 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         pushes: Arc::clone(&pushes),
         running: Running::default(),
     };
+    let (events, noticed) = mpsc::channel(NOTICED);
     let (rollouts, begun) = Rollouts::new(distributor.clone(), state.join("barid.sock"));
     tables.rollouts()?.iter().for_each(|(id, row)| rollouts.hold(*id, row));
     let alerts = alerts::start(alerts::Setup {
         state: state.clone(),
         from: alerts::Sender { node: "controller".into(), mesh: authority.mesh().to_string() },
         keeper: Arc::new(TableKeeper(tables.clone())),
+        events,
     });
+    let counted = Counted::default();
+    let whose = (alerts.clone(), desk.clone());
+    let figures = Figures::new(whose, live.clone(), tables.clone(), counted.clone()).router();
+    local::start(local::Setup {
+        state: state.clone(),
+        node: node.clone(),
+        metrics: figures.clone(),
+        listen: options.metrics,
+        bus: options.bus,
+    });
+    let happened = Happened { desk: alerts.clone(), live: live.clone(), tables: tables.clone() };
     let orders = Orders { desk: alerts.clone(), live: live.clone(), tables: tables.clone() };
     let rules = Rules {
         desk: alerts.clone(),
@@ -220,6 +241,9 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     let tasks = [
         tokio::spawn(rules.run()),
         tokio::spawn(orders.run()),
+        tokio::spawn(happened.run()),
+        tokio::spawn(pass_events(noticed, node.clone())),
+        tokio::spawn(counted.run(live.clone(), tables.clone())),
         tokio::spawn(schedule::run(rollouts.clone())),
         tokio::spawn(rollouts.clone().run(begun)),
         tokio::spawn(pass_watches(watched, node.clone())),
@@ -250,7 +274,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         pushes,
     };
     write_listen(&state, &listen)?;
-    let served = serve(&state, api, stop, ended).await;
+    let served = serve(&state, router(api).merge(figures), stop, ended).await;
     tasks.iter().for_each(|task| task.abort());
     meter.keep(&tables);
     std::fs::remove_file(state.join("barid.sock")).ok();
@@ -363,6 +387,13 @@ fn meet(fleet: &Fleet, hosts: &BTreeMap<HostId, HostRow>) {
     }
 }
 
+/// Tells the node what alerts have become, as events.
+async fn pass_events(mut noticed: mpsc::Receiver<(Kind, String)>, node: Arc<relay::Running>) {
+    while let Some((kind, text)) = noticed.recv().await {
+        node.notice(kind, &text).await;
+    }
+}
+
 /// Tells the node what is watched, whenever that changes.
 async fn pass_watches(mut watched: watch::Receiver<Watched>, node: Arc<relay::Running>) {
     while watched.changed().await.is_ok() {
@@ -384,7 +415,7 @@ fn write_listen(state: &Path, listen: &str) -> Result<(), RunError> {
 
 async fn serve(
     state: &Path,
-    api: Api,
+    router: Router,
     stop: impl Future<Output = ()>,
     mut ended: watch::Receiver<bool>,
 ) -> Result<(), RunError> {
@@ -398,7 +429,7 @@ async fn serve(
     let listener = UnixListener::bind(&path).map_err(failed)?;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
     info!(socket = %path.display(), "ready");
-    let server = axum::serve(listener, router(api));
+    let server = axum::serve(listener, router);
     tokio::select! {
         served = server.into_future() => served.map_err(failed),
         () = stop => Ok(()),

@@ -74,6 +74,8 @@ pub struct Limits {
     pub body_bytes: usize,
     /// Bytes of bodies in one report.
     pub report_bytes: usize,
+    /// Messages of the bus that are remembered, so that none is passed on twice.
+    pub bus_recent: usize,
     /// Hosts below whose profile is remembered.
     pub profiles: usize,
     /// Bytes of profiles that differ.
@@ -159,6 +161,7 @@ impl Default for Limits {
             wants: 65_536,
             body_bytes: 64 << 20,
             report_bytes: 512 << 10,
+            bus_recent: 1_024,
             profiles: 100_000,
             profile_bytes: 64 << 20,
         }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::bus::{Answer, Interest, Message};
 use crate::fact::{FoldKey, Folded, Happening, Signature};
 use crate::{
     Digest, HostId, HostSet, LinkId, Order, OrderId, Outcome, Profile, Profiled, Report, RequestId,
@@ -150,6 +151,12 @@ pub enum Input {
     Profile(Profile),
     /// The operator gives an order. Root only.
     Submit(Arc<Order>),
+    /// What programs at this node want of the bus from now on.
+    Subscribed(Interest),
+    /// A program at this node has published something.
+    Publish(Message),
+    /// A program at this node answers a message.
+    Answer(Answer),
 }
 
 /// Everything that a node can want of its shell.
@@ -225,6 +232,10 @@ pub enum Output {
     },
     /// Root: a host has written something; for those who watch, and never kept.
     Preview(Said),
+    /// A message for programs at this node.
+    Deliver(Message),
+    /// An answer to a message that was published at this node.
+    Answered(Answer),
     /// For whoever watches this node: the log, the controller's tables.
     Tell(Event),
 }
@@ -416,6 +427,12 @@ pub enum Frame {
         /// How many of them, from the first on; for the rest there was no room.
         held: usize,
     },
+    /// What is wanted of the bus on the sender's side, all of it.
+    Interest(Interest),
+    /// A message on the bus.
+    Message(Message),
+    /// An answer to one, on its way to whoever has asked.
+    Answer(Answer),
     /// Up: what hosts say of themselves. Twice is as good as once.
     Profiles {
         /// Its number on this link.
@@ -549,6 +566,8 @@ pub enum Wake {
     Gate,
     /// To save or tell events.
     Events,
+    /// To say what is wanted of the bus.
+    Bus,
     /// To tell profiles.
     Profiles,
 }

@@ -12,6 +12,7 @@ mod absent;
 mod acks;
 mod agenda;
 pub mod alerts;
+pub mod bus;
 mod cancel;
 mod climb;
 mod config;

@@ -8,6 +8,7 @@
 mod answers;
 #[cfg(test)]
 mod bench;
+mod bus;
 mod events;
 mod gating;
 mod links;
@@ -22,6 +23,7 @@ use rand::{Rng, SeedableRng};
 
 use crate::absent::Absent;
 use crate::acks::Acks;
+use crate::bus::Bus;
 use crate::cancel::Cancels;
 use crate::events::Events;
 use crate::fold::Shares;
@@ -41,8 +43,8 @@ use crate::uplog::Uplog;
 use crate::watch::Watch;
 use crate::window::Windows;
 use crate::{
-    Config, Event, HostId, HostSet, Input, LinkId, OrderId, Output, Peer, Reason, Saved, Tally,
-    Time, Wake,
+    Config, Event, HostId, HostSet, Input, LinkId, OrderId, Output, Peer, Reason, Saved, Subtree,
+    Tally, Time, Wake,
 };
 
 /// A node of the tree: controller, relay or host, by its [`Config`].
@@ -67,6 +69,7 @@ pub struct Node {
     gates: Gates,
     windows: Windows,
     happened: Events,
+    bus: Bus,
     profiles: Profiles,
     /// The link of a parent that takes events.
     listener: Option<LinkId>,
@@ -110,6 +113,7 @@ impl Node {
                 limits.report_bytes,
                 config.has(Bug::SumEvents),
             ),
+            bus: Bus::new(limits.bus_recent),
             profiles: Profiles::new(config.host, root, limits, config.has(Bug::KeepOldProfile)),
             listener: None,
             absent: Absent::new(now, config.grace()),
@@ -207,6 +211,9 @@ impl Node {
             Input::Submit(order) => self.take_order(now, order),
             Input::Watch { orders } => self.handle_watch(&orders),
             Input::Said(said) => self.pass_said(said),
+            Input::Subscribed(interest) => self.handle_subscribed(now, interest),
+            Input::Publish(message) => self.publish(&message),
+            Input::Answer(answer) => self.pass_answer(None, answer),
         }
         self.follow_up(now);
     }
@@ -232,6 +239,7 @@ impl Node {
         self.save_events(now);
         self.follow_up(now);
         self.acks.handle_timeout(now, &mut self.out);
+        self.bus.handle_timeout(now, &mut self.out);
     }
 
     /// What follows from whatever has happened.
@@ -252,8 +260,9 @@ impl Node {
         let happened = self.happened.poll_timeout(self.listener.is_some());
         let happened = sooner(happened, self.profiles.poll_timeout());
         let gates = sooner(self.gates.poll_timeout(), self.windows.poll_timeout());
+        let links = sooner(self.uplink.poll_timeout(), self.pulse.poll_timeout());
         sooner(
-            sooner(sooner(self.uplink.poll_timeout(), self.pulse.poll_timeout()), gates),
+            sooner(sooner(links, self.bus.poll_timeout()), gates),
             sooner(sooner(announce, shares), sooner(happened, self.acks.poll_timeout())),
         )
     }
@@ -271,6 +280,11 @@ impl Node {
     /// Who is reachable below this node, itself included.
     pub fn up(&self) -> HostSet {
         self.routes.up()
+    }
+
+    /// All that this node says of its subtree.
+    pub fn subtree(&self) -> Subtree {
+        self.routes.subtree()
     }
 
     /// The parent, once it has said hello.

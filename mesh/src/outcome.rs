@@ -38,6 +38,23 @@ pub enum State {
 }
 
 impl State {
+    /// The word for it, as everybody prints it.
+    pub fn word(self) -> &'static str {
+        match self {
+            State::Ok => "ok",
+            State::Failed(_) => "failed",
+            State::Signalled(_) => "signalled",
+            State::TimedOut => "timed-out",
+            State::Interrupted => "interrupted",
+            State::Cancelled => "cancelled",
+            State::Refused => "refused",
+            State::Skipped => "skipped",
+            State::Expired => "expired",
+            State::RelayLost => "relay-lost",
+            State::NotReached => "not-reached",
+        }
+    }
+
     /// Which of two words about one host wins: the heavier. What a host did beats what it refused
     /// to do, and both beat what somebody on the way supposed.
     pub fn weight(self) -> u8 {

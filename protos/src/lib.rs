@@ -20,6 +20,7 @@
 //! Not here: signatures, certificates and hashing, which callers bring, and all I/O.
 
 mod answer;
+mod bus;
 mod collect;
 mod dist;
 mod fact;
@@ -70,7 +71,7 @@ pub use stream::{
 pub use terms::{Delete, MaxDelete, Special, Terms};
 pub use wire::{
     Allowance, FrameError, Incoming, decode_folded, decode_frame, encode_allowing, encode_folded,
-    encode_frame, encode_heard, encode_removals,
+    encode_frame, encode_frame_at, encode_heard, encode_removals,
 };
 
 /// The messages as prost makes them of the .proto files.

@@ -55,6 +55,8 @@ pub struct OutputBody {
     pub stream: Stream,
     /// Until when the wish is good, in milliseconds since 1970.
     pub not_after_ms: u64,
+    /// What is wanted is the host's page of metrics, and nothing of an order.
+    pub metrics: bool,
 }
 
 /// A wish on its way down.
@@ -111,6 +113,7 @@ impl OutputBody {
             host: self.host.0,
             stream: stream.into(),
             not_after_ms: self.not_after_ms,
+            metrics: self.metrics,
         };
         body.encode_to_vec()
     }
@@ -135,6 +138,7 @@ impl OutputBody {
             host: HostId(body.host),
             stream,
             not_after_ms: body.not_after_ms,
+            metrics: body.metrics,
         })
     }
 }
@@ -211,13 +215,15 @@ mod tests {
 
     fn body() -> impl Strategy<Value = OutputBody> {
         let stream = prop_oneof![Just(Stream::Stdout), Just(Stream::Stderr)];
-        (any::<[u8; 16]>(), any::<[u8; 16]>(), any::<u32>(), stream, number()).prop_map(
-            |(mesh, order, host, stream, not_after_ms)| OutputBody {
+        let ids = (any::<[u8; 16]>(), any::<[u8; 16]>(), any::<u32>());
+        (ids, stream, number(), any::<bool>()).prop_map(
+            |((mesh, order, host), stream, not_after_ms, metrics)| OutputBody {
                 mesh,
                 order: OrderId(order),
                 host: HostId(host),
                 stream,
                 not_after_ms,
+                metrics,
             },
         )
     }

@@ -33,6 +33,8 @@ pub enum StreamKind {
     Live = 6,
     /// The rest of one output; opened by the parent.
     Output = 7,
+    /// The bus.
+    Bus = 8,
 }
 
 impl From<StreamKind> for u8 {
@@ -53,6 +55,7 @@ impl TryFrom<u8> for StreamKind {
             5 => Ok(StreamKind::Join),
             6 => Ok(StreamKind::Live),
             7 => Ok(StreamKind::Output),
+            8 => Ok(StreamKind::Bus),
             _ => Err(UnknownStream { byte }),
         }
     }
@@ -180,7 +183,7 @@ mod tests {
     #[test]
     fn stream_kinds() {
         let known: Vec<u8> = (0..=255).filter(|&byte| StreamKind::try_from(byte).is_ok()).collect();
-        assert_eq!(known, [1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(known, [1, 2, 3, 4, 5, 6, 7, 8]);
         for byte in known {
             assert_eq!(u8::from(StreamKind::try_from(byte).unwrap()), byte);
         }

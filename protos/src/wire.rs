@@ -22,7 +22,7 @@ use crate::steer::check_rate;
 use crate::{
     FRAME_LIMIT, FieldError, LONGEST, Malformed, OUTPUT_LIMIT, VERSION, VersionError, check_version,
 };
-use crate::{fact, hosts, pb, profile, shape};
+use crate::{bus, fact, hosts, pb, profile, shape};
 
 /// Lines of one report. A node cuts its reports by bytes long before this.
 pub(crate) const LINES: usize = 10_240;
@@ -52,12 +52,14 @@ pub enum Incoming {
         /// Whether it can.
         unpacks: bool,
     },
-    /// A beat, with what its sender says of the content that it is to get.
+    /// A beat, with what its sender says besides.
     Beat {
         /// The frame.
         frame: Frame,
-        /// What a child says; a parent says nothing.
+        /// What a child says of the content that it is to get; a parent says nothing.
         allowance: Allowance,
+        /// What time it is at the parent, in seconds since 1970; 0: it does not say.
+        clock_s: u64,
     },
     /// A report for the link's [`Unpacker`](crate::Unpacker).
     Packed(Packed),
@@ -106,11 +108,20 @@ pub enum FrameError {
 /// What is over a limit of the wire is encoded all the same and refused by the peer: a frame
 /// longer than [`FRAME_LIMIT`], a host set of more than 65,536 ranges.
 pub fn encode_frame(frame: &Frame) -> Bytes {
-    encode_allowing(frame, Allowance::default())
+    encode_with(frame, Allowance::default(), 0)
 }
 
 /// The same for a child's link, of which a beat says what content it may carry.
 pub fn encode_allowing(frame: &Frame, allowance: Allowance) -> Bytes {
+    encode_with(frame, allowance, 0)
+}
+
+/// The same for a parent's link, on which a beat says that it is this time, in seconds since 1970.
+pub fn encode_frame_at(frame: &Frame, clock_s: u64) -> Bytes {
+    encode_with(frame, Allowance::default(), clock_s)
+}
+
+fn encode_with(frame: &Frame, allowance: Allowance, clock_s: u64) -> Bytes {
     let kind = match frame {
         &Frame::Hello { log, held_log, held, events, profiles } => Kind::Hello(pb::Hello {
             major: VERSION.0.into(),
@@ -126,7 +137,15 @@ pub fn encode_allowing(frame: &Frame, allowance: Allowance) -> Bytes {
             let (interval_ms, root_ms) = (interval_ms(interval), interval_ms(root_interval));
             let root_interval_ms = if root_ms == interval_ms { 0 } else { root_ms };
             let Allowance { rate: cap, yields } = allowance;
-            Kind::Beat(pb::Beat { root, interval_ms, root_interval_ms, speaks, cap, yields })
+            Kind::Beat(pb::Beat {
+                root,
+                interval_ms,
+                root_interval_ms,
+                speaks,
+                clock_s,
+                cap,
+                yields,
+            })
         }
         Frame::Below(subtree) => Kind::Below(encode_below(subtree)),
         Frame::Order { log, seq, order } => {
@@ -147,6 +166,9 @@ pub fn encode_allowing(frame: &Frame, allowance: Allowance) -> Bytes {
             let held = u32::try_from(held).unwrap_or(u32::MAX);
             Kind::EventsHeld(pb::EventsHeld { no, held })
         }
+        Frame::Interest(interest) => Kind::Interest(bus::encode_interest(interest)),
+        Frame::Message(message) => Kind::Message(bus::encode_message(message)),
+        Frame::Answer(answer) => Kind::Answer(bus::encode_answer(answer)),
         Frame::Profiles { no, lines } => Kind::Profiles(profile::encode(*no, lines)),
         &Frame::ProfilesHeld { no, held } => {
             let held = u32::try_from(held).unwrap_or(u32::MAX);
@@ -196,7 +218,15 @@ pub fn decode_frame(bytes: Bytes, hash: fn(&[u8]) -> Digest) -> Result<Incoming,
             return Ok(Incoming::Hello { frame, unpacks });
         }
         Kind::Packed(packed) => return Ok(Incoming::Packed(Packed(packed))),
-        Kind::Beat(pb::Beat { root, interval_ms, root_interval_ms, speaks, cap, yields }) => {
+        Kind::Beat(pb::Beat {
+            root,
+            interval_ms,
+            root_interval_ms,
+            speaks,
+            clock_s,
+            cap,
+            yields,
+        }) => {
             within("beat.interval_ms", interval_ms.into(), INTERVAL_MS)?;
             let root_ms = if root_interval_ms == 0 { interval_ms } else { root_interval_ms };
             within("beat.root_interval_ms", root_ms.into(), INTERVAL_MS)?;
@@ -204,9 +234,13 @@ pub fn decode_frame(bytes: Bytes, hash: fn(&[u8]) -> Digest) -> Result<Incoming,
             let interval = Duration::from_millis(interval_ms.into());
             let root_interval = Duration::from_millis(root_ms.into());
             let frame = Frame::Beat { root, interval, root_interval, speaks };
-            return Ok(Incoming::Beat { frame, allowance: Allowance { rate: cap, yields } });
+            let allowance = Allowance { rate: cap, yields };
+            return Ok(Incoming::Beat { frame, allowance, clock_s });
         }
         Kind::Below(below) => Frame::Below(decode_below(&below)?),
+        Kind::Interest(interest) => Frame::Interest(bus::decode_interest(&interest)?),
+        Kind::Message(message) => Frame::Message(bus::decode_message(message)?),
+        Kind::Answer(answer) => Frame::Answer(bus::decode_answer(answer)?),
         Kind::Order(pb::OrderEntry { log, seq, envelope }) => {
             not_empty("order.envelope", envelope.len())?;
             return Ok(Incoming::Order { log, seq, envelope });

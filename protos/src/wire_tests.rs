@@ -3,9 +3,11 @@
 
 use std::sync::Arc;
 
+use mesh::bus::{Answer, Interest, Message, PATTERNS, Pattern, Subject};
 use mesh::{Class, Fact, Folded, MOST, Order, Profile, Profiled, Sample, Severity};
 use proptest::collection::vec;
 use proptest::prelude::*;
+use prost::Message as _;
 
 use super::*;
 use crate::testing::{
@@ -117,6 +119,23 @@ fn frame() -> impl Strategy<Value = Frame> {
         pair().prop_map(|(log, through)| Frame::ReportsHeld { log, through }),
         watch().prop_map(|orders| Frame::Watch { orders }),
         said().prop_map(Frame::Said),
+        vec("[a-c]{1,2}(\\.[a-c]){0,3}", 0..4).prop_map(|texts| {
+            let patterns = texts.iter().map(|text| Pattern::new(text).unwrap());
+            Frame::Interest(Interest::of(patterns, PATTERNS))
+        }),
+        (pair(), any::<(u32, u32)>(), "[a-z]{0,9}", some_bytes(60)).prop_map(
+            |((request, _), (to, from), node, body)| {
+                let (to, from) = (HostId(to), HostId(from));
+                Frame::Answer(Answer { to, request, from, node, body })
+            }
+        ),
+        (pair(), any::<(u32, bool)>(), "[a-z]{0,9}", some_bytes(60)).prop_map(
+            |((id, request), (from, asks), node, body)| {
+                let subject = Subject::new("app.web-1").unwrap();
+                let request = asks.then_some(request);
+                Frame::Message(Message { id, from: HostId(from), node, subject, request, body })
+            }
+        ),
         (any::<[u8; 16]>(), some_hosts(), 0u64..=31_622_400_000).prop_map(|(order, hosts, ms)| {
             Frame::Go { order: OrderId(order), hosts, left: Duration::from_millis(ms) }
         }),
@@ -198,7 +217,7 @@ proptest! {
             }
             frame @ Frame::Hello { .. } => Incoming::Hello { frame, unpacks: true },
             frame @ Frame::Beat { .. } => {
-                Incoming::Beat { frame, allowance: Allowance::default() }
+                Incoming::Beat { frame, allowance: Allowance::default(), clock_s: 0 }
             }
             frame => Incoming::Frame(frame),
         };
@@ -215,9 +234,9 @@ proptest! {
                 let again = decode_frame(encode_frame(&frame), hash).unwrap();
                 prop_assert_eq!(again, Incoming::Frame(frame));
             }
-            Ok(Incoming::Beat { frame, allowance }) => {
-                let again = decode_frame(encode_allowing(&frame, allowance), hash).unwrap();
-                prop_assert_eq!(again, Incoming::Beat { frame, allowance });
+            Ok(Incoming::Beat { frame, allowance, clock_s }) => {
+                let again = decode_frame(encode_with(&frame, allowance, clock_s), hash).unwrap();
+                prop_assert_eq!(again, Incoming::Beat { frame, allowance, clock_s });
             }
             Ok(Incoming::Order { envelope, .. }) => prop_assert!(!envelope.is_empty()),
             Ok(Incoming::Removals(list)) => prop_assert!(!list.body.is_empty()),
@@ -457,6 +476,11 @@ fn a_beat_is_small() {
     let beat = |speaks| Frame::Beat { root: 100_000, interval, root_interval: interval, speaks };
     assert!(encode_frame(&beat(false)).len() <= 10);
     assert!(encode_frame(&beat(true)).len() <= 13);
+    let (frame, clock_s) = (beat(false), 1_800_000_000);
+    let bytes = encode_frame_at(&frame, clock_s);
+    assert!(bytes.len() <= 17);
+    let allowance = Allowance::default();
+    assert_eq!(decode_frame(bytes, hash), Ok(Incoming::Beat { frame, allowance, clock_s }));
 }
 
 #[test]
@@ -466,5 +490,5 @@ fn a_beat_says_what_content_may_come() {
     let allowance = Allowance { rate: 2_000_000, yields: true };
     let bytes = encode_allowing(&frame, allowance);
     assert!(bytes.len() <= 20, "{}", bytes.len());
-    assert_eq!(decode_frame(bytes, hash), Ok(Incoming::Beat { frame, allowance }));
+    assert_eq!(decode_frame(bytes, hash), Ok(Incoming::Beat { frame, allowance, clock_s: 0 }));
 }

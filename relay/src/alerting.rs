@@ -10,16 +10,19 @@ use std::time::Duration;
 
 use alerts::{Desk, FileKeeper, Seen, Sender, Settings};
 use certs::Identity;
-use mesh::HostId;
 use mesh::alerts::{Above, Missing};
-use tokio::sync::watch;
+use mesh::{HostId, Input, Kind};
+use tokio::sync::{mpsc, watch};
 
-use crate::drive::Links;
+use crate::drive::{Arrival, Links};
+use crate::notice;
 use crate::parents::Parents;
 use crate::space::Space;
 
 /// How often the disk is looked at.
 const LOOK: Duration = Duration::from_secs(5);
+/// What alerts have become that may wait for the node.
+const NOTICED: usize = 64;
 
 /// What is above a node, as the drive loop last knew it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,16 +48,27 @@ pub(crate) fn start(
     identity: &Identity,
     outlook: watch::Receiver<Outlook>,
     (parents, links, space): (Parents, Links, Space),
-) {
+    inbox: mpsc::Sender<Arrival>,
+) -> Option<Desk> {
     if !state.join("alerts.toml").exists() {
-        return;
+        return None;
     }
     let from = Sender { node: identity.name.clone(), mesh: identity.mesh.to_string() };
+    let (events, mut noticed) = mpsc::channel::<(Kind, String)>(NOTICED);
+    let who = (HostId(identity.id), identity.name.clone());
+    tokio::spawn(async move {
+        while let Some((kind, text)) = noticed.recv().await {
+            let happening = notice::make((who.0, &who.1), kind, &text);
+            inbox.send(Arrival::Input(Input::Happened(happening))).await.ok();
+        }
+    });
     let keeper = Arc::new(FileKeeper::open(state.join("alerts").join("state.json")));
-    let desk = alerts::start(alerts::Setup { state: state.into(), from, keeper });
+    let desk = alerts::start(alerts::Setup { state: state.into(), from, keeper, events });
     let identity = identity.clone();
+    let told = desk.clone();
     let watcher = Watcher { desk, identity, parents, links, space, parent: String::new() };
     tokio::spawn(watcher.run(outlook));
+    Some(told)
 }
 
 struct Watcher {

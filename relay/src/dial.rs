@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use mesh::{Input, Peer};
 use quinn::{ClientConfig, Connection, ConnectionError, Endpoint};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tracing::{debug, info};
 
@@ -31,6 +32,7 @@ pub(crate) struct Dialler {
     pub(crate) inbox: Inbox,
     pub(crate) verifier: Arc<Verifier>,
     pub(crate) room: Room,
+    pub(crate) bus_room: Arc<Semaphore>,
     pub(crate) removed: Removed,
     /// Whether this node is a parent, too.
     pub(crate) serves: bool,
@@ -122,6 +124,7 @@ impl Dialler {
             inbox: self.inbox.clone(),
             verifier: self.verifier,
             room: self.room,
+            bus_room: self.bus_room,
             removed: self.removed,
             credit: Credit::new(self.serves),
             packs: self.serves.then(Arc::default),

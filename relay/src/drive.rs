@@ -5,26 +5,33 @@
 //! are tasks that report back through the inbox.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
+use mesh::bus::Message;
 use mesh::{
-    Asker, Digest, Event, HostId, Input, LinkId, Node, Output, Peer, PullFault, Record, Said, Time,
+    Asker, Digest, Event, Frame, HostId, Input, LinkId, Node, Output, Peer, PullFault, Record,
+    Said, Time,
 };
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{debug, error, info, trace, warn};
 
 use crate::alerting::Outlook;
+use crate::bus::Hub;
 use crate::congestion;
 use crate::dial::Dialler;
 use crate::exec::Executor;
 use crate::journal::JournalError;
 use crate::link::Link;
 use crate::live::{Place, Watched};
+use crate::metrics::traffic::Traffic;
+use crate::metrics::{Counts, Sight};
 use crate::notice::Notices;
 use crate::removed::Removed;
+use crate::skew;
 use crate::steer::Helm;
 use crate::sweep::Sweeper;
 use crate::transfer::Transfers;
@@ -39,6 +46,10 @@ pub(crate) enum Arrival {
     Input(Input),
     /// A preview for the core, and the place that it takes here.
     Preview { input: Input, place: Place },
+    /// Something of the bus, and the place that it takes here.
+    Bus { input: Input, _place: OwnedSemaphorePermit },
+    /// A program at this node publishes something. Returns whether anybody wants it.
+    Publish { message: Message, reply: oneshot::Sender<bool> },
     /// A new link, before any of its frames.
     Linked(Link),
     /// A pull by a link has ended.
@@ -47,6 +58,11 @@ pub(crate) enum Arrival {
     Want { by: Asker, content: Digest, reply: oneshot::Sender<Result<(), PullFault>> },
     /// Somebody wants to know by which link a host is reached.
     Way { host: HostId, reply: oneshot::Sender<Option<LinkId>> },
+    /// The parent has said what time it is there: by how much this clock is ahead, in seconds, and
+    /// what is to be said of it.
+    Clock { ahead: i64, said: Option<skew::Said>, parent: HostId },
+    /// Somebody wants to know how the core stands.
+    Look(oneshot::Sender<Sight>),
 }
 
 /// How a link stands, for status pages.
@@ -183,6 +199,11 @@ pub(crate) struct Io {
     pub(crate) outlook: watch::Sender<Outlook>,
     /// What this node notices itself.
     pub(crate) notices: Notices,
+    /// What links have carried, and what else is counted.
+    pub(crate) traffic: Traffic,
+    pub(crate) counts: Arc<Counts>,
+    /// Programs at this node that speak on the bus.
+    pub(crate) hub: Hub,
 }
 
 /// Runs the node until it is told to stop.
@@ -196,6 +217,9 @@ pub(crate) async fn drive(
         loop {
             while let Some(output) = node.poll_output() {
                 io.apply(output);
+            }
+            if let Some(dropped) = io.hub.take_dropped() {
+                io.notices.bus_dropped(dropped);
             }
             let Some(happening) = io.notices.next() else { break };
             node.handle(io.clock.now(), Input::Happened(happening));
@@ -250,7 +274,17 @@ impl Io {
                 self.place = Some(place);
                 node.handle(now, input);
             }
-            Arrival::Linked(link) => {
+            Arrival::Bus { input, .. } => {
+                trace!(?input, "in");
+                node.handle(now, input);
+            }
+            Arrival::Publish { message, reply } => {
+                // Whoever asked may have left.
+                reply.send(node.is_heard(&message.subject)).ok();
+                node.handle(now, Input::Publish(message));
+            }
+            Arrival::Linked(mut link) => {
+                link.traffic = Some(self.traffic.clone());
                 let (id, peer, link) = (link.id, link.peer, Arc::new(link));
                 self.links.lock().insert(id, link.clone());
                 self.notices.meet(peer.host(), &link.name);
@@ -282,6 +316,13 @@ impl Io {
             }
             // Whoever asked may have left.
             Arrival::Way { host, reply } => drop(reply.send(node.way_to(host))),
+            Arrival::Clock { ahead, said, parent } => {
+                self.counts.clock_ahead.store(ahead, Ordering::Relaxed);
+                if let Some(said) = said {
+                    self.notices.clock(&said, parent);
+                }
+            }
+            Arrival::Look(reply) => drop(reply.send(Sight::of(node, now))),
         }
     }
 
@@ -297,11 +338,20 @@ impl Io {
             }
             Output::Tell(event) => {
                 tell(&event);
+                self.counts.told(&event);
                 self.look_up(&event);
                 self.notices.told(&event);
                 self.entries.push(Entry::Tell(event));
             }
+            Output::Send { link, frame: frame @ (Frame::Message(_) | Frame::Answer(_)) } => {
+                let link = self.links.lock().get(&link).cloned();
+                if link.is_some_and(|link| link.send_bus(frame).is_err()) {
+                    self.hub.dropped("link", 1);
+                }
+            }
             Output::Send { link, frame } => self.send(link, frame),
+            Output::Deliver(message) => self.hub.deliver(&message),
+            Output::Answered(answer) => self.hub.answered(answer),
             Output::Watch { orders } => drop(self.watched.send_replace(orders)),
             // Nobody watching any more is no error.
             Output::Preview(said) => drop(self.previews.send(said)),
@@ -371,8 +421,10 @@ impl Io {
     fn pull(&mut self, id: LinkId, content: Digest) {
         let (transfers, inbox) = (self.transfers.clone(), self.inbox.clone());
         let Some(link) = self.links.lock().get(&id).cloned() else { return };
+        let counts = self.counts.clone();
         self.tasks.spawn(async move {
             let result = transfers.pull(&link.conn, content, &link.counters).await;
+            counts.pulls.add([result.map_or_else(pull_word, |()| "ok")], 1);
             if result == Err(PullFault::Broken) {
                 // If it is the link that broke, its end says so, and all that was under way is
                 // taken up again; a word of this pull could come before it and count as a try.
@@ -390,6 +442,16 @@ impl Io {
             reply.send(result).ok();
         }
         self.waiting.retain(|_, reply| !reply.is_closed());
+    }
+}
+
+fn pull_word(fault: PullFault) -> &'static str {
+    match fault {
+        PullFault::Absent => "absent",
+        PullFault::Broken => "broken",
+        PullFault::Corrupt => "corrupt",
+        PullFault::Disk => "disk",
+        PullFault::Busy => "busy",
     }
 }
 

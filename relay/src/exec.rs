@@ -4,7 +4,7 @@
 //! with its reason, never with silence.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use mesh::{Digest, Input, Order, Outcome, PullFault, State};
@@ -18,11 +18,12 @@ use crate::hash;
 use crate::install::Installs;
 use crate::jobs::{Job, Jobs};
 use crate::live::Teller;
+use crate::metrics::Counts;
 use crate::run::{self, Host};
 use crate::space::Space;
 use crate::spool::Spool;
 use crate::steer::Helm;
-use crate::verify::Verifier;
+use crate::verify::{Refused, Verifier};
 
 /// What carrying out needs.
 #[derive(Clone)]
@@ -38,6 +39,7 @@ pub(crate) struct Executor {
     pub(crate) live: Teller,
     pub(crate) spool: Spool,
     pub(crate) helm: Helm,
+    pub(crate) counts: Arc<Counts>,
 }
 
 impl Executor {
@@ -54,8 +56,13 @@ impl Executor {
         order: &Order,
         missing: Vec<(Digest, PullFault)>,
     ) -> Input {
-        let (state, answer) = self.work(job, order, missing).await;
+        let began = Instant::now();
+        let first = self.verifier.check(&order.body, SystemTime::now()).map(|body| body.work);
+        let kind = first.as_ref().map_or("other", kind);
+        let (state, answer) = self.work(job, order, missing, first).await;
         info!(order = %order.id, ?state, "carried out");
+        self.counts.job(kind, state.word(), began.elapsed());
+        self.counts.installed.add(answer.push.as_ref().map_or(0, |pushed| pushed.bytes));
         let body = answer.encode();
         let silent = answer == Answer::default();
         let digest = (!silent).then(|| hash(&body));
@@ -68,9 +75,9 @@ impl Executor {
         job: &Job,
         order: &Order,
         missing: Vec<(Digest, PullFault)>,
+        first: Result<Work, Refused>,
     ) -> (State, Answer) {
         let check = || self.verifier.check(&order.body, SystemTime::now());
-        let first = check().map(|body| body.work);
         // Pushes go one at a time, runs a few at a time, and what takes them back waits for nobody.
         // Whoever waits holds no thread, and is looked at again when it comes on: an order may
         // have expired meanwhile, or been taken back. Content has been waited for by now.
@@ -126,6 +133,16 @@ impl Executor {
             // The core has seen to it: who had not begun never does, and what runs goes on.
             Work::Lapse(_) => (State::Ok, Answer::default()),
         }
+    }
+}
+
+/// What kind of work it is, for metrics.
+fn kind(work: &Work) -> &'static str {
+    match work {
+        Work::Run(_) => "run",
+        Work::Push(_) => "push",
+        Work::Dist(_) => "dist",
+        Work::Cancel(_) | Work::Lapse(_) | Work::Steer(_) => "other",
     }
 }
 

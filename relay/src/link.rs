@@ -1,10 +1,11 @@
-//! A link: one QUIC connection, its four streams of frames, and their queues.
+//! A link: one QUIC connection, its five streams of frames, and their queues.
 //!
-//! Beats, control, reports and previews each have a stream of their own with a strict priority, all
-//! above content. The child opens the streams, the first byte tells which is which. Each direction
-//! of a stream has a bounded queue and a task; sending is a `try_send`, and a queue that is full is
-//! a lost link, so that a child that does not read can never hold anybody up. Only the stream of
-//! previews may stall or be missing: nothing depends on it.
+//! Beats, control, reports, previews and the bus each have a stream of their own with a strict
+//! priority, all above content. The child opens the streams, the first byte tells which is which.
+//! Each direction of a stream has a bounded queue and a task; sending is a `try_send`, and a queue
+//! that is full is a lost link, so that a child that does not read can never hold anybody up. Only
+//! the streams of previews and of the bus may stall or be missing: nothing depends on them, and
+//! what does not fit is dropped.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,19 +15,22 @@ use bytes::{Bytes, BytesMut};
 use mesh::{Frame, HostId, Input, LinkId, Outcome, Peer};
 use protos::{Allowance, Incoming, Packer, SignedRemovals, StreamKind, Unpacker};
 use quinn::{Connection, RecvStream, SendStream, VarInt};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use crate::bulk::Bulk;
+use crate::bus::{Weight, Weights};
 use crate::cap::Caps;
 use crate::congestion;
 use crate::drive::Arrival;
 use crate::follow::{FOLLOW, follow};
 use crate::hash;
 use crate::live::{Credit, PLACES, Place, Room};
+use crate::metrics::traffic::Traffic;
 use crate::paced::Paced;
 use crate::removed::Removed;
+use crate::skew::{self, Skew};
 use crate::verify::Verifier;
 
 /// Frames that may wait for a stream. With the core's window of 64 entries for each log this is
@@ -47,17 +51,41 @@ pub(crate) const CLOSE_REMOVED: VarInt = VarInt::from_u32(3);
 pub(crate) const STREAM_NO_UPLINK: VarInt = VarInt::from_u32(1);
 
 /// The streams that carry frames, by their place in [`Link::queues`].
-const CLASSES: [(StreamKind, i32); 4] = [
-    (StreamKind::Beats, 30),
-    (StreamKind::Control, 20),
-    (StreamKind::Reports, 10),
-    (StreamKind::Live, 5),
+pub(crate) const CLASSES: [Class; 5] = [
+    Class { kind: StreamKind::Beats, priority: 30, name: "beats" },
+    Class { kind: StreamKind::Control, priority: 20, name: "control" },
+    Class { kind: StreamKind::Reports, priority: 10, name: "reports" },
+    Class { kind: StreamKind::Live, priority: 5, name: "live" },
+    Class { kind: StreamKind::Bus, priority: 3, name: "bus" },
 ];
 const LIVE: usize = 3;
+const BUS: usize = 4;
+/// Messages and answers leave so much of the queue of the bus to words about interest, which must
+/// arrive.
+const INTEREST: usize = 32;
+/// Bytes of messages and answers that may wait for a link.
+const BUS_WAITING: usize = 1 << 20;
 
-/// Bytes of content that crossed a link, without the overhead of QUIC.
+/// A stream that carries frames.
+pub(crate) struct Class {
+    kind: StreamKind,
+    priority: i32,
+    /// What it is called in metrics.
+    pub(crate) name: &'static str,
+}
+
+/// Bytes of one class that crossed a link.
+#[derive(Default, Debug)]
+pub(crate) struct Flow {
+    pub(crate) sent: AtomicU64,
+    pub(crate) received: AtomicU64,
+}
+
+/// Bytes that crossed a link, without the overhead of QUIC.
 #[derive(Default, Debug)]
 pub(crate) struct Counters {
+    /// Of each class.
+    pub(crate) frames: [Flow; CLASSES.len()],
     pub(crate) content_sent: AtomicU64,
     pub(crate) content_received: AtomicU64,
 }
@@ -92,17 +120,30 @@ pub(crate) struct Link {
     pub(crate) dialled: String,
     pub(crate) since: SystemTime,
     pub(crate) counters: Arc<Counters>,
+    /// Where it is added up, once the drive loop has it.
+    pub(crate) traffic: Option<Traffic>,
     /// Content on its way down, if the peer is a child.
     pub(crate) bulk: Option<Arc<Bulk>>,
     /// The last beat, which can be said again.
     beat: Mutex<Option<Box<Frame>>>,
-    queues: [mpsc::Sender<Queued>; 4],
+    queues: [mpsc::Sender<Queued>; CLASSES.len()],
+    bus_waiting: Weights,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        if let Some(traffic) = self.traffic.take() {
+            traffic.end(self);
+        }
+    }
 }
 
 /// What waits for its stream.
 enum Queued {
     /// A frame, with the place that it takes if it is a preview.
     Frame(Frame, Option<Place>),
+    /// A message or an answer of the bus, with what it weighs.
+    Bus(Frame, Weight),
     /// The word that a preview was taken.
     Heard,
     /// Whose keys are no longer of the mesh, encoded.
@@ -111,9 +152,10 @@ enum Queued {
 
 /// The queues of a link, waiting for their streams.
 pub(crate) struct Queues {
-    receivers: [Option<mpsc::Receiver<Queued>>; 4],
+    receivers: [Option<mpsc::Receiver<Queued>>; CLASSES.len()],
     /// Where the reader of previews says that it has taken one.
     live: mpsc::Sender<Queued>,
+    counters: Arc<Counters>,
 }
 
 /// A queue that has no room.
@@ -129,14 +171,16 @@ impl Link {
         (name, key): (String, [u8; 32]),
         conn: Connection,
     ) -> (Link, Queues) {
-        let channels: [_; 4] = std::array::from_fn(|class| {
+        let channels: [_; CLASSES.len()] = std::array::from_fn(|class| {
             mpsc::channel(if class == LIVE { LIVE_QUEUE } else { QUEUE })
         });
-        let [(a, w), (b, x), (c, y), (d, z)] = channels;
-        let (counters, since) = (Arc::default(), SystemTime::now());
-        let receivers = [Some(w), Some(x), Some(y), Some(z)];
-        let (queues, live) = ([a, b, c, d.clone()], d);
-        let (endpoint, dialled, bulk, beat) = Default::default();
+        let [(a, v), (b, w), (c, x), (d, y), (e, z)] = channels;
+        let (counters, since) = (Arc::<Counters>::default(), SystemTime::now());
+        let receivers = [Some(v), Some(w), Some(x), Some(y), Some(z)];
+        let (queues, live) = ([a, b, c, d.clone(), e], d);
+        let bus_waiting = Weights::new(BUS_WAITING);
+        let (endpoint, dialled, traffic, bulk, beat) = Default::default();
+        let there = Queues { receivers, live, counters: counters.clone() };
         let link = Link {
             id,
             peer,
@@ -147,11 +191,13 @@ impl Link {
             dialled,
             since,
             counters,
+            traffic,
             bulk,
             beat,
             queues,
+            bus_waiting,
         };
-        (link, Queues { receivers, live })
+        (link, there)
     }
 
     /// Queues a frame. An error: the peer does not read. On a link that has ended it is dropped.
@@ -166,12 +212,30 @@ impl Link {
             Frame::Events { .. } | Frame::EventsHeld { .. } => 2,
             Frame::Profiles { .. } | Frame::ProfilesHeld { .. } => 2,
             Frame::Watch { .. } | Frame::Said(_) => LIVE,
+            Frame::Interest(_) | Frame::Message(_) | Frame::Answer(_) => BUS,
             _ => 1,
         };
         match self.queues[class].try_send(Queued::Frame(frame, place)) {
             Err(mpsc::error::TrySendError::Full(_)) if class != LIVE => Err(Full),
             _ => Ok(()),
         }
+    }
+
+    /// Queues a message or an answer of the bus, if there is room; else it is dropped.
+    pub(crate) fn send_bus(&self, frame: Frame) -> Result<(), Full> {
+        let (bytes, queue) = (body_of(&frame).len(), &self.queues[BUS]);
+        // A peer without a bus has no queue any more, and was told nothing of what is wanted here.
+        if queue.is_closed() {
+            return Ok(());
+        }
+        let room = queue.capacity() > INTEREST;
+        let weight = self.bus_waiting.take(bytes).filter(|_| room).ok_or(Full)?;
+        queue.try_send(Queued::Bus(frame, weight)).map_err(|_| Full)
+    }
+
+    /// How many frames wait for their streams.
+    pub(crate) fn waiting(&self) -> usize {
+        self.queues.iter().map(|queue| queue.max_capacity() - queue.capacity()).sum()
     }
 
     /// Says the last beat again, for what the shell says with it.
@@ -209,6 +273,8 @@ pub(crate) struct Reader {
     pub(crate) room: Room,
     pub(crate) removed: Removed,
     pub(crate) credit: Credit,
+    /// For messages of the bus that wait for the drive loop.
+    pub(crate) bus_room: Arc<Semaphore>,
     /// Of a node that speaks for others: whether its parent can read packed reports.
     pub(crate) packs: Option<Arc<AtomicBool>>,
     /// Of a child: what it says of the content that it is to get.
@@ -219,14 +285,13 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// The child's side: opens the four streams and starts their tasks.
+    /// The child's side: opens the five streams and starts their tasks.
     pub(crate) async fn open_streams(&self, mut queues: Queues) -> Result<(), LinkError> {
-        for (class, (kind, priority)) in CLASSES.into_iter().enumerate() {
+        for (n, class) in CLASSES.iter().enumerate() {
             let (mut send, recv) = self.conn.open_bi().await.map_err(LinkError::Lost)?;
-            send.set_priority(priority).ok();
-            send.write_all(&[kind as u8]).await.map_err(LinkError::Write)?;
-            let queue = queues.receivers[class].take().expect("each class is opened once");
-            self.start(kind, (send, recv), queue, queues.live.clone());
+            send.set_priority(class.priority).ok();
+            send.write_all(&[class.kind as u8]).await.map_err(LinkError::Write)?;
+            self.start(n, (send, recv), &mut queues).expect("each class is opened once");
         }
         Ok(())
     }
@@ -239,45 +304,55 @@ impl Reader {
         send: SendStream,
         recv: RecvStream,
     ) -> Result<(), LinkError> {
-        let class = CLASSES.iter().position(|(class, _)| *class == kind);
+        let class = CLASSES.iter().position(|class| class.kind == kind);
         let class = class.ok_or(LinkError::Protocol("a stream of an unexpected kind"))?;
-        let queue = queues.receivers[class].take();
-        let queue = queue.ok_or(LinkError::Protocol("a stream opened twice"))?;
-        send.set_priority(CLASSES[class].1).ok();
-        self.start(kind, (send, recv), queue, queues.live.clone());
-        Ok(())
+        send.set_priority(CLASSES[class].priority).ok();
+        self.start(class, (send, recv), queues).ok_or(LinkError::Protocol("a stream opened twice"))
     }
 
+    /// Starts the tasks of a class. `None`: it has them already.
     fn start(
         &self,
-        kind: StreamKind,
+        class: usize,
         (send, recv): (SendStream, RecvStream),
-        queue: mpsc::Receiver<Queued>,
-        live: mpsc::Sender<Queued>,
-    ) {
+        queues: &mut Queues,
+    ) -> Option<()> {
+        let queue = queues.receivers[class].take()?;
+        let (kind, live) = (CLASSES[class].kind, queues.live.clone());
+        let (sent, received) = (queues.counters.clone(), queues.counters.clone());
         let (conn, credit) = (self.conn.clone(), self.credit.clone());
         // A lost beat is made good by the next one.
         let urgent = matches!(kind, StreamKind::Control | StreamKind::Reports);
         let follower = urgent.then(|| conn.clone());
-        let coder = Coder { packs: self.packs.clone(), packer: None, caps: self.caps.clone() };
+        let says_time = matches!(self.peer, Peer::Child { .. });
+        let (packs, caps) = (self.packs.clone(), self.caps.clone());
+        let coder = Coder { packs, packer: None, caps, says_time };
         tokio::spawn(async move {
             let written = tokio::select! {
-                written = write_frames(send, queue, (&credit, coder), follower) => written,
+                written = write_frames(
+                    (send, &sent.frames[class].sent),
+                    queue,
+                    (&credit, coder),
+                    follower,
+                ) => written,
                 // Nobody will thank any more, and what waits must give up its place.
                 _ = conn.closed() => return,
             };
             if let Err(error) = written {
                 debug!(error = %crate::chain(&error), ?kind, "a link's writer ended");
-                // A peer that does not know previews refuses their stream and nothing else.
-                if kind != StreamKind::Live {
+                // A peer that does not know previews or the bus refuses their stream and nothing
+                // else.
+                if !matches!(kind, StreamKind::Live | StreamKind::Bus) {
                     conn.close(CLOSE_HANGUP, b"write failed");
                 }
             }
         });
         let reader = self.clone();
         tokio::spawn(async move {
+            let recv = (recv, &received.frames[class].received);
             let read = match kind {
                 StreamKind::Live => reader.read_live(recv, live).await,
+                StreamKind::Bus => reader.read_bus(recv).await,
                 _ => reader.read_frames(recv).await,
             };
             match read {
@@ -289,28 +364,46 @@ impl Reader {
                 }
             }
         });
+        Some(())
     }
 
     /// Reads frames until the stream ends. Waits while the node is busy, so that the peer slows
     /// down by flow control and nothing piles up here.
-    async fn read_frames(&self, mut recv: RecvStream) -> Result<(), LinkError> {
-        let mut unpacker = None;
+    async fn read_frames(
+        &self,
+        (mut recv, received): (RecvStream, &AtomicU64),
+    ) -> Result<(), LinkError> {
+        let (mut unpacker, mut clocks) = (None, Skew::default());
         while let Some(bytes) = read_framed(&mut recv).await? {
+            count(received, bytes.len() + protos::HEADER_BYTES);
             let incoming = protos::decode_frame(bytes, hash).map_err(LinkError::Frame)?;
             if let Peer::Parent { .. } = self.peer {
                 self.removed.set_out(false);
             }
             let input = match incoming {
-                Incoming::Frame(Frame::Watch { .. } | Frame::Said(_)) | Incoming::Heard => {
-                    return Err(WRONG_STREAM);
-                }
+                Incoming::Frame(
+                    Frame::Watch { .. }
+                    | Frame::Said(_)
+                    | Frame::Interest(_)
+                    | Frame::Message(_)
+                    | Frame::Answer(_),
+                )
+                | Incoming::Heard => return Err(WRONG_STREAM),
                 Incoming::Frame(frame) => Input::Frame { link: self.id, frame },
-                Incoming::Hello { frame, unpacks } => {
-                    self.packs.iter().for_each(|packs| packs.store(unpacks, Ordering::Relaxed));
+                Incoming::Beat { frame, allowance, clock_s } => {
+                    self.allow(allowance);
+                    if let Peer::Parent { .. } = self.peer
+                        && clock_s > 0
+                    {
+                        let (here, now) = (skew::unix_s(), std::time::Instant::now());
+                        let (ahead, said) = clocks.hear(clock_s, here, now);
+                        let heard = Arrival::Clock { ahead, said, parent: self.peer.host() };
+                        self.inbox.send(heard).await.ok();
+                    }
                     Input::Frame { link: self.id, frame }
                 }
-                Incoming::Beat { frame, allowance } => {
-                    self.allow(allowance);
+                Incoming::Hello { frame, unpacks } => {
+                    self.packs.iter().for_each(|packs| packs.store(unpacks, Ordering::Relaxed));
                     Input::Frame { link: self.id, frame }
                 }
                 Incoming::Packed(packed) => {
@@ -334,10 +427,11 @@ impl Reader {
     /// The same for the stream of previews. One is thanked for when it has its place here.
     async fn read_live(
         &self,
-        mut recv: RecvStream,
+        (mut recv, received): (RecvStream, &AtomicU64),
         live: mpsc::Sender<Queued>,
     ) -> Result<(), LinkError> {
         while let Some(bytes) = read_framed(&mut recv).await? {
+            count(received, bytes.len() + protos::HEADER_BYTES);
             let input = |frame| Input::Frame { link: self.id, frame };
             let sent = match protos::decode_frame(bytes, hash).map_err(LinkError::Frame)? {
                 Incoming::Frame(frame @ Frame::Said(_)) => {
@@ -361,6 +455,30 @@ impl Reader {
                 | Incoming::Removals(_) => return Err(WRONG_STREAM),
             };
             if sent.is_err() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// The same for the stream of the bus. Messages have few places before the drive loop, so that
+    /// whoever sends many waits for it, and orders do not wait for him.
+    async fn read_bus(
+        &self,
+        (mut recv, received): (RecvStream, &AtomicU64),
+    ) -> Result<(), LinkError> {
+        while let Some(bytes) = read_framed(&mut recv).await? {
+            count(received, bytes.len() + protos::HEADER_BYTES);
+            let frame = match protos::decode_frame(bytes, hash).map_err(LinkError::Frame)? {
+                Incoming::Frame(
+                    frame @ (Frame::Interest(_) | Frame::Message(_) | Frame::Answer(_)),
+                ) => frame,
+                _ => return Err(WRONG_STREAM),
+            };
+            let place = self.bus_room.clone().acquire_owned().await;
+            let _place = place.expect("it is never closed");
+            let input = Input::Frame { link: self.id, frame };
+            if self.inbox.send(Arrival::Bus { input, _place }).await.is_err() {
                 return Ok(());
             }
         }
@@ -474,7 +592,7 @@ pub(crate) async fn write_framed(send: &mut SendStream, body: &[u8]) -> Result<(
 }
 
 async fn write_frames(
-    mut send: SendStream,
+    (mut send, sent): (SendStream, &AtomicU64),
     mut queue: mpsc::Receiver<Queued>,
     (credit, mut coder): (&Credit, Coder),
     follower: Option<Connection>,
@@ -493,10 +611,12 @@ async fn write_frames(
                 credit.spend().await;
             }
             let body = match queued {
+                Queued::Bus(frame, _weight) => protos::encode_frame(&frame),
                 Queued::Frame(frame, _place) => coder.encode(&frame),
                 Queued::Heard => protos::encode_heard(),
                 Queued::Removals(frame) => frame,
             };
+            count(sent, body.len() + protos::HEADER_BYTES);
             buffer.extend_from_slice(&protos::frame_header(body.len()));
             buffer.extend_from_slice(&body);
             next = if buffer.len() < GATHER { queue.try_recv().ok() } else { None };
@@ -517,22 +637,40 @@ async fn write_frames(
     Ok(())
 }
 
+fn count(counter: &AtomicU64, bytes: usize) {
+    counter.fetch_add(bytes as u64, Ordering::Relaxed);
+}
+
+/// What a message or an answer of the bus carries.
+fn body_of(frame: &Frame) -> &[u8] {
+    match frame {
+        Frame::Message(message) => &message.body,
+        Frame::Answer(answer) => &answer.body,
+        _ => &[],
+    }
+}
+
 /// How the frames of one stream become bytes.
 struct Coder {
     /// Whether the parent can unpack reports.
     packs: Option<Arc<AtomicBool>>,
     packer: Option<Packer>,
     caps: Option<Caps>,
+    /// Whether beats say what time it is.
+    says_time: bool,
 }
 
 impl Coder {
     /// The bytes of a frame: of a report packed, if the parent can unpack it; of a beat with what
-    /// content may come.
+    /// content may come, or what time it is.
     fn encode(&mut self, frame: &Frame) -> Bytes {
         let packs = self.packs.as_ref().is_some_and(|packs| packs.load(Ordering::Relaxed));
         let packed = match frame {
             Frame::Report { log, seq, report } if packs => {
                 self.packer.get_or_insert_with(Packer::default).pack(*log, *seq, report)
+            }
+            Frame::Beat { .. } if self.says_time => {
+                Some(protos::encode_frame_at(frame, skew::unix_s()))
             }
             Frame::Beat { .. } => {
                 self.caps.as_ref().map(|caps| protos::encode_allowing(frame, caps.now()))

@@ -18,6 +18,7 @@ use tracing::info;
 
 use crate::accept::{Acceptor, LinkIds};
 use crate::alerting::{self, Outlook};
+use crate::bus::{self, Hub};
 use crate::calendar::CalendarError;
 use crate::cap::Caps;
 use crate::choice;
@@ -36,6 +37,8 @@ use crate::jobs::Jobs;
 use crate::join::{JoinService, Registrar};
 use crate::journal::{Journal, JournalError};
 use crate::live::{Room, Teller, Watched};
+use crate::metrics::traffic::Traffic;
+use crate::metrics::{Counts, Metrics};
 use crate::notice::{self, Notices};
 use crate::outputs::{Coming, NotComing, Outputs};
 use crate::paced::Paced;
@@ -115,6 +118,8 @@ pub struct Running {
     space: Space,
     removed: Removed,
     outputs: Outputs,
+    metrics: Metrics,
+    hub: Hub,
     stop: watch::Sender<bool>,
     ended: watch::Receiver<bool>,
     task: Mutex<Option<JoinHandle<Result<(), DriveError>>>>,
@@ -158,6 +163,9 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
     tokio::spawn(space.clone().watch(inbox.clone()));
     let (stop, stopped) = watch::channel(false);
     let links = Links::default();
+    let counts = Arc::new(Counts::new());
+    counts.certified(setup.credentials.not_after());
+    let traffic = Traffic::default();
     let client = Current::new(endpoint::client(&setup.credentials, setup.settings.link, beat));
     let join = Current::new(endpoint::join_server(&setup.credentials));
     let removed = Removed::open(&setup.state, &setup.credentials, links.clone());
@@ -173,11 +181,21 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
     let spool_dir = setup.state.join("spool");
     let quota = setup.settings.spool_mib.saturating_mul(1 << 20);
     let spool = setup.obeys.then(|| Spool::open(spool_dir, quota, space.clone()));
+    let metrics = Metrics::new(
+        identity.role,
+        counts.clone(),
+        (links.clone(), traffic.clone(), inbox.clone()),
+        (space.clone(), spool.clone(), setup.store.clone()),
+    );
+    let hub = Hub::new((HostId(identity.id), &identity.name), inbox.clone());
+    metrics.set_hub(hub.clone());
+    let bus_room = Arc::new(Semaphore::new(bus::PLACES));
     let caps = Caps::open(&setup.state, &setup.settings.cap, setup.settings.yields)?;
     let outputs = Outputs::new(
         HostId(identity.id),
         verifier.clone(),
-        (spool.clone(), Collector::new(setup.settings.install_root.clone())),
+        (spool.clone(), metrics.clone()),
+        Collector::new(setup.settings.install_root.clone()),
         inbox.clone(),
         links.clone(),
         caps.clone(),
@@ -193,6 +211,7 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
             inbox: inbox.clone(),
             verifier: verifier.clone(),
             room: room.clone(),
+            bus_room: bus_room.clone(),
             removed: removed.clone(),
             transfers: transfers.clone(),
             join: JoinService {
@@ -218,6 +237,7 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
         inbox: inbox.clone(),
         verifier: verifier.clone(),
         room: room.clone(),
+        bus_room,
         removed: removed.clone(),
         serves,
         config: client.clone(),
@@ -235,7 +255,9 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
         };
         tokio::spawn(census.run());
         let ways = (links.clone(), endpoint.clone());
-        tokio::spawn(Renewer::new(&setup, beat, ways, (client, server, join)).run());
+        tokio::spawn(
+            Renewer::new(&setup, beat, ways, (client, server, join), counts.clone()).run(),
+        );
     }
     let turn = Arc::default();
     if setup.obeys {
@@ -270,11 +292,12 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
         helm: helm.clone(),
         live: Teller { host: HostId(identity.id), watched: watching, room, inbox: inbox.clone() },
         spool,
+        counts: counts.clone(),
     });
     if let Some(executor) = &executor {
         executor.giver.sweep();
     }
-    let writer = Writer::start(setup.journal, setup.witness, space.clone());
+    let writer = Writer::start(setup.journal, setup.witness, space.clone(), counts.clone());
     let Writer { entries: journal, saved: progress, thread } = writer;
     let clock = Clock(Instant::now());
     let mut config = setup.settings.mesh(identity.id, serves, places);
@@ -283,7 +306,9 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
     if !is_root {
         config.speaks = alerting::speaks(&setup.state);
         let eyes = (helm.parents.clone(), links.clone(), space.clone());
-        alerting::start(&setup.state, &identity, view, eyes);
+        if let Some(desk) = alerting::start(&setup.state, &identity, view, eyes, inbox.clone()) {
+            metrics.set_desk(desk);
+        }
     }
     let seed = u64::from_le_bytes(certs::random::<8>());
     let node = Node::new(config, saved, seed, mesh::Time::ZERO);
@@ -307,7 +332,10 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
         place: None,
         above,
         outlook,
-        notices: Notices::new(HostId(identity.id), &identity.name, identity.role),
+        notices: Notices::new(HostId(identity.id), &identity.name, identity.role, counts.clone()),
+        traffic,
+        counts,
+        hub: hub.clone(),
     };
     let (end, ended) = watch::channel(false);
     let task = tokio::spawn(async move {
@@ -329,6 +357,8 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
         space,
         removed,
         outputs,
+        metrics,
+        hub,
         stop,
         ended,
         task: Mutex::new(Some(task)),
@@ -368,6 +398,16 @@ impl Running {
     /// What a host below the root has written, as a signed wish asks for it.
     pub async fn output(&self, host: HostId, request: &OutputRequest) -> Result<Coming, NotComing> {
         self.outputs.ask(host, request).await
+    }
+
+    /// The bus, for programs at this node.
+    pub fn bus(&self) -> &Hub {
+        &self.hub
+    }
+
+    /// What this node has counted and measured of itself.
+    pub async fn metrics(&self) -> metrics::Page {
+        self.metrics.page().await
     }
 
     /// How the links stand.

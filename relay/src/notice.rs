@@ -5,12 +5,15 @@
 //! for itself: of a peer it says no more than what has become of their link.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use certs::Role;
 use mesh::{Class, Event, Happening, HostId, Kind, Peer, Severity};
 
 use crate::exec::word;
+use crate::metrics::Counts;
+use crate::skew::Said;
 
 /// Names of peers that are remembered.
 const NAMES: usize = 4_096;
@@ -28,12 +31,13 @@ pub(crate) struct Notices {
     role: Role,
     names: BTreeMap<HostId, String>,
     queue: VecDeque<Happening>,
+    counts: Arc<Counts>,
 }
 
 impl Notices {
-    pub(crate) fn new(host: HostId, name: &str, role: Role) -> Notices {
+    pub(crate) fn new(host: HostId, name: &str, role: Role, counts: Arc<Counts>) -> Notices {
         let (names, queue) = (BTreeMap::new(), VecDeque::new());
-        let mut notices = Notices { host, name: name.into(), role, names, queue };
+        let mut notices = Notices { host, name: name.into(), role, names, queue, counts };
         let class = notices.class();
         let text = format!("{role} started, version {}", env!("CARGO_PKG_VERSION"));
         notices.note(kind("host.started", Severity::Info, class), name, &text);
@@ -65,6 +69,37 @@ impl Notices {
             }
         };
         self.note(kind, "", text);
+    }
+
+    /// This clock and the parent's do not agree, or do again.
+    pub(crate) fn clock(&mut self, said: &Said, parent: HostId) {
+        let class = self.class();
+        let name = self.names.get(&parent).cloned().unwrap_or_else(|| format!("#{parent}"));
+        let (kind, text) = match said {
+            Said::Apart(ahead) => {
+                let side = if *ahead > 0 { "ahead of" } else { "behind" };
+                let by = ahead.unsigned_abs();
+                let text = format!("the clock is {by} s {side} that of the parent {name}");
+                (kind("host.clock-apart", Severity::Warning, class), text)
+            }
+            Said::Close => {
+                let text = format!("the clock agrees again with that of the parent {name}");
+                (kind("host.clock-close", Severity::Info, class), text)
+            }
+        };
+        self.note(kind, &name, &text);
+    }
+
+    /// Messages of the bus found no room.
+    pub(crate) fn bus_dropped(&mut self, count: u64) {
+        let text = "messages of the bus found no room and were dropped";
+        let kind = kind("bus.dropped", Severity::Warning, self.class());
+        let mut happening = self.make(kind, "", text);
+        happening.count = count;
+        self.counts.noticed(kind.severity);
+        if self.queue.len() < QUEUE {
+            self.queue.push_back(happening);
+        }
     }
 
     /// The core has told something.
@@ -120,6 +155,7 @@ impl Notices {
 
     /// Something of this kind has happened. `name` is whatever name in it makes no difference.
     pub(crate) fn note(&mut self, kind: Kind, name: &str, text: &str) {
+        self.counts.noticed(kind.severity);
         if self.queue.len() < QUEUE {
             let happening = self.make(kind, name, text);
             self.queue.push_back(happening);
@@ -170,7 +206,7 @@ mod tests {
 
     #[test]
     fn children_that_are_lost_are_one_event_whatever_they_are_called() {
-        let mut notices = Notices::new(HostId(1), "r1", Role::Relay);
+        let mut notices = Notices::new(HostId(1), "r1", Role::Relay, Arc::new(Counts::new()));
         for (n, name) in ["alpha", "beta", "web-17"].into_iter().enumerate() {
             let host = HostId(10 + n as u32);
             notices.meet(host, name);
@@ -187,7 +223,7 @@ mod tests {
 
     #[test]
     fn what_was_dropped_is_counted_and_finds_room() {
-        let mut notices = Notices::new(HostId(3), "web3", Role::Host);
+        let mut notices = Notices::new(HostId(3), "web3", Role::Host, Arc::new(Counts::new()));
         notices.told(&Event::Dropped { count: 12 });
         let events = all(notices);
         assert!(events[1].reserved && events[1].count == 12, "{events:?}");

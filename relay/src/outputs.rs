@@ -1,4 +1,5 @@
-//! The rest of an output, on its way from the host that spooled it to whoever asks the controller.
+//! The rest of an output, on its way from the host that spooled it to whoever asks the controller;
+//! and the metrics of a node, which go the same way.
 //!
 //! A parent opens a stream to the child behind which the host lives, says what is wanted, and
 //! reads. A relay does the same one step further and passes the bytes on as they come: nothing is
@@ -31,6 +32,7 @@ use crate::cap::Caps;
 use crate::collect::Collector;
 use crate::drive::{Arrival, Links};
 use crate::link::{LinkError, read_framed_within, write_framed};
+use crate::metrics::Metrics;
 use crate::spool::Spool;
 use crate::verify::Verifier;
 
@@ -56,6 +58,7 @@ pub(crate) struct Outputs {
     pub(crate) verifier: Arc<Verifier>,
     /// None at the controller, which runs nothing.
     pub(crate) spool: Option<Spool>,
+    pub(crate) metrics: Metrics,
     pub(crate) collector: Collector,
     pub(crate) inbox: mpsc::Sender<Arrival>,
     pub(crate) links: Links,
@@ -95,13 +98,14 @@ impl Outputs {
     pub(crate) fn new(
         host: HostId,
         verifier: Arc<Verifier>,
-        (spool, collector): (Option<Spool>, Collector),
+        (spool, metrics): (Option<Spool>, Metrics),
+        collector: Collector,
         inbox: mpsc::Sender<Arrival>,
         links: Links,
         caps: Caps,
     ) -> Outputs {
         let turns = Arc::new(Semaphore::new(TURNS));
-        Outputs { host, verifier, spool, collector, inbox, links, caps, turns }
+        Outputs { host, verifier, spool, metrics, collector, inbox, links, caps, turns }
     }
 
     /// Answers the parent's streams until the link ends.
@@ -137,6 +141,11 @@ impl Outputs {
             Ok(Source::File(file, size, offset)) => {
                 self.read_out(&mut send, file, size, offset).await
             }
+            Ok(Source::Text(text)) => {
+                let found = OutputReply::Found { size: text.len() as u64 };
+                write_framed(&mut send, &found.encode()).await?;
+                self.send_piece(&mut send, text).await
+            }
             Ok(Source::Made(pieces)) => self.hand_out(&mut send, pieces).await,
         };
         match passed {
@@ -162,6 +171,10 @@ impl Outputs {
             return self.ask(wish.host(), &request).await.map(Source::Way);
         }
         let wish = match wish {
+            Wish::Output(wish) if wish.metrics => {
+                let text = Bytes::from(self.metrics.page().await.text());
+                return Ok(Source::Text(text));
+            }
             Wish::Output(wish) => wish,
             Wish::Collect(body) => {
                 let pieces = self.collector.answer(body, request.files).await;
@@ -260,6 +273,8 @@ impl Wish {
 enum Source {
     /// The disk of this host: the file, how long it is, and where to begin.
     File(Arc<File>, u64, u64),
+    /// The metrics of this node.
+    Text(Bytes),
     /// The child that leads there.
     Way(Coming),
     /// This host, as it makes it.

@@ -19,6 +19,7 @@ use crate::drive::Links;
 use crate::endpoint;
 use crate::join::{self, JoinError};
 use crate::kind::LinkKind;
+use crate::metrics::Counts;
 use crate::node::Setup;
 
 /// How long it may take.
@@ -64,6 +65,7 @@ pub(crate) struct Renewer {
     server: Current<ServerConfig>,
     /// What newcomers see.
     join: Current<Arc<ServerConfig>>,
+    counts: Arc<Counts>,
 }
 
 /// Why a certificate was not renewed. The old one is used on.
@@ -84,10 +86,11 @@ impl Renewer {
         beat: Duration,
         (links, endpoint): (Links, Option<Endpoint>),
         (client, server, join): (Current<ClientConfig>, Current<ServerConfig>, Joining),
+        counts: Arc<Counts>,
     ) -> Renewer {
         let (credentials, state) = (setup.credentials.clone(), setup.state.clone());
         let link = setup.settings.link;
-        Renewer { credentials, state, link, beat, links, endpoint, client, server, join }
+        Renewer { credentials, state, link, beat, links, endpoint, client, server, join, counts }
     }
 
     /// Renews whenever a third of the certificate's life is left, until the runtime ends.
@@ -163,6 +166,7 @@ impl Renewer {
             self.server.set(server);
             self.join.set(endpoint::join_server(&renewed));
         }
+        self.counts.certified(renewed.not_after());
         self.credentials = renewed;
         info!(days_left = self.left().as_secs() / (24 * 3600), "the certificate is renewed");
     }

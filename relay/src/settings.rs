@@ -67,6 +67,28 @@ pub struct Settings {
     pub yields: bool,
     /// How much content the link to the parent may carry at which time.
     pub cap: Vec<Entry>,
+    /// Its metrics.
+    pub metrics: MetricsSettings,
+    /// The bus for programs of other users.
+    pub bus: BusSettings,
+}
+
+/// Where programs find the bus, beside the node's own socket.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BusSettings {
+    /// A Unix socket that every user may open; what he may there says `bus.toml`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub socket: Option<PathBuf>,
+}
+
+/// Where a node's metrics can be read, beside its own socket.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MetricsSettings {
+    /// A TCP address, open to anybody who reaches it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<SocketAddr>,
 }
 
 impl Default for Settings {
@@ -93,6 +115,8 @@ impl Default for Settings {
             store_max_mib: 0,
             store_keep_free_mib: 0,
             min_free_mib: 64,
+            metrics: MetricsSettings::default(),
+            bus: BusSettings::default(),
             yields: false,
             cap: Vec::new(),
         }

@@ -109,6 +109,11 @@ impl Spool {
         Some((file, size))
     }
 
+    /// How many bytes it keeps.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.lock().bytes
+    }
+
     /// What to say of a stream that is not here.
     pub(crate) fn absence(&self) -> String {
         let (mib, gone) = (self.0.quota >> 20, self.lock().gone);

@@ -18,6 +18,7 @@ use tracing::debug;
 
 use crate::daybook::Row;
 use crate::journal::{Journal, JournalError, keep};
+use crate::metrics::Counts;
 use crate::space::Space;
 
 /// How long records that can wait do so.
@@ -114,13 +115,19 @@ pub(crate) struct Progress {
 
 impl Writer {
     /// Starts the writer. It ends when the sender is dropped; then the last commit is done.
-    pub(crate) fn start(journal: Journal, witness: Box<dyn Witness>, space: Space) -> Writer {
+    pub(crate) fn start(
+        journal: Journal,
+        witness: Box<dyn Witness>,
+        space: Space,
+        counts: Arc<Counts>,
+    ) -> Writer {
         let (entries, queue) = mpsc::channel(QUEUE);
         let (progress, saved) = watch::channel(Progress { through: 0, failed: None });
         let desk = Desk {
             journal,
             witness,
             space,
+            counts,
             queue,
             batch: Vec::new(),
             share: usize::MAX,
@@ -144,6 +151,7 @@ struct Desk {
     journal: Journal,
     witness: Box<dyn Witness>,
     space: Space,
+    counts: Arc<Counts>,
     queue: mpsc::Receiver<Vec<Entry>>,
     batch: Vec<Entry>,
     /// How much of it the next commit may take: less, while there is little room.
@@ -162,8 +170,10 @@ impl Desk {
                 }
             }
             let count = self.share.min(self.batch.len());
+            let began = Instant::now();
             match self.commit(count) {
                 Ok(through) => {
+                    self.counts.commits.observe(began.elapsed());
                     self.share = self.share.saturating_mul(2);
                     if count == self.batch.len() {
                         self.space.written();

@@ -261,6 +261,7 @@ impl Checks {
             Frame::Beat { root, .. } => self.pace.beating(me, *root),
             Frame::Hello { .. } | Frame::Below(_) => Ok(()),
             Frame::Watch { .. } | Frame::Said(_) | Frame::Go { .. } => Ok(()),
+            Frame::Interest(_) | Frame::Message(_) | Frame::Answer(_) => Ok(()),
             Frame::Events { events, .. } => self.happened.telling(me, events),
             Frame::EventsHeld { .. } | Frame::ProfilesHeld { .. } => Ok(()),
             Frame::Profiles { lines, .. } => self.profiles.telling(me, lines),

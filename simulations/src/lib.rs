@@ -18,6 +18,7 @@
 
 mod absences;
 pub mod alerting;
+mod bus;
 pub mod checks;
 pub mod coverage;
 pub mod crowd;

@@ -47,6 +47,8 @@ impl Sim {
                 Ok(())
             }
             Output::Preview(said) => self.heard(&said),
+            Output::Deliver(message) => self.delivered(node, &message),
+            Output::Answered(answer) => self.answered(node, &answer),
             Output::Tell(event) => self.tell(node, event),
         }
     }
@@ -116,7 +118,8 @@ impl Sim {
             }
         }
         let is_release = matches!(frame, Frame::Go { .. });
-        let weighty = !matches!(frame, Frame::Beat { .. } | Frame::Hello { .. });
+        let weighty =
+            !matches!(frame, Frame::Beat { .. } | Frame::Hello { .. } | Frame::Interest(_));
         let dice = (&mut self.rng, &mut self.queue);
         self.net.send(self.now, link, side.other(), Item::Frame(frame), dice);
         // The moment at which hosts are let begin is the worst one.

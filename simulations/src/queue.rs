@@ -4,6 +4,7 @@ use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
+use mesh::bus::Answer;
 use mesh::{Digest, LinkId, OrderId, RequestId};
 
 use crate::net::{Item, Side};
@@ -42,6 +43,8 @@ pub(crate) enum Event {
     Visit,
     /// A command says something that is watched.
     Speak { node: usize, life: u64, said: Word },
+    /// A program answers a message of the bus.
+    Reply { node: usize, life: u64, answer: Answer },
     /// A host notices something.
     Notice { node: usize },
     /// A full disk may have room again.

@@ -48,6 +48,7 @@ impl Sim {
             return Err(Violation::new("quiet at rest", detail));
         }
         self.probe()?;
+        self.last_word()?;
         match self.unsettled(healed) {
             None => Ok(()),
             Some(detail) => Err(Violation::new("convergence", detail)),

@@ -14,6 +14,7 @@ use mesh::{
 use rand::rngs::SmallRng;
 use rand::{Rng, RngExt, SeedableRng};
 
+use crate::bus::Chatter;
 use crate::checks::{Checks, Violation};
 use crate::coverage::{Coverage, Strike};
 use crate::disk::Entry;
@@ -50,6 +51,8 @@ pub struct Stats {
     pub orders: u64,
     /// Words of running commands that reached the root's viewers.
     pub previews: u64,
+    /// Messages of the bus that reached programs.
+    pub messages: u64,
     /// How much virtual time has passed.
     pub virtual_time: Duration,
     /// The hash of the trace.
@@ -139,6 +142,7 @@ pub struct Sim {
     pub(crate) trace: Trace,
     pub(crate) stats: Stats,
     pub(crate) viewers: Viewers,
+    pub(crate) chatter: Chatter,
     pub(crate) coverage: Coverage,
     /// Where the plan's rollouts are.
     pub(crate) rolls: Vec<Roll>,
@@ -171,6 +175,7 @@ impl Sim {
             trace: Trace::new(sink),
             stats: Stats { nodes: plan.tree.len(), ..Stats::default() },
             viewers: Viewers::default(),
+            chatter: Chatter::default(),
             coverage: Coverage::default(),
             rolls: plan.rollouts.iter().map(Roll::new).collect(),
             closed: BTreeMap::new(),
@@ -262,6 +267,9 @@ impl Sim {
             Event::Restart { node } => self.restart(node),
             Event::Notice { node } => self.notice(node),
             Event::Visit if self.rough => self.visit(),
+            Event::Reply { node, life, answer } if self.lives(node, life) => {
+                self.reply(node, answer)
+            }
             Event::Speak { node, life, said } if self.lives(node, life) => self.speak(node, said),
             _ => Ok(()),
         }

@@ -100,6 +100,9 @@ pub(crate) fn marks(input: &Input) -> [u64; 2] {
         Input::Happened(what) => [16, u64::from(what.fact.signature.0[0])],
         Input::Profile(profile) => [17, profile.revision],
         Input::Said(said) => [13 + (said.offset << 8), u64::from(said.order.0[15])],
+        Input::Subscribed(interest) => [17, interest.patterns().count() as u64],
+        Input::Publish(message) => [18, message.id],
+        Input::Answer(answer) => [19, answer.request],
     }
 }
 
@@ -119,6 +122,9 @@ fn frame_mark(frame: &Frame) -> u64 {
         Frame::EventsHeld { no, held } => 12 + (no << 4) + ((*held as u64) << 20),
         Frame::Profiles { no, lines } => 13 + (no << 4) + ((lines.len() as u64) << 20),
         Frame::ProfilesHeld { no, held } => 14 + (no << 4) + ((*held as u64) << 20),
+        Frame::Interest(interest) => 15 + ((interest.patterns().count() as u64) << 4),
+        Frame::Message(message) => 16 + (message.id << 5),
+        Frame::Answer(answer) => 17 + (answer.request << 5),
     }
 }
 
@@ -169,6 +175,7 @@ fn frame(frame: &Frame) -> String {
         }
         Frame::ProfilesHeld { no, held } => format!("ProfilesHeld #{no} {held}"),
         Frame::Go { order, hosts, left } => format!("Go {order:?} {hosts} for {left:?}"),
+        Frame::Interest(_) | Frame::Message(_) | Frame::Answer(_) => format!("{frame:?}"),
     }
 }
 

@@ -31,6 +31,7 @@ impl Sim {
     /// Viewers come and go: each order of the plan is watched, or not, as the die falls.
     pub(crate) fn visit(&mut self) -> Result<(), Violation> {
         self.queue.push(self.now + VISITS, Event::Visit);
+        self.chat()?;
         let now = self.now;
         let given = self.plan.work.iter().filter(|work| work.at <= now && now < work.expires);
         let given: Vec<_> = given.map(|work| work.order.id).collect();

@@ -65,7 +65,7 @@ impl Orders {
     }
 
     async fn look(&self, id: OrderId) -> Option<Seen> {
-        let percent = self.desk.settings().await.ok()?.percent("orders-failing")?;
+        let percent = self.desk.settings().percent("orders-failing")?;
         let (tables, hosts) = (self.tables.clone(), self.live.state().hosts.clone());
         let info = blocking(move || {
             let released = BTreeMap::new();

@@ -20,7 +20,7 @@ use crate::tables::{HostRow, Tables};
 
 /// How often to look at least, and the pause after each look.
 const LOOK: Duration = Duration::from_secs(5);
-const PAUSE: Duration = Duration::from_millis(200);
+const PAUSE: Duration = Duration::from_secs(1);
 /// How often certificates are looked at.
 const SELDOM: u32 = 60;
 /// How long a node that was behind something may take to come back, unless the settings say
@@ -46,9 +46,7 @@ impl Rules {
         let mut fallen = Fallen::new(Duration::ZERO, RETURNING, clock.now());
         let mut looks = 0u32;
         loop {
-            if let Ok(settings) = self.desk.settings().await {
-                fallen.returning = settings.returning().unwrap_or(RETURNING);
-            }
+            fallen.returning = self.desk.settings().returning().unwrap_or(RETURNING);
             let (picture, lost) = self.look(&mut fallen, clock.now());
             let unknown = Arc::new(picture.unknown(&lost));
             let tree = lost.iter().map(|lost| picture.lost(lost)).collect();

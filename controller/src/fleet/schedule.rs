@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use mesh::{Class, Kind, Severity};
 use serde::{Deserialize, Serialize};
 use tracing::{error, info, warn};
 
@@ -25,6 +26,12 @@ const BACK_MS: u64 = 60 * 1000;
 const LATE_MS: u64 = 90 * 1000;
 /// How many missed times are counted.
 const COUNTED: usize = 10_000;
+
+/// What became of a distribution that was due, as an event.
+const MISSED: Kind =
+    Kind { subject: "push.schedule-missed", severity: Severity::Warning, class: Class::Controller };
+const NOT_BEGUN: Kind =
+    Kind { subject: "push.not-begun", severity: Severity::Error, class: Class::Controller };
 
 /// When a frequency was last begun.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,10 +109,17 @@ async fn step(rollouts: &Rollouts) -> Result<Duration, Failure> {
     for (frequency, missed) in due {
         if missed > 0 {
             warn!(frequency, missed, "distributions were missed: made up for by this one");
+            let text = format!("{frequency}: {missed} distributions were missed");
+            distributor.desk.node.notice(MISSED, &text).await;
         }
         match rollouts.distribute(NewDist::of(&frequency), Vec::new()).await {
             Ok(told) => told.notes.iter().for_each(|note| info!(frequency, "{note}")),
-            Err(failure) => warn!(frequency, error = %failure.error.message, "not distributed"),
+            Err(failure) => {
+                let error = failure.error.message;
+                warn!(frequency, %error, "not distributed");
+                let text = format!("{frequency} was due and is not distributed: {error}");
+                distributor.desk.node.notice(NOT_BEGUN, &text).await;
+            }
         }
     }
     Ok(pause)

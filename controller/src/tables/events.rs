@@ -142,7 +142,9 @@ fn note_event(
     let total = count(&counts, BYTES)?.saturating_sub(len as u64) + bytes.len() as u64;
     counts.insert(BYTES, total)?;
     table.insert(key.as_slice(), bytes.as_slice())?;
-    if folded.fact.severity > Severity::Info {
+    // An alert says again what its cause has said already.
+    let repeats = folded.fact.subject.starts_with("alert.");
+    if folded.fact.severity > Severity::Info && !repeats {
         let total = count(&counts, GROWTH_BYTES)?;
         let total = note_growth(txn, folded, &grown, (now_ms, total))?;
         counts.insert(GROWTH_BYTES, total)?;

@@ -27,8 +27,8 @@ pub struct Engine {
     steps: Vec<Step>,
     /// Of each source, for how many conditions there was no place when it last said what it sees.
     crowded: BTreeMap<String, u64>,
-    /// Whether anybody can be told.
-    audience: bool,
+    /// Whether anybody can be told of an alert.
+    audience: Box<dyn Fn(&Alert) -> bool + Send>,
     /// Silences that have ended by themselves.
     ended: Vec<String>,
 }
@@ -58,7 +58,7 @@ impl Engine {
             changed: BTreeSet::new(),
             steps: Vec::new(),
             crowded: BTreeMap::new(),
-            audience: true,
+            audience: Box::new(|_| true),
             ended: Vec::new(),
         };
         for mut alert in alerts.into_iter().take(engine.pace.alerts) {
@@ -95,9 +95,9 @@ impl Engine {
         self.settle(now);
     }
 
-    /// Says whether anybody can be told from now on. While nobody can, nothing counts as told.
-    pub fn set_audience(&mut self, now: Time, audience: bool) {
-        self.audience = audience;
+    /// Says of what anybody can be told from now on. Of what nobody can, nothing counts as told.
+    pub fn set_audience(&mut self, now: Time, audience: impl Fn(&Alert) -> bool + Send + 'static) {
+        self.audience = Box::new(audience);
         self.settle(now);
     }
 
@@ -243,7 +243,7 @@ impl Engine {
 
     /// Whether nobody is to be told any more of an alert that is over.
     fn is_done(&self, alert: &Alert) -> bool {
-        alert.phase == Phase::Over && !(self.audience && alert.is_believed())
+        alert.phase == Phase::Over && !(alert.is_believed() && (self.audience)(alert))
     }
 
     /// Lets everything take its course up to now.
@@ -273,11 +273,6 @@ impl Engine {
         for key in keys {
             self.alerts.remove(&key);
             self.changed.insert(key);
-        }
-        if !self.audience {
-            // What fires now is told when there is somebody to tell.
-            self.due.clear();
-            return;
         }
         let late = self.alerts.values().filter(|alert| self.news(now, alert).is_some());
         let groups: BTreeSet<String> = late.map(|a| a.condition.group.clone()).collect();
@@ -316,6 +311,10 @@ impl Engine {
     /// What is to be told of an alert now.
     fn news(&self, now: Time, alert: &Alert) -> Option<News> {
         let silent = || alert.ack.is_some() || self.silences.covering(now, alert).is_some();
+        if !(self.audience)(alert) {
+            // It is told when there is somebody to tell.
+            return None;
+        }
         match (alert.phase, alert.told) {
             // What is about to be over already is not told any more.
             (Phase::Firing, None) => {

@@ -75,7 +75,9 @@ impl Node {
         let (held_log, held) = (inlog.log, inlog.held);
         let hello = Frame::Hello { log, held_log, held, events: true, profiles: true };
         self.out.send(link, hello);
-        self.pulse.handle_up(now, link, matches!(peer, Peer::Parent { .. }), &mut self.out);
+        let is_parent = matches!(peer, Peer::Parent { .. });
+        self.pulse.handle_up(now, link, is_parent, &mut self.out);
+        self.bus.handle_up(now + self.config.flush, link, is_parent);
         if let Peer::Parent { .. } = peer {
             self.announce(link);
             self.pulls.handle_up(link, &mut self.out);
@@ -117,6 +119,7 @@ impl Node {
         self.acks.handle_down(link);
         self.watch.handle_down(link);
         self.gates.handle_down(link);
+        self.bus.handle_down(link, now + self.config.flush);
         #[cfg(feature = "sabotage")]
         if self.has(Bug::LosePulls) && self.uplink.link() == Some(link) {
             self.pulls.lose();
@@ -222,6 +225,9 @@ impl Node {
             (Peer::Child { host, serves }, Frame::Said(said)) => {
                 self.handle_said(now, link, (host, serves), said);
             }
+            (_, Frame::Interest(interest)) => self.handle_interest(now, link, interest),
+            (_, Frame::Message(message)) => self.handle_message(now, link, peer, message),
+            (_, Frame::Answer(answer)) => self.handle_answer(now, link, peer, answer),
             _ => self.hang_up(now, link, WRONG_SIDE),
         }
     }

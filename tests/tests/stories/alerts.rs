@@ -309,3 +309,50 @@ fn a_sign_of_life_goes_out_as_long_as_the_controller_lives() -> Result<()> {
     wait_for("more signs of life", LIMIT, || Ok((alive()? > before + 1).then_some(())))?;
     Ok(())
 }
+
+#[test]
+fn what_fires_and_what_is_over_are_events_and_in_no_report() -> Result<()> {
+    let mut fleet = Fleet::tree(1, 1)?;
+    // Nobody listens there, and nobody to hosts: what is not told is news to who comes later.
+    let closed = "[channels.ops]\nkinds = [\"relay-lost\"]\n\
+                  webhook = { url = \"http://127.0.0.1:9/\" }\n";
+    give(&fleet, "controller", closed)?;
+    wait_channels(&fleet, 1)?;
+    fleet.kill("site1-host1")?;
+    let event = found(&fleet, "alert.firing", "host-lost: host site1-host1 lost")?;
+    assert_eq!(
+        (&event["severity"], &event["class"]),
+        (&"warning".into(), &"down".into()),
+        "{event:#}"
+    );
+    let alerts = wait_alerts(&fleet, &["host-lost/site1-host1"])?;
+    assert_eq!(alerts[0]["told_ms"], 0, "no channel takes it: {alerts:#?}");
+    let heard = fleet.path().join("heard");
+    let more = format!("{closed}[channels.log]\nfile = {{ path = \"{}\" }}\n", heard.display());
+    give(&fleet, "controller", &more)?;
+    wait_word(&heard, "+host-lost/site1-host1")?;
+    fleet.kill("site1-relay")?;
+    found(&fleet, "alert.firing", "relay-lost")?;
+    found(&fleet, "alert.channel-failed", "channel ops takes no alerts")?;
+    fleet.restart("site1-relay")?;
+    fleet.restart("site1-host1")?;
+    found(&fleet, "alert.resolved", "relay-lost")?;
+    found(&fleet, "alert.resolved", "host-lost")?;
+    let report = fleet.json(&["report", "errors", "--json"])?;
+    assert!(!report.to_string().contains("host-lost:"), "{report:#}");
+    Ok(())
+}
+
+/// Waits for an event of this subject with such a line.
+fn found(fleet: &Fleet, subject: &str, like: &str) -> Result<Value> {
+    wait_for(&format!("{subject}: {like}"), LIMIT, || {
+        let mut events = fleet_events(fleet, subject)?.into_iter();
+        Ok(events.find(|event| event["line"].as_str().is_some_and(|line| line.contains(like))))
+    })
+}
+
+fn fleet_events(fleet: &Fleet, subject: &str) -> Result<Vec<Value>> {
+    let output = fleet.barid(&["events", "--json", "--since", "1h", subject])?;
+    let lines = show(&output.stdout);
+    lines.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
+}

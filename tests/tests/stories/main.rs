@@ -3,6 +3,7 @@
 mod alerts;
 mod alike;
 mod bad_input;
+mod bus;
 mod cache;
 mod cancel;
 mod caps;
@@ -22,6 +23,7 @@ mod gate;
 mod given;
 mod hostile;
 mod live;
+mod metrics;
 mod out;
 mod pace;
 mod pull;

@@ -339,22 +339,36 @@ fn limits_count_what_has_no_place() {
 #[test]
 fn what_fires_while_nobody_can_be_told_is_told_when_somebody_can() {
     let mut desk = Desk::new();
-    desk.engine.set_audience(desk.now, false);
+    desk.engine.set_audience(desk.now, |_| false);
     desk.hold(&["a", "b"]);
     desk.pass(100);
     desk.hold(&["a"]);
     desk.pass(100);
     assert_eq!(desk.firing(), ["a"]);
     desk.says(&[]);
-    desk.engine.set_audience(desk.now, true);
+    desk.engine.set_audience(desk.now, |_| true);
     desk.pass(5);
     desk.says(&["+a"]);
     // What was told and ends unheard does not stay for ever.
-    desk.engine.set_audience(desk.now, false);
+    desk.engine.set_audience(desk.now, |_| false);
     desk.hold(&[]);
     desk.pass(8 * 24 * 3600);
     desk.says(&[]);
     assert!(desk.kept.is_empty() && desk.engine.alerts().next().is_none());
+}
+
+#[test]
+fn what_nobody_listens_to_does_not_count_as_told() {
+    let mut desk = Desk::new();
+    desk.engine.set_audience(desk.now, |alert| alert.condition.key == "b");
+    desk.hold(&["a", "b"]);
+    desk.pass(100);
+    desk.says(&["+b"]);
+    assert!(desk.engine.alert("a").is_some_and(|alert| alert.told.is_none()));
+    // A channel that takes it comes later: now it is news.
+    desk.engine.set_audience(desk.now, |_| true);
+    desk.pass(5);
+    desk.says(&["+a"]);
 }
 
 #[test]

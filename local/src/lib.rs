@@ -1,0 +1,51 @@
+//! What a node offers on its own machine: a Unix socket in its state folder, with its metrics and
+//! the bus; the bus on another socket for programs of other users, and its metrics on a TCP port,
+//! if its settings want that.
+//!
+//! It speaks HTTP, as the controller's API does. Nothing here may keep a node from its work: a
+//! port that is taken is told and tried again, and a question too many is turned away.
+
+mod bus;
+mod figures;
+mod listen;
+mod policy;
+mod who;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::Router;
+use relay::Running;
+
+use crate::policy::Policy;
+
+pub use figures::{metrics_of, page};
+
+/// What is offered.
+pub struct Setup {
+    /// The node's state folder.
+    pub state: PathBuf,
+    /// The node.
+    pub node: Arc<Running>,
+    /// The metrics.
+    pub metrics: Router,
+    /// Where the metrics can be read besides, without any proof of who asks.
+    pub listen: Option<SocketAddr>,
+    /// Another Unix socket, with the bus alone, that every user may open.
+    pub bus: Option<PathBuf>,
+}
+
+/// Offers it, until the runtime ends.
+pub fn start(setup: Setup) {
+    let Setup { state, node, metrics, listen, bus } = setup;
+    let policy = Arc::new(Policy::new(&state));
+    let router = bus::router(&node, policy);
+    if let Some(addr) = listen {
+        tokio::spawn(listen::tcp(addr, metrics.clone()));
+    }
+    if let Some(path) = bus {
+        tokio::spawn(listen::unix(path, 0o666, router.clone()));
+    }
+    tokio::spawn(listen::unix(state.join("node.sock"), 0o600, router.merge(metrics)));
+}

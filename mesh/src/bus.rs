@@ -1,0 +1,199 @@
+//! The bus: messages between programs on any nodes, by subject, to whoever has said that he wants
+//! them.
+//!
+//! Each end of a link tells the other what is wanted on its own side, and a message crosses only
+//! links behind which somebody wants it. In a tree that is all there is to routing: whoever is on
+//! this side of a link is not on the other. Answers to a request go straight to whoever has asked,
+//! by where he lives.
+//!
+//! All of it is soft: interest is told anew on each link, and a message is where it is or nowhere.
+//! Nothing is kept, nothing waits here, and what does not fit into a queue of the shell is dropped
+//! and counted there.
+
+mod interest;
+mod recent;
+mod subject;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::io::Deadline;
+use crate::outbox::Outbox;
+use crate::{Frame, HostId, LinkId, Output, Time, Wake};
+
+use self::recent::Recent;
+
+pub use self::interest::Interest;
+pub use self::subject::{Pattern, SUBJECT_WORDS, Subject, SubjectError};
+
+/// The longest body of a message or an answer.
+pub const BUS_BYTES: usize = 64 << 10;
+/// How many patterns the interest on one side of a link has at most; beyond, they become coarser.
+pub const PATTERNS: usize = 256;
+/// A relay with thousands of children, of which each wants something else every moment, still tells
+/// them no more often than this.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A message on the bus.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Tells it from all others of its node.
+    pub id: u64,
+    /// The node where it was published.
+    pub from: HostId,
+    /// What that node calls itself.
+    pub node: String,
+    /// What it is about.
+    pub subject: Subject,
+    /// If answers are wanted: under which number.
+    pub request: Option<u64>,
+    /// At most [`BUS_BYTES`].
+    pub body: Bytes,
+}
+
+/// An answer to a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The node that has asked.
+    pub to: HostId,
+    /// Under which number.
+    pub request: u64,
+    /// The node that answers.
+    pub from: HostId,
+    /// What that node calls itself.
+    pub node: String,
+    /// At most [`BUS_BYTES`].
+    pub body: Bytes,
+}
+
+/// The other side of a link.
+#[derive(Default)]
+struct Side {
+    /// Whether it is the parent.
+    is_parent: bool,
+    /// What is wanted there; none: it has not said yet, and may be too old to.
+    wants: Option<Interest>,
+    /// What it was told.
+    told: Option<Interest>,
+}
+
+/// The machine.
+pub(crate) struct Bus {
+    /// What is wanted at this node.
+    here: Interest,
+    sides: BTreeMap<LinkId, Side>,
+    recent: Recent<(HostId, u64)>,
+    tell_at: Option<Time>,
+    told_at: Option<Time>,
+}
+
+impl Bus {
+    pub(crate) fn new(recent: usize) -> Bus {
+        let (here, sides) = (Interest::default(), BTreeMap::new());
+        Bus { here, sides, recent: Recent::new(recent), tell_at: None, told_at: None }
+    }
+
+    /// A link stands. The child speaks first, so that nothing is sent to one that knows no bus.
+    /// `soon`: when it does.
+    pub(crate) fn handle_up(&mut self, soon: Time, link: LinkId, is_parent: bool) {
+        self.sides.insert(link, Side { is_parent, ..Side::default() });
+        if is_parent {
+            self.tell_by(soon);
+        }
+    }
+
+    /// A link is gone. `soon`: when the others are told.
+    pub(crate) fn handle_down(&mut self, link: LinkId, soon: Time) {
+        if self.sides.remove(&link).is_some_and(|side| side.wants.is_some()) {
+            self.tell_by(soon);
+        }
+    }
+
+    /// What is wanted at this node from now on.
+    pub(crate) fn handle_here(&mut self, interest: Interest, soon: Time) {
+        if self.here != interest {
+            self.here = interest;
+            self.tell_by(soon);
+        }
+    }
+
+    /// What is wanted on the other side of a link from now on.
+    pub(crate) fn handle_interest(&mut self, link: LinkId, interest: Interest, soon: Time) {
+        if let Some(side) = self.sides.get_mut(&link)
+            && side.wants.as_ref() != Some(&interest)
+        {
+            side.wants = Some(interest);
+            self.tell_by(soon);
+        }
+    }
+
+    fn tell_by(&mut self, at: Time) {
+        let at = self.told_at.map_or(at, |told| at.max(told + PAUSE));
+        self.tell_at = Some(self.tell_at.map_or(at, |before| before.min(at)));
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Deadline {
+        self.tell_at.map(|at| (at, Wake::Bus))
+    }
+
+    /// Tells each side what the others want, where that is news.
+    pub(crate) fn handle_timeout(&mut self, now: Time, out: &mut Outbox) {
+        if self.tell_at.is_none_or(|at| at > now) {
+            return;
+        }
+        (self.tell_at, self.told_at) = (None, Some(now));
+        // How many sides want each pattern: what only one wants is no news to that one.
+        let wants = self.sides.values().filter_map(|side| side.wants.as_ref());
+        let mut wanted = BTreeMap::<Pattern, usize>::new();
+        for pattern in wants.chain([&self.here]).flat_map(Interest::patterns) {
+            *wanted.entry(pattern.clone()).or_default() += 1;
+        }
+        let all = Interest::of(wanted.keys().cloned(), PATTERNS);
+        for (link, side) in &mut self.sides {
+            if !side.is_parent && side.wants.is_none() {
+                continue;
+            }
+            let alone = |pattern: &Pattern| wanted.get(pattern) == Some(&1);
+            // Where there are too many patterns, one side's own make no difference.
+            let differs =
+                wanted.len() <= PATTERNS && side.wants.iter().any(|own| own.patterns().any(alone));
+            let exact = differs.then(|| {
+                let own = |pattern: &Pattern| side.wants.as_ref().is_some_and(|w| w.has(pattern));
+                let others = wanted.keys().filter(|pattern| !(alone(pattern) && own(pattern)));
+                Interest::of(others.cloned(), PATTERNS)
+            });
+            let told = exact.as_ref().unwrap_or(&all);
+            if side.told.as_ref() != Some(told) {
+                out.send(*link, Frame::Interest(told.clone()));
+                side.told = Some(told.clone());
+            }
+        }
+    }
+
+    /// Whether anybody at all wants this subject, as far as this node knows.
+    pub(crate) fn is_heard(&self, subject: &Subject) -> bool {
+        let mut sides = self.sides.values().filter_map(|side| side.wants.as_ref());
+        self.here.matches(subject) || sides.any(|wants| wants.matches(subject))
+    }
+
+    /// Passes a message on, from a link or from this node, to everybody else who wants it.
+    pub(crate) fn pass(&mut self, from: Option<LinkId>, message: &Message, out: &mut Outbox) {
+        // Whoever has moved may be reached by the old way and the new one.
+        if !self.recent.is_new((message.from, message.id)) {
+            return;
+        }
+        if self.here.matches(&message.subject) {
+            out.push(Output::Deliver(message.clone()));
+        }
+        for (link, side) in self.sides.iter().filter(|(link, _)| from != Some(**link)) {
+            if side.wants.as_ref().is_some_and(|wants| wants.matches(&message.subject)) {
+                out.send(*link, Frame::Message(message.clone()));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,467 @@
+//! The bus at one node: the programs here that publish, subscribe, ask and answer.
+//!
+//! Who wants what here is told to the core as a whole, and what the core delivers is handed to each
+//! subscriber whose patterns match. Each has a queue of his own with a limit in number and in
+//! bytes; who does not read loses messages, which is counted, told to him and an event, and holds
+//! up nobody. A node that is cut off goes on serving its own programs.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use mesh::bus::{Answer, BUS_BYTES, Interest, Message, PATTERNS, Pattern, Subject, SubjectError};
+use mesh::{HostId, Input};
+use metrics::{Counter, Page, Unit, Words};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::drive::Arrival;
+
+/// Messages of all links that may wait for the drive loop.
+pub(crate) const PLACES: usize = 64;
+/// Subscribers of one node, and the patterns of one of them.
+const SUBSCRIBERS: usize = 4_096;
+const OF_ONE: usize = 64;
+/// Messages that may wait for one subscriber, and their bytes.
+const QUEUE: usize = 1_024;
+const WAITING: usize = 4 << 20;
+/// Requests of one node that wait for answers, and answers that wait for one of them.
+const REQUESTS: usize = 4_096;
+const ANSWERS: usize = 256;
+/// How often drops are told, at most.
+const TELL: Duration = Duration::from_secs(1);
+
+/// A limit in bytes on what waits somewhere.
+#[derive(Clone, Debug)]
+pub(crate) struct Weights {
+    waiting: Arc<AtomicUsize>,
+    limit: usize,
+}
+
+/// What one thing weighs there, for as long as it waits.
+#[derive(Debug)]
+pub(crate) struct Weight {
+    waiting: Arc<AtomicUsize>,
+    bytes: usize,
+}
+
+impl Weights {
+    pub(crate) fn new(limit: usize) -> Weights {
+        Weights { waiting: Arc::default(), limit }
+    }
+
+    /// Takes so many bytes, if there is room. Nothing is too heavy for a place that is empty.
+    pub(crate) fn take(&self, bytes: usize) -> Option<Weight> {
+        let before = self.waiting.fetch_add(bytes, Ordering::AcqRel);
+        let weight = Weight { waiting: self.waiting.clone(), bytes };
+        (before == 0 || before + bytes <= self.limit).then_some(weight)
+    }
+}
+
+impl Drop for Weight {
+    fn drop(&mut self) {
+        self.waiting.fetch_sub(self.bytes, Ordering::AcqRel);
+    }
+}
+
+/// Something that was not done on the bus; nothing has left this node.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BusError {
+    /// It is no subject, or no pattern.
+    #[error("{text:?} is no {what}: {fault}")]
+    Subject {
+        /// What it should be.
+        what: &'static str,
+        /// What was given.
+        text: String,
+        /// What is wrong with it.
+        fault: SubjectError,
+    },
+    /// The body is too long.
+    #[error("the message has {0} bytes; the limit is {BUS_BYTES}")]
+    TooLong(usize),
+    /// A limit of this node is reached.
+    #[error("this node takes no more {0}")]
+    Full(&'static str),
+    /// There is nobody who would wait for this answer.
+    #[error("the node is stopping")]
+    Gone,
+}
+
+/// The way to the bus.
+#[derive(Clone)]
+pub struct Hub(Arc<Inner>);
+
+struct Inner {
+    host: HostId,
+    node: String,
+    inbox: mpsc::Sender<Arrival>,
+    state: Mutex<State>,
+    published: Counter,
+    delivered: Counter,
+    dropped: Words<1>,
+    /// Drops that are not told yet.
+    untold: AtomicU64,
+    told: Mutex<Option<Instant>>,
+}
+
+#[derive(Default)]
+struct State {
+    next: u64,
+    subscribers: BTreeMap<u64, Subscriber>,
+    requests: BTreeMap<u64, mpsc::Sender<Answer>>,
+}
+
+struct Subscriber {
+    patterns: Vec<Pattern>,
+    queue: mpsc::Sender<(Message, Weight)>,
+    waiting: Weights,
+    missed: Arc<AtomicU64>,
+}
+
+/// What somebody has subscribed to. Dropping it ends that.
+pub struct Subscription {
+    id: u64,
+    hub: Hub,
+    queue: mpsc::Receiver<(Message, Weight)>,
+    missed: Arc<AtomicU64>,
+}
+
+/// Something that has come to a subscriber.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// A message.
+    Message(Message),
+    /// So many did not find room since the last one.
+    Missed(u64),
+}
+
+/// A request that waits for answers. Dropping it ends that.
+pub struct Asked {
+    id: u64,
+    hub: Hub,
+    answers: mpsc::Receiver<Answer>,
+    /// Whether anybody wants the request, as far as this node knows.
+    pub heard: bool,
+}
+
+impl Hub {
+    pub(crate) fn new((host, node): (HostId, &str), inbox: mpsc::Sender<Arrival>) -> Hub {
+        Hub(Arc::new(Inner {
+            host,
+            node: node.into(),
+            inbox,
+            state: Mutex::default(),
+            published: Counter::default(),
+            delivered: Counter::default(),
+            dropped: Words::default(),
+            untold: AtomicU64::new(0),
+            told: Mutex::new(None),
+        }))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Subscribes to whatever matches one of these patterns, from here on.
+    pub async fn subscribe(&self, patterns: &[String]) -> Result<Subscription, BusError> {
+        if patterns.len() > OF_ONE {
+            return Err(BusError::Full("patterns of one subscriber"));
+        }
+        let pattern = |text: &String| {
+            let wrong = |fault| BusError::Subject { what: "pattern", text: text.clone(), fault };
+            Pattern::new(text).map_err(wrong)
+        };
+        let patterns = patterns.iter().map(pattern).collect::<Result<Vec<_>, _>>()?;
+        let (queue, messages) = mpsc::channel(QUEUE);
+        let missed = Arc::<AtomicU64>::default();
+        let id = {
+            let mut state = self.state();
+            if state.subscribers.len() >= SUBSCRIBERS {
+                return Err(BusError::Full("subscribers"));
+            }
+            state.next += 1;
+            let id = state.next;
+            let (missed, waiting) = (missed.clone(), Weights::new(WAITING));
+            state.subscribers.insert(id, Subscriber { patterns, queue, waiting, missed });
+            id
+        };
+        let subscription = Subscription { id, hub: self.clone(), queue: messages, missed };
+        self.tell_interest().await?;
+        Ok(subscription)
+    }
+
+    /// Publishes a message. Returns whether anybody wants it, as far as this node knows.
+    pub async fn publish(&self, subject: &str, body: Bytes) -> Result<bool, BusError> {
+        self.send(subject, body, None).await
+    }
+
+    /// Publishes a message to which answers are wanted.
+    pub async fn ask(&self, subject: &str, body: Bytes) -> Result<Asked, BusError> {
+        let id = u64::from_le_bytes(certs::random::<8>());
+        let (answers, waiting) = mpsc::channel(ANSWERS);
+        {
+            let mut state = self.state();
+            if state.requests.len() >= REQUESTS {
+                return Err(BusError::Full("requests"));
+            }
+            state.requests.insert(id, answers);
+        }
+        let mut asked = Asked { id, hub: self.clone(), answers: waiting, heard: false };
+        asked.heard = self.send(subject, body, Some(id)).await?;
+        Ok(asked)
+    }
+
+    /// Answers a message.
+    pub async fn answer(&self, to: HostId, request: u64, body: Bytes) -> Result<(), BusError> {
+        check_body(&body)?;
+        let (from, node) = (self.0.host, self.0.node.clone());
+        let answer = Answer { to, request, from, node, body };
+        let sent = self.0.inbox.send(Arrival::Input(Input::Answer(answer))).await;
+        sent.map_err(|_| BusError::Gone)
+    }
+
+    async fn send(
+        &self,
+        subject: &str,
+        body: Bytes,
+        request: Option<u64>,
+    ) -> Result<bool, BusError> {
+        let wrong = |fault| BusError::Subject { what: "subject", text: subject.into(), fault };
+        let subject = Subject::new(subject).map_err(wrong)?;
+        check_body(&body)?;
+        let id = u64::from_le_bytes(certs::random::<8>());
+        let (from, node) = (self.0.host, self.0.node.clone());
+        let message = Message { id, from, node, subject, request, body };
+        let (reply, heard) = oneshot::channel();
+        let sent = self.0.inbox.send(Arrival::Publish { message, reply }).await;
+        sent.map_err(|_| BusError::Gone)?;
+        self.0.published.add(1);
+        heard.await.map_err(|_| BusError::Gone)
+    }
+
+    /// Tells the core what is wanted here.
+    async fn tell_interest(&self) -> Result<(), BusError> {
+        let told = self.0.inbox.send(Arrival::Input(Input::Subscribed(self.interest()))).await;
+        told.map_err(|_| BusError::Gone)
+    }
+
+    fn interest(&self) -> Interest {
+        let state = self.state();
+        let patterns = state.subscribers.values().flat_map(|one| one.patterns.iter().cloned());
+        Interest::of(patterns, PATTERNS)
+    }
+
+    /// A message has come for programs at this node.
+    pub(crate) fn deliver(&self, message: &Message) {
+        let mut lost = 0;
+        for subscriber in self.state().subscribers.values() {
+            if !subscriber.patterns.iter().any(|pattern| pattern.matches(&message.subject)) {
+                continue;
+            }
+            let weight = subscriber.waiting.take(message.body.len());
+            match (weight, subscriber.queue.try_reserve()) {
+                (Some(weight), Ok(place)) => {
+                    place.send((message.clone(), weight));
+                    self.0.delivered.add(1);
+                }
+                // It is just leaving.
+                (_, Err(mpsc::error::TrySendError::Closed(()))) => {}
+                (None, _) | (_, Err(mpsc::error::TrySendError::Full(()))) => {
+                    subscriber.missed.fetch_add(1, Ordering::Relaxed);
+                    lost += 1;
+                }
+            }
+        }
+        self.dropped("subscriber", lost);
+    }
+
+    /// An answer has come for a program at this node. One that nobody waits for is late.
+    pub(crate) fn answered(&self, answer: Answer) {
+        let waiting = self.state().requests.get(&answer.request).cloned();
+        if let Some(waiting) = waiting
+            && let Err(mpsc::error::TrySendError::Full(_)) = waiting.try_send(answer)
+        {
+            self.dropped("request", 1);
+        }
+    }
+
+    /// So many messages found no room.
+    pub(crate) fn dropped(&self, place: &'static str, count: u64) {
+        if count > 0 {
+            self.0.dropped.add([place], count);
+            self.0.untold.fetch_add(count, Ordering::Relaxed);
+        }
+    }
+
+    /// How many drops are to be told now.
+    pub(crate) fn take_dropped(&self) -> Option<u64> {
+        if self.0.untold.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let mut told = self.0.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.is_some_and(|told| told.elapsed() < TELL) {
+            return None;
+        }
+        *told = Some(Instant::now());
+        Some(self.0.untold.swap(0, Ordering::Relaxed))
+    }
+
+    pub(crate) fn put(&self, page: &mut Page) {
+        let help = "Messages that programs at this node have published on the bus";
+        let published = page.counter(Unit::None, "barid_bus_published", help);
+        published.put(&[], self.0.published.now() as f64);
+        let help = "Messages of the bus that were handed to programs at this node";
+        let delivered = page.counter(Unit::None, "barid_bus_delivered", help);
+        delivered.put(&[], self.0.delivered.now() as f64);
+        let help = "Messages of the bus that found no room, by what they waited for";
+        let dropped = page.counter(Unit::None, "barid_bus_dropped", help);
+        self.0.dropped.put(["for"], dropped);
+        let help = "Programs that have subscribed to something at this node";
+        let subscribers = page.gauge(Unit::None, "barid_bus_subscribers", help);
+        subscribers.put(&[], self.state().subscribers.len() as f64);
+    }
+}
+
+fn check_body(body: &Bytes) -> Result<(), BusError> {
+    if body.len() > BUS_BYTES { Err(BusError::TooLong(body.len())) } else { Ok(()) }
+}
+
+impl Subscription {
+    /// What comes next; `None`: the node has stopped.
+    pub async fn next(&mut self) -> Option<Received> {
+        // Said before the message that comes after the gap.
+        let missed = self.missed.swap(0, Ordering::Relaxed);
+        if missed > 0 {
+            return Some(Received::Missed(missed));
+        }
+        let (message, _weight) = self.queue.recv().await?;
+        Some(Received::Message(message))
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        let hub = self.hub.clone();
+        hub.state().subscribers.remove(&self.id);
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move { hub.tell_interest().await });
+        }
+    }
+}
+
+impl Asked {
+    /// The next answer.
+    pub async fn next(&mut self) -> Option<Answer> {
+        self.answers.recv().await
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.hub.state().requests.remove(&self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(body: usize) -> Message {
+        Message {
+            id: 1,
+            from: HostId(1),
+            node: "n".into(),
+            subject: Subject::new("a.b").expect("a subject"),
+            request: None,
+            body: vec![0; body].into(),
+        }
+    }
+
+    fn hub() -> (Hub, mpsc::Receiver<Arrival>) {
+        let (inbox, arrivals) = mpsc::channel(64);
+        (Hub::new((HostId(1), "n"), inbox), arrivals)
+    }
+
+    #[tokio::test]
+    async fn who_does_not_read_loses_messages_and_is_told_how_many() {
+        let (hub, _arrivals) = hub();
+        let mut slow = hub.subscribe(&["a.>".into()]).await.expect("there is room");
+        let mut reads = hub.subscribe(&["a.*".into(), ">".into()]).await.expect("there is room");
+        let other = hub.subscribe(&["b".into()]).await.expect("there is room");
+        for _ in 0..QUEUE + 10 {
+            hub.deliver(&message(1));
+            assert_eq!(reads.next().await, Some(Received::Message(message(1))), "once for both");
+        }
+        assert_eq!(hub.take_dropped(), Some(10));
+        assert_eq!(hub.take_dropped(), None, "it is told");
+        assert_eq!(slow.next().await, Some(Received::Missed(10)));
+        assert_eq!(slow.next().await, Some(Received::Message(message(1))));
+        drop((slow, other));
+        assert_eq!(hub.state().subscribers.len(), 1);
+        assert_eq!(hub.interest().patterns().count(), 2, "what is left");
+    }
+
+    #[tokio::test]
+    async fn what_waits_is_limited_in_bytes() {
+        let (hub, _arrivals) = hub();
+        let mut slow = hub.subscribe(&["a.b".into()]).await.expect("there is room");
+        for _ in 0..100 {
+            hub.deliver(&message(BUS_BYTES));
+        }
+        assert_eq!(hub.take_dropped(), Some(100 - (WAITING / BUS_BYTES) as u64));
+        assert!(matches!(slow.next().await, Some(Received::Missed(_))));
+        assert!(matches!(slow.next().await, Some(Received::Message(_))));
+        hub.deliver(&message(BUS_BYTES));
+        assert_eq!(hub.take_dropped(), None, "one was read, so one has room");
+    }
+
+    #[tokio::test]
+    async fn limits_and_faults_are_named() {
+        let (hub, mut arrivals) = hub();
+        let error = hub.publish("a..b", Bytes::new()).await.expect_err("no subject");
+        assert_eq!(error.to_string(), "\"a..b\" is no subject: a word of it is empty");
+        let error = hub.publish("a", vec![0; BUS_BYTES + 1].into()).await.expect_err("too long");
+        assert_eq!(error.to_string(), "the message has 65537 bytes; the limit is 65536");
+        let many = vec!["a".to_owned(); OF_ONE + 1];
+        assert!(hub.subscribe(&many).await.is_err());
+        assert!(arrivals.try_recv().is_err(), "nothing has left");
+        let all: Vec<_> = (0..SUBSCRIBERS as u64)
+            .map(|id| {
+                let (queue, messages) = mpsc::channel(1);
+                let (missed, waiting) = (Arc::default(), Weights::new(1));
+                let one = Subscriber { patterns: Vec::new(), queue, waiting, missed };
+                hub.state().subscribers.insert(id, one);
+                messages
+            })
+            .collect();
+        let error = hub.subscribe(&["a".into()]).await.err().expect("it is full");
+        assert_eq!(error.to_string(), "this node takes no more subscribers");
+        assert_eq!(all.len(), SUBSCRIBERS);
+    }
+
+    #[tokio::test]
+    async fn answers_find_their_request_and_late_ones_nobody() {
+        let (hub, mut arrivals) = hub();
+        let asking = tokio::spawn({
+            let hub = hub.clone();
+            async move { hub.ask("a", Bytes::new()).await }
+        });
+        let Some(Arrival::Publish { message, reply }) = arrivals.recv().await else {
+            panic!("it is published");
+        };
+        reply.send(true).expect("it waits");
+        let mut asked = asking.await.expect("it ends").expect("it is asked");
+        let request = message.request.expect("it is a request");
+        let (to, from, node) = (HostId(1), HostId(2), String::new());
+        let answer = Answer { to, request, from, node, body: Bytes::from_static(b"yes") };
+        hub.answered(answer.clone());
+        assert!(asked.heard);
+        assert_eq!(asked.next().await, Some(answer.clone()));
+        drop(asked);
+        hub.answered(answer);
+        assert!(hub.state().requests.is_empty() && hub.take_dropped().is_none());
+    }
+}
