@@ -355,8 +355,9 @@ impl Worker {
 }
 
 impl Worker {
-    /// Does what the engine wants: first into the queues of channels, then to the keeper, so that
-    /// what is kept as told is told.
+    /// Does what the engine wants: first onto the disk for the channels, then to the keeper, so
+    /// that what is kept as told is told; and only then out, so that what has been told is kept as
+    /// told.
     async fn drain(&mut self) {
         let (mut told, mut events) = (Vec::new(), Vec::new());
         while let Some(step) = self.engine.poll_step() {
@@ -390,12 +391,17 @@ impl Worker {
         }
         let (keeper, changes) = (self.setup.keeper.clone(), std::mem::take(&mut self.changes));
         let work = move || {
-            for (courier, message) in told {
-                courier.outbox.push(message);
-                courier.more.notify_one();
-            }
+            let stage = |(courier, message): (Arc<Courier>, Message)| {
+                let staged = courier.outbox.stage(message);
+                (courier, staged)
+            };
+            let staged: Vec<_> = told.into_iter().map(stage).collect();
             let list: Vec<Change> = changes.values().cloned().collect();
             let kept = list.is_empty() || keeper.keep(&list);
+            for (courier, message) in staged {
+                courier.outbox.release(message);
+                courier.more.notify_one();
+            }
             if kept { BTreeMap::new() } else { changes }
         };
         self.changes = spawn_blocking(work).await.expect("keeping does not panic");

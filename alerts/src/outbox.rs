@@ -25,6 +25,13 @@ pub(crate) struct Outbox {
     inner: Mutex<Inner>,
 }
 
+/// A message that is on disk and not to be sent yet.
+pub(crate) struct Staged {
+    number: u64,
+    /// The message, if the disk did not take it.
+    kept: Option<Box<Message>>,
+}
+
 struct Inner {
     waiting: VecDeque<(u64, Option<Box<Message>>)>,
     next: u64,
@@ -58,16 +65,10 @@ impl Outbox {
         self.lock().most = most;
     }
 
-    /// Puts a message at the end. Blocks until it is on disk, if the disk takes it.
-    pub(crate) fn push(&self, message: Message) {
+    /// Puts a message on disk, if the disk takes it, where it is sent if this process dies. Until
+    /// it is released nobody sends it. Blocks.
+    pub(crate) fn stage(&self, message: Message) -> Staged {
         let mut inner = self.lock();
-        while inner.waiting.len() >= inner.most {
-            // The first may be on its way.
-            let place = usize::from(inner.waiting.len() > 1);
-            let Some((number, _)) = inner.waiting.remove(place) else { break };
-            fs::remove_file(self.path(number)).ok();
-            inner.dropped += 1;
-        }
         let number = inner.next;
         inner.next += 1;
         let kept = match self.write(number, &message) {
@@ -78,6 +79,19 @@ impl Outbox {
                 Some(Box::new(message))
             }
         };
+        Staged { number, kept }
+    }
+
+    /// Puts a message that was staged at the end.
+    pub(crate) fn release(&self, Staged { number, kept }: Staged) {
+        let mut inner = self.lock();
+        while inner.waiting.len() >= inner.most {
+            // The first may be on its way.
+            let place = usize::from(inner.waiting.len() > 1);
+            let Some((number, _)) = inner.waiting.remove(place) else { break };
+            fs::remove_file(self.path(number)).ok();
+            inner.dropped += 1;
+        }
         inner.waiting.push_back((number, kept));
     }
 
@@ -151,16 +165,21 @@ mod tests {
         found
     }
 
+    fn push(outbox: &Outbox, message: Message) {
+        let staged = outbox.stage(message);
+        outbox.release(staged);
+    }
+
     #[test]
     fn what_waits_outlives_a_restart_in_its_order() {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let outbox = Outbox::open(&dir.path().join("ops"), 10);
-        (1..=3).for_each(|n| outbox.push(message(n)));
+        (1..=3).for_each(|n| push(&outbox, message(n)));
         let (number, first) = outbox.front().expect("there are some");
         assert_eq!((first.at_ms, outbox.count()), (1, (3, 0)));
         outbox.remove(number, first.dropped);
         let outbox = Outbox::open(&dir.path().join("ops"), 10);
-        outbox.push(message(4));
+        push(&outbox, message(4));
         assert_eq!(fronts(&outbox), [(2, 0), (3, 0), (4, 0)]);
         let left = fs::read_dir(dir.path().join("ops")).expect("it is there").count();
         assert_eq!(left, 0);
@@ -170,7 +189,7 @@ mod tests {
     fn beyond_the_limit_the_oldest_go_and_are_counted() {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let outbox = Outbox::open(dir.path(), 3);
-        (1..=10).for_each(|n| outbox.push(message(n)));
+        (1..=10).for_each(|n| push(&outbox, message(n)));
         assert_eq!(outbox.count(), (3, 7));
         assert_eq!(fronts(&outbox), [(1, 7), (9, 0), (10, 0)]);
     }
@@ -179,17 +198,17 @@ mod tests {
     fn what_is_dropped_counts_until_a_message_that_was_taken_has_told_it() {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let outbox = Outbox::open(dir.path(), 2);
-        (1..=3).for_each(|n| outbox.push(message(n)));
+        (1..=3).for_each(|n| push(&outbox, message(n)));
         let (number, first) = outbox.front().expect("there are some");
         // More are dropped while the first is on its way, and then it is taken.
-        (4..=5).for_each(|n| outbox.push(message(n)));
+        (4..=5).for_each(|n| push(&outbox, message(n)));
         outbox.remove(number, first.dropped);
         assert_eq!((first.dropped, outbox.count()), (1, (1, 2)));
         // One that is refused has told nobody.
         let (number, _) = outbox.front().expect("there is one");
         outbox.remove(number, 0);
         assert_eq!(outbox.count(), (0, 2));
-        outbox.push(message(6));
+        push(&outbox, message(6));
         assert_eq!(fronts(&outbox), [(6, 2)]);
     }
 
@@ -198,11 +217,22 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary folder");
         fs::write(dir.path().join("file"), "no folder").expect("written");
         let outbox = Outbox::open(&dir.path().join("file"), 3);
-        (1..=2).for_each(|n| outbox.push(message(n)));
+        (1..=2).for_each(|n| push(&outbox, message(n)));
         assert_eq!(fronts(&outbox), [(1, 0), (2, 0)]);
         fs::write(dir.path().join("000000000007.json"), "{").expect("written");
         let outbox = Outbox::open(dir.path(), 3);
-        outbox.push(message(3));
+        push(&outbox, message(3));
         assert_eq!(fronts(&outbox), [(3, 1)]);
+    }
+
+    #[test]
+    fn what_is_staged_is_sent_by_who_comes_after_a_crash_and_before_that_by_nobody() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let outbox = Outbox::open(dir.path(), 10);
+        let staged = outbox.stage(message(1));
+        assert!(outbox.front().is_none());
+        assert_eq!(Outbox::open(dir.path(), 10).front().expect("it is on disk").1.at_ms, 1);
+        outbox.release(staged);
+        assert_eq!(outbox.front().expect("it is released").1.at_ms, 1);
     }
 }

@@ -38,7 +38,7 @@ pub(crate) struct Enroller {
     pub(crate) longest: Duration,
     /// Told when the inventory has changed.
     pub(crate) changed: Arc<dyn Fn() + Send + Sync>,
-    /// Told after that when somebody was removed.
+    /// Told after that when a key may have been removed.
     pub(crate) removed: Arc<dyn Fn() + Send + Sync>,
 }
 
@@ -141,9 +141,7 @@ impl Enroller {
         // Nothing is made or written for somebody who does not hold a token.
         let id = request.token_id;
         let token = self.tables.token(id).map_err(|error| failed(&error))?;
-        if proven(request, token).is_none() {
-            return Err(UNPROVEN.into());
-        }
+        let Some(token) = proven(request, token) else { return Err(UNPROVEN.into()) };
         // The key is in the request only; a trial certificate proves that it is held.
         let trial = self.issue(&request.csr, &probe).map_err(|error| error.to_string())?;
         let key = Leaf::parse(&trial).map_err(|error| failed(&error))?.public;
@@ -162,6 +160,10 @@ impl Enroller {
         self.note(&who);
         info!(%who, "enrolled");
         (self.changed)();
+        // Only with such a token a host may have come anew, with another key than before.
+        if !token.name.is_empty() {
+            (self.removed)();
+        }
         Ok(self.grant(&who, certificate))
     }
 

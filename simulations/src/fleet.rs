@@ -2,8 +2,8 @@
 //!
 //! A [`Shape`] is a tree of equal branches and what its links are like. [`measure`] links it, lets
 //! it rest, runs a command everywhere, pushes to everybody, and has every host notice the same
-//! fault; for each it says how long the last host took and what crossed the links of each tier. The [`model`](crate::model) says what it
-//! should be.
+//! fault; for each it says how long the last host took and what crossed the links of each tier.
+//! The [`model`](crate::model) says what it should be.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -43,7 +43,8 @@ pub fn run(shape: &Shape, mixed: bool) -> Phase {
     let (down, up) = (way(shape, order_bytes(shape)), way(shape, OVERHEAD as f64));
     let mut last = save + down + save + slowest + save + up;
     let flush = shape.flush.as_secs_f64();
-    let tiers = answers(shape, window, mixed, |_, answers| flushes(answers, window, flush));
+    let tiers =
+        answers(shape, window, mixed, |_, answers| flushes(answers, window, flush).len() as f64);
     // A link that cannot carry its answers while they come is done later.
     let late =
         tiers.iter().zip(counts.iter().skip(1)).enumerate().map(|(tier, (crossed, links))| {
@@ -194,6 +195,8 @@ fn answers(
     let mut tiers = vec![Crossed::default(); shape.fans.len()];
     // Reports on one link of the tier below, and how many hosts live behind such a link.
     let (mut reports, mut behind) = (1.0, 1.0);
+    // How often a link's reports are acknowledged, where its own pace decides that.
+    let mut paced: Option<f64> = None;
     for tier in (0..shape.fans.len()).rev() {
         let links = counts[tier + 1] as f64;
         // A host's only report; a relay's every flush, as long as answers come, its own included.
@@ -202,6 +205,7 @@ fn answers(
         let rounds = batches(fan * reports, window, ACK_DELAY);
         let acks = rounds * (1.0 - (-reports / rounds).exp());
         let acks = if rounds < fan * reports { acks } else { reports };
+        let acks = paced.map_or(acks, |paced| paced.max(acks));
         let scattered = window < AGES;
         let bytes = report_bytes(behind, reports, mixed, scattered);
         let up = links * (reports + 1.0);
@@ -211,7 +215,10 @@ fn answers(
             up: (up as u64, (links * (bytes + ack)) as u64),
             content: 0,
         };
-        reports = folded(tier, fan * reports + 1.0);
+        let answers = fan * reports + 1.0;
+        paced =
+            scattered.then(|| acknowledged(&flushes(answers, window, shape.flush.as_secs_f64())));
+        reports = folded(tier, answers);
         behind = fan * behind + 1.0;
     }
     tiers
@@ -226,17 +233,28 @@ fn batches(things: f64, window: f64, wait: f64) -> f64 {
     (window / (wait + window / things)).clamp(1.0, things)
 }
 
-/// How many reports a relay makes of so many answers that come over a window: the wait for others
-/// doubles from one to the next while answers keep coming, up to 32 times.
-fn flushes(answers: f64, window: f64, flush: f64) -> f64 {
+/// When a relay reports so many answers that come over a window: the wait for others doubles from
+/// one to the next while answers keep coming, up to 32 times.
+fn flushes(answers: f64, window: f64, flush: f64) -> Vec<f64> {
     let apart = window / answers.max(1.0);
-    let (mut at, mut wait, mut reports) = (0.0, flush, 0.0);
-    while at < window && reports < answers {
+    let (mut at, mut wait, mut reports) = (0.0, flush, Vec::new());
+    while at < window && (reports.len() as f64) < answers {
         at += apart + wait;
-        reports += 1.0;
+        reports.push(at);
         wait = if apart < 2.0 * wait { (2.0 * wait).min(32.0 * flush) } else { flush };
     }
-    reports.clamp(1.0_f64.min(answers), answers)
+    reports
+}
+
+/// How often reports of these times are acknowledged, one wait after the first that is not.
+fn acknowledged(reports: &[f64]) -> f64 {
+    let (mut acks, mut until) = (0.0, f64::NEG_INFINITY);
+    for at in reports.iter().filter(|at| **at > 0.0) {
+        if *at > until {
+            (acks, until) = (acks + 1.0, at + ACK_DELAY);
+        }
+    }
+    acks
 }
 
 /// The bytes of all reports on a link with so many hosts behind it: a sample, encoded. Those who

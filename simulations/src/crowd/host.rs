@@ -127,6 +127,10 @@ impl Host {
 
     async fn send(&mut self, to: LinkId, frame: &Frame) {
         let Some(link) = self.link.as_mut().filter(|link| link.id == to) else { return };
+        // A host of a crowd has no programs, and so no part in the bus.
+        if matches!(frame, Frame::Interest(_) | Frame::Message(_) | Frame::Answer(_)) {
+            return;
+        }
         let stream = &mut link.streams[wire::stream_of(frame)];
         // The end of a link is told by whoever waits for it.
         stream.write_chunk(wire::bytes(frame)).await.ok();

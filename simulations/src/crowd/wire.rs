@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 
 use super::Member;
 
-/// The streams of a link, without that of previews.
+/// The streams of a link, without those of previews and of the bus.
 const KINDS: [StreamKind; 3] = [StreamKind::Beats, StreamKind::Control, StreamKind::Reports];
 
 /// How a host gets to its parent.

@@ -113,7 +113,7 @@ fn bad_children_hold_nobody_up() -> Result<()> {
     }
     let grown = kib(&fleet, "VmHWM:")?.saturating_sub(before);
     println!(
-        "siblings: {:.2} s alone, {:.2} s beside bad ones, {:.2} of it; the relay grew by {grown} KiB",
+        "siblings: {:.2} s alone, {:.2} s beside bad ones, {:.2} of it; relay grew by {grown} KiB",
         alone.as_secs_f64(),
         beside.as_secs_f64(),
         beside.as_secs_f64() / alone.as_secs_f64()

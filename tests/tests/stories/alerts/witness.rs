@@ -1,5 +1,6 @@
 //! Receivers of alerts, in this process: each keeps what it was sent.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -78,10 +79,14 @@ impl Hook {
         self.hangs.store(false, Ordering::SeqCst);
     }
 
-    /// Every alert of every post, as `+key` or `-key` by its status.
+    /// Every alert of every post, as `+key` or `-key` by its status. A post that comes again has
+    /// the key that it had before, by which receivers know it.
     pub(super) fn words(&self) -> Result<Vec<String>> {
-        let mut words = Vec::new();
+        let (mut words, mut keys) = (Vec::new(), BTreeSet::new());
         for post in self.posts.all() {
+            if !keys.insert(post.header("idempotency-key").context("a key")?.to_owned()) {
+                continue;
+            }
             let json = post.json()?;
             for alert in json["alerts"].as_array().context("alerts")? {
                 let sign = if alert["status"] == "firing" { '+' } else { '-' };
