@@ -35,6 +35,8 @@ pub const PATTERNS: usize = 256;
 /// A relay with thousands of children, of which each wants something else every moment, still tells
 /// them no more often than this.
 const PAUSE: Duration = Duration::from_millis(100);
+/// The longest, where it changes all the time: the pause doubles while it does.
+const LONG: Duration = Duration::from_secs(3);
 
 /// A message on the bus.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,12 +89,14 @@ pub(crate) struct Bus {
     recent: Recent<(HostId, u64)>,
     tell_at: Option<Time>,
     told_at: Option<Time>,
+    /// How long after that it is told again at the earliest.
+    pause: Duration,
 }
 
 impl Bus {
     pub(crate) fn new(recent: usize) -> Bus {
         let (here, sides) = (Interest::default(), BTreeMap::new());
-        Bus { here, sides, recent: Recent::new(recent), tell_at: None, told_at: None }
+        Bus { here, sides, recent: Recent::new(recent), tell_at: None, told_at: None, pause: PAUSE }
     }
 
     /// A link stands. The child speaks first, so that nothing is sent to one that knows no bus.
@@ -130,7 +134,7 @@ impl Bus {
     }
 
     fn tell_by(&mut self, at: Time) {
-        let at = self.told_at.map_or(at, |told| at.max(told + PAUSE));
+        let at = self.told_at.map_or(at, |told| at.max(told + self.pause));
         self.tell_at = Some(self.tell_at.map_or(at, |before| before.min(at)));
     }
 
@@ -143,6 +147,8 @@ impl Bus {
         if self.tell_at.is_none_or(|at| at > now) {
             return;
         }
+        let lately = self.told_at.is_some_and(|told| now.since(told) < self.pause * 2);
+        self.pause = if lately { (self.pause * 2).min(LONG) } else { PAUSE };
         (self.tell_at, self.told_at) = (None, Some(now));
         // How many sides want each pattern: what only one wants is no news to that one.
         let wants = self.sides.values().filter_map(|side| side.wants.as_ref());

@@ -23,6 +23,10 @@ pub(crate) const PLACES: usize = 64;
 /// Subscribers of one node, and the patterns of one of them.
 const SUBSCRIBERS: usize = 4_096;
 const OF_ONE: usize = 64;
+/// Patterns of all subscribers of one node: each message is compared with all of them.
+const OF_ALL: usize = 4_096;
+/// Bytes that may wait for all subscribers and all requests of one node.
+const ALL_WAITING: usize = 64 << 20;
 /// Messages that may wait for one subscriber, and their bytes.
 const QUEUE: usize = 1_024;
 const WAITING: usize = 4 << 20;
@@ -98,6 +102,10 @@ struct Inner {
     node: String,
     inbox: mpsc::Sender<Arrival>,
     state: Mutex<State>,
+    /// Held from looking what is wanted here until the core is told, so that the last word is the
+    /// newest.
+    telling: tokio::sync::Mutex<()>,
+    waiting: Weights,
     published: Counter,
     delivered: Counter,
     dropped: Words<1>,
@@ -110,21 +118,24 @@ struct Inner {
 struct State {
     next: u64,
     subscribers: BTreeMap<u64, Subscriber>,
-    requests: BTreeMap<u64, mpsc::Sender<Answer>>,
+    requests: BTreeMap<u64, mpsc::Sender<(Answer, Weight)>>,
 }
 
 struct Subscriber {
     patterns: Vec<Pattern>,
-    queue: mpsc::Sender<(Message, Weight)>,
+    queue: mpsc::Sender<(Message, Weighed)>,
     waiting: Weights,
     missed: Arc<AtomicU64>,
 }
+
+/// What a message weighs for one subscriber, and for the node.
+type Weighed = (Weight, Weight);
 
 /// What somebody has subscribed to. Dropping it ends that.
 pub struct Subscription {
     id: u64,
     hub: Hub,
-    queue: mpsc::Receiver<(Message, Weight)>,
+    queue: mpsc::Receiver<(Message, Weighed)>,
     missed: Arc<AtomicU64>,
 }
 
@@ -141,7 +152,7 @@ pub enum Received {
 pub struct Asked {
     id: u64,
     hub: Hub,
-    answers: mpsc::Receiver<Answer>,
+    answers: mpsc::Receiver<(Answer, Weight)>,
     /// Whether anybody wants the request, as far as this node knows.
     pub heard: bool,
 }
@@ -153,6 +164,8 @@ impl Hub {
             node: node.into(),
             inbox,
             state: Mutex::default(),
+            telling: tokio::sync::Mutex::default(),
+            waiting: Weights::new(ALL_WAITING),
             published: Counter::default(),
             delivered: Counter::default(),
             dropped: Words::default(),
@@ -181,6 +194,10 @@ impl Hub {
             let mut state = self.state();
             if state.subscribers.len() >= SUBSCRIBERS {
                 return Err(BusError::Full("subscribers"));
+            }
+            let known: usize = state.subscribers.values().map(|one| one.patterns.len()).sum();
+            if known + patterns.len() > OF_ALL {
+                return Err(BusError::Full("patterns"));
             }
             state.next += 1;
             let id = state.next;
@@ -244,13 +261,16 @@ impl Hub {
 
     /// Tells the core what is wanted here.
     async fn tell_interest(&self) -> Result<(), BusError> {
+        let _turn = self.0.telling.lock().await;
         let told = self.0.inbox.send(Arrival::Input(Input::Subscribed(self.interest()))).await;
         told.map_err(|_| BusError::Gone)
     }
 
     fn interest(&self) -> Interest {
-        let state = self.state();
-        let patterns = state.subscribers.values().flat_map(|one| one.patterns.iter().cloned());
+        let patterns: Vec<Pattern> = {
+            let state = self.state();
+            state.subscribers.values().flat_map(|one| one.patterns.iter().cloned()).collect()
+        };
         Interest::of(patterns, PATTERNS)
     }
 
@@ -261,7 +281,8 @@ impl Hub {
             if !subscriber.patterns.iter().any(|pattern| pattern.matches(&message.subject)) {
                 continue;
             }
-            let weight = subscriber.waiting.take(message.body.len());
+            let bytes = message.body.len();
+            let weight = subscriber.waiting.take(bytes).zip(self.0.waiting.take(bytes));
             match (weight, subscriber.queue.try_reserve()) {
                 (Some(weight), Ok(place)) => {
                     place.send((message.clone(), weight));
@@ -281,9 +302,15 @@ impl Hub {
     /// An answer has come for a program at this node. One that nobody waits for is late.
     pub(crate) fn answered(&self, answer: Answer) {
         let waiting = self.state().requests.get(&answer.request).cloned();
-        if let Some(waiting) = waiting
-            && let Err(mpsc::error::TrySendError::Full(_)) = waiting.try_send(answer)
-        {
+        let Some(waiting) = waiting else { return };
+        let has_room = match self.0.waiting.take(answer.body.len()) {
+            Some(weight) => !matches!(
+                waiting.try_send((answer, weight)),
+                Err(mpsc::error::TrySendError::Full(_))
+            ),
+            None => false,
+        };
+        if !has_room {
             self.dropped("request", 1);
         }
     }
@@ -355,7 +382,7 @@ impl Drop for Subscription {
 impl Asked {
     /// The next answer.
     pub async fn next(&mut self) -> Option<Answer> {
-        self.answers.recv().await
+        self.answers.recv().await.map(|(answer, _weight)| answer)
     }
 }
 

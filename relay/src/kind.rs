@@ -62,10 +62,10 @@ pub(crate) fn ahead(serves: bool) -> u32 {
     if serves { LONG_FAT } else { UPWARD }
 }
 
-/// What may lie in the send buffer towards a child: two objects as far as they may be sent ahead,
-/// and room for everything else.
+/// What may lie in the send buffer towards a child: two objects and the bus as far as they may be
+/// sent ahead, and room for everything else.
 pub fn send_window(serves: bool) -> u64 {
-    2 * u64::from(ahead(serves)) + ROOM
+    3 * u64::from(ahead(serves)) + ROOM
 }
 
 impl LinkKind {
@@ -84,10 +84,10 @@ impl LinkKind {
         let (streams, stream_window, window, send_window) = match end {
             End::Parent => (40, UPWARD, 4 * UPWARD, send_window(false)),
             End::Child { serves: true } => {
-                (ASKED, LONG_FAT, 4 * LONG_FAT, u64::from(LONG_FAT) + OUTPUTS)
+                (ASKED, LONG_FAT, 4 * LONG_FAT, u64::from(LONG_FAT + UPWARD) + OUTPUTS)
             }
             End::Child { serves: false } => {
-                (ASKED, UPWARD, 4 * UPWARD, u64::from(UPWARD) + OUTPUTS)
+                (ASKED, UPWARD, 4 * UPWARD, 2 * u64::from(UPWARD) + OUTPUTS)
             }
         };
         let idle = IDLE.max(beat.saturating_mul(6)).min(Duration::from_secs(24 * 3600));

@@ -128,6 +128,8 @@ pub(crate) struct Link {
     beat: Mutex<Option<Box<Frame>>>,
     queues: [mpsc::Sender<Queued>; CLASSES.len()],
     bus_waiting: Weights,
+    /// What the peer is still to be told of what is wanted on the bus.
+    interest: Arc<Mutex<Option<Frame>>>,
 }
 
 impl Drop for Link {
@@ -144,6 +146,8 @@ enum Queued {
     Frame(Frame, Option<Place>),
     /// A message or an answer of the bus, with what it weighs.
     Bus(Frame, Weight),
+    /// What is wanted on the bus: the newest word of it, whatever has been said since it waits.
+    Interest(Arc<Mutex<Option<Frame>>>),
     /// The word that a preview was taken.
     Heard,
     /// Whose keys are no longer of the mesh, encoded.
@@ -179,7 +183,7 @@ impl Link {
         let receivers = [Some(v), Some(w), Some(x), Some(y), Some(z)];
         let (queues, live) = ([a, b, c, d.clone(), e], d);
         let bus_waiting = Weights::new(BUS_WAITING);
-        let (endpoint, dialled, traffic, bulk, beat) = Default::default();
+        let (endpoint, dialled, traffic, bulk, beat, interest) = Default::default();
         let there = Queues { receivers, live, counters: counters.clone() };
         let link = Link {
             id,
@@ -196,6 +200,7 @@ impl Link {
             beat,
             queues,
             bus_waiting,
+            interest,
         };
         (link, there)
     }
@@ -212,12 +217,26 @@ impl Link {
             Frame::Events { .. } | Frame::EventsHeld { .. } => 2,
             Frame::Profiles { .. } | Frame::ProfilesHeld { .. } => 2,
             Frame::Watch { .. } | Frame::Said(_) => LIVE,
-            Frame::Interest(_) | Frame::Message(_) | Frame::Answer(_) => BUS,
+            Frame::Interest(_) => {
+                self.send_interest(frame);
+                return Ok(());
+            }
+            Frame::Message(_) | Frame::Answer(_) => BUS,
             _ => 1,
         };
         match self.queues[class].try_send(Queued::Frame(frame, place)) {
             Err(mpsc::error::TrySendError::Full(_)) if class != LIVE => Err(Full),
             _ => Ok(()),
+        }
+    }
+
+    /// Tells what is wanted on the bus. What was not sent yet is not worth sending any more, so it
+    /// takes one place, however often it changes.
+    fn send_interest(&self, frame: Frame) {
+        let mut told = self.interest.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.replace(frame).is_none() {
+            // Messages leave room for it; a queue that is closed wants nothing.
+            self.queues[BUS].try_send(Queued::Interest(self.interest.clone())).ok();
         }
     }
 
@@ -612,13 +631,19 @@ async fn write_frames(
             }
             let body = match queued {
                 Queued::Bus(frame, _weight) => protos::encode_frame(&frame),
+                Queued::Interest(newest) => {
+                    let newest = newest.lock().unwrap_or_else(PoisonError::into_inner).take();
+                    newest.map_or_else(Bytes::new, |frame| protos::encode_frame(&frame))
+                }
                 Queued::Frame(frame, _place) => coder.encode(&frame),
                 Queued::Heard => protos::encode_heard(),
                 Queued::Removals(frame) => frame,
             };
-            count(sent, body.len() + protos::HEADER_BYTES);
-            buffer.extend_from_slice(&protos::frame_header(body.len()));
-            buffer.extend_from_slice(&body);
+            if !body.is_empty() {
+                count(sent, body.len() + protos::HEADER_BYTES);
+                buffer.extend_from_slice(&protos::frame_header(body.len()));
+                buffer.extend_from_slice(&body);
+            }
             next = if buffer.len() < GATHER { queue.try_recv().ok() } else { None };
         }
         send.write_chunk(buffer.split().freeze()).await.map_err(LinkError::Write)?;

@@ -111,6 +111,9 @@ fn encode_kind(out: &mut Vec<u8>, kind: &Kind) {
     }
 }
 
+/// Users and groups by name in one manifest, at most.
+const NAMES: u64 = 1 << 16;
+
 /// Reads what [`encode`] wrote. The result obeys the format, not yet the rules.
 pub(super) fn decode(input: &[u8], limits: &Limits) -> Result<Manifest, ManifestError> {
     limit("bytes", input.len() as u64, limits.encoded as u64)?;
@@ -120,7 +123,9 @@ pub(super) fn decode(input: &[u8], limits: &Limits) -> Result<Manifest, Manifest
         return Err(ManifestError::Version { found: version });
     }
     let mut names = Vec::new();
-    for _ in 0..reader.number()? {
+    let known = reader.number()?;
+    limit("names of owners", known, NAMES)?;
+    for _ in 0..known {
         let name = reader.bytes()?;
         let name = std::str::from_utf8(name).map_err(|_| reader.damaged("name is not UTF-8"))?;
         names.push(Name::from(name));

@@ -91,6 +91,7 @@ impl Store {
             return Ok(None);
         };
         let (outline, file) = (Arc::new(outline), Arc::new(file));
+        self.hold_open(*id, &file);
         let mut partial = Partial { outline, file, path, groups: 0 };
         partial.count()?;
         Ok(Some(partial))
@@ -110,6 +111,7 @@ impl Store {
             options.open(path).map_err(disk("create", path))
         };
         let file = Arc::new(open(&path)?);
+        self.hold_open(outline.id(), &file);
         let encoded = [&(outline.len() as u64).to_le_bytes()[..], &outline.encode()].concat();
         open(&beside)?.write_all_at(&encoded, 0).map_err(disk("write", &beside))?;
         self.expect(outline.id(), outline.len() as u64);
@@ -165,7 +167,7 @@ impl Store {
         Ok(())
     }
 
-    /// Drops every partial object that `keep` says no to, and what is none.
+    /// Drops every partial object that `keep` says no to and nobody holds open, and what is none.
     pub(super) fn retain_partial(
         &self,
         keep: &dyn Fn(&ContentId) -> bool,
@@ -177,7 +179,7 @@ impl Store {
         for (name, path) in list(&dir)? {
             let id = name.strip_suffix(OUTLINE).unwrap_or(&name).parse::<ContentId>();
             match id {
-                Ok(id) if keep(&id) => {}
+                Ok(id) if keep(&id) || self.is_held_open(&id) => {}
                 Ok(id) => self.drop_partial(&id)?,
                 Err(_) => remove_file(&path)?,
             }
@@ -207,6 +209,22 @@ mod tests {
 
     fn open(dir: &tempfile::TempDir) -> Store {
         Store::open(dir.path()).expect("the store opens")
+    }
+
+    #[test]
+    fn what_somebody_holds_open_is_not_swept() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let (store, (bytes, outline)) = (open(&dir), object());
+        let mut partial = store.begin_partial(outline.clone()).expect("it begins");
+        store.retain_partial(&|_| false).expect("it is swept");
+        partial.append(&bytes).expect("it goes on");
+        store.adopt(&partial).expect("it is whole");
+        assert!(store.has(&outline.id()).expect("it is looked for"));
+        drop(partial);
+        let other = Arc::new(Outline::of(&bytes[..4 * GROUP + 1]));
+        drop(store.begin_partial(other.clone()).expect("it begins"));
+        store.retain_partial(&|_| false).expect("it is swept");
+        assert!(store.find_partial(&other.id()).expect("it is looked for").is_none());
     }
 
     #[test]

@@ -9,7 +9,8 @@
 //! pin themselves. A store without an owner (a controller's, a test's) drops nothing by itself.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::fs::File;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
@@ -65,6 +66,8 @@ pub(super) struct Room {
     used: Mutex<BTreeSet<ContentId>>,
     /// How long what is arriving will be.
     arriving: Mutex<BTreeMap<ContentId, u64>>,
+    /// Fronts of objects that somebody holds open: they are not swept, whoever names them.
+    open: Mutex<BTreeMap<ContentId, Weak<File>>>,
     /// One makes room at a time; since when it is known that there is nothing to drop.
     turn: Mutex<Option<Instant>>,
 }
@@ -251,6 +254,18 @@ impl Store {
     /// It is whole, or does not come.
     pub(super) fn expect_no_more(&self, id: &ContentId) {
         lock(&self.room.arriving).remove(id);
+    }
+
+    /// Somebody has the front of an object open.
+    pub(super) fn hold_open(&self, id: ContentId, file: &Arc<File>) {
+        let mut open = lock(&self.room.open);
+        open.retain(|_, file| file.strong_count() > 0);
+        open.insert(id, Arc::downgrade(file));
+    }
+
+    /// Whether anybody has it open still.
+    pub(super) fn is_held_open(&self, id: &ContentId) -> bool {
+        lock(&self.room.open).get(id).is_some_and(|file| file.strong_count() > 0)
     }
 }
 

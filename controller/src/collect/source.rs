@@ -32,6 +32,9 @@ const PAUSE: Duration = Duration::from_millis(500);
 const TELL: Duration = Duration::from_millis(500);
 /// The longest manifest of a host; more would be a million files.
 const MANIFEST: usize = 64 << 20;
+/// Files, folders and links of one host, and the bytes of their paths: hosts are not trusted.
+const ENTRIES: usize = 1 << 20;
+const PATHS: usize = 128 << 20;
 /// Bytes of pieces in one question.
 const ASKED: u64 = 8 << 20;
 /// Bytes of a question that are for its files.
@@ -111,7 +114,8 @@ impl<'a> Source<'a> {
             })?;
             if whole {
                 self.skipped = skipped;
-                let limits = Limits { encoded: MANIFEST, ..Limits::default() };
+                let (entries, paths) = (ENTRIES, PATHS);
+                let limits = Limits { encoded: MANIFEST, entries, paths, ..Limits::default() };
                 return Ok(Manifest::decode(&encoded, &limits)?);
             }
         }

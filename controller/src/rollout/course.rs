@@ -78,6 +78,11 @@ impl Course {
         self.paused
     }
 
+    /// Whether a wave was given whose gate has not passed.
+    pub fn is_judged(&self) -> bool {
+        matches!(self.stage, Stage::Given | Stage::Soaking(_) | Stage::Checking)
+    }
+
     /// Whether it never goes on again.
     pub fn is_over(&self) -> bool {
         matches!(self.stage, Stage::Aborted | Stage::Done)
@@ -103,7 +108,10 @@ impl Course {
                 _ if !gate.check.is_empty() => self.move_to(Stage::Checking),
                 _ => self.pass(),
             },
-            Stage::Checking => Next::Check,
+            Stage::Checking => match gate.judge(count, true) {
+                Verdict::Fails(why) => self.move_to(Stage::Stopped(why)),
+                _ => Next::Check,
+            },
             Stage::Stopped(_) | Stage::Aborted | Stage::Done => Next::Rest,
         }
     }
@@ -226,6 +234,20 @@ mod tests {
         course.given();
         course.stop("no".into());
         assert!(course.accept() && *course.stage() == Stage::Done);
+    }
+
+    #[test]
+    fn a_late_word_counts_while_the_check_runs() {
+        let gate = gate("errors<=0 check=x");
+        let mut course = Course::new(2);
+        course.given();
+        assert_eq!(course.step(0, &gate, WELL, true), Next::Moved);
+        assert_eq!(course.step(0, &gate, WELL, true), Next::Moved);
+        assert_eq!((course.step(1, &gate, WELL, true), course.is_judged()), (Next::Check, true));
+        assert_eq!(course.step(2, &gate, BADLY, true), Next::Moved);
+        assert!(matches!(course.stage(), Stage::Stopped(_)) && !course.is_judged());
+        course.checked(Ok(()));
+        assert_eq!(course.wave(), 0, "what has stopped stays so");
     }
 
     #[test]

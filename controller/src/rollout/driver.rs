@@ -18,6 +18,7 @@ use tracing::{error, info, warn};
 
 use super::check::{About, check};
 use super::course::{Next, Stage};
+use super::gate::Verdict;
 use super::routes::short;
 use super::row::{Back, Goods, RolloutRow, WaveOrder};
 use super::standing::{Standing, at_sites};
@@ -183,7 +184,13 @@ impl Rollouts {
             return Ok(at_once);
         }
         let wave = waves.get(row.course.wave()).cloned().unwrap_or_default();
-        let wave = wave.difference(&at_sites(&wave, &row.left_out, &hosts));
+        let left_out = at_sites(&wave, &row.left_out, &hosts);
+        let wave = wave.difference(&left_out);
+        if row.course.is_judged() && wave.is_empty() && standing.count(&left_out).errors > 0 {
+            let why = "every host of this wave is at a site that was left out";
+            self.change(id, move |row| row.course.stop(why.into())).await?;
+            return Ok(at_once);
+        }
         let mut course = row.course.clone();
         let count = standing.count(&wave);
         let next = course.step(now_ms(), &row.gate(), count, standing.ended);
@@ -321,7 +328,28 @@ impl Rollouts {
             why.truncate((0..=SAID).rev().find(|at| why.is_char_boundary(*at)).unwrap_or(0));
             why
         });
+        // What has come meanwhile counts as well.
+        let result = match result {
+            Ok(()) => self.holds(id).await?,
+            failed => failed,
+        };
         self.change(id, move |row| row.course.checked(result)).await.map(drop)
+    }
+
+    /// Whether the gate of the wave that goes on still holds.
+    async fn holds(&self, id: OrderId) -> Result<Result<(), String>, Failure> {
+        let (tables, hosts) = (self.tables.clone(), self.live.state().hosts.clone());
+        blocking(move || {
+            let Some(row) = tables.rollout(id)? else { return Ok(Ok(())) };
+            let (waves, standing) = (tables.waves(id)?, Standing::read(&tables, &row)?);
+            let wave = waves.get(row.course.wave()).cloned().unwrap_or_default();
+            let wave = wave.difference(&at_sites(&wave, &row.left_out, &hosts));
+            Ok(match row.gate().judge(standing.count(&wave), true) {
+                Verdict::Fails(why) => Err(why),
+                _ => Ok(()),
+            })
+        })
+        .await
     }
 
     /// Gives a wave to these hosts, in the commit in which the rollout says so.
@@ -351,6 +379,7 @@ impl Rollouts {
                     Store::note_plan(txn, order, &plan)?;
                 }
                 now.add_order(order, round);
+                now.half = true;
                 if no + 1 == count {
                     now.given();
                 }
@@ -437,7 +466,11 @@ fn owed(row: &RolloutRow, waves: &[HostSet], standing: &Standing) -> HostSet {
     let first = if row.again { 0 } else { at };
     let some = waves.get(first..=at).unwrap_or_default();
     let some = some.iter().fold(HostSet::new(), |some, wave| some.union(wave));
-    some.difference(&standing.ok())
+    let ok = match row.half {
+        true => standing.ok().difference(&standing.round),
+        false => standing.ok(),
+    };
+    some.difference(&ok)
 }
 
 /// Waits until one of these orders has moved, or something was missed.

@@ -135,6 +135,7 @@ fn row(what: String, goods: Goods, cut: &Cut) -> (OrderId, RolloutRow) {
         again: false,
         take_back: None,
         left_out: Vec::new(),
+        half: false,
     };
     (new_id(now), row)
 }

@@ -126,7 +126,8 @@ pub(crate) async fn resume(
             false if row.course.resume() => {}
             false => return Err(format!("the rollout is {}", row.state())),
         }
-        if was_stopped || has_rest {
+        // Who takes a wave as it is wants nothing of it once more.
+        if (was_stopped && !new.accept) || has_rest {
             (row.again, row.left_out) = (true, Vec::new());
         }
         if let Some(gate) = new.gate {

@@ -33,6 +33,10 @@ pub(crate) struct RolloutRow {
     pub(crate) take_back: Option<Back>,
     /// Sites that are left out.
     pub(crate) left_out: Vec<String>,
+    /// Whether only some orders of the last round were given, so that its hosts are owed others
+    /// whatever they have said.
+    #[serde(default)]
+    pub(crate) half: bool,
 }
 
 /// What goes out.
@@ -140,7 +144,7 @@ impl RolloutRow {
     /// The wave was given, to everybody who needs it.
     pub(crate) fn given(&mut self) {
         self.course.given();
-        self.again = false;
+        (self.again, self.half) = (false, false);
     }
 
     /// What follows from a change by itself: what has stopped or was aborted is taken back where

@@ -20,6 +20,8 @@ pub(crate) struct Standing {
     pub(crate) errors: HostSet,
     pub(crate) missed: HostSet,
     pub(crate) pending: HostSet,
+    /// Who was to get something in the last round.
+    pub(crate) round: HostSet,
     /// Whether each order of the last round is closed.
     pub(crate) ended: bool,
 }
@@ -43,6 +45,7 @@ impl Standing {
             standing.add(&targets, &tables.tally(id)?.0);
             seen = seen.union(&targets);
         }
+        standing.round = seen;
         Ok(standing)
     }
 
