@@ -194,7 +194,7 @@ fn after_its_deadline_nobody_begins() -> Result<()> {
     let fleet = Fleet::tree(1, 3)?;
     let witness = Witness::new(&fleet)?;
     let line = witness.line(0);
-    let run = ["run", "-a", "-f", "1", "--deadline", "1s", "--async", "--json", &line];
+    let run = ["run", "-a", "-f", "1", "--deadline", "4s", "--async", "--json", &line];
     let id = order(&fleet, &run)?;
     witness.wait_started(1)?;
     wait_for("the rest to be skipped", LIMIT, || {
