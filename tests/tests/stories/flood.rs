@@ -15,6 +15,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, SignatureScheme};
 use tests::{Fleet, LIMIT, Spec, show, wait_for};
+use tokio::time::MissedTickBehavior;
 
 /// Where the floods come from: not the address of the children.
 const FROM: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
@@ -107,13 +108,16 @@ async fn knock(
     stop: Arc<AtomicBool>,
     begun: Arc<AtomicU64>,
 ) {
+    // The pace of the flood, which is what it is and waits for nothing.
+    let mut pace = tokio::time::interval(PAUSE);
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while !stop.load(Ordering::Relaxed) {
+        pace.tick().await;
         let tried =
             if leaves { first_word(at, &config).await } else { handshake(at, &config).await };
         if tried.is_ok() {
             begun.fetch_add(1, Ordering::Relaxed);
         }
-        tokio::time::sleep(PAUSE).await;
     }
 }
 
