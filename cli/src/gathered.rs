@@ -194,19 +194,8 @@ pub(crate) mod testing {
             state: state.into(),
             code,
             stdout: stdout.into(),
-            stderr: String::new(),
-            binary: false,
             stdout_size: stdout.len() as u64,
-            stderr_size: 0,
-            stdout_kept: None,
-            stderr_kept: None,
-            fault: String::new(),
-            warnings: Vec::new(),
-            written: 0,
-            unchanged: 0,
-            deleted: 0,
-            drift: 0,
-            body_lost: false,
+            ..Answer::default()
         }
     }
 }

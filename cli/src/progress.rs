@@ -14,6 +14,15 @@ const TOLD_EVERY: Duration = Duration::from_secs(10);
 /// How many sites a progress line names.
 const SITES_IN_LINE: usize = 4;
 
+/// What turns while something is prepared of which nobody knows how long it takes.
+pub(crate) fn spinner() -> ProgressBar {
+    let style = ProgressStyle::with_template("barid: {spinner} {msg} {elapsed}");
+    let style = style.expect("the template is right").tick_chars("|/-\\ ");
+    let bar = ProgressBar::new_spinner().with_style(style);
+    bar.enable_steady_tick(Duration::from_millis(120));
+    bar
+}
+
 /// Tells how far an order is: a bar on a terminal, a line now and then elsewhere.
 pub(crate) struct Progress {
     bar: Option<ProgressBar>,

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use controller::sets::fold;
 use controller::types::{NewPull, PullEvent, PullHost};
-use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::client::Client;
 use crate::exit::Exit;
 use crate::fail::Failure;
+use crate::progress::spinner;
 use crate::push::{destination, text};
 use crate::screen::Screen;
 use crate::targets::TargetArgs;
@@ -179,14 +179,6 @@ impl Sum {
         }
         text
     }
-}
-
-fn spinner() -> ProgressBar {
-    let style = ProgressStyle::with_template("barid: {spinner} {msg} {elapsed}");
-    let style = style.expect("the template is right").tick_chars("|/-\\ ");
-    let bar = ProgressBar::new_spinner().with_style(style);
-    bar.enable_steady_tick(Duration::from_millis(120));
-    bar
 }
 
 #[cfg(test)]

@@ -7,7 +7,6 @@ use std::time::Duration;
 use controller::types::{
     LinkInfo, NewPush, OrderInfo, PlanQuery, PushEvent, PushInfo, RolloutInfo, Special, Waves,
 };
-use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::client::{Client, Lines};
 use crate::exit::Exit;
@@ -16,7 +15,7 @@ use crate::follow::Follow;
 use crate::gathered::Gathered;
 use crate::guard::{self, GuardArgs};
 use crate::plan;
-use crate::progress::show_sites;
+use crate::progress::{show_sites, spinner};
 use crate::render::View;
 use crate::run::detached;
 use crate::screen::Screen;
@@ -381,14 +380,6 @@ pub(crate) fn warn_skipped(screen: &mut Screen, skipped: &[String]) -> Result<()
         screen.warn(&format!("left out: {more} more of that kind"))?;
     }
     Ok(())
-}
-
-fn spinner() -> ProgressBar {
-    let style = ProgressStyle::with_template("barid: {spinner} {msg} {elapsed}");
-    let style = style.expect("the template is right").tick_chars("|/-\\ ");
-    let bar = ProgressBar::new_spinner().with_style(style);
-    bar.enable_steady_tick(Duration::from_millis(120));
-    bar
 }
 
 fn ended_early() -> Failure {

@@ -110,20 +110,7 @@ impl Reader<'_> {
             hosts,
             state: word(outcome.state).into(),
             code,
-            stdout: String::new(),
-            stderr: String::new(),
-            binary: false,
-            stdout_size: 0,
-            stderr_size: 0,
-            stdout_kept: None,
-            stderr_kept: None,
-            fault: String::new(),
-            warnings: Vec::new(),
-            written: 0,
-            unchanged: 0,
-            deleted: 0,
-            drift: 0,
-            body_lost: false,
+            ..Answer::default()
         };
         let Some(digest) = outcome.body else { return Ok(answer) };
         let body = match fresh.get(&digest) {

@@ -60,6 +60,29 @@ pub struct Spec {
     pub config: String,
 }
 
+impl Spec {
+    /// A node of this role with one parent, of no site and with nothing in its `node.toml`.
+    pub fn new(role: &'static str, name: &str, parent: &str) -> Spec {
+        Spec {
+            role,
+            name: name.into(),
+            site: String::new(),
+            parents: vec![parent.into()],
+            config: String::new(),
+        }
+    }
+
+    /// The same at a site.
+    pub fn at(self, site: &str) -> Spec {
+        Spec { site: site.into(), ..self }
+    }
+
+    /// The same with these lines in its `node.toml`.
+    pub fn with(self, config: &str) -> Spec {
+        Spec { config: config.into(), ..self }
+    }
+}
+
 /// Where a process of a fleet is, if not simply here.
 #[derive(Clone, Debug, Default)]
 pub struct Place {
@@ -435,16 +458,22 @@ pub fn sample_tree(dir: &Path, big: usize) -> Result<()> {
     symlink("a/one.conf", dir.join("link"))?;
     symlink("/nowhere/at/all", dir.join("a/dangling"))?;
     let mut file = fs::File::create(dir.join("big.bin"))?;
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut bytes = Vec::with_capacity(big);
-    while bytes.len() < big {
+    file.write_all(&noise(0, big))?;
+    Ok(())
+}
+
+/// So many bytes that do not compress, other ones for each seed.
+pub fn noise(seed: u64, bytes: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed + 1);
+    let mut noise = Vec::with_capacity(bytes + 8);
+    while noise.len() < bytes {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        bytes.extend_from_slice(&state.to_le_bytes());
+        noise.extend_from_slice(&state.to_le_bytes());
     }
-    file.write_all(&bytes[..big])?;
-    Ok(())
+    noise.truncate(bytes);
+    noise
 }
 
 /// Everything about a tree that a push must keep: kind, mode, mtime and bytes, by path.

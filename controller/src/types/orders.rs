@@ -55,7 +55,7 @@ pub struct OrderDetail {
 }
 
 /// One group of equal answers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {
     /// Names of the hosts, in natural order.
     pub hosts: Vec<String>,

@@ -149,19 +149,12 @@ fn who_is_cut_off_says_so_himself_and_once_for_each_site() -> Result<()> {
     let out = |name: &str| fleet.path().join(format!("{name}.alerts"));
     let (by_relay, by_command, by_host) = (out("relay"), out("command"), out("host"));
     let file = |path: &Path| format!("channels.file.file = {{ path = \"{}\" }}\n", path.display());
-    let spec = |role, name: &str, parent: &str| Spec {
-        role,
-        name: name.into(),
-        site: "lyon".into(),
-        parents: vec![parent.into()],
-        config: String::new(),
-    };
     let argv = format!("['/bin/sh', '-c', 'cat >> {0}; echo >> {0}']", by_command.display());
     let command = format!("channels.command.command = {{ argv = {argv} }}\n");
     give(&fleet, "relay", &(file(&by_relay) + &command))?;
-    fleet.add(&spec("relay", "relay", "controller"))?;
+    fleet.add(&Spec::new("relay", "relay", "controller").at("lyon"))?;
     give(&fleet, "host", &file(&by_host))?;
-    fleet.add(&spec("host", "host", "relay"))?;
+    fleet.add(&Spec::new("host", "host", "relay").at("lyon"))?;
     fleet.wait_up(2)?;
 
     fleet.kill("controller")?;

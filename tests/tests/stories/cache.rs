@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use tests::{Fleet, Spec, show};
+use tests::{Fleet, Spec, noise, show};
 
 use crate::full_disk::Disk;
 use crate::{answer, order};
@@ -14,16 +14,9 @@ const DEST: &str = "/srv/app";
 /// A controller, and a host behind a relay with these settings.
 fn fleet(config: &str, prepare: impl FnOnce(&Path)) -> Result<Fleet> {
     let mut fleet = Fleet::new()?;
-    let spec = |role, name: &str, parent: &str, config: &str| Spec {
-        role,
-        name: name.into(),
-        site: "lyon".into(),
-        parents: vec![parent.into()],
-        config: config.into(),
-    };
     prepare(&fleet.state("relay"));
-    fleet.add(&spec("relay", "relay", "controller", config))?;
-    fleet.add(&spec("host", "host", "relay", ""))?;
+    fleet.add(&Spec::new("relay", "relay", "controller").at("lyon").with(config))?;
+    fleet.add(&Spec::new("host", "host", "relay").at("lyon"))?;
     fleet.wait_up(2)?;
     Ok(fleet)
 }
@@ -31,16 +24,7 @@ fn fleet(config: &str, prepare: impl FnOnce(&Path)) -> Result<Fleet> {
 /// A file of so many bytes that nothing else is like.
 fn source(fleet: &Fleet, seed: u64, bytes: usize) -> Result<PathBuf> {
     let path = fleet.path().join(format!("source{seed}"));
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed + 1);
-    let mut content = Vec::with_capacity(bytes + 8);
-    while content.len() < bytes {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        content.extend_from_slice(&state.to_le_bytes());
-    }
-    content.truncate(bytes);
-    fs::write(&path, content)?;
+    fs::write(&path, noise(seed, bytes))?;
     Ok(path)
 }
 

@@ -18,15 +18,12 @@ const AT_ONCE: u64 = 10_000;
 /// A relay whose calendar always allows 8 Mbit/s, with a host.
 fn site() -> Result<Fleet> {
     let mut fleet = Fleet::new()?;
-    let spec = |role, name: &str, parent: &str, config: &str| Spec {
-        role,
-        name: name.into(),
-        site: "lyon".into(),
-        parents: vec![parent.into()],
-        config: config.into(),
-    };
-    fleet.add(&spec("relay", "r1", "controller", "yield = true\n[[cap]]\nrate = \"8M\"\n"))?;
-    fleet.add(&spec("host", "web", "r1", ""))?;
+    fleet.add(
+        &Spec::new("relay", "r1", "controller")
+            .at("lyon")
+            .with("yield = true\n[[cap]]\nrate = \"8M\"\n"),
+    )?;
+    fleet.add(&Spec::new("host", "web", "r1").at("lyon"))?;
     fleet.wait_up(2)?;
     Ok(fleet)
 }

@@ -11,18 +11,11 @@ use crate::domains::Site;
 /// The relays and hosts of the examples.
 fn site() -> Result<Site> {
     let mut fleet = Fleet::new()?;
-    let spec = |role, name: &str, parent: &str| Spec {
-        role,
-        name: name.into(),
-        site: String::new(),
-        parents: vec![parent.into()],
-        config: String::new(),
-    };
     for relay in ["r1", "r2"] {
-        fleet.add(&spec("relay", relay, "controller"))?;
+        fleet.add(&Spec::new("relay", relay, "controller"))?;
     }
     for (host, relay) in [("h1", "r1"), ("h2", "r1"), ("h3", "r1"), ("h4", "r2")] {
-        fleet.add(&spec("host", host, relay))?;
+        fleet.add(&Spec::new("host", host, relay))?;
     }
     fleet.wait_up(6)?;
     Site::new(fleet)

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
-use tests::{Fleet, LIMIT, PACE, Place, Spec, show, wait_for};
+use tests::{Fleet, LIMIT, PACE, Place, Spec, noise, show, wait_for};
 
 use crate::{answer, order};
 
@@ -114,14 +114,7 @@ fn input_goes_to_all_and_over_each_link_once() -> Result<()> {
     let fleet = Fleet::tree(2, 4)?;
     let path = fleet.path().join("input");
     // A megabyte that no compression makes smaller.
-    let mut bytes = vec![0u8; 1 << 20];
-    let mut state = 0x9e37_79b9_7f4a_7c15u64;
-    for piece in bytes.chunks_mut(8) {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        piece.copy_from_slice(&state.to_le_bytes());
-    }
+    let bytes = noise(0, 1 << 20);
     fs::write(&path, &bytes)?;
     let before = sent(&fleet, "site1-relay")?;
     let text = path.to_str().context("a plain path")?;

@@ -8,24 +8,10 @@ use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use tests::{Fleet, LIMIT, show, wait_for};
+use tests::{Fleet, LIMIT, noise, show, wait_for};
 
 const PATH: &str = "/srv/data";
 const MIB: usize = 1 << 20;
-
-/// Bytes that nothing else is like.
-fn noise(seed: u64, bytes: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed + 1);
-    let mut content = Vec::with_capacity(bytes + 8);
-    while content.len() < bytes {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        content.extend_from_slice(&state.to_le_bytes());
-    }
-    content.truncate(bytes);
-    content
-}
 
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     fs::create_dir_all(path.parent().context("a parent")?)?;

@@ -10,15 +10,8 @@ use crate::order;
 #[test]
 fn nodes_outlive_their_first_certificates() -> Result<()> {
     let mut fleet = Fleet::prepared(binary()?, PACE, &["--certificate", "12s"], |_| Ok(()))?;
-    let spec = |role, name: &str, parent: &str| Spec {
-        role,
-        name: name.into(),
-        site: "lyon".into(),
-        parents: vec![parent.into()],
-        config: String::new(),
-    };
-    fleet.add(&spec("relay", "relay", "controller"))?;
-    fleet.add(&spec("host", "host", "relay"))?;
+    fleet.add(&Spec::new("relay", "relay", "controller").at("lyon"))?;
+    fleet.add(&Spec::new("host", "host", "relay").at("lyon"))?;
     let enrolled = Instant::now();
     fleet.wait_up(2)?;
     wait_for("the first certificates to end", LIMIT, || {
@@ -43,7 +36,7 @@ fn nodes_outlive_their_first_certificates() -> Result<()> {
     let id = order(&fleet, &["run", "-a", "--async", "--json", "--", "true"])?;
     fleet.wait_states(&id, &[("ok", 1)])?;
     // A newcomer joins by way of the relay, whose certificate it sees first.
-    fleet.add(&spec("host", "late", "relay"))?;
+    fleet.add(&Spec::new("host", "late", "relay").at("lyon"))?;
     fleet.wait_up(3)?;
     Ok(())
 }

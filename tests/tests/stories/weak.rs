@@ -23,18 +23,11 @@ fn behind(profile: &str) -> Result<(Fleet, UdpLink)> {
     let any = "127.0.0.1:0".parse().context("an address")?;
     let link = UdpLink::start(any, controller, &Profile::named(profile)?, 11)?;
     fleet.route("controller", link.address().to_string());
-    let spec = |role, name: &str, parent: &str| Spec {
-        role,
-        name: name.into(),
-        site: "site1".into(),
-        parents: vec![parent.into()],
-        config: String::new(),
-    };
-    fleet.add(&spec("relay", "site1-relay", "controller"))?;
+    fleet.add(&Spec::new("relay", "site1-relay", "controller").at("site1"))?;
     // Hosts enrol through their relay, which needs its own link for that.
     fleet.wait_up(1)?;
     for host in HOSTS {
-        fleet.add(&spec("host", host, "site1-relay"))?;
+        fleet.add(&Spec::new("host", host, "site1-relay").at("site1"))?;
     }
     fleet.wait_up(1 + HOSTS.len() as u64)?;
     Ok((fleet, link))
