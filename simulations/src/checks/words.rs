@@ -29,10 +29,12 @@ impl Words {
         self.words.insert(((order, host), outcome));
     }
 
-    /// A process is about to start with this disk: what it was in the middle of is interrupted.
+    /// A process is about to start with this disk: what it was in the middle of is interrupted,
+    /// whatever had been supposed of it before it began.
     pub(super) fn restarted(&mut self, me: HostId, image: &Image) {
         for (id, order) in image.orders.iter().filter(|(_, order)| !order.again) {
             let said = image.tallies.get(id).and_then(|tally| tally.outcome(me));
+            let said = said.filter(|said| !said.state.is_provisional());
             if image.intents.contains(id) && said.is_none() && order.targets.contains(me) {
                 self.words.insert(((*id, me), Outcome::bare(State::Interrupted)));
             }
@@ -114,4 +116,29 @@ pub(super) fn sums_up(report: &Report) -> Result<(), Violation> {
         return Err(Violation::new("a tally sums up", detail));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh::{HostSet, Tally};
+
+    use super::*;
+    use crate::plan;
+
+    #[test]
+    fn a_supposition_is_no_answer_and_its_host_may_be_interrupted() {
+        let me = HostId(3);
+        let order = plan::run(1, HostSet::one(me));
+        let interrupted = Outcome::bare(State::Interrupted);
+        for (said, allowed) in [(State::NotReached, true), (State::Expired, false)] {
+            let (mut words, mut image, mut tally) =
+                (Words::default(), Image::default(), Tally::new());
+            tally.record(Outcome::bare(said), &HostSet::one(me));
+            image.intents.insert(order.id);
+            image.tallies.insert(order.id, tally);
+            image.orders.insert(order.id, order.clone().into());
+            words.restarted(me, &image);
+            assert_eq!(words.words.contains(&((order.id, me), interrupted)), allowed, "{said:?}");
+        }
+    }
 }
