@@ -9,8 +9,8 @@ use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 
 use crate::screen::ColorWhen;
 use crate::{
-    alerting, attach, bus, cancel, completion, demo, events, fdist, fleet, hosts, join, node,
-    nodes, out, pull, push, report, retry, rollback, rollout, run, runs, serve, sim, store, token,
+    alerting, attach, bus, cancel, completion, demo, events, fdist, fleet, hosts, join, laboratory,
+    node, nodes, out, pull, push, report, retry, rollback, rollout, run, runs, serve, store, token,
     tree,
 };
 
@@ -121,7 +121,9 @@ pub(crate) enum Verb {
     /// Start a fleet on this machine and watch it do the main job
     Demo(demo::DemoArgs),
     /// Try the mesh in bad weather, in virtual time (for developers)
-    Sim(sim::Args),
+    Sim(laboratory::Args),
+    /// Measure it, beside other tools where they are there (for developers)
+    Bench(laboratory::Args),
     /// Print a completion script
     Completion(completion::Args),
 }

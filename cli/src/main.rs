@@ -54,6 +54,7 @@ mod hostfile;
 mod hosts;
 mod join;
 mod keys;
+mod laboratory;
 mod lines;
 mod logs;
 mod memory;
@@ -76,7 +77,6 @@ mod runs;
 mod save;
 mod screen;
 mod serve;
-mod sim;
 mod steer;
 mod store;
 mod survey;
@@ -128,7 +128,8 @@ fn dispatch(cli: Cli, screen: &mut Screen) -> Result<Exit, Failure> {
         Verb::Controller(args) => serve::main(args, verbose),
         Verb::Node(args) => node::main(args, verbose),
         Verb::Join(args) => join::main(args, verbose, screen),
-        Verb::Sim(args) => Err(sim::sim(args)),
+        Verb::Sim(args) => Err(laboratory::sim(args)),
+        Verb::Bench(args) => Err(laboratory::bench(args)),
         Verb::Completion(args) => completion::main(&args, screen),
         Verb::Fdist(args) => Ok(fdist::main(args, cli.global.socket, screen)),
         verb => {
@@ -173,6 +174,7 @@ async fn ask(verb: Verb, client: &Client, screen: &mut Screen) -> Result<Exit, F
         | Verb::Node(_)
         | Verb::Join(_)
         | Verb::Sim(_)
+        | Verb::Bench(_)
         | Verb::Fdist(_)
         | Verb::Completion(_) => unreachable!("dispatched before"),
     }

@@ -194,7 +194,7 @@ fn folds_in_several_dimensions() {
     assert_eq!(expand(&fold(expand(&many).expect("a set"))).map(|names| names.len()), Ok(2));
 }
 
-/// A bound for an unoptimised build on a busy machine; `bench sets` has the figures.
+/// A bound for an unoptimised build on a busy machine; `barid bench sets` has the figures.
 #[test]
 fn ten_thousand_irregular_names_fold_and_expand() {
     let texts = (0..10_000u64).map(|i| i * i * 7919 % 100_003);

@@ -1,5 +1,5 @@
 //! A trial by kill -9: relays and hosts die in the middle of runs, round after round, and a file at
-//! each host is the witness of what really started. `bench kill` is the same with hundreds of
+//! each host is the witness of what really started. `barid bench kill` is the same with hundreds of
 //! hosts and more rounds.
 
 use std::collections::BTreeMap;
