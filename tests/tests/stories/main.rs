@@ -30,6 +30,7 @@ mod pull;
 mod push;
 mod remove;
 mod renew;
+mod reports;
 mod rollback;
 mod rollout;
 mod run;
