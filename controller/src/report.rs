@@ -3,10 +3,12 @@
 //!
 //! A report is made of what grew in its time when somebody asks for it, past ones as well as the
 //! present one; so a change of the filters shows everywhere. Successes are not in it. `make` makes
-//! it, `parts` cuts it down to some hosts or into sites and domains, `text` writes it for people.
+//! it, `parts` cuts it down to some hosts or into sites and domains, `text` writes it for people,
+//! and `post` sends those of hours and days that are over.
 
 mod make;
 mod parts;
+pub(crate) mod post;
 mod text;
 
 use axum::Json;

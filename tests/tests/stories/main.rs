@@ -42,6 +42,7 @@ mod terms;
 mod trial;
 mod weak;
 mod whatif;
+mod witness;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;

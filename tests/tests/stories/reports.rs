@@ -7,6 +7,7 @@ use serde_json::Value;
 use tests::{Fleet, LIMIT, PACE, Place, binary, show, wait_for};
 
 use crate::domains::Site;
+use crate::witness::mail_server_at;
 use crate::{dist, order};
 
 /// Runs a command that fails at these hosts, and waits until that is known.
@@ -87,14 +88,19 @@ fn x19_equal_errors_of_many_are_one_line() -> Result<()> {
     Ok(())
 }
 
-/// A controller whose clock on the wall shows this time now, more or less.
-fn at_oclock(hour: i64, minute: i64) -> Result<Fleet> {
+/// Where the clock on the wall shows this second of the day now, more or less.
+fn where_it_is(second: i64) -> Result<Place> {
     let of_day = 86_400;
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs();
-    let ahead = (hour * 3_600 + minute * 60 - i64::try_from(now)?).rem_euclid(of_day);
+    let ahead = (second - i64::try_from(now)?).rem_euclid(of_day);
     // West of Greenwich is positive there.
     let zone = format!("TZ=TEST-{}:{:02}:{:02}", ahead / 3_600, ahead / 60 % 60, ahead % 60);
-    let place = Place { before: vec!["env".into(), zone], listen: None };
+    Ok(Place { before: vec!["env".into(), zone], listen: None })
+}
+
+/// A controller whose clock on the wall shows this time now.
+fn at_oclock(hour: i64, minute: i64) -> Result<Fleet> {
+    let place = where_it_is(hour * 3_600 + minute * 60)?;
     let places = BTreeMap::from([("controller".into(), place)]);
     Fleet::placed(binary()?, PACE, &std::env::temp_dir(), places)
 }
@@ -191,7 +197,11 @@ fn a_report_of_a_part_of_the_fleet_has_the_counts_of_its_hosts() -> Result<()> {
 
     // By domain: the same hosts as the records have them.
     let config = fleet.path().join("config");
-    std::fs::write(&config, "domains = [\"adm\", \"prt\"]\n[[level]]\nname = \"view\"\n")?;
+    std::fs::write(
+        &config,
+        "domains = [\"adm\", \"prt\"]\n[[level]]\nname = \"view\"\n\
+         [frequency.day]\ncron = \"0 3 * * *\"\n",
+    )?;
     let hosts = fleet.path().join("records");
     let record =
         |host: &str, views: &str| format!("10.0.0.{host} NONE site1-host{host} NONE r {views}\n");
@@ -205,5 +215,78 @@ fn a_report_of_a_part_of_the_fleet_has_the_counts_of_its_hosts() -> Result<()> {
     assert_eq!(parts, ["== - ==", "== adm ==", "== prt =="], "{text}");
     let of_adm = failed(&fleet, &["hour", "-w", "@domain:adm"])?;
     assert_eq!(of_adm, [row("everywhere", "site1-host1")]);
+    Ok(())
+}
+
+/// A report by mail, as far as it matters here.
+fn mailed(mail: &str) -> (String, String) {
+    let line = |name: &str| mail.lines().find_map(|line| line.strip_prefix(name));
+    let subject = line("Subject: ").unwrap_or_default().to_owned();
+    (subject, line("Message-ID: ").unwrap_or_default().to_owned())
+}
+
+/// Midnight comes, with nobody to take mail, and the controller dies twice: the hour and the day
+/// are told once each, when the server is back.
+#[test]
+fn what_is_over_is_mailed_once_and_waits_for_the_server() -> Result<()> {
+    let mut fleet = at_oclock(12, 1)?;
+    fleet.grow(1, 1)?;
+    // A port at which nobody listens, for the time being.
+    let addr = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    let channel = format!(
+        "[channels.ops]\nreports = [\"hour\", \"day\"]\nalerts = false\n\
+         mail = {{ server = \"127.0.0.1\", port = {}, tls = \"none\", \
+         from = \"barid@example.com\", to = [\"ops@example.com\"] }}\n",
+        addr.port()
+    );
+    std::fs::write(fleet.state("controller").join("alerts.toml"), channel)?;
+    let waiting = |fleet: &Fleet| -> Result<Option<u64>> {
+        let channels = fleet.json(&["alerts", "channels", "--json"])?;
+        Ok(channels[0]["waiting"].as_u64())
+    };
+    wait_for("the channel to be there", LIMIT, || waiting(&fleet))?;
+    fail(&fleet, "site1-host1", "echo the shop is shut; exit 1", 1)?;
+
+    fleet.kill("controller")?;
+    fleet.put("controller", where_it_is(-5)?);
+    fleet.restart("controller")?;
+    wait_for("both reports to wait", LIMIT, || {
+        Ok(waiting(&fleet)?.filter(|waiting| *waiting == 2))
+    })?;
+    fleet.kill("controller")?;
+    fleet.restart("controller")?;
+    wait_for("both reports to wait after the restart", LIMIT, || {
+        Ok(waiting(&fleet)?.filter(|waiting| *waiting == 2))
+    })?;
+
+    let (_, mails) = mail_server_at(std::net::TcpListener::bind(addr)?)?;
+    wait_for("both mails", 2 * LIMIT, || Ok((mails.all().len() >= 2).then_some(())))?;
+    fleet.kill("controller")?;
+    fleet.restart("controller")?;
+    // What comes after them all is behind whatever else was to be sent.
+    let test = fleet.barid(&["alerts", "test", "ops"])?;
+    ensure!(test.status.success(), "{}", show(&test.stderr));
+    wait_for("the test", LIMIT, || Ok((mails.all().len() >= 3).then_some(())))?;
+    let mut told: Vec<_> = mails.all().iter().map(|mail| mailed(mail)).collect();
+    told.sort();
+    told.dedup();
+    assert_eq!(told.len(), 3, "{told:#?}");
+    for (kind, part) in [("day", "problems in the day"), ("hour", "problems in the hour")] {
+        let of_kind = |mail: &&String| {
+            mailed(mail).0.contains(part) || {
+                // One problem is one.
+                mailed(mail).0.contains(&part.replace("problems", "problem"))
+            }
+        };
+        let mails = mails.all();
+        let mail = mails.iter().find(of_kind).with_context(|| format!("{kind} in {told:#?}"))?;
+        assert!(mail.contains("exit 1: the shop is shut"), "{mail}");
+        assert!(mail.contains("client command failed") && mail.contains("site1-host1"), "{mail}");
+        assert!(!mail.contains("so far"), "{mail}");
+    }
+    let report = fleet.json(&["report", "hour", "-1", "--json"])?;
+    let title = report["title"].as_str().context("a title")?;
+    assert!(title.ends_with("23:00 to 00:00"), "{title}");
+    assert!(told.iter().any(|(subject, _)| subject.contains(title)), "{title} in {told:#?}");
     Ok(())
 }
