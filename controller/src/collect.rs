@@ -67,6 +67,9 @@ struct Collection {
     _folder: File,
 }
 
+/// What is in place of one host, and the links of it that are not.
+type Collected = (Applied, Arc<Manifest>, Vec<Vec<u8>>);
+
 /// `POST /v1/pulls`
 pub(crate) async fn pull(State(api): State<Api>, bytes: Bytes) -> Result<Response, Failure> {
     let new: NewPull = body(&bytes)?;
@@ -238,12 +241,10 @@ impl Collection {
     }
 
     /// One attempt: look, get what is missing, put in place.
-    fn try_collect(
-        &self,
-        source: &mut Source<'_>,
-    ) -> Result<(Applied, Manifest, Vec<Vec<u8>>), Missing> {
-        let looked = source.look()?;
-        let (target, left_out) = tame(&looked);
+    fn try_collect(&self, source: &mut Source<'_>) -> Result<Collected, Missing> {
+        // The list of a host may be long: it is held once.
+        let (target, left_out) = tame(source.look()?);
+        let target = Arc::new(target);
         let dir = self.to.join(source.name);
         make_dir(&dir).map_err(|error| Missing::Folder(dir.clone(), error))?;
         let needed: BTreeSet<_> = chunks(&target).collect();
@@ -262,12 +263,12 @@ impl Collection {
         &self,
         source: &mut Source<'_>,
         dir: &Path,
-        target: &Manifest,
+        target: &Arc<Manifest>,
     ) -> Result<Applied, Missing> {
         let installer = Installer::new(dir.to_owned());
         let rules = Rules::default();
         let job = Job { tag: TAG, dest: &self.path, target, rules: &rules, before: None };
-        source.target = Some(Arc::new(target.clone()));
+        source.target = Some(target.clone());
         let swept = installer.sweep(&job);
         let applied = swept.and_then(|_| installer.apply(&job, &self.shared.store, source));
         applied.map_err(|error| match error {

@@ -96,6 +96,8 @@ impl<'a> Source<'a> {
     /// What the host has.
     pub(super) fn look(&mut self) -> Result<Manifest, Missing> {
         self.moved = Instant::now();
+        // Of what it had before nothing is held any more.
+        self.target = None;
         loop {
             let (mut encoded, mut skipped) = (Vec::new(), 0);
             let whole = self.ask(Vec::new(), &mut |item| match item {
