@@ -268,19 +268,32 @@ impl Profiles {
         }
     }
 
-    /// Sends the parent what is news, if it is time to and nothing is on its way.
-    pub(crate) fn tell_parent(&mut self, now: Time, out: &mut Outbox) {
-        let Some(link) = self.link.filter(|_| self.flight.is_none()) else { return };
-        if self.due.take_if(|due| *due <= now).is_none() {
-            return;
+    /// Others are reachable now: what was news of them may be told.
+    pub(crate) fn routes_changed(&mut self, at: Time) {
+        if !self.news.is_empty() {
+            self.tell_by(at);
         }
-        let lines = self.next_lines();
+    }
+
+    /// Whether it is time to tell the parent, and nothing is on its way.
+    pub(crate) fn is_due(&self, now: Time) -> bool {
+        let waits = self.link.is_some() && self.flight.is_none();
+        waits && self.due.is_some_and(|due| due <= now)
+    }
+
+    /// Sends the parent what is news of those who are reachable through this node. Who is not
+    /// speaks for himself where he is now, or here when he is back: of him the parent would take
+    /// nothing from here.
+    pub(crate) fn tell_parent(&mut self, now: Time, up: &HostSet, out: &mut Outbox) {
+        let Some(link) = self.link.filter(|_| self.is_due(now)) else { return };
+        self.due = None;
+        let lines = self.next_lines(up);
         let Some(last) = lines.last().map(|line| &line.profile) else { return };
         let last = (last.text.clone(), last.revision);
         for host in lines.iter().flat_map(|line| line.hosts.iter()) {
             self.news.remove(&host);
         }
-        if !self.news.is_empty() {
+        if self.news.iter().any(|host| up.contains(*host)) {
             self.due = Some(now);
         }
         self.no += 1;
@@ -291,9 +304,9 @@ impl Profiles {
 
     /// As many lines of news as a frame may have. Those with the same text follow each other, which
     /// then crosses the link once.
-    fn next_lines(&self) -> Vec<Profiled> {
+    fn next_lines(&self, up: &HostSet) -> Vec<Profiled> {
         let mut by_profile = BTreeMap::<(&Bytes, u64), Vec<HostId>>::new();
-        for host in &self.news {
+        for host in self.news.iter().filter(|host| up.contains(**host)) {
             let Profile { revision, text } = &self.known[host];
             by_profile.entry((text, *revision)).or_default().push(*host);
         }
@@ -360,8 +373,12 @@ mod tests {
     }
 
     fn told(relay: &mut Profiles, now: Time) -> Option<(u64, Vec<Profiled>)> {
+        told_of(relay, now, &hosts(0, 99))
+    }
+
+    fn told_of(relay: &mut Profiles, now: Time, up: &HostSet) -> Option<(u64, Vec<Profiled>)> {
         let mut out = Outbox::default();
-        relay.tell_parent(now, &mut out);
+        relay.tell_parent(now, up, &mut out);
         match out.pop()? {
             Output::Send { link: UP, frame: Frame::Profiles { no, lines } } => Some((no, lines)),
             other => panic!("{other:?}"),
@@ -460,6 +477,23 @@ mod tests {
             let held = Frame::ProfilesHeld { no: 1, held: 1 };
             assert_eq!(out.pop(), Some(Output::Send { link: DOWN, frame: held }));
         }
+    }
+
+    #[test]
+    fn who_is_not_reachable_here_is_told_when_he_is_back() {
+        let mut relay = relay(Limits::default());
+        take(&mut relay, vec![line(1, "a", hosts(10, 12))]);
+        let up = hosts(0, 11);
+        assert_eq!(told_of(&mut relay, at(2), &up), Some((1, vec![line(1, "a", hosts(10, 11))])));
+        relay.handle_held(UP, (1, 1), at(9));
+        assert_eq!(relay.poll_timeout(), None, "nothing is said again and again");
+        relay.routes_changed(at(20));
+        assert_eq!(told_of(&mut relay, at(20), &up), None);
+        relay.routes_changed(at(30));
+        assert_eq!(told(&mut relay, at(30)), Some((2, vec![line(1, "a", hosts(12, 12))])));
+        relay.handle_held(UP, (2, 1), at(40));
+        relay.routes_changed(at(40));
+        assert_eq!(relay.poll_timeout(), None);
     }
 
     #[test]
