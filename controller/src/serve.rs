@@ -244,6 +244,7 @@ fn work(
         cleaner,
         pushes,
     };
+    tasks.push(tokio::spawn(api.collections.clone().keep_clean(api.clone())));
     Ok((api, figures, tasks))
 }
 
