@@ -250,7 +250,9 @@ impl Node {
         self.pass_releases(now);
         self.tell_parent(now);
         self.tell_events(now);
-        self.profiles.tell_parent(now, &mut self.out);
+        if self.profiles.is_due(now) {
+            self.profiles.tell_parent(now, &self.routes.up(), &mut self.out);
+        }
     }
 
     /// When to call [`Node::handle_timeout`], and why.

@@ -49,6 +49,8 @@ pub struct Profiled {
 struct Flight {
     no: u64,
     lines: Vec<HostSet>,
+    /// The last of them, in the order in which lines are told.
+    last: (Bytes, u64),
 }
 
 /// The profiles of a node and of all below it.
@@ -71,6 +73,8 @@ pub(crate) struct Profiles {
     parent: u64,
     flight: Option<Flight>,
     no: u64,
+    /// The line after which the next ones are told: what is not taken must not keep others back.
+    after: Option<(Bytes, u64)>,
     /// Whether an older profile takes the place of a newer one: the planted bug.
     careless: bool,
 }
@@ -91,6 +95,7 @@ impl Profiles {
             parent: 0,
             flight: None,
             no: 0,
+            after: None,
             careless,
         }
     }
@@ -111,7 +116,8 @@ impl Profiles {
         }
     }
 
-    /// A child tells profiles. Those for which there is no room are for later.
+    /// A child tells profiles, of those who are routed through it. What is said of others, and
+    /// that for which there is no room, is for later.
     ///
     /// # Errors
     /// It breaks the protocol, and how.
@@ -119,6 +125,7 @@ impl Profiles {
         &mut self,
         at: Time,
         (child, serves): (HostId, bool),
+        below: &HostSet,
         (link, no): (LinkId, u64),
         lines: Vec<Profiled>,
         out: &mut Outbox,
@@ -126,16 +133,24 @@ impl Profiles {
         if !serves && lines.iter().any(|line| line.hosts != HostSet::one(child)) {
             return Err("a host told profiles of others than itself");
         }
-        let mut held = lines.len();
-        if self.root {
-            out.push(Output::Tell(Event::Profiles(lines)));
-        } else {
-            for (at_line, line) in lines.into_iter().enumerate() {
-                if !self.take_line(at, line) {
-                    held = at_line;
-                    break;
-                }
+        let below = below.union(&HostSet::one(child));
+        let (mut held, mut own) = (lines.len(), Vec::new());
+        for (at_line, mut line) in lines.into_iter().enumerate() {
+            let hosts = line.hosts.difference(&HostSet::one(self.me));
+            line.hosts = hosts.intersection(&below);
+            if line.hosts != hosts {
+                held = held.min(at_line);
             }
+            if self.root {
+                own.push(line);
+            } else if !self.take_line(at, line) {
+                held = held.min(at_line);
+                break;
+            }
+        }
+        own.retain(|line| !line.hosts.is_empty());
+        if !own.is_empty() {
+            out.push(Output::Tell(Event::Profiles(own)));
         }
         out.send(link, Frame::ProfilesHeld { no, held });
         Ok(())
@@ -146,7 +161,7 @@ impl Profiles {
         if line.hosts.len() > self.limits.0 as u64 {
             return false;
         }
-        for host in line.hosts.difference(&HostSet::one(self.me)).iter() {
+        for host in line.hosts.iter() {
             match self.learn(host, line.profile.clone()) {
                 Some(true) => self.tell_by(at),
                 Some(false) => {}
@@ -242,6 +257,7 @@ impl Profiles {
         let rest = flight.lines.split_off(held.min(flight.lines.len()));
         if !rest.is_empty() {
             self.due = Some(again);
+            self.after = Some(flight.last);
             self.bring_back(rest);
         }
     }
@@ -252,38 +268,54 @@ impl Profiles {
         }
     }
 
-    /// Sends the parent what is news, if it is time to and nothing is on its way.
-    pub(crate) fn tell_parent(&mut self, now: Time, out: &mut Outbox) {
-        let Some(link) = self.link.filter(|_| self.flight.is_none()) else { return };
-        if self.due.take_if(|due| *due <= now).is_none() {
-            return;
+    /// Others are reachable now: what was news of them may be told.
+    pub(crate) fn routes_changed(&mut self, at: Time) {
+        if !self.news.is_empty() {
+            self.tell_by(at);
         }
-        let lines = self.next_lines();
-        if lines.is_empty() {
-            return;
-        }
+    }
+
+    /// Whether it is time to tell the parent, and nothing is on its way.
+    pub(crate) fn is_due(&self, now: Time) -> bool {
+        let waits = self.link.is_some() && self.flight.is_none();
+        waits && self.due.is_some_and(|due| due <= now)
+    }
+
+    /// Sends the parent what is news of those who are reachable through this node. Who is not
+    /// speaks for himself where he is now, or here when he is back: of him the parent would take
+    /// nothing from here.
+    pub(crate) fn tell_parent(&mut self, now: Time, up: &HostSet, out: &mut Outbox) {
+        let Some(link) = self.link.filter(|_| self.is_due(now)) else { return };
+        self.due = None;
+        let lines = self.next_lines(up);
+        let Some(last) = lines.last().map(|line| &line.profile) else { return };
+        let last = (last.text.clone(), last.revision);
         for host in lines.iter().flat_map(|line| line.hosts.iter()) {
             self.news.remove(&host);
         }
-        if !self.news.is_empty() {
+        if self.news.iter().any(|host| up.contains(*host)) {
             self.due = Some(now);
         }
         self.no += 1;
         let told = lines.iter().map(|line| line.hosts.clone()).collect();
-        self.flight = Some(Flight { no: self.no, lines: told });
+        self.flight = Some(Flight { no: self.no, lines: told, last });
         out.send(link, Frame::Profiles { no: self.no, lines });
     }
 
     /// As many lines of news as a frame may have. Those with the same text follow each other, which
     /// then crosses the link once.
-    fn next_lines(&self) -> Vec<Profiled> {
+    fn next_lines(&self, up: &HostSet) -> Vec<Profiled> {
         let mut by_profile = BTreeMap::<(&Bytes, u64), Vec<HostId>>::new();
-        for host in &self.news {
+        for host in self.news.iter().filter(|host| up.contains(**host)) {
             let Profile { revision, text } = &self.known[host];
             by_profile.entry((text, *revision)).or_default().push(*host);
         }
         let (mut lines, mut bytes) = (Vec::<Profiled>::new(), 0);
-        for ((text, revision), hosts) in by_profile {
+        let begin = self.after.as_ref().map(|(text, revision)| (text, *revision));
+        let behind = begin.map_or_else(BTreeMap::new, |(text, no)| {
+            by_profile.split_off(&(text, no.saturating_add(1)))
+        });
+        for ((text, revision), hosts) in behind.into_iter().chain(by_profile) {
             let hosts: HostSet = hosts.into_iter().collect();
             let same = lines.last().is_some_and(|last| last.profile.text == *text);
             let text_bytes = if same { 0 } else { text.len() };
@@ -332,7 +364,8 @@ mod tests {
     /// What a relay below tells, and how much of it is held.
     fn take(relay: &mut Profiles, lines: Vec<Profiled>) -> usize {
         let mut out = Outbox::default();
-        relay.take(at(1), (HostId(6), true), (DOWN, 1), lines, &mut out).expect("it is good");
+        let (child, below) = ((HostId(6), true), hosts(6, 99));
+        relay.take(at(1), child, &below, (DOWN, 1), lines, &mut out).expect("it is good");
         match out.pop() {
             Some(Output::Send { frame: Frame::ProfilesHeld { held, .. }, .. }) => held,
             other => panic!("{other:?}"),
@@ -340,8 +373,12 @@ mod tests {
     }
 
     fn told(relay: &mut Profiles, now: Time) -> Option<(u64, Vec<Profiled>)> {
+        told_of(relay, now, &hosts(0, 99))
+    }
+
+    fn told_of(relay: &mut Profiles, now: Time, up: &HostSet) -> Option<(u64, Vec<Profiled>)> {
         let mut out = Outbox::default();
-        relay.tell_parent(now, &mut out);
+        relay.tell_parent(now, up, &mut out);
         match out.pop()? {
             Output::Send { link: UP, frame: Frame::Profiles { no, lines } } => Some((no, lines)),
             other => panic!("{other:?}"),
@@ -354,7 +391,8 @@ mod tests {
         for host in 10..60 {
             let one = line(3, "os=debian", HostSet::one(HostId(host)));
             let mut out = Outbox::default();
-            let taken = relay.take(at(1), (HostId(host), false), (DOWN, 1), vec![one], &mut out);
+            let (child, below) = ((HostId(host), false), HostSet::new());
+            let taken = relay.take(at(1), child, &below, (DOWN, 1), vec![one], &mut out);
             assert_eq!(taken, Ok(()));
         }
         assert_eq!(relay.len(), (50, 9));
@@ -412,11 +450,77 @@ mod tests {
     }
 
     #[test]
+    fn a_relay_speaks_for_those_who_are_routed_through_it() {
+        for root in [false, true] {
+            let mut parent = Profiles::new(HostId(5), root, &Limits::default(), false);
+            parent.handle_hello(at(0), (UP, 7), true, &hosts(0, 99));
+            let mut out = Outbox::default();
+            let lines = vec![
+                line(1, "a", hosts(10, 11)),
+                line(u64::MAX, "b", hosts(11, 30)),
+                line(u64::MAX, "c", hosts(40, 40)),
+                line(1, "d", hosts(12, 12)),
+            ];
+            let child = (HostId(6), true);
+            let taken = parent.take(at(1), child, &hosts(10, 12), (DOWN, 1), lines, &mut out);
+            assert_eq!(taken, Ok(()));
+            let cut = vec![
+                line(1, "a", hosts(10, 11)),
+                line(u64::MAX, "b", hosts(11, 12)),
+                line(1, "d", hosts(12, 12)),
+            ];
+            if root {
+                assert_eq!(out.pop(), Some(Output::Tell(Event::Profiles(cut))));
+            } else {
+                assert_eq!(parent.len().0, 3, "10 to 12");
+            }
+            let held = Frame::ProfilesHeld { no: 1, held: 1 };
+            assert_eq!(out.pop(), Some(Output::Send { link: DOWN, frame: held }));
+        }
+    }
+
+    #[test]
+    fn who_is_not_reachable_here_is_told_when_he_is_back() {
+        let mut relay = relay(Limits::default());
+        take(&mut relay, vec![line(1, "a", hosts(10, 12))]);
+        let up = hosts(0, 11);
+        assert_eq!(told_of(&mut relay, at(2), &up), Some((1, vec![line(1, "a", hosts(10, 11))])));
+        relay.handle_held(UP, (1, 1), at(9));
+        assert_eq!(relay.poll_timeout(), None, "nothing is said again and again");
+        relay.routes_changed(at(20));
+        assert_eq!(told_of(&mut relay, at(20), &up), None);
+        relay.routes_changed(at(30));
+        assert_eq!(told(&mut relay, at(30)), Some((2, vec![line(1, "a", hosts(12, 12))])));
+        relay.handle_held(UP, (2, 1), at(40));
+        relay.routes_changed(at(40));
+        assert_eq!(relay.poll_timeout(), None);
+    }
+
+    #[test]
+    fn a_line_that_is_not_taken_keeps_no_other_back() {
+        let room = 2 * (LINE_BYTES + RANGE_BYTES + 1);
+        let mut relay = relay(Limits { report_bytes: room, ..Limits::default() });
+        let all = ["a", "b", "c", "d", "e"].into_iter().zip(10..);
+        let all: Vec<_> = all.map(|(text, no)| line(1, text, hosts(no, no))).collect();
+        take(&mut relay, all.clone());
+        let mut seen = Vec::new();
+        for no in 1..=3 {
+            let (told, lines) = told(&mut relay, at(2 + no)).expect("something is left");
+            assert_eq!(told, no);
+            seen.extend(lines);
+            relay.handle_held(UP, (no, 0), at(2 + no));
+        }
+        seen.dedup();
+        assert_eq!(seen[..5], all, "each has had its turn, though nothing was taken");
+    }
+
+    #[test]
     fn a_host_speaks_for_itself_and_an_older_parent_is_told_nothing() {
         let mut relay = relay(Limits::default());
         let mut out = Outbox::default();
         let mut take = |hosts| {
-            relay.take(at(0), (HostId(7), false), (DOWN, 1), vec![line(1, "a", hosts)], &mut out)
+            let (child, lines) = ((HostId(7), false), vec![line(1, "a", hosts)]);
+            relay.take(at(0), child, &HostSet::new(), (DOWN, 1), lines, &mut out)
         };
         assert!(take(hosts(8, 8)).is_err() && take(hosts(7, 8)).is_err());
         assert!(take(hosts(7, 7)).is_ok());

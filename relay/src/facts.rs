@@ -5,7 +5,8 @@
 //! knows the newer of two, is the hour at which that was noticed, or one more than the last: so
 //! hosts that came in the same hour fold, and a clock that is wrong never makes an old profile of
 //! a new one. Once a week the same is told anew, which heals what a lost state folder and a wrong
-//! clock together can spoil.
+//! clock together can spoil. What changes all the time is told once an hour after a while, so that
+//! the revision stays near the hour: the controller takes none that is far beyond the present.
 //!
 //! Nothing here is asked of other programs, and nothing of it is needed for anything but choosing
 //! hosts by it: what cannot be found is left out.
@@ -14,7 +15,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use mesh::{Class, HostId, Input, Kind, PROFILE_BYTES, Profile, Severity};
@@ -33,6 +34,9 @@ const FILE: &str = "facts";
 const LAST: &str = "facts.last";
 /// After so many hours the same is told anew.
 const ANEW_HOURS: u64 = 7 * 24;
+/// So many changes are told as they come, and one more for each hour.
+const CHANGES: u64 = 60;
+const HOUR: Duration = Duration::from_secs(3_600);
 
 /// Who looks.
 pub(crate) struct Census {
@@ -46,6 +50,7 @@ impl Census {
     /// Tells what this host is until the node ends.
     pub(crate) async fn run(self) {
         let (mut told, mut wrong) = (None, String::new());
+        let (begun, mut changes) = (Instant::now(), 0);
         loop {
             let state = self.state.clone();
             let looked = tokio::task::spawn_blocking(move || look(Path::new("/"), &state)).await;
@@ -71,13 +76,21 @@ impl Census {
                     return;
                 }
                 told = Some(profile);
+                changes += 1;
             }
+            let pause = pause(self.every, changes, begun.elapsed());
             tokio::select! {
-                () = tokio::time::sleep(self.every) => {}
+                () = tokio::time::sleep(pause) => {}
                 () = self.inbox.closed() => return,
             }
         }
     }
+}
+
+/// How long until the next look, after so many changes in this time.
+fn pause(every: Duration, changes: u64, since: Duration) -> Duration {
+    let often = changes > CHANGES + since.as_secs() / HOUR.as_secs();
+    if often { every.max(HOUR) } else { every }
 }
 
 /// What this host is now, with what is wrong in the operator's file.
@@ -286,6 +299,18 @@ fn read(path: &Path) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_changes_all_the_time_is_told_once_an_hour() {
+        let minute = Duration::from_secs(60);
+        let (mut at, mut changes) = (Duration::ZERO, 0);
+        while at < 100 * HOUR {
+            changes += 1;
+            at += pause(minute, changes, at);
+        }
+        assert!((100..=CHANGES + 101).contains(&changes), "{changes}");
+        assert_eq!(pause(minute, CHANGES, Duration::ZERO), minute);
+    }
 
     fn host(files: &[(&str, &str)]) -> tempfile::TempDir {
         let root = tempfile::tempdir().expect("a temporary folder");

@@ -100,6 +100,7 @@ impl Store {
             let config: Config = parse(config.value());
             book.levels = Arc::new(Levels { levels: config.level, domains: config.domains });
             book.frequencies = Arc::new(config.frequency);
+            book.sites = Arc::new(config.site);
         }
         if let Some(counts) = rows.get("counts")? {
             let counts: Counts = parse(counts.value());
@@ -212,13 +213,7 @@ pub(crate) fn note_answers(
     report: &Report,
     body: &dyn Fn(Digest) -> Result<Option<Bytes>>,
 ) -> Result<()> {
-    let plan: PlanRow = {
-        let plans = txn.open_table(PLANS)?;
-        match plans.get(report.order.0)? {
-            Some(row) => parse(row.value()),
-            None => return Ok(()),
-        }
-    };
+    let Some(plan) = plan_of(txn, report.order)? else { return Ok(()) };
     let mut of_file: BTreeMap<usize, HostSet> = BTreeMap::new();
     for (outcome, hosts) in report.tally.lines() {
         // Without a body nobody knows which files are meant: then none is.
@@ -248,6 +243,12 @@ pub(crate) fn note_answers(
         table.insert(key.as_str(), json(&standing).as_slice())?;
     }
     Ok(())
+}
+
+/// What an order brings, if it is of a distribution.
+pub(crate) fn plan_of(txn: &WriteTransaction, id: OrderId) -> Result<Option<PlanRow>> {
+    let plans = txn.open_table(PLANS)?;
+    Ok(plans.get(id.0)?.map(|row| parse(row.value())))
 }
 
 /// Forgets what an order has brought.

@@ -2,7 +2,9 @@
 //!
 //! A host's own count says which of two is newer, whatever way and however often they come; what
 //! comes twice is not written twice. Only its limits are believed of the text: names, values and
-//! lengths are checked before anything of it is kept.
+//! lengths are checked before anything of it is kept. The count begins at the hour of the host's
+//! clock and grows by little more than the hours, so one that is far beyond the present is a lie
+//! or a clock that is wrong. It is refused: nothing newer could ever take its place.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,11 +13,15 @@ use mesh::{HostId, HostSet, Profiled};
 use protos::Facts;
 use redb::{ReadableTable, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::{Result, Tables, json, parse};
 
 pub(super) const FACTS: TableDefinition<u32, &[u8]> = TableDefinition::new("controller.facts.v1");
+
+const HOUR_MS: u64 = 3_600_000;
+/// How many hours beyond the present a revision may be: a year.
+const AHEAD_HOURS: u64 = 366 * 24;
 
 /// What a host says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,7 +42,13 @@ pub(crate) fn note_facts(
     now_ms: u64,
 ) -> Result<AllFacts> {
     let (mut table, mut news) = (txn.open_table(FACTS)?, AllFacts::new());
+    let newest = now_ms / HOUR_MS + AHEAD_HOURS;
     for Profiled { profile, hosts } in lines {
+        if profile.revision > newest {
+            let revision = profile.revision;
+            warn!(%hosts, revision, newest, "what hosts say is of the future and not kept");
+            continue;
+        }
         let facts = match protos::decode_facts(profile.text.clone()) {
             Ok(facts) => facts,
             Err(error) => {
@@ -50,7 +62,8 @@ pub(crate) fn note_facts(
             let old = table.get(host.0)?.map(|old| parse::<FactsRow>(old.value()));
             let newer = old.is_none_or(|old| match old.revision == row.revision {
                 true => old.facts != row.facts,
-                false => old.revision < row.revision,
+                // What an older controller has kept of the future gives way.
+                false => old.revision < row.revision || old.revision > newest,
             });
             if newer {
                 table.insert(host.0, bytes.as_slice())?;
@@ -113,9 +126,21 @@ mod tests {
         let noise = mesh::Profile { revision: 9, text: b"\xff\xff".as_slice().into() };
         let noise = Profiled { profile: noise, hosts: HostSet::one(HostId(1)) };
         assert_eq!(note(&[noise, line(4, "plan9", &[2]), line(6, "alpine", &[3])]), [3]);
+        // 7 ms after the epoch a year is what may be ahead.
+        assert!(
+            note(&[line(AHEAD_HOURS + 1, "far", &[1]), line(u64::MAX, "lie", &[2])]).is_empty()
+        );
         let facts = tables.facts().expect("reads");
         let os = |id: u32| facts[&HostId(id)].facts["os"].as_str();
         assert_eq!([os(1), os(2), os(3)], ["debian", "debian", "alpine"]);
+        let keep = |txn: &WriteTransaction| {
+            let facts = Facts::from([("os".to_owned(), "lie".to_owned())]);
+            let lie = json(&FactsRow { revision: u64::MAX, heard_ms: 7, facts });
+            txn.open_table(FACTS)?.insert(4, lie.as_slice())?;
+            Ok(())
+        };
+        tables.write(keep).expect("written");
+        assert_eq!(note(&[line(5, "debian", &[4])]), [4], "it is no lie for good");
         assert!(Arc::ptr_eq(&facts[&HostId(1)], &facts[&HostId(2)]), "the same lies there once");
     }
 }

@@ -52,7 +52,8 @@ impl Node {
         self.handle_saved(now, 0);
     }
 
-    /// A child tells profiles; they wait a little for others, as events do.
+    /// A child tells profiles of those who are routed through it; they wait a little for others,
+    /// as events do.
     pub(super) fn handle_profiles(
         &mut self,
         now: Time,
@@ -61,7 +62,8 @@ impl Node {
         (no, lines): (u64, Vec<Profiled>),
     ) {
         let at = now + self.config.events.flush;
-        let taken = self.profiles.take(at, child, (link, no), lines, &mut self.out);
+        let below = self.routes.child(child.0).map(|c| c.below.clone()).unwrap_or_default();
+        let taken = self.profiles.take(at, child, &below, (link, no), lines, &mut self.out);
         if let Err(fault) = taken {
             self.hang_up(now, link, Reason::Protocol(fault));
         }

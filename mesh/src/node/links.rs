@@ -309,6 +309,7 @@ impl Node {
 
     pub(super) fn routes_changed(&mut self, now: Time) {
         self.windows.stir_all(now);
+        self.profiles.routes_changed(now + self.config.flush);
         self.routes.announce_by(now + self.config.flush);
     }
 

@@ -9,7 +9,7 @@ use tests::{Fleet, LIMIT, Spec, wait_for};
 use crate::domains::Site;
 
 /// The relays and hosts of the examples.
-fn site() -> Result<Site> {
+pub(crate) fn site() -> Result<Site> {
     let mut fleet = Fleet::new()?;
     for relay in ["r1", "r2"] {
         fleet.add(&Spec::new("relay", relay, "controller"))?;
