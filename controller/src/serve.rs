@@ -1,32 +1,32 @@
-//! Starting and stopping the controller.
+//! Starting and stopping the controller: its node, what works beside it, and the socket of its API.
 
-use std::collections::BTreeMap;
+mod members;
+mod opening;
+mod socket;
+
 use std::future::Future;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::os::unix::fs::PermissionsExt;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
-use certs::{Authority, Credentials, MeshId, NodeKey, Role};
-use content::Store;
-use mesh::{HostId, Kind};
-use relay::{Journal, Settings, Setup};
-use tokio::net::UnixListener;
+use certs::Authority;
+use mesh::Kind;
 use tokio::sync::{mpsc, watch};
-use tracing::{info, warn};
+use tokio::task::JoinHandle;
+use tracing::info;
 
+use self::members::meet;
+use self::opening::Opened;
 use crate::alerting::{Happened, Orders, Rules, TableKeeper};
 use crate::api::{Api, router};
 use crate::clock::now_ms;
 use crate::closing::close;
 use crate::collect::Collections;
-use crate::enrol::{self, Enroller, identity};
+use crate::enrol::Enroller;
 use crate::figures::{Counted, Figures};
-use crate::fleet::Fleet;
 use crate::fleet::dist::{Distributor, Running};
 use crate::fleet::schedule;
 use crate::given::Pieces;
@@ -36,19 +36,14 @@ use crate::orders::Desk;
 use crate::push::Packer;
 use crate::retention::{Cleaner, Keep};
 use crate::rollout::driver::Rollouts;
-use crate::tables::{HostRow, Tables};
+use crate::tables::Tables;
 use crate::traffic::Meter;
 use crate::viewers::{Viewers, Watched};
 
-/// The UDP port of the mesh.
-const PORT: u16 = 7400;
-const CACHE: usize = 64 << 20;
 /// What alerts have become that may wait for the node.
 const NOTICED: usize = 64;
 /// How many hosts a push may go to at once, unless it says otherwise.
 const WAVES_ABOVE: u64 = 500;
-/// The controller makes its own certificate at each start.
-const CERTIFICATE_LIFETIME: Duration = Duration::from_secs(5 * 365 * 24 * 3600);
 
 /// How to run a controller.
 #[derive(Clone, Debug, Default)]
@@ -140,63 +135,48 @@ pub enum RunError {
 
 /// Runs a controller until `stop` resolves. The first start makes its state.
 pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(), RunError> {
-    let state = options.state.clone();
-    let usable = certs::files::private_dir(&state);
-    usable.map_err(|source| RunError::State { path: state.clone(), source })?;
-    let journal = Journal::open(&state.join("controller.redb"), CACHE)?;
-    let authority = Arc::new(authority(&state)?);
-    let tables = Tables::open(journal.clone())?;
-    let store = Arc::new(Store::open(state.join("store"))?);
-    let fleet = Fleet::open(journal.clone(), store.clone())?;
-    let live = Live::new();
-    live.state().hosts = Arc::new(tables.hosts()?);
-    live.state().labels = Arc::new(tables.labels()?);
-    live.state().facts = Arc::new(tables.facts()?);
-    let published = Arc::new(OnceLock::new());
-    let certificate = options.certificate.unwrap_or(enrol::CERTIFICATE_LIFETIME);
-    let longest =
-        tables.note_lifetime(u64::try_from(certificate.as_millis()).unwrap_or(u64::MAX))?;
-    let enroller = Enroller {
-        authority: authority.clone(),
-        tables: tables.clone(),
-        certificate,
-        longest: std::time::Duration::from_millis(longest),
-        changed: on_change(live.clone(), tables.clone(), fleet.clone()),
-        removed: on_removal(published.clone()),
-    };
-    let kept = journal.clone();
-    let node = relay::start(Setup {
-        credentials: credentials(&authority)?,
-        settings: settings(&options),
-        state: state.clone(),
-        journal,
-        store: store.clone(),
-        witness: live.witness(),
-        registrar: Some(Arc::new(enroller.clone())),
-        obeys: false,
-    })?;
-    let node = Arc::new(node);
-    Publisher { enroller: enroller.clone(), node: node.clone() }.begin(&published);
+    let opened = Opened::new(&options.state)?;
+    let (node, enroller) = opened.start(&options)?;
     // After the node has forgotten what had expired, so that none falls between.
-    match tables.close_expired(now_ms()) {
+    match opened.tables.close_expired(now_ms()) {
         // They are closed when there is room.
         Err(relay::JournalError::Full { .. }) => {}
         closed => closed?,
     }
+    let state = opened.state.clone();
     let listen = node.addr().map_or_else(String::new, |addr| addr.to_string());
     let ended = node.watch_end();
-    let meter = Meter::new(node.clone(), tables.traffic()?);
+    let meter = Meter::new(node.clone(), opened.tables.traffic()?);
+    let tables = opened.tables.clone();
+    let (api, figures, tasks) = work(opened, &options, (&node, enroller, meter.clone()))?;
+    socket::write_listen(&state, &listen)?;
+    let served = socket::serve(&state, router(api).merge(figures), stop, ended).await;
+    tasks.iter().for_each(|task| task.abort());
+    meter.keep(&tables);
+    std::fs::remove_file(state.join("barid.sock")).ok();
+    info!("stopping");
+    node.stop().await?;
+    served
+}
+
+/// Begins all that a controller does beside its node, and says what its API works with.
+fn work(
+    opened: Opened,
+    options: &Options,
+    (node, enroller, meter): (&Arc<relay::Running>, Enroller, Meter),
+) -> Result<(Api, Router, Vec<JoinHandle<()>>), RunError> {
+    let Opened { state, journal, authority, tables, store, fleet, live } = opened;
     let (viewers, watched) = Viewers::new({
         let node = node.clone();
         move || node.previews()
     });
     let desk = Desk { authority: authority.clone(), tables: tables.clone(), node: node.clone() };
-    let (keep, pushes) = (options.keep(), Arc::default());
+    let pushes = Arc::default();
     let cleaner = Cleaner {
         tables: tables.clone(),
-        journal: kept,
+        journal,
         store: store.clone(),
-        keep,
+        keep: options.keep(),
         pushes: Arc::clone(&pushes),
         fleet: fleet.clone(),
     };
@@ -211,15 +191,9 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         pushes: Arc::clone(&pushes),
         running: Running::default(),
     };
-    let (events, noticed) = mpsc::channel(NOTICED);
     let (rollouts, begun) = Rollouts::new(distributor.clone(), state.join("barid.sock"));
     tables.rollouts()?.iter().for_each(|(id, row)| rollouts.hold(*id, row));
-    let alerts = alerts::start(alerts::Setup {
-        state: state.clone(),
-        from: alerts::Sender { node: "controller".into(), mesh: authority.mesh().to_string() },
-        keeper: Arc::new(TableKeeper(tables.clone())),
-        events,
-    });
+    let (alerts, mut tasks) = alerts(&state, &authority, &tables, (&live, node));
     let counted = Counted::default();
     let whose = (alerts.clone(), desk.clone());
     let figures = Figures::new(whose, live.clone(), tables.clone(), counted.clone()).router();
@@ -228,21 +202,9 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         node: node.clone(),
         metrics: figures.clone(),
         listen: options.metrics,
-        bus: options.bus,
+        bus: options.bus.clone(),
     });
-    let happened = Happened { desk: alerts.clone(), live: live.clone(), tables: tables.clone() };
-    let orders = Orders { desk: alerts.clone(), live: live.clone(), tables: tables.clone() };
-    let rules = Rules {
-        desk: alerts.clone(),
-        live: live.clone(),
-        node: node.clone(),
-        tables: tables.clone(),
-    };
-    let tasks = [
-        tokio::spawn(rules.run()),
-        tokio::spawn(orders.run()),
-        tokio::spawn(happened.run()),
-        tokio::spawn(pass_events(noticed, node.clone())),
+    tasks.extend([
         tokio::spawn(counted.run(live.clone(), tables.clone())),
         tokio::spawn(schedule::run(rollouts.clone())),
         tokio::spawn(rollouts.clone().run(begun)),
@@ -250,141 +212,57 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         tokio::spawn(close(desk.clone(), live.stopped.clone())),
         tokio::spawn(cleaner.clone().run()),
         tokio::spawn(meter.clone().run(tables.clone())),
-    ];
+    ]);
     let api = Api {
         alerts,
         fleet,
         distributor,
         groups: Groups::new(&state),
-        listen: listen.clone(),
+        listen: node.addr().map_or_else(String::new, |addr| addr.to_string()),
         mesh: authority.mesh().to_string(),
-        tables: tables.clone(),
+        tables,
         live,
         desk,
         pieces: Pieces { store },
         packer,
         collections: Collections::default(),
-        state: state.clone(),
+        state,
         enroller,
-        meter: meter.clone(),
+        meter,
         viewers,
         rollouts,
         waves_above: options.waves_above.unwrap_or(WAVES_ABOVE),
         cleaner,
         pushes,
     };
-    write_listen(&state, &listen)?;
-    let served = serve(&state, router(api).merge(figures), stop, ended).await;
-    tasks.iter().for_each(|task| task.abort());
-    meter.keep(&tables);
-    std::fs::remove_file(state.join("barid.sock")).ok();
-    info!("stopping");
-    node.stop().await?;
-    served
+    Ok((api, figures, tasks))
 }
 
-fn settings(options: &Options) -> Settings {
-    let defaults = Settings::default();
-    Settings {
-        listen: Some(options.listen.unwrap_or((Ipv4Addr::UNSPECIFIED, PORT).into())),
-        beat_interval_ms: options.beat_interval_ms.unwrap_or(defaults.beat_interval_ms),
-        flush_ms: options.flush_ms.unwrap_or(defaults.flush_ms),
-        min_free_mib: options.min_free_mib.unwrap_or(defaults.min_free_mib),
-        store_max_mib: options.store_max_mib.unwrap_or(defaults.store_max_mib),
-        rate_limit_kbit: options.rate_limit_kbit.unwrap_or(defaults.rate_limit_kbit),
-        ..defaults
-    }
-}
-
-/// The authority of this state folder; made at the first start.
-fn authority(state: &Path) -> Result<Authority, RunError> {
-    let dir = state.join("authority");
-    if dir.exists() {
-        return Ok(Authority::open(&dir)?);
-    }
-    info!(state = %state.display(), "first start: making the authority's keys");
-    Ok(Authority::create(&dir, MeshId::random(), SystemTime::now())?)
-}
-
-/// A new key and certificate for the controller's own links, at each start.
-fn credentials(authority: &Authority) -> Result<Credentials, RunError> {
-    let key = NodeKey::generate();
-    let who = identity(authority.mesh(), 0, Role::Controller, "controller", "");
-    let now = SystemTime::now();
-    let certificate = authority.issue(&key.csr(), &who, CERTIFICATE_LIFETIME, now)?;
-    let (ca, order_key) = (authority.certificate().to_vec(), authority.order_signer().key());
-    Ok(Credentials::new(key, certificate, ca, order_key)?)
-}
-
-/// Tells the mesh who was removed from it.
-struct Publisher {
-    enroller: Enroller,
-    node: Arc<relay::Running>,
-}
-
-impl Publisher {
-    /// Tells what is known, and from here on what comes.
-    fn begin(self, published: &OnceLock<Publisher>) {
-        self.publish();
-        published.set(self).ok();
-    }
-
-    fn publish(&self) {
-        match self.enroller.signed_removals() {
-            Ok(Some(list)) => {
-                if let Err(error) = self.node.remove(&list) {
-                    tracing::error!(error = %relay::chain(&error), "removals are not told");
-                }
-            }
-            Ok(None) => {}
-            Err(error) => warn!(error = %relay::chain(&error), "removals are not told"),
-        }
-    }
-}
-
-/// Reads the inventory again when somebody has enrolled or was removed. Of many at once a few read
-/// for all: whoever waits for its turn finds that it was read after its own change.
-fn on_change(live: Live, tables: Tables, fleet: Fleet) -> Arc<dyn Fn() + Send + Sync> {
-    let (changes, read) = (AtomicU64::new(0), Mutex::new(0));
-    Arc::new(move || {
-        let own = changes.fetch_add(1, Ordering::SeqCst) + 1;
-        // One at a time: of two newcomers at once, the older reading must not come last.
-        let mut read = read.lock().unwrap_or_else(PoisonError::into_inner);
-        if *read >= own {
-            return;
-        }
-        let covered = changes.load(Ordering::SeqCst);
-        match tables.hosts() {
-            Ok(hosts) => {
-                let hosts = Arc::new(hosts);
-                let mut state = live.state();
-                state.hosts = hosts.clone();
-                Arc::make_mut(&mut state.facts).retain(|id, _| hosts.contains_key(id));
-                drop(state);
-                meet(&fleet, &hosts);
-                *read = covered;
-            }
-            Err(error) => {
-                tracing::error!(error = %relay::chain(&error), "the inventory is not read");
-            }
-        }
-    })
-}
-
-/// Tells the mesh that somebody was removed.
-fn on_removal(publisher: Arc<OnceLock<Publisher>>) -> Arc<dyn Fn() + Send + Sync> {
-    Arc::new(move || {
-        if let Some(publisher) = publisher.get() {
-            publisher.publish();
-        }
-    })
-}
-
-/// Lets the fleet's book know who has enrolled. At the latest the next start does it again.
-fn meet(fleet: &Fleet, hosts: &BTreeMap<HostId, HostRow>) {
-    if let Err(failure) = fleet.meet(hosts) {
-        warn!(error = %failure.error.message, "the fleet does not know who has enrolled");
-    }
+/// The desk of alerts, and all who bring it something or take something from it.
+fn alerts(
+    state: &Path,
+    authority: &Authority,
+    tables: &Tables,
+    (live, node): (&Live, &Arc<relay::Running>),
+) -> (alerts::Desk, Vec<JoinHandle<()>>) {
+    let (events, noticed) = mpsc::channel(NOTICED);
+    let desk = alerts::start(alerts::Setup {
+        state: state.to_owned(),
+        from: alerts::Sender { node: "controller".into(), mesh: authority.mesh().to_string() },
+        keeper: Arc::new(TableKeeper(tables.clone())),
+        events,
+    });
+    let (live, tables, node) = (live.clone(), tables.clone(), node.clone());
+    let happened = Happened { desk: desk.clone(), live: live.clone(), tables: tables.clone() };
+    let orders = Orders { desk: desk.clone(), live: live.clone(), tables: tables.clone() };
+    let rules = Rules { desk: desk.clone(), live, node: node.clone(), tables };
+    let tasks = vec![
+        tokio::spawn(rules.run()),
+        tokio::spawn(orders.run()),
+        tokio::spawn(happened.run()),
+        tokio::spawn(pass_events(noticed, node)),
+    ];
+    (desk, tasks)
 }
 
 /// Tells the node what alerts have become, as events.
@@ -399,41 +277,5 @@ async fn pass_watches(mut watched: watch::Receiver<Watched>, node: Arc<relay::Ru
     while watched.changed().await.is_ok() {
         let orders = watched.borrow_and_update().clone();
         node.watch(orders).await;
-    }
-}
-
-fn write_listen(state: &Path, listen: &str) -> Result<(), RunError> {
-    let path = state.join("listen");
-    match std::fs::write(&path, format!("{listen}\n")) {
-        Err(error) if content::is_full(&error) => {
-            warn!(path = %path.display(), %error, "the address is not noted");
-            Ok(())
-        }
-        written => written.map_err(|source| RunError::Socket { path, source }),
-    }
-}
-
-async fn serve(
-    state: &Path,
-    router: Router,
-    stop: impl Future<Output = ()>,
-    mut ended: watch::Receiver<bool>,
-) -> Result<(), RunError> {
-    let path = state.join("barid.sock");
-    let failed = |source| RunError::Socket { path: path.clone(), source };
-    // The database is locked by this process, so a socket that is there is nobody's.
-    match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-        _ => {}
-    }
-    let listener = UnixListener::bind(&path).map_err(failed)?;
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
-    info!(socket = %path.display(), "ready");
-    let server = axum::serve(listener, router);
-    tokio::select! {
-        served = server.into_future() => served.map_err(failed),
-        () = stop => Ok(()),
-        // The node's own error is reported by its stop.
-        _ = ended.wait_for(|ended| *ended) => Ok(()),
     }
 }

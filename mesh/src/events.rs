@@ -251,7 +251,10 @@ impl Events {
             return Ok(());
         }
         for folded in &events {
-            let is_known = self.held.contains_key(&folded.key());
+            // What only this host has told goes when the parent has it; a child's word keeps it.
+            let known = self.held.get(&folded.key());
+            let is_known =
+                known.is_some_and(|held| held.folded.counts.keys().any(|host| *host != self.me));
             if !is_known && !self.may_open(now, child, serves) {
                 break;
             }
@@ -670,6 +673,22 @@ mod tests {
         assert_eq!(kept.len(), (0, 5));
         let acks: Vec<_> = kept.acks.values().map(|ack| (ack.child, ack.held)).collect();
         assert_eq!(acks, [(HostId(7), 4), (HostId(8), 1)]);
+    }
+
+    #[test]
+    fn a_child_that_joins_what_only_this_host_has_told_takes_a_place_too() {
+        let limits = EventLimits { held: 1, ..EventLimits::default() };
+        let (mut kept, mut out) = (made(limits), Outbox::default());
+        kept.happen(at(0), happening(1, 10, Severity::Error));
+        assert!(told(&mut kept, at(1)).is_some());
+        // Else this would stay when the host's own goes, and make room for the next of its own.
+        kept.take(at(2), (HostId(7), false), (LINK, 1), vec![from(7, 1, 1)], &mut out)
+            .expect("it is good");
+        assert_eq!(kept.acks[&HostId(7)].held, 0, "there is no room");
+        held(&mut kept, at(3), 1, 1);
+        kept.take(at(4), (HostId(7), false), (LINK, 2), vec![from(7, 1, 1)], &mut out)
+            .expect("it is good");
+        assert_eq!((kept.acks[&HostId(7)].held, kept.len()), (1, (1, 1)));
     }
 
     #[test]

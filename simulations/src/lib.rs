@@ -18,6 +18,7 @@
 
 mod absences;
 pub mod alerting;
+mod arrivals;
 mod bus;
 pub mod checks;
 pub mod coverage;
@@ -34,6 +35,7 @@ pub mod model;
 mod net;
 mod obey;
 pub mod plan;
+mod played;
 mod profiles;
 mod queue;
 mod rolling;
@@ -51,6 +53,7 @@ pub mod wan;
 pub use checks::{Checks, Violation};
 pub use coverage::Coverage;
 pub use plan::{Options, Plan};
+pub use played::{Failure, Played, Stats, play, run};
 pub use rolling::Rolling;
 pub use scenario::{Scenario, Source};
-pub use sim::{Failure, Played, Sim, Stats, run};
+pub use sim::Sim;

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use crate::checks::Violation;
 use crate::plan::Plan;
-use crate::sim::{Sim, Stats};
+use crate::played::Stats;
+use crate::sim::Sim;
 use crate::trace::Sink;
 
 /// What a large run has shown.

@@ -5,16 +5,23 @@
 //! what was written gives the same plan. Nothing of a file is trusted: a number that no node has
 //! is an error that names it.
 
-use std::sync::Arc;
-use std::time::Duration;
+mod faults;
+mod orders;
+mod rollouts;
+mod weather;
+mod words;
 
 use mesh::sabotage::Bug;
-use mesh::{Backoff, Batch, Gate, HostId, HostSet, Limits, Need, Order, OrderId, Share};
+use mesh::{Backoff, HostId, HostSet, Limits};
 use serde::{Deserialize, Serialize};
 
+use self::faults::FaultLines;
+use self::orders::OrderLines;
+use self::rollouts::RolloutLines;
+use self::weather::WeatherLines;
+use self::words::{is_false, millis, ms};
 use crate::events::Storm;
-use crate::plan::{self, CONTENTS, Fault, Place, Plan, Profile, Span, Weather, Work};
-use crate::rolling::Rolling;
+use crate::plan::{self, Place, Plan, Work};
 
 /// The file.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -64,205 +71,12 @@ struct LimitLines {
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-struct WeatherLines {
-    wan: LinkLines,
-    lan: LinkLines,
-    save_ms: [u64; 2],
-    transfer_ms: [u64; 2],
-    #[serde(default, skip_serializing_if = "is_nothing")]
-    content_bytes: u64,
-    #[serde(default, skip_serializing_if = "is_never")]
-    half_open: f64,
-    #[serde(default, skip_serializing_if = "is_never")]
-    torn: f64,
-    #[serde(default, skip_serializing_if = "is_never")]
-    corrupt: f64,
-    #[serde(default, skip_serializing_if = "is_never")]
-    trip: f64,
-    #[serde(default, skip_serializing_if = "is_never")]
-    twice: f64,
-    #[serde(default, skip_serializing_if = "is_never")]
-    kept: f64,
-    #[serde(default, skip_serializing_if = "is_never")]
-    snap: f64,
-}
-
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-struct LinkLines {
-    delay_ms: [u64; 2],
-    #[serde(default, skip_serializing_if = "is_never")]
-    loss: f64,
-    /// Bytes a second.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rate: Option<u64>,
-}
-
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
 struct NodeLines {
     parents: Vec<usize>,
     #[serde(default, skip_serializing_if = "is_false")]
     serves: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     children: Option<usize>,
-}
-
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-struct RolloutLines {
-    at_ms: u64,
-    waves: Vec<String>,
-    ok_percent: u32,
-    soak_ms: u64,
-    resumes: u32,
-    takes_ms: [u64; 2],
-    #[serde(default, skip_serializing_if = "is_false")]
-    careless: bool,
-}
-
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-struct OrderLines {
-    no: u64,
-    at_ms: u64,
-    targets: String,
-    reach_ms: u64,
-    hold_ms: u64,
-    ttl_ms: u64,
-    takes_ms: [u64; 2],
-    #[serde(default, skip_serializing_if = "is_false")]
-    again: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cancels: Option<u64>,
-    #[serde(default, skip_serializing_if = "is_false")]
-    lapses: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    extra: Option<u8>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    needs: Vec<NeedLines>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    gate: Option<GateLines>,
-}
-
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-struct NeedLines {
-    hosts: String,
-    content: Vec<u8>,
-}
-
-/// A number, or a percentage.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
-#[serde(untagged)]
-enum ShareLine {
-    Hosts(u64),
-    Percent { percent: u32 },
-}
-
-impl ShareLine {
-    fn of(share: Share) -> ShareLine {
-        match share {
-            Share::Hosts(number) => ShareLine::Hosts(number),
-            Share::Percent(percent) => ShareLine::Percent { percent },
-        }
-    }
-
-    fn share(self) -> Result<Share, String> {
-        match self {
-            ShareLine::Hosts(0) | ShareLine::Percent { percent: 0 | 101.. } => {
-                Err("a gate lets at least one host begin: per_lot and per_child are not 0".into())
-            }
-            ShareLine::Hosts(number) => Ok(Share::Hosts(number)),
-            ShareLine::Percent { percent } => Ok(Share::Percent(percent)),
-        }
-    }
-}
-
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-struct GateLines {
-    window: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    per_child: Option<ShareLine>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    lots: Vec<String>,
-    per_lot: ShareLine,
-    /// How many, and after how long a wait.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    batch_ms: Option<[u64; 2]>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    max_errors: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    max_missed: Option<u64>,
-    begin_ms: u64,
-    longest_ms: u64,
-}
-
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, tag = "kind", rename_all = "kebab-case")]
-enum FaultLines {
-    Kill { at_ms: u64, node: usize, down_ms: u64 },
-    Cut { at_ms: u64, child: usize, noticed: bool },
-    Part { at_ms: u64, from: usize, to: usize, both: bool, lasts_ms: u64 },
-    Isolate { at_ms: u64, node: usize, lasts_ms: u64 },
-    Steer { at_ms: u64, node: usize },
-    FullDisk { at_ms: u64, node: usize, lasts_ms: u64 },
-    FailDisk { at_ms: u64, node: usize, down_ms: u64 },
-}
-
-fn is_false(value: &bool) -> bool {
-    !value
-}
-
-fn is_never(odds: &f64) -> bool {
-    *odds == 0.0
-}
-
-fn is_nothing(number: &u64) -> bool {
-    *number == 0
-}
-
-fn ms(time: Duration) -> u64 {
-    time.as_millis() as u64
-}
-
-fn span((least, most): Span) -> [u64; 2] {
-    [ms(least), ms(most)]
-}
-
-fn millis(n: u64) -> Duration {
-    Duration::from_millis(n)
-}
-
-fn spanned([least, most]: [u64; 2]) -> Result<Span, String> {
-    match least <= most {
-        true => Ok((millis(least), millis(most))),
-        false => Err(format!("the span [{least}, {most}] ends before it begins")),
-    }
-}
-
-fn odds(name: &str, odds: f64) -> Result<f64, String> {
-    match (0.0..=1.0).contains(&odds) {
-        true => Ok(odds),
-        false => Err(format!("{name} = {odds} is not from 0 to 1")),
-    }
-}
-
-fn id(no: u64) -> OrderId {
-    plan::run(no as usize, HostSet::new()).id
-}
-
-fn hosts(text: &str) -> Result<HostSet, String> {
-    let range = |part: &str| {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        Some((first.parse::<u32>().ok()?, last.parse::<u32>().ok()?))
-    };
-    let parts = text.split(',').filter(|part| !part.is_empty());
-    let ranges: Option<Vec<_>> = parts.map(range).collect();
-    let ranges = ranges.filter(|list| list.iter().all(|(first, last)| first <= last));
-    let ranges = ranges.ok_or_else(|| format!("{text:?} is no set as \"0-3,7\""))?;
-    Ok(HostSet::from_ranges(ranges))
 }
 
 impl Script {
@@ -387,51 +201,6 @@ impl LimitLines {
     }
 }
 
-impl WeatherLines {
-    fn of(weather: &Weather) -> WeatherLines {
-        let link = |profile: Profile| LinkLines {
-            delay_ms: span(profile.delay),
-            loss: profile.loss,
-            rate: profile.rate,
-        };
-        WeatherLines {
-            wan: link(weather.wan),
-            lan: link(weather.lan),
-            save_ms: span(weather.save),
-            transfer_ms: span(weather.transfer),
-            content_bytes: weather.content_bytes,
-            half_open: weather.half_open,
-            torn: weather.torn,
-            corrupt: weather.corrupt,
-            trip: weather.trip,
-            twice: weather.twice,
-            kept: weather.kept,
-            snap: weather.snap,
-        }
-    }
-
-    fn weather(self) -> Result<Weather, String> {
-        let link = |lines: LinkLines| {
-            let (delay, loss) = (spanned(lines.delay_ms)?, odds("loss", lines.loss)?);
-            Ok::<_, String>(Profile { delay, loss, rate: lines.rate.filter(|rate| *rate > 0) })
-        };
-        Ok(Weather {
-            wan: link(self.wan)?,
-            lan: link(self.lan)?,
-            save: spanned(self.save_ms)?,
-            transfer: spanned(self.transfer_ms)?,
-            content_bytes: self.content_bytes,
-            half_open: odds("half_open", self.half_open)?,
-            torn: odds("torn", self.torn)?,
-            corrupt: odds("corrupt", self.corrupt)?,
-            trip: odds("trip", self.trip)?,
-            twice: odds("twice", self.twice)?,
-            kept: odds("kept", self.kept)?,
-            snap: odds("snap", self.snap)?,
-        })
-    }
-}
-
 impl NodeLines {
     fn of(place: &Place) -> NodeLines {
         let Place { parents, serves, children } = place.clone();
@@ -440,175 +209,6 @@ impl NodeLines {
 
     fn place(self) -> Place {
         Place { parents: self.parents, serves: self.serves, children: self.children }
-    }
-}
-
-impl RolloutLines {
-    fn of(rolling: &Rolling) -> RolloutLines {
-        RolloutLines {
-            at_ms: ms(rolling.at),
-            waves: rolling.waves.iter().map(HostSet::to_string).collect(),
-            ok_percent: rolling.ok,
-            soak_ms: ms(rolling.soak),
-            resumes: rolling.resumes,
-            takes_ms: span(rolling.takes),
-            careless: rolling.careless,
-        }
-    }
-
-    fn rolling(self) -> Result<Rolling, String> {
-        let waves = self.waves.iter().map(|text| hosts(text)).collect::<Result<Vec<_>, _>>()?;
-        if waves.is_empty() || waves.iter().any(HostSet::is_empty) || self.ok_percent > 100 {
-            return Err("a rollout has waves of hosts, and an ok_percent up to 100".into());
-        }
-        Ok(Rolling {
-            at: millis(self.at_ms),
-            waves,
-            ok: self.ok_percent,
-            soak: millis(self.soak_ms),
-            resumes: self.resumes,
-            takes: spanned(self.takes_ms)?,
-            careless: self.careless,
-        })
-    }
-}
-
-impl OrderLines {
-    fn of(work: &Work) -> OrderLines {
-        let order = &work.order;
-        let need = |need: &Need| NeedLines {
-            hosts: need.hosts.to_string(),
-            content: need.content.iter().map(plan::content_no).collect(),
-        };
-        OrderLines {
-            no: plan::order_no(order.id),
-            at_ms: ms(work.at),
-            targets: order.targets.to_string(),
-            reach_ms: ms(order.reach),
-            hold_ms: ms(order.hold),
-            ttl_ms: ms(work.expires - work.at),
-            takes_ms: span(work.takes),
-            again: order.again,
-            cancels: order.cancels.map(plan::order_no),
-            lapses: order.lapses,
-            extra: work.extra.as_ref().map(plan::content_no),
-            needs: order.needs.iter().map(need).collect(),
-            gate: order.gate.as_ref().map(GateLines::of),
-        }
-    }
-
-    fn work(self) -> Result<Work, String> {
-        let content = |n: u8| match n < CONTENTS {
-            true => Ok(plan::content(n)),
-            false => Err(format!("order {} wants content {n} of {CONTENTS}", self.no)),
-        };
-        let need = |need: &NeedLines| {
-            let content: Result<_, String> = need.content.iter().map(|n| content(*n)).collect();
-            Ok(Need { hosts: hosts(&need.hosts)?, content: content? })
-        };
-        let needs: Result<_, String> = self.needs.iter().map(need).collect();
-        let (at, ttl) = (millis(self.at_ms), millis(self.ttl_ms));
-        let order = Order {
-            id: id(self.no),
-            needs: needs?,
-            reach: millis(self.reach_ms),
-            hold: millis(self.hold_ms),
-            ttl,
-            again: self.again,
-            cancels: self.cancels.map(id),
-            lapses: self.lapses,
-            gate: self.gate.map(GateLines::gate).transpose()?,
-            ..plan::run(self.no as usize, hosts(&self.targets)?)
-        };
-        let extra = self.extra.map(content).transpose()?;
-        let takes = spanned(self.takes_ms)?;
-        Ok(Work { at, expires: at + ttl, order: Arc::new(order), extra, takes })
-    }
-}
-
-impl GateLines {
-    fn of(gate: &Gate) -> GateLines {
-        GateLines {
-            window: gate.window,
-            per_child: gate.per_child.map(ShareLine::of),
-            lots: gate.lots.iter().map(HostSet::to_string).collect(),
-            per_lot: ShareLine::of(gate.per_lot),
-            batch_ms: gate.batch.map(|batch| [batch.size, ms(batch.wait)]),
-            max_errors: gate.max_errors,
-            max_missed: gate.max_missed,
-            begin_ms: ms(gate.begin),
-            longest_ms: ms(gate.longest),
-        }
-    }
-
-    fn gate(self) -> Result<Gate, String> {
-        if self.window == 0 {
-            return Err("a gate lets at least one host begin: the window is not 0".into());
-        }
-        let lots: Result<_, String> = self.lots.iter().map(|lot| hosts(lot)).collect();
-        let batch = |[size, wait]: [u64; 2]| Batch { size: size.max(1), wait: millis(wait) };
-        Ok(Gate {
-            window: self.window,
-            per_child: self.per_child.map(ShareLine::share).transpose()?,
-            lots: lots?,
-            per_lot: self.per_lot.share()?,
-            batch: self.batch_ms.map(batch),
-            max_errors: self.max_errors,
-            max_missed: self.max_missed,
-            begin: millis(self.begin_ms),
-            longest: millis(self.longest_ms),
-        })
-    }
-}
-
-impl FaultLines {
-    fn of(at: Duration, fault: &Fault) -> FaultLines {
-        let at_ms = ms(at);
-        match *fault {
-            Fault::Kill { node, down } => FaultLines::Kill { at_ms, node, down_ms: ms(down) },
-            Fault::Cut { child, noticed } => FaultLines::Cut { at_ms, child, noticed },
-            Fault::Part { from, to, both, lasts } => {
-                FaultLines::Part { at_ms, from, to, both, lasts_ms: ms(lasts) }
-            }
-            Fault::Isolate { node, lasts } => {
-                FaultLines::Isolate { at_ms, node, lasts_ms: ms(lasts) }
-            }
-            Fault::Steer { node } => FaultLines::Steer { at_ms, node },
-            Fault::FullDisk { node, lasts } => {
-                FaultLines::FullDisk { at_ms, node, lasts_ms: ms(lasts) }
-            }
-            Fault::FailDisk { node, down } => {
-                FaultLines::FailDisk { at_ms, node, down_ms: ms(down) }
-            }
-        }
-    }
-
-    fn fault(self, nodes: usize) -> Result<(Duration, Fault), String> {
-        let (at_ms, fault, who) = match self {
-            FaultLines::Kill { at_ms, node, down_ms } => {
-                (at_ms, Fault::Kill { node, down: millis(down_ms) }, [node, node])
-            }
-            FaultLines::Cut { at_ms, child, noticed } => {
-                (at_ms, Fault::Cut { child, noticed }, [child, child])
-            }
-            FaultLines::Part { at_ms, from, to, both, lasts_ms } => {
-                (at_ms, Fault::Part { from, to, both, lasts: millis(lasts_ms) }, [from, to])
-            }
-            FaultLines::Isolate { at_ms, node, lasts_ms } => {
-                (at_ms, Fault::Isolate { node, lasts: millis(lasts_ms) }, [node, node])
-            }
-            FaultLines::Steer { at_ms, node } => (at_ms, Fault::Steer { node }, [node, node]),
-            FaultLines::FullDisk { at_ms, node, lasts_ms } => {
-                (at_ms, Fault::FullDisk { node, lasts: millis(lasts_ms) }, [node, node])
-            }
-            FaultLines::FailDisk { at_ms, node, down_ms } => {
-                (at_ms, Fault::FailDisk { node, down: millis(down_ms) }, [node, node])
-            }
-        };
-        match who.iter().find(|node| **node >= nodes) {
-            Some(node) => Err(format!("a fault at {at_ms} ms names node {node} of {nodes}")),
-            None => Ok((millis(at_ms), fault)),
-        }
     }
 }
 

@@ -12,8 +12,8 @@ use std::time::Duration;
 use mesh::{HostSet, Limits, Order};
 
 use crate::plan::{Fault, Plan, Weather};
+use crate::played::{self, Failure};
 use crate::script::renumber;
-use crate::sim::{self, Failure};
 use crate::trace::Sink;
 
 /// What was found.
@@ -85,7 +85,7 @@ impl Search {
             }
             self.left -= 1;
             let plan = Plan { seed: first.wrapping_add(n), ..plan.clone() };
-            match sim::play(plan, Sink::Hash) {
+            match played::play(plan, Sink::Hash) {
                 Err(failure) if failure.violation.check == check => {
                     self.failure = failure;
                     return true;

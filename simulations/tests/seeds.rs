@@ -8,9 +8,8 @@ use simulations::plan::Profile;
 use simulations::scenario::BUILT_IN;
 use simulations::script::Script;
 use simulations::shrink::shrink;
-use simulations::sim::play;
 use simulations::trace::Sink;
-use simulations::{Coverage, Failure, Options, Source, fleet, model, run, scale};
+use simulations::{Coverage, Failure, Options, Source, fleet, model, play, run, scale};
 
 /// How many seeds of the default plan a test run plays; more with `BARID_SEEDS`.
 const SEEDS: u64 = 2_000;

@@ -126,14 +126,14 @@ impl Happened {
 }
 
 fn take(known: &mut Known, row: &EventRow) {
-    let fact = &row.folded.fact;
+    let told = &row.folded.fact.subject;
+    if let Some((_, kind)) = ENDS.iter().find(|(subject, _)| subject == told) {
+        row.folded.counts.keys().for_each(|host| drop(known.remove(&(*kind, *host))));
+    }
+    let rule = RULES.iter().find(|(subject, _, _)| subject == told);
+    let Some((_, kind, lasts)) = rule else { return };
+    let until_ms = row.heard_last_ms.saturating_add(*lasts);
     for host in row.folded.counts.keys() {
-        if let Some((_, kind)) = ENDS.iter().find(|(subject, _)| *subject == fact.subject) {
-            known.remove(&(*kind, *host));
-        }
-        let rule = RULES.iter().find(|(subject, _, _)| *subject == fact.subject);
-        let Some((_, kind, lasts)) = rule else { continue };
-        let until_ms = row.heard_last_ms.saturating_add(*lasts);
         if known.len() < HOSTS || known.contains_key(&(*kind, *host)) {
             let line = row.folded.sample.line.clone();
             known.insert((*kind, *host), Recent { until_ms, line });

@@ -1,0 +1,108 @@
+//! The writing side of a link: from a queue to the bytes of its stream.
+//!
+//! What waits is gathered, so that many small frames are one write. Previews wait for thanks.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
+
+use bytes::{Bytes, BytesMut};
+use mesh::Frame;
+use protos::Packer;
+use quinn::{Connection, SendStream};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::Queued;
+use super::counters::count;
+use super::framed::LinkError;
+use crate::cap::Caps;
+use crate::follow::{FOLLOW, follow};
+use crate::live::Credit;
+use crate::skew;
+
+/// A writer gathers this much before it hands bytes to the connection.
+const GATHER: usize = 32 << 10;
+
+/// Writes what is queued until nobody can queue any more.
+pub(super) async fn write_frames(
+    (mut send, sent): (SendStream, &AtomicU64),
+    mut queue: mpsc::Receiver<Queued>,
+    (credit, mut coder): (&Credit, Coder),
+    follower: Option<Connection>,
+) -> Result<(), LinkError> {
+    let mut buffer = BytesMut::new();
+    let mut waiting = queue.recv().await;
+    while let Some(first) = waiting {
+        let mut next = Some(first);
+        while let Some(queued) = next {
+            if let Queued::Frame(Frame::Said(_), _) = queued
+                && !credit.try_spend()
+            {
+                // What the parent would thank for must have left before anybody waits for thanks.
+                send.write_all(&buffer).await.map_err(LinkError::Write)?;
+                buffer.clear();
+                credit.spend().await;
+            }
+            let body = match queued {
+                Queued::Bus(frame, _weight) => protos::encode_frame(&frame),
+                Queued::Interest(newest) => {
+                    let newest = newest.lock().unwrap_or_else(PoisonError::into_inner).take();
+                    newest.map_or_else(Bytes::new, |frame| protos::encode_frame(&frame))
+                }
+                Queued::Frame(frame, _place) => coder.encode(&frame),
+                Queued::Heard => protos::encode_heard(),
+                Queued::Removals(frame) => frame,
+            };
+            if !body.is_empty() {
+                count(sent, body.len() + protos::HEADER_BYTES);
+                buffer.extend_from_slice(&protos::frame_header(body.len()));
+                buffer.extend_from_slice(&body);
+            }
+            next = if buffer.len() < GATHER { queue.try_recv().ok() } else { None };
+        }
+        send.write_chunk(buffer.split().freeze()).await.map_err(LinkError::Write)?;
+        waiting = match &follower {
+            Some(conn) => match timeout(FOLLOW, queue.recv()).await {
+                Ok(next) => next,
+                Err(_) => {
+                    follow(conn);
+                    queue.recv().await
+                }
+            },
+            None => queue.recv().await,
+        };
+    }
+    send.finish().ok();
+    Ok(())
+}
+
+/// How the frames of one stream become bytes.
+pub(super) struct Coder {
+    /// Whether the parent can unpack reports.
+    pub(super) packs: Option<Arc<AtomicBool>>,
+    pub(super) packer: Option<Packer>,
+    pub(super) caps: Option<Caps>,
+    /// Whether beats say what time it is.
+    pub(super) says_time: bool,
+}
+
+impl Coder {
+    /// The bytes of a frame: of a report packed, if the parent can unpack it; of a beat with what
+    /// content may come, or what time it is.
+    fn encode(&mut self, frame: &Frame) -> Bytes {
+        let packs = self.packs.as_ref().is_some_and(|packs| packs.load(Ordering::Relaxed));
+        let packed = match frame {
+            Frame::Report { log, seq, report } if packs => {
+                self.packer.get_or_insert_with(Packer::default).pack(*log, *seq, report)
+            }
+            Frame::Beat { .. } if self.says_time => {
+                Some(protos::encode_frame_at(frame, skew::unix_s()))
+            }
+            Frame::Beat { .. } => {
+                self.caps.as_ref().map(|caps| protos::encode_allowing(frame, caps.now()))
+            }
+            _ => None,
+        };
+        packed.unwrap_or_else(|| protos::encode_frame(frame))
+    }
+}
