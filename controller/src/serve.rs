@@ -201,7 +201,7 @@ fn work(
         state: state.clone(),
         node: node.clone(),
         metrics: figures.clone(),
-        listen: options.metrics,
+        listen: options.metrics.map(|addr| (addr, figures.clone())),
         bus: options.bus.clone(),
     });
     tasks.extend([

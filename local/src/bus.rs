@@ -97,6 +97,13 @@ impl From<BytesRejection> for Failure {
     }
 }
 
+/// The answer to whoever comes when there is no more room.
+pub(crate) fn full(what: &str) -> Response {
+    let help = "end some that are not needed";
+    let status = StatusCode::SERVICE_UNAVAILABLE;
+    Failure::new(status, "full", what.to_owned(), help).into_response()
+}
+
 /// The routes to the bus of a node.
 pub(crate) fn router(node: &Arc<Running>, policy: Arc<Policy>) -> Router {
     Router::new()
