@@ -44,8 +44,6 @@ const AGAIN: Duration = Duration::from_secs(10);
 const GATHER: Duration = Duration::from_millis(100);
 /// How long to wait for hosts that are to take something back.
 const REACH: Duration = Duration::from_secs(15);
-/// How many later orders are looked through for one to the same place.
-const LATER: usize = 2_000;
 /// How much of what a check complains about is kept.
 const SAID: usize = 400;
 
@@ -425,18 +423,9 @@ impl Rollouts {
         since_ms: u64,
         ours: &BTreeSet<OrderId>,
     ) -> Result<(), Failure> {
-        for (id, order) in self.tables.orders(LATER)? {
-            if order.issued_ms < since_ms {
-                break;
-            }
-            let is_there = order.push.is_some_and(|push| !push.verify && push.dest == dest);
-            if is_there && !ours.contains(&id) {
-                let text = id.to_string();
-                let message = format!("push {} has gone to {dest} since", &text[text.len() - 6..]);
-                return Err(Failure::bad(message, ""));
-            }
-        }
-        Ok(())
+        let Some(id) = self.tables.later_push(dest, since_ms, ours)? else { return Ok(()) };
+        let message = format!("push {} has gone to {dest} since", short(id));
+        Err(Failure::bad(message, ""))
     }
 
     /// A push of the tree that was read when the rollout was made. Blocks.
