@@ -24,7 +24,7 @@ use futures_core::Stream;
 use mesh::HostId;
 use mesh::bus::BUS_BYTES;
 use relay::Running;
-use relay::bus::{BusError, Hub, Received};
+use relay::bus::{Asked, BusError, Hub, Received};
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -227,7 +227,7 @@ async fn ask(
     tokio::spawn(async move {
         let mut answers = 0;
         let gathered = match asked.heard {
-            true => gather(async || asked.next().await, &lines, most, &mut answers),
+            true => gather(&mut asked, &lines, most, &mut answers),
             false => return last(&lines, Why::Nobody, 0).await,
         };
         // Answers that nobody reads have no more time than those that do not come.
@@ -242,17 +242,28 @@ async fn ask(
     Ok(response)
 }
 
+/// Where answers come from.
+trait Answers {
+    fn next(&mut self) -> impl Future<Output = Option<mesh::bus::Answer>> + Send;
+}
+
+impl Answers for Asked {
+    fn next(&mut self) -> impl Future<Output = Option<mesh::bus::Answer>> + Send {
+        Asked::next(self)
+    }
+}
+
 /// Passes answers on until there are enough. Returns why no more come; `None`: nobody reads them
 /// any more.
 async fn gather(
-    mut next: impl AsyncFnMut() -> Option<mesh::bus::Answer>,
+    from: &mut impl Answers,
     lines: &mpsc::Sender<Bytes>,
     most: u64,
     answers: &mut u64,
 ) -> Option<Why> {
     while *answers < most {
         let answer = tokio::select! {
-            answer = next() => answer,
+            answer = from.next() => answer,
             () = lines.closed() => return None,
         };
         let Some(answer) = answer else { return Some(Why::Stopped) };
@@ -318,10 +329,12 @@ impl Stream for Lines {
 mod tests {
     use super::*;
 
-    fn answers(count: u64) -> impl AsyncFnMut() -> Option<mesh::bus::Answer> {
-        let mut left = count;
-        async move || {
-            left = left.checked_sub(1)?;
+    /// So many that come at once.
+    struct Come(u64);
+
+    impl Answers for Come {
+        async fn next(&mut self) -> Option<mesh::bus::Answer> {
+            self.0 = self.0.checked_sub(1)?;
             let (to, from, node) = (HostId(1), HostId(2), String::new());
             Some(mesh::bus::Answer { to, request: 1, from, node, body: Bytes::new() })
         }
@@ -331,14 +344,14 @@ mod tests {
     async fn answers_that_nobody_reads_end_with_the_request() {
         let (lines, queue) = mpsc::channel(LINES);
         let until = Instant::now() + Duration::from_secs(10);
-        let mut sent = 0;
-        let gathered = gather(answers(100), &lines, 50, &mut sent);
+        let (mut come, mut sent) = (Come(100), 0);
+        let gathered = gather(&mut come, &lines, 50, &mut sent);
         assert!(timeout_at(until, gathered).await.is_err(), "it does not wait for the reader");
         assert_eq!(sent, LINES as u64);
         last(&lines, Why::Deadline, sent).await;
         assert_eq!(Instant::now(), until + LAST, "nor for ever to say so");
         drop(queue);
-        assert!(gather(answers(9), &lines, 9, &mut sent).await.is_none());
+        assert!(gather(&mut Come(9), &lines, 9, &mut sent).await.is_none());
     }
 
     #[tokio::test]
@@ -348,7 +361,7 @@ mod tests {
         {
             let (lines, _queue) = mpsc::channel(LINES);
             let mut sent = 0;
-            let why = gather(answers(come), &lines, most, &mut sent).await;
+            let why = gather(&mut Come(come), &lines, most, &mut sent).await;
             assert_eq!(why.map(|why| (why, sent)), Some(expected));
         }
     }

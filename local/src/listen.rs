@@ -57,7 +57,8 @@ pub(crate) async fn tcp(addr: SocketAddr, router: Router) {
 
 /// Serves on a Unix socket with this mode, and says who is at its other end.
 pub(crate) async fn unix(path: PathBuf, mode: u32, router: Router) {
-    let listener = until_bound(&path.display(), "a socket is not there", || bind(&path, mode)).await;
+    let listener =
+        until_bound(&path.display(), "a socket is not there", || bind(&path, mode)).await;
     let door = Door::new(UNIX);
     loop {
         match listener.accept().await {

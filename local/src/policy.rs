@@ -281,7 +281,10 @@ mod tests {
         let (publish, subscribe) = (patterns(publish), patterns(subscribe));
         let grant = Grant { uids: vec![OTHER.uid], gids: Vec::new(), publish, subscribe };
         let (policy, rights) = (Policy::new(Path::new("/nowhere")), Rights::default());
-        Policy { rights: Mutex::new(Rights { known: Some((None, vec![grant])), ..rights }), ..policy }
+        Policy {
+            rights: Mutex::new(Rights { known: Some((None, vec![grant])), ..rights }),
+            ..policy
+        }
     }
 
     #[tokio::test]
@@ -299,7 +302,10 @@ mod tests {
         let may = async |does, text| policy.check(OTHER, does, text).await.is_ok();
         assert!(may(Does::Publish, "app.web").await && may(Does::Publish, "app.web.x").await);
         assert!(!may(Does::Publish, "app").await && !may(Does::Publish, "app.*").await);
-        assert!(may(Does::Subscribe, "app.web.state").await && may(Does::Subscribe, "app.*.state").await);
+        assert!(
+            may(Does::Subscribe, "app.web.state").await
+                && may(Does::Subscribe, "app.*.state").await
+        );
         assert!(!may(Does::Subscribe, "app.>").await && !may(Does::Subscribe, ">").await);
         assert!(!may(Does::Subscribe, "app.*.*").await && !may(Does::Publish, "news").await);
     }
@@ -357,7 +363,8 @@ mod tests {
         };
         let policy = Policy { names: Names { user, group }, ..policy };
         let two = || {
-            let one = || timeout(Duration::from_millis(20), policy.check(OTHER, Does::Publish, "a"));
+            let one =
+                || timeout(Duration::from_millis(20), policy.check(OTHER, Does::Publish, "a"));
             async move { tokio::join!(one(), one()) }
         };
         let (first, second) = two().await;

@@ -173,12 +173,8 @@ mod tests {
         /// An order of hour `n`, valid for one hour, with so much output.
         fn order(&self, n: u8, output: usize, closed: bool, push: Option<PushInfo>) {
             let issued_ms = u64::from(n) * HOUR;
-            let row = OrderRow {
-                issued_ms,
-                expires_ms: issued_ms + HOUR,
-                push,
-                ..OrderRow::default()
-            };
+            let row =
+                OrderRow { issued_ms, expires_ms: issued_ms + HOUR, push, ..OrderRow::default() };
             self.tables.add_order(id(n), &row, b"", None).expect("it is kept");
             let digest = Digest([n; 32]);
             let mut report = Report::new(id(n));
