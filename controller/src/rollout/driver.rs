@@ -472,3 +472,28 @@ async fn moved(updates: &mut broadcast::Receiver<Update>, orders: &BTreeSet<Orde
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_a_round_is_owed_the_rest_by_whoever_reads_it_again() {
+        let hosts = |first, last| HostSet::from_ranges([(first, last)]);
+        let waves = [hosts(1, 2), hosts(3, 6)];
+        let mut row = RolloutRow::sample(2);
+        row.course.stop("no".into());
+        assert!(row.course.accept() && row.course.wave() == 1);
+        // The first order of the round went to 3 and 4, who are well, and then the controller died.
+        row.add_order(OrderId([1; 16]), 0);
+        row.half = true;
+        let kept = serde_json::to_string(&row).expect("it is kept");
+        let mut row: RolloutRow = serde_json::from_str(&kept).expect("it is read");
+        let standing = Standing { given: hosts(1, 4), round: hosts(3, 4), ..Standing::default() };
+        assert_eq!(owed(&row, &waves, &standing), hosts(3, 6));
+        row.again = true;
+        assert_eq!(owed(&row, &waves, &standing), hosts(3, 6), "1 and 2 have theirs");
+        row.given();
+        assert_eq!(owed(&row, &waves, &standing), hosts(5, 6), "nothing is half done");
+    }
+}
