@@ -260,7 +260,7 @@ mod tests {
             &["attach"],
             &["attach", "7k3q", "-b"],
             &["cancel", "last", "-t", "1m", "--async"],
-            &["retry", "last", "--state", "missed,timeout", "-b"],
+            &["retry", "last", "--state", "missed,timeout", "-b", "-t", "1m", "-u", "2h"],
             &["run", "-a", "-f", "3", "-k", "-l", "nobody", "--umask", "027", "x"],
             &["run", "-a", "--batch", "10%", "--batch-wait", "5s", "--retry", "2:1s", "x"],
             &["-f", "3", "-a", "x"],

@@ -26,6 +26,7 @@ struct Standing {
     total: u64,
     ok: u64,
     failed: u64,
+    cancelled: u64,
     missed: u64,
     running: u64,
     away: u64,
@@ -50,7 +51,8 @@ impl Standing {
         self.total += 1;
         let count = match class {
             Some(Class::Good) => &mut self.ok,
-            Some(Class::Failed | Class::Cancelled) => &mut self.failed,
+            Some(Class::Failed) => &mut self.failed,
+            Some(Class::Cancelled) => &mut self.cancelled,
             Some(Class::Missed) => &mut self.missed,
             None if is_up => &mut self.running,
             None => &mut self.away,
@@ -71,6 +73,7 @@ impl Standing {
         let running = if with_running { self.running } else { 0 };
         let parts = [
             (self.failed, "failed"),
+            (self.cancelled, "cancelled"),
             (self.missed, "missed"),
             (running, "running"),
             (self.away, "away"),
@@ -182,17 +185,21 @@ mod tests {
         gathered.add(answer("a1,b1", "ok", None, ""));
         gathered.add(answer("a2", "failed", Some(1), ""));
         gathered.add(answer("b2", "not-reached", None, ""));
+        gathered.add(answer("b3", "cancelled", None, ""));
         gathered.add(answer("c1", "ok", None, ""));
         let branches = Branches::new(&order, &hosts, &gathered);
         assert_eq!(
             branches.lines(),
             [
-                "  paris  2/9 done: 1 missed, 7 running",
+                "  paris  3/9 done: 1 cancelled, 1 missed, 6 running",
                 "  lyon  2/4 done: 1 failed, 1 running, 1 away",
-                "  slowest: below r2 7 of 9 are not done: b[3-9]",
+                "  slowest: below r2 6 of 9 are not done: b[4-9]",
             ]
         );
-        assert_eq!(branches.in_bar(), "1 failed, 1 missed, 1 away  paris 2/9, lyon 2/4");
+        assert_eq!(
+            branches.in_bar(),
+            "1 failed, 1 cancelled, 1 missed, 1 away  paris 3/9, lyon 2/4"
+        );
     }
 
     #[test]

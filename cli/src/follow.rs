@@ -19,10 +19,11 @@ use crate::exit::Exit;
 use crate::fail::Failure;
 use crate::gathered::{Gathered, output, stderr, stdout};
 use crate::keys::{Keys, Wish};
-use crate::lines::Shown;
+use crate::lines::{Shown, Written};
 use crate::progress::Progress;
 use crate::render::{self, View};
 use crate::rows::Rows;
+use crate::run::OUTPUT_LIMIT;
 use crate::save::SaveArgs;
 use crate::screen::{Screen, To};
 use crate::units::show_duration;
@@ -312,12 +313,16 @@ impl<'a> Follow<'a> {
             }
             OrderEvent::Output { host, stream, offset, data, binary } => {
                 let to = if stream == "stderr" { To::Err } else { To::Out };
+                // Rows stand beside each other only as long as no line is left out.
+                if self.rows.is_some() && offset >= OUTPUT_LIMIT {
+                    return Ok(false);
+                }
                 let lines = self.shown.piece(&host, to, offset, &output(&data, binary));
                 if let Some(rows) = self.rows.as_mut().filter(|_| to == To::Out) {
-                    let rows = rows.add(&host, &lines);
+                    let rows = rows.add(&host, &lines.whole);
                     let (screen, view) = (&mut *self.screen, &self.view);
                     self.progress.aside(|| render::rows(screen, view, &rows))?;
-                } else if self.shows_lines() && !lines.is_empty() {
+                } else if self.shows_lines() && lines != Written::default() {
                     let (screen, view) = (&mut *self.screen, &self.view);
                     self.progress.aside(|| render::written(screen, view, &host, to, &lines))?;
                 }
@@ -365,8 +370,10 @@ impl<'a> Follow<'a> {
     /// Shows the lines that were begun by hosts of which nothing more will come.
     fn show_unfinished(&mut self) -> Result<(), Failure> {
         for (host, [out, err]) in self.shown.unfinished() {
-            render::written(self.screen, &self.view, &host, To::Out, &out)?;
-            render::written(self.screen, &self.view, &host, To::Err, &err)?;
+            for (to, whole) in [(To::Out, out), (To::Err, err)] {
+                let lines = Written { whole, ..Written::default() };
+                render::written(self.screen, &self.view, &host, to, &lines)?;
+            }
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use crate::client::Client;
 use crate::exit::{Class, Exit};
 use crate::fail::Failure;
 use crate::gathered::{Gathered, Group, join, stderr, stdout};
-use crate::lines::Shown;
+use crate::lines::{Shown, Written};
 use crate::nodes::known_groups;
 use crate::rows::Row;
 use crate::screen::{Screen, To};
@@ -106,12 +106,16 @@ pub(crate) fn live(
     (answer, hosts): (&Answer, &[String]),
 ) -> io::Result<()> {
     for host in hosts {
+        let mut sizes = [0; 2];
         if !is_supposed(answer) {
-            let [out, err] = shown.rest(host, stdout(answer), stderr(answer));
-            labelled(screen, To::Out, view, host, &out)?;
-            labelled(screen, To::Err, view, host, &err)?;
+            sizes = shown.given(host);
+            let rests = shown.rest(host, stdout(answer), stderr(answer));
+            for ((to, rest), size) in [To::Out, To::Err].into_iter().zip(&rests).zip(&mut sizes) {
+                labelled(screen, to, view, host, rest)?;
+                *size += rest.len() as u64;
+            }
         }
-        remarks(screen, run, answer, host)?;
+        remarks(screen, run, answer, host, sizes)?;
         // What is only supposed may be replaced; it is said at the end if it was not.
         if !is_supposed(answer)
             && let Some(what) = complaint("run", answer)
@@ -128,9 +132,15 @@ pub(crate) fn written(
     view: &View,
     host: &str,
     to: To,
-    lines: &[u8],
+    lines: &Written,
 ) -> io::Result<()> {
-    labelled(screen, to, view, host, lines)?;
+    labelled(screen, to, view, host, &lines.broken)?;
+    if lines.left_out > 0 {
+        let (size, stream) = (show_bytes(lines.left_out), to.stream());
+        screen.flush()?;
+        screen.warn(&format!("{host}: {size} of {stream} were left out here, it is too fast"))?;
+    }
+    labelled(screen, to, view, host, &lines.whole)?;
     screen.flush()
 }
 
@@ -189,7 +199,8 @@ pub(crate) fn afterword(
         }
     }
     for group in groups {
-        remarks(screen, &order.short, group.answer, &view.counted(&group.hosts))?;
+        let sizes = [stdout(group.answer), stderr(group.answer)].map(|kept| kept.len() as u64);
+        remarks(screen, &order.short, group.answer, &view.counted(&group.hosts), sizes)?;
     }
     complaints(screen, view, order, groups)
 }
@@ -364,16 +375,17 @@ fn lines(text: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
 }
 
 /// What must be said about an answer apart from its outcome: cut output, warnings.
-fn remarks(screen: &mut Screen, run: &str, answer: &Answer, hosts: &str) -> io::Result<()> {
+/// `shown`: how much of stdout and stderr is.
+fn remarks(
+    screen: &mut Screen,
+    run: &str,
+    answer: &Answer,
+    hosts: &str,
+    [out, err]: [u64; 2],
+) -> io::Result<()> {
     let kept = [
-        ("stdout", "", stdout(answer).len() as u64, answer.stdout_size, &answer.stdout_kept),
-        (
-            "stderr",
-            " --stderr",
-            stderr(answer).len() as u64,
-            answer.stderr_size,
-            &answer.stderr_kept,
-        ),
+        ("stdout", "", out, answer.stdout_size, &answer.stdout_kept),
+        ("stderr", " --stderr", err, answer.stderr_size, &answer.stderr_kept),
     ];
     for (name, option, shown, size, kept) in kept {
         if size > shown {
@@ -408,7 +420,7 @@ fn complaints(
         let Some(what) = what else { continue };
         screen.warn(&format!("{}: {what}", view.counted(&group.hosts)))?;
         if let Some(help) = remedy(kind, group.answer, &short_fold(&group.hosts)) {
-            screen.help(&help.replace("show ID", &format!("show {}", order.short)))?;
+            screen.help(&help.replace(" ID", &format!(" {}", order.short)))?;
         }
     }
     Ok(())

@@ -82,7 +82,8 @@ fn failures_are_folded_with_their_remedy() {
     ];
     let out = "---------------\nn4\n---------------\nabcd\n";
     let err = "barid: n4: stdout was cut: 5 B of 9 B are shown\n\
-        barid: n[1-3] (3): timed out and was killed\n  help: -u gives it more time\n\
+        barid: n[1-3] (3): timed out and was killed\n  \
+        help: `barid retry 7k3q --state timeout -u TIME` gives it more time\n\
         barid: n[5-6] (2): the way to it was lost; what became of it is not known yet\n  \
         help: a later answer replaces this: `barid runs show 7k3q`\n";
     check(&gather(), &answers, out, err);

@@ -16,7 +16,7 @@ use crate::render::View;
 use crate::run::detached;
 use crate::save::SaveArgs;
 use crate::screen::Screen;
-use crate::units::{parse_duration, show_count};
+use crate::units::{millis, parse_duration, parse_some_duration, show_count};
 
 /// The ends after which a command may be given again by itself: where it has run to its end, or
 /// surely has not begun. A host that died, or was lost on the way, is for people to look at.
@@ -25,7 +25,7 @@ const BY_ITSELF: [&str; 5] = ["failed", "signalled", "timed-out", "not-reached",
 const DETAILS: &str = "\
 STATE is failed (also by a signal, or refused), missed (not reached, lost, interrupted, expired),
 timeout, skipped, cancelled, all, or a state as `barid runs show` has it. The command, its files and
-its options are those of the run; the hosts are those of its hosts that ended so.
+its options are those of the run, but for -t and -u; the hosts are those of its hosts that ended so.
 
 A host that was lost or interrupted may have done some of the work already.";
 
@@ -40,6 +40,12 @@ pub(crate) struct Args {
     #[arg(long, value_name = "STATE", value_delimiter = ',')]
     #[arg(default_value = "failed,missed,timeout")]
     state: Vec<String>,
+    /// How long to wait for a host that cannot be reached [default: as the run did]
+    #[arg(short = 't', long, value_name = "REACH", value_parser = parse_duration)]
+    reach: Option<Duration>,
+    /// How long the command may run [default: as long as in the run]
+    #[arg(short = 'u', long, value_name = "TIMEOUT", value_parser = parse_some_duration)]
+    timeout: Option<Duration>,
     /// Do not wait: print the new run's id
     #[arg(long = "async")]
     detach: bool,
@@ -60,19 +66,24 @@ pub(crate) async fn main(
     client: &Client,
     screen: &mut Screen,
 ) -> Result<Exit, Failure> {
+    let new = NewRetry {
+        states: args.state,
+        reach_ms: args.reach.map(millis),
+        timeout_ms: args.timeout.map(millis),
+    };
     if args.detach {
-        let order = give(client, &args.id, args.state).await?;
+        let order = give(client, &args.id, &new).await?;
         return detached(screen, &order);
     }
     let view = args.view.with_groups(client).await?;
     let keys = Keys::new().map_err(|error| Failure::local(&error))?;
-    let order = give(client, &args.id, args.state).await?;
+    let order = give(client, &args.id, &new).await?;
     say(screen, &order, &view)?;
     follow(keys, client, screen, (view, SaveArgs::default()), order, Retries::default()).await
 }
 
-async fn give(client: &Client, id: &str, states: Vec<String>) -> Result<OrderInfo, Failure> {
-    client.post(&format!("/v1/orders/{}/retry", segment(id)?), &NewRetry { states }).await
+async fn give(client: &Client, id: &str, new: &NewRetry) -> Result<OrderInfo, Failure> {
+    client.post(&format!("/v1/orders/{}/retry", segment(id)?), new).await
 }
 
 fn say(screen: &mut Screen, order: &OrderInfo, view: &View) -> Result<(), Failure> {
@@ -121,7 +132,8 @@ pub(crate) async fn follow(
             return Ok(exit);
         }
         let states = BY_ITSELF.iter().map(|state| (*state).to_owned()).collect();
-        order = give(client, &order.id, states).await?;
+        let new = NewRetry { states, reach_ms: None, timeout_ms: None };
+        order = give(client, &order.id, &new).await?;
         say(screen, &order, &view)?;
     }
     unreachable!("there are fewer than 2^32 attempts")

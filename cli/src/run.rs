@@ -21,7 +21,7 @@ use crate::targets::TargetArgs;
 use crate::units::{millis, parse_duration, parse_some_duration, show_duration};
 
 /// How much of each of stdout and stderr hosts keep: as much as one answer can carry.
-const OUTPUT_LIMIT: u64 = 192 << 10;
+pub(crate) const OUTPUT_LIMIT: u64 = 192 << 10;
 
 /// What makes a single word a line for the shell.
 const SHELL_CHARACTERS: &str = "|&;<>()$`\\\"'*?[]#~!{}";

@@ -36,6 +36,16 @@ pub(crate) enum To {
     Err,
 }
 
+impl To {
+    /// What the stream is called.
+    pub(crate) fn stream(self) -> &'static str {
+        match self {
+            To::Out => "stdout",
+            To::Err => "stderr",
+        }
+    }
+}
+
 /// One of the two streams.
 struct Stream {
     writer: Box<dyn Write>,

@@ -19,7 +19,11 @@ pub(crate) fn complaint(kind: &str, answer: &Answer) -> Option<String> {
         "not-reached" => "not reached in time".into(),
         other => other.to_owned(),
     };
-    match answer.fault.as_str() {
+    // What the line says already is not said twice.
+    let said = format!("{kind}: ");
+    let fault = answer.fault.strip_prefix(&said).unwrap_or(&answer.fault);
+    let said = format!("{}: ", answer.state);
+    match fault.strip_prefix(&said).unwrap_or(fault) {
         "" => Some(what),
         fault => Some(format!("{what}: {}", fault.trim_end())),
     }
@@ -30,6 +34,9 @@ pub(crate) fn remedy(kind: &str, answer: &Answer, set: &str) -> Option<String> {
     let fault = answer.fault.to_ascii_lowercase();
     let has = |words: &[&str]| words.iter().any(|word| fault.contains(word));
     match answer.state.as_str() {
+        "timed-out" if kind == "run" => {
+            Some("`barid retry ID --state timeout -u TIME` gives it more time".into())
+        }
         "timed-out" => Some("-u gives it more time".into()),
         "not-reached" if kind == "push" => {
             Some("it is done as soon as they are back: `barid runs show ID`".into())
@@ -93,6 +100,21 @@ mod tests {
         check("run", "signalled", Some(34), "", Some("killed by signal 34"));
         check("push", "failed", Some(1), "apply: io: disk", Some("failed: apply: io: disk"));
         check("run", "of-tomorrow", None, "", Some("of-tomorrow"));
+        check("run", "refused", None, "run: refused: no user x", Some("refused: no user x"));
+        check(
+            "run",
+            "refused",
+            None,
+            "store: full: no space",
+            Some("refused: store: full: no space"),
+        );
+        check(
+            "run",
+            "failed",
+            Some(127),
+            "run: not found: x",
+            Some("exited with 127: not found: x"),
+        );
     }
 
     #[test]

@@ -53,7 +53,7 @@ pub(crate) async fn retry(
     let tables = api.tables.clone();
     let (older, run, targets) = blocking(move || {
         let (id, row) = find(&tables, &id)?;
-        let (run, targets) = again(&row, &tables.tally(id)?.0, &new.states)?;
+        let (run, targets) = again(&row, &tables.tally(id)?.0, &new)?;
         Ok((id, run, targets))
     })
     .await?;

@@ -9,23 +9,23 @@ use mesh::{HostSet, State, Tally};
 
 use crate::fault::Failure;
 use crate::tables::OrderRow;
-use crate::types::NewRun;
+use crate::types::{NewRetry, NewRun};
 
 /// The words for states by which hosts are chosen, and what they stand for.
 const WORDS: &str = "failed, missed, timeout, skipped, cancelled, all, or a state such as \
                      not-reached";
 
-/// What to run once more, and where. `states`: words such as `failed` or `missed`.
+/// What to run once more, and where.
 pub(crate) fn again(
     row: &OrderRow,
     tally: &Tally,
-    states: &[String],
+    new: &NewRetry,
 ) -> Result<(NewRun, HostSet), Failure> {
     let Some(run) = &row.run else {
         let message = format!("a {} cannot be given again by its id", row.kind);
         return Err(Failure::conflict(message, "give it anew, with the targets that it needs"));
     };
-    let states: BTreeSet<&str> = states.iter().map(String::as_str).collect();
+    let states: BTreeSet<&str> = new.states.iter().map(String::as_str).collect();
     if let Some(word) = states.iter().find(|word| !is_word(word)) {
         return Err(Failure::bad(format!("{word:?} is no state"), WORDS));
     }
@@ -39,7 +39,10 @@ pub(crate) fn again(
         let message = format!("no host of the run has ended as {}", join(&states));
         return Err(Failure::conflict(message, "`barid runs show` tells how they ended"));
     }
-    Ok((NewRun::clone(run), targets))
+    let mut run = NewRun::clone(run);
+    run.reach_ms = new.reach_ms.unwrap_or(run.reach_ms);
+    run.timeout_ms = new.timeout_ms.unwrap_or(run.timeout_ms);
+    Ok((run, targets))
 }
 
 fn join(states: &BTreeSet<&str>) -> String {
@@ -104,16 +107,36 @@ mod tests {
         .collect()
     }
 
-    #[test]
-    fn states_choose_hosts() {
-        let new: NewRun = serde_json::from_str(
+    fn run() -> NewRun {
+        serde_json::from_str(
             r#"{"targets":{},"argv":["x"],"reach_ms":1,"timeout_ms":1,"output_limit":1}"#,
         )
-        .expect("it is valid");
-        let row = row(Some(new));
+        .expect("it is valid")
+    }
+
+    fn of(states: &[&str]) -> NewRetry {
+        let states = states.iter().map(|s| (*s).to_owned()).collect();
+        NewRetry { states, reach_ms: None, timeout_ms: None }
+    }
+
+    #[test]
+    fn times_are_those_of_the_run_unless_others_are_given() {
+        let row = row(Some(run()));
+        let times = |new: &NewRetry| {
+            let (run, _) = again(&row, &tally(), new).expect("there are some");
+            (run.reach_ms, run.timeout_ms)
+        };
+        let new = of(&["timeout"]);
+        assert_eq!(times(&new), (1, 1));
+        assert_eq!(times(&NewRetry { timeout_ms: Some(9), ..new.clone() }), (1, 9));
+        assert_eq!(times(&NewRetry { reach_ms: Some(7), ..new }), (7, 1));
+    }
+
+    #[test]
+    fn states_choose_hosts() {
+        let row = row(Some(run()));
         let check = |states: &[&str], expected: &[(u32, u32)]| {
-            let states: Vec<String> = states.iter().map(|s| (*s).to_owned()).collect();
-            let (_, targets) = again(&row, &tally(), &states).expect("there are some");
+            let (_, targets) = again(&row, &tally(), &of(states)).expect("there are some");
             assert_eq!(targets.ranges(), expected, "{states:?}");
         };
         check(&["failed"], &[(2, 2), (7, 7)]);
@@ -121,14 +144,14 @@ mod tests {
         check(&["timeout"], &[(3, 3)]);
         check(&["all"], &[(2, 7)]);
         check(&["not-reached", "skipped"], &[(4, 4), (6, 6)]);
-        let none = again(&row, &tally(), &["cancelled".into()]).expect_err("nobody is");
+        let none = again(&row, &tally(), &of(&["cancelled"])).expect_err("nobody is");
         assert_eq!(none.status, 409);
-        assert_eq!(again(&row, &tally(), &["late".into()]).expect_err("no word").status, 400);
+        assert_eq!(again(&row, &tally(), &of(&["late"])).expect_err("no word").status, 400);
     }
 
     #[test]
     fn only_runs_are_given_again() {
-        let error = again(&row(None), &tally(), &["failed".into()]).expect_err("a push");
+        let error = again(&row(None), &tally(), &of(&["failed"])).expect_err("a push");
         assert!(error.error.message.contains("cannot be given again"));
     }
 }

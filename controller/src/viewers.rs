@@ -18,8 +18,11 @@ use tokio::time::{Instant, sleep_until};
 
 /// How long an order must be open while somebody watches before hosts are asked for previews.
 const PATIENCE: Duration = Duration::from_millis(200);
-/// How long a viewer who was too slow waits before the order is told from the beginning.
+/// How long a viewer who was too slow waits before the order is told from the beginning; each time
+/// twice as long as before, since a command that never ends may always be faster.
 const AGAIN: Duration = Duration::from_secs(5);
+/// The longest such wait.
+const AGAIN_AT_MOST: Duration = Duration::from_secs(300);
 
 /// The orders that are watched, each with its generation.
 pub(crate) type Watched = BTreeMap<OrderId, u64>;
@@ -55,7 +58,7 @@ impl Viewers {
     /// Somebody comes to an order that is open, and watches what hosts write, if they want to.
     pub(crate) fn view(&self, order: OrderId, wants: bool) -> View {
         let at = wants.then(|| Instant::now() + PATIENCE);
-        View { viewers: self.clone(), order, at, previews: None }
+        View { viewers: self.clone(), order, at, again: AGAIN, previews: None }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -99,6 +102,8 @@ pub(crate) struct View {
     order: OrderId,
     /// When to have the order told from the beginning.
     at: Option<Instant>,
+    /// How long to wait with it if this viewer is too slow.
+    again: Duration,
     previews: Option<broadcast::Receiver<Said>>,
 }
 
@@ -112,7 +117,10 @@ impl View {
                     Ok(said) if said.order == self.order => return said,
                     Ok(_) => {}
                     Err(RecvError::Lagged(_)) => {
-                        self.at.get_or_insert_with(|| Instant::now() + AGAIN);
+                        if self.at.is_none() {
+                            self.at = Some(Instant::now() + self.again);
+                            self.again = (2 * self.again).min(AGAIN_AT_MOST);
+                        }
                     }
                     // The node has stopped: nothing more comes.
                     Err(RecvError::Closed) => return pending().await,

@@ -19,9 +19,7 @@ use crate::packed::Packed;
 use crate::pb::frame::Kind;
 use crate::removed::SignedRemovals;
 use crate::steer::check_rate;
-use crate::{
-    FRAME_LIMIT, FieldError, LONGEST, Malformed, OUTPUT_LIMIT, VERSION, VersionError, check_version,
-};
+use crate::{FRAME_LIMIT, FieldError, LONGEST, Malformed, VERSION, VersionError, check_version};
 use crate::{bus, fact, hosts, pb, profile, shape};
 
 /// Lines of one report. A node cuts its reports by bytes long before this.
@@ -45,12 +43,14 @@ pub enum Incoming {
         /// The envelope, to be passed on unchanged.
         envelope: Bytes,
     },
-    /// The first word of a peer, with whether it can read packed reports.
+    /// The first word of a peer, with what it can read.
     Hello {
         /// The frame.
         frame: Frame,
-        /// Whether it can.
+        /// Whether it can read packed reports.
         unpacks: bool,
+        /// Whether it can read previews of what no answer keeps.
+        tails: bool,
     },
     /// A beat, with what its sender says besides.
     Beat {
@@ -132,6 +132,7 @@ fn encode_with(frame: &Frame, allowance: Allowance, clock_s: u64) -> Bytes {
             unpacks: true,
             events,
             profiles,
+            tails: true,
         }),
         &Frame::Beat { root, interval, root_interval, speaks } => {
             let (interval_ms, root_ms) = (interval_ms(interval), interval_ms(root_interval));
@@ -214,8 +215,8 @@ pub fn decode_frame(bytes: Bytes, hash: fn(&[u8]) -> Digest) -> Result<Incoming,
     let frame = shape::decode::<pb::Frame>(bytes)?;
     let frame = match frame.kind.ok_or(FrameError::Kind)? {
         Kind::Hello(hello) => {
-            let (frame, unpacks) = (decode_hello(&hello)?, hello.unpacks);
-            return Ok(Incoming::Hello { frame, unpacks });
+            let pb::Hello { unpacks, tails, .. } = hello;
+            return Ok(Incoming::Hello { frame: decode_hello(&hello)?, unpacks, tails });
         }
         Kind::Packed(packed) => return Ok(Incoming::Packed(Packed(packed))),
         Kind::Beat(pb::Beat {
@@ -418,8 +419,8 @@ fn decode_said(said: pb::Said) -> Result<Said, FieldError> {
     };
     not_empty("said.bytes", bytes.len())?;
     at_most_bytes("said.bytes", bytes.len(), SAID_BYTES)?;
-    // No more than an answer can hold, so that whoever puts the pieces together has a limit, too.
-    within("said.offset", offset, (0, u64::from(OUTPUT_LIMIT) - bytes.len() as u64))?;
+    // So that where it ends is a number as well.
+    within("said.offset", offset, (0, u64::MAX - bytes.len() as u64))?;
     Ok(Said { order, host: HostId(host), stream, offset, bytes })
 }
 

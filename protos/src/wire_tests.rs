@@ -201,7 +201,7 @@ fn said() -> impl Strategy<Value = Said> {
             order: OrderId(order),
             host: HostId(host),
             stream,
-            offset: offset % 196_000,
+            offset: offset.min(u64::MAX - bytes.len() as u64),
             bytes,
         },
     )
@@ -215,7 +215,9 @@ proptest! {
             Frame::Order { log, seq, order } => {
                 Incoming::Order { log, seq, envelope: order.body.clone() }
             }
-            frame @ Frame::Hello { .. } => Incoming::Hello { frame, unpacks: true },
+            frame @ Frame::Hello { .. } => {
+                Incoming::Hello { frame, unpacks: true, tails: true }
+            }
             frame @ Frame::Beat { .. } => {
                 Incoming::Beat { frame, allowance: Allowance::default(), clock_s: 0 }
             }
@@ -420,9 +422,11 @@ fn previews_are_valid() {
         let expected = format!("said.stream has the value {stream}, {unknown}");
         check(one(pb::Said { stream, ..said.clone() }), &expected);
     }
+    let last = u64::MAX - SAID_BYTES as u64;
+    assert!(one(pb::Said { offset: last, ..said.clone() }).is_ok());
     check(
-        one(pb::Said { offset: 180_225, ..said.clone() }),
-        "said.offset is 180225 and must be from 0 to 180224",
+        one(pb::Said { offset: last + 1, ..said.clone() }),
+        &format!("said.offset is {} and must be from 0 to {last}", last + 1),
     );
     check(one(pb::Said { order: Bytes::new(), ..said }), "said.order has 0 bytes and must have 16");
 }

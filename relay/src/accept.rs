@@ -176,6 +176,7 @@ impl Acceptor {
             removed: self.removed.clone(),
             credit: Credit::new(true),
             packs: None,
+            tails: Arc::default(),
             caps: None,
             bulk: Some(bulk.clone()),
             paced: self.transfers.paced.clone(),

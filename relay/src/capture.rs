@@ -2,8 +2,9 @@
 //!
 //! Beyond the limit bytes go to the host's spool, from the first one on, as far as that has room;
 //! the rest is read and counted, not kept, so that the command never blocks for long and the true
-//! size is known.
+//! size is known. The last of it is at hand all the same, for whoever watches just now.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,11 +23,26 @@ const LINGER: Duration = Duration::from_secs(1);
 /// What is written to the spool in one go.
 const PIECE: usize = 64 << 10;
 
+/// How much of what is over the limit is at hand while the command runs: the last of it.
+const TAIL: usize = 64 << 10;
+
 /// Output as far as it has been read: what is kept of it at hand, and its true size.
 #[derive(Default)]
 struct Read {
     bytes: Vec<u8>,
+    /// The last of what is over the limit.
+    tail: VecDeque<u8>,
     size: u64,
+}
+
+/// Some of a stream.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Piece {
+    /// How many bytes came before.
+    pub(crate) offset: u64,
+    pub(crate) bytes: Bytes,
+    /// Whether no answer will have it.
+    pub(crate) is_tail: bool,
 }
 
 /// A view of output that is still being made.
@@ -38,11 +54,23 @@ impl Output {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is kept from here on, at most `limit` bytes of it.
-    pub(crate) fn piece(&self, from: usize, limit: usize) -> Bytes {
+    /// What there is from here on, at most `limit` bytes of it. What is over the limit and no
+    /// longer at hand is left out, to the beginning of a line.
+    pub(crate) fn piece(&self, from: u64, limit: usize) -> Piece {
         let read = self.lock();
-        let rest = read.bytes.get(from..).unwrap_or_default();
-        Bytes::copy_from_slice(&rest[..rest.len().min(limit)])
+        if let Some(rest) = usize::try_from(from).ok().and_then(|from| read.bytes.get(from..))
+            && !rest.is_empty()
+        {
+            let bytes = Bytes::copy_from_slice(&rest[..rest.len().min(limit)]);
+            return Piece { offset: from, bytes, is_tail: false };
+        }
+        let begins = read.size - read.tail.len() as u64;
+        let skip = match from.checked_sub(begins) {
+            Some(skip) => usize::try_from(skip).unwrap_or(usize::MAX).min(read.tail.len()),
+            None => read.tail.iter().position(|b| *b == b'\n').map_or(0, |at| at + 1),
+        };
+        let bytes = read.tail.iter().skip(skip).take(limit).copied().collect();
+        Piece { offset: begins + skip as u64, bytes, is_tail: true }
     }
 
     /// Takes more output. Returns the part of it that is over the limit.
@@ -50,8 +78,13 @@ impl Output {
         let mut read = self.lock();
         read.size += bytes.len() as u64;
         let room = limit.saturating_sub(read.bytes.len()).min(bytes.len());
-        read.bytes.extend_from_slice(&bytes[..room]);
-        &bytes[room..]
+        let (kept, over) = bytes.split_at(room);
+        read.bytes.extend_from_slice(kept);
+        let last = &over[over.len().saturating_sub(TAIL)..];
+        let old = (read.tail.len() + last.len()).saturating_sub(TAIL);
+        read.tail.drain(..old);
+        read.tail.extend(last);
+        over
     }
 }
 
@@ -248,9 +281,32 @@ mod tests {
     fn pieces_follow_each_other_to_the_end_of_what_is_kept() {
         let output = Output::default();
         assert_eq!(output.add(b"01234567", 6), b"67");
-        assert_eq!(output.piece(0, 4), "0123");
-        assert_eq!(output.piece(4, 4), "45");
-        assert_eq!(output.piece(6, 4), "");
-        assert_eq!(output.piece(9, 4), "");
+        let piece = |from, limit| {
+            let Piece { offset, bytes, is_tail } = output.piece(from, limit);
+            (offset, String::from_utf8(bytes.to_vec()).expect("plain text"), is_tail)
+        };
+        assert_eq!(piece(0, 4), (0, "0123".into(), false));
+        assert_eq!(piece(4, 4), (4, "45".into(), false));
+        assert_eq!(piece(6, 1), (6, "6".into(), true));
+        assert_eq!(piece(7, 4), (7, "7".into(), true));
+        assert_eq!(piece(8, 4), (8, String::new(), true));
+        assert_eq!(piece(100, 4), (8, String::new(), true));
+    }
+
+    #[test]
+    fn of_what_is_over_the_limit_the_last_is_at_hand_from_a_line_on() {
+        let output = Output::default();
+        let lines: String = (0..20_000).map(|n| format!("line {n:06}\n")).collect();
+        lines.as_bytes().chunks(1_000).for_each(|chunk| {
+            output.add(chunk, 100);
+        });
+        let Piece { offset, bytes, is_tail } = output.piece(100, TAIL);
+        let from = usize::try_from(offset).expect("it is small");
+        assert_eq!((&bytes[..], is_tail), (&lines.as_bytes()[from..], true));
+        assert!(bytes.starts_with(b"line ") && bytes.len() > TAIL - 12, "{}", bytes.len());
+        // A single write that is longer than all that is at hand.
+        output.add(&vec![b'x'; 3 * TAIL], 100);
+        let Piece { offset, bytes, .. } = output.piece(100, usize::MAX);
+        assert_eq!((offset, bytes.len()), ((lines.len() + 2 * TAIL) as u64, TAIL));
     }
 }

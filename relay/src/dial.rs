@@ -128,6 +128,7 @@ impl Dialler {
             removed: self.removed,
             credit: Credit::new(self.serves),
             packs: self.serves.then(Arc::default),
+            tails: Arc::default(),
             caps: Some(self.caps),
             bulk: None,
             paced: self.paced,

@@ -1,7 +1,9 @@
 //! Telling what a command writes while it runs, to those who watch.
 //!
 //! Nobody watches most commands, and then nothing happens here. Whoever begins to watch gets the
-//! output from its first byte that is kept, a piece of each stream at a time.
+//! output from its first byte that is kept, a piece of each stream at a time. What an answer does
+//! not keep goes on more slowly: of a command that writes faster than that its last lines are told,
+//! and what lies between is left out, which the numbers of the bytes show.
 //!
 //! Previews that are on their way through this node, its own and those of its children, share a
 //! fixed number of places ([`Room`]): one that finds none waits where it is. A child sends no more
@@ -15,9 +17,9 @@ use std::time::Duration;
 
 use mesh::{HostId, Input, OrderId, SAID_BYTES, Said, Stream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
-use crate::capture::Output;
+use crate::capture::{Output, Piece};
 use crate::drive::Arrival;
 
 /// Previews that may be on their way through a node at once, of at most 16 KiB each.
@@ -27,6 +29,8 @@ pub(crate) const PLACES: usize = 64;
 const CREDIT: [usize; 2] = [4, PLACES];
 /// How often a command that is watched is looked at.
 const LOOK: Duration = Duration::from_millis(100);
+/// How often it is once no answer will have what it writes: 32 KiB a second are told then.
+const LOOK_BEYOND: Duration = Duration::from_millis(500);
 
 /// The orders that are watched, each with its generation.
 pub(crate) type Watched = BTreeMap<OrderId, u64>;
@@ -97,33 +101,39 @@ impl Teller {
             let Ok(generation) = begun.map(|orders| orders.get(&order).copied()) else {
                 return std::future::pending().await;
             };
-            let mut told = [0; 2];
+            let mut told = [(0, Instant::now()); 2];
             while self.watched.borrow().get(&order).copied() == generation {
-                for ((stream, output), told) in outputs.iter().zip(&mut told) {
-                    *told += self.tell_piece(order, *stream, output, *told).await;
+                for ((stream, output), (told, next)) in outputs.iter().zip(&mut told) {
+                    if *next <= Instant::now() {
+                        let beyond = self.tell_piece(order, *stream, output, told).await;
+                        *next = Instant::now() + if beyond { LOOK_BEYOND } else { LOOK };
+                    }
                 }
                 sleep(LOOK).await;
             }
         }
     }
 
-    /// Tells what comes next in a stream. Returns how much that was.
+    /// Tells what comes next in a stream. Returns whether it is something that no answer will have.
     async fn tell_piece(
         &self,
         order: OrderId,
         stream: Stream,
         output: &Output,
-        from: usize,
-    ) -> usize {
-        let bytes = output.piece(from, SAID_BYTES);
-        let length = bytes.len();
-        if length > 0 {
-            let place = self.room.place().await;
-            let offset = from as u64;
+        told: &mut u64,
+    ) -> bool {
+        if output.piece(*told, 1).bytes.is_empty() {
+            return false;
+        }
+        // What is told is what there is when there is room for it.
+        let place = self.room.place().await;
+        let Piece { offset, bytes, is_tail } = output.piece(*told, SAID_BYTES);
+        *told = offset + bytes.len() as u64;
+        if !bytes.is_empty() {
             let said = Said { order, host: self.host, stream, offset, bytes };
             self.inbox.send(Arrival::Preview { input: Input::Said(said), place }).await.ok();
         }
-        length
+        is_tail
     }
 }
 

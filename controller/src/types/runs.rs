@@ -120,4 +120,10 @@ pub struct NewRetry {
     /// Which hosts of the run: those that ended in one of these states. `failed`, `missed`,
     /// `timeout`, `skipped`, `cancelled`, `all` (of these), or a state as answers have it.
     pub states: Vec<String>,
+    /// How long to wait for a host that cannot be reached, instead of as the run did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reach_ms: Option<u64>,
+    /// How long the command may run, instead of as it might in the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
 }

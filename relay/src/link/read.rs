@@ -60,8 +60,9 @@ impl Reader {
                     }
                     Input::Frame { link: self.id, frame }
                 }
-                Incoming::Hello { frame, unpacks } => {
+                Incoming::Hello { frame, unpacks, tails } => {
                     self.packs.iter().for_each(|packs| packs.store(unpacks, Ordering::Relaxed));
+                    self.tails.store(tails, Ordering::Relaxed);
                     Input::Frame { link: self.id, frame }
                 }
                 Incoming::Packed(packed) => {

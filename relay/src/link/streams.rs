@@ -59,6 +59,8 @@ pub(crate) struct Reader {
     pub(crate) bus_room: Arc<Semaphore>,
     /// Of a node that speaks for others: whether its parent can read packed reports.
     pub(crate) packs: Option<Arc<AtomicBool>>,
+    /// Whether the peer can read previews of what no answer keeps.
+    pub(crate) tails: Arc<AtomicBool>,
     /// Of a child: what it says of the content that it is to get.
     pub(crate) caps: Option<Caps>,
     /// Of a parent: the content that the child gets.
@@ -108,7 +110,7 @@ impl Reader {
         let follower = urgent.then(|| conn.clone());
         let says_time = matches!(self.peer, Peer::Child { .. });
         let (packs, caps) = (self.packs.clone(), self.caps.clone());
-        let coder = Coder { packs, packer: None, caps, says_time };
+        let coder = Coder { packs, packer: None, caps, says_time, tails: self.tails.clone() };
         tokio::spawn(async move {
             let written = tokio::select! {
                 written = write_frames(

@@ -35,6 +35,10 @@ pub(super) async fn write_frames(
     while let Some(first) = waiting {
         let mut next = Some(first);
         while let Some(queued) = next {
+            if coder.withholds(&queued) {
+                next = queue.try_recv().ok();
+                continue;
+            }
             if let Queued::Frame(Frame::Said(_), _) = queued
                 && !credit.try_spend()
             {
@@ -60,7 +64,9 @@ pub(super) async fn write_frames(
             }
             next = if buffer.len() < GATHER { queue.try_recv().ok() } else { None };
         }
-        send.write_chunk(buffer.split().freeze()).await.map_err(LinkError::Write)?;
+        if !buffer.is_empty() {
+            send.write_chunk(buffer.split().freeze()).await.map_err(LinkError::Write)?;
+        }
         waiting = match &follower {
             Some(conn) => match timeout(FOLLOW, queue.recv()).await {
                 Ok(next) => next,
@@ -84,9 +90,18 @@ pub(super) struct Coder {
     pub(super) caps: Option<Caps>,
     /// Whether beats say what time it is.
     pub(super) says_time: bool,
+    /// Whether the parent can read previews of what no answer keeps.
+    pub(super) tails: Arc<AtomicBool>,
 }
 
 impl Coder {
+    /// Whether this must not be sent, since the peer would take it for nonsense.
+    fn withholds(&self, queued: &Queued) -> bool {
+        let Queued::Frame(Frame::Said(said), _) = queued else { return false };
+        let end = said.offset.saturating_add(said.bytes.len() as u64);
+        end > u64::from(protos::OUTPUT_LIMIT) && !self.tails.load(Ordering::Relaxed)
+    }
+
     /// The bytes of a frame: of a report packed, if the parent can unpack it; of a beat with what
     /// content may come, or what time it is.
     fn encode(&mut self, frame: &Frame) -> Bytes {
