@@ -103,7 +103,8 @@ impl Bulk {
     /// its own.
     pub(crate) fn turn_of(&self, order: OrderId, rate: u64) -> Turn {
         let mut paced = self.paced.lock().unwrap_or_else(PoisonError::into_inner);
-        let (known, each) = (paced.iter().find(|(known, _)| *known == order), self.each.div_ceil(2));
+        let (known, each) =
+            (paced.iter().find(|(known, _)| *known == order), self.each.div_ceil(2));
         let pace = match known {
             Some((_, pace)) => pace.clone(),
             None => {
