@@ -226,9 +226,9 @@ mod tests {
             change(&mut row);
             desk.tables.add_rollout(id(rollout), &row, &[]).expect("it is kept");
         };
-        add(11, 1, |row| drop(row.course.pause()));
+        add(11, 1, |row| assert!(row.course.pause()));
         add(12, 2, |row| row.course.stop("no".into()));
-        add(13, 3, |row| drop(row.course.abort()));
+        add(13, 3, |row| assert!(row.course.abort()));
         let keep = Keep { age_ms: HOUR, orders: 1, output: 0 };
         assert_eq!(desk.tables.retire(keep, 100 * HOUR).expect("done"), 2);
         assert_eq!(desk.left(), [1, 2]);
