@@ -71,6 +71,11 @@ impl Channel {
         }
     }
 
+    /// Whether a report can go this way: as text, or with its text in our own form.
+    pub(crate) fn has_reports(&self) -> bool {
+        matches!(self, Channel::Mail(_) | Channel::Command(_) | Channel::File(_))
+    }
+
     /// What kind of channel it is.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
@@ -85,7 +90,7 @@ impl Channel {
 }
 
 /// Text without control characters, for forms that have lines or headers.
-pub(crate) fn plain(text: &str) -> String {
+pub fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 

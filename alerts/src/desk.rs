@@ -17,7 +17,7 @@ use crate::clock::{Clock, to_ms};
 use crate::courier::Courier;
 use crate::info::{AlertInfo, ChannelInfo, Overview};
 use crate::keep::{AlertRow, Change, Keeper, SilenceRow};
-use crate::message::{Message, Sender, short, word};
+use crate::message::{Message, Sender, Written, short, word};
 use crate::outbox::Outbox;
 use crate::rules::{Rule, Seen};
 use crate::settings::{Settings, SettingsError};
@@ -71,6 +71,9 @@ pub enum AskError {
         /// What went wrong.
         error: String,
     },
+    /// Nobody knows which channels there are.
+    #[error("the settings of alerts are not valid: {0}")]
+    Settings(String),
     /// The desk has ended.
     #[error("alerts are not at work here")]
     Gone,
@@ -86,7 +89,11 @@ enum Ask {
     Silence(SilenceRow, Reply<Result<SilenceRow, AskError>>),
     Unsilence(String, Reply<Result<(), AskError>>),
     Test(String, Reply<Result<(), AskError>>),
+    Report(Box<Message>, Reply<Result<usize, AskError>>),
 }
+
+/// Who waits to hear by how many channels a report goes, once it is on disk for each.
+type Handed = (usize, Reply<Result<usize, AskError>>);
 
 impl Desk {
     /// All that a source sees now. `explained`: why nothing is known of what it leaves out.
@@ -126,6 +133,18 @@ impl Desk {
     pub async fn test(&self, channel: &str) -> Result<(), AskError> {
         let channel = channel.into();
         self.ask(|reply| Ask::Test(channel, reply)).await?
+    }
+
+    /// Hands a report to each channel that has those of its kind. Returns how many these are, once
+    /// it is on disk for all of them.
+    pub async fn report(
+        &self,
+        from: &Sender,
+        report: Written,
+        at_ms: u64,
+    ) -> Result<usize, AskError> {
+        let message = Box::new(Message::report(from, report, at_ms));
+        self.ask(|reply| Ask::Report(message, reply)).await?
     }
 
     /// The settings as they are in force.
@@ -168,6 +187,9 @@ struct Worker {
     alive: Option<(Instant, JoinHandle<()>)>,
     /// What is not kept yet, by kind and key.
     changes: BTreeMap<(u8, String), Change>,
+    /// Reports that go out next, and who waits for that.
+    reports: Vec<(Arc<Courier>, Message)>,
+    handed: Vec<Handed>,
 }
 
 impl Drop for Worker {
@@ -201,6 +223,8 @@ impl Worker {
             couriers: BTreeMap::new(),
             alive: None,
             changes: BTreeMap::new(),
+            reports: Vec::new(),
+            handed: Vec::new(),
         }
     }
 
@@ -246,7 +270,20 @@ impl Worker {
                 reply.send(result).ok();
             }
             Ask::Test(name, reply) => self.test(name, reply),
+            Ask::Report(message, reply) => self.report(*message, reply),
         }
+    }
+
+    fn report(&mut self, message: Message, reply: Reply<Result<usize, AskError>>) {
+        if let Some(wrong) = self.wrong.clone().filter(|_| self.couriers.is_empty()) {
+            return drop(reply.send(Err(AskError::Settings(wrong))));
+        }
+        let kind = message.report.as_ref().map_or("", |report| report.kind.as_str());
+        let couriers = self.couriers.values().map(|(courier, _)| courier);
+        let wanted = couriers.filter(|courier| courier.way.has_reports(kind));
+        let before = self.reports.len();
+        self.reports.extend(wanted.map(|courier| (courier.clone(), message.clone())));
+        self.handed.push((self.reports.len() - before, reply));
     }
 
     fn set(
@@ -359,7 +396,7 @@ impl Worker {
     /// that what is kept as told is told; and only then out, so that what has been told is kept as
     /// told.
     async fn drain(&mut self) {
-        let (mut told, mut events) = (Vec::new(), Vec::new());
+        let (mut told, mut events) = (std::mem::take(&mut self.reports), Vec::new());
         while let Some(step) = self.engine.poll_step() {
             match step {
                 Step::Tell(notice) => {
@@ -386,8 +423,9 @@ impl Worker {
         while let Some(id) = self.engine.poll_ended() {
             self.change(Change::Silence(id, None));
         }
+        let handed = std::mem::take(&mut self.handed);
         if told.is_empty() && self.changes.is_empty() {
-            return;
+            return done(handed);
         }
         let (keeper, changes) = (self.setup.keeper.clone(), std::mem::take(&mut self.changes));
         let work = move || {
@@ -405,6 +443,7 @@ impl Worker {
             if kept { BTreeMap::new() } else { changes }
         };
         self.changes = spawn_blocking(work).await.expect("keeping does not panic");
+        done(handed);
         // Last, so that nothing comes between telling and keeping that it was told.
         for event in events {
             // The node takes them; if it has ended, nobody wants to know.
@@ -524,6 +563,11 @@ impl Worker {
         });
         self.alive = Some((Instant::now(), task));
     }
+}
+
+/// Tells those who wait for reports that these are on disk.
+fn done(handed: Vec<Handed>) {
+    handed.into_iter().for_each(|(count, reply)| drop(reply.send(Ok(count))));
 }
 
 /// What is wrong with a channel.

@@ -20,11 +20,11 @@ mod outbox;
 mod rules;
 mod settings;
 
-pub use channel::SendError;
+pub use channel::{SendError, plain};
 pub use clock::Clock;
 pub use desk::{AskError, Desk, Setup, start};
 pub use info::{AlertInfo, ChannelInfo, NewAck, NewTest, Overview};
 pub use keep::{AlertRow, Change, FileKeeper, Keeper, Kept, SilenceRow};
-pub use message::{Message, Sender, Told, short};
+pub use message::{Message, Sender, Told, Written, short};
 pub use rules::{Rule, Seen};
 pub use settings::{Settings, SettingsError};

@@ -27,7 +27,7 @@ pub struct Message {
     pub version: u32,
     /// Equal for equal news.
     pub id: String,
-    /// `firing`, `resolved`, `test` or `alive`.
+    /// `firing`, `resolved`, `test`, `alive` or `report`.
     pub status: String,
     /// Who sends.
     pub from: Sender,
@@ -43,6 +43,24 @@ pub struct Message {
     /// How many older messages of this channel were dropped before this one.
     #[serde(default)]
     pub dropped: u64,
+    /// The report that this is, if it is one; then there are no alerts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report: Option<Written>,
+}
+
+/// A report of a while that is over, as people read it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Written {
+    /// `hour` or `day`.
+    pub kind: String,
+    /// It in one line.
+    pub subject: String,
+    /// The whole of it.
+    pub text: String,
+    /// From when on it tells, in unix milliseconds.
+    pub start_ms: u64,
+    /// Until when.
+    pub end_ms: u64,
 }
 
 /// An alert as it is told.
@@ -116,6 +134,7 @@ impl Message {
             alerts,
             more,
             dropped: 0,
+            report: None,
         })
     }
 
@@ -149,11 +168,34 @@ impl Message {
             alerts,
             more: 0,
             dropped: 0,
+            report: None,
+        }
+    }
+
+    /// A report. Its id is that of what it tells, whenever it is made.
+    pub(crate) fn report(from: &Sender, written: Written, at_ms: u64) -> Message {
+        let key = format!("report/{}/{}/{}", written.kind, written.start_ms, written.end_ms);
+        let of = Told { key, ..Message::plain(from, "test", "", 0).alerts.remove(0) };
+        Message {
+            version: 1,
+            id: id(from, &[Told { kind: "report".into(), ..of }], 0),
+            status: "report".into(),
+            from: from.clone(),
+            // A thread of its own for each kind.
+            group: format!("report {}", written.kind),
+            at_ms,
+            alerts: Vec::new(),
+            more: 0,
+            dropped: 0,
+            report: Some(written),
         }
     }
 
     /// It in one line.
     pub(crate) fn line(&self) -> String {
+        if let Some(report) = &self.report {
+            return report.subject.clone();
+        }
         let first = self.alerts.first().map_or("", |told| told.summary.as_str());
         let rest = self.alerts.len().saturating_sub(1) + self.more;
         let over = if self.status == "resolved" { "over: " } else { "" };

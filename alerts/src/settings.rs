@@ -36,11 +36,32 @@ pub(crate) struct Way {
     pub(crate) channel: Channel,
     pub(crate) filter: Filter,
     pub(crate) timeout: Duration,
+    /// Which reports.
+    pub(crate) reports: BTreeSet<Kind>,
 }
 
-/// What goes by a channel.
+/// A kind of report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Kind {
+    Hour,
+    Day,
+}
+
+impl Kind {
+    fn word(self) -> &'static str {
+        match self {
+            Kind::Hour => "hour",
+            Kind::Day => "day",
+        }
+    }
+}
+
+/// Which alerts go by a channel.
 #[derive(Clone, Debug)]
 pub(crate) struct Filter {
+    /// Whether any do.
+    alerts: bool,
     severity: Severity,
     sites: BTreeSet<String>,
     kinds: BTreeSet<String>,
@@ -146,6 +167,10 @@ impl From<Word> for Severity {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ChannelEntry {
+    #[serde(default = "ChannelEntry::alerts")]
+    alerts: bool,
+    #[serde(default)]
+    reports: BTreeSet<Kind>,
     severity: Option<Word>,
     #[serde(default)]
     sites: BTreeSet<String>,
@@ -162,6 +187,10 @@ struct ChannelEntry {
 }
 
 impl ChannelEntry {
+    fn alerts() -> bool {
+        true
+    }
+
     fn timeout_s() -> u64 {
         30
     }
@@ -288,6 +317,11 @@ impl Settings {
 }
 
 impl Way {
+    /// Whether reports of this kind go by it.
+    pub(crate) fn has_reports(&self, kind: &str) -> bool {
+        self.reports.iter().any(|known| known.word() == kind)
+    }
+
     /// Sends a message within the channel's time.
     pub(crate) async fn send(&self, message: &Message) -> Result<(), SendError> {
         match tokio::time::timeout(self.timeout, self.channel.send(message)).await {
@@ -306,7 +340,8 @@ impl Filter {
         let Condition { kind, severity, labels, .. } = &alert.condition;
         let own = kind == "channel-failing" && labels.get("channel").is_some_and(|c| c == channel);
         let site = labels.get("site").map_or("", String::as_str);
-        *severity >= self.severity
+        self.alerts
+            && *severity >= self.severity
             && !own
             && (self.sites.is_empty() || self.sites.contains(site))
             && (self.kinds.is_empty() || self.kinds.contains(kind))
@@ -350,9 +385,17 @@ fn way(name: &str, entry: ChannelEntry) -> Result<Way, String> {
     let (Some(channel), true) = (found.pop(), found.is_empty()) else {
         return Err("give one of command, webhook, syslog, file, journald, mail".into());
     };
+    let (channel, reports) = (channel?, entry.reports);
+    if !reports.is_empty() && !channel.has_reports() {
+        return Err(format!("reports go by mail, command or file, not by {}", channel.kind()));
+    }
+    if reports.is_empty() && !entry.alerts {
+        return Err("without alerts and reports nothing goes by it".into());
+    }
     let severity = entry.severity.map_or(Severity::Info, Severity::from);
-    let filter = Filter { severity, sites: entry.sites, kinds: entry.kinds };
-    Ok(Way { channel: channel?, filter, timeout: Duration::from_secs(entry.timeout_s) })
+    let (alerts, sites, kinds) = (entry.alerts, entry.sites, entry.kinds);
+    let filter = Filter { alerts, severity, sites, kinds };
+    Ok(Way { channel, filter, timeout: Duration::from_secs(entry.timeout_s), reports })
 }
 
 #[cfg(test)]
@@ -407,6 +450,12 @@ mod tests {
         refused(mail, "mail.from: \"x\" is no address");
         refused("deadman = { channel = 'a' }", "deadman.channel: there is no channel \"a\"");
         refused("repeat_s = 0", "must be more than 0");
+        let reports = "channels.a = { reports = ['hour'], syslog = { udp = 'x:1' } }";
+        refused(reports, "reports go by mail, command or file, not by syslog");
+        let week = "channels.a = { reports = ['week'], file = { path = '/x' } }";
+        refused(week, "unknown variant");
+        let nothing = "channels.a = { alerts = false, file = { path = '/x' } }";
+        refused(nothing, "nothing goes by it");
         let kinds = "channels.a = { kinds = ['x'], file = { path = '/x' } }";
         refused(kinds, "kinds: x: no such kind");
     }

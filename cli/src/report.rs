@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::ValueEnum;
-use controller::types::{Filter, Problem, Report};
+use controller::report::Style;
+use controller::types::{Filter, Report};
 
 use crate::client::Client;
 use crate::escape::escape_line;
@@ -22,12 +23,9 @@ Examples:
   barid report hour                    this hour so far, what is urgent
   barid report hour 8                  from 08:00 on, today or else yesterday
   barid report day -1                  yesterday
+  barid report day -w @domain:cc.adm   of the hosts of a domain
+  barid report hour --by site          in parts, one for each site
   barid report filter set day FILE     what of it can wait for the daily report";
-
-/// How much of a set of hosts a problem shows; above this, the first names.
-const SET_WIDTH: usize = 60;
-/// So many names are shown of more.
-const NAMES: usize = 5;
 
 /// Options of `barid report`.
 #[derive(Clone, Debug, clap::Args)]
@@ -45,24 +43,50 @@ enum Verb {
         /// How long
         #[arg(long, value_name = "TIME", value_parser = parse_some_duration, default_value = "1d")]
         since: Duration,
+        #[command(flatten)]
+        parts: Parts,
     },
     /// The report of an hour: what is urgent
     Hour {
         /// The hour (0 to 23), or how many hours back (-1); none: the present one
         #[arg(value_name = "TIME", allow_negative_numbers = true)]
         time: Option<i64>,
+        #[command(flatten)]
+        parts: Parts,
     },
     /// The report of a day
     Day {
         /// The day of the month (1 to 31), or how many days back (-1); none: today
         #[arg(value_name = "TIME", allow_negative_numbers = true)]
         time: Option<i64>,
+        #[command(flatten)]
+        parts: Parts,
     },
     /// Show or set the expressions by which errors are discarded or left to the daily report
     Filter {
         #[command(subcommand)]
         verb: FilterVerb,
     },
+}
+
+/// Whose errors, and how they are put together.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct Parts {
+    /// Only what hosts of this set had
+    #[arg(short = 'w', long = "where", value_name = "SET", allow_hyphen_values = true)]
+    set: Option<String>,
+    /// In parts, each with the counts of its hosts
+    #[arg(long, value_name = "WHAT")]
+    by: Option<By>,
+}
+
+/// By what a report has parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum By {
+    /// The sites of hosts
+    Site,
+    /// Their full domains
+    Domain,
 }
 
 /// What can be done with filters.
@@ -107,17 +131,46 @@ pub(crate) async fn main(
     client: &Client,
     screen: &mut Screen,
 ) -> Result<Exit, Failure> {
-    let timed = |kind: &str, time: Option<i64>| match time {
-        Some(time) => format!("/v1/reports/{kind}?time={time}"),
-        None => format!("/v1/reports/{kind}"),
-    };
-    let path = match args.verb {
+    let (kind, query, parts) = match args.verb {
         Verb::Filter { verb } => return filter(verb, client, screen).await,
-        Verb::Errors { since } => format!("/v1/reports/errors?since_ms={}", ago(since)),
-        Verb::Hour { time } => timed("hour", time),
-        Verb::Day { time } => timed("day", time),
+        Verb::Errors { since, parts } => {
+            ("errors", vec![("since_ms", ago(since).to_string())], parts)
+        }
+        Verb::Hour { time, parts } => ("hour", timed(time), parts),
+        Verb::Day { time, parts } => ("day", timed(time), parts),
     };
-    let report: Report = client.get(&path).await?;
+    show(kind, query, parts, client, screen).await
+}
+
+fn timed(time: Option<i64>) -> Vec<(&'static str, String)> {
+    time.map(|time| ("time", time.to_string())).into_iter().collect()
+}
+
+/// Shows the report of an hour or a day.
+pub(crate) async fn of(
+    kind: &str,
+    time: Option<i64>,
+    parts: Parts,
+    client: &Client,
+    screen: &mut Screen,
+) -> Result<Exit, Failure> {
+    show(kind, timed(time), parts, client, screen).await
+}
+
+async fn show(
+    kind: &str,
+    mut query: Vec<(&str, String)>,
+    Parts { set, by }: Parts,
+    client: &Client,
+    screen: &mut Screen,
+) -> Result<Exit, Failure> {
+    query.extend(set.map(|set| ("set", set)));
+    query.extend(by.map(|by| {
+        let by = if by == By::Site { "site" } else { "domain" };
+        ("by", by.to_owned())
+    }));
+    let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(query).finish();
+    let report: Report = client.get(&format!("/v1/reports/{kind}?{query}")).await?;
     match screen.json {
         true => screen.json(&report)?,
         false => screen.print(&text(&report))?,
@@ -158,89 +211,16 @@ fn read(file: &Path) -> Result<String, Failure> {
     Ok(text)
 }
 
-/// A report for people.
+/// A report as a terminal shows it.
 fn text(report: &Report) -> String {
-    let so_far = if report.is_over { "" } else { ", so far" };
-    let mut text = match report.kind.as_str() {
-        "errors" => format!("errors since {}\n", show_time(report.start_ms)),
-        kind => format!("errors of the {kind} {}{so_far}\n", report.title),
-    };
-    if report.is_partial {
-        text += "a part of it is not kept any more\n";
-    }
-    let mut class = "";
-    for problem in &report.problems {
-        if problem.class != class {
-            class = &problem.class;
-            text += &format!("\n{}\n", escape_line(heading(class)));
-        }
-        text += &entry(problem);
-    }
-    if report.problems.is_empty() {
-        text += "\nnothing went wrong\n";
-    }
-    if !report.resolved.is_empty() {
-        text += "\nnot seen any more\n";
-        for Problem { subject, line, last_ms, .. } in &report.resolved {
-            let (subject, line) = (escape_line(subject), escape_line(line));
-            text += &format!("  {subject}: {line} (last {})\n", show_time(*last_ms));
-        }
-    }
-    let events: u64 = report.problems.iter().map(|problem| problem.count).sum();
-    let problems = show_count(report.problems.len() as u64);
-    text += &format!("\n{problems} problems, {} events", show_count(events));
-    if report.daily > 0 {
-        text += &format!(", {} left to the daily report", show_count(report.daily));
-    }
-    if report.discarded > 0 {
-        text += &format!(", {} discarded", show_count(report.discarded));
-    }
-    text + "\n"
-}
-
-fn heading(class: &str) -> &str {
-    match class {
-        "controller" => "controller in trouble",
-        "relay" => "relay in trouble",
-        "down" => "client down",
-        "space" => "client out of space",
-        "command" => "client command failed",
-        "client" => "client in trouble",
-        other => other,
-    }
-}
-
-fn entry(problem: &Problem) -> String {
-    let Problem { subject, count, hosts, set, names, is_new, .. } = problem;
-    let state = if *is_new { "new  " } else { "known" };
-    let hosts = show_count(*hosts);
-    let who = match set.chars().count() > SET_WIDTH {
-        true => {
-            let first = &names[..names.len().min(NAMES)];
-            format!("{hosts} hosts, of them {}", first.join(", "))
-        }
-        false if hosts == "1" => set.clone(),
-        false => format!("{hosts} hosts, {set}"),
-    };
-    let times = if *count == 1 { "once".into() } else { format!("{} times", show_count(*count)) };
-    let (first, last) = (show_time(problem.first_ms), show_time(problem.last_ms));
-    let when = if first == last { first } else { format!("{first} to {last}") };
-    let order = &problem.order;
-    let order = match order.is_char_boundary(order.len().saturating_sub(6)) && order.len() > 6 {
-        true => format!(" ({})", &order[order.len() - 6..]),
-        false => String::new(),
-    };
-    let (who, line) = (escape_line(&who), escape_line(&problem.line));
-    let mut text = format!("  {state}  {subject}{order}  {who}, {times}, {when}\n");
-    text += &format!("         {line}\n");
-    if !problem.cause.is_empty() {
-        text += &format!("         probably: {}\n", escape_line(&problem.cause));
-    }
-    text
+    let escape = |text: &str| escape_line(text).into_owned();
+    controller::report::text(report, &Style { escape, time: show_time, count: show_count })
 }
 
 #[cfg(test)]
 mod tests {
+    use controller::types::{Problem, ReportPart};
+
     use super::*;
 
     #[test]
@@ -251,6 +231,7 @@ mod tests {
             subject: "run.failed".into(),
             severity: "error".into(),
             class: "space".into(),
+            path: String::new(),
             line: "exit 1: tar: No space left on device\u{1b}[2J".into(),
             text: String::new(),
             node: "web1".into(),
@@ -271,20 +252,41 @@ mod tests {
             cause: String::new(),
             ..problem.clone()
         };
-        let report = Report {
+        let file = Problem {
+            subject: "dist.missed".into(),
+            class: "down".into(),
+            path: "cc.adm:/etc/motd".into(),
+            line: "not reached".into(),
+            count: 1,
+            hosts: 1,
+            set: "h2".into(),
+            last_ms: 3_600_000,
+            ..long.clone()
+        };
+        let part = ReportPart {
+            name: "lyon".into(),
+            problems: vec![file.clone()],
+            resolved: vec![file.clone()],
+        };
+        let mut report = Report {
             kind: "hour".into(),
             start_ms: 3_600_000,
             end_ms: 7_200_000,
             title: "1970-01-01 01:00 to 02:00".into(),
             is_over: false,
-            problems: vec![problem.clone(), long],
+            problems: vec![file, problem.clone(), long],
             resolved: vec![problem],
+            parts: Vec::new(),
             discarded: 4,
             daily: 2,
             is_partial: false,
         };
         let expected = "\
 errors of the hour 1970-01-01 01:00 to 02:00, so far
+
+cc.adm:/etc/motd
+  known  dist.missed (abcdef)  h2, once, 1970-01-01T01:00:00Z
+         client down: not reached
 
 client out of space
   new    run.failed (abcdef)  300 hosts, web[1-300], 302 times, \
@@ -300,7 +302,23 @@ client command failed
 not seen any more
   run.failed: exit 1: tar: No space left on device\\x1b[2J (last 1970-01-01T01:01:01Z)
 
-2 problems, 604 events, 2 left to the daily report, 4 discarded
+3 problems, 605 events, 2 left to the daily report, 4 discarded
+";
+        assert_eq!(text(&report), expected);
+        report.parts.push(part);
+        let expected = "\
+errors of the hour 1970-01-01 01:00 to 02:00, so far
+
+== lyon ==
+
+cc.adm:/etc/motd
+  known  dist.missed (abcdef)  h2, once, 1970-01-01T01:00:00Z
+         client down: not reached
+
+not seen any more
+  dist.missed: cc.adm:/etc/motd: not reached (last 1970-01-01T01:00:00Z)
+
+3 problems, 605 events, 2 left to the daily report, 4 discarded
 ";
         assert_eq!(text(&report), expected);
     }

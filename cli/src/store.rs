@@ -94,9 +94,11 @@ fn usage_of(state: &Path) -> Result<StoreInfo, Failure> {
     let (mut max, mut spare) = (None, None);
     if let Some(credentials) = join::load(state)? {
         let caches = credentials.identity().role == Role::Relay;
-        max = Some(join::settings(state)?.bounds(caches, store.disk()).max);
         let known = relay::spare_in_store(&store, &journal(state)?);
-        spare = Some(known.map_err(|error| Failure::local(&*error))?);
+        let known = known.map_err(|error| Failure::local(&*error))?;
+        let needed = usage.bytes.saturating_sub(known);
+        max = Some(join::settings(state)?.bounds_around(needed, caches, store.disk()).max);
+        spare = Some(known);
     }
     let max = max.filter(|max| *max < u64::MAX);
     let (objects, bytes, free) = (usage.objects, usage.bytes, store.free());

@@ -32,6 +32,7 @@ mod survey;
 mod switch;
 mod write;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use rustix::fs::{AtFlags, unlinkat};
@@ -74,6 +75,22 @@ pub trait Chunks {
     /// Gets chunks that are neither on disk nor in the store; called at most once for a job.
     /// On `Ok` each of them is in the store.
     fn provide(&mut self, wanted: &[ChunkRef]) -> Result<(), ApplyError>;
+
+    /// Says whether the files may be written, once it is known that they fit by themselves;
+    /// before the first byte is asked for or written.
+    fn admit(&mut self, writing: &Writing) -> Result<(), ApplyError> {
+        let _ = writing;
+        Ok(())
+    }
+}
+
+/// What is about to be written, all of it beside what is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Writing {
+    /// Bytes of files on the disk.
+    pub bytes: u64,
+    /// Bytes of pieces that are neither on the disk nor in the store.
+    pub wanted: u64,
 }
 
 /// What an apply did.
@@ -161,8 +178,14 @@ impl Installer {
         if survey.nothing_to_do() {
             return Ok(applied);
         }
-        survey.preflight(&ground, job.target)?;
+        let bytes = survey.preflight(&ground, job.target)?;
+        // From here on nothing goes that is counted on.
+        let writes = survey.writes(job.target).flat_map(|(_, entry)| entry.chunks());
+        let pieces: BTreeSet<_> = writes.map(|chunk| chunk.id).collect();
+        let _pinned = store.pin(pieces);
         let wanted = survey.wanted(job.target, store)?;
+        let missing = wanted.iter().map(|chunk| u64::from(chunk.len)).sum();
+        chunks.admit(&Writing { bytes, wanted: missing })?;
         if !wanted.is_empty() {
             chunks.provide(&wanted)?;
         }
@@ -241,6 +264,8 @@ fn check(job: &Job<'_>) -> Result<(), ApplyError> {
     }
 }
 
+#[cfg(test)]
+mod admit_tests;
 #[cfg(test)]
 mod any_tests;
 #[cfg(test)]

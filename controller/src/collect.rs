@@ -8,6 +8,8 @@
 //! What hosts send is data (see [`tame`]). Nothing of it is kept on the way; it goes below
 //! everything else of a link, and at the pace of this disk.
 
+mod pace;
+mod room;
 mod shared;
 mod source;
 mod tame;
@@ -17,7 +19,7 @@ use std::fs::{DirBuilder, File, TryLockError};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::extract::State;
 use axum::response::Response;
@@ -30,7 +32,7 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 pub(crate) use self::shared::Shared;
-use self::source::{Missing, Source};
+use self::source::{Missing, Source, check_wish};
 use self::tame::tame;
 use crate::api::{Api, body};
 use crate::fault::Failure;
@@ -45,6 +47,8 @@ const AT_ONCE: usize = 8;
 const AT_ONCE_BEHIND: usize = 2;
 /// How often a host is looked at anew whose files change meanwhile.
 const LOOKS: usize = 3;
+/// How often what was left is looked at.
+const CLEAN: Duration = Duration::from_secs(3600);
 /// How many entries that were left out are named.
 const NAMED: usize = 8;
 /// Names the temporary files. Only one collection writes to a folder.
@@ -64,8 +68,11 @@ struct Collection {
     reach: Duration,
     tell: mpsc::Sender<PullEvent>,
     /// Held as long as anything writes there.
-    _folder: File,
+    folder: File,
 }
+
+/// What is in place of one host, and the links of it that are not.
+type Collected = (Applied, Arc<Manifest>, Vec<Vec<u8>>);
 
 /// `POST /v1/pulls`
 pub(crate) async fn pull(State(api): State<Api>, bytes: Bytes) -> Result<Response, Failure> {
@@ -145,7 +152,9 @@ fn check(new: &NewPull) -> Result<(), Failure> {
         return Err(Failure::bad(message, "it is a folder at the controller"));
     }
     let patterns = Patterns::new(&new.exclude);
-    patterns.map_err(|error| Failure::bad(error.to_string(), "see --exclude")).map(drop)
+    patterns.map_err(|error| Failure::bad(error.to_string(), "see --exclude"))?;
+    let help = "name fewer or shorter patterns with --exclude, or a folder further down";
+    check_wish(&new.path, &new.exclude).map_err(|what| Failure::bad(what, help))
 }
 
 impl Collections {
@@ -162,9 +171,31 @@ impl Collections {
         };
         let shared = shared.insert(opened);
         if Arc::strong_count(shared) == 1 {
-            shared.begin_anew().map_err(failed)?;
+            shared.begin_anew();
         }
         Ok(shared.clone())
+    }
+
+    /// Drops now and then what collections have left that nobody went on with, until the runtime
+    /// ends.
+    pub(crate) async fn keep_clean(self, api: Api) {
+        loop {
+            tokio::time::sleep(CLEAN).await;
+            let (own, api) = (self.clone(), api.clone());
+            let clean = move || {
+                // Nothing was collected here yet.
+                if !api.state.join("collect").exists() {
+                    return Ok(0);
+                }
+                let shared = own.shared(&api)?;
+                shared.clean(SystemTime::now()).map_err(|error| Failure::content(&error))
+            };
+            match blocking(clean).await {
+                Ok(0) => {}
+                Ok(pieces) => info!(pieces, "dropped what pulls have left a day ago"),
+                Err(failure) => warn!(error = %failure.error.message, "what pulls have left stays"),
+            }
+        }
     }
 }
 
@@ -194,7 +225,7 @@ impl Collection {
             to,
             reach: Duration::from_millis(new.reach_ms),
             tell,
-            _folder: folder,
+            folder,
         })
     }
 
@@ -238,17 +269,16 @@ impl Collection {
     }
 
     /// One attempt: look, get what is missing, put in place.
-    fn try_collect(
-        &self,
-        source: &mut Source<'_>,
-    ) -> Result<(Applied, Manifest, Vec<Vec<u8>>), Missing> {
-        let looked = source.look()?;
-        let (target, left_out) = tame(&looked);
+    fn try_collect(&self, source: &mut Source<'_>) -> Result<Collected, Missing> {
+        // The list of a host may be long: it is held once.
+        let (target, left_out) = tame(source.look()?);
+        let target = Arc::new(target);
         let dir = self.to.join(source.name);
         make_dir(&dir).map_err(|error| Missing::Folder(dir.clone(), error))?;
         let needed: BTreeSet<_> = chunks(&target).collect();
         self.shared.need(&needed);
         let applied = self.apply(source, &dir, &target);
+        source.promised = None;
         if applied.is_ok() {
             self.shared.note(&dir.join(below(&self.path)), &target);
         }
@@ -262,12 +292,12 @@ impl Collection {
         &self,
         source: &mut Source<'_>,
         dir: &Path,
-        target: &Manifest,
+        target: &Arc<Manifest>,
     ) -> Result<Applied, Missing> {
         let installer = Installer::new(dir.to_owned());
         let rules = Rules::default();
         let job = Job { tag: TAG, dest: &self.path, target, rules: &rules, before: None };
-        source.target = Some(Arc::new(target.clone()));
+        source.target = Some(target.clone());
         let swept = installer.sweep(&job);
         let applied = swept.and_then(|_| installer.apply(&job, &self.shared.store, source));
         applied.map_err(|error| match error {

@@ -37,7 +37,7 @@ mod packs;
 mod past;
 mod period;
 mod push;
-mod report;
+pub mod report;
 mod retention;
 mod retry;
 mod rollback;

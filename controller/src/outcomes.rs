@@ -2,18 +2,24 @@
 //!
 //! The answers are here already, so nothing of this crosses a link a second time. One event stands
 //! for all hosts of an order that failed alike; they are counted once each, however often the
-//! answers come in.
+//! answers come in. Of a distribution each file that went wrong is told by itself, under its
+//! domainpath.
+
+mod files;
 
 use std::collections::BTreeMap;
 
 use mesh::{
-    Class, Digest, Fact, Folded, HostId, HostSet, OrderId, Outcome, Report, Sample, Severity,
-    State, one_line, template,
+    Class, Digest, Fact, Folded, HostId, HostSet, OrderId, Report, Sample, Severity, State,
+    one_line, template,
 };
+use protos::Answer;
 use redb::WriteTransaction;
 use relay::JournalError;
 
+pub(crate) use self::files::path_of;
 use crate::cause;
+use crate::fleet::plan_of;
 use crate::tables::{self, HostRow, OrderRow, events};
 
 /// How much of an output is looked at.
@@ -35,15 +41,24 @@ pub(crate) fn note(
     else {
         return Ok(());
     };
+    let plan = plan_of(txn, report.order)?;
     let mut found = Vec::new();
     for (outcome, set) in lines {
         let targets = row.targets();
         let set = set.intersection(&targets);
-        let said = match outcome.body {
-            Some(digest) => said(txn, report, digest)?,
-            None => String::new(),
+        let answer = match outcome.body {
+            Some(digest) => answer(txn, report, digest)?,
+            None => None,
         };
-        found.extend(folded((report.order, &row), outcome, &set, &said, hosts, now_ms));
+        let told = match &plan {
+            Some(plan) => files::told(plan, outcome.state, answer),
+            None => vec![Told::of_order(outcome.state, answer)],
+        };
+        let order = (report.order, &row);
+        found.extend(
+            told.iter()
+                .filter_map(|told| folded(order, (outcome.state, told), &set, hosts, now_ms)),
+        );
     }
     events::note_events(txn, &found, Some(report.order), now_ms)
 }
@@ -98,52 +113,78 @@ fn note_own(
 }
 
 fn subject_of(row: &OrderRow) -> &'static str {
-    if row.kind == "push" { "push" } else { "run" }
+    match row.kind.as_str() {
+        "push" => "push",
+        "dist" => "dist",
+        _ => "run",
+    }
 }
 
-/// What the hosts have said: their fault, else what they printed as errors, else what they printed.
-fn said(txn: &WriteTransaction, report: &Report, body: Digest) -> Result<String, JournalError> {
+/// Something that went wrong.
+struct Told {
+    /// The file that it is about: its domainpath. Empty: it is about no file alone.
+    path: String,
+    text: String,
+    class: Class,
+}
+
+impl Told {
+    /// What hosts have said of an order as a whole: their fault, else what they printed as errors,
+    /// else what they printed.
+    fn of_order(state: State, answer: Option<Answer>) -> Told {
+        let said = answer.map_or_else(String::new, |answer| match answer.fault {
+            Some(fault) => format!("{}: {}: {}", fault.stage, fault.kind, fault.detail),
+            None => {
+                let output = if answer.stderr.is_empty() { answer.stdout } else { answer.stderr };
+                String::from_utf8_lossy(&output[..output.len().min(LOOK)]).into_owned()
+            }
+        });
+        let begin = beginning(state);
+        let text = if said.trim().is_empty() { begin } else { format!("{begin}: {}", said.trim()) };
+        let class = match state {
+            State::NotReached => Class::Down,
+            State::RelayLost => Class::Relay,
+            State::Refused => match cause::class(&text) {
+                Class::Space => Class::Space,
+                _ => Class::Client,
+            },
+            State::Interrupted | State::Expired => Class::Client,
+            _ => cause::class(&text),
+        };
+        Told { path: String::new(), text, class }
+    }
+}
+
+fn answer(
+    txn: &WriteTransaction,
+    report: &Report,
+    body: Digest,
+) -> Result<Option<Answer>, JournalError> {
     let bytes = match report.bodies.get(&body) {
         Some(bytes) => Some(bytes.clone()),
         None => tables::body_in(txn, report.order, body)?,
     };
-    let Some(Ok(answer)) = bytes.map(protos::Answer::decode) else { return Ok(String::new()) };
-    if let Some(fault) = answer.fault {
-        return Ok(format!("{}: {}: {}", fault.stage, fault.kind, fault.detail));
-    }
-    let output = if answer.stderr.is_empty() { answer.stdout } else { answer.stderr };
-    Ok(String::from_utf8_lossy(&output[..output.len().min(LOOK)]).into_owned())
+    Ok(bytes.and_then(|bytes| Answer::decode(bytes).ok()))
 }
 
 fn folded(
     (id, row): (OrderId, &OrderRow),
-    outcome: &Outcome,
+    (state, told): (State, &Told),
     set: &HostSet,
-    said: &str,
     hosts: &BTreeMap<HostId, HostRow>,
     now_ms: u64,
 ) -> Option<Folded> {
     let first = set.iter().next()?;
-    let begin = beginning(outcome.state);
-    let all = if said.trim().is_empty() { begin } else { format!("{begin}: {}", said.trim()) };
-    let (line, text) = one_line(&all);
     let name = hosts.get(&first).map_or("", |row| row.name.as_str());
-    let class = match outcome.state {
-        State::NotReached => Class::Down,
-        State::RelayLost => Class::Relay,
-        State::Refused => match cause::class(&all) {
-            Class::Space => Class::Space,
-            _ => Class::Client,
-        },
-        State::Interrupted | State::Expired => Class::Client,
-        _ => cause::class(&all),
-    };
-    let word = crate::answers::word(outcome.state);
-    let word = if outcome.state.is_provisional() { "missed" } else { word };
+    let (line, text) = one_line(&files::under(&told.path, &told.text));
+    // A domainpath stays as it is: its numbers tell files apart, not hosts.
+    let like = template(&one_line(&told.text).0, name);
+    let (like, _) = one_line(&files::under(&told.path, &like));
+    let word = crate::answers::word(state);
+    let word = if state.is_provisional() { "missed" } else { word };
     let subject = format!("{}.{word}", subject_of(row));
-    let like = template(&line, name);
-    let severity = severity(outcome.state)?;
-    let fact = Fact::new(&subject, severity, class, &like, relay::hash);
+    let severity = severity(state)?;
+    let fact = Fact::new(&subject, severity, told.class, &like, relay::hash);
     let sample = Sample { at_ms: now_ms, host: first, line, text, order: Some(id) };
     Some(Folded {
         window: 0,

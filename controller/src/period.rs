@@ -1,7 +1,7 @@
 //! Which hour or day a report is about, as people say it: none is the present one, a number is an
 //! hour of the day or a day of the month that has begun already, and a negative one counts back.
 
-use jiff::civil::{Date, DateTime};
+use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{ToSpan, Zoned};
 
@@ -14,6 +14,16 @@ const DAYS: i64 = 62;
 pub(crate) enum Every {
     Hour,
     Day,
+}
+
+impl Every {
+    /// The word for it.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Every::Hour => "hour",
+            Every::Day => "day",
+        }
+    }
 }
 
 /// Time from a moment on until before another.
@@ -39,10 +49,7 @@ pub(crate) fn period(every: Every, time: Option<i64>, now: &Zoned) -> Result<Per
     let never = |_| PeriodError::None("there was no such time".into());
     let (start, end) = match every {
         Every::Hour => {
-            let this = now.datetime().with().minute(0).second(0).subsec_nanosecond(0).build();
-            let this = this.map_err(never)?;
-            let start = hour(time, now, this)?;
-            let begins = start.to_zoned(now.time_zone().clone()).map_err(never)?;
+            let begins = hour(time, now)?;
             (begins.clone(), begins.checked_add(1.hour()).map_err(never)?)
         }
         Every::Day => {
@@ -52,29 +59,29 @@ pub(crate) fn period(every: Every, time: Option<i64>, now: &Zoned) -> Result<Per
             (zoned(date)?, zoned(next)?)
         }
     };
-    let ms = |at: &Zoned| u64::try_from(at.timestamp().as_millisecond()).unwrap_or_default();
     Ok(Period { start_ms: ms(&start), end_ms: ms(&end) })
 }
 
-fn hour(time: Option<i64>, now: &Zoned, this: DateTime) -> Result<DateTime, PeriodError> {
+fn hour(time: Option<i64>, now: &Zoned) -> Result<Zoned, PeriodError> {
+    let never = |_| PeriodError::None("there was no such hour".into());
     let back = |hours: i64| {
         let start = now.checked_sub(hours.hours());
         let start = start.map_err(|_| PeriodError::None("that is too long ago".into()))?;
-        let start = start.datetime().with().minute(0).second(0).subsec_nanosecond(0).build();
-        start.map_err(|_| PeriodError::None("there was no such hour".into()))
+        // It stays before or after clocks were put back.
+        start.with().minute(0).second(0).subsec_nanosecond(0).build().map_err(never)
     };
     match time {
-        None => Ok(this),
+        None => back(0),
         Some(back_by @ ..=-1) if back_by >= -HOURS => back(-back_by),
         Some(..=-1) => Err(PeriodError::None(format!("only {HOURS} hours are kept"))),
         Some(hour @ 0..=23) => {
             let hour = i8::try_from(hour).expect("it is below 24");
-            let at = this.with().hour(hour).build();
-            let at = at.map_err(|_| PeriodError::None("there was no such hour".into()))?;
-            match at > now.datetime() {
-                true => Ok(at.checked_sub(1.day()).unwrap_or(at)),
-                false => Ok(at),
-            }
+            let at = now.date().at(hour, 0, 0, 0);
+            let at = match at > now.datetime() {
+                true => at.checked_sub(1.day()).unwrap_or(at),
+                false => at,
+            };
+            at.to_zoned(now.time_zone().clone()).map_err(never)
         }
         Some(other) => {
             let text = format!("{other} is no hour: write 0 to 23, or -1 for the one before");
@@ -106,6 +113,31 @@ fn day(time: Option<i64>, today: Date) -> Result<Date, PeriodError> {
             Err(PeriodError::Nonsense(text))
         }
     }
+}
+
+/// The periods that are over since a moment, the oldest first, as far back as reports are kept;
+/// and the one that goes on. `grace_ms`: so much later a period counts as over.
+pub(crate) fn closed(
+    every: Every,
+    since_ms: Option<u64>,
+    now: &Zoned,
+    grace_ms: u64,
+) -> (Vec<Period>, Period) {
+    let now_ms = ms(now);
+    let whole = Period { start_ms: now_ms, end_ms: now_ms };
+    let present = period(every, None, now).unwrap_or(whole);
+    let most = if every == Every::Hour { HOURS } else { DAYS };
+    let since_ms = since_ms.unwrap_or(u64::MAX);
+    let back = (1..=most).filter_map(|back| period(every, Some(-back), now).ok());
+    let is_over = |period: &Period| period.end_ms.saturating_add(grace_ms) <= now_ms;
+    let mut due: Vec<Period> = back.take_while(|period| period.end_ms > since_ms).collect();
+    due.retain(is_over);
+    due.reverse();
+    (due, present)
+}
+
+fn ms(at: &Zoned) -> u64 {
+    u64::try_from(at.timestamp().as_millisecond()).unwrap_or_default()
 }
 
 /// A period in words.
@@ -180,6 +212,32 @@ mod tests {
         check(Some(32), at, "nonsense");
         check(Some(-63), at, "none");
         check(Some(31), "2026-01-10T00:00:00+01:00[Europe/Paris]", "2025-12-31");
+    }
+
+    #[test]
+    fn what_is_over_follows_without_gaps_when_clocks_change() {
+        for at in [
+            "2026-10-26T12:00:00+01:00[Europe/Paris]",
+            "2026-03-30T12:00:00+02:00[Europe/Paris]",
+            "2026-10-25T02:30:00+01:00[Europe/Paris]",
+            "2026-07-01T12:00:00+02:00[Europe/Paris]",
+        ] {
+            let now = now(at);
+            for (every, most) in [(Every::Hour, 48), (Every::Day, 62)] {
+                let (due, present) = closed(every, Some(0), &now, 0);
+                assert_eq!(due.len(), most, "{at}");
+                let all: Vec<_> = due.iter().chain([&present]).collect();
+                for pair in all.windows(2) {
+                    assert_eq!(pair[0].end_ms, pair[1].start_ms, "{at} {pair:?}");
+                }
+                // What was sent is not due, nor what has only just ended.
+                assert_eq!(closed(every, Some(due[most - 2].end_ms), &now, 0).0, due[most - 1..]);
+                assert!(closed(every, Some(present.start_ms), &now, 0).0.is_empty());
+                let grace = ms(&now) - present.start_ms + 1;
+                assert_eq!(closed(every, Some(0), &now, grace).0, due[..most - 1]);
+                assert!(closed(every, None, &now, 0).0.is_empty(), "nothing is known");
+            }
+        }
     }
 
     #[test]

@@ -34,6 +34,7 @@ use crate::groups::Groups;
 use crate::live::Live;
 use crate::orders::Desk;
 use crate::push::Packer;
+use crate::report::post::Post;
 use crate::retention::{Cleaner, Keep};
 use crate::rollout::driver::Rollouts;
 use crate::tables::Tables;
@@ -194,6 +195,13 @@ fn work(
     let (rollouts, begun) = Rollouts::new(distributor.clone(), state.join("barid.sock"));
     tables.rollouts()?.iter().for_each(|(id, row)| rollouts.hold(*id, row));
     let (alerts, mut tasks) = alerts(&state, &authority, &tables, (&live, node));
+    let post = Post {
+        desk: alerts.clone(),
+        from: sender(&authority),
+        live: live.clone(),
+        fleet: fleet.clone(),
+        tables: tables.clone(),
+    };
     let counted = Counted::default();
     let whose = (alerts.clone(), desk.clone());
     let figures = Figures::new(whose, live.clone(), tables.clone(), counted.clone());
@@ -206,6 +214,7 @@ fn work(
         bus: options.bus.clone(),
     });
     tasks.extend([
+        tokio::spawn(post.run()),
         tokio::spawn(counted.run(live.clone(), tables.clone())),
         tokio::spawn(schedule::run(rollouts.clone())),
         tokio::spawn(rollouts.clone().run(begun)),
@@ -236,6 +245,7 @@ fn work(
         cleaner,
         pushes,
     };
+    tasks.push(tokio::spawn(api.collections.clone().keep_clean(api.clone())));
     Ok((api, figures, tasks))
 }
 
@@ -249,7 +259,7 @@ fn alerts(
     let (events, noticed) = mpsc::channel(NOTICED);
     let desk = alerts::start(alerts::Setup {
         state: state.to_owned(),
-        from: alerts::Sender { node: "controller".into(), mesh: authority.mesh().to_string() },
+        from: sender(authority),
         keeper: Arc::new(TableKeeper(tables.clone())),
         events,
     });
@@ -264,6 +274,11 @@ fn alerts(
         tokio::spawn(pass_events(noticed, node)),
     ];
     (desk, tasks)
+}
+
+/// Who speaks in alerts and reports.
+fn sender(authority: &Authority) -> alerts::Sender {
+    alerts::Sender { node: "controller".into(), mesh: authority.mesh().to_string() }
 }
 
 /// Tells the node what alerts have become, as events.

@@ -18,7 +18,7 @@ mod tree;
 
 use serde::{Deserialize, Serialize};
 
-pub use events::{EventInfo, Filter, Problem, Report};
+pub use events::{EventInfo, Filter, Problem, Report, ReportPart};
 pub use hosts::{HostInfo, LinkInfo, NewLabels, NewToken, Status, TokenInfo};
 pub use orders::{Answer, KeptOutput, NewCancel, OrderDetail, OrderEvent, OrderInfo};
 pub use plan::{Plan, PlanLink, PlanQuery, PushPlan, PushStep};

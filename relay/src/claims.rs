@@ -105,46 +105,57 @@ impl Claims {
     }
 
     /// Makes room for all that is needed together with this. `false`: there is none, and the log
-    /// says so. Blocks.
+    /// says so. Of several pushes that share it each is judged by itself, the oldest first. Blocks.
     pub(crate) fn make_room(&self, store: &Store, content: Digest) -> Result<bool, StoreError> {
         let id = ContentId(content.0);
-        let mut wanted = BTreeMap::new();
-        let mut asked = false;
-        for claim in self.lock().values().filter(|claim| !claim.settled) {
-            for bundle in &claim.bundles {
-                let has = bundle.parts.contains_key(&id);
-                // What fitted before and is on its way takes its room as well.
-                if bundle.verdict == Verdict::Fits || has {
-                    wanted.extend(bundle.parts.iter().map(|(id, len)| (*id, *len)));
+        for (order, at) in self.asked(&id) {
+            let Some(wanted) = self.beside(order, at) else { continue };
+            let verdict = match store.make_room_for(&wanted) {
+                Ok(()) => Verdict::Fits,
+                Err(error) if error.is_full() => {
+                    warn!(%order, error = %crate::chain(&error), "a push is not taken in");
+                    Verdict::Refused(Instant::now())
                 }
-                asked |= has && !bundle.verdict.stands();
+                Err(error) => return Err(error),
+            };
+            let mut claims = self.lock();
+            let bundles = claims.get_mut(&order).map(|claim| &mut claim.bundles);
+            if let Some(bundle) = bundles.and_then(|bundles| bundles.get_mut(at)) {
+                bundle.verdict = verdict;
             }
         }
-        if !asked {
-            return Ok(!self.refused(&id));
-        }
-        let wanted: Vec<_> = wanted.into_iter().collect();
-        let made = store.make_room_for(&wanted);
-        let verdict = match made {
-            Ok(()) => Verdict::Fits,
-            Err(error) if error.is_full() => {
-                warn!(error = %crate::chain(&error), "a push is not taken in");
-                Verdict::Refused(Instant::now())
-            }
-            Err(error) => return Err(error),
-        };
-        for claim in self.lock().values_mut() {
-            let of = claim.bundles.iter_mut().filter(|bundle| bundle.parts.contains_key(&id));
-            of.for_each(|bundle| bundle.verdict = verdict);
-        }
-        Ok(verdict == Verdict::Fits)
+        Ok(!self.refused(&id))
     }
 
-    /// Whether this was refused a moment ago.
+    /// The bundles with this of which it is not known whether they fit: order and place.
+    fn asked(&self, id: &ContentId) -> Vec<(OrderId, usize)> {
+        let claims = self.lock();
+        let open = claims.iter().filter(|(_, claim)| !claim.settled);
+        let bundles = open.flat_map(|(order, claim)| {
+            claim.bundles.iter().enumerate().map(|(at, bundle)| (*order, at, bundle))
+        });
+        let asked = bundles.filter(|(.., b)| b.parts.contains_key(id) && !b.verdict.stands());
+        asked.map(|(order, at, _)| (order, at)).collect()
+    }
+
+    /// What a bundle brings, and what fitted before and is on its way: it takes its room as well.
+    fn beside(&self, order: OrderId, at: usize) -> Option<Vec<(ContentId, u32)>> {
+        let claims = self.lock();
+        let own = claims.get(&order)?.bundles.get(at)?;
+        let open = claims.values().filter(|claim| !claim.settled);
+        let fits = open.flat_map(|c| &c.bundles).filter(|b| b.verdict == Verdict::Fits);
+        let parts = fits.chain([own]).flat_map(|bundle| &bundle.parts);
+        let wanted: BTreeMap<_, _> = parts.map(|(id, len)| (*id, *len)).collect();
+        Some(wanted.into_iter().collect())
+    }
+
+    /// Whether every push that waits for this was refused a moment ago.
     fn refused(&self, id: &ContentId) -> bool {
         let claims = self.lock();
-        let mut bundles = claims.values().flat_map(|claim| &claim.bundles);
-        bundles.any(|b| b.parts.contains_key(id) && matches!(b.verdict, Verdict::Refused(_)))
+        let open = claims.values().filter(|claim| !claim.settled);
+        let bundles = open.flat_map(|c| &c.bundles).filter(|b| b.parts.contains_key(id));
+        let mut verdicts = bundles.map(|bundle| bundle.verdict).peekable();
+        verdicts.peek().is_some() && verdicts.all(|v| matches!(v, Verdict::Refused(_)))
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<OrderId, Claim>> {
@@ -236,6 +247,27 @@ mod tests {
         assert!(claims.pushes(&a.0) && claims.pushes(&b.0));
         claims.note(&Record::Forget(OrderId([2; 16])));
         assert!(claims.pushes(&a.0) && !claims.pushes(&b.0));
+    }
+
+    #[test]
+    fn what_does_not_fit_fails_nobody_who_shares_a_piece_of_it() {
+        let dir = tempfile::tempdir().expect("temp");
+        let store = Store::open(dir.path()).expect("opens");
+        store.bound(Bounds { max: 100_000, ..Bounds::default() });
+        let (a, b, c) = (object(1, 10_000), object(2, 95_000), object(3, 20_000));
+        for small_first in [true, false] {
+            let (small, large) = if small_first { (1, 2) } else { (2, 1) };
+            let orders = [(order(large, &[&a, &b]), false), (order(small, &[&a, &c]), false)];
+            let claims = Claims::of(orders);
+            let ask = |object: &(ContentId, Vec<u8>)| {
+                claims.make_room(&store, Digest(object.0.0)).expect("the store answers")
+            };
+            assert!(ask(&a), "one of the two can be");
+            assert!(ask(&c));
+            assert!(!ask(&b), "the other cannot");
+            claims.note(&Record::Forget(OrderId([small; 16])));
+            assert!(!ask(&a), "nobody else asks for it");
+        }
     }
 
     #[test]

@@ -14,7 +14,6 @@ use quinn::{AckFrequencyConfig, TransportConfig, VarInt};
 use serde::{Deserialize, Serialize};
 
 use crate::congestion::{Start, Wan};
-use crate::outputs::TURNS;
 
 /// What the way to the parents is like.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,10 +44,10 @@ pub enum End {
 const LONG_FAT: u32 = 4 << 20;
 /// What a stream of a child may send ahead; reports are small.
 const UPWARD: u32 = 1 << 20;
-/// Outputs that a parent may ask for at once; those beyond the ones that go wait at the child.
+/// Outputs that a parent may ask for at once.
 const ASKED: u32 = 4;
-/// Room for those in the send buffer that go at once, so that a report never waits for it.
-const OUTPUTS: u64 = TURNS as u64 * UPWARD as u64;
+/// Room for them in the send buffer, so that a report never waits for it.
+const OUTPUTS: u64 = ASKED as u64 * UPWARD as u64;
 /// Room in the send buffer for everything but content.
 const ROOM: u64 = 2 << 20;
 /// A binding of a network address translator is gone after 30 s in practice.

@@ -51,7 +51,7 @@ use crate::settings::Settings;
 use crate::space::Space;
 use crate::spool::Spool;
 use crate::steer::Helm;
-use crate::sweep::Sweeper;
+use crate::sweep::{self, Sweeper};
 use crate::transfer::Transfers;
 use crate::verify::Verifier;
 use crate::writer::{Witness, Writer};
@@ -175,6 +175,7 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
     if caches {
         let claims = Claims::of(setup.journal.settled_orders()?);
         transfers.own(claims, setup.journal.clone());
+        sweep::bound_around_needed(&setup.store, &setup.journal, &setup.settings);
     }
     let order_key = setup.credentials.order_key();
     let verifier = Arc::new(Verifier::new(identity.mesh, order_key, HostId(identity.id)));

@@ -9,7 +9,8 @@
 //!
 //! What is collected from hosts ([`crate::collect`]) takes the same way.
 //!
-//! Upward at most [`TURNS`] streams go at a time, below everything else on the link; the rest wait.
+//! Upward the pieces of at most [`TURNS`] streams go at a time, below everything else on the link.
+//! A host that sends nothing, or a little now and then, takes no turn meanwhile.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -36,8 +37,8 @@ use crate::metrics::Metrics;
 use crate::spool::Spool;
 use crate::verify::Verifier;
 
-/// Streams of output on their way up from a node at once.
-pub(crate) const TURNS: usize = 2;
+/// Streams of output that go up from a node at once.
+const TURNS: usize = 2;
 /// How long a child may take to take the stream; one that is older never does.
 const OPEN: Duration = Duration::from_secs(10);
 /// How long an answer may take, over all links and turns.
@@ -128,11 +129,6 @@ impl Outputs {
         }
         let request = timeout(STALL, read_framed_within(&mut recv, OUTPUT_HEAD_LIMIT)).await;
         let request = request.map_err(|_| LinkError::Timeout(STALL))??.ok_or(LinkError::Ended)?;
-        let turn = tokio::select! {
-            turn = self.turns.acquire() => turn,
-            _ = send.stopped() => return Ok(()),
-        };
-        let _turn = turn.expect("it is never closed");
         let passed = match self.source(&request).await {
             Err(NotComing { fault, detail }) => {
                 write_framed(&mut send, &OutputReply::Fault { fault, detail }.encode()).await
@@ -151,8 +147,6 @@ impl Outputs {
         match passed {
             Ok(()) => {
                 send.finish().ok();
-                // The turn ends when the parent has it all.
-                timeout(STALL, send.stopped()).await.ok();
                 Ok(())
             }
             Err(error) => {
@@ -344,7 +338,9 @@ impl Outputs {
         }
     }
 
+    /// Sends a piece in its turn. Whoever has to wait for the next one keeps nobody waiting.
     async fn send_piece(&self, send: &mut SendStream, mut rest: Bytes) -> Result<(), LinkError> {
+        let _turn = self.turns.acquire().await.expect("it is never closed");
         while !rest.is_empty() {
             let piece = rest.split_to(self.caps.piece().min(rest.len()));
             self.caps.take(piece.len()).await;

@@ -203,6 +203,17 @@ impl Settings {
         }
     }
 
+    /// As [`Settings::bounds`], on a disk where so many bytes are needed already. Without a limit
+    /// of its own a store must not refuse everything new because of what it has taken in before
+    /// there was a usual one.
+    pub fn bounds_around(&self, needed: u64, caches: bool, disk: u64) -> content::Bounds {
+        let mut bounds = self.bounds(caches, disk);
+        if caches && self.store_max_mib == 0 {
+            bounds.max = bounds.max.max(needed.saturating_add(disk / 16));
+        }
+        bounds
+    }
+
     /// The core's configuration for a node with these settings, and so many parents.
     pub fn mesh(&self, host: u32, serves: bool, parents: usize) -> mesh::Config {
         let mut config = mesh::Config::new(mesh::HostId(host), parents, serves);
@@ -244,6 +255,18 @@ mod tests {
             let bounds = settings.bounds(caches, 20 << 30);
             assert_eq!((bounds.max, bounds.keep_free), (3 << 20, 5 << 20));
         }
+    }
+
+    #[test]
+    fn a_cache_that_was_larger_before_takes_in_what_is_new() {
+        let settings = Settings::default();
+        let (usual, disk) = (settings.bounds(true, 16 << 30), 16 << 30);
+        assert_eq!(settings.bounds_around(7 << 30, true, disk), usual);
+        let around = settings.bounds_around(12 << 30, true, disk);
+        assert_eq!(around, content::Bounds { max: 13 << 30, ..usual });
+        assert_eq!(settings.bounds_around(12 << 30, false, disk).max, u64::MAX);
+        let settings = Settings { store_max_mib: 3, ..settings };
+        assert_eq!(settings.bounds_around(12 << 30, true, disk).max, 3 << 20);
     }
 
     #[test]

@@ -17,6 +17,7 @@ use tracing::{info, warn};
 
 use crate::claims::Claims;
 use crate::journal::{Journal, JournalError};
+use crate::settings::Settings;
 use crate::transfer::Transfers;
 
 /// Orders that expire about together share a sweep.
@@ -92,6 +93,29 @@ pub fn spare_in_store(store: &Store, journal: &Journal) -> Result<u64, SweepErro
     let mut needed = Claims::of(journal.settled_orders()?).needed();
     needed.extend(journal.all_installed()?.into_iter().map(|digest| ContentId(digest.0)));
     Ok(store.spare(&needed)?)
+}
+
+/// Sets the bounds of a relay's store, and says so if what it needs is more than it usually has.
+/// Blocks.
+pub(crate) fn bound_around_needed(store: &Store, journal: &Journal, settings: &Settings) {
+    let needed = spare_in_store(store, journal)
+        .and_then(|spare| Ok(store.usage()?.bytes.saturating_sub(spare)));
+    let needed = needed.unwrap_or_else(|error| {
+        warn!(error = %crate::chain(&*error), "it is not known what the content store needs");
+        0
+    });
+    let usual = settings.bounds(true, store.disk());
+    let bounds = settings.bounds_around(needed, true, store.disk());
+    if bounds.max > usual.max {
+        let (needed_mib, usual_mib, max_mib) = (needed >> 20, usual.max >> 20, bounds.max >> 20);
+        info!(
+            needed_mib,
+            usual_mib,
+            max_mib,
+            "the content store needs more than it usually may have: it may              have more until the next start; store_max_mib sets a limit of its own"
+        );
+    }
+    store.bound(bounds);
 }
 
 /// Sweeps the cache of a node that does not run. Returns how many objects went.

@@ -252,6 +252,11 @@ impl Fleet {
         place.unwrap_or_else(|| "127.0.0.1:0".into())
     }
 
+    /// A process is there from its next start on.
+    pub fn put(&mut self, name: &str, place: Place) {
+        self.places.insert(name.into(), place);
+    }
+
     /// Nodes that are added from now on dial this address when they mean that parent: a link that
     /// lies between.
     pub fn route(&mut self, parent: &str, address: String) {

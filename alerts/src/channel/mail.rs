@@ -138,7 +138,8 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 fn text(message: &Message) -> String {
-    let mut text = String::new();
+    let report = message.report.as_ref();
+    let mut text = report.map_or_else(String::new, |report| format!("{}\n", report.text));
     for told in &message.alerts {
         text.push_str(&paragraph(told));
     }

@@ -10,6 +10,7 @@ mod domains;
 mod edit;
 mod files;
 mod hosts;
+mod report;
 pub(crate) mod verbs;
 
 use controller::fleet::types::{Author, Change, Changed, NewChange, Question};
@@ -77,6 +78,8 @@ pub(crate) enum Command {
     Schedule,
     /// Show who still lacks the newest version
     Status(files::StatusArgs),
+    /// Show the report of an hour or a day
+    Report(report::ReportArgs),
     /// Show the revisions of a file
     History(files::OneArgs),
     /// Show how two revisions of a file differ
@@ -135,6 +138,7 @@ pub(crate) async fn run(
         Command::Dist(args) => dist::dist(args, client, screen).await,
         Command::Schedule => dist::schedule(client, screen).await,
         Command::Status(args) => files::status(args, client, screen).await,
+        Command::Report(args) => report::report(args, client, screen).await,
         Command::History(args) => files::history(args, client, screen).await,
         Command::Diff(args) => content::diff(args, client, screen).await,
         Command::Rollback(args) => files::rollback(args, client, screen).await,

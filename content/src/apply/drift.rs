@@ -54,7 +54,7 @@ impl Installer {
             drift.line('-', &extra.path, "");
         }
         let refused = survey.check_deletes(&ground, job.rules);
-        let obstacles = [refused, survey.preflight(&ground, job.target)];
+        let obstacles = [refused, survey.preflight(&ground, job.target).map(drop)];
         drift.obstacles =
             obstacles.into_iter().filter_map(Result::err).map(|e| e.to_string()).collect();
         Ok(drift)

@@ -210,8 +210,9 @@ impl Survey {
         Ok(wanted)
     }
 
-    /// Refuses what cannot fit, before the first byte is fetched or written.
-    pub(super) fn preflight(&self, ground: &Ground, target: &Manifest) -> Result<(), ApplyError> {
+    /// Refuses what cannot fit, before the first byte is fetched or written. Says how many bytes
+    /// the files take.
+    pub(super) fn preflight(&self, ground: &Ground, target: &Manifest) -> Result<u64, ApplyError> {
         let room = fstatvfs(&ground.dir);
         let room = room.map_err(|err| ground.failed(Stage::Open, b"")(err.into()))?;
         if room.f_flag.contains(StatVfsMountFlags::RDONLY) {
@@ -232,9 +233,13 @@ impl Survey {
             true => Err(ApplyError::NoRoom { path: ground.shown(b""), what, need, have }),
             false => Ok(()),
         };
-        check("bytes", blocks.saturating_mul(block), free_blocks.saturating_mul(block))?;
+        let bytes = blocks.saturating_mul(block);
+        check("bytes", bytes, free_blocks.saturating_mul(block))?;
         // File systems without a fixed number of inodes say they have none at all.
-        if room.f_files > 0 { check("inodes", inodes, free_inodes) } else { Ok(()) }
+        if room.f_files > 0 {
+            check("inodes", inodes, free_inodes)?;
+        }
+        Ok(bytes)
     }
 
     /// The files and links to write, with their place in the manifest.

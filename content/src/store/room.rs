@@ -189,6 +189,20 @@ impl Store {
         Ok(own.max(disk))
     }
 
+    /// How many bytes must go, or nothing more is put.
+    fn lacks(&self, bounds: &Bounds, there: u64, more: u64) -> Result<u64, StoreError> {
+        let own = self.held()?.saturating_add(there).saturating_add(more);
+        let disk = bounds.floor.saturating_add(more).saturating_sub(self.free());
+        Ok(own.saturating_sub(bounds.max).max(disk))
+    }
+
+    /// How long what is arriving will be that nobody waits for.
+    fn spare_fronts(&self, pinned: &dyn Fn(&ContentId) -> bool) -> u64 {
+        let arriving = lock(&self.room.arriving);
+        let spare = arriving.iter().filter(|(id, _)| !pinned(id) && !self.is_held_open(id));
+        spare.map(|(_, len)| *len).sum()
+    }
+
     /// Bytes of objects, and of what is arriving.
     fn held(&self) -> Result<u64, StoreError> {
         let arriving: u64 = lock(&self.room.arriving).values().sum();
@@ -203,11 +217,23 @@ impl Store {
         }
         let needed = self.room.owner.get().and_then(|owner| owner.needed());
         let Some(needed) = needed else { return Ok(()) };
-        let pins = lock(&self.room.pins).clone();
+        // Held until they are gone: whoever pins something knows then what is here of it.
+        let pins = lock(&self.room.pins);
         let pinned = |id: &ContentId| needed.contains(id) || pins.contains_key(id);
-        self.retain_partial(&pinned)?;
         self.note_uses()?;
         let (spare, level) = self.index.spare(&pinned)?;
+        // What is refused all the same is not to cost others what they can use. Whoever else fills
+        // the disk gets what there is.
+        let lacks = self.lacks(bounds, there, more)?;
+        let fronts = self.spare_fronts(&pinned);
+        let all = spare.iter().map(|spare| u64::from(spare.len)).fold(fronts, u64::saturating_add);
+        if all < lacks && more + there > 0 {
+            warn!(bytes = all, wanted = lacks, "there is too little to drop: the rest is needed");
+            *turn = Some(Instant::now());
+            return Ok(());
+        }
+        self.retain_partial(&pinned)?;
+        let over = self.over(bounds, there, more)?;
         let (gone, risen) = choose(spare, over, level);
         if risen > level {
             self.index.rise(risen)?;

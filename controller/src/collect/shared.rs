@@ -3,32 +3,38 @@
 //! While a host's files are put together its pieces lie in a store of their own, each as long as
 //! somebody needs it; afterwards they are in the files, and are read from there. Of a piece that
 //! is just coming nobody else asks. What a collection that broke off has brought stays in the
-//! store for a day, for whoever goes on with it, unless the room is needed.
+//! store for a day, for whoever goes on with it, unless the room is needed. Nobody waits for
+//! long for a piece that somebody else asks for: it is asked for once more then, of another.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use content::{Bounds, ChunkRef, ContentId, Kind, Manifest, Owner, Store, StoreError};
+
+use super::room::Promises;
 
 /// Places of pieces that are remembered; of what is beyond, some may be fetched again.
 const PLACES: usize = 1 << 20;
 /// How long to wait for somebody else's piece before looking again.
 const LOOK: Duration = Duration::from_millis(500);
-
 /// How long what a collection has left is good for something.
 const KEPT: Duration = Duration::from_secs(24 * 3600);
+/// How much of the disk stays free at most, as long as there is something left to drop.
+const KEEP_FREE: u64 = 4 << 30;
 
 /// Shared by all collections that go on.
 pub(crate) struct Shared {
     pub(super) store: Store,
+    /// The disk that it is on.
+    pub(super) disk: u64,
+    pub(super) promises: Promises,
     state: Arc<Mutex<State>>,
     changed: Condvar,
-    /// When the last collection began.
-    used: Mutex<SystemTime>,
 }
 
 /// Needs what hosts need that are being collected from.
@@ -48,34 +54,62 @@ impl Owner for Needs {
 struct State {
     /// In which file a piece is, and where.
     places: BTreeMap<ContentId, (Arc<PathBuf>, u64)>,
-    /// Pieces that are coming.
-    coming: BTreeSet<ContentId>,
+    /// Pieces that are coming: by which turn, and since when.
+    coming: BTreeMap<ContentId, (u64, Instant)>,
+    turns: u64,
     /// How many hosts need a piece to stay in the store.
     needed: BTreeMap<ContentId, usize>,
+    /// When what nobody needs was first seen to lie there.
+    left: BTreeMap<ContentId, SystemTime>,
+    /// Since when at least what an earlier process has left lies there.
+    before: Option<SystemTime>,
+}
+
+/// Pieces that one host is asked for.
+pub(super) struct Turn {
+    number: u64,
+    pub(super) pieces: Vec<ChunkRef>,
 }
 
 impl Shared {
     /// Opens the store of collections in a folder, with what an earlier one has left there. Blocks.
     pub(crate) fn open(dir: PathBuf, bounds: Bounds) -> Result<Shared, StoreError> {
-        let used = std::fs::metadata(dir.join("index.redb")).and_then(|meta| meta.modified());
-        let used = Mutex::new(used.unwrap_or_else(|_| SystemTime::now()));
-        let store = Store::open(dir)?;
-        store.bound(bounds);
-        let state = Arc::new(Mutex::new(State::default()));
+        let before = std::fs::metadata(dir.join("index.redb")).and_then(|meta| meta.modified());
+        let store = Store::open(&dir)?;
+        let disk = std::fs::metadata(&dir).map_or(0, |meta| meta.dev());
+        store.bound(share(bounds, store.disk()));
+        let state = State { before: before.ok(), ..State::default() };
+        let state = Arc::new(Mutex::new(state));
         store.own(Box::new(Needs(state.clone())));
-        Ok(Shared { store, state, changed: Condvar::new(), used })
+        let (promises, changed) = (Promises::default(), Condvar::new());
+        Ok(Shared { store, disk, promises, state, changed })
     }
 
-    /// The first collection after a while begins: where files were then is not known any more, and
-    /// what was left too long ago goes. Blocks.
-    pub(super) fn begin_anew(&self) -> Result<(), StoreError> {
+    /// The first collection after a while begins: where files were then is not known any more.
+    pub(super) fn begin_anew(&self) {
         self.lock().places.clear();
-        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        if used.elapsed().is_ok_and(|age| age > KEPT) {
-            self.store.retain(&|_| false)?;
-        }
-        *used = SystemTime::now();
-        Ok(())
+    }
+
+    /// Drops what nobody has needed for a day. Says how many pieces went. Blocks.
+    pub(super) fn clean(&self, now: SystemTime) -> Result<usize, StoreError> {
+        // Under the lock: nobody may begin to need any of it meanwhile.
+        let mut state = self.lock();
+        let first = state.before.take().unwrap_or(now);
+        let (needed, known) = (&state.needed, &state.left);
+        let left = RefCell::new(BTreeMap::new());
+        let gone = self.store.retain(&|id| {
+            if needed.contains_key(id) {
+                return true;
+            }
+            let since = known.get(id).copied().unwrap_or(first);
+            let stays = now.duration_since(since).is_ok_and(|age| age <= KEPT) || since > now;
+            if stays {
+                left.borrow_mut().insert(*id, since.min(now));
+            }
+            stays
+        })?;
+        state.left = left.into_inner();
+        Ok(gone)
     }
 
     /// From here on these stay in the store.
@@ -147,32 +181,65 @@ impl Shared {
         Ok(left)
     }
 
-    /// Chooses what the caller fetches: what nobody else does just now. If that is nothing, waits
-    /// a moment for the others.
-    pub(super) fn begin(&self, left: &[ChunkRef]) -> Vec<ChunkRef> {
+    /// Takes from `left` what the caller asks for next, so many bytes and what it takes to be more:
+    /// what nobody else has asked for, or not within `patience`. The rest goes to `others`.
+    pub(super) fn begin(
+        &self,
+        left: &mut VecDeque<ChunkRef>,
+        others: &mut Vec<ChunkRef>,
+        (bytes, patience): (u64, Duration),
+    ) -> Turn {
         let mut state = self.lock();
-        let mine: Vec<_> =
-            left.iter().filter(|chunk| state.coming.insert(chunk.id)).copied().collect();
-        if mine.is_empty() {
-            let waited = self.changed.wait_timeout(state, LOOK);
-            drop(waited.unwrap_or_else(PoisonError::into_inner));
+        state.turns += 1;
+        let (number, now) = (state.turns, Instant::now());
+        let (mut pieces, mut sum) = (Vec::new(), 0);
+        while sum < bytes
+            && let Some(chunk) = left.pop_front()
+        {
+            let since = state.coming.get(&chunk.id).map(|(_, since)| *since);
+            if since.is_some_and(|since| now.duration_since(since) < patience) {
+                others.push(chunk);
+                continue;
+            }
+            state.coming.insert(chunk.id, (number, now));
+            sum += u64::from(chunk.len);
+            pieces.push(chunk);
         }
-        mine
+        Turn { number, pieces }
     }
 
     /// They have come, or do not.
-    pub(super) fn end(&self, mine: &[ChunkRef]) {
+    pub(super) fn end(&self, turn: &Turn) {
         let mut state = self.lock();
-        for chunk in mine {
-            state.coming.remove(&chunk.id);
+        for chunk in &turn.pieces {
+            // Somebody else may have lost patience, and asks for it now.
+            let own = state.coming.get(&chunk.id).is_some_and(|(by, _)| *by == turn.number);
+            if own {
+                state.coming.remove(&chunk.id);
+            }
         }
         drop(state);
         self.changed.notify_all();
     }
 
+    /// Waits a moment for what others have asked for.
+    pub(super) fn wait(&self) {
+        let waited = self.changed.wait_timeout(self.lock(), LOOK);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
     }
+}
+
+/// What the store of collections may have, beside that of pushes, which has bounds of its own.
+fn share(bounds: Bounds, disk: u64) -> Bounds {
+    if disk == 0 {
+        return bounds;
+    }
+    let (max, keep_free) = (bounds.max.min(disk / 2), KEEP_FREE.min(disk / 10));
+    Bounds { max, keep_free, ..bounds }
 }
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
@@ -202,10 +269,22 @@ mod tests {
 
         shared.need(&ids);
         assert_eq!(take(&shared), wanted);
-        assert_eq!(shared.begin(&wanted), wanted);
-        assert!(shared.begin(&wanted).is_empty(), "it is coming");
+        let begin = |patience| {
+            let (mut left, mut others) = (VecDeque::from(wanted), Vec::new());
+            let turn = shared.begin(&mut left, &mut others, (1, patience));
+            assert_eq!(turn.pieces.len() + others.len(), 1);
+            turn
+        };
+        let first = begin(KEPT);
+        assert_eq!(first.pieces, wanted);
+        assert!(begin(KEPT).pieces.is_empty(), "it is coming");
+        // But not for ever; and whoever was too slow does not end the turn of another.
+        let second = begin(Duration::ZERO);
+        assert_eq!(second.pieces, wanted);
+        shared.end(&first);
+        assert!(begin(KEPT).pieces.is_empty(), "it is coming still");
         shared.store.put(chunk.id, b"content").expect("puts");
-        shared.end(&wanted);
+        shared.end(&second);
         shared.need(&ids);
         assert!(take(&shared).is_empty());
         shared.release(&ids, true).expect("releases");
@@ -223,12 +302,51 @@ mod tests {
         shared.need(&ids);
         shared.store.put(chunk.id, b"content").expect("puts");
         shared.release(&ids, false).expect("releases");
-        drop(shared);
-        let shared = open();
-        shared.begin_anew().expect("begins");
         assert!(has(&shared));
-        *shared.used.lock().expect("unpoisoned") -= 2 * KEPT;
-        shared.begin_anew().expect("begins");
-        assert!(!has(&shared), "but not for ever");
+    }
+
+    #[test]
+    fn what_was_left_goes_after_a_day_unless_somebody_needs_it() {
+        let dir = tempfile::tempdir().expect("temp");
+        let open = || Shared::open(dir.path().join("store"), Bounds::default()).expect("opens");
+        let [a, b] = [&b"a"[..], b"b"].map(|bytes| (ContentId::of(bytes), bytes));
+        let clean = |shared: &Shared, now| shared.clean(now).expect("cleans");
+        let day = KEPT + Duration::from_secs(1);
+        let shared = open();
+        let now = SystemTime::now();
+        for (id, bytes) in [a, b] {
+            shared.store.put(id, bytes).expect("puts");
+        }
+        assert_eq!(clean(&shared, now), 0);
+        shared.need(&BTreeSet::from([a.0]));
+        assert_eq!(clean(&shared, now + day), 1, "that which nobody needs");
+        assert!(shared.store.has(&a.0).expect("has"));
+        // Its day begins when nobody needs it any more.
+        shared.release(&BTreeSet::from([a.0]), false).expect("releases");
+        assert_eq!(clean(&shared, now + day), 0);
+        assert_eq!(clean(&shared, now + KEPT), 0, "a clock that was set back");
+        drop(shared);
+        // Of what was there before only that is known.
+        let shared = open();
+        assert_eq!(clean(&shared, now), 0);
+        assert_eq!(clean(&shared, SystemTime::now() + day), 1);
+    }
+
+    #[test]
+    fn the_share_of_collections_is_bounded_by_the_disk() {
+        let all = share(Bounds { floor: 7, ..Bounds::default() }, 20 << 30);
+        assert_eq!((all.max, all.keep_free, all.floor), (10 << 30, 2 << 30, 7));
+        assert_eq!(share(Bounds { max: 5, ..Bounds::default() }, 1 << 40).max, 5);
+        assert_eq!(share(Bounds::default(), 1 << 40).keep_free, KEEP_FREE);
+    }
+
+    #[test]
+    fn what_is_asked_for_at_once_is_bounded() {
+        let dir = tempfile::tempdir().expect("temp");
+        let shared = Shared::open(dir.path().join("store"), Bounds::default()).expect("opens");
+        let piece = |n: u8| ChunkRef { id: ContentId::of(&[n]), len: 10 };
+        let mut left: VecDeque<_> = (0..10).map(piece).collect();
+        let turn = shared.begin(&mut left, &mut Vec::new(), (25, KEPT));
+        assert_eq!((turn.pieces.len(), left.len()), (3, 7));
     }
 }

@@ -3,14 +3,17 @@
 //! A question that breaks off is asked again for what is still missing, until nothing has come for
 //! as long as the operator waits for a host. What has come is in the store, whatever happens.
 
-use std::collections::BTreeMap;
+use std::cell::Cell;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use content::{ApplyError, Batch, ChunkRef, Chunks, ContentId, Kind, Limits, Manifest, StoreError};
+use content::{
+    ApplyError, Batch, ChunkRef, Chunks, ContentId, Kind, Limits, Manifest, StoreError, Writing,
+};
 use mesh::{Digest, HostId};
 use protos::{
     COLLECT_KIND, CollectBody, CollectFile, Envelope, Item, OUTPUT_HEAD_LIMIT, OutputFault,
@@ -18,8 +21,11 @@ use protos::{
 };
 use relay::{Coming, NotComing};
 use tokio::runtime::Handle;
+use tokio::time::timeout;
 
 use super::Collection;
+use super::pace::Pace;
+use super::room::{NoRoom, Promised};
 use crate::clock::to_ms;
 use crate::orders::Desk;
 use crate::types::PullEvent;
@@ -37,6 +43,8 @@ const ENTRIES: usize = 1 << 20;
 const PATHS: usize = 128 << 20;
 /// Bytes of pieces in one question.
 const ASKED: u64 = 8 << 20;
+/// Bytes of all patterns of what is left out: they are in every question.
+const EXCLUDED: usize = 8 << 10;
 /// Bytes of a question that are for its files.
 const HEAD: usize = OUTPUT_HEAD_LIMIT - (16 << 10);
 
@@ -55,6 +63,8 @@ pub(super) enum Missing {
     Changed,
     #[error("{}: cannot be made", .0.display())]
     Folder(PathBuf, #[source] io::Error),
+    #[error("{}", .0.display())]
+    Room(PathBuf, #[source] NoRoom),
     #[error("the store of what is collected failed")]
     Store(#[source] StoreError),
     #[error(transparent)]
@@ -71,12 +81,15 @@ pub(super) struct Source<'a> {
     handle: Handle,
     /// What it has, as it is put in place.
     pub(super) target: Option<Arc<Manifest>>,
+    /// Room for its files, while they are brought and written.
+    pub(super) promised: Option<Promised<'a>>,
     /// Bytes that have come from it.
     pub(super) received: u64,
     /// Entries of a kind that is not collected.
     pub(super) skipped: u64,
-    /// When something has come last, and when that was told last.
+    /// When something has come last, whether enough does, and when that was told last.
     moved: Instant,
+    pace: Pace,
     told: Instant,
 }
 
@@ -89,13 +102,27 @@ impl Missing {
 impl<'a> Source<'a> {
     pub(super) fn new(of: &'a Collection, host: HostId, name: &'a str) -> Source<'a> {
         let (handle, now) = (Handle::current(), Instant::now());
-        let (target, received, skipped) = (None, 0, 0);
-        Source { of, host, name, handle, target, received, skipped, moved: now, told: now }
+        let pace = Pace::new(of.reach);
+        Source {
+            of,
+            host,
+            name,
+            handle,
+            target: None,
+            promised: None,
+            received: 0,
+            skipped: 0,
+            moved: now,
+            pace,
+            told: now,
+        }
     }
 
     /// What the host has.
     pub(super) fn look(&mut self) -> Result<Manifest, Missing> {
-        self.moved = Instant::now();
+        self.begin();
+        // Of what it had before nothing is held any more.
+        self.target = None;
         loop {
             let (mut encoded, mut skipped) = (Vec::new(), 0);
             let whole = self.ask(Vec::new(), &mut |item| match item {
@@ -103,9 +130,7 @@ impl<'a> Source<'a> {
                     encoded.extend_from_slice(&part);
                     Ok(())
                 }
-                Item::Manifest(_) => {
-                    Err(io::Error::other("it has more files than can be collected at once"))
-                }
+                Item::Manifest(_) => Err(too_many()),
                 Item::Skipped(count) => {
                     skipped = count;
                     Ok(())
@@ -121,15 +146,24 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Brings pieces into the store. Those that are not as they were are an error at the end.
-    fn fetch(&mut self, wanted: &[ChunkRef]) -> Result<(), Missing> {
-        let target = self.target.clone();
-        let places = places(target.as_ref().map_or(&[], |target| &target.entries));
-        let store = &self.of.shared.store;
-        let mut left: Vec<_> = wanted.iter().filter_map(|chunk| places.get(&chunk.id)).collect();
-        left.sort();
-        let mut lost = false;
+    fn begin(&mut self) {
         self.moved = Instant::now();
+        self.pace = Pace::new(self.of.reach);
+    }
+
+    /// Brings pieces into the store. `false`: some are not as they were.
+    fn fetch(&mut self, wanted: &[ChunkRef], places: &Places<'_>) -> Result<bool, Missing> {
+        let store = &self.of.shared.store;
+        let mut left = Vec::new();
+        for chunk in wanted {
+            // Another host may have brought it meanwhile.
+            if !store.has(&chunk.id).map_err(Missing::Store)? {
+                left.extend(places.get(&chunk.id));
+            }
+        }
+        left.sort();
+        let mut whole = true;
+        self.begin();
         while !left.is_empty() {
             let (files, asked) = question(&left);
             let mut batch = store.batch();
@@ -141,10 +175,10 @@ impl<'a> Source<'a> {
                 return Err(Missing::Unreadable(io::Error::other("fewer pieces than asked for")));
             }
             for place in left.drain(..answered) {
-                lost |= !store.has(&place.chunk.id).map_err(Missing::Store)?;
+                whole &= store.has(&place.chunk.id).map_err(Missing::Store)?;
             }
         }
-        if lost { Err(Missing::Changed) } else { Ok(()) }
+        Ok(whole)
     }
 
     /// Asks once. `false`: it broke off, and is worth another try now.
@@ -168,6 +202,7 @@ impl<'a> Source<'a> {
         each: &mut dyn FnMut(Item) -> io::Result<()>,
     ) -> Result<bool, Missing> {
         let (mut end, mut said) = (false, None);
+        let (came, looked) = (Cell::new(0), Cell::new(None));
         let decoder = item_decoder(|item| match item {
             Item::End => {
                 end = true;
@@ -177,31 +212,61 @@ impl<'a> Source<'a> {
                 said = Some(why);
                 Ok(())
             }
-            item => each(item),
+            Item::Looked { files, .. } if files > ENTRIES as u64 => Err(too_many()),
+            Item::Looked { files, bytes } => {
+                looked.set(Some((files, bytes)));
+                Ok(())
+            }
+            item => {
+                let bytes = match &item {
+                    Item::Manifest(bytes) | Item::Piece(bytes) => bytes.len(),
+                    _ => 0,
+                };
+                each(item)?;
+                came.set(came.get() + bytes as u64);
+                Ok(())
+            }
         });
         let mut decoder = decoder.map_err(Missing::Unreadable)?;
         let broken = loop {
-            match self.handle.block_on(coming.next()) {
-                Ok(Some(piece)) => {
+            let (began, most) = (Instant::now(), self.pace.left());
+            let next = self.handle.block_on(async { timeout(most, coming.next()).await });
+            self.pace.waited(began.elapsed());
+            match next {
+                Ok(Ok(Some(piece))) => {
                     self.received += piece.len() as u64;
-                    self.moved = Instant::now();
                     decoder.write_all(&piece).map_err(failed)?;
+                    self.count(came.take(), looked.take());
                     self.tell()?;
                 }
-                Ok(None) => break None,
-                Err(not) => break Some(not),
+                Ok(Ok(None)) => break None,
+                Ok(Err(not)) => break Some(not),
+                Err(_) => return Err(Missing::Away(slow())),
             }
         };
         decoder.flush().map_err(failed)?;
         drop(decoder);
+        self.count(came.take(), looked.take());
         match (said, end, broken) {
             (Some(why), ..) => Err(Missing::Said(why)),
             (None, true, _) => Ok(true),
+            (None, false, _) if !self.pace.broke() => Err(Missing::Away(slow())),
             (None, false, Some(not)) => self.again(not),
             (None, false, None) => self.again(NotComing {
                 fault: OutputFault::Broken,
                 detail: "the rest does not come".into(),
             }),
+        }
+    }
+
+    /// What was asked for, or said of how far the host is, has come.
+    fn count(&mut self, bytes: u64, looked: Option<(u64, u64)>) {
+        if bytes > 0 || looked.is_some() {
+            self.moved = Instant::now();
+            self.pace.came(bytes);
+        }
+        if let Some((files, bytes)) = looked {
+            self.pace.looked(files, bytes);
         }
     }
 
@@ -234,25 +299,62 @@ impl<'a> Source<'a> {
 
 impl Chunks for Source<'_> {
     fn provide(&mut self, wanted: &[ChunkRef]) -> Result<(), ApplyError> {
-        let provide = |missing: Missing| ApplyError::Provide(Box::new(missing));
+        self.bring(wanted).map_err(|missing| ApplyError::Provide(Box::new(missing)))
+    }
+
+    fn admit(&mut self, writing: &Writing) -> Result<(), ApplyError> {
+        self.reserve(writing).map_err(|missing| ApplyError::Provide(Box::new(missing)))
+    }
+}
+
+impl Source<'_> {
+    /// Brings all of these into the store, from here or by way of other hosts.
+    fn bring(&mut self, wanted: &[ChunkRef]) -> Result<(), Missing> {
         let shared = self.of.shared.clone();
+        let target = self.target.clone();
+        let places = places(target.as_ref().map_or(&[], |target| &target.entries));
+        let most = (ASKED, self.of.reach);
+        let (mut others, mut whole) = (Vec::new(), true);
+        let mut left = VecDeque::from(shared.take(wanted).map_err(Missing::Store)?);
         loop {
-            let left = shared.take(wanted).map_err(|error| provide(Missing::Store(error)))?;
-            if left.is_empty() {
-                return Ok(());
-            }
-            let mine = shared.begin(&left);
-            if mine.is_empty() {
-                // Somebody else brings the rest.
-                if self.of.tell.is_closed() {
-                    return Err(provide(Missing::Left));
-                }
+            let turn = shared.begin(&mut left, &mut others, most);
+            if !turn.pieces.is_empty() {
+                let fetched = self.fetch(&turn.pieces, &places);
+                shared.end(&turn);
+                whole &= fetched?;
                 continue;
             }
-            let fetched = self.fetch(&mine);
-            shared.end(&mine);
-            fetched.map_err(provide)?;
+            if others.is_empty() {
+                return if whole { Ok(()) } else { Err(Missing::Changed) };
+            }
+            // Somebody else brings the rest.
+            if self.of.tell.is_closed() {
+                return Err(Missing::Left);
+            }
+            shared.wait();
+            left = shared.take(&std::mem::take(&mut others)).map_err(Missing::Store)?.into();
         }
+    }
+
+    /// Has room for what is about to be written kept for it, here and in the store.
+    fn reserve(&mut self, writing: &Writing) -> Result<(), Missing> {
+        let shared = &self.of.shared;
+        shared.store.make_room(writing.wanted).map_err(Missing::Store)?;
+        let to = &self.of.to;
+        let looked = |error: rustix::io::Errno| Missing::Folder(to.clone(), error.into());
+        let disk = rustix::fs::fstat(&self.of.folder).map_err(looked)?.st_dev;
+        let floor = shared.store.bounds().floor;
+        let free = || {
+            let stat = rustix::fs::fstatvfs(&self.of.folder);
+            let free = stat.map_or(0, |stat| stat.f_bavail.saturating_mul(stat.f_frsize));
+            free.saturating_sub(floor)
+        };
+        // The pieces lie on the disk of the store meanwhile.
+        let beside = if disk == shared.disk { writing.wanted } else { 0 };
+        let bytes = writing.bytes.saturating_add(beside);
+        let promised = self.of.shared.promises.take(disk, bytes, free);
+        self.promised = Some(promised.map_err(|error| Missing::Room(to.clone(), error))?);
+        Ok(())
     }
 }
 
@@ -264,7 +366,9 @@ struct Place<'a> {
     chunk: ChunkRef,
 }
 
-fn places(entries: &[content::Entry]) -> BTreeMap<ContentId, Place<'_>> {
+type Places<'a> = BTreeMap<ContentId, Place<'a>>;
+
+fn places(entries: &[content::Entry]) -> Places<'_> {
     let mut places = BTreeMap::new();
     for entry in entries {
         let Kind::File { chunks, .. } = &entry.kind else { continue };
@@ -327,6 +431,15 @@ fn take(
     }
 }
 
+/// Too little comes.
+fn slow() -> NotComing {
+    NotComing { fault: OutputFault::Away, detail: "what it sends comes too slowly".into() }
+}
+
+fn too_many() -> io::Error {
+    io::Error::other("it has more files than can be collected at once")
+}
+
 /// Why an item was refused: for what it is, or because it could not be kept.
 fn failed(error: io::Error) -> Missing {
     match error.downcast::<StoreError>() {
@@ -338,12 +451,12 @@ fn failed(error: io::Error) -> Missing {
 impl Desk {
     /// A signed wish for what a host has below a path.
     fn collect_wish(&self, of: &Collection, host: HostId) -> Bytes {
+        let body = body(of.path.clone(), of.exclude.clone());
         let body = CollectBody {
             mesh: self.authority.mesh().0,
             host,
-            path: of.path.clone(),
-            exclude: of.exclude.clone(),
             not_after_ms: to_ms(SystemTime::now() + GOOD),
+            ..body
         };
         let (bytes, signer) = (body.encode(), self.authority.order_signer());
         let envelope = Envelope {
@@ -356,9 +469,43 @@ impl Desk {
     }
 }
 
+/// What is to be collected, of nobody yet.
+fn body(path: Bytes, exclude: Vec<String>) -> CollectBody {
+    CollectBody { mesh: [0; 16], host: HostId(0), path, exclude, not_after_ms: 0 }
+}
+
+/// Whether every host would take this for a wish. What is wrong with it, if not.
+pub(super) fn check_wish(path: &str, exclude: &[String]) -> Result<(), String> {
+    let bytes: usize = exclude.iter().map(String::len).sum();
+    if bytes > EXCLUDED {
+        return Err(format!("the patterns have {bytes} bytes together; the limit is {EXCLUDED}"));
+    }
+    let body = body(Bytes::copy_from_slice(path.as_bytes()), exclude.to_vec());
+    let envelope = Envelope {
+        kind: COLLECT_KIND.into(),
+        signature: [0; 64],
+        key: Bytes::new(),
+        body: body.encode().into(),
+    };
+    CollectBody::read(&envelope).map(drop).map_err(|error| error.to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_hosts_would_not_take_is_not_asked_of_them() {
+        let check = |path: &str, count, len| check_wish(path, &vec!["x".repeat(len); count]);
+        assert_eq!(check("/var/log", 64, 128), Ok(()));
+        let many = check("/var/log", 65, 1).expect_err("too many");
+        assert!(many.contains("65") && many.contains("64"), "{many}");
+        let long = check("/var/log", 1, 1025).expect_err("too long");
+        assert!(long.contains("1025") && long.contains("1024"), "{long}");
+        let all = check("/var/log", 64, 129).expect_err("too much");
+        assert!(all.contains("8256") && all.contains("8192"), "{all}");
+        assert!(check(&format!("/{}", "x".repeat(4096)), 0, 0).is_err());
+    }
 
     fn place<'a>(path: &'a str, offset: u64, seed: u32, len: u32) -> Place<'a> {
         let chunk = ChunkRef { id: ContentId::of(&seed.to_le_bytes()), len };

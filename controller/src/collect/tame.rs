@@ -13,17 +13,18 @@ const DIR: u32 = 0o700;
 /// Neither setuid, setgid nor sticky.
 const PLAIN: u32 = 0o777;
 
-/// The manifest as it is installed here, and the paths of links that are left out.
-pub(super) fn tame(manifest: &Manifest) -> (Manifest, Vec<Vec<u8>>) {
+/// The manifest as it is installed here, and the paths of links that are left out. The list of
+/// what a large file consists of is not held twice.
+pub(super) fn tame(manifest: Manifest) -> (Manifest, Vec<Vec<u8>>) {
     let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
     let (mut entries, mut left_out) = (Vec::new(), Vec::new());
-    for entry in &manifest.entries {
+    for entry in manifest.entries {
         let mode = match &entry.kind {
             Kind::Dir => entry.mode & PLAIN | DIR,
             Kind::File { .. } | Kind::HardLink { .. } => entry.mode & PLAIN | FILE,
             Kind::Symlink { target } if stays(&entry.path, target) => entry.mode,
             Kind::Symlink { .. } => {
-                left_out.push(entry.path.clone());
+                left_out.push(entry.path);
                 continue;
             }
         };
@@ -34,7 +35,7 @@ pub(super) fn tame(manifest: &Manifest) -> (Manifest, Vec<Vec<u8>>) {
             owner: Name::default(),
             group: Name::default(),
             attributes: Attributes::default(),
-            ..entry.clone()
+            ..entry
         });
     }
     (Manifest { entries }, left_out)
@@ -61,6 +62,8 @@ fn stays(path: &[u8], target: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use content::{ChunkRef, ContentId};
+
     use super::*;
 
     fn entry(path: &str, kind: Kind, mode: u32) -> Entry {
@@ -101,11 +104,20 @@ mod tests {
                 entry("tool", file(), 0o6511),
             ],
         };
-        let (tamed, left_out) = tame(&manifest);
+        let (tamed, left_out) = tame(manifest);
         let modes: Vec<_> = tamed.entries.iter().map(|entry| entry.mode).collect();
         assert_eq!(modes, [0o755, 0o777, 0o711]);
         assert_eq!(left_out, [b"out".to_vec()]);
         let own = rustix::process::geteuid().as_raw();
         assert!(tamed.entries.iter().all(|entry| entry.uid == own && entry.mtime == (7, 0)));
+    }
+    #[test]
+    fn a_list_of_pieces_is_not_held_twice() {
+        let chunks = vec![ChunkRef { id: ContentId::of(b"a"), len: 1 }; 1000];
+        let at = chunks.as_ptr();
+        let manifest =
+            Manifest { entries: vec![entry("", Kind::File { size: 1000, chunks }, 0o600)] };
+        let (tamed, _) = tame(manifest);
+        assert_eq!(tamed.entries[0].chunks().as_ptr(), at);
     }
 }

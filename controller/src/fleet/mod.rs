@@ -27,5 +27,5 @@ pub(crate) mod store;
 pub mod types;
 
 pub(crate) use cron::text as clock_text;
-pub(crate) use desk::Fleet;
-pub(crate) use store::{forget_plan, note_answers};
+pub(crate) use desk::{Fleet, Known};
+pub(crate) use store::{forget_plan, note_answers, plan_of};

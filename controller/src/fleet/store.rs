@@ -212,13 +212,7 @@ pub(crate) fn note_answers(
     report: &Report,
     body: &dyn Fn(Digest) -> Result<Option<Bytes>>,
 ) -> Result<()> {
-    let plan: PlanRow = {
-        let plans = txn.open_table(PLANS)?;
-        match plans.get(report.order.0)? {
-            Some(row) => parse(row.value()),
-            None => return Ok(()),
-        }
-    };
+    let Some(plan) = plan_of(txn, report.order)? else { return Ok(()) };
     let mut of_file: BTreeMap<usize, HostSet> = BTreeMap::new();
     for (outcome, hosts) in report.tally.lines() {
         // Without a body nobody knows which files are meant: then none is.
@@ -248,6 +242,12 @@ pub(crate) fn note_answers(
         table.insert(key.as_str(), json(&standing).as_slice())?;
     }
     Ok(())
+}
+
+/// What an order brings, if it is of a distribution.
+pub(crate) fn plan_of(txn: &WriteTransaction, id: OrderId) -> Result<Option<PlanRow>> {
+    let plans = txn.open_table(PLANS)?;
+    Ok(plans.get(id.0)?.map(|row| parse(row.value())))
 }
 
 /// Forgets what an order has brought.

@@ -46,6 +46,9 @@ const RETIRED: &str = "retired";
 const RETIRED_UNTIL: &str = "retired-until";
 const GROWTH_FROM: &str = "growth-from";
 
+/// Until when reports of a kind have been sent, by a word of its own.
+const SENT: [(&str, &str); 2] = [("hour", "report-sent-hour"), ("day", "report-sent-day")];
+
 /// Events that are alike, as they are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct EventRow {
@@ -351,6 +354,26 @@ impl Tables {
         }
         txn.commit()?;
         Ok(keys.len())
+    }
+
+    /// Until when reports of this kind have been sent, if that is known.
+    pub(crate) fn report_sent(&self, kind: &str) -> Result<Option<u64>> {
+        let counts = self.journal.read()?.open_table(EVENT_COUNTS)?;
+        let Some((_, word)) = SENT.iter().find(|(known, _)| *known == kind) else {
+            return Ok(None);
+        };
+        Ok(counts.get(*word)?.map(|until| until.value()))
+    }
+
+    /// Reports of this kind have been sent until then.
+    pub(crate) fn note_report_sent(&self, kind: &str, until_ms: u64) -> Result<()> {
+        let Some((_, word)) = SENT.iter().find(|(known, _)| *known == kind) else {
+            return Ok(());
+        };
+        let txn = self.journal.begin()?;
+        txn.open_table(EVENT_COUNTS)?.insert(*word, until_ms)?;
+        txn.commit()?;
+        Ok(())
     }
 
     /// A list of expressions as it was written.

@@ -63,12 +63,26 @@ pub struct Report {
     pub problems: Vec<Problem>,
     /// What was wrong in the time before that, of the same length, and is not any more.
     pub resolved: Vec<Problem>,
+    /// The same by site or domain, if that was asked for. Who has none is in the part `-`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<ReportPart>,
     /// Events that `filter.delete` has taken out.
     pub discarded: u64,
     /// Events that are in the daily report only.
     pub daily: u64,
     /// Whether a part of this is not kept any more.
     pub is_partial: bool,
+}
+
+/// What went wrong in a site or domain, with the counts of its hosts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportPart {
+    /// The site or domain.
+    pub name: String,
+    /// As in [`Report`].
+    pub problems: Vec<Problem>,
+    /// As in [`Report`].
+    pub resolved: Vec<Problem>,
 }
 
 /// Errors that are alike.
@@ -82,6 +96,9 @@ pub struct Problem {
     pub severity: String,
     /// As in [`EventInfo`].
     pub class: String,
+    /// The file under control that it is about, as a domainpath; else empty.
+    #[serde(default)]
+    pub path: String,
     /// One of them, in one line.
     pub line: String,
     /// The whole of it, if it was more than a line.

@@ -1,7 +1,5 @@
 //! Alerts: one for each cause, told at the end that notices, by whichever way is left.
 
-mod witness;
-
 use std::fs;
 use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt;
@@ -12,7 +10,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 use tests::{Fleet, LIMIT, Spec, show, wait_for};
 
-use witness::{Hook, mail_server, tcp_lines};
+use crate::witness::{Hook, mail_server, tcp_lines};
 
 /// Everything soon, where beats come every 0.5 s.
 const SOON: &str = "

@@ -9,7 +9,7 @@ use tests::{Fleet, LIMIT, Spec, wait_for};
 use crate::domains::Site;
 
 /// The relays and hosts of the examples.
-fn site() -> Result<Site> {
+pub(crate) fn site() -> Result<Site> {
     let mut fleet = Fleet::new()?;
     let spec = |role, name: &str, parent: &str| Spec {
         role,

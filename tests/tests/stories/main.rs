@@ -30,6 +30,7 @@ mod pull;
 mod push;
 mod remove;
 mod renew;
+mod reports;
 mod rollback;
 mod rollout;
 mod run;
@@ -41,6 +42,7 @@ mod terms;
 mod trial;
 mod weak;
 mod whatif;
+mod witness;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;

@@ -8,7 +8,10 @@ use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use tests::{Fleet, LIMIT, show, wait_for};
+use tests::{Fleet, LIMIT, Spec, show, wait_for};
+
+use crate::full_disk::Disk;
+use crate::order;
 
 const PATH: &str = "/srv/data";
 const MIB: usize = 1 << 20;
@@ -178,5 +181,83 @@ fn a_relay_that_dies_in_the_middle_costs_nothing_that_has_come() -> Result<()> {
     println!("{came} bytes came for {total}, {} before the break", received(&first));
     ensure!(came < total + (3 << 20), "{came} bytes came for {total}");
     assert!(bytes_in(&store.join("objects")) == 0, "what is in place is nowhere else");
+    Ok(())
+}
+
+#[test]
+fn hosts_do_not_fill_a_disk_together() -> Result<()> {
+    let fleet = Fleet::tree(1, 3)?;
+    let Some(disk) = Disk::mount(&fleet.path().join("collected"), 164) else { return Ok(()) };
+    let (dir, to) = to(&fleet);
+    for n in 1..=2 {
+        write(&fleet.at(&format!("site1-host{n}"), PATH).join("big"), &noise(n, 60 * MIB))?;
+    }
+    write(&fleet.at("site1-host3", PATH).join("small"), b"small")?;
+    let (told, code) = pull(&fleet, &[PATH, "-a", "--to", &to])?;
+    assert_eq!(code, Some(1), "{told:#?}");
+    let (went, not): (Vec<_>, Vec<_>) = told.iter().partition(|host| host["state"] == "ok");
+    assert_eq!((went.len(), not.len()), (2, 1), "{told:#?}");
+    let why = not[0]["message"].as_str().context("a reason")?;
+    assert!(why.contains(&to) && why.contains("not enough room"), "{why}");
+    let refused = not[0]["host"].as_str().context("a name")?;
+    assert!(not[0]["received"].as_u64() < Some(MIB as u64), "no piece was asked for: {told:#?}");
+    assert!(!dir.join(refused).join("srv/data").exists(), "nothing of it is there");
+    assert_eq!(fs::read(dir.join("site1-host3/srv/data/small"))?, b"small");
+    assert!(disk.free()? > 64 << 20);
+    // Once there is room it comes.
+    let other = if refused == "site1-host1" { "site1-host2" } else { "site1-host1" };
+    fs::remove_dir_all(dir.join(other))?;
+    let (told, code) = pull(&fleet, &[PATH, "-w", refused, "--to", &to])?;
+    assert_eq!(code, Some(0), "{told:#?}");
+    Ok(())
+}
+
+#[test]
+fn hosts_that_drip_hold_up_nobody_for_long() -> Result<()> {
+    let mut fleet = Fleet::new()?;
+    let mut add = |role, name: &str, parent: &str, config: &str| {
+        fleet.add(&Spec {
+            role,
+            name: name.into(),
+            site: "site1".into(),
+            parents: vec![parent.into()],
+            config: config.into(),
+        })
+    };
+    add("relay", "relay", "controller", "")?;
+    for name in ["a", "b"] {
+        add("host", name, "relay", "[[cap]]\nrate = \"8k\"\n")?;
+    }
+    add("host", "c", "relay", "")?;
+    fleet.wait_up(4)?;
+    // The list of what the two have is 100 KB long, and a second brings 1 KB of it.
+    for n in 0..3000u32 {
+        for name in ["a", "b"] {
+            let file = fleet.at(name, PATH).join(format!("{n}"));
+            write(&file, &noise(n.into(), 40))?;
+        }
+    }
+    write(&fleet.at("c", PATH).join("data"), b"data")?;
+    let line = "head -c 3000000 /dev/zero | tr '\\0' x";
+    let id = order(&fleet, &["run", "-w", "c", "--async", "--json", line])?;
+    fleet.wait_states(&id, &[("ok", 1)])?;
+    let (dir, to) = to(&fleet);
+    let mut command = fleet.command(&["pull", PATH, "-a", "--to", &to, "-t", "5s", "--json"]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+    let asked = |name: &str| fleet.log(name).contains("the controller looks at what is here");
+    wait_for("both to be asked", LIMIT, || Ok((asked("a") && asked("b")).then_some(())))?;
+    // The way through their relay is free for others.
+    let out = fleet.barid(&["out", &id, "-w", "c"])?;
+    assert!(out.status.success() && out.stdout.len() == 3_000_000, "{}", show(&out.stderr));
+    let output = child.wait_with_output()?;
+    let told = hosts(&output.stdout)?;
+    let of = |name: &str| told.iter().find(|host| host["host"] == name).context("it was told of");
+    assert_eq!(of("c")?["state"], "ok", "{told:#?}");
+    assert_eq!(fs::read(dir.join("c/srv/data/data"))?, b"data");
+    for name in ["a", "b"] {
+        let host = of(name)?;
+        let slow = host["message"].as_str().is_some_and(|why| why.contains("too slowly"));
+        assert!(host["state"] == "not-reached" && slow, "{told:#?}");
+    }
     Ok(())
 }

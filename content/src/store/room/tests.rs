@@ -90,6 +90,22 @@ fn when_all_is_needed_it_is_refused_before_its_first_byte() {
 }
 
 #[test]
+fn what_does_not_fit_at_all_costs_nothing_that_is_there() {
+    let dir = tempfile::tempdir().expect("temp");
+    let (store, needed) = store(&dir, 4 * LARGE);
+    let all: Vec<_> = (0..4).map(|seed| object(seed, LARGE)).collect();
+    all.iter().for_each(|(id, bytes)| store.put(*id, bytes).expect("puts"));
+    lock(&needed).extend([all[0].0, all[1].0]);
+    let wanted = [(object(9, 1).0, 3 * LARGE as u32)];
+    let refused = store.make_room_for(&wanted).expect_err("two of four are needed");
+    assert!(matches!(refused, StoreError::Quota { .. }), "{refused}");
+    assert!(all.iter().all(|(id, _)| store.has(id).expect("has")));
+    *lock(&store.room.turn) = None;
+    store.make_room_for(&[(object(9, 1).0, 2 * LARGE as u32)]).expect("the others are not");
+    assert_eq!(store.usage().expect("usage").bytes, 2 * LARGE);
+}
+
+#[test]
 fn what_is_arriving_counts_in_full_also_after_a_restart() {
     let dir = tempfile::tempdir().expect("temp");
     let (id, bytes) = object(1, 2 * LARGE);
@@ -179,6 +195,7 @@ proptest! {
         for (seed, pin) in puts {
             *lock(&store.room.turn) = None;
             let (id, bytes) = object(seed, len(seed));
+            let before = store.index.ids().expect("reads");
             match store.put(id, &bytes) {
                 Ok(()) => {
                     if pin {
@@ -195,6 +212,7 @@ proptest! {
                         .map(len)
                         .sum();
                     prop_assert!(held + len(seed) > max, "there was something to drop");
+                    prop_assert_eq!(store.index.ids().expect("reads"), before, "for nothing");
                 }
             }
             prop_assert!(store.usage().expect("usage").bytes <= max);

@@ -122,7 +122,10 @@ fn take_post(stream: TcpStream, heard: &Heard<Post>) -> Option<()> {
 
 /// A mail server that takes everything.
 pub(super) fn mail_server() -> Result<(SocketAddr, Heard<String>)> {
-    let listener = TcpListener::bind("127.0.0.1:0")?;
+    mail_server_at(TcpListener::bind("127.0.0.1:0")?)
+}
+
+pub(super) fn mail_server_at(listener: TcpListener) -> Result<(SocketAddr, Heard<String>)> {
     let (addr, mails) = (listener.local_addr()?, Heard::default());
     let heard = mails.clone();
     std::thread::spawn(move || {
