@@ -72,10 +72,13 @@ struct Names {
 struct Rights {
     known: Option<(Stamp, Vec<Grant>)>,
     /// The reading that goes on, whoever waits for it.
-    reading: Option<(Stamp, JoinHandle<Result<Vec<Grant>, Wrong>>)>,
+    reading: Option<(Stamp, JoinHandle<Read>)>,
     /// When the name service has last failed, and how.
     failed: Option<(Instant, String)>,
 }
+
+/// What the file says.
+type Read = Result<Vec<Grant>, Wrong>;
 
 /// Why there are no rights to be had from the file.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -227,7 +230,7 @@ fn stamp(path: &Path) -> Stamp {
 }
 
 /// Blocks.
-fn grants(path: &Path, names: Names) -> Result<Vec<Grant>, Wrong> {
+fn grants(path: &Path, names: Names) -> Read {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
