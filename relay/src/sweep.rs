@@ -112,7 +112,8 @@ pub(crate) fn bound_around_needed(store: &Store, journal: &Journal, settings: &S
             needed_mib,
             usual_mib,
             max_mib,
-            "the content store needs more than it usually may have: it may              have more until the next start; store_max_mib sets a limit of its own"
+            "the content store needs more than it usually may have, and may have more until the \
+             next start; store_max_mib sets another limit"
         );
     }
     store.bound(bounds);
