@@ -275,7 +275,8 @@ mod tests {
                 let output = &outputs[at];
                 let from = from.min(output.len());
                 let piece = &output[from..output.len().min(from + length)];
-                let Written { broken, left_out, whole: new } = lines.piece("h", to, from as u64, piece);
+                let written = lines.piece("h", to, from as u64, piece);
+                let Written { broken, left_out, whole: new } = written;
                 prop_assert!(broken.is_empty() && left_out == 0);
                 prop_assert!(new.last().is_none_or(|last| *last == b'\n'));
                 shown[at].extend(new);

@@ -1,23 +1,19 @@
 //! How much content a link may carry at which time: a week, by the clocks of a place.
 //!
 //! Entries name days, times of the day and a rate; of those that hold at a moment the lowest rate
-//! counts, and where none does there is no cap. A time that ends before it begins goes on over
-//! midnight and belongs to the day on which it began. When clocks are put forward or back, what
-//! they show is what counts.
+//! counts, and where none does there is no cap. What days and times are `week` says.
 
 use std::time::SystemTime;
 
-use jiff::civil::Weekday;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
 use protos::LEAST_RATE;
 use serde::{Deserialize, Serialize};
 
+use crate::week::{Week, WeekError};
+
 /// The most entries of one calendar.
 const ENTRIES: usize = 32;
-/// Minutes of a day.
-const DAY: u16 = 24 * 60;
-const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 
 /// One `[[cap]]` of the settings, as it is written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,12 +39,9 @@ fn utc() -> String {
 /// Why a calendar says nothing. The operator is at fault.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CalendarError {
-    /// Days that are none.
-    #[error("cap: days {0:?}: write days as mon-fri or mon,wed,sun")]
-    Days(String),
-    /// Times that are none.
-    #[error("cap: hours {0:?}: write times as 08-18 or 08:30-12,22-06")]
-    Hours(String),
+    /// Days or times that are none.
+    #[error("cap: {0}")]
+    Week(#[from] WeekError),
     /// No place.
     #[error("cap: unknown time zone {0:?}: a name as in Europe/Berlin, known to this machine")]
     Zone(String),
@@ -98,10 +91,7 @@ pub(crate) struct Calendar(Vec<Span>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Span {
-    /// A bit for each day, Monday the lowest.
-    days: u8,
-    /// From and to, in minutes of the day; to may be less than from.
-    times: Vec<(u16, u16)>,
+    week: Week,
     zone: TimeZone,
     rate: u64,
 }
@@ -123,66 +113,17 @@ impl Calendar {
 
 impl Span {
     fn new(entry: &Entry) -> Result<Span, CalendarError> {
-        let days = days(&entry.days).ok_or_else(|| CalendarError::Days(entry.days.clone()))?;
-        let times = times(&entry.hours).ok_or_else(|| CalendarError::Hours(entry.hours.clone()))?;
+        let week = Week::new(&entry.days, &entry.hours)?;
         let zone = match entry.zone.as_str() {
             "UTC" => TimeZone::UTC,
             name => TimeZone::get(name).map_err(|_| CalendarError::Zone(name.into()))?,
         };
-        Ok(Span { days, times, zone, rate: parse_rate(&entry.rate)? })
+        Ok(Span { week, zone, rate: parse_rate(&entry.rate)? })
     }
 
     fn holds(&self, now: Timestamp) -> bool {
-        let now = Zoned::new(now, self.zone.clone());
-        let minute = now.hour() as u16 * 60 + now.minute() as u16;
-        let is_on = |day: Weekday| self.days >> day.to_monday_zero_offset() & 1 == 1;
-        let (today, yesterday) = (is_on(now.weekday()), is_on(now.weekday().previous()));
-        self.times.iter().any(|&(from, to)| match from < to {
-            true => today && (from..to).contains(&minute),
-            false => today && minute >= from || yesterday && minute < to,
-        })
+        self.week.holds(&Zoned::new(now, self.zone.clone()))
     }
-}
-
-fn days(text: &str) -> Option<u8> {
-    if text.trim().is_empty() {
-        return Some(0x7f);
-    }
-    let day = |name: &str| {
-        let name = name.trim().to_ascii_lowercase();
-        DAYS.iter().position(|day| *day == name)
-    };
-    let mut bits = 0;
-    for part in text.split(',') {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (mut at, last) = (day(first)?, day(last)?);
-        bits |= 1 << at;
-        while at != last {
-            at = (at + 1) % DAYS.len();
-            bits |= 1 << at;
-        }
-    }
-    Some(bits)
-}
-
-fn times(text: &str) -> Option<Vec<(u16, u16)>> {
-    if text.trim().is_empty() {
-        return Some(vec![(0, DAY)]);
-    }
-    let time = |text: &str| {
-        let (hour, minute) = text.trim().split_once(':').unwrap_or((text.trim(), "0"));
-        let is_number = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
-        let good = is_number(hour) && is_number(minute);
-        let (hour, minute) = (hour.parse::<u16>().ok()?, minute.parse::<u16>().ok()?);
-        let at = hour.checked_mul(60)?.checked_add(minute)?;
-        (good && minute < 60 && at <= DAY).then_some(at)
-    };
-    let span = |part: &str| {
-        let (from, to) = part.split_once('-')?;
-        let (from, to) = (time(from)?, time(to)?);
-        (from != to && from < DAY).then_some((from, to))
-    };
-    text.split(',').map(span).collect()
 }
 
 #[cfg(test)]

@@ -63,6 +63,7 @@ mod sweep;
 mod terms;
 mod transfer;
 mod verify;
+mod week;
 mod writer;
 
 pub use bulk::{Bulk, Turn};
@@ -79,6 +80,7 @@ pub use outputs::{Coming, NotComing};
 pub use removed::RemovalsFault;
 pub use settings::{Settings, SettingsError};
 pub use sweep::{spare_in_store, sweep_store};
+pub use week::{Week, WeekError};
 pub use writer::{NoWitness, Witness};
 
 /// The name of some bytes: their BLAKE3 hash.

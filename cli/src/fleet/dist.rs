@@ -1,6 +1,6 @@
 //! Distributing, and when it is due.
 
-use controller::fleet::types::{Distribution, NewDist, Question, Scheduled};
+use controller::fleet::types::{Distribution, HostTurn, NewDist, Question, Scheduled};
 use controller::types::{OrderEvent, OrderInfo};
 
 use super::ask;
@@ -48,7 +48,8 @@ pub(crate) async fn dist(
 ) -> Result<Exit, Failure> {
     let DistArgs { wait, compare, show, waves, gate, all_at_once, frequency, hosts } = args;
     let waves = crate::push::waves(waves, gate);
-    let new = NewDist { frequency, hosts, compare, waves, all_at_once };
+    let usual = NewDist::of(&frequency);
+    let new = NewDist { hosts, compare, waves, all_at_once, ..usual };
     let told: Distribution = client.post("/v1/fleet/dist", &new).await?;
     if screen.json {
         screen.json(&told)?;
@@ -109,24 +110,48 @@ fn is_ok(order: &OrderInfo) -> bool {
     order.states.iter().all(|(state, count)| state == "ok" || *count == 0)
 }
 
-pub(crate) async fn schedule(client: &Client, screen: &mut Screen) -> Result<Exit, Failure> {
-    let all: Vec<Scheduled> = ask(client, &Question::Schedule).await?;
+/// What `schedule` takes.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct ScheduleArgs {
+    /// Show when these hosts have their next turns
+    #[arg(value_name = "HOST")]
+    hosts: Vec<String>,
+}
+
+pub(crate) async fn schedule(
+    ScheduleArgs { hosts }: ScheduleArgs,
+    client: &Client,
+    screen: &mut Screen,
+) -> Result<Exit, Failure> {
+    let is_of_hosts = !hosts.is_empty();
+    let all: Vec<Scheduled> = ask(client, &Question::Schedule { hosts }).await?;
     if screen.json {
         screen.json(&all)?;
         return Ok(Exit::Ok);
     }
     let time = |ms: u64| if ms == 0 { "-".into() } else { show_time(ms) };
+    if is_of_hosts {
+        let of = |one: &Scheduled| -> Vec<Vec<String>> {
+            let row =
+                |turn: &HostTurn| vec![one.frequency.clone(), turn.host.clone(), time(turn.at_ms)];
+            one.turns.iter().map(row).collect()
+        };
+        let rows: Vec<Vec<String>> = all.iter().flat_map(of).collect();
+        screen.print(&table(&["FREQUENCY", "HOST", "NEXT"], &rows))?;
+        return Ok(Exit::Ok);
+    }
     let row = |one: &Scheduled| {
         let state = match (one.running, one.automatic) {
-            (true, _) => "running",
-            (false, true) => "on",
-            (false, false) => "off",
+            (true, _) => "running".to_owned(),
+            (false, _) if one.waiting > 0 => format!("{} wait", show_count(one.waiting)),
+            (false, true) => "on".into(),
+            (false, false) => "off".into(),
         };
         vec![
             one.frequency.clone(),
             one.cron.clone(),
             one.zone.clone(),
-            state.into(),
+            state,
             time(one.last_ms),
             time(one.next_ms),
             one.missed.to_string(),

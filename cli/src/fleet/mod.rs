@@ -75,7 +75,7 @@ pub(crate) enum Command {
     /// Distribute now
     Dist(dist::DistArgs),
     /// Show when frequencies are due
-    Schedule,
+    Schedule(dist::ScheduleArgs),
     /// Show who still lacks the newest version
     Status(files::StatusArgs),
     /// Show the report of an hour or a day
@@ -136,7 +136,7 @@ pub(crate) async fn run(
         Command::Ls(args) => files::ls(args, client, screen).await,
         Command::Rm(args) => files::rm(args, client, screen).await,
         Command::Dist(args) => dist::dist(args, client, screen).await,
-        Command::Schedule => dist::schedule(client, screen).await,
+        Command::Schedule(args) => dist::schedule(args, client, screen).await,
         Command::Status(args) => files::status(args, client, screen).await,
         Command::Report(args) => report::report(args, client, screen).await,
         Command::History(args) => files::history(args, client, screen).await,

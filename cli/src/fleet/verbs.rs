@@ -127,7 +127,7 @@ enum FileVerb {
     /// Distribute now
     Dist(dist::DistArgs),
     /// Show when frequencies are due
-    Schedule,
+    Schedule(dist::ScheduleArgs),
     /// Print all entries as text
     Export,
     /// Take all entries from a text
@@ -225,7 +225,7 @@ pub(crate) async fn file(
         FileVerb::Remove(args) => Command::Rm(args),
         FileVerb::Status(args) => Command::Status(args),
         FileVerb::Dist(args) => Command::Dist(args),
-        FileVerb::Schedule => Command::Schedule,
+        FileVerb::Schedule(args) => Command::Schedule(args),
         FileVerb::Export => export(What::Files),
         FileVerb::Import(args) => args.import(What::Files),
     };

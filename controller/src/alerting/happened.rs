@@ -32,12 +32,13 @@ const LISTED: usize = 120;
 const LONGEST_MS: u64 = 3600 * 1000;
 
 /// Which events make an alert of which kind, for how long after the last of them.
-const RULES: [(&str, &str, u64); 6] = [
+const RULES: [(&str, &str, u64); 7] = [
     ("host.clock-apart", "clock-apart", 900 * 1000),
     ("host.events-dropped", "limit-reached", LONGEST_MS),
     ("run.cut", "limit-reached", LONGEST_MS),
     ("bus.dropped", "limit-reached", LONGEST_MS),
     ("push.schedule-missed", "schedule-missed", LONGEST_MS),
+    ("schedule.missed", "schedule-missed", LONGEST_MS),
     ("push.not-begun", "schedule-missed", LONGEST_MS),
 ];
 /// What ends them at once.

@@ -14,13 +14,15 @@ use super::domain::{Domain, DomainPath};
 use super::hostdata::Record;
 use super::levels::{Level, Levels};
 use super::precedence::{self, Clash, Member, Winners};
-use super::types::{Author, Frequency};
+use super::types::{Author, Frequency, Site};
 
 /// What may be changed of a book, and what follows from the inventory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Book {
     pub(crate) levels: Arc<Levels>,
     pub(crate) frequencies: Arc<BTreeMap<String, Frequency>>,
+    /// What is recorded of sites.
+    pub(crate) sites: Arc<BTreeMap<String, Site>>,
     /// The records of each host, sorted by address.
     pub(crate) hosts: Arc<BTreeMap<String, Arc<Vec<Record>>>>,
     pub(crate) entries: Arc<BTreeMap<DomainPath, Arc<Entry>>>,
@@ -103,6 +105,8 @@ pub(crate) struct Config {
     pub(crate) domains: BTreeSet<Domain>,
     pub(crate) level: Vec<Level>,
     pub(crate) frequency: BTreeMap<String, Frequency>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) site: BTreeMap<String, Site>,
 }
 
 impl Default for Book {
@@ -110,6 +114,7 @@ impl Default for Book {
         Book {
             levels: Arc::default(),
             frequencies: Arc::new(Frequency::usual()),
+            sites: Arc::default(),
             hosts: Arc::default(),
             entries: Arc::default(),
             sources: Arc::default(),
@@ -126,6 +131,7 @@ impl Book {
             domains: self.levels.domains.clone(),
             level: self.levels.levels.clone(),
             frequency: (*self.frequencies).clone(),
+            site: (*self.sites).clone(),
         }
     }
 

@@ -120,6 +120,12 @@ impl Cron {
         times.take_while(|time| *time <= to).take(most).count()
     }
 
+    /// When it was due last after `from` and until `to`, looking at so many times at most.
+    pub(crate) fn last(&self, from: Timestamp, to: Timestamp, most: usize) -> Option<Timestamp> {
+        let times = std::iter::successors(self.next(from), |time| self.next(*time));
+        times.take_while(|time| *time <= to).take(most).last()
+    }
+
     /// All times on a day, in their sequence.
     fn on(&self, date: Date) -> Vec<Timestamp> {
         let mut times = Vec::new();

@@ -107,6 +107,16 @@ impl Running {
                 *next = Some(new.clone());
                 Turn::Later
             }
+            // More hosts have their turn before the one that waits could begin.
+            Some(Some(NewDist { only: Some(waiting), .. })) if new.only.is_some() => {
+                *waiting = waiting.union(new.only.as_ref().expect("it was just looked at"));
+                Turn::Later
+            }
+            // Everybody is more than those who have their turn.
+            Some(Some(next)) if next.only.is_some() => {
+                *next = new.clone();
+                Turn::Later
+            }
             Some(Some(_)) => Turn::Dropped,
         }
     }
@@ -295,14 +305,17 @@ impl Distributor {
             if let Some(only) = &only {
                 members = members.intersection(only);
             }
-            missing.extend(roll.not_enrolled(&members));
+            if new.only.is_none() {
+                missing.extend(roll.not_enrolled(&members));
+            }
             let standing = standings.remove(path).unwrap_or_default();
             let mut hosts = roll.ids(&members);
             if !compares {
                 hosts = hosts.intersection(&standing.lacking());
             }
-            if let Some(part) = part {
-                hosts = hosts.intersection(&part.hosts);
+            let limits = [part.map(|part| &part.hosts), new.only.as_ref()];
+            for limit in limits.into_iter().flatten() {
+                hosts = hosts.intersection(limit);
             }
             if !hosts.is_empty() {
                 files.push((path.clone(), standing));
@@ -531,6 +544,8 @@ fn places(known: &Known, names: &[String]) -> Result<Option<HostSet>, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use mesh::HostId;
+
     use super::*;
 
     #[test]
@@ -550,6 +565,21 @@ mod tests {
         assert_eq!(running.end("hour"), Some(new("hour", "d")));
         assert_eq!(running.end("hour"), None);
         assert!(!running.is_on("hour") && running.is_on("day"));
+    }
+
+    #[test]
+    fn those_who_have_their_turn_meanwhile_wait_together() {
+        let running = Running::default();
+        let turn = |host| NewDist { only: Some(HostSet::one(HostId(host))), ..NewDist::of("hour") };
+        assert_eq!(running.begin(&turn(1)), Turn::Now);
+        assert_eq!(running.begin(&turn(2)), Turn::Later);
+        assert_eq!(running.begin(&turn(3)), Turn::Later);
+        let both = Some(HostSet::from_ranges([(2, 3)]));
+        assert_eq!(running.end("hour").and_then(|next| next.only), both);
+        assert_eq!(running.begin(&turn(4)), Turn::Later);
+        assert_eq!(running.begin(&NewDist::of("hour")), Turn::Later, "it is for them, too");
+        assert_eq!(running.begin(&turn(5)), Turn::Dropped, "everybody is waited for already");
+        assert_eq!(running.end("hour"), Some(NewDist::of("hour")));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! gets, `missing` who lacks it, `cron` when it is due, `book` all of it as one value, `change` and
 //! `ask` what can be done with that. `store` keeps it in tables, `reading` its content, `desk`
 //! makes one change at a time, `plan` and `dist` bring files to hosts, `schedule` when they are
-//! due, and `routes` lets operators ask.
+//! due, `turns` and `spread` when each host is, and `routes` lets operators ask.
 
 pub(crate) mod ask;
 pub(crate) mod book;
@@ -23,7 +23,9 @@ pub mod precedence;
 mod reading;
 pub(crate) mod routes;
 pub(crate) mod schedule;
+mod spread;
 pub(crate) mod store;
+mod turns;
 pub mod types;
 
 pub(crate) use cron::text as clock_text;

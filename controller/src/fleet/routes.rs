@@ -5,6 +5,7 @@ use axum::extract::{Query, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use mesh::HostId;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -137,9 +138,17 @@ fn answer(api: &Api, question: Question) -> Result<Value, Failure> {
             value(revisions.iter().map(ask::revision).collect::<Vec<_>>())
         }
         Question::Network { relays } => value(reader.network(&relays)?),
-        Question::Schedule => {
-            let last = api.fleet.store.runs()?;
-            value(schedule::scheduled(&api.distributor, &last, now_ms()))
+        Question::Schedule { hosts } => {
+            let (last, known) = (api.fleet.store.runs()?, &known);
+            let asked = |name: &String| {
+                let own = known.book.host(name).unwrap_or(name);
+                let enrolled = known.book.enrolled.get(own);
+                let found = enrolled.map(|enrolled| (HostId(enrolled.id), own.to_owned()));
+                let unknown = || Refusal::UnknownHost(name.clone());
+                Ok(found.ok_or_else(unknown)?)
+            };
+            let asked = hosts.iter().map(asked).collect::<Result<Vec<_>, Failure>>()?;
+            value(schedule::scheduled(&api.distributor, &last, &asked, now_ms()))
         }
         Question::HostsTable { several } => value(ask::table(&known.book, false, several)),
         Question::EthersTable => value(ask::table(&known.book, true, false)),

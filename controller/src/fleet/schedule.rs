@@ -6,12 +6,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use mesh::{Class, Kind, Severity};
+use mesh::{Class, HostId, HostSet, Kind, Severity};
 use serde::{Deserialize, Serialize};
 use tracing::{error, info, warn};
 
-use super::cron::{Cron, moment};
+use super::cron::{Cron, moment, text as clock_text};
 use super::dist::Distributor;
+use super::spread;
+use super::turns::Turns;
 use super::types::{Frequency, NewDist, Scheduled};
 use crate::clock::now_ms;
 use crate::fault::Failure;
@@ -33,8 +35,11 @@ const MISSED: Kind =
 const NOT_BEGUN: Kind =
     Kind { subject: "push.not-begun", severity: Severity::Error, class: Class::Controller };
 
+const EXPIRED: Kind =
+    Kind { subject: "schedule.missed", severity: Severity::Warning, class: Class::Controller };
+
 /// When a frequency was last begun.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LastRun {
     /// When; or since when it is there, if it was never begun.
     pub(crate) at_ms: u64,
@@ -44,6 +49,31 @@ pub(crate) struct LastRun {
     /// How often it was due before that while nobody could begin it.
     #[serde(default)]
     pub(crate) missed: u64,
+    /// If it is spread: when it was due last, and who has not had his turn since.
+    #[serde(default)]
+    pub(crate) due_ms: u64,
+    #[serde(default)]
+    waiting: Vec<(u32, u32)>,
+}
+
+impl LastRun {
+    /// Who waits for a turn.
+    pub(crate) fn waiting(&self) -> HostSet {
+        HostSet::from_ranges(self.waiting.iter().copied())
+    }
+
+    pub(crate) fn wait(&mut self, hosts: &HostSet) {
+        self.waiting = hosts.ranges().to_vec();
+    }
+}
+
+/// A distribution that begins now.
+struct Due {
+    frequency: String,
+    /// How often it was missed.
+    missed: u64,
+    /// Who has his turn, if it is spread.
+    only: Option<HostSet>,
 }
 
 /// What to do about a frequency.
@@ -81,21 +111,45 @@ async fn step(rollouts: &Rollouts) -> Result<Duration, Failure> {
     })
     .await?;
     let (before, now) = (last.clone(), now_ms());
-    let frequencies = distributor.fleet.known().book.frequencies.clone();
+    let known = distributor.fleet.known();
+    let frequencies = known.book.frequencies.clone();
+    let hosts = distributor.live.state().hosts.clone();
     let mut pause = LOOK;
-    let mut due = Vec::new();
+    let (mut due, mut expired) = (Vec::new(), Vec::new());
     for (name, frequency) in frequencies.iter().filter(|(_, frequency)| frequency.automatic) {
         // One that is new is due from now on.
         let run = last.entry(name.clone()).or_insert(LastRun { at_ms: now, ..LastRun::default() });
+        let turns = Turns::of(frequency).ok().flatten();
         match decide(frequency, run.at_ms, now) {
-            Step::Wait(until) => {
-                pause = pause.min(Duration::from_millis(until.saturating_sub(now).max(1)));
-            }
+            Step::Wait(until) => pause = pause.min(left(until, now)),
             Step::Never => {}
             Step::Begin { missed } => {
-                *run = LastRun { at_ms: now, begun: true, missed };
-                due.push((name.clone(), missed));
+                let due_ms = last_due(frequency, run.at_ms, now);
+                *run = LastRun { at_ms: now, begun: true, missed, due_ms, ..LastRun::default() };
+                let mut only = None;
+                if turns.is_some() {
+                    // Whoever still waited since it was due before is superseded.
+                    run.wait(&spread::members(&known, name));
+                    only = Some(HostSet::new());
+                }
+                due.push(Due { frequency: name.clone(), missed, only });
             }
+        }
+        match turns {
+            Some(turns) if !run.waiting().is_empty() => {
+                let hosts = spread::hosts(&known, &hosts, (name, frequency));
+                let sorted = spread::take(run, &turns, &hosts, now);
+                pause = sorted.next_ms.map_or(pause, |next| pause.min(left(next, now)));
+                if !sorted.begin.is_empty() {
+                    let only = Some(sorted.begin);
+                    due.push(Due { frequency: name.clone(), missed: 0, only });
+                }
+                if !sorted.missed.is_empty() {
+                    expired.push((name.clone(), run.due_ms, sorted.missed));
+                }
+            }
+            Some(_) => {}
+            None => run.wait(&HostSet::new()),
         }
         if run.at_ms > now.saturating_add(BACK_MS) {
             run.at_ms = now;
@@ -106,13 +160,24 @@ async fn step(rollouts: &Rollouts) -> Result<Duration, Failure> {
         // What was noted as begun is not begun again, whatever happens to us now.
         blocking(move || Ok(store.set_runs(&last)?)).await?;
     }
-    for (frequency, missed) in due {
+    for (frequency, due_ms, missed) in expired {
+        let (count, names) = (missed.len(), crate::targets::names(&hosts, &missed));
+        let (names, at) = (crate::sets::fold(&names), clock_text(due_ms));
+        warn!(frequency, count, names, "hosts had no turn before it expired");
+        let text = format!("{frequency}, due {at}: {count} hosts had no turn in time: {names}");
+        distributor.desk.node.notice(EXPIRED, &text).await;
+    }
+    for Due { frequency, missed, only } in due {
         if missed > 0 {
             warn!(frequency, missed, "distributions were missed: made up for by this one");
             let text = format!("{frequency}: {missed} distributions were missed");
             distributor.desk.node.notice(MISSED, &text).await;
         }
-        match rollouts.distribute(NewDist::of(&frequency), Vec::new()).await {
+        if only.as_ref().is_some_and(HostSet::is_empty) {
+            continue;
+        }
+        let new = NewDist { only, ..NewDist::of(&frequency) };
+        match rollouts.distribute(new, Vec::new()).await {
             Ok(told) => told.notes.iter().for_each(|note| info!(frequency, "{note}")),
             Err(failure) => {
                 let error = failure.error.message;
@@ -139,15 +204,36 @@ fn decide(frequency: &Frequency, last_ms: u64, now_ms: u64) -> Step {
     Step::Begin { missed: if on_time { due - 1 } else { due } }
 }
 
-/// When each frequency is due and was begun.
+fn left(until_ms: u64, now_ms: u64) -> Duration {
+    Duration::from_millis(until_ms.saturating_sub(now_ms).max(1))
+}
+
+/// When it was due last, at or before now.
+fn last_due(frequency: &Frequency, last_ms: u64, now_ms: u64) -> u64 {
+    let cron = Cron::new(frequency).ok();
+    let last = cron.and_then(|cron| cron.last(moment(last_ms), moment(now_ms), COUNTED));
+    last.and_then(|last| u64::try_from(last.as_millisecond()).ok()).unwrap_or(now_ms)
+}
+
+/// When each frequency is due and was begun; with the turns of these hosts.
 pub(crate) fn scheduled(
     distributor: &Distributor,
     last: &BTreeMap<String, LastRun>,
+    asked: &[(HostId, String)],
     now_ms: u64,
 ) -> Vec<Scheduled> {
-    let frequencies = distributor.fleet.known().book.frequencies.clone();
+    let known = distributor.fleet.known();
+    let hosts = distributor.live.state().hosts.clone();
+    let frequencies = known.book.frequencies.clone();
     let one = |(name, frequency): (&String, &Frequency)| {
-        let run = last.get(name).copied().unwrap_or_default();
+        let run = last.get(name).cloned().unwrap_or_default();
+        let turns = match asked {
+            [] => Vec::new(),
+            asked => {
+                let hosts = spread::hosts(&known, &hosts, (name, frequency));
+                spread::next_turns(&run, frequency, &hosts, asked, now_ms)
+            }
+        };
         let cron = Cron::new(frequency).ok();
         let next = cron.and_then(|cron| cron.next(moment(now_ms)));
         let next = next.and_then(|next| u64::try_from(next.as_millisecond()).ok());
@@ -162,6 +248,8 @@ pub(crate) fn scheduled(
             running: distributor.running.is_on(name),
             waves: frequency.waves.clone(),
             rollout: distributor.running.rolled(name),
+            waiting: run.waiting().len(),
+            turns,
         }
     };
     frequencies.iter().map(one).collect()

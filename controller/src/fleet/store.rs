@@ -100,6 +100,7 @@ impl Store {
             let config: Config = parse(config.value());
             book.levels = Arc::new(Levels { levels: config.level, domains: config.domains });
             book.frequencies = Arc::new(config.frequency);
+            book.sites = Arc::new(config.site);
         }
         if let Some(counts) = rows.get("counts")? {
             let counts: Counts = parse(counts.value());

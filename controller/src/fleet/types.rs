@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use mesh::HostSet;
 use serde::{Deserialize, Serialize};
 
 use crate::types::Waves;
@@ -286,7 +287,11 @@ pub enum Question {
         relays: Vec<String>,
     },
     /// A list of [`Scheduled`]
-    Schedule,
+    Schedule {
+        /// Hosts whose turns are wanted, too.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        hosts: Vec<String>,
+    },
     /// [`TableText`]: the hosts file.
     HostsTable {
         /// Whether names may stand several times.
@@ -480,13 +485,23 @@ pub struct NewDist {
     /// To everybody at once, whatever waves the frequency has.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub all_at_once: bool,
+    /// Of those who lack it only these: they have their turn.
+    #[serde(skip)]
+    pub only: Option<HostSet>,
 }
 
 impl NewDist {
     /// A distribution to whoever lacks something.
     pub fn of(frequency: &str) -> NewDist {
         let frequency = frequency.to_owned();
-        NewDist { frequency, hosts: Vec::new(), compare: false, waves: None, all_at_once: false }
+        NewDist {
+            frequency,
+            hosts: Vec::new(),
+            compare: false,
+            waves: None,
+            all_at_once: false,
+            only: None,
+        }
     }
 }
 
@@ -535,6 +550,29 @@ pub struct Scheduled {
     /// The rollout of it that is unfinished.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollout: Option<String>,
+    /// How many hosts have not had their turn since it was due.
+    #[serde(default)]
+    pub waiting: u64,
+    /// The next turns of the hosts that were asked for and get files so often.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub turns: Vec<HostTurn>,
+}
+
+/// When a host has its turn.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostTurn {
+    /// The host.
+    pub host: String,
+    /// When; 0: never by itself, or not within two weeks.
+    pub at_ms: u64,
+}
+
+/// A site, in the text form of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Site {
+    /// By whose clocks the windows of its hosts are.
+    pub zone: String,
 }
 
 /// A frequency, in the text form of the configuration.
@@ -555,6 +593,15 @@ pub struct Frequency {
     /// The gate of the waves.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub gate: String,
+    /// Over how long the hosts of each relay are spread, as `10m`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub splay: String,
+    /// Days and times outside of which a host waits, as `mon-fri 22-06`; none: it never does.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub windows: Vec<String>,
+    /// Within how long it must have begun at a host, as `6h`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub expires: String,
 }
 
 impl Frequency {
@@ -569,7 +616,9 @@ impl Frequency {
     /// By such a cron line, by the clocks of such a place.
     pub fn new(cron: &str, zone: &str) -> Frequency {
         let (cron, zone) = (cron.to_owned(), zone.to_owned());
-        Frequency { cron, zone, automatic: true, waves: String::new(), gate: String::new() }
+        let (waves, gate, splay) = Default::default();
+        let (windows, expires) = Default::default();
+        Frequency { cron, zone, automatic: true, waves, gate, splay, windows, expires }
     }
 
     /// The waves in which it goes, if it does.

@@ -207,7 +207,7 @@ fn words(text: &str) -> Result<Vec<String>, GateError> {
 }
 
 /// Reads `90s`, `10m`, `2h`, `1d`, `1h30m`; a bare number is seconds.
-fn duration(text: &str) -> Option<Duration> {
+pub(crate) fn duration(text: &str) -> Option<Duration> {
     if let Some(secs) = digits(text) {
         return Some(Duration::from_secs(secs));
     }

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use tests::{Fleet, show};
 
 /// The views, groups, systems and machines of the examples.
-const CONFIG: &str = r#"
+pub(crate) const CONFIG: &str = r#"
 domains = ["adm", "prt", "cc.adm", "osgrp.adm", "lab1.prt"]
 
 [[level]]

@@ -34,6 +34,7 @@ mod reports;
 mod rollback;
 mod rollout;
 mod run;
+mod schedule;
 mod sets;
 mod slow;
 mod stale;

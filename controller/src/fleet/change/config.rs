@@ -4,12 +4,15 @@
 
 use std::sync::Arc;
 
+use jiff::tz::TimeZone;
+
 use super::{Done, Effect, Refusal};
 use crate::fleet::book::{Book, Config};
 use crate::fleet::cron;
 use crate::fleet::domain::Wild;
 use crate::fleet::hostdata;
 use crate::fleet::levels::Levels;
+use crate::fleet::turns::Turns;
 use crate::fleet::types::Frequency;
 use crate::rollout::gate::WaveGate;
 use crate::rollout::waves;
@@ -32,7 +35,15 @@ impl Book {
             levels.verify(&path.domain, Wild::On)?;
         }
         for (name, frequency) in &config.frequency {
-            check_frequency(name, frequency).map_err(Refusal::Config)?;
+            let wrong = |what| Refusal::Config(at_line(text, "frequency", name, what));
+            check_frequency(name, frequency).map_err(wrong)?;
+        }
+        for (name, site) in &config.site {
+            let wrong = |_| {
+                let what = format!("site {name}: unknown time zone {:?}", site.zone);
+                Refusal::Config(at_line(text, "site", name, what))
+            };
+            TimeZone::get(&site.zone).map_err(wrong)?;
         }
         let used = self.entries.values().map(|entry| &entry.frequency);
         if let Some(used) = used.into_iter().find(|name| !config.frequency.contains_key(*name)) {
@@ -45,8 +56,18 @@ impl Book {
         if *self.frequencies != config.frequency {
             self.frequencies = Arc::new(config.frequency);
         }
+        if *self.sites != config.site {
+            self.sites = Arc::new(config.site);
+        }
         Ok(Effect::default())
     }
+}
+
+/// What is wrong, with the line in which its table begins.
+fn at_line(text: &str, table: &str, name: &str, what: String) -> String {
+    let heads = [format!("[{table}.{name}]"), format!("[{table}.\"{name}\"]")];
+    let at = text.lines().position(|line| heads.iter().any(|head| line.trim() == head));
+    at.map_or_else(|| what.clone(), |at| format!("line {}: {what}", at + 1))
 }
 
 /// Whether a frequency makes sense.
@@ -57,6 +78,7 @@ fn check_frequency(name: &str, frequency: &Frequency) -> Result<(), String> {
     }
     let within = |what: String| format!("frequency {name}: {what}");
     cron::check(frequency).map_err(|error| within(error.to_string()))?;
+    Turns::of(frequency).map_err(|error| within(error.to_string()))?;
     if frequency.waves.is_empty() && !frequency.gate.is_empty() {
         return Err(within("a gate, and no waves".into()));
     }

@@ -1,0 +1,342 @@
+//! When each host has its turn, once a frequency is due: spread over its splay, and inside its
+//! windows.
+//!
+//! The hosts of one relay follow each other evenly, in a sequence that is always the same, so that
+//! no link carries them all at once. Windows are times of the week by the clocks of a host's site.
+//! Whoever has not begun is superseded when the frequency is due again, or has missed it when it
+//! expires before. Pure: clocks, tables and distributions are elsewhere.
+
+use std::collections::BTreeMap;
+
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, Zoned};
+use mesh::{HostId, HostSet};
+use relay::{Week, WeekError};
+
+use super::cron::moment;
+use super::types::{Frequency, Site};
+use crate::rollout::gate::duration;
+
+/// The most windows of one frequency.
+const WINDOWS: usize = 32;
+/// The longest splay, and the longest time until it expires, in milliseconds.
+const LONGEST_MS: u64 = 7 * 24 * 3600 * 1000;
+
+/// Why a frequency says no turns.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum TurnsError {
+    #[error("{0} {1:?}: write a time as 90s, 10m or 6h, at most 7d")]
+    Time(&'static str, String),
+    #[error("windows: {0:?} is neither days nor hours: write mon-fri 22-06, sat,sun or 01-05")]
+    Window(String),
+    #[error("windows: {0}")]
+    Week(#[from] WeekError),
+    #[error("windows: more than {WINDOWS}")]
+    Many,
+    #[error("it goes in waves, which have a pace of their own: no splay, windows or expires")]
+    Waves,
+    #[error("splay {splay:?} is longer than it has until it expires: {expires:?}")]
+    Short { splay: String, expires: String },
+}
+
+/// How a frequency is spread.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Turns {
+    splay_ms: u64,
+    windows: Vec<Week>,
+    expires_ms: Option<u64>,
+}
+
+/// A host that has not begun.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Waiting {
+    pub(crate) id: HostId,
+    /// Its place among the hosts of its relay, and how many these are.
+    pub(crate) place: (u64, u64),
+    /// The clocks of its site.
+    pub(crate) zone: TimeZone,
+}
+
+/// What is to be done about those who have not begun.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Sorted {
+    /// They begin now.
+    pub(crate) begin: HostSet,
+    /// Too late for them.
+    pub(crate) missed: HostSet,
+    /// When somebody is next.
+    pub(crate) next_ms: Option<u64>,
+}
+
+impl Turns {
+    /// As a frequency says it; none if everybody begins when it is due.
+    pub(crate) fn of(frequency: &Frequency) -> Result<Option<Turns>, TurnsError> {
+        let Frequency { splay, windows, expires, waves, .. } = frequency;
+        if splay.is_empty() && windows.is_empty() && expires.is_empty() {
+            return Ok(None);
+        }
+        if !waves.is_empty() {
+            return Err(TurnsError::Waves);
+        }
+        if windows.len() > WINDOWS {
+            return Err(TurnsError::Many);
+        }
+        let splay_ms = time("splay", splay)?.unwrap_or(0);
+        let expires_ms = time("expires", expires)?;
+        if expires_ms.is_some_and(|expires| expires < splay_ms) {
+            let (splay, expires) = (splay.clone(), expires.clone());
+            return Err(TurnsError::Short { splay, expires });
+        }
+        let windows = windows.iter().map(|text| window(text)).collect::<Result<_, _>>()?;
+        Ok(Some(Turns { splay_ms, windows, expires_ms }))
+    }
+
+    /// When a host has its turn, if it was due then; none: no window opens within two weeks.
+    pub(crate) fn turn(&self, due_ms: u64, host: &Waiting) -> Option<u64> {
+        let (place, of) = host.place;
+        let later = u128::from(self.splay_ms) * u128::from(place) / u128::from(of.max(1));
+        let begins = self.open(due_ms, &host.zone)?;
+        let later = u64::try_from(later).unwrap_or(self.splay_ms);
+        self.open(begins.saturating_add(later), &host.zone)
+    }
+
+    /// The same for one who has not begun yet: whose turn came while nobody could begin it, and who
+    /// is not in a window now, waits for the next.
+    pub(crate) fn turn_from(&self, due_ms: u64, host: &Waiting, now_ms: u64) -> Option<u64> {
+        let turn = self.turn(due_ms, host)?;
+        self.open(turn.max(now_ms), &host.zone)
+    }
+
+    /// Who begins now, and who has missed what was due then.
+    pub(crate) fn sort(&self, due_ms: u64, waiting: &[Waiting], now_ms: u64) -> Sorted {
+        let (mut begin, mut missed) = (Vec::new(), Vec::new());
+        let mut next_ms = None;
+        let expires_ms = self.expires_ms.map(|after| due_ms.saturating_add(after));
+        for host in waiting {
+            let range = (host.id.0, host.id.0);
+            if expires_ms.is_some_and(|at| at <= now_ms) {
+                missed.push(range);
+                continue;
+            }
+            match self.turn_from(due_ms, host, now_ms) {
+                Some(turn) if turn <= now_ms => begin.push(range),
+                turn => {
+                    let wake = [turn, expires_ms, next_ms].into_iter().flatten().min();
+                    next_ms = wake;
+                }
+            }
+        }
+        Sorted { begin: HostSet::from_ranges(begin), missed: HostSet::from_ranges(missed), next_ms }
+    }
+
+    /// The first moment from this one on that is in a window.
+    fn open(&self, from_ms: u64, zone: &TimeZone) -> Option<u64> {
+        if self.windows.is_empty() {
+            return Some(from_ms);
+        }
+        let from: Timestamp = moment(from_ms);
+        let from = Zoned::new(from, zone.clone());
+        let opens = self.windows.iter().filter_map(|week| week.next(&from)).min()?;
+        u64::try_from(opens.timestamp().as_millisecond()).ok()
+    }
+}
+
+/// The place of each host among those of its relay. `of`: its relay or, where nobody has recorded
+/// one, its site; `hash`: what puts the hosts of one into a sequence.
+pub(crate) fn places<'a>(
+    hosts: impl Iterator<Item = (HostId, &'a str, &'a str)>,
+    hash: impl Fn(&str) -> [u8; 8],
+) -> BTreeMap<HostId, (u64, u64)> {
+    let mut links = BTreeMap::<&str, Vec<([u8; 8], HostId)>>::new();
+    for (id, name, link) in hosts {
+        links.entry(link).or_default().push((hash(name), id));
+    }
+    let mut places = BTreeMap::new();
+    for link in links.values_mut() {
+        link.sort_unstable();
+        let of = link.len() as u64;
+        places.extend((0_u64..).zip(link.iter()).map(|(place, (_, id))| (*id, (place, of))));
+    }
+    places
+}
+
+/// The clocks of a site: its own, or those of the frequency.
+pub(crate) fn zone_of(
+    sites: &BTreeMap<String, Site>,
+    site: &str,
+    frequency: &Frequency,
+) -> TimeZone {
+    let name = sites.get(site).map_or(frequency.zone.as_str(), |site| site.zone.as_str());
+    // What was recorded is known, unless this machine has forgotten a place since.
+    TimeZone::get(name).unwrap_or(TimeZone::UTC)
+}
+
+fn time(what: &'static str, text: &str) -> Result<Option<u64>, TurnsError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let ms = duration(text).and_then(|time| u64::try_from(time.as_millis()).ok());
+    let ms = ms.filter(|ms| (1..=LONGEST_MS).contains(ms));
+    ms.map(Some).ok_or_else(|| TurnsError::Time(what, text.into()))
+}
+
+/// `mon-fri 22-06`, or days or hours alone.
+fn window(text: &str) -> Result<Week, TurnsError> {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let is_hours = |word: &str| word.starts_with(|c: char| c.is_ascii_digit());
+    match words.as_slice() {
+        [days, hours] if !is_hours(days) && is_hours(hours) => Ok(Week::new(days, hours)?),
+        [hours] if is_hours(hours) => Ok(Week::new("", hours)?),
+        [days] => Ok(Week::new(days, "")?),
+        _ => Err(TurnsError::Window(text.into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MINUTE: u64 = 60_000;
+    const HOUR: u64 = 60 * MINUTE;
+
+    fn turns(splay: &str, windows: &[&str], expires: &str) -> Result<Option<Turns>, TurnsError> {
+        Turns::of(&Frequency {
+            splay: splay.into(),
+            windows: windows.iter().map(|text| (*text).to_owned()).collect(),
+            expires: expires.into(),
+            ..Frequency::new("0 * * * *", "UTC")
+        })
+    }
+
+    fn spread(splay: &str, windows: &[&str], expires: &str) -> Turns {
+        turns(splay, windows, expires).expect("it is fine").expect("it is spread")
+    }
+
+    fn at(text: &str) -> u64 {
+        let at: Timestamp = text.parse().expect("a time");
+        u64::try_from(at.as_millisecond()).expect("after 1970")
+    }
+
+    fn host(id: u32, place: u64, of: u64, zone: &str) -> Waiting {
+        let zone = TimeZone::get(zone).expect("a zone");
+        Waiting { id: HostId(id), place: (place, of), zone }
+    }
+
+    #[test]
+    fn a_relay_s_hosts_follow_each_other_and_those_of_another_are_beside_them() {
+        let hosts =
+            [(1, "a", "r1"), (2, "b", "r1"), (3, "c", "r1"), (4, "d", "r2"), (5, "e", "r1")];
+        let hosts = hosts.map(|(id, name, link)| (HostId(id), name, link));
+        // By their last letter, backwards.
+        let hash = |name: &str| [255 - name.as_bytes()[0]; 8];
+        let found = places(hosts.into_iter(), hash);
+        let expected = [(1, (3, 4)), (2, (2, 4)), (3, (1, 4)), (4, (0, 1)), (5, (0, 4))];
+        assert_eq!(found, expected.map(|(id, place)| (HostId(id), place)).into());
+        let turns = spread("10m", &[], "");
+        let turn = |id: u32| {
+            turns.turn(
+                HOUR,
+                &Waiting { id: HostId(id), place: found[&HostId(id)], zone: TimeZone::UTC },
+            )
+        };
+        let minutes = [5, 3, 2, 1].map(|id| turn(id).map(|ms| (ms - HOUR) as f64 / MINUTE as f64));
+        assert_eq!(minutes, [Some(0.0), Some(2.5), Some(5.0), Some(7.5)]);
+        assert_eq!(turn(4), Some(HOUR));
+    }
+
+    #[test]
+    fn windows_are_by_the_clocks_of_the_site() {
+        let turns = spread("", &["mon-fri 22-06", "sat,sun"], "");
+        // A Thursday, at noon in Paris.
+        let due = at("2026-11-26T11:00:00Z");
+        let turn = |zone| turns.turn(due, &host(1, 0, 1, zone));
+        assert_eq!(turn("Europe/Paris"), Some(at("2026-11-26T21:00:00Z")));
+        assert_eq!(turn("UTC"), Some(at("2026-11-26T22:00:00Z")));
+        assert_eq!(turn("Asia/Tokyo"), Some(at("2026-11-26T13:00:00Z")));
+        let saturday = at("2026-11-28T11:00:00Z");
+        assert_eq!(turns.turn(saturday, &host(1, 0, 1, "UTC")), Some(saturday));
+    }
+
+    #[test]
+    fn the_splay_counts_from_when_the_window_opens() {
+        let turns = spread("1h", &["22-06"], "");
+        let due = at("2026-11-26T12:00:00Z");
+        let turn = |place| turns.turn(due, &host(1, place, 2, "UTC"));
+        assert_eq!(turn(0), Some(at("2026-11-26T22:00:00Z")));
+        assert_eq!(turn(1), Some(at("2026-11-26T22:30:00Z")));
+        // What would be behind its end waits for the next.
+        let short = spread("1h", &["22:00-22:20"], "");
+        assert_eq!(short.turn(due, &host(1, 1, 2, "UTC")), Some(at("2026-11-27T22:00:00Z")));
+    }
+
+    #[test]
+    fn a_window_that_the_clock_takes_away_is_not_there() {
+        let turns = spread("", &["02-03"], "");
+        let due = at("2026-03-28T12:00:00Z");
+        let paris = host(1, 0, 1, "Europe/Paris");
+        // On the 29th there is no such hour.
+        assert_eq!(turns.turn(due, &paris), Some(at("2026-03-30T00:00:00Z")));
+        // And twice on 2026-10-25: it opens at the first.
+        let due = at("2026-10-24T12:00:00Z");
+        assert_eq!(turns.turn(due, &paris), Some(at("2026-10-25T00:00:00Z")));
+    }
+
+    #[test]
+    fn who_is_late_begins_if_a_window_is_open_and_misses_it_when_it_expires() {
+        let turns = spread("10m", &["12-13,15-16"], "6h");
+        let due = at("2026-11-26T12:00:00Z");
+        let waiting = [host(1, 0, 2, "UTC"), host(2, 1, 2, "UTC")];
+        let sort = |now: u64| {
+            let Sorted { begin, missed, next_ms } = turns.sort(due, &waiting, now);
+            (begin.len(), missed.len(), next_ms)
+        };
+        assert_eq!(sort(due), (1, 0, Some(due + 5 * MINUTE)));
+        assert_eq!(sort(due + 5 * MINUTE), (2, 0, None));
+        // Nobody could begin it before the window closed: then they wait for the next.
+        assert_eq!(sort(due + 90 * MINUTE), (0, 0, Some(due + 180 * MINUTE)));
+        assert_eq!(sort(due + 200 * MINUTE), (2, 0, None));
+        assert_eq!(sort(due + 300 * MINUTE), (0, 0, Some(due + 360 * MINUTE)));
+        assert_eq!(sort(due + 360 * MINUTE), (0, 2, None));
+    }
+
+    #[test]
+    fn what_cannot_be_is_named() {
+        let refused = |splay: &str, windows: &[&str], expires: &str, why: &str| {
+            let error = turns(splay, windows, expires).expect_err(why).to_string();
+            assert!(error.contains(why), "{error}");
+        };
+        refused("soon", &[], "", "splay \"soon\"");
+        refused("8d", &[], "", "at most 7d");
+        refused("", &[], "0s", "expires \"0s\"");
+        refused("", &["mon-fri at night"], "", "neither days nor hours");
+        refused("", &["someday 22-06"], "", "days \"someday\"");
+        refused("", &["22-25"], "", "hours \"22-25\"");
+        refused("2h", &[], "1h", "longer than it has");
+        let waves = Frequency {
+            splay: "1m".into(),
+            waves: "1,100%".into(),
+            ..Frequency::new("0 * * * *", "UTC")
+        };
+        assert_eq!(Turns::of(&waves), Err(TurnsError::Waves));
+        assert_eq!(turns("", &[], ""), Ok(None));
+    }
+
+    proptest! {
+        /// Everybody has a turn within splay of the opening, and nobody outside of a window.
+        #[test]
+        fn turns_are_in_windows(
+            due in 0..40 * 365 * 24 * HOUR,
+            place in 0..50_u64,
+            zone in prop::sample::select(vec!["UTC", "Europe/Paris", "America/New_York"]),
+        ) {
+            let turns = spread("30m", &["mon-fri 22-06", "sat 12:30-13"], "");
+            let host = host(1, place, 50, zone);
+            let turn = turns.turn(due, &host).expect("there is always one");
+            prop_assert!(turn >= due && turn <= due + 8 * 24 * HOUR);
+            let at = Zoned::new(moment(turn), host.zone.clone());
+            prop_assert!(turns.windows.iter().any(|week| week.holds(&at)), "{at}");
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Turns: hosts of one relay follow each other, wait for their windows, and miss what expires.
+
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use tests::{LIMIT, show, wait_for};
+
+use crate::dist;
+use crate::domains::{CONFIG, Site};
+
+/// The configuration with this in the table of frequency `hour`, and the site of the hosts.
+fn configure(site: &Site, lines: &str) -> Result<std::process::Output> {
+    let hour = "[frequency.hour]\ncron = \"0 * * * *\"\nautomatic = false\n";
+    ensure!(CONFIG.contains(hour), "the configuration of the examples is another");
+    site.write("config", &CONFIG.replace(hour, &format!("[frequency.hour]\n{lines}")))?;
+    site.fdist("-o import config config")
+}
+
+fn turns(site: &Site, hosts: &[&str]) -> Result<Vec<u64>> {
+    let args = [&["file", "schedule", "--json"], hosts].concat();
+    let all = site.fleet.json(&args)?;
+    let all = all.as_array().context("frequencies")?;
+    let hour = all.iter().find(|one| one["frequency"] == "hour").context("the frequency")?;
+    let turns = hour["turns"].as_array().context("turns")?;
+    let time = |host: &&str| {
+        let turn = turns.iter().find(|turn| turn["host"] == **host);
+        turn.and_then(|turn| turn["at_ms"].as_u64()).context("a turn")
+    };
+    hosts.iter().map(time).collect()
+}
+
+#[test]
+fn hosts_have_turns_and_miss_what_no_window_opens_for() -> Result<()> {
+    let site = dist::site()?;
+    site.done("-o install ./hosts common.adm:/etc/hosts hour")?;
+    let refused = |lines: &str, why: &str| -> Result<()> {
+        let output = configure(&site, lines)?;
+        let text = show(&output.stderr);
+        ensure!(output.status.code() == Some(1) && text.contains(why), "{text}");
+        ensure!(text.contains("config") && text.contains("line "), "{text}");
+        Ok(())
+    };
+    refused("cron = \"0 * * * *\"\nsplay = \"soon\"\n", "frequency hour: splay \"soon\"")?;
+    refused("cron = \"0 * * * *\"\nwindows = [\"at night\"]\n", "frequency hour: windows: ")?;
+    refused("cron = \"0 * * * *\"\nsplay = \"2h\"\nexpires = \"1h\"\n", "longer than it has")?;
+
+    // Once a year: the three hosts of r1 follow each other, h4 is alone behind r2.
+    let yearly = "cron = \"0 0 1 1 *\"\nsplay = \"30m\"\n";
+    ensure!(configure(&site, yearly)?.status.success());
+    let mut of_r1 = turns(&site, &["h1", "h2", "h3"])?;
+    let of_r2 = turns(&site, &["h4"])?[0];
+    of_r1.sort_unstable();
+    assert_eq!(of_r1, [of_r2, of_r2 + 600_000, of_r2 + 1_200_000]);
+    let text = site.done("-o schedule h1 h4")?;
+    assert!(text.lines().count() >= 3 && text.contains("h4"), "{text}");
+    site.refused("-o schedule nosuch", 1, "nosuch")?;
+
+    // Due every minute, where no window opens today or tomorrow: nobody gets it, and it is said.
+    let days = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs();
+    // 1970 began on a Thursday.
+    let later = days[usize::try_from((now / 86_400 + 4 + 3) % 7)?];
+    let closed = format!("cron = \"* * * * *\"\nwindows = [\"{later}\"]\nexpires = \"1s\"\n");
+    ensure!(configure(&site, &closed)?.status.success());
+    let missed = wait_for("the missed turns to be told", 3 * LIMIT, || {
+        let output = site.fleet.barid(&["events", "--json", "schedule.missed"])?;
+        let lines = show(&output.stdout);
+        let found = lines.lines().map(serde_json::from_str::<Value>).next();
+        Ok(found.transpose()?)
+    })?;
+    let line = missed["line"].as_str().context("a line")?;
+    assert!(line.contains("4 hosts had no turn in time: h[1-4]"), "{line}");
+    let has = |host: &str| fs::exists(site.fleet.at(host, "/etc/hosts"));
+    for host in ["h1", "h2", "h3", "h4"] {
+        assert!(!has(host)?, "{host}: no window was open");
+    }
+    assert_eq!(site.no("-o status")?, "common.adm:/etc/hosts: h1 h2 h3 h4\n");
+
+    let open = "cron = \"* * * * *\"\nsplay = \"2s\"\nwindows = [\"00-12,12-24\"]\n";
+    ensure!(configure(&site, open)?.status.success());
+    wait_for("everybody to have had his turn", 3 * LIMIT, || {
+        let output = site.fdist("-o status")?;
+        Ok(output.status.success().then_some(()))
+    })?;
+    for host in ["h1", "h2", "h3", "h4"] {
+        assert!(has(host)?, "{host}");
+    }
+    Ok(())
+}
