@@ -110,11 +110,12 @@ async fn run(
     let mut stop = Stop::with(end)?;
     let (listen, bus) = (settings.metrics.listen, settings.bus.socket.clone());
     let running = Arc::new(start(credentials, settings, &state)?);
+    let metrics = local::metrics_of(running.clone());
     local::start(local::Setup {
         state: state.clone(),
-        metrics: local::metrics_of(running.clone()),
         node: running.clone(),
-        listen,
+        listen: listen.map(|addr| (addr, metrics.clone())),
+        metrics,
         bus,
     });
     let mut ended = running.watch_end();

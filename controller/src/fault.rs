@@ -46,6 +46,11 @@ impl Failure {
         Failure::new(503, "away", message, "`barid hosts` shows whether it is up; try again then")
     }
 
+    /// As much of it is being done as may be at once.
+    pub(crate) fn busy(message: impl Into<String>) -> Failure {
+        Failure::new(503, "busy", message, "try again in a moment")
+    }
+
     /// There is no room on the controller's disk.
     pub(crate) fn no_room(message: impl Into<String>) -> Failure {
         let help = "make room on the controller's disk; it goes on by itself then";

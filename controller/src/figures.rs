@@ -2,7 +2,8 @@
 //! that no collector can reach.
 //!
 //! A node below is asked when somebody asks here, by the way that outputs take, and its page is
-//! handed on as it is, up to a limit. Nothing is asked for while nobody scrapes.
+//! handed on as it is, up to a limit. Nothing is asked for while nobody scrapes. It costs something
+//! on links, so only who may open the operators' socket can ask; a TCP port has the own page alone.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,6 +33,8 @@ use crate::tables::Tables;
 
 /// Nodes that are asked at once; whoever asks for more is to come again.
 const ASKED: usize = 16;
+/// Own pages that are made at once; likewise.
+const OWN: usize = 4;
 /// The longest page of a node.
 const PAGE: usize = 1 << 20;
 /// How long a node may take: collectors give up after ten seconds, as a rule.
@@ -48,6 +51,7 @@ pub(crate) struct Figures {
     pub(crate) tables: Tables,
     pub(crate) counted: Counted,
     turns: Arc<Semaphore>,
+    own: Arc<Semaphore>,
 }
 
 /// What has become of the targets of orders that closed since the start, by kind and state.
@@ -69,15 +73,23 @@ impl Figures {
         counted: Counted,
     ) -> Figures {
         let turns = Arc::new(Semaphore::new(ASKED));
-        Figures { alerts, desk, live, tables, counted, turns }
+        let own = Arc::new(Semaphore::new(OWN));
+        Figures { alerts, desk, live, tables, counted, turns, own }
     }
 
-    /// The route.
+    /// The route, for who may ask about any node.
     pub(crate) fn router(self) -> Router {
         Router::new().route("/metrics", get(metrics)).with_state(self)
     }
 
+    /// The route, for whoever reaches a TCP port.
+    pub(crate) fn open_router(self) -> Router {
+        Router::new().route("/metrics", get(own_metrics)).with_state(self)
+    }
+
     async fn own(&self) -> Result<String, Failure> {
+        let busy = |_| Failure::busy("too many ask for this page just now");
+        let _turn = self.own.try_acquire().map_err(busy)?;
         let mut page = self.desk.node.metrics().await;
         self.alerts.list().await?.put(&mut page);
         let tables = self.tables.clone();
@@ -149,6 +161,19 @@ async fn metrics(
         None => figures.own().await?,
     };
     Ok(local::page(text))
+}
+
+async fn own_metrics(
+    State(figures): State<Figures>,
+    whose: Result<Query<Whose>, QueryRejection>,
+) -> Result<Response, Failure> {
+    match whose {
+        Ok(Query(Whose { relay: None })) => Ok(local::page(figures.own().await?)),
+        _ => {
+            let help = "curl --unix-socket STATE/barid.sock 'http://barid/metrics?relay=NAME'";
+            Err(Failure::bad("here is the controller's own page alone", help))
+        }
+    }
 }
 
 impl Counted {

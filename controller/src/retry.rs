@@ -86,15 +86,8 @@ mod tests {
             kind: "run".into(),
             what: "x".into(),
             targets: vec![(1, 9)],
-            issued_ms: 0,
-            closed_ms: 0,
-            expires_ms: 0,
-            cancels: None,
-            push: None,
             run: run.map(Box::new),
-            stopped: None,
-            retries: None,
-            closer: None,
+            ..OrderRow::default()
         }
     }
 

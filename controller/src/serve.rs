@@ -204,12 +204,13 @@ fn work(
     };
     let counted = Counted::default();
     let whose = (alerts.clone(), desk.clone());
-    let figures = Figures::new(whose, live.clone(), tables.clone(), counted.clone()).router();
+    let figures = Figures::new(whose, live.clone(), tables.clone(), counted.clone());
+    let (open_figures, figures) = (figures.clone().open_router(), figures.router());
     local::start(local::Setup {
         state: state.clone(),
         node: node.clone(),
         metrics: figures.clone(),
-        listen: options.metrics,
+        listen: options.metrics.map(|addr| (addr, open_figures)),
         bus: options.bus.clone(),
     });
     tasks.extend([

@@ -92,6 +92,7 @@ pub(crate) struct TokenRow {
 
 /// An order as it was given.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(Default))]
 pub(crate) struct OrderRow {
     pub(crate) kind: String,
     pub(crate) what: String,

@@ -15,8 +15,11 @@ use tokio::runtime::Handle;
 
 /// The most that a program may say, in bytes.
 const OUTPUT_LIMIT: u64 = 8 << 20;
-/// How much of what it complains about is kept, in bytes.
-const COMPLAINT_LIMIT: u64 = 4 << 10;
+/// How much of the end of what it complains about is kept, in bytes.
+const COMPLAINT: usize = 4 << 10;
+/// How many lines of that are said, and how many characters.
+const SAID_LINES: usize = 3;
+const SAID: usize = 300;
 /// Where programs are looked for.
 pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -52,7 +55,7 @@ pub(crate) enum UpcallError {
         program: String,
         /// How it ended.
         status: ExitStatus,
-        /// The first line of its complaint.
+        /// The last lines of its complaint.
         said: String,
     },
     /// What it says is not text.
@@ -110,9 +113,7 @@ pub(crate) async fn listen_to(
         return Err(UpcallError::Long { program: program() });
     }
     if !status.success() {
-        let said = String::from_utf8_lossy(&stderr);
-        let said = said.lines().next().unwrap_or_default().to_owned();
-        return Err(UpcallError::Failed { program: program(), status, said });
+        return Err(UpcallError::Failed { program: program(), status, said: end_of(&stderr) });
     }
     Ok(stdout)
 }
@@ -132,7 +133,7 @@ impl Drop for Group {
 /// Listens until both streams end, or one is longer than it may be, and waits for the end.
 async fn listen(child: &mut Child) -> std::io::Result<(ExitStatus, Vec<u8>, Vec<u8>)> {
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-    let (stdout, stderr) = tokio::join!(read(stdout, OUTPUT_LIMIT), read(stderr, COMPLAINT_LIMIT));
+    let (stdout, stderr) = tokio::join!(read(stdout, OUTPUT_LIMIT), read_end(stderr));
     let (stdout, stderr) = (stdout?, stderr?);
     if stdout.len() as u64 > OUTPUT_LIMIT {
         child.start_kill()?;
@@ -148,6 +149,34 @@ async fn read(stream: Option<impl AsyncRead + Unpin>, limit: u64) -> std::io::Re
         stream.take(limit + 1).read_to_end(&mut bytes).await?;
     }
     Ok(bytes)
+}
+
+/// The end of a stream that is read to its end, so that nobody who complains at length has to wait
+/// or dies of it.
+async fn read_end(stream: Option<impl AsyncRead + Unpin>) -> std::io::Result<Vec<u8>> {
+    let mut end = Vec::new();
+    let Some(mut stream) = stream else { return Ok(end) };
+    loop {
+        end.reserve(COMPLAINT);
+        if stream.read_buf(&mut end).await? == 0 {
+            end.drain(..end.len().saturating_sub(COMPLAINT));
+            return Ok(end);
+        }
+        if end.len() > 2 * COMPLAINT {
+            end.drain(..end.len() - COMPLAINT);
+        }
+    }
+}
+
+/// The last lines of a complaint, as one.
+fn end_of(complaint: &[u8]) -> String {
+    let text = String::from_utf8_lossy(complaint);
+    let lines = text.lines().map(str::trim_end).filter(|line| !line.is_empty());
+    let mut lines: Vec<_> = lines.rev().take(SAID_LINES).collect();
+    lines.reverse();
+    let said = lines.join("; ");
+    let cut = said.chars().count().saturating_sub(SAID);
+    said.chars().skip(cut).collect()
 }
 
 #[cfg(test)]
@@ -173,6 +202,16 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn a_long_complaint_is_no_fault_and_its_end_is_kept() {
+        let long = "head -c 3000000 /dev/zero | tr '\\0' x >&2; echo >&2; echo last >&2";
+        let said = call(&["sh", "-c", &format!("{long} && echo good")], &[], 60_000).await;
+        assert_eq!(said.as_deref(), Ok("good\n"));
+        let said = call(&["sh", "-c", &format!("{long}; exit 4")], &[], 60_000).await;
+        let said = said.expect_err("it has failed");
+        assert!(said.ends_with("x; last") && said.len() < 2 * SAID, "{said}");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
     async fn faults_are_told() {
         let check = async |argv: &[&str], ms, says: &str| {
             let error = call(argv, &[], ms).await.expect_err(says);
@@ -180,6 +219,8 @@ mod tests {
         };
         check(&["/no/such/program"], 60_000, "/no/such/program cannot be run").await;
         check(&["sh", "-c", "echo no >&2; exit 3"], 60_000, "exit status: 3: no").await;
+        let lines = "seq 4 >&2; echo >&2; exit 3";
+        check(&["sh", "-c", lines], 60_000, "exit status: 3: 2; 3; 4").await;
         check(&["tail", "-f", "/dev/null"], 50, "was killed: it took longer").await;
         check(&["cat", "/dev/zero"], 60_000, "said more than 8 MiB").await;
         check(&["printf", "\\377"], 60_000, "not UTF-8").await;

@@ -24,10 +24,10 @@ use futures_core::Stream;
 use mesh::HostId;
 use mesh::bus::BUS_BYTES;
 use relay::Running;
-use relay::bus::{BusError, Hub, Received};
+use relay::bus::{Asked, BusError, Hub, Received};
 use serde::Serialize;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::policy::{Denied, Does, Policy};
 use crate::who::Who;
@@ -37,6 +37,8 @@ const LINES: usize = 4;
 /// How long a request waits for answers, unless it says otherwise, and at most.
 const DEADLINE: Duration = Duration::from_secs(5);
 const LONGEST: Duration = Duration::from_secs(3600);
+/// How long the last line of a request waits for whoever reads slowly.
+const LAST: Duration = Duration::from_secs(5);
 
 /// What the routes work with.
 #[derive(Clone)]
@@ -70,7 +72,9 @@ impl From<BusError> for Failure {
     fn from(error: BusError) -> Failure {
         let text = error.to_string();
         match error {
-            BusError::Subject { .. } | BusError::TooLong(_) => Failure::bad(text),
+            BusError::Subject { .. } | BusError::TooLong(_) | BusError::Unasked(..) => {
+                Failure::bad(text)
+            }
             BusError::Full(_) => {
                 let help = "end some that are not needed";
                 Failure::new(StatusCode::SERVICE_UNAVAILABLE, "full", text, help)
@@ -82,8 +86,17 @@ impl From<BusError> for Failure {
 
 impl From<Denied> for Failure {
     fn from(denied: Denied) -> Failure {
-        let help = "bus.toml in the node's state folder says who may what";
-        Failure::new(StatusCode::FORBIDDEN, "denied", denied.to_string(), help)
+        match denied {
+            Denied::No { .. } => {
+                let help = "bus.toml in the node's state folder says who may what";
+                Failure::new(StatusCode::FORBIDDEN, "denied", denied.to_string(), help)
+            }
+            Denied::Unknown { .. } => {
+                let help = "try again; the node's log says more";
+                let status = StatusCode::SERVICE_UNAVAILABLE;
+                Failure::new(status, "names", denied.to_string(), help)
+            }
+        }
     }
 }
 
@@ -95,6 +108,13 @@ impl From<BytesRejection> for Failure {
             false => Failure::bad(rejection.body_text()),
         }
     }
+}
+
+/// The answer to whoever comes when there is no more room.
+pub(crate) fn full(what: &str) -> Response {
+    let help = "end some that are not needed";
+    let status = StatusCode::SERVICE_UNAVAILABLE;
+    Failure::new(status, "full", what.to_owned(), help).into_response()
 }
 
 /// The routes to the bus of a node.
@@ -115,7 +135,7 @@ async fn publish(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Heard>, Failure> {
     let (subject, body) = (one(&parameters, "subject")?, body?);
-    api.policy.check(who, Does::Publish, subject)?;
+    api.policy.check(who, Does::Publish, subject).await?;
     Ok(Json(Heard { heard: api.hub.publish(subject, body).await? }))
 }
 
@@ -127,7 +147,7 @@ async fn answer(
 ) -> Result<Json<serde_json::Value>, Failure> {
     let (request, body) = (one(&parameters, "request")?, body?);
     // Whoever could not have got the message cannot know the number.
-    api.policy.check_any(who, Does::Subscribe)?;
+    api.policy.check_any(who, Does::Subscribe).await?;
     let parsed = request
         .split_once('.')
         .and_then(|(to, request)| Some((HostId(to.parse().ok()?), request.parse::<u64>().ok()?)));
@@ -153,7 +173,7 @@ async fn subscribe(
         return Err(Failure::bad("at least one `subject` is needed"));
     }
     for pattern in &patterns {
-        api.policy.check(who, Does::Subscribe, pattern)?;
+        api.policy.check(who, Does::Subscribe, pattern).await?;
     }
     let mut subscription = api.hub.subscribe(&patterns).await?;
     let (lines, response) = line_stream();
@@ -186,7 +206,7 @@ async fn ask(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Failure> {
     let (subject, body) = (one(&parameters, "subject")?, body?);
-    api.policy.check(who, Does::Publish, subject)?;
+    api.policy.check(who, Does::Publish, subject).await?;
     let number = |name: &'static str, default: u64| match one(&parameters, name) {
         Ok(text) => {
             let wrong = |_| Failure::bad(format!("{name} is {text:?} and must be a number"));
@@ -198,36 +218,67 @@ async fn ask(
     let within = Duration::from_millis(number("deadline_ms", default)?).min(LONGEST);
     let most = number("most", 1)?.max(1);
     let until = Instant::now() + within;
-    let mut asked = api.hub.ask(subject, body).await?;
+    let no_room = |_| {
+        let (message, help) = ("the request found no room in time", "try again in a moment");
+        Failure::new(StatusCode::SERVICE_UNAVAILABLE, "full", message.into(), help)
+    };
+    let mut asked = timeout_at(until, api.hub.ask(subject, body)).await.map_err(no_room)??;
     let (lines, response) = line_stream();
     tokio::spawn(async move {
         let mut answers = 0;
-        let why = loop {
-            if !asked.heard {
-                break Why::Nobody;
-            }
-            if answers == most {
-                break Why::Enough;
-            }
-            let next = tokio::select! {
-                next = timeout_at(until, asked.next()) => next,
-                () = lines.closed() => return,
-            };
-            let answer = match next {
-                Ok(Some(answer)) => answer,
-                Ok(None) => break Why::Stopped,
-                Err(_) => break Why::Deadline,
-            };
-            answers += 1;
-            let (data, binary) = encode_data(&answer.body);
-            let answer = Answer { from: answer.from.0, node: answer.node, data, binary };
-            if lines.send(line(&AnswerLine::Answer(answer))).await.is_err() {
-                return;
-            }
+        let gathered = match asked.heard {
+            true => gather(&mut asked, &lines, most, &mut answers),
+            false => return last(&lines, Why::Nobody, 0).await,
         };
-        lines.send(line(&AnswerLine::End(End { why, answers }))).await.ok();
+        // Answers that nobody reads have no more time than those that do not come.
+        let why = match timeout_at(until, gathered).await {
+            Ok(Some(why)) => why,
+            Ok(None) => return,
+            Err(_) => Why::Deadline,
+        };
+        drop(asked);
+        last(&lines, why, answers).await;
     });
     Ok(response)
+}
+
+/// Where answers come from.
+trait Answers {
+    fn next(&mut self) -> impl Future<Output = Option<mesh::bus::Answer>> + Send;
+}
+
+impl Answers for Asked {
+    fn next(&mut self) -> impl Future<Output = Option<mesh::bus::Answer>> + Send {
+        Asked::next(self)
+    }
+}
+
+/// Passes answers on until there are enough. Returns why no more come; `None`: nobody reads them
+/// any more.
+async fn gather(
+    from: &mut impl Answers,
+    lines: &mpsc::Sender<Bytes>,
+    most: u64,
+    answers: &mut u64,
+) -> Option<Why> {
+    while *answers < most {
+        let answer = tokio::select! {
+            answer = from.next() => answer,
+            () = lines.closed() => return None,
+        };
+        let Some(answer) = answer else { return Some(Why::Stopped) };
+        let (data, binary) = encode_data(&answer.body);
+        let answer = Answer { from: answer.from.0, node: answer.node, data, binary };
+        lines.send(line(&AnswerLine::Answer(answer))).await.ok()?;
+        *answers += 1;
+    }
+    Some(Why::Enough)
+}
+
+/// Says why no more answers come, if that is read soon.
+async fn last(lines: &mpsc::Sender<Bytes>, why: Why, answers: u64) {
+    let end = line(&AnswerLine::End(End { why, answers }));
+    timeout(LAST, lines.send(end)).await.ok();
 }
 
 fn shown(message: mesh::bus::Message) -> Message {
@@ -271,5 +322,47 @@ impl Stream for Lines {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.0.poll_recv(context).map(|line| line.map(Ok))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// So many that come at once.
+    struct Come(u64);
+
+    impl Answers for Come {
+        async fn next(&mut self) -> Option<mesh::bus::Answer> {
+            self.0 = self.0.checked_sub(1)?;
+            let (to, from, node) = (HostId(1), HostId(2), String::new());
+            Some(mesh::bus::Answer { to, request: 1, from, node, body: Bytes::new() })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn answers_that_nobody_reads_end_with_the_request() {
+        let (lines, queue) = mpsc::channel(LINES);
+        let until = Instant::now() + Duration::from_secs(10);
+        let (mut come, mut sent) = (Come(100), 0);
+        let gathered = gather(&mut come, &lines, 50, &mut sent);
+        assert!(timeout_at(until, gathered).await.is_err(), "it does not wait for the reader");
+        assert_eq!(sent, LINES as u64);
+        last(&lines, Why::Deadline, sent).await;
+        assert_eq!(Instant::now(), until + LAST, "nor for ever to say so");
+        drop(queue);
+        assert!(gather(&mut Come(9), &lines, 9, &mut sent).await.is_none());
+    }
+
+    #[tokio::test]
+    async fn answers_end_when_there_are_enough_or_no_more_come() {
+        for (come, most, expected) in
+            [(9, 2, (Why::Enough, 2)), (2, 9, (Why::Stopped, 2)), (0, 1, (Why::Stopped, 0))]
+        {
+            let (lines, _queue) = mpsc::channel(LINES);
+            let mut sent = 0;
+            let why = gather(&mut Come(come), &lines, most, &mut sent).await;
+            assert_eq!(why.map(|why| (why, sent)), Some(expected));
+        }
     }
 }

@@ -9,6 +9,7 @@ mod bus;
 mod figures;
 mod listen;
 mod policy;
+mod room;
 mod who;
 
 use std::net::SocketAddr;
@@ -21,6 +22,7 @@ use relay::Running;
 use crate::policy::Policy;
 
 pub use figures::{metrics_of, page};
+pub use listen::bind;
 
 /// What is offered.
 pub struct Setup {
@@ -30,8 +32,8 @@ pub struct Setup {
     pub node: Arc<Running>,
     /// The metrics.
     pub metrics: Router,
-    /// Where the metrics can be read besides, without any proof of who asks.
-    pub listen: Option<SocketAddr>,
+    /// Where metrics can be read besides, without any proof of who asks, and which.
+    pub listen: Option<(SocketAddr, Router)>,
     /// Another Unix socket, with the bus alone, that every user may open.
     pub bus: Option<PathBuf>,
 }
@@ -41,8 +43,8 @@ pub fn start(setup: Setup) {
     let Setup { state, node, metrics, listen, bus } = setup;
     let policy = Arc::new(Policy::new(&state));
     let router = bus::router(&node, policy);
-    if let Some(addr) = listen {
-        tokio::spawn(listen::tcp(addr, metrics.clone()));
+    if let Some((addr, metrics)) = listen {
+        tokio::spawn(listen::tcp(addr, metrics));
     }
     if let Some(path) = bus {
         tokio::spawn(listen::unix(path, 0o666, router.clone()));

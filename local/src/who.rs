@@ -1,8 +1,6 @@
 //! Who is at the other end of a Unix socket, as the kernel says.
 
-use axum::extract::connect_info::Connected;
-use axum::serve::IncomingStream;
-use tokio::net::UnixListener;
+use tokio::net::UnixStream;
 
 /// A user and his group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,9 +12,9 @@ pub(crate) struct Who {
 /// Nobody has this number: what the kernel does not know may do nothing.
 const NOBODY: u32 = u32::MAX;
 
-impl Connected<IncomingStream<'_, UnixListener>> for Who {
-    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Who {
-        match stream.io().peer_cred() {
+impl Who {
+    pub(crate) fn of(stream: &UnixStream) -> Who {
+        match stream.peer_cred() {
             Ok(peer) => Who { uid: peer.uid(), gid: peer.gid() },
             Err(_) => Who { uid: NOBODY, gid: NOBODY },
         }

@@ -30,7 +30,8 @@ const PACED: usize = 64;
 /// The content that goes down one link.
 pub struct Bulk {
     places: Arc<Semaphore>,
-    /// Of these, what objects that go slowly may take together: there is always room for others.
+    /// Of these, what objects that go slowly may take together: a half, so that there is always
+    /// room for others. One order has a half of that, so that it never holds up another one.
     slow: Arc<Semaphore>,
     /// Of one object at most.
     each: u32,
@@ -40,7 +41,14 @@ pub struct Bulk {
     declared: AtomicU64,
     bucket: Bucket,
     /// Of the orders that are to go slowly, the youngest last.
-    paced: Lock<VecDeque<(OrderId, Arc<Bucket>)>>,
+    paced: Lock<VecDeque<(OrderId, Paced)>>,
+}
+
+/// The pace of one order, and the places that its objects may take.
+#[derive(Clone)]
+struct Paced {
+    bucket: Arc<Bucket>,
+    places: Arc<Semaphore>,
 }
 
 /// The place of one object in the row, and its right to be sent once it has waited for it.
@@ -49,8 +57,9 @@ pub struct Turn {
     places: Arc<Semaphore>,
     each: u32,
     held: Vec<OwnedSemaphorePermit>,
-    /// For an object that goes slowly: the share of those, and its rate.
-    slow: Option<Arc<Semaphore>>,
+    /// For an object that goes slowly: what is shared with the others of its order, and with all
+    /// that go slowly, and its rate.
+    shared: Vec<Arc<Semaphore>>,
     paced: Option<Arc<Bucket>>,
 }
 
@@ -94,19 +103,22 @@ impl Bulk {
     /// its own.
     pub(crate) fn turn_of(&self, order: OrderId, rate: u64) -> Turn {
         let mut paced = self.paced.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = paced.iter().find(|(known, _)| *known == order);
-        let bucket = match known {
-            Some((_, bucket)) => bucket.clone(),
+        let (known, each) =
+            (paced.iter().find(|(known, _)| *known == order), self.each.div_ceil(2));
+        let pace = match known {
+            Some((_, pace)) => pace.clone(),
             None => {
                 let bucket = Arc::new(Bucket::new(rate));
-                paced.push_back((order, bucket.clone()));
+                let pace = Paced { bucket, places: Arc::new(Semaphore::new(each as usize)) };
+                paced.push_back((order, pace.clone()));
                 if paced.len() > PACED {
                     paced.pop_front();
                 }
-                bucket
+                pace
             }
         };
-        Turn { paced: Some(bucket), slow: Some(self.slow.clone()), ..self.turn() }
+        let shared = vec![pace.places, self.slow.clone()];
+        Turn { paced: Some(pace.bucket), shared, each, ..self.turn() }
     }
 
     /// A place behind all that was asked for before.
@@ -114,7 +126,7 @@ impl Bulk {
         // After two thousand million objects the order is lost for one of them.
         let priority = self.asked.fetch_sub(1, Ordering::Relaxed).min(-1);
         let (places, each) = (self.places.clone(), self.each);
-        Turn { priority, places, each, held: Vec::new(), slow: None, paced: None }
+        Turn { priority, places, each, held: Vec::new(), shared: Vec::new(), paced: None }
     }
 
     /// Writes some of an object whose turn it is, telling of each piece that QUIC has taken.
@@ -152,7 +164,7 @@ impl Turn {
             let places = u32::try_from(bytes.div_ceil(PLACE)).unwrap_or(self.each);
             let places = places.clamp(1, self.each);
             let mut held = Vec::new();
-            for from in self.slow.iter().chain([&self.places]) {
+            for from in self.shared.iter().chain([&self.places]) {
                 let taken = from.clone().acquire_many_owned(places).await;
                 held.push(taken.expect("nobody closes the places"));
             }
@@ -277,15 +289,28 @@ mod tests {
     #[tokio::test]
     async fn what_goes_slowly_leaves_room_for_the_rest() {
         let bulk = Bulk::new(0, true);
-        let mut slow = [1, 2].map(|order| bulk.turn_of(OrderId([order; 16]), 8_000));
+        let mut slow = [1, 1, 2, 3].map(|order| bulk.turn_of(OrderId([order; 16]), 8_000));
         slow[0].wait(32 << 20).await;
         let waits = async |turn: &mut Turn| {
             tokio::time::timeout(Duration::from_millis(20), turn.wait(32 << 20)).await.is_err()
         };
-        assert!(waits(&mut slow[1]).await, "one slow one at a time");
-        assert!(!waits(&mut bulk.turn()).await, "another has its place");
+        assert!(waits(&mut slow[1]).await, "one large one of an order at a time");
+        assert!(!waits(&mut slow[2]).await, "another order has its own pace");
+        assert!(waits(&mut slow[3]).await, "two of them");
+        assert!(!waits(&mut bulk.turn()).await, "what goes fast has its place");
         slow[0].pass();
-        assert!(!waits(&mut slow[1]).await);
+        assert!(!waits(&mut slow[3]).await);
+    }
+
+    #[tokio::test]
+    async fn small_objects_of_a_slow_order_follow_each_other() {
+        let bulk = Bulk::new(0, false);
+        let mut turns = [(); 4].map(|()| bulk.turn_of(OrderId([1; 16]), 8_000));
+        for turn in &mut turns {
+            turn.wait(1).await;
+        }
+        let held: usize = turns.iter().map(|turn| turn.held.len()).sum();
+        assert_eq!(held, 4 * 3, "of the order, of the slow ones, of the link");
     }
 
     #[tokio::test]

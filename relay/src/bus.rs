@@ -5,7 +5,7 @@
 //! bytes; who does not read loses messages, which is counted, told to him and an event, and holds
 //! up nobody. A node that is cut off goes on serving its own programs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use bytes::Bytes;
 use mesh::bus::{Answer, BUS_BYTES, Interest, Message, PATTERNS, Pattern, Subject, SubjectError};
 use mesh::{HostId, Input};
 use metrics::{Counter, Page, Unit, Words};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::drive::Arrival;
 
@@ -33,6 +33,10 @@ const WAITING: usize = 4 << 20;
 /// Requests of one node that wait for answers, and answers that wait for one of them.
 const REQUESTS: usize = 4_096;
 const ANSWERS: usize = 256;
+/// Requests that programs here have got and may answer; of more the oldest are forgotten.
+const ANSWERABLE: usize = 4_096;
+/// Programs that wait at once for a place before the drive loop, beside the links.
+const SPEAKERS: usize = 16;
 /// How often drops are told, at most.
 const TELL: Duration = Duration::from_secs(1);
 
@@ -88,6 +92,9 @@ pub enum BusError {
     /// A limit of this node is reached.
     #[error("this node takes no more {0}")]
     Full(&'static str),
+    /// No program here has got this request, or it is long ago.
+    #[error("no request {1} of node {0} has come to a program here")]
+    Unasked(HostId, u64),
     /// There is nobody who would wait for this answer.
     #[error("the node is stopping")]
     Gone,
@@ -101,6 +108,10 @@ struct Inner {
     host: HostId,
     node: String,
     inbox: mpsc::Sender<Arrival>,
+    /// The places of the bus before the drive loop, and the turns of programs here to wait for one:
+    /// so many that they speak do not crowd out the links.
+    room: Arc<Semaphore>,
+    speakers: Semaphore,
     state: Mutex<State>,
     /// Held from looking what is wanted here until the core is told, so that the last word is the
     /// newest.
@@ -119,6 +130,25 @@ struct State {
     next: u64,
     subscribers: BTreeMap<u64, Subscriber>,
     requests: BTreeMap<u64, mpsc::Sender<(Answer, Weight)>>,
+    answerable: Answerable,
+}
+
+/// Requests that have come to programs here, the youngest last.
+#[derive(Default)]
+struct Answerable {
+    known: BTreeSet<(HostId, u64)>,
+    row: VecDeque<(HostId, u64)>,
+}
+
+impl Answerable {
+    fn note(&mut self, request: (HostId, u64)) {
+        if self.known.insert(request) {
+            self.row.push_back(request);
+        }
+        while self.row.len() > ANSWERABLE {
+            self.row.pop_front().map(|oldest| self.known.remove(&oldest));
+        }
+    }
 }
 
 struct Subscriber {
@@ -158,11 +188,17 @@ pub struct Asked {
 }
 
 impl Hub {
-    pub(crate) fn new((host, node): (HostId, &str), inbox: mpsc::Sender<Arrival>) -> Hub {
+    pub(crate) fn new(
+        (host, node): (HostId, &str),
+        inbox: mpsc::Sender<Arrival>,
+        room: Arc<Semaphore>,
+    ) -> Hub {
         Hub(Arc::new(Inner {
             host,
             node: node.into(),
             inbox,
+            room,
+            speakers: Semaphore::new(SPEAKERS),
             state: Mutex::default(),
             telling: tokio::sync::Mutex::default(),
             waiting: Weights::new(ALL_WAITING),
@@ -231,13 +267,28 @@ impl Hub {
         Ok(asked)
     }
 
-    /// Answers a message.
+    /// Answers a request that has come to a program here.
     pub async fn answer(&self, to: HostId, request: u64, body: Bytes) -> Result<(), BusError> {
         check_body(&body)?;
+        if !self.state().answerable.known.contains(&(to, request)) {
+            return Err(BusError::Unasked(to, request));
+        }
         let (from, node) = (self.0.host, self.0.node.clone());
         let answer = Answer { to, request, from, node, body };
-        let sent = self.0.inbox.send(Arrival::Input(Input::Answer(answer))).await;
-        sent.map_err(|_| BusError::Gone)
+        self.tell(Input::Answer(answer)).await
+    }
+
+    /// A place before the drive loop, once it is this program's turn.
+    async fn place(&self) -> OwnedSemaphorePermit {
+        let never = "nobody closes the places";
+        let _turn = self.0.speakers.acquire().await.expect(never);
+        self.0.room.clone().acquire_owned().await.expect(never)
+    }
+
+    async fn tell(&self, input: Input) -> Result<(), BusError> {
+        let _place = self.place().await;
+        let told = self.0.inbox.send(Arrival::Bus { input, _place }).await;
+        told.map_err(|_| BusError::Gone)
     }
 
     async fn send(
@@ -253,7 +304,8 @@ impl Hub {
         let (from, node) = (self.0.host, self.0.node.clone());
         let message = Message { id, from, node, subject, request, body };
         let (reply, heard) = oneshot::channel();
-        let sent = self.0.inbox.send(Arrival::Publish { message, reply }).await;
+        let _place = self.place().await;
+        let sent = self.0.inbox.send(Arrival::Publish { message, reply, _place }).await;
         sent.map_err(|_| BusError::Gone)?;
         self.0.published.add(1);
         heard.await.map_err(|_| BusError::Gone)
@@ -262,7 +314,10 @@ impl Hub {
     /// Tells the core what is wanted here.
     async fn tell_interest(&self) -> Result<(), BusError> {
         let _turn = self.0.telling.lock().await;
-        let told = self.0.inbox.send(Arrival::Input(Input::Subscribed(self.interest()))).await;
+        // What is wanted is looked up when it is told.
+        let place = self.place().await;
+        let input = Input::Subscribed(self.interest());
+        let told = self.0.inbox.send(Arrival::Bus { input, _place: place }).await;
         told.map_err(|_| BusError::Gone)
     }
 
@@ -277,7 +332,10 @@ impl Hub {
     /// A message has come for programs at this node.
     pub(crate) fn deliver(&self, message: &Message) {
         let mut lost = 0;
-        for subscriber in self.state().subscribers.values() {
+        let mut state = self.state();
+        let request = message.request.map(|request| (message.from, request));
+        let mut is_here = false;
+        for subscriber in state.subscribers.values() {
             if !subscriber.patterns.iter().any(|pattern| pattern.matches(&message.subject)) {
                 continue;
             }
@@ -287,6 +345,7 @@ impl Hub {
                 (Some(weight), Ok(place)) => {
                     place.send((message.clone(), weight));
                     self.0.delivered.add(1);
+                    is_here = true;
                 }
                 // It is just leaving.
                 (_, Err(mpsc::error::TrySendError::Closed(()))) => {}
@@ -296,6 +355,10 @@ impl Hub {
                 }
             }
         }
+        if let Some(request) = request.filter(|_| is_here) {
+            state.answerable.note(request);
+        }
+        drop(state);
         self.dropped("subscriber", lost);
     }
 
@@ -409,7 +472,7 @@ mod tests {
 
     fn hub() -> (Hub, mpsc::Receiver<Arrival>) {
         let (inbox, arrivals) = mpsc::channel(64);
-        (Hub::new((HostId(1), "n"), inbox), arrivals)
+        (Hub::new((HostId(1), "n"), inbox, Arc::new(Semaphore::new(PLACES))), arrivals)
     }
 
     #[tokio::test]
@@ -470,13 +533,58 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn programs_take_no_more_than_the_places_of_the_bus() {
+        let (hub, mut arrivals) = hub();
+        let talk: Vec<_> = (0..4 * PLACES)
+            .map(|_| {
+                let hub = hub.clone();
+                tokio::spawn(async move { hub.publish("a", Bytes::new()).await })
+            })
+            .collect();
+        let mut held = Vec::new();
+        while held.len() < PLACES {
+            held.push(arrivals.recv().await.expect("they speak"));
+        }
+        // All who could have gone on, have.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert!(arrivals.try_recv().is_err(), "the rest waits until somebody was heard");
+        assert_eq!(hub.0.speakers.available_permits(), 0);
+        drop(held.pop());
+        assert!(arrivals.recv().await.is_some());
+        talk.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+
+    #[tokio::test]
+    async fn only_what_has_come_to_a_program_here_is_answered() {
+        let (hub, mut arrivals) = hub();
+        let asks = |no| Message { request: Some(no), ..message(1) };
+        let answer = async |no| hub.answer(HostId(1), no, Bytes::new()).await;
+        hub.deliver(&asks(1));
+        assert_eq!(answer(1).await, Err(BusError::Unasked(HostId(1), 1)), "nobody has got it");
+        let mut reads = hub.subscribe(&["a.b".into()]).await.expect("there is room");
+        assert!(matches!(arrivals.try_recv(), Ok(Arrival::Bus { .. })));
+        hub.deliver(&asks(2));
+        assert_eq!((answer(2).await, answer(2).await), (Ok(()), Ok(())), "two programs may");
+        let other = hub.answer(HostId(2), 2, Bytes::new()).await;
+        assert_eq!(other, Err(BusError::Unasked(HostId(2), 2)));
+        for no in 3..=ANSWERABLE as u64 + 2 {
+            hub.deliver(&asks(no));
+            reads.next().await;
+        }
+        assert!(answer(2).await.is_err() && hub.state().answerable.known.len() == ANSWERABLE);
+        assert_eq!(answer(3).await, Ok(()));
+    }
+
+    #[tokio::test]
     async fn answers_find_their_request_and_late_ones_nobody() {
         let (hub, mut arrivals) = hub();
         let asking = tokio::spawn({
             let hub = hub.clone();
             async move { hub.ask("a", Bytes::new()).await }
         });
-        let Some(Arrival::Publish { message, reply }) = arrivals.recv().await else {
+        let Some(Arrival::Publish { message, reply, .. }) = arrivals.recv().await else {
             panic!("it is published");
         };
         reply.send(true).expect("it waits");

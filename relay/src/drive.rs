@@ -49,7 +49,7 @@ pub(crate) enum Arrival {
     /// Something of the bus, and the place that it takes here.
     Bus { input: Input, _place: OwnedSemaphorePermit },
     /// A program at this node publishes something. Returns whether anybody wants it.
-    Publish { message: Message, reply: oneshot::Sender<bool> },
+    Publish { message: Message, reply: oneshot::Sender<bool>, _place: OwnedSemaphorePermit },
     /// A new link, before any of its frames.
     Linked(Link),
     /// A pull by a link has ended.
@@ -278,7 +278,7 @@ impl Io {
                 trace!(?input, "in");
                 node.handle(now, input);
             }
-            Arrival::Publish { message, reply } => {
+            Arrival::Publish { message, reply, _place } => {
                 // Whoever asked may have left.
                 reply.send(node.is_heard(&message.subject)).ok();
                 node.handle(now, Input::Publish(message));

@@ -62,9 +62,10 @@ pub(crate) fn ahead(serves: bool) -> u32 {
 }
 
 /// What may lie in the send buffer towards a child: two objects and the bus as far as they may be
-/// sent ahead, and room for everything else.
+/// sent ahead, one more where two of slow orders take the place of one, and room for everything
+/// else.
 pub fn send_window(serves: bool) -> u64 {
-    3 * u64::from(ahead(serves)) + ROOM
+    4 * u64::from(ahead(serves)) + ROOM
 }
 
 impl LinkKind {

@@ -188,9 +188,9 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
         (links.clone(), traffic.clone(), inbox.clone()),
         (space.clone(), spool.clone(), setup.store.clone()),
     );
-    let hub = Hub::new((HostId(identity.id), &identity.name), inbox.clone());
-    metrics.set_hub(hub.clone());
     let bus_room = Arc::new(Semaphore::new(bus::PLACES));
+    let hub = Hub::new((HostId(identity.id), &identity.name), inbox.clone(), bus_room.clone());
+    metrics.set_hub(hub.clone());
     let caps = Caps::open(&setup.state, &setup.settings.cap, setup.settings.yields)?;
     let outputs = Outputs::new(
         HostId(identity.id),

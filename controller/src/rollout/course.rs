@@ -157,6 +157,14 @@ impl Course {
         std::mem::take(&mut self.paused) || was_stopped
     }
 
+    /// There is another gate: it judges the wave that goes on from the beginning, with all of its
+    /// soak and its check.
+    pub fn judge_anew(&mut self) {
+        if matches!(self.stage, Stage::Soaking(_) | Stage::Checking) {
+            self.stage = Stage::Given;
+        }
+    }
+
     /// The wave at which it has stopped is taken as good as it is, and the next one opens. Returns
     /// whether it had stopped.
     pub fn accept(&mut self) -> bool {
@@ -248,6 +256,29 @@ mod tests {
         assert!(matches!(course.stage(), Stage::Stopped(_)) && !course.is_judged());
         course.checked(Ok(()));
         assert_eq!(course.wave(), 0, "what has stopped stays so");
+    }
+
+    #[test]
+    fn another_gate_judges_the_wave_under_way_from_the_beginning() {
+        let (old, new) = (gate("errors<=1 soak=10"), gate("errors<=1 soak=60 check=x"));
+        let mut course = Course::new(2);
+        course.given();
+        assert_eq!(course.step(0, &old, BADLY, true), Next::Moved);
+        assert!(course.pause() && course.resume());
+        course.judge_anew();
+        assert_eq!(course.step(5_000, &new, BADLY, true), Next::Moved);
+        assert_eq!(course.step(10_001, &new, BADLY, true), Next::Wait(Some(65_000)));
+        assert_eq!(course.step(65_000, &new, BADLY, true), Next::Moved);
+        assert_eq!(course.stage(), &Stage::Checking);
+        // The one that runs was of the gate before.
+        course.judge_anew();
+        course.checked(Ok(()));
+        assert_eq!((course.wave(), course.stage()), (0, &Stage::Given));
+        let strict = gate("errors<=0");
+        assert_eq!(course.step(65_001, &strict, BADLY, true), Next::Moved);
+        assert!(matches!(course.stage(), Stage::Stopped(_)));
+        course.judge_anew();
+        assert!(matches!(course.stage(), Stage::Stopped(_)));
     }
 
     #[test]

@@ -44,8 +44,6 @@ const AGAIN: Duration = Duration::from_secs(10);
 const GATHER: Duration = Duration::from_millis(100);
 /// How long to wait for hosts that are to take something back.
 const REACH: Duration = Duration::from_secs(15);
-/// How many later orders are looked through for one to the same place.
-const LATER: usize = 2_000;
 /// How much of what a check complains about is kept.
 const SAID: usize = 400;
 
@@ -425,18 +423,9 @@ impl Rollouts {
         since_ms: u64,
         ours: &BTreeSet<OrderId>,
     ) -> Result<(), Failure> {
-        for (id, order) in self.tables.orders(LATER)? {
-            if order.issued_ms < since_ms {
-                break;
-            }
-            let is_there = order.push.is_some_and(|push| !push.verify && push.dest == dest);
-            if is_there && !ours.contains(&id) {
-                let text = id.to_string();
-                let message = format!("push {} has gone to {dest} since", &text[text.len() - 6..]);
-                return Err(Failure::bad(message, ""));
-            }
-        }
-        Ok(())
+        let Some(id) = self.tables.later_push(dest, since_ms, ours)? else { return Ok(()) };
+        let message = format!("push {} has gone to {dest} since", short(id));
+        Err(Failure::bad(message, ""))
     }
 
     /// A push of the tree that was read when the rollout was made. Blocks.
@@ -481,5 +470,30 @@ async fn moved(updates: &mut broadcast::Receiver<Update>, orders: &BTreeSet<Orde
             Ok(_) | Err(RecvError::Lagged(_)) => return,
             Err(RecvError::Closed) => std::future::pending().await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_a_round_is_owed_the_rest_by_whoever_reads_it_again() {
+        let hosts = |first, last| HostSet::from_ranges([(first, last)]);
+        let waves = [hosts(1, 2), hosts(3, 6)];
+        let mut row = RolloutRow::sample(2);
+        row.course.stop("no".into());
+        assert!(row.course.accept() && row.course.wave() == 1);
+        // The first order of the round went to 3 and 4, who are well, and then the controller died.
+        row.add_order(OrderId([1; 16]), 0);
+        row.half = true;
+        let kept = serde_json::to_string(&row).expect("it is kept");
+        let mut row: RolloutRow = serde_json::from_str(&kept).expect("it is read");
+        let standing = Standing { given: hosts(1, 4), round: hosts(3, 4), ..Standing::default() };
+        assert_eq!(owed(&row, &waves, &standing), hosts(3, 6));
+        row.again = true;
+        assert_eq!(owed(&row, &waves, &standing), hosts(3, 6), "1 and 2 have theirs");
+        row.given();
+        assert_eq!(owed(&row, &waves, &standing), hosts(5, 6), "nothing is half done");
     }
 }

@@ -132,6 +132,7 @@ pub(crate) async fn resume(
         }
         if let Some(gate) = new.gate {
             row.gate = gate;
+            row.course.judge_anew();
         }
         Ok(())
     })

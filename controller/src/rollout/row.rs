@@ -196,6 +196,27 @@ pub(crate) fn find(tables: &Tables, text: &str) -> Result<(OrderId, RolloutRow),
 }
 
 #[cfg(test)]
+impl RolloutRow {
+    /// One of so many waves that has not begun.
+    pub(crate) fn sample(waves: usize) -> RolloutRow {
+        RolloutRow {
+            what: "files".into(),
+            goods: Goods::Dist { new: NewDist::of("all"), files: BTreeMap::new() },
+            gate: String::new(),
+            course: Course::new(waves),
+            hosts: 1,
+            issued_ms: 1,
+            ended_ms: 0,
+            orders: Vec::new(),
+            again: false,
+            take_back: None,
+            left_out: Vec::new(),
+            half: false,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -1,12 +1,9 @@
 //! The operators' socket, and the address that the node listens at.
 
 use std::future::Future;
-use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use axum::Router;
-use tokio::net::UnixListener;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -33,13 +30,7 @@ pub(super) async fn serve(
 ) -> Result<(), RunError> {
     let path = state.join("barid.sock");
     let failed = |source| RunError::Socket { path: path.clone(), source };
-    // The database is locked by this process, so a socket that is there is nobody's.
-    match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-        _ => {}
-    }
-    let listener = UnixListener::bind(&path).map_err(failed)?;
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    let listener = local::bind(&path, 0o600).await.map_err(failed)?;
     info!(socket = %path.display(), "ready");
     let server = axum::serve(listener, router);
     tokio::select! {

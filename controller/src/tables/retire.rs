@@ -61,6 +61,10 @@ impl Tables {
             parse::<OrderRow>(row.value()).issued_ms.saturating_add(AHEAD_MS)
         });
         let now_ms = now_ms.min(newest);
+        // What a rollout that may go on has given says who has it.
+        let rollouts = self.rollouts()?.into_iter().filter(|(_, row)| !row.is_done());
+        let open = rollouts.flat_map(|(_, row)| row.orders);
+        let open: BTreeSet<OrderId> = open.filter_map(|order| order.id()).collect();
         let mut count = usize::try_from(orders.len()?).unwrap_or(usize::MAX);
         let mut gone = Vec::new();
         for row in orders.iter()? {
@@ -71,7 +75,8 @@ impl Tables {
                 // Ids sort by time: the rest is younger.
                 break;
             }
-            if row.closed_ms == 0 || row.expires_ms.saturating_add(SILENCE_MS) > now_ms {
+            let is_over = row.closed_ms != 0 && !open.contains(&OrderId(id));
+            if !is_over || row.expires_ms.saturating_add(SILENCE_MS) > now_ms {
                 continue;
             }
             for row in bodies.range((id, [0; 32])..=(id, [255; 32]))? {
@@ -141,6 +146,7 @@ mod tests {
     use super::super::{note_answers, note_closed};
     use super::*;
     use crate::retention::Cleaner;
+    use crate::rollout::row::RolloutRow;
     use crate::types::PushInfo;
 
     const HOUR: u64 = SILENCE_MS;
@@ -167,20 +173,8 @@ mod tests {
         /// An order of hour `n`, valid for one hour, with so much output.
         fn order(&self, n: u8, output: usize, closed: bool, push: Option<PushInfo>) {
             let issued_ms = u64::from(n) * HOUR;
-            let row = OrderRow {
-                kind: "run".into(),
-                what: "true".into(),
-                targets: vec![(1, 1)],
-                issued_ms,
-                closed_ms: 0,
-                expires_ms: issued_ms + HOUR,
-                cancels: None,
-                push,
-                run: None,
-                stopped: None,
-                retries: None,
-                closer: None,
-            };
+            let row =
+                OrderRow { issued_ms, expires_ms: issued_ms + HOUR, push, ..OrderRow::default() };
             self.tables.add_order(id(n), &row, b"", None).expect("it is kept");
             let digest = Digest([n; 32]);
             let mut report = Report::new(id(n));
@@ -220,6 +214,24 @@ mod tests {
         assert!(desk.tables.tally(id(3)).expect("read").0.is_empty());
         assert_eq!(desk.tables.retire(keep, 12 * HOUR).expect("done"), 1);
         assert_eq!(desk.tables.retired().expect("read"), (3, 9 * HOUR));
+    }
+
+    #[test]
+    fn orders_of_rollouts_that_may_go_on_stay() {
+        let desk = desk();
+        (1..=4).for_each(|n| desk.order(n, 10, true, None));
+        let add = |rollout: u8, order: u8, change: fn(&mut RolloutRow)| {
+            let mut row = RolloutRow::sample(2);
+            row.add_order(id(order), 0);
+            change(&mut row);
+            desk.tables.add_rollout(id(rollout), &row, &[]).expect("it is kept");
+        };
+        add(11, 1, |row| assert!(row.course.pause()));
+        add(12, 2, |row| row.course.stop("no".into()));
+        add(13, 3, |row| assert!(row.course.abort()));
+        let keep = Keep { age_ms: HOUR, orders: 1, output: 0 };
+        assert_eq!(desk.tables.retire(keep, 100 * HOUR).expect("done"), 2);
+        assert_eq!(desk.left(), [1, 2]);
     }
 
     #[test]

@@ -125,6 +125,10 @@ fn every_node_has_a_page_and_the_controller_fetches_those_of_others() -> Result<
         // The operators' requests are not to be had there.
         let (head, _) = ask(TcpStream::connect(addr)?, "/v1/hosts")?;
         ensure!(head.starts_with("HTTP/1.1 404"), "{head}");
+        // Nobody who can reach a port makes work for the links.
+        let (head, body) = ask(TcpStream::connect(addr)?, "/metrics?relay=r1")?;
+        let is_other = body.contains("role=\"relay\"");
+        ensure!(is_other == (node == "r1"), "{node}: {head} {body}");
     }
     Ok(())
 }

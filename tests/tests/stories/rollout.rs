@@ -263,6 +263,37 @@ fn a_site_that_breaks_is_left_out_and_the_others_go_on() -> Result<()> {
 }
 
 #[test]
+fn a_wave_wholly_at_a_site_that_breaks_stops_and_accepting_leaves_that_site_alone() -> Result<()> {
+    let fleet = Fleet::tree(2, 3)?;
+    let scene = Scene::new(&fleet)?;
+    for host in 1..=3 {
+        scene.spoil(&format!("site2-host{host}"), true)?;
+    }
+    let waves = ["--waves", "site1-host1,site2-host[1-3],100%", "--gate", "site-errors<=0"];
+    let output = scene.push(&fleet, &waves)?;
+    let told = show(&output.stderr);
+    assert_eq!(output.status.code(), Some(4), "{told}");
+    assert!(told.contains("every host of this wave is at a site that was left out"), "{told}");
+    let stopped = rollout(&fleet)?;
+    assert_eq!((&stopped["state"], &stopped["wave"]), (&"stopped".into(), &2.into()));
+    assert!(!scene.begun().iter().any(|host| host == "site1-host2" || host == "site1-host3"));
+
+    // They would be well by now, but whoever takes it as it is wants nothing of them.
+    for host in 1..=3 {
+        scene.spoil(&format!("site2-host{host}"), false)?;
+    }
+    fs::remove_file(scene.dir.join("log"))?;
+    let output = fleet.barid(&["rollout", "resume", "--accept"])?;
+    let told = show(&output.stderr);
+    assert_eq!(output.status.code(), Some(4), "some have not got it: {told}");
+    assert!(told.contains("left out: site2"), "{told}");
+    let done = rollout(&fleet)?;
+    assert_eq!((&done["state"], &done["left_out"][0]), (&"done".into(), &"site2".into()));
+    assert_eq!(scene.begun(), ["site1-host2", "site1-host3"].map(String::from).into());
+    Ok(())
+}
+
+#[test]
 fn many_hosts_get_it_in_waves_unless_somebody_says_otherwise() -> Result<()> {
     let mut fleet = Fleet::prepared(binary()?, PACE, &["--waves-above", "2"], |_| Ok(()))?;
     fleet.grow(1, 3)?;
