@@ -27,8 +27,8 @@ const ACK_DELAY: f64 = 0.05;
 /// How many different ends the commands of a mixed run have, as the simulator draws them.
 const ENDS: [(State, u64); 3] = [(State::Ok, 2), (State::Failed(1), 1), (State::Signalled(9), 1)];
 const BODIES: u8 = 4;
-/// So long that each report has an acknowledgement of its own.
-const AGES: f64 = 1e6;
+/// A wait for others grows up to so many times the least one.
+const LONGEST_WAIT: f64 = 32.0;
 /// Content is handed on in pieces of this size.
 const PIECE: f64 = 16.0 * 1024.0;
 
@@ -42,9 +42,7 @@ pub fn run(shape: &Shape, mixed: bool) -> Phase {
     let save = shape.save.1.as_secs_f64();
     let (down, up) = (way(shape, order_bytes(shape)), way(shape, OVERHEAD as f64));
     let mut last = save + down + save + slowest + save + up;
-    let flush = shape.flush.as_secs_f64();
-    let tiers =
-        answers(shape, window, mixed, |_, answers| flushes(answers, window, flush).len() as f64);
+    let tiers = answers(shape, Ends::Over(window), mixed);
     // A link that cannot carry its answers while they come is done later.
     let late =
         tiers.iter().zip(counts.iter().skip(1)).enumerate().map(|(tier, (crossed, links))| {
@@ -72,10 +70,7 @@ pub fn push(shape: &Shape) -> Phase {
     let asked = first + order_bytes(shape) / rates[0] + first + content / slowest;
     let last = save + asked + ends + pieces + save + save + ends;
     let floor = save + down + save + save + ends;
-    // All of one tier end at about the same time, and a long link later than the tier above.
-    let long = |tier: usize| shape.profile(tier).delay.0 > shape.flush;
-    let later = |tier| (tier..shape.fans.len()).filter(|tier| long(*tier)).count() as f64;
-    let mut tiers = answers(shape, AGES, false, |tier, _| 1.0 + later(tier));
+    let mut tiers = answers(shape, Ends::Together, false);
     for (crossed, links) in tiers.iter_mut().zip(counts.iter().skip(1)) {
         crossed.content = *links as u64 * shape.content;
     }
@@ -181,47 +176,76 @@ fn order_bytes(shape: &Shape) -> f64 {
     weight(&order_frame(shape))
 }
 
-/// What the answers of everybody, and the order and all acknowledgements, weigh on each tier, if
-/// the answers come over this many seconds. `folded`: how many reports a node makes of so many
-/// answers from the tier below it.
-fn answers(
-    shape: &Shape,
-    window: f64,
-    mixed: bool,
-    folded: impl Fn(usize, f64) -> f64,
-) -> Vec<Crossed> {
+/// When commands end.
+#[derive(Clone, Copy)]
+enum Ends {
+    /// At any time within this many seconds.
+    Over(f64),
+    /// All at about the same time.
+    Together,
+}
+
+/// What the answers of everybody, and the order and all acknowledgements, weigh on each tier.
+fn answers(shape: &Shape, ends: Ends, mixed: bool) -> Vec<Crossed> {
     let counts = shape.counts();
     let ack = weight(&Frame::ReportsHeld { log: u64::MAX, through: 100 });
     let mut tiers = vec![Crossed::default(); shape.fans.len()];
-    // Reports on one link of the tier below, and how many hosts live behind such a link.
-    let (mut reports, mut behind) = (1.0, 1.0);
-    // How often a link's reports are acknowledged, where its own pace decides that.
-    let mut paced: Option<f64> = None;
+    // When each node of a tier reports, and how many hosts live behind such a link.
+    let (mut reports, mut behind) = (vec![0.0], 1.0);
     for tier in (0..shape.fans.len()).rev() {
-        let links = counts[tier + 1] as f64;
-        // A host's only report; a relay's every flush, as long as answers come, its own included.
-        // What waits to be acknowledged on any link of a node goes when the first of it is due.
-        let fan = shape.fans[tier] as f64;
-        let rounds = batches(fan * reports, window, ACK_DELAY);
-        let acks = rounds * (1.0 - (-reports / rounds).exp());
-        let acks = if rounds < fan * reports { acks } else { reports };
-        let acks = paced.map_or(acks, |paced| paced.max(acks));
-        let scattered = window < AGES;
-        let bytes = report_bytes(behind, reports, mixed, scattered);
-        let up = links * (reports + 1.0);
-        let down = links * (1.0 + acks);
+        let (links, fan) = (counts[tier + 1] as f64, shape.fans[tier]);
+        let is_host = tier + 1 == shape.fans.len();
+        let times = reports.len() as f64;
+        let acks = match ends {
+            Ends::Together => times,
+            Ends::Over(window) => {
+                // What waits on any link of a node goes when the first of it is due.
+                let rounds = batches(fan as f64 * times, window, ACK_DELAY);
+                let scattered = rounds * (1.0 - (-times / rounds).exp());
+                if is_host { scattered } else { acknowledged(&reports).max(scattered) }
+            }
+        };
+        let bytes = report_bytes(behind, &reports, mixed, ends);
         tiers[tier] = Crossed {
-            down: (down as u64, (links * (order_bytes(shape) + acks * ack)) as u64),
-            up: (up as u64, (links * (bytes + ack)) as u64),
+            down: (
+                (links * (1.0 + acks)) as u64,
+                (links * (order_bytes(shape) + acks * ack)) as u64,
+            ),
+            up: ((links * (times + 1.0)) as u64, (links * (bytes + ack)) as u64),
             content: 0,
         };
-        let answers = fan * reports + 1.0;
-        paced =
-            scattered.then(|| acknowledged(&flushes(answers, window, shape.flush.as_secs_f64())));
-        reports = folded(tier, answers);
-        behind = fan * behind + 1.0;
+        reports = match ends {
+            Ends::Over(window) => {
+                flushes(&arrivals(&reports, fan, behind, window), shape.flush.as_secs_f64())
+            }
+            // A relay tells its own end, and those of each tier below that is far away.
+            Ends::Together => {
+                let far = |tier: &usize| shape.profile(*tier).delay.0 > shape.flush;
+                vec![0.0; 1 + (tier..shape.fans.len()).filter(far).count()]
+            }
+        };
+        behind = fan as f64 * behind + 1.0;
     }
     tiers
+}
+
+/// When a node hears of answers, if so many children report at these times: hosts end at any time
+/// of the window, relays are in step but for the first of theirs that has ended. And when its own
+/// command has ended.
+fn arrivals(reports: &[f64], fan: usize, behind: f64, window: f64) -> Vec<f64> {
+    let place = |child: usize| (child as f64 + 0.5) / fan as f64;
+    let mut times: Vec<f64> = match behind <= 1.0 {
+        true => (0..fan).map(|child| window * place(child)).collect(),
+        false => {
+            // The first of many that are scattered is late by a waiting time.
+            let late = |child| -(1.0 - place(child)).ln() * window / behind;
+            let of = |child| reports.iter().map(move |at| at + late(child));
+            (0..fan).flat_map(of).collect()
+        }
+    };
+    times.push(window / 2.0);
+    times.sort_by(f64::total_cmp);
+    times
 }
 
 /// How many batches there are of so many things that come over a window, if the first of each
@@ -233,15 +257,18 @@ fn batches(things: f64, window: f64, wait: f64) -> f64 {
     (window / (wait + window / things)).clamp(1.0, things)
 }
 
-/// When a relay reports so many answers that come over a window: the wait for others doubles from
-/// one to the next while answers keep coming, up to 32 times.
-fn flushes(answers: f64, window: f64, flush: f64) -> Vec<f64> {
-    let apart = window / answers.max(1.0);
-    let (mut at, mut wait, mut reports) = (0.0, flush, Vec::new());
-    while at < window && (reports.len() as f64) < answers {
-        at += apart + wait;
-        reports.push(at);
-        wait = if apart < 2.0 * wait { (2.0 * wait).min(32.0 * flush) } else { flush };
+/// When a relay reports what comes at these times: the wait for others doubles from one to the
+/// next while answers keep coming.
+fn flushes(arrivals: &[f64], flush: f64) -> Vec<f64> {
+    let (mut reports, mut last) = (Vec::new(), None::<(f64, f64)>);
+    for now in arrivals {
+        let wait = match last {
+            Some((at, _)) if *now < at => continue,
+            Some((at, wait)) if *now < at + wait * 2.0 => (wait * 2.0).min(flush * LONGEST_WAIT),
+            _ => flush,
+        };
+        last = Some((now + wait, wait));
+        reports.push(now + wait);
     }
     reports
 }
@@ -249,7 +276,7 @@ fn flushes(answers: f64, window: f64, flush: f64) -> Vec<f64> {
 /// How often reports of these times are acknowledged, one wait after the first that is not.
 fn acknowledged(reports: &[f64]) -> f64 {
     let (mut acks, mut until) = (0.0, f64::NEG_INFINITY);
-    for at in reports.iter().filter(|at| **at > 0.0) {
+    for at in reports {
         if *at > until {
             (acks, until) = (acks + 1.0, at + ACK_DELAY);
         }
@@ -257,20 +284,25 @@ fn acknowledged(reports: &[f64]) -> f64 {
     acks
 }
 
-/// The bytes of all reports on a link with so many hosts behind it: a sample, encoded. Those who
-/// are not scattered end all at once, and are a run of numbers.
-fn report_bytes(hosts: f64, reports: f64, mixed: bool, scattered: bool) -> f64 {
-    const SAMPLES: usize = 8;
+/// The bytes of all reports on a link with so many hosts behind it, encoded. A report has those
+/// who ended since the one before, who may be anybody; if all end at once they are a run of
+/// numbers, and the last report has no more than the first.
+fn report_bytes(hosts: f64, reports: &[f64], mixed: bool, ends: Ends) -> f64 {
     let mut rng = SmallRng::seed_from_u64(1);
-    let (all, each) = (hosts.round() as u32, (hosts / reports).round().max(1.0) as u32);
     let mut said = BTreeMap::<Digest, Bytes>::new();
-    let mut total = 0.0;
-    for sample in 0..SAMPLES.min(reports.ceil() as usize) {
+    let (mut total, mut before) = (0.0, 0.0);
+    for (no, at) in reports.iter().enumerate() {
+        let share = match ends {
+            Ends::Over(window) if no + 1 < reports.len() => at.min(window) / window,
+            _ => 1.0,
+        };
+        let share = match ends {
+            Ends::Over(_) => share - std::mem::replace(&mut before, share),
+            Ends::Together => share,
+        };
         let mut tally = Tally::new();
         let mut lines = BTreeMap::<Outcome, Vec<HostId>>::new();
-        // A report has those who ended since the last one: anybody.
-        let share = if scattered { f64::from(each) / f64::from(all) } else { 1.0 };
-        let chosen = (0..all).filter(|_| rng.random_bool(share.min(1.0)));
+        let chosen = (0..hosts.round() as u32).filter(|_| rng.random_bool(share.clamp(0.0, 1.0)));
         for host in chosen.collect::<Vec<_>>() {
             lines.entry(outcome(&mut rng, mixed)).or_default().push(HostId(1_000 + host));
         }
@@ -279,14 +311,16 @@ fn report_bytes(hosts: f64, reports: f64, mixed: bool, scattered: bool) -> f64 {
         }
         // Each distinct body travels once on a link.
         let mut report = Report { tally, ..Report::new(plan::run(0, HostSet::new()).id) };
-        if sample == 0 {
-            let bodies = lines.keys().filter_map(|outcome| outcome.body);
-            said.extend(bodies.map(|digest| (digest, crate::sim::body(digest.0[0]).1)));
-            report.bodies.clone_from(&said);
+        let digests = lines.keys().filter_map(|outcome| outcome.body);
+        for digest in digests {
+            let body = crate::sim::body(digest.0[0]).1;
+            if said.insert(digest, body.clone()).is_none() {
+                report.bodies.insert(digest, body);
+            }
         }
         total += weight(&Frame::Report { log: u64::MAX, seq: 100, report });
     }
-    total / SAMPLES.min(reports.ceil() as usize) as f64 * reports
+    total
 }
 
 fn outcome(rng: &mut SmallRng, mixed: bool) -> Outcome {

@@ -151,37 +151,39 @@ fn the_model_says_what_the_simulator_does() {
     let micros = Duration::from_micros;
     let lan = Profile { delay: (micros(250), micros(250)), loss: 0.0, rate: Some(125_000_000) };
     let wan = Profile { delay: (micros(50_000), micros(50_000)), loss: 0.0, rate: Some(1_250_000) };
-    let shape = Shape {
-        fans: vec![5, 6, 40],
-        wan,
-        lan,
-        beat: Duration::from_secs(5),
-        flush: Duration::from_millis(10),
-        save: (micros(2_000), micros(2_000)),
-        takes: (Duration::from_millis(10), Duration::from_millis(510)),
-        content: 1_000_000,
-        order: 300,
-    };
-    let played = fleet::measure(1, &shape).unwrap_or_else(|violation| panic!("{violation}"));
     let near = |what: &str, model: f64, played: f64, most: f64| {
         let ratio = model / played;
         println!("{what}: model {model:.3}, simulator {played:.3}, ratio {ratio:.3}");
         assert!((1.0 / most..most).contains(&ratio), "{what}: {model} is not {played}");
     };
-    let phases = [
-        ("alike", model::run(&shape, false), &played.alike),
-        ("mixed", model::run(&shape, true), &played.mixed),
-        ("push", model::push(&shape), &played.push),
-        ("rest", model::rest(&shape), &played.rest),
-        ("storm", model::storm(&shape), &played.storm),
-    ];
-    for (what, model, played) in phases {
-        near(what, model.last.as_secs_f64(), played.last.as_secs_f64(), 1.05);
-        for (model, played) in model.tiers.iter().zip(&played.tiers) {
-            near(what, model.up.0 as f64, played.up.0 as f64, 1.25);
-            near(what, model.down.0 as f64, played.down.0 as f64, 1.25);
-            near(what, model.up.1 as f64, played.up.1 as f64, 1.25);
-            assert_eq!(model.content, played.content, "{what}: each link carries it once");
+    for fans in [vec![5, 6, 40], vec![4, 4, 100]] {
+        let shape = Shape {
+            fans,
+            wan,
+            lan,
+            beat: Duration::from_secs(5),
+            flush: Duration::from_millis(10),
+            save: (micros(2_000), micros(2_000)),
+            takes: (Duration::from_millis(10), Duration::from_millis(510)),
+            content: 1_000_000,
+            order: 300,
+        };
+        let played = fleet::measure(1, &shape).unwrap_or_else(|violation| panic!("{violation}"));
+        let phases = [
+            ("alike", model::run(&shape, false), &played.alike),
+            ("mixed", model::run(&shape, true), &played.mixed),
+            ("push", model::push(&shape), &played.push),
+            ("rest", model::rest(&shape), &played.rest),
+            ("storm", model::storm(&shape), &played.storm),
+        ];
+        for (what, model, played) in phases {
+            near(what, model.last.as_secs_f64(), played.last.as_secs_f64(), 1.05);
+            for (model, played) in model.tiers.iter().zip(&played.tiers) {
+                near(what, model.up.0 as f64, played.up.0 as f64, 1.25);
+                near(what, model.down.0 as f64, played.down.0 as f64, 1.25);
+                near(what, model.up.1 as f64, played.up.1 as f64, 1.25);
+                assert_eq!(model.content, played.content, "{what}: each link carries it once");
+            }
         }
     }
 }
