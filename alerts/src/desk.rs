@@ -430,10 +430,10 @@ impl Worker {
         let (keeper, changes) = (self.setup.keeper.clone(), std::mem::take(&mut self.changes));
         let work = move || {
             let stage = |(courier, message): (Arc<Courier>, Message)| {
-                let staged = courier.outbox.stage(message);
-                (courier, staged)
+                let staged = courier.outbox.stage(message)?;
+                Some((courier, staged))
             };
-            let staged: Vec<_> = told.into_iter().map(stage).collect();
+            let staged: Vec<_> = told.into_iter().filter_map(stage).collect();
             let list: Vec<Change> = changes.values().cloned().collect();
             let kept = list.is_empty() || keeper.keep(&list);
             for (courier, message) in staged {

@@ -66,9 +66,13 @@ impl Outbox {
     }
 
     /// Puts a message on disk, if the disk takes it, where it is sent if this process dies. Until
-    /// it is released nobody sends it. Blocks.
-    pub(crate) fn stage(&self, message: Message) -> Staged {
+    /// it is released nobody sends it. None if it is a report that waits here already, since who
+    /// has handed it over died before that was kept. Blocks.
+    pub(crate) fn stage(&self, message: Message) -> Option<Staged> {
         let mut inner = self.lock();
+        if message.report.is_some() && self.holds(&inner, &message.id) {
+            return None;
+        }
         let number = inner.next;
         inner.next += 1;
         let kept = match self.write(number, &message) {
@@ -79,7 +83,14 @@ impl Outbox {
                 Some(Box::new(message))
             }
         };
-        Staged { number, kept }
+        Some(Staged { number, kept })
+    }
+
+    fn holds(&self, inner: &Inner, id: &str) -> bool {
+        inner.waiting.iter().any(|(number, kept)| match kept {
+            Some(message) => message.id == id,
+            None => self.read(*number).is_ok_and(|message| message.id == id),
+        })
     }
 
     /// Puts a message that was staged at the end.
@@ -150,7 +161,7 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::Sender;
+    use crate::message::{Sender, Written};
 
     fn message(n: u64) -> Message {
         Message::plain(&Sender::default(), "test", &format!("number {n}"), n)
@@ -166,7 +177,7 @@ mod tests {
     }
 
     fn push(outbox: &Outbox, message: Message) {
-        let staged = outbox.stage(message);
+        let staged = outbox.stage(message).expect("it is no report that waits");
         outbox.release(staged);
     }
 
@@ -229,10 +240,29 @@ mod tests {
     fn what_is_staged_is_sent_by_who_comes_after_a_crash_and_before_that_by_nobody() {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let outbox = Outbox::open(dir.path(), 10);
-        let staged = outbox.stage(message(1));
+        let staged = outbox.stage(message(1)).expect("it is no report");
         assert!(outbox.front().is_none());
         assert_eq!(Outbox::open(dir.path(), 10).front().expect("it is on disk").1.at_ms, 1);
         outbox.release(staged);
         assert_eq!(outbox.front().expect("it is released").1.at_ms, 1);
+    }
+
+    #[test]
+    fn a_report_that_waits_does_not_wait_twice() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let report = |end_ms| {
+            let (kind, subject, text) = ("hour".into(), String::new(), String::new());
+            let written = Written { kind, subject, text, start_ms: 1, end_ms };
+            Message::report(&Sender::default(), written, end_ms)
+        };
+        push(&Outbox::open(dir.path(), 10), report(2));
+        let outbox = Outbox::open(dir.path(), 10);
+        assert!(outbox.stage(report(2)).is_none());
+        push(&outbox, report(3));
+        assert_eq!(fronts(&outbox), [(2, 0), (3, 0)]);
+        push(&outbox, report(2));
+        push(&outbox, message(4));
+        push(&outbox, message(4));
+        assert_eq!(fronts(&outbox), [(2, 0), (4, 0), (4, 0)], "what is sent is not known here");
     }
 }

@@ -250,7 +250,8 @@ impl Node {
         self.pass_releases(now);
         self.tell_parent(now);
         self.tell_events(now);
-        if self.profiles.is_due(now) {
+        // Whom the parent has not heard of it would not take a word about.
+        if self.profiles.is_due(now) && self.routes.poll_timeout().is_none() {
             self.profiles.tell_parent(now, &self.routes.up(), &mut self.out);
         }
     }
@@ -260,7 +261,8 @@ impl Node {
         let announce = self.routes.poll_timeout();
         let shares = self.shares.poll_timeout(self.uplog.has_room());
         let happened = self.happened.poll_timeout(self.listener.is_some());
-        let happened = sooner(happened, self.profiles.poll_timeout());
+        let profiles = self.profiles.poll_timeout().filter(|_| announce.is_none());
+        let happened = sooner(happened, profiles);
         let gates = sooner(self.gates.poll_timeout(), self.windows.poll_timeout());
         let links = sooner(self.uplink.poll_timeout(), self.pulse.poll_timeout());
         sooner(

@@ -11,6 +11,7 @@
 //! tells somebody who keeps it. What is said is text that only its readers take apart.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -75,6 +76,8 @@ pub(crate) struct Profiles {
     no: u64,
     /// The line after which the next ones are told: what is not taken must not keep others back.
     after: Option<(Bytes, u64)>,
+    /// How long what was not taken waits for the next time.
+    patience: Duration,
     /// Whether an older profile takes the place of a newer one: the planted bug.
     careless: bool,
 }
@@ -96,6 +99,7 @@ impl Profiles {
             flight: None,
             no: 0,
             after: None,
+            patience: Duration::ZERO,
             careless,
         }
     }
@@ -248,15 +252,27 @@ impl Profiles {
         }
     }
 
-    /// The parent has so many lines of those that were on their way, and no room for the rest.
-    pub(crate) fn handle_held(&mut self, link: LinkId, (no, held): (u64, usize), again: Time) {
+    /// The parent has so many lines of those that were on their way, and of the rest no room for
+    /// some, or it has not heard yet that they are below. These wait: at first for the least time,
+    /// then ever longer, up to the most, as long as nothing is taken.
+    pub(crate) fn handle_held(
+        &mut self,
+        now: Time,
+        link: LinkId,
+        (no, held): (u64, usize),
+        (least, most): (Duration, Duration),
+    ) {
         if self.link != Some(link) {
             return;
         }
         let Some(mut flight) = self.flight.take_if(|flight| flight.no == no) else { return };
         let rest = flight.lines.split_off(held.min(flight.lines.len()));
+        self.patience = match held {
+            0 if !rest.is_empty() => (self.patience * 2).clamp(least, most.max(least)),
+            _ => Duration::ZERO,
+        };
         if !rest.is_empty() {
-            self.due = Some(again);
+            self.due = Some(now + self.patience.max(least));
             self.after = Some(flight.last);
             self.bring_back(rest);
         }
@@ -342,6 +358,7 @@ mod tests {
 
     const UP: LinkId = LinkId(1);
     const DOWN: LinkId = LinkId(2);
+    const WAITS: (Duration, Duration) = (Duration::from_secs(0), Duration::from_secs(60));
 
     fn at(secs: u64) -> Time {
         Time(std::time::Duration::from_secs(secs))
@@ -399,7 +416,7 @@ mod tests {
         let all = vec![line(3, "os=debian", hosts(10, 59))];
         assert_eq!(told(&mut relay, at(2)), Some((1, all)));
         assert_eq!(relay.poll_timeout(), None);
-        relay.handle_held(UP, (1, 1), at(9));
+        relay.handle_held(at(9), UP, (1, 1), WAITS);
         assert_eq!(told(&mut relay, at(10)), None);
         // The same again is no news, nor is what is older.
         assert_eq!(take(&mut relay, vec![line(3, "os=debian", hosts(10, 59))]), 1);
@@ -419,7 +436,7 @@ mod tests {
         relay.handle_down(UP, false);
         relay.handle_hello(at(3), (UP, 7), true, &hosts(0, 99));
         assert_eq!(told(&mut relay, at(3)), Some((2, all)), "it was not acknowledged");
-        relay.handle_held(UP, (2, 2), at(9));
+        relay.handle_held(at(9), UP, (2, 2), WAITS);
         relay.handle_down(UP, false);
         relay.handle_hello(at(4), (UP, 7), true, &hosts(0, 99));
         assert_eq!(told(&mut relay, at(4)), None);
@@ -443,7 +460,7 @@ mod tests {
         assert_eq!(small.len(), (3, 4), "the same text anew");
         assert!(told(&mut small, at(2)).is_some_and(|(no, lines)| no == 1 && lines.len() == 2));
         // The first line is that of the lower revision.
-        small.handle_held(UP, (1, 1), at(60));
+        small.handle_held(at(60), UP, (1, 1), WAITS);
         assert_eq!(small.poll_timeout(), Some((at(60), Wake::Profiles)));
         assert_eq!(told(&mut small, at(59)), None);
         assert_eq!(told(&mut small, at(60)), Some((2, vec![line(3, "z", hosts(10, 10))])));
@@ -485,15 +502,36 @@ mod tests {
         take(&mut relay, vec![line(1, "a", hosts(10, 12))]);
         let up = hosts(0, 11);
         assert_eq!(told_of(&mut relay, at(2), &up), Some((1, vec![line(1, "a", hosts(10, 11))])));
-        relay.handle_held(UP, (1, 1), at(9));
+        relay.handle_held(at(9), UP, (1, 1), WAITS);
         assert_eq!(relay.poll_timeout(), None, "nothing is said again and again");
         relay.routes_changed(at(20));
         assert_eq!(told_of(&mut relay, at(20), &up), None);
         relay.routes_changed(at(30));
         assert_eq!(told(&mut relay, at(30)), Some((2, vec![line(1, "a", hosts(12, 12))])));
-        relay.handle_held(UP, (2, 1), at(40));
+        relay.handle_held(at(40), UP, (2, 1), WAITS);
         relay.routes_changed(at(40));
         assert_eq!(relay.poll_timeout(), None);
+    }
+
+    #[test]
+    fn what_is_not_taken_waits_ever_longer_until_something_is() {
+        let mut relay = relay(Limits::default());
+        take(&mut relay, vec![line(1, "a", hosts(10, 10))]);
+        let waits = (Duration::from_secs(5), Duration::from_secs(60));
+        let mut now = 2;
+        for (no, wait) in [5, 10, 20, 40, 60, 60].into_iter().enumerate() {
+            assert!(told(&mut relay, at(now)).is_some());
+            relay.handle_held(at(now), UP, (no as u64 + 1, 0), waits);
+            now += wait;
+            assert_eq!(relay.poll_timeout(), Some((at(now), Wake::Profiles)));
+        }
+        assert!(told(&mut relay, at(now)).is_some());
+        relay.handle_held(at(now), UP, (7, 1), waits);
+        assert_eq!(relay.poll_timeout(), None);
+        take(&mut relay, vec![line(2, "b", hosts(10, 10))]);
+        assert!(told(&mut relay, at(now + 1)).is_some());
+        relay.handle_held(at(now), UP, (8, 0), waits);
+        assert_eq!(relay.poll_timeout(), Some((at(now + 5), Wake::Profiles)));
     }
 
     #[test]
@@ -508,7 +546,7 @@ mod tests {
             let (told, lines) = told(&mut relay, at(2 + no)).expect("something is left");
             assert_eq!(told, no);
             seen.extend(lines);
-            relay.handle_held(UP, (no, 0), at(2 + no));
+            relay.handle_held(at(2 + no), UP, (no, 0), WAITS);
         }
         seen.dedup();
         assert_eq!(seen[..5], all, "each has had its turn, though nothing was taken");

@@ -220,7 +220,8 @@ impl Node {
                 self.handle_profiles(now, link, (host, serves), (no, lines));
             }
             (Peer::Parent { .. }, Frame::ProfilesHeld { no, held }) => {
-                self.profiles.handle_held(link, (no, held), now + self.config.backoff.settled);
+                let waits = (self.config.beat_interval, self.config.backoff.settled);
+                self.profiles.handle_held(now, link, (no, held), waits);
             }
             (Peer::Child { host, serves }, Frame::Said(said)) => {
                 self.handle_said(now, link, (host, serves), said);
