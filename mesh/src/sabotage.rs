@@ -78,12 +78,14 @@ pub enum Bug {
     ForgetGrace,
     /// Who has found a parent stays with it, however far down the list it is.
     StayLow,
+    /// An order that comes a second time, from whomever, is carried out a second time.
+    TakeTwice,
 }
 
 #[cfg(feature = "sabotage")]
 impl Bug {
     /// Every bug there is.
-    pub const ALL: [Bug; 36] = [
+    pub const ALL: [Bug; 37] = [
         Bug::AckOrdersBeforeSave,
         Bug::AckReportsBeforeSave,
         Bug::StartBeforeIntent,
@@ -120,5 +122,6 @@ impl Bug {
         Bug::PullAll,
         Bug::ForgetGrace,
         Bug::StayLow,
+        Bug::TakeTwice,
     ];
 }

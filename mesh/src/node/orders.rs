@@ -23,6 +23,10 @@ impl Node {
     pub(super) fn take_order(&mut self, now: Time, order: Arc<Order>) {
         let id = order.id;
         let known = self.shares.get(id).is_some_and(|share| share.order.is_some());
+        if known && self.has(Bug::TakeTwice) {
+            self.ledger.forget(id);
+            self.enter(now, order.clone());
+        }
         if known {
             // The parent asks how it stands: a supposition may have reached it while the host was
             // routed elsewhere, and counted for nothing.
