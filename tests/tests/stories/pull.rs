@@ -157,7 +157,8 @@ fn a_relay_that_dies_in_the_middle_costs_nothing_that_has_come() -> Result<()> {
 
     fleet.restart("site1-relay")?;
     fleet.wait_up(8)?;
-    let (second, code) = pull(&fleet, &args[1..7])?;
+    // With the usual patience: a busy machine may keep a host silent for two seconds.
+    let (second, code) = pull(&fleet, &args[1..5])?;
     assert_eq!(code, Some(0), "{second:#?}");
     for n in 1..=3 {
         let (name, big) = (format!("site1-host{n}"), noise(10 + n, each));
