@@ -207,76 +207,79 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FileEr
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
 
     fn mode(path: &Path) -> u32 {
-        fs::metadata(path).unwrap().mode() & 0o7777
+        fs::metadata(path).expect("it is there").mode() & 0o7777
     }
 
     #[test]
     fn created_once_replaced_often() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = tempfile::tempdir().expect("a temporary folder");
         let path = dir.path().join("secret");
-        create_secret(&path, b"one").unwrap();
+        create_secret(&path, b"one").expect("it can be written");
         assert_eq!(mode(&path), 0o600);
         assert!(matches!(create_secret(&path, b"two"), Err(FileError::Exists { .. })));
-        assert_eq!(read_secret(&path).unwrap(), b"one");
-        replace_secret(&path, b"three").unwrap();
+        assert_eq!(read_secret(&path).expect("it is there and private"), b"one");
+        replace_secret(&path, b"three").expect("it can be written");
         assert_eq!(mode(&path), 0o600);
-        assert_eq!(read_secret(&path).unwrap(), b"three");
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file stays");
+        assert_eq!(read_secret(&path).expect("it is there and private"), b"three");
+        assert_eq!(
+            fs::read_dir(dir.path()).expect("it is there").count(),
+            1,
+            "no temporary file stays"
+        );
     }
 
     #[test]
     fn what_an_interrupted_writer_left_is_cleared() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = tempfile::tempdir().expect("a temporary folder");
         let path = dir.path().join("secret");
-        fs::write(temporary(&path), b"hal").unwrap();
-        create_secret(&path, b"whole").unwrap();
-        fs::write(temporary(&path), b"hal").unwrap();
-        replace_secret(&path, b"new").unwrap();
-        assert_eq!(read_secret(&path).unwrap(), b"new");
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        fs::write(temporary(&path), b"hal").expect("it can be written");
+        create_secret(&path, b"whole").expect("it can be written");
+        fs::write(temporary(&path), b"hal").expect("it can be written");
+        replace_secret(&path, b"new").expect("it can be written");
+        assert_eq!(read_secret(&path).expect("it is there and private"), b"new");
+        assert_eq!(fs::read_dir(dir.path()).expect("it is there").count(), 1);
     }
 
     #[test]
     fn an_exposed_secret_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = tempfile::tempdir().expect("a temporary folder");
         let path = dir.path().join("secret");
-        create_secret(&path, b"x").unwrap();
+        create_secret(&path, b"x").expect("it can be written");
         for bits in [0o640, 0o604, 0o620, 0o601] {
-            fs::set_permissions(&path, fs::Permissions::from_mode(bits)).unwrap();
-            let error = read_secret(&path).unwrap_err().to_string();
+            fs::set_permissions(&path, fs::Permissions::from_mode(bits)).expect("it is ours");
+            let error = read_secret(&path).expect_err("it is refused").to_string();
             assert!(error.contains(&format!("chmod 600 {}", path.display())), "{error}");
         }
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).unwrap();
-        read_secret(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).expect("it is ours");
+        read_secret(&path).expect("it is there and private");
     }
 
     #[test]
     fn directories_are_private() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = tempfile::tempdir().expect("a temporary folder");
         let path = dir.path().join("a/b");
-        private_dir(&path).unwrap();
+        private_dir(&path).expect("it can be made");
         assert_eq!(mode(&path), 0o700);
-        private_dir(&path).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o770)).unwrap();
-        let error = private_dir(&path).unwrap_err().to_string();
+        private_dir(&path).expect("it can be made");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o770)).expect("it is ours");
+        let error = private_dir(&path).expect_err("it is refused").to_string();
         assert!(error.contains("chmod 700"), "{error}");
-        fs::write(dir.path().join("file"), b"").unwrap();
+        fs::write(dir.path().join("file"), b"").expect("it can be written");
         assert!(private_dir(&dir.path().join("file")).is_err());
     }
 
     #[test]
     fn odd_files_are_refused() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = tempfile::tempdir().expect("a temporary folder");
         assert!(matches!(read(dir.path()), Err(FileError::Odd { .. })));
         let path = dir.path().join("large");
-        create_secret(&path, &vec![0; SIZE_MAX as usize + 1]).unwrap();
+        create_secret(&path, &vec![0; SIZE_MAX as usize + 1]).expect("it can be written");
         assert!(matches!(read_secret(&path), Err(FileError::Odd { .. })));
     }
 }

@@ -149,14 +149,16 @@ pub(crate) fn sections(text: &[u8]) -> Option<Vec<(SectionKind, Vec<u8>)>> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
     #[test]
     fn encodings_round_trip() {
         let key = Key::generate();
-        assert_eq!(Key::from_pem(key.to_pem().as_bytes()).unwrap().public(), key.public());
+        assert_eq!(
+            Key::from_pem(key.to_pem().as_bytes()).expect("it was just written").public(),
+            key.public()
+        );
         assert_eq!(from_spki(&spki(&key.public())), Some(key.public()));
         assert_eq!(rcgen::PublicKeyData::subject_public_key_info(&key), spki(&key.public()));
     }

@@ -193,7 +193,6 @@ fn is_name(text: &str) -> bool {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -206,7 +205,7 @@ mod tests {
     fn uri_round_trip() {
         for site in ["", "berlin", "rack-4.b_2"] {
             let identity = identity("edge1", site);
-            identity.check().unwrap();
+            identity.check().expect("it is a good name");
             assert_eq!(Identity::from_uri(&identity.uri()), Some(identity));
         }
         let mesh = "ab".repeat(16);
@@ -217,14 +216,14 @@ mod tests {
     fn names_that_no_certificate_carries() {
         let long = "a".repeat(64);
         for name in ["", "-", ".a", "_a", "a b", "a/b", "ä", "a\n", "a\0", "a%2f", &long] {
-            let error = identity(name, "").check().unwrap_err().to_string();
+            let error = identity(name, "").check().expect_err("it is refused").to_string();
             assert!(error.contains("node name"), "{error}");
         }
         for site in ["-", "a/b", "..", &long] {
-            let error = identity("a", site).check().unwrap_err().to_string();
+            let error = identity("a", site).check().expect_err("it is refused").to_string();
             assert!(error.contains("site name"), "{error}");
         }
-        identity(&"a".repeat(63), &"b".repeat(63)).check().unwrap();
+        identity(&"a".repeat(63), &"b".repeat(63)).check().expect("it is a good name");
     }
 
     #[test]
@@ -256,11 +255,11 @@ mod tests {
     #[test]
     fn mesh_ids_and_roles_round_trip() {
         let mesh = MeshId::random();
-        assert_eq!(mesh.to_string().parse::<MeshId>().unwrap(), mesh);
+        assert_eq!(mesh.to_string().parse::<MeshId>().expect("it was just written"), mesh);
         assert!("ABab".repeat(8).parse::<MeshId>().is_err());
         assert!("".parse::<MeshId>().is_err());
         for role in [Role::Controller, Role::Relay, Role::Host] {
-            assert_eq!(role.to_string().parse::<Role>().unwrap(), role);
+            assert_eq!(role.to_string().parse::<Role>().expect("it was just written"), role);
         }
         assert!(Role::Controller.serves() && Role::Relay.serves() && !Role::Host.serves());
         assert!("Host".parse::<Role>().is_err());

@@ -104,7 +104,6 @@ pub(crate) fn envelope(domain: &str, parts: &[&[u8]]) -> Vec<u8> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -113,9 +112,9 @@ mod tests {
         let signer = OrderSigner::generate();
         let key = signer.key();
         let signature = signer.sign("run", b"body");
-        key.verify("run", b"body", &signature).unwrap();
+        key.verify("run", b"body", &signature).expect("it is signed so");
 
-        let error = key.verify("push", b"body", &signature).unwrap_err();
+        let error = key.verify("push", b"body", &signature).expect_err("it is refused");
         assert_eq!(
             error.to_string(),
             format!("this \"push\" was not signed by order key {}", key.id())

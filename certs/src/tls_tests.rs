@@ -1,7 +1,5 @@
 //! Tests of `tls`.
 
-#![allow(clippy::unwrap_used)]
-
 use rustls::{AlertDescription, ClientConnection, ConnectionCommon, ServerConnection};
 
 use super::*;
@@ -24,7 +22,7 @@ fn handshake(
     server: ServerConfig,
     name: &str,
 ) -> Result<(ClientConnection, ServerConnection), Failure> {
-    let name = ServerName::try_from(name.to_owned()).unwrap();
+    let name = ServerName::try_from(name.to_owned()).expect("it is a name");
     let mut client = ClientConnection::new(Arc::new(client), name).map_err(Failure::Client)?;
     let mut server = ServerConnection::new(Arc::new(server)).map_err(Failure::Server)?;
     while client.wants_write() || server.wants_write() {
@@ -38,11 +36,11 @@ fn handshake(
 fn carry<A, B>(from: &mut ConnectionCommon<A>, to: &mut ConnectionCommon<B>) -> Result<(), Error> {
     let mut bytes = Vec::new();
     while from.wants_write() {
-        from.write_tls(&mut bytes).unwrap();
+        from.write_tls(&mut bytes).expect("a vector takes all");
     }
     let mut rest = bytes.as_slice();
     while !rest.is_empty() {
-        to.read_tls(&mut rest).unwrap();
+        to.read_tls(&mut rest).expect("a slice gives all");
         to.process_new_packets()?;
     }
     Ok(())
@@ -62,7 +60,7 @@ fn join_handshake(pin: &Pin, server: &Credentials) -> Result<ClientConnection, F
 
 /// Why a joining client refused.
 fn join_error(result: Result<ClientConnection, Failure>) -> String {
-    match result.unwrap_err() {
+    match result.expect_err("it is refused") {
         Failure::Client(Error::InvalidCertificate(CertificateError::Other(OtherError(error)))) => {
             error.to_string()
         }
@@ -77,9 +75,12 @@ fn nodes_of_a_mesh_meet() {
     let servers = [Role::Relay, Role::Controller].map(|role| mesh.node(role));
     for client in &nodes {
         for server in &servers {
-            let (at_client, at_server) = mesh_handshake(client, server).unwrap();
-            let parent = peer_identity(at_client.peer_certificates().unwrap()).unwrap();
-            let child = peer_identity(at_server.peer_certificates().unwrap()).unwrap();
+            let (at_client, at_server) =
+                mesh_handshake(client, server).expect("they know each other");
+            let parent = peer_identity(at_client.peer_certificates().expect("each shows one"))
+                .expect("it is a node's");
+            let child = peer_identity(at_server.peer_certificates().expect("each shows one"))
+                .expect("it is a node's");
             assert_eq!(parent, *server.identity());
             assert_eq!(child, *client.identity());
             assert_eq!(at_client.alpn_protocol(), Some(MESH_ALPN));
@@ -98,12 +99,13 @@ fn no_session_is_ever_resumed() {
     assert_eq!(server.max_early_data_size, 0);
     assert!(!server.session_storage.can_cache());
     for _ in 0..2 {
-        let (client, server) = handshake(client.clone(), server.clone(), &name(&host)).unwrap();
+        let (client, server) =
+            handshake(client.clone(), server.clone(), &name(&host)).expect("they know each other");
         assert_eq!(client.tls13_tickets_received(), 0);
         assert_eq!(client.handshake_kind(), Some(rustls::HandshakeKind::Full));
         assert_eq!(server.handshake_kind(), Some(rustls::HandshakeKind::Full));
     }
-    let joiner = join_handshake(&mesh.authority.pin(), &relay).unwrap();
+    let joiner = join_handshake(&mesh.authority.pin(), &relay).expect("they know each other");
     assert_eq!(joiner.tls13_tickets_received(), 0);
 
     // A server that does send tickets: they are counted, and the client still does not use them.
@@ -111,7 +113,8 @@ fn no_session_is_ever_resumed() {
     server.session_storage = rustls::server::ServerSessionMemoryCache::new(8);
     server.send_tls13_tickets = 1;
     for _ in 0..2 {
-        let (client, _) = handshake(client.clone(), server.clone(), &name(&host)).unwrap();
+        let (client, _) =
+            handshake(client.clone(), server.clone(), &name(&host)).expect("they know each other");
         assert_eq!(client.tls13_tickets_received(), 1);
         assert_eq!(client.handshake_kind(), Some(rustls::HandshakeKind::Full));
     }
@@ -125,7 +128,7 @@ fn another_mesh_is_refused_both_ways() {
     assert!(matches!(mesh_handshake(&ours, &theirs), Err(Failure::Client(_))));
     let mut blind = client_config(&theirs);
     blind.dangerous().set_certificate_verifier(Arc::new(Blind));
-    let refusal = handshake(blind, server_config(&ours), &name(&ours)).unwrap_err();
+    let refusal = handshake(blind, server_config(&ours), &name(&ours)).expect_err("it is refused");
     let Failure::Server(Error::InvalidCertificate(error)) = refusal else { panic!("{refusal:?}") };
     assert_eq!(error, CertificateError::UnknownIssuer);
 }
@@ -134,7 +137,7 @@ fn another_mesh_is_refused_both_ways() {
 fn a_host_cannot_pose_as_a_parent() {
     let mesh = Mesh::new();
     let (one, two) = (mesh.node(Role::Host), mesh.node(Role::Host));
-    let refusal = mesh_handshake(&one, &two).unwrap_err();
+    let refusal = mesh_handshake(&one, &two).expect_err("it is refused");
     assert!(matches!(refusal, Failure::Client(Error::InvalidCertificate(_))), "{refusal:?}");
     let error = join_error(join_handshake(&mesh.authority.pin(), &two));
     assert_eq!(error, "the server is a host, and only a controller or relay takes joins");
@@ -147,7 +150,8 @@ fn a_client_without_certificate_is_refused() {
     let mut client = join_client_config(&mesh.authority.pin());
     client.alpn_protocols = vec![MESH_ALPN.to_vec()];
     client.dangerous().set_certificate_verifier(Arc::new(Blind));
-    let refusal = handshake(client, server_config(&relay), &name(&relay)).unwrap_err();
+    let refusal =
+        handshake(client, server_config(&relay), &name(&relay)).expect_err("it is refused");
     assert!(matches!(refusal, Failure::Server(Error::NoCertificatesPresented)), "{refusal:?}");
 }
 
@@ -161,7 +165,7 @@ fn mesh_and_join_do_not_speak_to_each_other() {
         handshake(client_config(&host), join_server_config(&relay), &name(&host)),
     ];
     for result in pairs {
-        let refusal = result.unwrap_err();
+        let refusal = result.expect_err("it is refused");
         assert!(matches!(refusal, Failure::Server(Error::NoApplicationProtocol)), "{refusal:?}");
     }
 }
@@ -172,11 +176,12 @@ fn expired_certificates_are_refused() {
     let now = SystemTime::now();
     let expired = |role| mesh.node_at(role, now - DAY * 3, DAY);
     let (host, relay) = (mesh.node(Role::Host), mesh.node(Role::Relay));
-    let refusal = mesh_handshake(&host, &expired(Role::Relay)).unwrap_err();
+    let refusal = mesh_handshake(&host, &expired(Role::Relay)).expect_err("it is refused");
     assert!(matches!(refusal, Failure::Client(Error::InvalidCertificate(_))), "{refusal:?}");
-    let refusal = mesh_handshake(&expired(Role::Host), &relay).unwrap_err();
+    let refusal = mesh_handshake(&expired(Role::Host), &relay).expect_err("it is refused");
     assert!(matches!(refusal, Failure::Server(Error::InvalidCertificate(_))), "{refusal:?}");
-    let refusal = join_handshake(&mesh.authority.pin(), &expired(Role::Relay)).unwrap_err();
+    let refusal =
+        join_handshake(&mesh.authority.pin(), &expired(Role::Relay)).expect_err("it is refused");
     assert!(matches!(refusal, Failure::Client(Error::InvalidCertificate(_))), "{refusal:?}");
 }
 
@@ -187,8 +192,8 @@ fn a_clock_that_is_behind_does_not_keep_a_node_out() {
     let later = SystemTime::now() + DAY * 30;
     let host = mesh.node_at(Role::Host, later, DAY);
     let relay = mesh.node_at(Role::Relay, later, DAY);
-    mesh_handshake(&host, &relay).unwrap();
-    join_handshake(&mesh.authority.pin(), &relay).unwrap();
+    mesh_handshake(&host, &relay).expect("they know each other");
+    join_handshake(&mesh.authority.pin(), &relay).expect("they know each other");
 }
 
 #[test]
@@ -211,9 +216,9 @@ fn joining_trusts_the_pin_and_nothing_else() {
     let (mesh, other) = (Mesh::new(), Mesh::new());
     for role in [Role::Relay, Role::Controller] {
         let server = mesh.node(role);
-        let client = join_handshake(&mesh.authority.pin(), &server).unwrap();
-        let shown = client.peer_certificates().unwrap();
-        assert_eq!(peer_identity(shown).unwrap(), *server.identity());
+        let client = join_handshake(&mesh.authority.pin(), &server).expect("they know each other");
+        let shown = client.peer_certificates().expect("each shows one");
+        assert_eq!(peer_identity(shown).expect("it is a node's"), *server.identity());
         assert_eq!(shown[1].as_ref(), mesh.authority.certificate());
         assert_eq!(client.alpn_protocol(), Some(JOIN_ALPN));
     }
@@ -231,20 +236,21 @@ fn a_chain_that_only_looks_right_is_refused() {
         let chain = chain.iter().map(|it| der(it)).collect();
         let config = ServerConfig::builder_with_details(provider(), Clock::of(key))
             .with_protocol_versions(&[&TLS13])
-            .unwrap()
+            .expect("the provider has it")
             .with_no_client_auth()
             .with_single_cert(chain, private_key(key))
-            .unwrap();
+            .expect("the key is of the first one");
         let config = without_resumption(config, JOIN_ALPN);
         handshake(join_client_config(&pin), config, JOIN_NAME).map(|(client, _)| client)
     };
-    serve(&[ours.certificate(), ours.authority()], &ours).unwrap();
+    serve(&[ours.certificate(), ours.authority()], &ours).expect("it is its own");
     // Their certificate beside our authority, which did not sign it.
     let error = join_error(serve(&[theirs.certificate(), ours.authority()], &theirs));
     assert!(error.contains("the server is of mesh"), "{error}");
     // The same, with our mesh written into it by an authority of their own.
     let impostor = impostor(&mesh);
-    let refusal = serve(&[impostor.certificate(), ours.authority()], &impostor).unwrap_err();
+    let refusal =
+        serve(&[impostor.certificate(), ours.authority()], &impostor).expect_err("it is refused");
     let Failure::Client(Error::InvalidCertificate(error)) = refusal else { panic!("{refusal:?}") };
     assert!(matches!(error, CertificateError::BadSignature), "{error:?}");
     // Too few, too many, in the wrong order.
@@ -258,10 +264,11 @@ fn a_chain_that_only_looks_right_is_refused() {
 
 /// A relay of another authority that calls its mesh by the same id.
 fn impostor(mesh: &Mesh) -> Credentials {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir().expect("a temporary folder");
     let path = dir.path().join("authority");
     let now = SystemTime::now();
-    let authority = crate::Authority::create(&path, mesh.authority.mesh(), now).unwrap();
+    let authority =
+        crate::Authority::create(&path, mesh.authority.mesh(), now).expect("the folder is new");
     Mesh { dir, authority }.node(Role::Relay)
 }
 
@@ -269,7 +276,7 @@ fn impostor(mesh: &Mesh) -> Credentials {
 fn a_same_named_mesh_is_still_another_mesh() {
     let mesh = Mesh::new();
     let impostor = impostor(&mesh);
-    let refusal = mesh_handshake(&mesh.node(Role::Host), &impostor).unwrap_err();
+    let refusal = mesh_handshake(&mesh.node(Role::Host), &impostor).expect_err("it is refused");
     assert!(matches!(refusal, Failure::Client(Error::InvalidCertificate(_))), "{refusal:?}");
 }
 
@@ -279,13 +286,14 @@ fn the_refusal_tells_the_peer_only_its_kind() {
     let relay = mesh.node(Role::Relay);
     let mut client = ClientConnection::new(
         Arc::new(join_client_config(&Pin([0; 32]))),
-        ServerName::try_from(JOIN_NAME).unwrap(),
+        ServerName::try_from(JOIN_NAME).expect("it is a name"),
     )
-    .unwrap();
-    let mut server = ServerConnection::new(Arc::new(join_server_config(&relay))).unwrap();
-    carry(&mut client, &mut server).unwrap();
-    carry(&mut server, &mut client).unwrap_err();
-    let alert = carry(&mut client, &mut server).unwrap_err();
+    .expect("the configuration is whole");
+    let mut server = ServerConnection::new(Arc::new(join_server_config(&relay)))
+        .expect("the configuration is whole");
+    carry(&mut client, &mut server).expect("nothing is wrong yet");
+    carry(&mut server, &mut client).expect_err("it is refused");
+    let alert = carry(&mut client, &mut server).expect_err("it is refused");
     assert_eq!(alert, Error::AlertReceived(AlertDescription::CertificateUnknown));
 }
 

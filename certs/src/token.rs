@@ -188,7 +188,6 @@ fn statement(id: TokenId, name: &str, csr: &[u8]) -> Vec<u8> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -199,7 +198,7 @@ mod tests {
     #[test]
     fn round_trip() {
         let token = Token::new(Pin([7; 32]));
-        let read: Token = format!("\n {token}\t\n").parse().unwrap();
+        let read: Token = format!("\n {token}\t\n").parse().expect("it was just written");
         assert_eq!(read.to_string(), token.to_string());
         assert_eq!(read.check(), token.check());
         assert_eq!((read.id(), read.pin()), (token.id(), Pin([7; 32])));
@@ -224,7 +223,7 @@ mod tests {
     #[test]
     fn debug_does_not_show_the_secret() {
         let text = token().to_string();
-        let secret = text.split('.').nth(1).unwrap();
+        let secret = text.split('.').nth(1).expect("a token has three parts");
         let shown = format!("{:?}", token());
         assert!(!shown.contains(secret) && !shown.contains("90, 90"), "{shown}");
     }
@@ -232,9 +231,10 @@ mod tests {
     #[test]
     fn errors_name_the_part() {
         let text = token().to_string();
-        let [id, secret, pin] = text.split('.').collect::<Vec<_>>().try_into().unwrap();
+        let [id, secret, pin] =
+            text.split('.').collect::<Vec<_>>().try_into().expect("a token has three parts");
         let check = |text: String, expected: &str| {
-            let error = text.parse::<Token>().unwrap_err().to_string();
+            let error = text.parse::<Token>().expect_err("it is refused").to_string();
             assert!(error.contains(expected), "{error}");
             assert!(!error.contains(secret));
         };

@@ -205,7 +205,6 @@ fn read_pushed(pushed: pb::Pushed) -> Result<Pushed, FieldError> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use proptest::prelude::*;
 
@@ -281,13 +280,13 @@ mod tests {
     proptest! {
         #[test]
         fn round_trip(answer in answer()) {
-            prop_assert_eq!(Answer::decode(answer.encode()).unwrap(), answer);
+            prop_assert_eq!(Answer::decode(answer.encode()), Ok(answer));
         }
 
         #[test]
         fn mangled_bytes_are_an_answer_or_an_error(bytes in mangle(answer(), Answer::encode)) {
             if let Ok(answer) = Answer::decode(bytes) {
-                prop_assert_eq!(Answer::decode(answer.encode()).unwrap(), answer);
+                prop_assert_eq!(Answer::decode(answer.encode()), Ok(answer));
             }
         }
     }
@@ -311,18 +310,21 @@ mod tests {
         };
         let bytes = huge.encode();
         assert!(bytes.len() <= ANSWER_LIMIT);
-        let answer = Answer::decode(bytes).unwrap();
+        let answer = Answer::decode(bytes).expect("it was encoded so");
         assert_eq!(answer.stdout.len(), OUTPUT_LIMIT as usize);
         assert_eq!((answer.stdout_size, answer.stderr_size), (FRAME_LIMIT as u64, 1 << 40));
-        let fault = answer.fault.unwrap();
+        let fault = answer.fault.expect("it came along");
         assert_eq!((fault.stage.len(), fault.kind.as_str()), (64, "ü".repeat(32).as_str()));
-        assert_eq!(answer.push.unwrap().warnings, vec![long('w')[..1024].to_owned(); 64]);
+        assert_eq!(
+            answer.push.expect("it came along").warnings,
+            vec![long('w')[..1024].to_owned(); 64]
+        );
     }
 
     #[test]
     fn limits() {
         let check = |answer: pb::Answer, expected: &str| {
-            let error = Answer::decode(answer.encode_to_vec().into()).unwrap_err();
+            let error = Answer::decode(answer.encode_to_vec().into()).expect_err("it is refused");
             assert_eq!(error.to_string(), expected);
         };
         let with_fault = |fault| pb::Answer { fault: Some(fault), ..Default::default() };
@@ -347,6 +349,6 @@ mod tests {
             with_push(pb::Pushed { warnings: vec![String::new(); 65], ..Default::default() }),
             "pushed.warnings has 65 elements; the limit is 64",
         );
-        assert_eq!(Answer::decode(Bytes::new()).unwrap(), Answer::default());
+        assert_eq!(Answer::decode(Bytes::new()), Ok(Answer::default()));
     }
 }

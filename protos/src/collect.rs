@@ -229,7 +229,6 @@ fn invalid(what: &str) -> io::Error {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use proptest::prelude::*;
 
@@ -304,10 +303,10 @@ mod tests {
             items in proptest::collection::vec(item(), 0..10),
             step in 1usize..40,
         ) {
-            prop_assert_eq!(CollectBody::read(&sealed(&body.encode())).unwrap(), body);
-            prop_assert_eq!(OutputRequest::decode(&request.encode()).unwrap(), request);
+            prop_assert_eq!(CollectBody::read(&sealed(&body.encode())), Ok(body));
+            prop_assert_eq!(OutputRequest::decode(&request.encode()), Ok(request));
             let bytes: Vec<u8> = items.iter().flat_map(Item::encode).collect();
-            prop_assert_eq!(taken_apart(&bytes, step).unwrap(), items);
+            prop_assert_eq!(taken_apart(&bytes, step).expect("it is whole"), items);
         }
 
         #[test]
@@ -325,7 +324,7 @@ mod tests {
     #[test]
     fn limits() {
         let long = [&[4][..], &(ITEM_LIMIT as u32 + 1).to_le_bytes()].concat();
-        let error = taken_apart(&long, 5).unwrap_err();
+        let error = taken_apart(&long, 5).expect_err("it is refused");
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
         assert!(taken_apart(&[9, 0, 0, 0, 0], 5).is_err());
         let uneven = pb::CollectFile {

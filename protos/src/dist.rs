@@ -123,7 +123,6 @@ impl Disted {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::{ANSWER_LIMIT, Answer, Fault, OUTPUT_LIMIT, Pushed};
@@ -146,7 +145,7 @@ mod tests {
         };
         let bytes = answer.encode();
         assert!(bytes.len() <= ANSWER_LIMIT, "{}", bytes.len());
-        let read = Answer::decode(bytes).unwrap().dist.unwrap();
+        let read = Answer::decode(bytes).expect("it was encoded so").dist.expect("it came along");
         assert_eq!((read.failed.len(), read.failed[0].detail.len()), (DIST_FILES, DETAIL_LIMIT));
         assert_eq!(read.failed[DIST_FILES - 1], ItemFault { item: 1023, detail: String::new() });
     }

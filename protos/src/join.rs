@@ -227,7 +227,6 @@ fn check_der(field: &'static str, der: &Bytes) -> Result<(), FieldError> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use proptest::array::{uniform8, uniform16, uniform32};
     use proptest::prelude::*;
@@ -273,9 +272,9 @@ mod tests {
     proptest! {
         #[test]
         fn round_trip(request in request(), reply in reply(), body in body()) {
-            prop_assert_eq!(JoinRequest::decode(request.encode()).unwrap(), request);
-            prop_assert_eq!(JoinReply::decode(reply.encode()).unwrap(), reply);
-            prop_assert_eq!(GrantBody::decode(body.encode()).unwrap(), body);
+            prop_assert_eq!(JoinRequest::decode(request.encode()), Ok(request));
+            prop_assert_eq!(JoinReply::decode(reply.encode()), Ok(reply));
+            prop_assert_eq!(GrantBody::decode(body.encode()), Ok(body));
         }
 
         #[test]
@@ -298,7 +297,7 @@ mod tests {
         let check = |change: fn(&mut JoinRequest), expected: &str| {
             let mut request = good.clone();
             change(&mut request);
-            let error = JoinRequest::decode(request.encode()).unwrap_err();
+            let error = JoinRequest::decode(request.encode()).expect_err("it is refused");
             assert_eq!(error.to_string(), expected);
         };
         check(|r| r.name.clear(), "join.name is missing or empty");
@@ -319,7 +318,7 @@ mod tests {
             csr: vec![1].into(),
             ..Default::default()
         };
-        let error = JoinRequest::decode(short.encode_to_vec().into()).unwrap_err();
+        let error = JoinRequest::decode(short.encode_to_vec().into()).expect_err("it is refused");
         assert_eq!(error.to_string(), "join.token_id has 7 bytes and must have 8");
         assert_eq!(JoinReply::decode(Bytes::new()), Err(JoinError::Kind));
         let refusal = JoinReply::Refusal("é".repeat(1000));

@@ -1,5 +1,4 @@
 //! Orders go round, and what nobody should carry out is refused with a reason.
-#![allow(clippy::unwrap_used)]
 
 use mesh::HostId;
 use proptest::collection::{btree_map, vec};
@@ -207,22 +206,22 @@ proptest! {
     #[test]
     fn round_trip(order in order(), envelope in envelope()) {
         prop_assert_eq!(order.check(), Ok(()));
-        prop_assert_eq!(OrderBody::decode(&order.encode()).unwrap(), order);
-        prop_assert_eq!(Envelope::decode(envelope.encode()).unwrap(), envelope);
+        prop_assert_eq!(OrderBody::decode(&order.encode()), Ok(order));
+        prop_assert_eq!(Envelope::decode(envelope.encode()), Ok(envelope));
     }
 
     #[test]
     fn mangled_bytes_are_an_order_or_an_error(bytes in mangle(order(), OrderBody::encode)) {
         if let Ok(order) = OrderBody::decode(&bytes) {
             prop_assert_eq!(order.check(), Ok(()));
-            prop_assert_eq!(OrderBody::decode(&order.encode()).unwrap(), order);
+            prop_assert_eq!(OrderBody::decode(&order.encode()), Ok(order));
         }
     }
 
     #[test]
     fn mangled_bytes_are_an_envelope_or_an_error(bytes in mangle(envelope(), Envelope::encode)) {
         if let Ok(envelope) = Envelope::decode(bytes) {
-            prop_assert_eq!(Envelope::decode(envelope.encode()).unwrap(), envelope);
+            prop_assert_eq!(Envelope::decode(envelope.encode()), Ok(envelope));
         }
     }
 
@@ -291,7 +290,7 @@ fn sample_push() -> Push {
 
 /// The same fault before signing and after sending.
 fn check_order(order: &OrderBody, expected: &str) {
-    let error = OrderBody::decode(&order.encode()).unwrap_err();
+    let error = OrderBody::decode(&order.encode()).expect_err("it is refused");
     assert_eq!(error.to_string(), expected);
     assert_eq!(order.check(), Err(error));
 }
@@ -535,7 +534,7 @@ fn what_the_types_cannot_say_is_refused() {
     let check = |change: fn(&mut pb::OrderBody), expected: &str| {
         let mut order = good.clone();
         change(&mut order);
-        let error = OrderBody::decode(&order.encode_to_vec()).unwrap_err();
+        let error = OrderBody::decode(&order.encode_to_vec()).expect_err("it is refused");
         assert_eq!(error.to_string(), expected);
     };
     check(|o| o.mesh.truncate(15), "order.mesh has 15 bytes and must have 16");
@@ -547,7 +546,7 @@ fn what_the_types_cannot_say_is_refused() {
         change(&mut push);
         let work = Some(pb::order_body::Work::Push(push));
         let bytes = pb::OrderBody { work, ..good.clone() }.encode_to_vec();
-        assert_eq!(OrderBody::decode(&bytes).unwrap_err().to_string(), expected);
+        assert_eq!(OrderBody::decode(&bytes).expect_err("it is refused").to_string(), expected);
     };
     check_push(|p| p.full_manifest = None, "push.full_manifest is missing or empty");
     check_push(|p| p.manifest.truncate(31), "push.manifest has 31 bytes and must have 32");
@@ -565,7 +564,7 @@ fn limits_of_an_envelope() {
     let check = |change: fn(&mut Envelope), expected: &str| {
         let mut envelope = good.clone();
         change(&mut envelope);
-        let error = Envelope::decode(envelope.encode()).unwrap_err();
+        let error = Envelope::decode(envelope.encode()).expect_err("it is refused");
         assert_eq!(error.to_string(), expected);
     };
     check(|e| e.kind.clear(), "envelope.kind is missing or empty");

@@ -206,7 +206,6 @@ fn read<M: shape::Shaped>(bytes: &[u8]) -> Result<M, OutputError> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use proptest::prelude::*;
 
@@ -255,10 +254,10 @@ mod tests {
         #[test]
         fn round_trip(body in body(), request in request(), reply in reply()) {
             let envelope = sealed(&body.encode(), OUTPUT_KIND);
-            prop_assert_eq!(OutputBody::read(&envelope).unwrap(), body);
-            prop_assert_eq!(OutputRequest::decode(&request.encode()).unwrap(), request);
+            prop_assert_eq!(OutputBody::read(&envelope), Ok(body));
+            prop_assert_eq!(OutputRequest::decode(&request.encode()), Ok(request));
             prop_assert!(!reply.encode().is_empty());
-            prop_assert_eq!(OutputReply::decode(&reply.encode()).unwrap(), reply);
+            prop_assert_eq!(OutputReply::decode(&reply.encode()), Ok(reply));
         }
 
         #[test]
@@ -277,16 +276,17 @@ mod tests {
 
     #[test]
     fn limits() {
-        let error = OutputReply::decode(&[0; OUTPUT_HEAD_LIMIT + 1]).unwrap_err();
+        let error = OutputReply::decode(&[0; OUTPUT_HEAD_LIMIT + 1]).expect_err("it is refused");
         assert_eq!(error.to_string(), "the head has 65537 bytes; the limit is 65536");
-        let error = OutputBody::read(&sealed(b"x", "barid.v1.order")).unwrap_err();
+        let error = OutputBody::read(&sealed(b"x", "barid.v1.order")).expect_err("it is refused");
         assert!(error.to_string().contains("barid.v1.order"), "{error}");
         let silent = pb::OutputBody {
             mesh: Bytes::from_static(&[0; 16]),
             order: Bytes::from_static(&[0; 16]),
             ..pb::OutputBody::default()
         };
-        let error = OutputBody::read(&sealed(&silent.encode_to_vec(), OUTPUT_KIND)).unwrap_err();
+        let error = OutputBody::read(&sealed(&silent.encode_to_vec(), OUTPUT_KIND))
+            .expect_err("it is refused");
         assert!(error.to_string().contains("neither stdout nor stderr"), "{error}");
         let long = OutputReply::Fault { fault: OutputFault::Gone, detail: "x".repeat(5_000) };
         assert!(OutputReply::decode(&long.encode()).is_ok());

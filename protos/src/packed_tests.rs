@@ -1,5 +1,4 @@
 //! What is packed comes as it was, and what nobody packed comes to nothing.
-#![allow(clippy::unwrap_used)]
 
 use mesh::{HostId, OrderId, State, Tally};
 use proptest::prelude::*;
@@ -74,10 +73,10 @@ proptest! {
             report.bodies.insert(digest, body);
             let mut hosts = (0..).map(HostId);
             let free = hosts.find(|host| !report.tally.hosts().contains(*host));
-            let free = HostSet::one(free.unwrap());
+            let free = HostSet::one(free.expect("one is left"));
             report.tally.record(Outcome { state: outcome, body: Some(digest) }, &free);
             let frame = packer.pack(3, seq as u64, &report).expect("it is worth it");
-            let back = named(&mut unpacker, frame, weak).unwrap();
+            let back = named(&mut unpacker, frame, weak).expect("it was encoded so");
             prop_assert_eq!(back, Frame::Report { log: 3, seq: seq as u64, report });
         }
     }
@@ -96,7 +95,7 @@ proptest! {
         };
         let report = answers(lines.into_iter().map(body).zip(1..).map(|(body, host)| (host, body)));
         let Some(frame) = Packer::default().pack(1, 2, &report) else { return Ok(()) };
-        let back = unpacked(&mut Unpacker::default(), frame).unwrap();
+        let back = unpacked(&mut Unpacker::default(), frame).expect("it was encoded so");
         prop_assert_eq!(back, Frame::Report { log: 1, seq: 2, report });
     }
 
@@ -117,7 +116,7 @@ proptest! {
         }
         let at = at.index(good.len());
         good[at] = byte;
-        for data in [zstd::bulk::compress(&text, 1).unwrap(), good] {
+        for data in [zstd::bulk::compress(&text, 1).expect("it is in memory"), good] {
             let packed = pb::Packed {
                 log: 1,
                 seq: 1,
@@ -146,7 +145,7 @@ fn outputs_that_differ_in_name_and_time_cost_one_body_and_little_more() {
         raw += report.bodies.values().map(Bytes::len).sum::<usize>();
         let frame = packer.pack(1, seq.into(), &report).expect("it is worth it");
         sent += frame.len();
-        let back = unpacked(&mut unpacker, frame).unwrap();
+        let back = unpacked(&mut unpacker, frame).expect("it was encoded so");
         assert_eq!(back, Frame::Report { log: 1, seq: seq.into(), report });
     }
     let body = near_equal(1).len();
@@ -157,16 +156,20 @@ fn outputs_that_differ_in_name_and_time_cost_one_body_and_little_more() {
 #[test]
 fn a_few_bytes_never_stand_for_many() {
     let refused = |text: &[u8], what: &str| {
-        let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 3).unwrap();
-        encoder.window_log(WINDOW_LOG).unwrap();
-        encoder.write_all(text).and_then(|()| encoder.flush()).unwrap();
+        let mut encoder =
+            zstd::stream::write::Encoder::new(Vec::new(), 3).expect("the level is one of them");
+        encoder.window_log(WINDOW_LOG).expect("it is allowed");
+        encoder.write_all(text).and_then(|()| encoder.flush()).expect("it is in memory");
         let packed = pb::Packed {
             log: 1,
             seq: 1,
             report: Some(encode_report(&Report::new(OrderId([7; 16])))),
             data: std::mem::take(encoder.get_mut()).into(),
         };
-        let error = Unpacker::default().unpack(Packed(packed), hash).unwrap_err().to_string();
+        let error = Unpacker::default()
+            .unpack(Packed(packed), hash)
+            .expect_err("it is refused")
+            .to_string();
         assert!(error.contains(what), "{error}");
     };
     refused(&vec![0; UNPACKED + 1], "too long");

@@ -159,7 +159,6 @@ fn read_fault(found: i32) -> Result<PullFault, FieldError> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use proptest::prelude::*;
 
@@ -199,8 +198,8 @@ mod tests {
     proptest! {
         #[test]
         fn round_trip(request in request(), reply in reply()) {
-            prop_assert_eq!(PullRequest::decode(&request.encode()).unwrap(), request);
-            prop_assert_eq!(PullReply::decode(&reply.encode()).unwrap(), reply);
+            prop_assert_eq!(PullRequest::decode(&request.encode()), Ok(request));
+            prop_assert_eq!(PullReply::decode(&reply.encode()), Ok(reply));
         }
 
         #[test]
@@ -218,14 +217,14 @@ mod tests {
     #[test]
     fn limits() {
         let check = |bytes: &[u8], expected: &str| {
-            assert_eq!(PullReply::decode(bytes).unwrap_err().to_string(), expected);
+            assert_eq!(PullReply::decode(bytes).expect_err("it is refused").to_string(), expected);
         };
         check(&[0; PULL_LIMIT + 1], "the head has 257 bytes; the limit is 256");
         check(b"", "the reply is of a kind that this version does not know");
         check(b"\x10\x09", "reply.fault has the value 9, which this version does not know");
         check(b"\x0a\x00", "found.encoding has the value 0, which this version does not know");
         assert_eq!(
-            PullRequest::decode(b"\x0a\x01x").unwrap_err().to_string(),
+            PullRequest::decode(b"\x0a\x01x").expect_err("it is refused").to_string(),
             "pull.content has 1 bytes and must have 32"
         );
     }

@@ -93,7 +93,6 @@ impl SignedRemovals {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use proptest::prelude::*;
 
@@ -109,9 +108,9 @@ mod tests {
         ) {
             let list = Removals { mesh, version, keys };
             let signed = SignedRemovals { body: list.encode(), signature: [7; 64] };
-            let again = SignedRemovals::decode(signed.encode()).unwrap();
+            let again = SignedRemovals::decode(signed.encode()).expect("it was encoded so");
             prop_assert_eq!(&again, &signed);
-            prop_assert_eq!(Removals::decode(&again.body).unwrap(), list);
+            prop_assert_eq!(Removals::decode(&again.body), Ok(list));
         }
 
         #[test]
@@ -124,7 +123,7 @@ mod tests {
             Removals::encode,
         )) {
             if let Ok(list) = Removals::decode(&bytes) {
-                prop_assert_eq!(Removals::decode(&list.encode()).unwrap(), list);
+                prop_assert_eq!(Removals::decode(&list.encode()), Ok(list));
             }
         }
     }
@@ -134,7 +133,7 @@ mod tests {
         let (a, b) = (Bytes::from_static(&[1; 32]), Bytes::from_static(&[2; 32]));
         let mesh = Bytes::from_static(&[0; 16]);
         let list = pb::Removals { mesh, version: 1, keys: vec![b, a] };
-        let error = Removals::decode(&list.encode_to_vec().into()).unwrap_err();
+        let error = Removals::decode(&list.encode_to_vec().into()).expect_err("it is refused");
         assert_eq!(error.to_string(), "removals.keys is not in ascending order");
     }
 }

@@ -291,14 +291,13 @@ fn varint(rest: &mut &[u8]) -> Result<u64, Fault> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
     fn check_bytes<M: Shaped + std::fmt::Debug>(bytes: &[u8], expected: &str) {
-        let error = decode_slice::<M>(bytes).unwrap_err();
+        let error = decode_slice::<M>(bytes).expect_err("it is refused");
         assert_eq!(error.to_string(), expected);
-        assert_eq!(decode::<M>(Bytes::copy_from_slice(bytes)).unwrap_err(), error);
+        assert_eq!(decode::<M>(Bytes::copy_from_slice(bytes)).expect_err("it is refused"), error);
     }
 
     #[test]
@@ -339,7 +338,7 @@ mod tests {
     fn unknown_fields_are_skipped() {
         for tail in [&b"\xa0\x06\x05"[..], b"\xa1\x0612345678", b"\xa2\x06\x01x", b"\xa5\x061234"] {
             let bytes = [b"\x0a\x01k", tail].concat();
-            assert_eq!(decode_slice::<pb::Envelope>(&bytes).unwrap().kind, "k");
+            assert_eq!(decode_slice::<pb::Envelope>(&bytes).expect("it was encoded so").kind, "k");
             assert!(decode_slice::<pb::Envelope>(&bytes[..bytes.len() - 1]).is_err());
         }
     }
@@ -349,7 +348,7 @@ mod tests {
         let lines = [&b"\x12\x00"[..]; ELEMENTS + 1].concat();
         let nest = |tag: u8, inner: &[u8]| {
             let mut bytes = vec![tag];
-            prost::encode_length_delimiter(inner.len(), &mut bytes).unwrap();
+            prost::encode_length_delimiter(inner.len(), &mut bytes).expect("a vector grows");
             [&bytes, inner].concat()
         };
         check_bytes::<pb::Frame>(

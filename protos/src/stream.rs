@@ -143,7 +143,6 @@ impl fmt::Display for VersionError {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -158,7 +157,7 @@ mod tests {
             assert!(parse_header(frame_header(length)).is_err());
         }
         assert_eq!(
-            parse_header_within([0, 0, 1, 1], 256).unwrap_err().to_string(),
+            parse_header_within([0, 0, 1, 1], 256).expect_err("it is refused").to_string(),
             "the peer announces a message of 257 bytes; the limit is 256"
         );
     }
@@ -169,7 +168,7 @@ mod tests {
             assert_eq!(check_versions((1, 4), peer), Ok(()));
         }
         let check = |peer, upgrade: &str| {
-            let message = check_versions((1, 4), peer).unwrap_err().to_string();
+            let message = check_versions((1, 4), peer).expect_err("it is refused").to_string();
             assert!(message.ends_with(upgrade), "{message}");
             assert!(message.contains("this side 1.4"), "{message}");
         };
@@ -185,7 +184,7 @@ mod tests {
         let known: Vec<u8> = (0..=255).filter(|&byte| StreamKind::try_from(byte).is_ok()).collect();
         assert_eq!(known, [1, 2, 3, 4, 5, 6, 7, 8]);
         for byte in known {
-            assert_eq!(u8::from(StreamKind::try_from(byte).unwrap()), byte);
+            assert_eq!(u8::from(StreamKind::try_from(byte).expect("it is a kind")), byte);
         }
     }
 }

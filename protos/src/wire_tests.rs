@@ -1,5 +1,4 @@
 //! Frames go round, and what is no frame is refused with a reason.
-#![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
 
@@ -120,7 +119,7 @@ fn frame() -> impl Strategy<Value = Frame> {
         watch().prop_map(|orders| Frame::Watch { orders }),
         said().prop_map(Frame::Said),
         vec("[a-c]{1,2}(\\.[a-c]){0,3}", 0..4).prop_map(|texts| {
-            let patterns = texts.iter().map(|text| Pattern::new(text).unwrap());
+            let patterns = texts.iter().map(|text| Pattern::new(text).expect("it is a pattern"));
             Frame::Interest(Interest::of(patterns, PATTERNS))
         }),
         (pair(), any::<(u32, u32)>(), "[a-z]{0,9}", some_bytes(60)).prop_map(
@@ -131,7 +130,7 @@ fn frame() -> impl Strategy<Value = Frame> {
         ),
         (pair(), any::<(u32, bool)>(), "[a-z]{0,9}", some_bytes(60)).prop_map(
             |((id, request), (from, asks), node, body)| {
-                let subject = Subject::new("app.web-1").unwrap();
+                let subject = Subject::new("app.web-1").expect("it is a subject");
                 let request = asks.then_some(request);
                 Frame::Message(Message { id, from: HostId(from), node, subject, request, body })
             }
@@ -210,7 +209,7 @@ fn said() -> impl Strategy<Value = Said> {
 proptest! {
     #[test]
     fn round_trip(frame in frame()) {
-        let arrived = decode_frame(encode_frame(&frame), hash).unwrap();
+        let arrived = decode_frame(encode_frame(&frame), hash).expect("it was encoded so");
         let expected = match frame {
             Frame::Order { log, seq, order } => {
                 Incoming::Order { log, seq, envelope: order.body.clone() }
@@ -233,11 +232,12 @@ proptest! {
                 if let Frame::Report { report, .. } = &frame {
                     prop_assert!(report.bodies.iter().all(|(name, body)| *name == hash(body)));
                 }
-                let again = decode_frame(encode_frame(&frame), hash).unwrap();
+                let again = decode_frame(encode_frame(&frame), hash).expect("it was encoded so");
                 prop_assert_eq!(again, Incoming::Frame(frame));
             }
             Ok(Incoming::Beat { frame, allowance, clock_s }) => {
-                let again = decode_frame(encode_with(&frame, allowance, clock_s), hash).unwrap();
+                let bytes = encode_with(&frame, allowance, clock_s);
+                let again = decode_frame(bytes, hash).expect("it was encoded so");
                 prop_assert_eq!(again, Incoming::Beat { frame, allowance, clock_s });
             }
             Ok(Incoming::Order { envelope, .. }) => prop_assert!(!envelope.is_empty()),
@@ -280,7 +280,7 @@ fn send_report(lines: Vec<pb::Line>, bodies: Vec<Bytes>) -> Result<Incoming, Fra
 }
 
 fn check(result: Result<Incoming, FrameError>, expected: &str) {
-    assert_eq!(result.unwrap_err().to_string(), expected);
+    assert_eq!(result.expect_err("it is refused").to_string(), expected);
 }
 
 #[test]
@@ -460,7 +460,7 @@ fn as_many_lines_and_ranges_as_the_limits_allow_are_a_report() {
         }
     };
     let Incoming::Frame(Frame::Report { report, .. }) =
-        send_report((0..LINES as u32).map(line).collect(), Vec::new()).unwrap()
+        send_report((0..LINES as u32).map(line).collect(), Vec::new()).expect("it has no limit")
     else {
         panic!("it is a report");
     };
