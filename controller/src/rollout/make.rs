@@ -5,7 +5,6 @@ use std::time::{Duration, SystemTime};
 use mesh::{HostId, HostSet, OrderId};
 use tokio::sync::mpsc;
 
-use super::course::Course;
 use super::driver::{MOST, Rollouts};
 use super::gate::WaveGate;
 use super::row::{Goods, RolloutRow};
@@ -123,20 +122,8 @@ fn check_room(open: usize) -> Result<(), Failure> {
 /// A rollout that begins now.
 fn row(what: String, goods: Goods, cut: &Cut) -> (OrderId, RolloutRow) {
     let now = SystemTime::now();
-    let row = RolloutRow {
-        what,
-        goods,
-        gate: cut.gate.clone(),
-        course: Course::new(cut.waves.len()),
-        hosts: cut.waves.iter().map(HostSet::len).sum(),
-        issued_ms: to_ms(now),
-        ended_ms: 0,
-        orders: Vec::new(),
-        again: false,
-        take_back: None,
-        left_out: Vec::new(),
-        half: false,
-    };
+    let size = (cut.waves.len(), cut.waves.iter().map(HostSet::len).sum());
+    let row = RolloutRow::new((what, goods), cut.gate.clone(), size, to_ms(now));
     (new_id(now), row)
 }
 

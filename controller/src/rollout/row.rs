@@ -85,6 +85,29 @@ impl WaveOrder {
 }
 
 impl RolloutRow {
+    /// A rollout of so many waves to so many hosts, that begins now.
+    pub(crate) fn new(
+        (what, goods): (String, Goods),
+        gate: String,
+        (waves, hosts): (usize, u64),
+        issued_ms: u64,
+    ) -> RolloutRow {
+        RolloutRow {
+            what,
+            goods,
+            gate,
+            course: Course::new(waves),
+            hosts,
+            issued_ms,
+            ended_ms: 0,
+            orders: Vec::new(),
+            again: false,
+            take_back: None,
+            left_out: Vec::new(),
+            half: false,
+        }
+    }
+
     pub(crate) fn kind(&self) -> &'static str {
         match self.goods {
             Goods::Push { .. } => "push",
@@ -199,20 +222,8 @@ pub(crate) fn find(tables: &Tables, text: &str) -> Result<(OrderId, RolloutRow),
 impl RolloutRow {
     /// One of so many waves that has not begun.
     pub(crate) fn sample(waves: usize) -> RolloutRow {
-        RolloutRow {
-            what: "files".into(),
-            goods: Goods::Dist { new: NewDist::of("all"), files: BTreeMap::new() },
-            gate: String::new(),
-            course: Course::new(waves),
-            hosts: 1,
-            issued_ms: 1,
-            ended_ms: 0,
-            orders: Vec::new(),
-            again: false,
-            take_back: None,
-            left_out: Vec::new(),
-            half: false,
-        }
+        let goods = Goods::Dist { new: NewDist::of("all"), files: BTreeMap::new() };
+        RolloutRow::new(("files".into(), goods), String::new(), (waves, 1), 1)
     }
 }
 
