@@ -83,6 +83,23 @@ pub const STORM: Duration = Duration::from_secs(10);
 const LIMIT: Duration = Duration::from_secs(600);
 
 impl Shape {
+    /// Sites behind links of 10 Mbit/s and 100 ms of round trip, and everything else as usual.
+    pub fn far(fans: Vec<usize>, content: u64) -> Shape {
+        let micros = Duration::from_micros;
+        let even = |delay, rate| Profile { delay: (delay, delay), loss: 0.0, rate: Some(rate) };
+        Shape {
+            fans,
+            wan: even(micros(50_000), 1_250_000),
+            lan: even(micros(250), 125_000_000),
+            beat: Duration::from_secs(5),
+            flush: Duration::from_millis(10),
+            save: (micros(2_000), micros(2_000)),
+            takes: (Duration::from_millis(10), Duration::from_millis(510)),
+            content,
+            order: 300,
+        }
+    }
+
     /// How many nodes stand at each depth, the root first.
     pub fn counts(&self) -> Vec<usize> {
         let below = self.fans.iter().scan(1, |count, fan| {

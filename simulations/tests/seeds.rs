@@ -1,10 +1,7 @@
 //! The seeds of every test run, and the proof that they would find something.
 
-use std::time::Duration;
-
 use mesh::sabotage::Bug;
 use simulations::fleet::Shape;
-use simulations::plan::Profile;
 use simulations::scenario::BUILT_IN;
 use simulations::script::Script;
 use simulations::shrink::shrink;
@@ -148,26 +145,13 @@ fn a_thousand_hosts_answer() {
 
 #[test]
 fn the_model_says_what_the_simulator_does() {
-    let micros = Duration::from_micros;
-    let lan = Profile { delay: (micros(250), micros(250)), loss: 0.0, rate: Some(125_000_000) };
-    let wan = Profile { delay: (micros(50_000), micros(50_000)), loss: 0.0, rate: Some(1_250_000) };
     let near = |what: &str, model: f64, played: f64, most: f64| {
         let ratio = model / played;
         println!("{what}: model {model:.3}, simulator {played:.3}, ratio {ratio:.3}");
         assert!((1.0 / most..most).contains(&ratio), "{what}: {model} is not {played}");
     };
     for fans in [vec![5, 6, 40], vec![4, 4, 100]] {
-        let shape = Shape {
-            fans,
-            wan,
-            lan,
-            beat: Duration::from_secs(5),
-            flush: Duration::from_millis(10),
-            save: (micros(2_000), micros(2_000)),
-            takes: (Duration::from_millis(10), Duration::from_millis(510)),
-            content: 1_000_000,
-            order: 300,
-        };
+        let shape = Shape::far(fans, 1_000_000);
         let played = fleet::measure(1, &shape).unwrap_or_else(|violation| panic!("{violation}"));
         let phases = [
             ("alike", model::run(&shape, false), &played.alike),

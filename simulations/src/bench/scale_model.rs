@@ -4,12 +4,10 @@
 //! sites' links are slow and long. Charts go below `docs/scale/`.
 
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use simulations::fleet::{Measured, Phase, REST, Shape, measure as play};
 use simulations::model;
-use simulations::plan::Profile;
 
 use crate::chart::{Series, draw};
 use crate::table;
@@ -71,20 +69,7 @@ pub(crate) fn measure(docs: &Path, most: usize) -> Result<()> {
 /// A root, regions, sites and hosts.
 fn shape(sites: usize) -> Shape {
     let regions = (sites as f64).sqrt().round() as usize;
-    let micros = Duration::from_micros;
-    let lan = Profile { delay: (micros(250), micros(250)), loss: 0.0, rate: Some(125_000_000) };
-    let wan = Profile { delay: (micros(50_000), micros(50_000)), loss: 0.0, rate: Some(1_250_000) };
-    Shape {
-        fans: vec![regions, sites / regions, HOSTS],
-        wan,
-        lan,
-        beat: Duration::from_secs(5),
-        flush: Duration::from_millis(10),
-        save: (micros(2_000), micros(2_000)),
-        takes: (Duration::from_millis(10), Duration::from_millis(510)),
-        content: CONTENT,
-        order: 300,
-    }
+    Shape::far(vec![regions, sites / regions, HOSTS], CONTENT)
 }
 
 type Pick = (&'static str, fn(&Row) -> &Phase, fn(&Measured) -> &Phase);
