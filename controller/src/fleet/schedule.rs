@@ -245,11 +245,11 @@ fn look(
         Step::Wait(until) => todo.next_ms = Some(until),
         Step::Never => {}
         Step::Begin { missed } => {
-            let due_ms = last_due(frequency, run.at_ms, now);
-            *run = LastRun { at_ms: now, begun: true, missed, due_ms, ..LastRun::default() };
+            *run = LastRun { at_ms: now, begun: true, missed, ..LastRun::default() };
             todo.missed = missed;
             todo.begin = turns.is_none();
             if turns.is_some() {
+                run.due_ms = last_due(frequency, now);
                 // Whoever still waited since it was due before is superseded.
                 run.wait(&hosts().iter().map(|host| host.id).collect());
             }
@@ -292,9 +292,9 @@ fn left(until_ms: u64, now_ms: u64) -> Duration {
 }
 
 /// When it was due last, at or before now.
-fn last_due(frequency: &Frequency, last_ms: u64, now_ms: u64) -> u64 {
+fn last_due(frequency: &Frequency, now_ms: u64) -> u64 {
     let cron = Cron::new(frequency).ok();
-    let last = cron.and_then(|cron| cron.last(moment(last_ms), moment(now_ms), COUNTED));
+    let last = cron.and_then(|cron| cron.last(moment(now_ms)));
     last.and_then(|last| u64::try_from(last.as_millisecond()).ok()).unwrap_or(now_ms)
 }
 
@@ -403,6 +403,17 @@ mod tests {
         assert_eq!(at(&mut run, day, None), (nobody.clone(), both.clone()));
         assert_eq!(at(&mut run, day + HOUR - 1, None), (nobody.clone(), both.clone()));
         assert_eq!(at(&mut run, day + HOUR, Some(nobody.clone())), (nobody.clone(), both));
+    }
+
+    #[test]
+    fn it_was_due_last_just_before_however_often_it_was_missed() {
+        let minutely = Frequency { cron: "* * * * *".into(), ..spread_daily() };
+        let (now, hosts) = (COUNTED as u64 * 100_000, || vec![host(1, 0, 1)]);
+        let mut run = LastRun { at_ms: 1, ..LastRun::default() };
+        look(&mut run, &minutely, None, hosts, now);
+        assert_eq!(run.due_ms, now - now % 60_000);
+        look(&mut run, &Frequency::new("* * * * *", "UTC"), None, hosts, now + 60_000);
+        assert_eq!(run.due_ms, 0, "it is not spread");
     }
 
     #[test]
