@@ -24,7 +24,7 @@ const ORPHAN_TTL: Duration = Duration::from_secs(3600);
 /// Nodes remember an order a little longer than it is valid, so that none outlives its own ledger.
 const TTL_SLACK: Duration = Duration::from_secs(60);
 /// How many times the configured wait news waits for more of it at most.
-const LONGEST_WAIT: u32 = 32;
+pub const LONGEST_WAIT: u32 = 32;
 /// What a line of a tally costs on the wire, about: an outcome with its digest, and a range.
 const LINE_BYTES: usize = 48;
 const RANGE_BYTES: usize = 10;

@@ -53,6 +53,7 @@ pub use fact::{
     Class, Fact, FoldKey, Folded, Happening, Kind, LINE_BYTES, MOST, SUBJECT_BYTES, Sample,
     Severity, Signature, TEXT_BYTES, WINDOW_MS, is_subject, one_line, template,
 };
+pub use fold::LONGEST_WAIT;
 pub use ids::{Digest, HostId, LinkId, OrderId, RequestId};
 pub use io::{
     Asker, Event, Frame, Input, Output, Peer, PullFault, Reason, Record, Saved, Stop, Wake,

@@ -1,18 +1,18 @@
 //! The fluid model: what a tree of any size costs, by arithmetic.
 //!
-//! It knows how the core behaves (an order is forwarded before it is saved, answers fold for a
-//! short flush, an acknowledgement waits for others, content crosses each link once and is handed
-//! on as it comes) and what frames weigh, since it asks the encoder of the wire. Everything that
-//! is random in the core is its mean here, and nothing ever goes wrong. Where the simulator
-//! reaches, the two are compared; beyond, the model goes on alone.
+//! It knows how the core behaves (an order is forwarded before it is saved, answers wait for
+//! others, ever longer while they keep coming, an acknowledgement waits for others, content
+//! crosses each link once and is handed on as it comes) and what frames weigh, since it asks the
+//! encoder of the wire. Everything that is random in the core is its mean here, and nothing ever
+//! goes wrong. Where the simulator reaches, the two are compared; beyond, the model goes on alone.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
 use mesh::{
-    Digest, EventLimits, Folded, Frame, Happening, HostId, HostSet, Order, Outcome, Report, State,
-    Tally,
+    Config, Digest, EventLimits, Folded, Frame, Happening, HostId, HostSet, LONGEST_WAIT, Order,
+    Outcome, Report, State, Tally,
 };
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
@@ -22,13 +22,9 @@ use crate::fleet::{Phase, REST, STORM, Shape};
 use crate::net::{Crossed, OVERHEAD};
 use crate::plan;
 
-/// How long an acknowledgement waits for something to go with.
-const ACK_DELAY: f64 = 0.05;
 /// How many different ends the commands of a mixed run have, as the simulator draws them.
 const ENDS: [(State, u64); 3] = [(State::Ok, 2), (State::Failed(1), 1), (State::Signalled(9), 1)];
 const BODIES: u8 = 4;
-/// A wait for others grows up to so many times the least one.
-const LONGEST_WAIT: f64 = 32.0;
 /// Content is handed on in pieces of this size.
 const PIECE: f64 = 16.0 * 1024.0;
 
@@ -200,7 +196,7 @@ fn answers(shape: &Shape, ends: Ends, mixed: bool) -> Vec<Crossed> {
             Ends::Together => times,
             Ends::Over(window) => {
                 // What waits on any link of a node goes when the first of it is due.
-                let rounds = batches(fan as f64 * times, window, ACK_DELAY);
+                let rounds = batches(fan as f64 * times, window, ack_delay());
                 let scattered = rounds * (1.0 - (-times / rounds).exp());
                 if is_host { scattered } else { acknowledged(&reports).max(scattered) }
             }
@@ -248,6 +244,11 @@ fn arrivals(reports: &[f64], fan: usize, behind: f64, window: f64) -> Vec<f64> {
     times
 }
 
+/// How long an acknowledgement waits for something to go with.
+fn ack_delay() -> f64 {
+    Config::new(HostId::ROOT, 0, true).ack_delay.as_secs_f64()
+}
+
 /// How many batches there are of so many things that come over a window, if the first of each
 /// waits this long for others.
 fn batches(things: f64, window: f64, wait: f64) -> f64 {
@@ -261,10 +262,11 @@ fn batches(things: f64, window: f64, wait: f64) -> f64 {
 /// next while answers keep coming.
 fn flushes(arrivals: &[f64], flush: f64) -> Vec<f64> {
     let (mut reports, mut last) = (Vec::new(), None::<(f64, f64)>);
+    let longest = f64::from(LONGEST_WAIT);
     for now in arrivals {
         let wait = match last {
             Some((at, _)) if *now < at => continue,
-            Some((at, wait)) if *now < at + wait * 2.0 => (wait * 2.0).min(flush * LONGEST_WAIT),
+            Some((at, wait)) if *now < at + wait * 2.0 => (wait * 2.0).min(flush * longest),
             _ => flush,
         };
         last = Some((now + wait, wait));
@@ -278,7 +280,7 @@ fn acknowledged(reports: &[f64]) -> f64 {
     let (mut acks, mut until) = (0.0, f64::NEG_INFINITY);
     for at in reports {
         if *at > until {
-            (acks, until) = (acks + 1.0, at + ACK_DELAY);
+            (acks, until) = (acks + 1.0, at + ack_delay());
         }
     }
     acks

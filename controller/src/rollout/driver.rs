@@ -21,7 +21,7 @@ use super::course::{Next, Stage};
 use super::gate::Verdict;
 use super::routes::short;
 use super::row::{Back, Goods, RolloutRow, WaveOrder};
-use super::standing::{Standing, at_sites};
+use super::standing::{Standing, at_sites, going_on};
 use crate::clock::now_ms;
 use crate::fault::Failure;
 use crate::fleet::dist::{Distributor, Part};
@@ -181,9 +181,7 @@ impl Rollouts {
             self.leave_out(id, broken).await?;
             return Ok(at_once);
         }
-        let wave = waves.get(row.course.wave()).cloned().unwrap_or_default();
-        let left_out = at_sites(&wave, &row.left_out, &hosts);
-        let wave = wave.difference(&left_out);
+        let (wave, left_out) = going_on(&row, &waves, &hosts);
         if row.course.is_judged() && wave.is_empty() && standing.count(&left_out).errors > 0 {
             let why = "every host of this wave is at a site that was left out";
             self.change(id, move |row| row.course.stop(why.into())).await?;
@@ -340,8 +338,7 @@ impl Rollouts {
         blocking(move || {
             let Some(row) = tables.rollout(id)? else { return Ok(Ok(())) };
             let (waves, standing) = (tables.waves(id)?, Standing::read(&tables, &row)?);
-            let wave = waves.get(row.course.wave()).cloned().unwrap_or_default();
-            let wave = wave.difference(&at_sites(&wave, &row.left_out, &hosts));
+            let (wave, _) = going_on(&row, &waves, &hosts);
             Ok(match row.gate().judge(standing.count(&wave), true) {
                 Verdict::Fails(why) => Err(why),
                 _ => Ok(()),

@@ -125,6 +125,17 @@ pub(crate) fn at_sites(
     hosts.iter().filter(is_there).collect()
 }
 
+/// The hosts of the wave that goes on, and those of it that are left out with their sites.
+pub(crate) fn going_on(
+    row: &RolloutRow,
+    waves: &[HostSet],
+    inventory: &BTreeMap<HostId, HostRow>,
+) -> (HostSet, HostSet) {
+    let wave = waves.get(row.course.wave()).cloned().unwrap_or_default();
+    let left_out = at_sites(&wave, &row.left_out, inventory);
+    (wave.difference(&left_out), left_out)
+}
+
 #[cfg(test)]
 mod tests {
     use mesh::Outcome;

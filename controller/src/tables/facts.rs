@@ -22,6 +22,8 @@ pub(super) const FACTS: TableDefinition<u32, &[u8]> = TableDefinition::new("cont
 const HOUR_MS: u64 = 3_600_000;
 /// How many hours beyond the present a revision may be: a year.
 const AHEAD_HOURS: u64 = 366 * 24;
+/// A clock that shows less than the beginning of 2026 was never set, and judges nobody.
+const NEVER_SET_MS: u64 = 1_767_225_600_000;
 
 /// What a host says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,7 +44,10 @@ pub(crate) fn note_facts(
     now_ms: u64,
 ) -> Result<AllFacts> {
     let (mut table, mut news) = (txn.open_table(FACTS)?, AllFacts::new());
-    let newest = now_ms / HOUR_MS + AHEAD_HOURS;
+    let newest = match now_ms < NEVER_SET_MS {
+        true => u64::MAX,
+        false => now_ms / HOUR_MS + AHEAD_HOURS,
+    };
     for Profiled { profile, hosts } in lines {
         if profile.revision > newest {
             let revision = profile.revision;
@@ -112,24 +117,24 @@ mod tests {
         let journal = relay::Journal::open(&dir.path().join("db"), 1 << 20).expect("opens");
         let tables = Tables::open(journal).expect("opens");
         let enrolled = HostSet::from_ranges([(1, 4)]);
-        let note = |lines: &[Profiled]| {
+        let note_at = |now_ms: u64, lines: &[Profiled]| {
             let mut news = Vec::new();
             let note = |txn: &WriteTransaction| {
-                news = note_facts(txn, lines, &enrolled, 7)?.into_keys().map(|id| id.0).collect();
+                let kept = note_facts(txn, lines, &enrolled, now_ms)?;
+                news = kept.into_keys().map(|id| id.0).collect();
                 Ok(())
             };
             tables.write(note).expect("written");
             news
         };
+        let note = |lines: &[Profiled]| note_at(NEVER_SET_MS, lines);
         assert_eq!(note(&[line(5, "debian", &[1, 2, 3, 9])]), [1, 2, 3]);
         assert!(note(&[line(5, "debian", &[1, 2, 3, 9])]).is_empty());
         let noise = mesh::Profile { revision: 9, text: b"\xff\xff".as_slice().into() };
         let noise = Profiled { profile: noise, hosts: HostSet::one(HostId(1)) };
         assert_eq!(note(&[noise, line(4, "plan9", &[2]), line(6, "alpine", &[3])]), [3]);
-        // 7 ms after the epoch a year is what may be ahead.
-        assert!(
-            note(&[line(AHEAD_HOURS + 1, "far", &[1]), line(u64::MAX, "lie", &[2])]).is_empty()
-        );
+        let far = NEVER_SET_MS / HOUR_MS + AHEAD_HOURS + 1;
+        assert!(note(&[line(far, "far", &[1]), line(u64::MAX, "lie", &[2])]).is_empty());
         let facts = tables.facts().expect("reads");
         let os = |id: u32| facts[&HostId(id)].facts["os"].as_str();
         assert_eq!([os(1), os(2), os(3)], ["debian", "debian", "alpine"]);
@@ -141,6 +146,8 @@ mod tests {
         };
         tables.write(keep).expect("written");
         assert_eq!(note(&[line(5, "debian", &[4])]), [4], "it is no lie for good");
+        assert_eq!(note_at(7, &[line(far, "far", &[4])]), [4], "a clock that was never set");
+        assert_eq!(note(&[line(6, "debian", &[4])]), [4], "and then it was");
         assert!(Arc::ptr_eq(&facts[&HostId(1)], &facts[&HostId(2)]), "the same lies there once");
     }
 }
