@@ -21,6 +21,8 @@ use crate::rollout::gate::duration;
 const WINDOWS: usize = 32;
 /// The longest splay, and the longest time until it expires, in milliseconds.
 const LONGEST_MS: u64 = 7 * 24 * 3600 * 1000;
+/// Whose turns are so close together have them at once: one distribution for all of them.
+const SLOT_MS: u64 = 10 * 1000;
 const MINUTE_MS: u64 = 60 * 1000;
 /// A week, and when the first Monday of 1970 began, in minutes.
 const WEEK: u64 = 7 * 24 * 60;
@@ -119,7 +121,8 @@ impl Turns {
         self.open(turn.max(now_ms), &host.zone)
     }
 
-    /// Who begins now, and who has missed what was due then.
+    /// Who begins now, and who has missed what was due then. Whose turn is in the next seconds
+    /// begins with those who have theirs, if he is in a window already.
     pub(crate) fn sort(&self, due_ms: u64, waiting: &[Waiting], now_ms: u64) -> Sorted {
         let (mut begin, mut missed) = (Vec::new(), Vec::new());
         let mut next_ms = None;
@@ -132,6 +135,11 @@ impl Turns {
             }
             match self.turn_from(due_ms, host, now_ms) {
                 Some(turn) if turn <= now_ms => begin.push(range),
+                Some(turn)
+                    if turn - now_ms < SLOT_MS && self.open(now_ms, &host.zone) == Some(now_ms) =>
+                {
+                    begin.push(range);
+                }
                 turn => {
                     let wake = [turn, expires_ms, next_ms].into_iter().flatten().min();
                     next_ms = wake;
@@ -347,6 +355,21 @@ mod tests {
         assert_eq!(sort(due + 200 * MINUTE), (2, 0, None));
         assert_eq!(sort(due + 300 * MINUTE), (0, 0, Some(due + 360 * MINUTE)));
         assert_eq!(sort(due + 360 * MINUTE), (0, 2, None));
+    }
+
+    #[test]
+    fn turns_of_a_few_seconds_are_had_together_but_in_windows_only() {
+        let turns = spread("20s", &["12-13"], "");
+        let due = at("2026-11-26T11:00:00Z");
+        let waiting: Vec<Waiting> = (0..20).map(|n| host(n, n.into(), 20, "UTC")).collect();
+        let sort = |from: usize, now: u64| {
+            let Sorted { begin, next_ms, .. } = turns.sort(due, &waiting[from..], now);
+            (begin.len(), next_ms)
+        };
+        let opens = due + HOUR;
+        assert_eq!(sort(0, opens - 5_000), (0, Some(opens)));
+        assert_eq!(sort(0, opens), (10, Some(opens + 10_000)));
+        assert_eq!(sort(10, opens + 10_000), (10, None));
     }
 
     #[test]
