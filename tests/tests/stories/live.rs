@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, ChildStdout, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tests::{Fleet, LIMIT, wait_for};
 
 use crate::order;
@@ -132,6 +132,19 @@ impl Watcher {
             Ok(self.events().iter().any(|event| event["type"] == "closed").then_some(()))
         })
     }
+}
+
+/// Gives a run to the API, which no option of the CLI could give. Returns its id.
+fn post_run(fleet: &Fleet, run: &Value) -> Result<String> {
+    let mut stream = UnixStream::connect(fleet.state("controller").join("barid.sock"))?;
+    let body = run.to_string();
+    let head = "POST /v1/runs HTTP/1.0\r\nHost: barid\r\nContent-Type: application/json";
+    write!(stream, "{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (_, order) = answer.split_once("\r\n\r\n").context("an answer")?;
+    let order: Value = serde_json::from_str(order).with_context(|| answer.clone())?;
+    Ok(order["id"].as_str().with_context(|| answer.clone())?.to_owned())
 }
 
 /// A command waits at the gate until it is opened.
@@ -316,5 +329,25 @@ fn a_command_that_never_ends_is_heard_beyond_what_its_answer_keeps() -> Result<(
         let kept = (1..30_000).map(|n| n.to_string());
         assert!(kept.zip(lines).all(|(number, line)| number == *line));
     }
+    Ok(())
+}
+
+#[test]
+fn a_command_of_which_little_is_kept_is_heard_all_the_same() -> Result<()> {
+    let fleet = Fleet::tree(1, 1)?;
+    // Far more than is kept and at hand, and far less than an answer could keep.
+    let line = format!("seq 20000; {}; echo end", wait_at(&fleet, "go"));
+    let run = json!({
+        "targets": { "all": true }, "argv": [line], "shell": true,
+        "reach_ms": 60_000, "timeout_ms": 60_000, "output_limit": 100,
+    });
+    let id = post_run(&fleet, &run)?;
+    assert_eq!(fleet.order(&id)?["order"]["output_limit"], 100);
+    let operator = Operator::start(&fleet, &["attach", &id])?;
+    operator.wait_line("site1-host1: 1")?;
+    operator.wait_line("site1-host1: 20000")?;
+    open(&fleet, "go")?;
+    let lines = &operator.finish()?["site1-host1"];
+    assert_eq!(lines[..30], (1..=30).map(|n| n.to_string()).collect::<Vec<_>>());
     Ok(())
 }
