@@ -120,7 +120,7 @@ fn problems(
 fn problem(sum: &Folded, is_new: bool, whose: &Whose<'_>) -> Problem {
     let Folded { fact, sample, .. } = sum;
     let names = events::names(whose.hosts, sum);
-    let (path, line) = path_of(&fact.subject, &sample.line).unwrap_or(("", &sample.line));
+    let (path, line) = path_of(&fact.subject, &sample.line).unwrap_or(("".into(), &sample.line));
     Problem {
         signature: events::hex(&fact.signature.0),
         subject: fact.subject.clone(),
