@@ -42,8 +42,10 @@ use crate::types::{NewPull, PullEvent, PullHost};
 
 /// Hosts that are collected from at once.
 const AT_ONCE: usize = 8;
-/// Hosts behind one of the controller's own children at once: a node passes on two answers at a
-/// time, and who waits for his turn must not look like somebody who is away.
+/// Hosts behind one of the controller's own children at once: as many as have a turn on the way up
+/// beside each other. A turn is for one piece, but behind a thin link that takes longer than hosts
+/// are waited for: at 48 kbit/s, half of it for each of two, some 20 s. Who has to wait for a turn
+/// would look like somebody who is away.
 const AT_ONCE_BEHIND: usize = 2;
 /// How often a host is looked at anew whose files change meanwhile.
 const LOOKS: usize = 3;

@@ -14,7 +14,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::connect_info::ConnectInfo;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, Query, State};
+use axum::extract::{DefaultBodyLimit, FromRequest, Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
@@ -29,6 +29,7 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::listen::REQUEST;
 use crate::policy::{Denied, Does, Policy};
 use crate::who::Who;
 
@@ -50,7 +51,7 @@ struct Api {
 type Parameters = Query<Vec<(String, String)>>;
 
 /// A request that is not carried out.
-struct Failure(StatusCode, Fault);
+pub(crate) struct Failure(StatusCode, Fault);
 
 impl Failure {
     fn new(status: StatusCode, code: &str, message: String, help: &str) -> Failure {
@@ -110,6 +111,23 @@ impl From<BytesRejection> for Failure {
     }
 }
 
+/// The body of a request, once it is here whole. Who does not send it in time is told so, and hyper
+/// ends a connection by which the rest of a body may still come.
+pub(crate) struct Whole(pub(crate) Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for Whole {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, state: &S) -> Result<Whole, Failure> {
+        let slow = |_| {
+            let message = format!("the message did not come whole within {REQUEST:?}");
+            Failure::new(StatusCode::REQUEST_TIMEOUT, "slow", message, "send it at once")
+        };
+        let taken = timeout(REQUEST, Bytes::from_request(request, state)).await.map_err(slow)?;
+        Ok(Whole(taken?))
+    }
+}
+
 /// The answer to whoever comes when there is no more room.
 pub(crate) fn full(what: &str) -> Response {
     let help = "end some that are not needed";
@@ -132,9 +150,9 @@ async fn publish(
     State(api): State<Api>,
     ConnectInfo(who): ConnectInfo<Who>,
     Query(parameters): Parameters,
-    body: Result<Bytes, BytesRejection>,
+    Whole(body): Whole,
 ) -> Result<Json<Heard>, Failure> {
-    let (subject, body) = (one(&parameters, "subject")?, body?);
+    let subject = one(&parameters, "subject")?;
     api.policy.check(who, Does::Publish, subject).await?;
     Ok(Json(Heard { heard: api.hub.publish(subject, body).await? }))
 }
@@ -143,9 +161,9 @@ async fn answer(
     State(api): State<Api>,
     ConnectInfo(who): ConnectInfo<Who>,
     Query(parameters): Parameters,
-    body: Result<Bytes, BytesRejection>,
+    Whole(body): Whole,
 ) -> Result<Json<serde_json::Value>, Failure> {
-    let (request, body) = (one(&parameters, "request")?, body?);
+    let request = one(&parameters, "request")?;
     // Whoever could not have got the message cannot know the number.
     api.policy.check_any(who, Does::Subscribe).await?;
     let parsed = request
@@ -203,9 +221,9 @@ async fn ask(
     State(api): State<Api>,
     ConnectInfo(who): ConnectInfo<Who>,
     Query(parameters): Parameters,
-    body: Result<Bytes, BytesRejection>,
+    Whole(body): Whole,
 ) -> Result<Response, Failure> {
-    let (subject, body) = (one(&parameters, "subject")?, body?);
+    let subject = one(&parameters, "subject")?;
     api.policy.check(who, Does::Publish, subject).await?;
     let number = |name: &'static str, default: u64| match one(&parameters, name) {
         Ok(text) => {

@@ -29,8 +29,8 @@ use crate::who::Who;
 const AGAIN: Duration = Duration::from_secs(30);
 /// How long until the next connection is taken, if there was no descriptor for the last one.
 const BREATH: Duration = Duration::from_secs(1);
-/// How long a connection may take to say, whole, what it wants next.
-const REQUEST: Duration = Duration::from_secs(30);
+/// How long a connection may take to say what it wants next, and then to send what belongs to it.
+pub(crate) const REQUEST: Duration = Duration::from_secs(30);
 /// So many are told at once that there is no place, and how long each may take to hear it.
 const TURNED_AWAY: usize = 32;
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -180,6 +180,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+    use crate::bus::Whole;
 
     #[tokio::test]
     async fn only_a_socket_of_nobody_gives_way() {
@@ -208,7 +209,8 @@ mod tests {
 
     async fn said(mut stream: tokio::io::DuplexStream) -> String {
         let mut text = String::new();
-        stream.read_to_string(&mut text).await.expect("it is text");
+        let read = timeout(REQUEST * 2, stream.read_to_string(&mut text)).await;
+        read.expect("the connection ends").expect("it is text");
         text
     }
 
@@ -234,5 +236,29 @@ mod tests {
         let mut next = enter();
         next.write_all(request).await.expect("written");
         assert!(said(next).await.contains("found"), "the place is free again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_send_the_rest_of_a_request_is_told_and_let_go() {
+        let door = Door::new(Limits { all: 1, each: 1 });
+        let router = Router::new().fallback(async |Whole(body): Whole| body);
+        let request = b"POST / HTTP/1.1\r\nhost: b\r\ncontent-length: 9\r\n\r\nall of it";
+        let enter = || {
+            let (mine, stream) = tokio::io::duplex(1 << 16);
+            door.enter(stream, None, &router);
+            mine
+        };
+        for sent in [request.len() - 9, request.len() - 1] {
+            let mut slow = enter();
+            slow.write_all(&request[..sent]).await.expect("written");
+            let begun = tokio::time::Instant::now();
+            let told = said(slow).await;
+            assert!(told.starts_with("HTTP/1.1 408") && told.contains("slow"), "{told}");
+            let took = begun.elapsed();
+            assert!((REQUEST..=REQUEST + Duration::from_secs(1)).contains(&took), "{took:?}");
+        }
+        let mut next = enter();
+        next.write_all(request).await.expect("written");
+        assert!(said(next).await.contains("all of it"), "the place is free again");
     }
 }

@@ -21,13 +21,14 @@ pub const COLLECT_KIND: &str = "barid.v1.collect";
 /// The longest item of a stream: a piece of a file, or of what there is.
 pub const ITEM_LIMIT: usize = 256 << 10;
 
+/// What an item takes beside its bytes: kind and length.
+pub const ITEM_HEADER: usize = 5;
+
 const PATH_LIMIT: usize = 4096;
 const EXCLUDES: usize = 64;
 const EXCLUDE_LIMIT: usize = 1024;
 /// What decoding may need, as a power of two.
 const WINDOW: u32 = 23;
-/// Kind and length.
-const HEADER: usize = 5;
 
 /// What is to be collected.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -156,7 +157,7 @@ impl Item {
             Item::End => (7, Bytes::new()),
         };
         let length = u32::try_from(body.len()).expect("an item has at most 256 KiB");
-        let mut bytes = Vec::with_capacity(HEADER + body.len());
+        let mut bytes = Vec::with_capacity(ITEM_HEADER + body.len());
         bytes.push(kind);
         bytes.extend(length.to_le_bytes());
         bytes.extend(body);
@@ -203,7 +204,7 @@ impl<F: FnMut(Item) -> io::Result<()>> Write for Items<F> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.rest.extend_from_slice(bytes);
         let mut at = 0;
-        while let Some((header, body)) = self.rest[at..].split_first_chunk::<HEADER>() {
+        while let Some((header, body)) = self.rest[at..].split_first_chunk::<ITEM_HEADER>() {
             let [kind, length @ ..] = *header;
             let length = u32::from_le_bytes(length) as usize;
             if length > ITEM_LIMIT {
@@ -213,7 +214,7 @@ impl<F: FnMut(Item) -> io::Result<()>> Write for Items<F> {
             let item =
                 Item::decode(kind, body).ok_or_else(|| invalid("an item is not readable"))?;
             (self.each)(item)?;
-            at += HEADER + length;
+            at += ITEM_HEADER + length;
         }
         self.rest.drain(..at);
         Ok(bytes.len())

@@ -45,7 +45,9 @@ mod testing;
 mod wire;
 
 pub use answer::{ANSWER_LIMIT, Answer, AnswerError, Fault, Kept, OUTPUT_LIMIT, Pushed};
-pub use collect::{COLLECT_KIND, CollectBody, CollectFile, ITEM_LIMIT, Item, item_decoder};
+pub use collect::{
+    COLLECT_KIND, CollectBody, CollectFile, ITEM_HEADER, ITEM_LIMIT, Item, item_decoder,
+};
 pub use dist::{DIST_FILES, Dist, DistItem, Disted, ItemFault};
 pub use field::FieldError;
 pub use join::{Grant, GrantBody, JOIN_LIMIT, JoinError, JoinReply, JoinRequest};

@@ -3,7 +3,9 @@
 //! Who wants what here is told to the core as a whole, and what the core delivers is handed to each
 //! subscriber whose patterns match. Each has a queue of his own with a limit in number and in
 //! bytes; who does not read loses messages, which is counted, told to him and an event, and holds
-//! up nobody. A node that is cut off goes on serving its own programs.
+//! up nobody: what waits for several is held once, and who has next to nothing waiting finds room
+//! also when others have taken what all share. A node that is cut off goes on serving its own
+//! programs.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -25,8 +27,12 @@ const SUBSCRIBERS: usize = 4_096;
 const OF_ONE: usize = 64;
 /// Patterns of all subscribers of one node: each message is compared with all of them.
 const OF_ALL: usize = 4_096;
-/// Bytes that may wait for all subscribers and all requests of one node.
+/// Bytes that may wait for all subscribers and all requests of one node; what waits for several is
+/// counted once.
 const ALL_WAITING: usize = 64 << 20;
+/// Bytes beyond that for those for whom no more than a share waits.
+const SPARE: usize = 64 << 20;
+const SHARE: usize = BUS_BYTES;
 /// Messages that may wait for one subscriber, and their bytes.
 const QUEUE: usize = 1_024;
 const WAITING: usize = 4 << 20;
@@ -64,6 +70,10 @@ impl Weights {
         let before = self.waiting.fetch_add(bytes, Ordering::AcqRel);
         let weight = Weight { waiting: self.waiting.clone(), bytes };
         (before == 0 || before + bytes <= self.limit).then_some(weight)
+    }
+
+    fn now(&self) -> usize {
+        self.waiting.load(Ordering::Acquire)
     }
 }
 
@@ -117,6 +127,7 @@ struct Inner {
     /// newest.
     telling: tokio::sync::Mutex<()>,
     waiting: Weights,
+    spare: Weights,
     published: Counter,
     delivered: Counter,
     dropped: Words<1>,
@@ -129,7 +140,7 @@ struct Inner {
 struct State {
     next: u64,
     subscribers: BTreeMap<u64, Subscriber>,
-    requests: BTreeMap<u64, mpsc::Sender<(Answer, Weight)>>,
+    requests: BTreeMap<u64, Waiting>,
     answerable: Answerable,
 }
 
@@ -158,8 +169,34 @@ struct Subscriber {
     missed: Arc<AtomicU64>,
 }
 
-/// What a message weighs for one subscriber, and for the node.
-type Weighed = (Weight, Weight);
+/// A request that waits for answers.
+#[derive(Clone)]
+struct Waiting {
+    queue: mpsc::Sender<(Answer, Weighed)>,
+    waiting: Weights,
+}
+
+/// What something weighs for the one for whom it waits, and for the node, which holds it once for
+/// all of them.
+type Weighed = (Weight, Arc<Weight>);
+
+/// The room of a node for one thing.
+struct Hold {
+    bytes: usize,
+    /// Of what all share.
+    common: Option<Arc<Weight>>,
+    /// If there is none: for those for whom little waits.
+    spare: Option<Arc<Weight>>,
+}
+
+impl Hold {
+    /// The room for one for whom so much waits.
+    fn weigh(&self, waiting: &Weights) -> Option<Weighed> {
+        let own = waiting.take(self.bytes)?;
+        let little = self.spare.as_ref().filter(|_| waiting.now() <= SHARE);
+        Some((own, self.common.as_ref().or(little)?.clone()))
+    }
+}
 
 /// What somebody has subscribed to. Dropping it ends that.
 pub struct Subscription {
@@ -182,7 +219,7 @@ pub enum Received {
 pub struct Asked {
     id: u64,
     hub: Hub,
-    answers: mpsc::Receiver<(Answer, Weight)>,
+    answers: mpsc::Receiver<(Answer, Weighed)>,
     /// Whether anybody wants the request, as far as this node knows.
     pub heard: bool,
 }
@@ -202,6 +239,7 @@ impl Hub {
             state: Mutex::default(),
             telling: tokio::sync::Mutex::default(),
             waiting: Weights::new(ALL_WAITING),
+            spare: Weights::new(SPARE),
             published: Counter::default(),
             delivered: Counter::default(),
             dropped: Words::default(),
@@ -260,7 +298,9 @@ impl Hub {
             if state.requests.len() >= REQUESTS {
                 return Err(BusError::Full("requests"));
             }
-            state.requests.insert(id, answers);
+            // Their number is limited, and so are their bytes.
+            let waiting = Weights::new(ANSWERS * BUS_BYTES);
+            state.requests.insert(id, Waiting { queue: answers, waiting });
         }
         let mut asked = Asked { id, hub: self.clone(), answers: waiting, heard: false };
         asked.heard = self.send(subject, body, Some(id)).await?;
@@ -335,15 +375,14 @@ impl Hub {
         let mut state = self.state();
         let request = message.request.map(|request| (message.from, request));
         let mut is_here = false;
+        let hold = self.hold(message.body.len());
         for subscriber in state.subscribers.values() {
             if !subscriber.patterns.iter().any(|pattern| pattern.matches(&message.subject)) {
                 continue;
             }
-            let bytes = message.body.len();
-            let weight = subscriber.waiting.take(bytes).zip(self.0.waiting.take(bytes));
-            match (weight, subscriber.queue.try_reserve()) {
-                (Some(weight), Ok(place)) => {
-                    place.send((message.clone(), weight));
+            match (hold.weigh(&subscriber.waiting), subscriber.queue.try_reserve()) {
+                (Some(weighed), Ok(place)) => {
+                    place.send((message.clone(), weighed));
                     self.0.delivered.add(1);
                     is_here = true;
                 }
@@ -362,13 +401,23 @@ impl Hub {
         self.dropped("subscriber", lost);
     }
 
+    /// Room for something that has come, for as long as it waits for anybody.
+    fn hold(&self, bytes: usize) -> Hold {
+        let common = self.0.waiting.take(bytes).map(Arc::new);
+        let spare = match common {
+            Some(_) => None,
+            None => self.0.spare.take(bytes).map(Arc::new),
+        };
+        Hold { bytes, common, spare }
+    }
+
     /// An answer has come for a program at this node. One that nobody waits for is late.
     pub(crate) fn answered(&self, answer: Answer) {
         let waiting = self.state().requests.get(&answer.request).cloned();
         let Some(waiting) = waiting else { return };
-        let has_room = match self.0.waiting.take(answer.body.len()) {
-            Some(weight) => !matches!(
-                waiting.try_send((answer, weight)),
+        let has_room = match self.hold(answer.body.len()).weigh(&waiting.waiting) {
+            Some(weighed) => !matches!(
+                waiting.queue.try_send((answer, weighed)),
                 Err(mpsc::error::TrySendError::Full(_))
             ),
             None => false,
@@ -427,7 +476,7 @@ impl Subscription {
         if missed > 0 {
             return Some(Received::Missed(missed));
         }
-        let (message, _weight) = self.queue.recv().await?;
+        let (message, _weighed) = self.queue.recv().await?;
         Some(Received::Message(message))
     }
 }
@@ -445,7 +494,7 @@ impl Drop for Subscription {
 impl Asked {
     /// The next answer.
     pub async fn next(&mut self) -> Option<Answer> {
-        self.answers.recv().await.map(|(answer, _weight)| answer)
+        self.answers.recv().await.map(|(answer, _weighed)| answer)
     }
 }
 
@@ -506,6 +555,53 @@ mod tests {
         assert!(matches!(slow.next().await, Some(Received::Message(_))));
         hub.deliver(&message(BUS_BYTES));
         assert_eq!(hub.take_dropped(), None, "one was read, so one has room");
+    }
+
+    #[tokio::test]
+    async fn programs_that_hang_take_no_room_of_one_that_reads() {
+        let (hub, _arrivals) = hub();
+        let to = |subject: &str| {
+            let subject = Subject::new(subject).expect("a subject");
+            Message { subject, ..message(BUS_BYTES) }
+        };
+        let mut reads = hub.subscribe(&["a.b".into()]).await.expect("there is room");
+        let mut hang = Vec::new();
+        for _ in 0..ALL_WAITING / WAITING {
+            hang.push(hub.subscribe(&[">".into()]).await.expect("there is room"));
+        }
+        for _ in 0..2 * WAITING / BUS_BYTES {
+            hub.deliver(&message(BUS_BYTES));
+            assert!(matches!(reads.next().await, Some(Received::Message(_))), "none is missing");
+        }
+        assert_eq!(hub.0.waiting.now(), WAITING, "they wait for the same");
+        drop(hang);
+        let mut hang = Vec::new();
+        for n in 0..=ALL_WAITING / WAITING {
+            let subject = format!("h.{n}");
+            hang.push(hub.subscribe(std::slice::from_ref(&subject)).await.expect("there is room"));
+            for _ in 0..WAITING / BUS_BYTES {
+                hub.deliver(&to(&subject));
+            }
+        }
+        assert_eq!((hub.0.waiting.now(), hub.0.spare.now()), (ALL_WAITING, SHARE));
+        for burst in [1, 2, 64] {
+            (0..burst).for_each(|_| hub.deliver(&message(SHARE / burst)));
+            for _ in 0..burst {
+                let next = reads.next().await;
+                assert!(matches!(next, Some(Received::Message(_))), "{burst}: {next:?}");
+            }
+        }
+        hub.take_dropped().expect("those that hang have lost some");
+        let (queue, mut answers) = mpsc::channel(ANSWERS);
+        let waiting = Weights::new(ANSWERS * BUS_BYTES);
+        hub.state().requests.insert(1, Waiting { queue, waiting });
+        let (to, from, node) = (HostId(1), HostId(2), String::new());
+        let body = Bytes::from(vec![0; BUS_BYTES]);
+        let answer = Answer { to, request: 1, from, node, body };
+        for _ in 0..2 {
+            hub.answered(answer.clone());
+            assert!(answers.recv().await.is_some(), "nor of one that asks");
+        }
     }
 
     #[tokio::test]

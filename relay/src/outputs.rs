@@ -41,7 +41,7 @@ use crate::verify::Verifier;
 const TURNS: usize = 2;
 /// How long a child may take to take the stream; one that is older never does.
 const OPEN: Duration = Duration::from_secs(10);
-/// How long an answer may take, over all links and turns.
+/// How long it may take until an answer begins, over all links.
 const REPLY: Duration = Duration::from_secs(60);
 /// A stream in which nothing moves for this long is given up.
 const STALL: Duration = Duration::from_secs(60);

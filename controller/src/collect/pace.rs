@@ -2,12 +2,19 @@
 //!
 //! A host that sends a little now and then would keep its turn for ever. What counts is what it
 //! was asked for, after decoding, and only the time that was spent waiting for it: a slow disk
-//! here is nobody's fault there.
+//! here is nobody's fault there. On a thin link an item is long on its way; what has come of it
+//! counts at once, as far as an item that is not whole can go.
 
 use std::time::Duration;
 
-/// Bytes a second that a host sends at least.
-const LEAST: u64 = 4 << 10;
+use protos::ITEM_LIMIT;
+
+/// Bytes a second that a host sends at least: well below a share of the thinnest link there can
+/// be, which carries a thousand.
+const LEAST: u64 = 256;
+/// Bytes that may have come and be no items yet: an item of full length, what the decoder holds
+/// back before it, and what two broken answers have left.
+const AHEAD: u64 = 4 * ITEM_LIMIT as u64;
 /// While it looks at what it has, a host says every 5 s how far it is.
 const SHORTEST: Duration = Duration::from_secs(15);
 /// Answers that may break off before enough has come.
@@ -22,6 +29,8 @@ pub(super) struct Pace {
     /// Since enough has come last.
     waited: Duration,
     bytes: u64,
+    /// What has come, has counted, and is no item yet.
+    ahead: u64,
     breaks: u32,
     /// For how long it has been looking, and what it has looked at.
     looking: Duration,
@@ -32,7 +41,7 @@ impl Pace {
     /// For a host that may send nothing for so long.
     pub(super) fn new(reach: Duration) -> Pace {
         let (limit, zero) = (reach.max(SHORTEST), Duration::ZERO);
-        Pace { limit, waited: zero, bytes: 0, breaks: 0, looking: zero, looked: 0 }
+        Pace { limit, waited: zero, bytes: 0, ahead: 0, breaks: 0, looking: zero, looked: 0 }
     }
 
     /// How long it is worth waiting for more; nothing: too little has come.
@@ -46,8 +55,22 @@ impl Pace {
         self.looking += time;
     }
 
-    /// Something has come that was asked for.
+    /// So many bytes have come, not decoded yet. Says how many of them count.
+    pub(super) fn arrived(&mut self, bytes: u64) -> u64 {
+        let bytes = bytes.min(AHEAD - self.ahead);
+        self.ahead += bytes;
+        self.count(bytes);
+        bytes
+    }
+
+    /// Something that was asked for is whole. What has counted as it arrived does not count again.
     pub(super) fn came(&mut self, bytes: u64) {
+        let before = self.ahead.min(bytes);
+        self.ahead -= before;
+        self.count(bytes - before);
+    }
+
+    fn count(&mut self, bytes: u64) {
         self.bytes = self.bytes.saturating_add(bytes);
         if self.bytes >= LEAST.saturating_mul(self.limit.as_secs()) {
             (self.bytes, self.breaks, self.waited) = (0, 0, Duration::ZERO);
@@ -58,7 +81,7 @@ impl Pace {
     pub(super) fn looked(&mut self, files: u64, bytes: u64) {
         let all = files.saturating_mul(LEAST).saturating_add(bytes);
         if self.looking < LOOKING {
-            self.came(all.saturating_sub(self.looked));
+            self.count(all.saturating_sub(self.looked));
         }
         self.looked = self.looked.max(all);
     }
@@ -98,6 +121,28 @@ mod tests {
         assert_eq!(lasts(pace(), 1000, late), 1000, "much comes now and then");
         // What an impatient operator says is for hosts that are away.
         assert_eq!(lasts(Pace::new(SECOND), 1000, |_, _| ()), 15);
+    }
+
+    #[test]
+    fn items_count_on_their_way_and_what_is_never_one_does_not() {
+        // Two hosts behind 48 kbit/s, with pieces of full length that do not compress.
+        let thin = |pace: &mut Pace, n| {
+            pace.arrived(3_000);
+            if n % 88 == 87 {
+                pace.came(88 * 3_000);
+            }
+        };
+        assert_eq!(lasts(Pace::new(15 * SECOND), 10_000, thin), 10_000);
+        let never = |pace: &mut Pace, _| {
+            pace.arrived(3_000);
+        };
+        let lasted = lasts(Pace::new(15 * SECOND), 10_000, never);
+        assert!(lasted < 400, "{lasted}");
+        // An item counts once.
+        let mut pace = Pace::new(15 * SECOND);
+        pace.arrived(3_000);
+        pace.came(3_000);
+        assert_eq!((pace.bytes, pace.ahead), (3_000, 0));
     }
 
     #[test]

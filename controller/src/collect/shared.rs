@@ -4,7 +4,7 @@
 //! somebody needs it; afterwards they are in the files, and are read from there. Of a piece that
 //! is just coming nobody else asks. What a collection that broke off has brought stays in the
 //! store for a day, for whoever goes on with it, unless the room is needed. Nobody waits for
-//! long for a piece that somebody else asks for: it is asked for once more then, of another.
+//! long for a host that brings nothing: its pieces are asked for once more then, of another.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -26,6 +26,8 @@ const LOOK: Duration = Duration::from_millis(500);
 const KEPT: Duration = Duration::from_secs(24 * 3600);
 /// How much of the disk stays free at most, as long as there is something left to drop.
 const KEEP_FREE: u64 = 4 << 30;
+/// How long others wait for a turn in which something comes: whoever drips keeps them no longer.
+const LONGEST: Duration = Duration::from_secs(600);
 
 /// Shared by all collections that go on.
 pub(crate) struct Shared {
@@ -54,8 +56,10 @@ impl Owner for Needs {
 struct State {
     /// In which file a piece is, and where.
     places: BTreeMap<ContentId, (Arc<PathBuf>, u64)>,
-    /// Pieces that are coming: by which turn, and since when.
-    coming: BTreeMap<ContentId, (u64, Instant)>,
+    /// Pieces that are coming: by which turn.
+    coming: BTreeMap<ContentId, u64>,
+    /// Turns that go on.
+    going: BTreeMap<u64, Going>,
     turns: u64,
     /// How many hosts need a piece to stay in the store.
     needed: BTreeMap<ContentId, usize>,
@@ -65,9 +69,25 @@ struct State {
     before: Option<SystemTime>,
 }
 
+/// When a turn began, and when something of it has come last.
+struct Going {
+    began: Instant,
+    moved: Instant,
+}
+
+impl State {
+    /// Whether it is worth waiting for whoever has asked for this piece.
+    fn is_coming(&self, id: &ContentId, patience: Duration, now: Instant) -> bool {
+        let going = self.coming.get(id).and_then(|turn| self.going.get(turn));
+        going.is_some_and(|going| {
+            now.duration_since(going.moved) < patience && now.duration_since(going.began) < LONGEST
+        })
+    }
+}
+
 /// Pieces that one host is asked for.
 pub(super) struct Turn {
-    number: u64,
+    pub(super) number: u64,
     pub(super) pieces: Vec<ChunkRef>,
 }
 
@@ -182,7 +202,8 @@ impl Shared {
     }
 
     /// Takes from `left` what the caller asks for next, so many bytes and what it takes to be more:
-    /// what nobody else has asked for, or not within `patience`. The rest goes to `others`.
+    /// what nobody else has asked for, or of whom nothing has come for `patience`. The rest goes
+    /// to `others`.
     pub(super) fn begin(
         &self,
         left: &mut VecDeque<ChunkRef>,
@@ -196,24 +217,34 @@ impl Shared {
         while sum < bytes
             && let Some(chunk) = left.pop_front()
         {
-            let since = state.coming.get(&chunk.id).map(|(_, since)| *since);
-            if since.is_some_and(|since| now.duration_since(since) < patience) {
+            if state.is_coming(&chunk.id, patience, now) {
                 others.push(chunk);
                 continue;
             }
-            state.coming.insert(chunk.id, (number, now));
+            state.coming.insert(chunk.id, number);
             sum += u64::from(chunk.len);
             pieces.push(chunk);
         }
+        if !pieces.is_empty() {
+            state.going.insert(number, Going { began: now, moved: now });
+        }
         Turn { number, pieces }
+    }
+
+    /// Something of a turn has come.
+    pub(super) fn moved(&self, turn: u64, now: Instant) {
+        if let Some(going) = self.lock().going.get_mut(&turn) {
+            going.moved = now;
+        }
     }
 
     /// They have come, or do not.
     pub(super) fn end(&self, turn: &Turn) {
         let mut state = self.lock();
+        state.going.remove(&turn.number);
         for chunk in &turn.pieces {
             // Somebody else may have lost patience, and asks for it now.
-            let own = state.coming.get(&chunk.id).is_some_and(|(by, _)| *by == turn.number);
+            let own = state.coming.get(&chunk.id).is_some_and(|by| *by == turn.number);
             if own {
                 state.coming.remove(&chunk.id);
             }
@@ -303,6 +334,26 @@ mod tests {
         shared.store.put(chunk.id, b"content").expect("puts");
         shared.release(&ids, false).expect("releases");
         assert!(has(&shared));
+    }
+
+    #[test]
+    fn a_turn_is_waited_for_while_something_comes_but_not_for_ever() {
+        let dir = tempfile::tempdir().expect("temp");
+        let shared = Shared::open(dir.path().join("store"), Bounds::default()).expect("opens");
+        let chunk = ChunkRef { id: ContentId::of(b"content"), len: 7 };
+        let patience = Duration::from_secs(15);
+        let turn = shared.begin(&mut VecDeque::from([chunk]), &mut Vec::new(), (1, patience));
+        let began = Instant::now();
+        let after = |secs| began + Duration::from_secs(secs);
+        let is_coming = |secs| shared.lock().is_coming(&chunk.id, patience, after(secs));
+        assert!(is_coming(14) && !is_coming(15));
+        for secs in (10..600).step_by(10) {
+            shared.moved(turn.number, after(secs));
+            let waited_for = secs + 14 < LONGEST.as_secs();
+            assert_eq!((is_coming(secs + 14), is_coming(secs + 16)), (waited_for, false), "{secs}");
+        }
+        shared.end(&turn);
+        assert!(!is_coming(0) && shared.lock().going.is_empty());
     }
 
     #[test]

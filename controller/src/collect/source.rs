@@ -16,8 +16,8 @@ use content::{
 };
 use mesh::{Digest, HostId};
 use protos::{
-    COLLECT_KIND, CollectBody, CollectFile, Envelope, Item, OUTPUT_HEAD_LIMIT, OutputFault,
-    OutputRequest, item_decoder,
+    COLLECT_KIND, CollectBody, CollectFile, Envelope, ITEM_HEADER, Item, OUTPUT_HEAD_LIMIT,
+    OutputFault, OutputRequest, item_decoder,
 };
 use relay::{Coming, NotComing};
 use tokio::runtime::Handle;
@@ -43,6 +43,11 @@ const ENTRIES: usize = 1 << 20;
 const PATHS: usize = 128 << 20;
 /// Bytes of pieces in one question.
 const ASKED: u64 = 8 << 20;
+/// Bytes of pieces in the first turn of a host, and at least in each: others wait for them.
+const FIRST: u64 = 1 << 20;
+const FEW: u64 = 64 << 10;
+/// How long a turn is to take at most.
+const TURN: Duration = Duration::from_secs(15);
 /// Bytes of all patterns of what is left out: they are in every question.
 const EXCLUDED: usize = 8 << 10;
 /// Bytes of a question that are for its files.
@@ -91,6 +96,9 @@ pub(super) struct Source<'a> {
     moved: Instant,
     pace: Pace,
     told: Instant,
+    /// The turn that goes on, if one does, and how many bytes the next one is for.
+    turn: u64,
+    most: u64,
 }
 
 impl Missing {
@@ -115,6 +123,8 @@ impl<'a> Source<'a> {
             moved: now,
             pace,
             told: now,
+            turn: 0,
+            most: FIRST,
         }
     }
 
@@ -223,7 +233,7 @@ impl<'a> Source<'a> {
                     _ => 0,
                 };
                 each(item)?;
-                came.set(came.get() + bytes as u64);
+                came.set(came.get() + (bytes + ITEM_HEADER) as u64);
                 Ok(())
             }
         });
@@ -236,7 +246,8 @@ impl<'a> Source<'a> {
                 Ok(Ok(Some(piece))) => {
                     self.received += piece.len() as u64;
                     decoder.write_all(&piece).map_err(failed)?;
-                    self.count(came.take(), looked.take());
+                    let arrived = self.pace.arrived(piece.len() as u64);
+                    self.count(arrived, came.take(), looked.take());
                     self.tell()?;
                 }
                 Ok(Ok(None)) => break None,
@@ -246,7 +257,7 @@ impl<'a> Source<'a> {
         };
         decoder.flush().map_err(failed)?;
         drop(decoder);
-        self.count(came.take(), looked.take());
+        self.count(0, came.take(), looked.take());
         match (said, end, broken) {
             (Some(why), ..) => Err(Missing::Said(why)),
             (None, true, _) => Ok(true),
@@ -259,10 +270,11 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// What was asked for, or said of how far the host is, has come.
-    fn count(&mut self, bytes: u64, looked: Option<(u64, u64)>) {
-        if bytes > 0 || looked.is_some() {
+    /// A part of what was asked for, all of it, or word of how far the host is has come.
+    fn count(&mut self, arrived: u64, bytes: u64, looked: Option<(u64, u64)>) {
+        if arrived > 0 || bytes > 0 || looked.is_some() {
             self.moved = Instant::now();
+            self.of.shared.moved(self.turn, self.moved);
             self.pace.came(bytes);
         }
         if let Some((files, bytes)) = looked {
@@ -313,14 +325,16 @@ impl Source<'_> {
         let shared = self.of.shared.clone();
         let target = self.target.clone();
         let places = places(target.as_ref().map_or(&[], |target| &target.entries));
-        let most = (ASKED, self.of.reach);
         let (mut others, mut whole) = (Vec::new(), true);
         let mut left = VecDeque::from(shared.take(wanted).map_err(Missing::Store)?);
         loop {
+            let (most, began) = ((self.most, self.of.reach), Instant::now());
             let turn = shared.begin(&mut left, &mut others, most);
             if !turn.pieces.is_empty() {
+                self.turn = turn.number;
                 let fetched = self.fetch(&turn.pieces, &places);
                 shared.end(&turn);
+                self.most = next_turn(self.most, began.elapsed());
                 whole &= fetched?;
                 continue;
             }
@@ -356,6 +370,18 @@ impl Source<'_> {
         self.promised = Some(promised.map_err(|error| Missing::Room(to.clone(), error))?);
         Ok(())
     }
+}
+
+/// How many bytes the next turn is for, after one for so many took so long.
+fn next_turn(most: u64, took: Duration) -> u64 {
+    let next = if took < TURN / 2 {
+        most * 2
+    } else if took > TURN {
+        most / 2
+    } else {
+        most
+    };
+    next.clamp(FEW, ASKED)
 }
 
 /// Where a piece is: in which file of the manifest, and at which offset.
@@ -505,6 +531,17 @@ mod tests {
         let all = check("/var/log", 64, 129).expect_err("too much");
         assert!(all.contains("8256") && all.contains("8192"), "{all}");
         assert!(check(&format!("/{}", "x".repeat(4096)), 0, 0).is_err());
+    }
+
+    #[test]
+    fn a_turn_is_for_what_a_host_brings_in_a_while() {
+        // After as many turns as it takes, at so many bytes a second.
+        let settled = |rate: u64| {
+            let turn = |most, _| next_turn(most, Duration::from_secs(most / rate));
+            (0..20).fold(FIRST, turn)
+        };
+        assert_eq!(settled(100 << 20), ASKED);
+        assert_eq!((settled(64 << 10), settled(1)), (512 << 10, FEW));
     }
 
     fn place<'a>(path: &'a str, offset: u64, seed: u32, len: u32) -> Place<'a> {
