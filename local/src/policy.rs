@@ -5,8 +5,10 @@
 //!
 //! Names mean numbers by the word of the system's name service, which may be far away: it is asked
 //! beside everything else, by one at a time. What it cannot say just now is not what it denies: the
-//! rights are not known then, whoever asks is told so, and it is asked again.
+//! rights are not known then, whoever asks is told so, and it is asked again. So it is with a file
+//! that cannot be read just now.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -30,7 +32,7 @@ pub(crate) enum Does {
 
 /// How long somebody waits for the name service.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long until it is asked again when it has failed.
+/// How long until it is asked again when it has failed, or the file read.
 const AGAIN: Duration = Duration::from_secs(2);
 
 /// Nothing was done.
@@ -44,7 +46,7 @@ pub(crate) enum Denied {
         /// What.
         what: String,
     },
-    /// Whether he may is not known, since nobody says who is meant.
+    /// Whether he may is not known, since nobody says who is meant, or the file cannot be read.
     #[error("what user {uid} may here is not known: {why}")]
     Unknown {
         /// Who.
@@ -73,7 +75,7 @@ struct Rights {
     known: Option<(Stamp, Vec<Grant>)>,
     /// The reading that goes on, whoever waits for it.
     reading: Option<(Stamp, JoinHandle<Read>)>,
-    /// When the name service has last failed, and how.
+    /// When the name service, or reading, has last failed, and how.
     failed: Option<(Instant, String)>,
 }
 
@@ -86,6 +88,9 @@ enum Wrong {
     /// It is not valid.
     #[error("{0}")]
     File(String),
+    /// It could not be read.
+    #[error("bus.toml cannot be read: {0}")]
+    Read(String),
     /// The name service has failed.
     #[error("the name service does not say who {0:?} is: {1}")]
     Names(String, Errno),
@@ -191,7 +196,7 @@ impl Policy {
             let path = self.path.display();
             let read = read.unwrap_or_else(|error| Err(Wrong::File(error.to_string())));
             let known = match read {
-                Err(wrong @ Wrong::Names(..)) => {
+                Err(wrong @ (Wrong::Names(..) | Wrong::Read(_))) => {
                     warn!(%path, %wrong, "the rights on the bus are not known");
                     rights.failed = Some((Instant::now(), wrong.to_string()));
                     continue;
@@ -233,8 +238,11 @@ fn stamp(path: &Path) -> Stamp {
 fn grants(path: &Path, names: Names) -> Read {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(Wrong::File(error.to_string())),
+        Err(error) => match error.kind() {
+            ErrorKind::NotFound => return Ok(Vec::new()),
+            ErrorKind::InvalidData => return Err(Wrong::File(error.to_string())),
+            _ => return Err(Wrong::Read(error.to_string())),
+        },
     };
     let file: File = toml::from_str(&text).map_err(|error| Wrong::File(error.to_string()))?;
     file.allow.into_iter().map(|entry| grant(entry, names)).collect()
@@ -351,6 +359,29 @@ mod tests {
         check().await.expect("he may");
         check().await.expect("he may");
         assert_eq!(ASKED.load(Ordering::Relaxed), 3, "the answer is kept");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_cannot_be_read_is_read_again_and_no_right_is_denied_for_it() {
+        let (dir, policy) = policy("");
+        let user = |_: &str| Ok(Some(OTHER.uid));
+        let policy = Policy { names: Names { user, group }, ..policy };
+        let path = dir.path().join("bus.toml");
+        std::fs::remove_file(&path).expect("it was there");
+        // To read a folder is an error to root as well.
+        std::fs::create_dir(&path).expect("made");
+        let check = async || policy.check(OTHER, Does::Publish, "a").await;
+        let unknown = check().await.expect_err("it is not read");
+        assert!(unknown.to_string().contains("bus.toml cannot be read"), "{unknown}");
+        std::fs::remove_dir(&path).expect("it is empty");
+        let text = "[[allow]]\nusers = [\"her\"]\npublish = [\"a\"]\n";
+        std::fs::write(&path, text).expect("written");
+        let unknown = check().await.expect_err("not more often than now and then");
+        assert!(matches!(unknown, Denied::Unknown { .. }));
+        tokio::time::advance(AGAIN).await;
+        check().await.expect("he may");
+        std::fs::write(&path, b"\xff").expect("written");
+        assert!(matches!(check().await, Err(Denied::No { .. })), "no text is not valid");
     }
 
     #[tokio::test]

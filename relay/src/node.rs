@@ -174,8 +174,8 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
     saved.orders.iter().for_each(|order| paced.recall(order));
     if caches {
         let claims = Claims::of(setup.journal.settled_orders()?);
-        transfers.own(claims, setup.journal.clone());
-        sweep::bound_around_needed(&setup.store, &setup.journal, &setup.settings);
+        transfers.own(claims.clone(), setup.journal.clone());
+        sweep::bound_around_needed(&setup.store, &setup.journal, &claims, &setup.settings);
     }
     let order_key = setup.credentials.order_key();
     let verifier = Arc::new(Verifier::new(identity.mesh, order_key, HostId(identity.id)));

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use content::{ContentId, Store};
+use content::{Bounds, ContentId, Store};
 use tokio::sync::{Mutex, Notify};
 use tracing::{info, warn};
 
@@ -90,37 +90,92 @@ fn named(journal: &Journal) -> Result<BTreeSet<ContentId>, JournalError> {
 
 /// How many bytes of the cache of a node that does not run nothing needs now.
 pub fn spare_in_store(store: &Store, journal: &Journal) -> Result<u64, SweepError> {
-    let mut needed = Claims::of(journal.settled_orders()?).needed();
+    spare_beside(&Claims::of(journal.settled_orders()?), store, journal)
+}
+
+fn spare_beside(claims: &Claims, store: &Store, journal: &Journal) -> Result<u64, SweepError> {
+    let mut needed = claims.needed();
     needed.extend(journal.all_installed()?.into_iter().map(|digest| ContentId(digest.0)));
     Ok(store.spare(&needed)?)
 }
 
-/// Sets the bounds of a relay's store, and says so if what it needs is more than it usually has.
-/// Blocks.
-pub(crate) fn bound_around_needed(store: &Store, journal: &Journal, settings: &Settings) {
-    let needed = spare_in_store(store, journal)
-        .and_then(|spare| Ok(store.usage()?.bytes.saturating_sub(spare)));
-    let needed = needed.unwrap_or_else(|error| {
-        warn!(error = %crate::chain(&*error), "it is not known what the content store needs");
-        0
-    });
-    let usual = settings.bounds(true, store.disk());
-    let bounds = settings.bounds_around(needed, true, store.disk());
-    if bounds.max > usual.max {
-        let (needed_mib, usual_mib, max_mib) = (needed >> 20, usual.max >> 20, bounds.max >> 20);
-        info!(
-            needed_mib,
-            usual_mib,
-            max_mib,
-            "the content store needs more than it usually may have, and may have more until the \
-             next start; store_max_mib sets another limit"
-        );
+/// Lets a relay's store have more than its usual bounds if it needs that, and says so. Blocks.
+pub(crate) fn bound_around_needed(
+    store: &Store,
+    journal: &Journal,
+    claims: &Claims,
+    settings: &Settings,
+) {
+    let needed = |used: u64| {
+        let spare = spare_beside(claims, store, journal)?;
+        Ok(used.saturating_sub(spare))
+    };
+    let found = store.usage().map_err(SweepError::from);
+    let found = found.and_then(|usage| beyond(settings, store.disk(), usage.bytes, needed));
+    match found {
+        Ok(None) => {}
+        Ok(Some((needed, bounds))) => {
+            let usual = settings.bounds(true, store.disk());
+            let (needed_mib, usual_mib) = (needed >> 20, usual.max >> 20);
+            info!(
+                needed_mib,
+                usual_mib,
+                max_mib = bounds.max >> 20,
+                "the content store needs more than it usually may have, and may have more until \
+                 the next start; store_max_mib sets another limit"
+            );
+            store.bound(bounds);
+        }
+        Err(error) => {
+            warn!(error = %crate::chain(&*error), "it is not known what the content store needs");
+        }
     }
-    store.bound(bounds);
+}
+
+/// How much is needed of a store that uses so much, and its bounds around that, if they are wider
+/// than the usual ones. It takes long to find out, and mostly what is used says enough.
+fn beyond(
+    settings: &Settings,
+    disk: u64,
+    used: u64,
+    needed: impl FnOnce(u64) -> Result<u64, SweepError>,
+) -> Result<Option<(u64, Bounds)>, SweepError> {
+    let usual = settings.bounds(true, disk).max;
+    if settings.bounds_around(used, true, disk).max <= usual {
+        return Ok(None);
+    }
+    let needed = needed(used)?;
+    let bounds = settings.bounds_around(needed, true, disk);
+    Ok((bounds.max > usual).then_some((needed, bounds)))
 }
 
 /// Sweeps the cache of a node that does not run. Returns how many objects went.
 pub fn sweep_store(store: &Store, journal: &Journal) -> Result<usize, SweepError> {
     let named = named(journal)?;
     Ok(store.retain(&|id| named.contains(id))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_store_needs_is_looked_up_only_if_it_may_be_too_much() {
+        let disk = 16 << 30;
+        let usual = Settings::default();
+        let limited = Settings { store_max_mib: 3, ..Settings::default() };
+        let check = |settings: &Settings, used: u64, needed: u64| {
+            let mut asked = false;
+            let found = beyond(settings, disk, used, |_| {
+                asked = true;
+                Ok(needed)
+            });
+            let found = found.expect("it is known").map(|(needed, bounds)| (needed, bounds.max));
+            (asked, found)
+        };
+        assert_eq!(check(&usual, 7 << 30, 7 << 30), (false, None));
+        assert_eq!(check(&limited, 15 << 30, 15 << 30), (false, None));
+        assert_eq!(check(&usual, 12 << 30, 2 << 30), (true, None));
+        assert_eq!(check(&usual, 12 << 30, 12 << 30), (true, Some((12 << 30, 13 << 30))));
+    }
 }
