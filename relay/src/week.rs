@@ -12,6 +12,8 @@ const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 /// So many days ahead the next beginning is looked for: a week, and some that a change of the
 /// clock may take away.
 const AHEAD: i64 = 15;
+/// More than so many changes of a clock are not within these days.
+const CHANGES: usize = 2;
 
 /// Times of a week.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,16 +59,20 @@ impl Week {
         if self.holds(now) {
             return Some(now.clone());
         }
-        let mut date = now.date();
+        let (zone, mut date) = (now.time_zone(), now.date());
+        // What begins in a gap of the clock begins right after it, if it is not over by then.
+        let changes = zone.following(now.timestamp()).take(CHANGES);
+        let changes = changes.map(|change| change.timestamp().to_zoned(zone.clone()));
+        let change = changes.filter(|at| self.holds(at)).min();
         for _ in 0..AHEAD {
             let begins = self.begins(date, now).into_iter();
-            // What falls into a gap of the clock is not there that day, or begins after the gap.
-            if let Some(first) = begins.filter(|at| at > now && self.holds(at)).min() {
-                return Some(first);
+            let first = begins.filter(|at| at > now && self.holds(at)).min();
+            if first.is_some() {
+                return first.into_iter().chain(change).min();
             }
             date = date.checked_add(1.day()).ok()?;
         }
-        None
+        change
     }
 
     fn begins(&self, date: Date, now: &Zoned) -> Vec<Zoned> {
@@ -159,10 +165,16 @@ mod tests {
         let before = "2026-03-29T01:30:00+01:00[Europe/Paris]";
         next("", "02-03", before, "2026-03-30T02:00:00+02:00[Europe/Paris]");
         next("", "02-04", before, "2026-03-29T03:00:00+02:00[Europe/Paris]");
+        let after = "2026-03-29T03:00:00+02:00[Europe/Paris]";
+        next("", "02:30-05", before, after);
+        next("", "02:30-03:15", before, after);
+        next("sat", "02:30-03:15", before, "2026-04-04T02:30:00+02:00[Europe/Paris]");
         let first = "2026-10-25T01:30:00+02:00[Europe/Paris]";
         next("", "02-03", first, "2026-10-25T02:00:00+02:00[Europe/Paris]");
         let again = "2026-10-25T02:30:00+01:00[Europe/Paris]";
         next("", "02-03", again, again);
+        let between = "2026-10-25T02:45:00+02:00[Europe/Paris]";
+        next("", "02-02:30", between, "2026-10-25T02:00:00+01:00[Europe/Paris]");
         let after = "2026-10-25T03:00:00+01:00[Europe/Paris]";
         next("", "02-03", after, "2026-10-26T02:00:00+01:00[Europe/Paris]");
     }

@@ -116,14 +116,34 @@ impl Cron {
 
     /// How often it was due after `from` and until `to`, at most so often.
     pub(crate) fn count(&self, from: Timestamp, to: Timestamp, most: usize) -> usize {
-        let times = std::iter::successors(self.next(from), |time| self.next(*time));
-        times.take_while(|time| *time <= to).take(most).count()
+        let date = |time| Zoned::new(time, self.zone.clone()).date();
+        let (Ok(mut day), Ok(end)) = (date(from).yesterday(), date(to).tomorrow()) else {
+            return 0;
+        };
+        let mut count = 0;
+        while day <= end && count < most {
+            let times = self.on(day).into_iter();
+            count += times.filter(|time| *time > from && *time <= to).count();
+            let Ok(next) = day.tomorrow() else { break };
+            day = next;
+        }
+        count.min(most)
     }
 
-    /// When it was due last after `from` and until `to`, looking at so many times at most.
-    pub(crate) fn last(&self, from: Timestamp, to: Timestamp, most: usize) -> Option<Timestamp> {
-        let times = std::iter::successors(self.next(from), |time| self.next(*time));
-        times.take_while(|time| *time <= to).take(most).last()
+    /// When it was due last, at or before this time.
+    pub(crate) fn last(&self, to: Timestamp) -> Option<Timestamp> {
+        let mut date = Zoned::new(to, self.zone.clone()).date().tomorrow().ok()?;
+        for _ in 0..DAYS {
+            let before = date.yesterday().ok()?;
+            // Put-back clocks may show yesterday's date once more.
+            let times = self.on(date).into_iter().chain(self.on(before));
+            let last = times.filter(|time| *time <= to).max();
+            if last.is_some() {
+                return last;
+            }
+            date = before;
+        }
+        None
     }
 
     /// All times on a day, in their sequence.
@@ -258,6 +278,22 @@ mod tests {
     }
 
     #[test]
+    fn the_last_time_is_looked_for_backwards() {
+        let check = |line: &str, zone: &str, to: &str, expected: &str| {
+            let cron = Cron::new(&frequency(line, zone)).expect(line);
+            let last = cron.last(to.parse().expect(to));
+            assert_eq!(last, expected.parse().ok(), "{line} {to}");
+        };
+        check("* * * * *", "UTC", "2026-01-01T00:00:59Z", "2026-01-01T00:00:00Z");
+        check("0 3 * * *", "UTC", "2026-01-01T03:00:00Z", "2026-01-01T03:00:00Z");
+        check("0 3 * * *", "UTC", "2026-01-01T02:59:59Z", "2025-12-31T03:00:00Z");
+        check("0 0 29 2 *", "UTC", "2028-02-28T00:00:00Z", "2024-02-29T00:00:00Z");
+        // 02:30 comes twice, and is due once.
+        check("30 2 * * *", "Europe/Berlin", "2026-10-25T02:00:00Z", "2026-10-25T00:30:00Z");
+        check("0 * * * *", "Europe/Berlin", "2026-10-25T01:59:00Z", "2026-10-25T01:00:00Z");
+    }
+
+    #[test]
     fn what_is_wrong_is_said() {
         let check = |cron: &str, zone: &str, says: &str| {
             let error = super::check(&frequency(cron, zone)).expect_err(cron).to_string();
@@ -288,6 +324,11 @@ mod tests {
             let cron = Cron::new(&daily).expect("right");
             let after = Timestamp::from_second(start).expect("in range");
             let next = cron.next(after).expect("a time");
+            prop_assert_eq!(cron.last(next), Some(next));
+            prop_assert_eq!(cron.count(after, next, 9), 1);
+            let days = jiff::SignedDuration::from_hours(20 * 24);
+            prop_assert_eq!(cron.count(after, after + days, 90), 20);
+            prop_assert!(cron.last(after) <= Some(after));
             let wait = next.as_second() - start;
             prop_assert!(wait > 0 && wait <= 24 * 3600, "{wait}");
             let seconds = i64::from(hour) * 3600 + i64::from(minute) * 60;

@@ -1,12 +1,10 @@
 //! Distributing: what is due and lacking goes out, one order for each group of hosts that get the
 //! same files.
 //!
-//! Of one frequency one distribution goes on at a time. A second is kept until the first has
-//! ended, which is when each of its hosts has an outcome; a third is dropped, since the second
-//! will do what it wants.
+//! What may go on at the same time is the matter of [`super::running`].
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,6 +19,7 @@ use super::domain::DomainPath;
 use super::missing::Standing;
 use super::plan::{Group, groups};
 use super::precedence::place;
+use super::running::{Running, Turn};
 use super::store::{PlanRow, Store};
 use super::types::{Distribution, NewDist};
 use crate::fault::Failure;
@@ -59,13 +58,18 @@ pub(crate) struct Distributor {
     pub(crate) running: Running,
 }
 
-/// What goes on.
-#[derive(Clone, Default)]
-pub(crate) struct Running {
-    /// The frequencies of which a distribution goes on, and the one that waits for its end.
-    on: Arc<Mutex<BTreeMap<String, Option<NewDist>>>>,
-    /// Those of which a rollout is unfinished, and which one.
-    rolled: Arc<Mutex<BTreeMap<String, String>>>,
+/// What became of those who had their turn.
+pub(crate) struct Taken {
+    /// Who has not been given what he lacks, and still is to get it.
+    pub(crate) left: HostSet,
+    pub(crate) told: Result<Distribution, Failure>,
+}
+
+/// The orders that were given.
+struct Given {
+    orders: Vec<OrderId>,
+    /// Of those who have their turn: who waits for an order.
+    left: HostSet,
 }
 
 /// A part of a distribution that goes out in waves.
@@ -80,77 +84,6 @@ pub(crate) struct Part {
 pub(crate) struct Survey {
     pub(crate) part: Part,
     pub(crate) notes: Vec<String>,
-}
-
-/// Whether a distribution may begin.
-#[derive(Debug, PartialEq, Eq)]
-enum Turn {
-    Now,
-    Later,
-    Dropped,
-}
-
-impl Running {
-    /// Whether one of this frequency goes on.
-    pub(crate) fn is_on(&self, frequency: &str) -> bool {
-        self.lock().contains_key(frequency)
-    }
-
-    fn begin(&self, new: &NewDist) -> Turn {
-        let mut running = self.lock();
-        match running.get_mut(&new.frequency) {
-            None => {
-                running.insert(new.frequency.clone(), None);
-                Turn::Now
-            }
-            Some(next @ None) => {
-                *next = Some(new.clone());
-                Turn::Later
-            }
-            // More hosts have their turn before the one that waits could begin.
-            Some(Some(NewDist { only: Some(waiting), .. })) if new.only.is_some() => {
-                *waiting = waiting.union(new.only.as_ref().expect("it was just looked at"));
-                Turn::Later
-            }
-            // Everybody is more than those who have their turn.
-            Some(Some(next)) if next.only.is_some() => {
-                *next = new.clone();
-                Turn::Later
-            }
-            Some(Some(_)) => Turn::Dropped,
-        }
-    }
-
-    /// It has ended. Returns the one that has waited for that, which goes on now.
-    fn end(&self, frequency: &str) -> Option<NewDist> {
-        let mut running = self.lock();
-        let next = running.remove(frequency).flatten();
-        if next.is_some() {
-            running.insert(frequency.to_owned(), None);
-        }
-        next
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Option<NewDist>>> {
-        self.on.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The unfinished rollout of a frequency, or, for all of them, of any.
-    pub(crate) fn rolled(&self, frequency: &str) -> Option<String> {
-        let rolled = self.rolled.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = rolled.get(frequency).or(rolled.get(ALL));
-        own.or(rolled.values().next().filter(|_| frequency == ALL)).cloned()
-    }
-
-    /// Notes that a rollout of a frequency is unfinished, or is over.
-    pub(crate) fn note_rollout(&self, frequency: &str, rollout: &str, is_over: bool) {
-        let mut rolled = self.rolled.lock().unwrap_or_else(PoisonError::into_inner);
-        if !is_over {
-            rolled.insert(frequency.into(), rollout.into());
-        } else if rolled.get(frequency).is_some_and(|known| known == rollout) {
-            rolled.remove(frequency);
-        }
-    }
 }
 
 /// What is to be distributed.
@@ -181,31 +114,52 @@ impl Distributor {
                 return Ok(Distribution { queued, notes, ..Distribution::default() });
             }
         }
-        // Whoever asked may leave while it is made; its end is seen to all the same.
-        let maker = self.clone();
-        let made = tokio::spawn(async move {
-            let (frequency, mut ids) = (new.frequency.clone(), Vec::new());
-            let begun = maker.begin(new, &mut ids).await;
-            tokio::spawn(maker.see_to_its_end(frequency, ids));
-            begun
-        });
-        match made.await {
-            Ok(begun) => begun,
-            Err(error) => Err(Failure::internal(format!("a worker failed: {error}"))),
+        self.make(new).await.told
+    }
+
+    /// Brings those who have their turn what they lack, if they may begin now.
+    pub(crate) async fn take_turns(&self, frequency: &str, hosts: HostSet) -> Taken {
+        let new = NewDist { only: Some(hosts.clone()), ..NewDist::of(frequency) };
+        if let Err(failure) = self.check_rolled(frequency) {
+            return Taken { left: hosts, told: Err(failure) };
+        }
+        match self.running.begin(&new) {
+            Turn::Now => self.make(new).await,
+            _ => Taken { left: hosts, told: Ok(Distribution::default()) },
         }
     }
 
+    /// Makes one that may begin. Whoever asked may leave meanwhile; its end is seen to all the
+    /// same.
+    async fn make(&self, new: NewDist) -> Taken {
+        let (maker, all) = (self.clone(), new.only.clone().unwrap_or_default());
+        let mut given = Given { orders: Vec::new(), left: all.clone() };
+        let made = tokio::spawn(async move {
+            let told = maker.begin(&new, &mut given).await;
+            tokio::spawn(maker.see_to_its_end(new, given.orders));
+            Taken { left: given.left, told }
+        });
+        made.await.unwrap_or_else(|error| {
+            let told = Err(Failure::internal(format!("a worker failed: {error}")));
+            Taken { left: all, told }
+        })
+    }
+
     /// Plans, packs and gives the orders, and notes each one that is given.
-    async fn begin(&self, new: NewDist, ids: &mut Vec<OrderId>) -> Result<Distribution, Failure> {
+    async fn begin(&self, new: &NewDist, given: &mut Given) -> Result<Distribution, Failure> {
         let _held = self.pushes.read().await;
         let (maker, asked) = (self.clone(), new.clone());
         let due = blocking(move || maker.due(&asked, None)).await?;
         let mut told = Distribution { notes: due.notes.clone(), ..Distribution::default() };
         let due = Arc::new(due);
+        if new.only.is_some() {
+            // Whoever lacks nothing has had his turn.
+            given.left = everybody(&due.groups);
+        }
         let mut sent = BTreeSet::new();
         for at in 0..due.groups.len() {
-            let hosts = due.groups[at].hosts.len();
-            if ids.len() >= ORDERS {
+            let hosts = &due.groups[at].hosts;
+            if given.orders.len() >= ORDERS {
                 let left: u64 = due.groups[at..].iter().map(|group| group.hosts.len()).sum();
                 told.notes.push(format!("{left} hosts wait for the next distribution"));
                 break;
@@ -217,13 +171,15 @@ impl Distributor {
                 let note = move |txn: &redb::WriteTransaction, id| Store::note_plan(txn, id, &plan);
                 let (id, _) = self.desk.give_noting(draft, Some(Box::new(note))).await?;
                 told.orders.push(id.to_string());
-                ids.push(id);
+                given.orders.push(id);
             }
-            told.hosts += hosts;
+            given.left = given.left.difference(hosts);
+            told.hosts += hosts.len();
         }
         told.files = sent.len() as u64;
         let Distribution { hosts, files, .. } = told;
-        info!(frequency = new.frequency, hosts, files, orders = ids.len(), "distributing");
+        let orders = given.orders.len();
+        info!(frequency = new.frequency, hosts, files, orders, "distributing");
         Ok(told)
     }
 
@@ -250,7 +206,7 @@ impl Distributor {
     pub(crate) fn survey(&self, new: &NewDist) -> Result<Survey, Failure> {
         self.check(new)?;
         let due = self.due(new, None)?;
-        let hosts = due.groups.iter().fold(HostSet::new(), |all, group| all.union(&group.hosts));
+        let hosts = everybody(&due.groups);
         let known = self.fleet.known();
         let mut files = BTreeMap::new();
         for (path, _) in &due.files {
@@ -405,14 +361,16 @@ impl Distributor {
     }
 
     /// Waits until each host has an outcome; then the one that has waited for that goes on.
-    async fn see_to_its_end(self, frequency: String, mut orders: Vec<OrderId>) {
+    async fn see_to_its_end(self, mut new: NewDist, mut orders: Vec<OrderId>) {
         loop {
             self.wait_for(orders.into_iter().collect()).await;
-            let Some(next) = self.running.end(&frequency) else { return };
-            orders = Vec::new();
-            if let Err(failure) = self.begin(next, &mut orders).await {
-                warn!(frequency, error = %failure.error.message, "not distributed in full");
+            let Some(next) = self.running.end(&new) else { return };
+            let mut given = Given { orders: Vec::new(), left: HostSet::new() };
+            if let Err(failure) = self.begin(&next, &mut given).await {
+                let (frequency, error) = (&next.frequency, failure.error.message);
+                warn!(frequency, %error, "not distributed in full");
             }
+            (new, orders) = (next, given.orders);
         }
     }
 
@@ -525,6 +483,11 @@ fn weight(push: &protos::Push) -> usize {
     128 + push.dest.len() + exclude + bundles + inline
 }
 
+/// The hosts of all groups.
+fn everybody(groups: &[Group]) -> HostSet {
+    groups.iter().fold(HostSet::new(), |all, group| all.union(&group.hosts))
+}
+
 /// The places of hosts that were named.
 fn places(known: &Known, names: &[String]) -> Result<Option<HostSet>, Failure> {
     if names.is_empty() {
@@ -540,59 +503,4 @@ fn places(known: &Known, names: &[String]) -> Result<Option<HostSet>, Failure> {
         found.insert(place(at));
     }
     Ok(Some(found))
-}
-
-#[cfg(test)]
-mod tests {
-    use mesh::HostId;
-
-    use super::*;
-
-    #[test]
-    fn a_second_waits_and_a_third_is_dropped() {
-        let running = Running::default();
-        let new = |frequency: &str, host: &str| NewDist {
-            frequency: frequency.into(),
-            hosts: vec![host.into()],
-            ..NewDist::of("")
-        };
-        assert_eq!(running.begin(&new("hour", "a")), Turn::Now);
-        assert_eq!(running.begin(&new("day", "a")), Turn::Now, "they are independent");
-        assert_eq!(running.begin(&new("hour", "b")), Turn::Later);
-        assert_eq!(running.begin(&new("hour", "c")), Turn::Dropped);
-        assert_eq!(running.end("hour"), Some(new("hour", "b")));
-        assert_eq!(running.begin(&new("hour", "d")), Turn::Later, "the one that waited goes on");
-        assert_eq!(running.end("hour"), Some(new("hour", "d")));
-        assert_eq!(running.end("hour"), None);
-        assert!(!running.is_on("hour") && running.is_on("day"));
-    }
-
-    #[test]
-    fn those_who_have_their_turn_meanwhile_wait_together() {
-        let running = Running::default();
-        let turn = |host| NewDist { only: Some(HostSet::one(HostId(host))), ..NewDist::of("hour") };
-        assert_eq!(running.begin(&turn(1)), Turn::Now);
-        assert_eq!(running.begin(&turn(2)), Turn::Later);
-        assert_eq!(running.begin(&turn(3)), Turn::Later);
-        let both = Some(HostSet::from_ranges([(2, 3)]));
-        assert_eq!(running.end("hour").and_then(|next| next.only), both);
-        assert_eq!(running.begin(&turn(4)), Turn::Later);
-        assert_eq!(running.begin(&NewDist::of("hour")), Turn::Later, "it is for them, too");
-        assert_eq!(running.begin(&turn(5)), Turn::Dropped, "everybody is waited for already");
-        assert_eq!(running.end("hour"), Some(NewDist::of("hour")));
-    }
-
-    #[test]
-    fn a_rollout_holds_its_frequency_and_all() {
-        let running = Running::default();
-        running.note_rollout("hour", "a", false);
-        let rolled = |frequency| running.rolled(frequency);
-        assert_eq!((rolled("hour").as_deref(), rolled(ALL).as_deref()), (Some("a"), Some("a")));
-        assert_eq!(rolled("day"), None);
-        running.note_rollout("hour", "b", true);
-        assert!(rolled("hour").is_some(), "that one is another's");
-        running.note_rollout("hour", "a", true);
-        running.note_rollout(ALL, "c", false);
-        assert_eq!(rolled("day").as_deref(), Some("c"));
-    }
 }

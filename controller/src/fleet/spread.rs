@@ -48,7 +48,7 @@ pub(crate) fn members(known: &Known, name: &str) -> HostSet {
     of_it.fold(HostSet::new(), |all, (_, places)| all.union(&known.roll.ids(places)))
 }
 
-/// Who of those that wait begins now and who has missed it. They wait no more.
+/// Who of those that wait may begin now and who has missed it. The latter wait no more.
 pub(crate) fn take(run: &mut LastRun, turns: &Turns, hosts: &[Waiting], now_ms: u64) -> Sorted {
     let pending = run.waiting();
     let waiting: Vec<Waiting> =
@@ -56,7 +56,7 @@ pub(crate) fn take(run: &mut LastRun, turns: &Turns, hosts: &[Waiting], now_ms: 
     let sorted = turns.sort(run.due_ms, &waiting, now_ms);
     // Whoever gets nothing any more does not wait either.
     let left = waiting.iter().map(|host| host.id).collect::<HostSet>();
-    run.wait(&left.difference(&sorted.begin).difference(&sorted.missed));
+    run.wait(&left.difference(&sorted.missed));
     sorted
 }
 

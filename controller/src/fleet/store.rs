@@ -199,6 +199,22 @@ impl Store {
         Ok(())
     }
 
+    /// Notes that these hosts have had their turn of a frequency.
+    pub(crate) fn note_turns(&self, frequency: &str, hosts: &HostSet) -> Result<()> {
+        let txn = self.journal.begin()?;
+        {
+            let mut table = txn.open_table(BOOK)?;
+            let runs = table.get("runs")?.map(|row| parse(row.value()));
+            let mut runs: BTreeMap<String, LastRun> = runs.unwrap_or_default();
+            if let Some(run) = runs.get_mut(frequency) {
+                run.had(hosts);
+                table.insert("runs", json(&runs).as_slice())?;
+            }
+        }
+        txn.commit()?;
+        Ok(())
+    }
+
     /// Notes what an order will bring, before it leaves.
     pub(crate) fn note_plan(txn: &WriteTransaction, id: OrderId, plan: &PlanRow) -> Result<()> {
         txn.open_table(PLANS)?.insert(id.0, json(plan).as_slice())?;
