@@ -1,5 +1,5 @@
-//! [`Desk`]: the way to the task that owns the engine. Rules hand in what they see, operators ask, and what
-//! the engine wants is done: messages into the queues of channels, then rows to the keeper.
+//! [`Desk`]: the way to the task that owns the engine. Rules hand in what they see, operators ask,
+//! and what the engine wants is done: messages into the queues of channels, then rows to the keeper.
 
 mod answers;
 mod channels;
@@ -71,6 +71,9 @@ pub enum AskError {
     /// Nobody knows which channels there are.
     #[error("the settings of alerts are not valid: {0}")]
     Settings(String),
+    /// A report that the disk has not taken for this channel. It goes by none.
+    #[error("a report cannot be kept for channel {0}")]
+    Disk(String),
     /// The desk has ended.
     #[error("alerts are not at work here")]
     Gone,
@@ -86,6 +89,7 @@ enum Ask {
     Silence(SilenceRow, Reply<Result<SilenceRow, AskError>>),
     Unsilence(String, Reply<Result<(), AskError>>),
     Test(String, Reply<Result<(), AskError>>),
+    HasReports(String, Reply<Result<bool, AskError>>),
     Report(Box<Message>, Reply<Result<usize, AskError>>),
 }
 
@@ -129,8 +133,14 @@ impl Desk {
         self.ask(|reply| Ask::Test(channel, reply)).await?
     }
 
+    /// Whether there is a channel that has reports of this kind.
+    pub async fn has_reports(&self, kind: &str) -> Result<bool, AskError> {
+        let kind = kind.into();
+        self.ask(|reply| Ask::HasReports(kind, reply)).await?
+    }
+
     /// Hands a report to each channel that has those of its kind. Returns how many these are, once
-    /// it is on disk for all of them.
+    /// it is on disk for all of them; an error: nobody has it, and it is for the caller to keep.
     pub async fn report(
         &self,
         from: &Sender,
@@ -162,4 +172,58 @@ pub fn start(setup: Setup) -> Desk {
         worker.expect("reading settings does not panic").run(inbox).await;
     });
     Desk { asks, settings }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+    use crate::keep::FileKeeper;
+
+    fn desk(state: &Path, settings: &str) -> Desk {
+        fs::write(state.join("alerts.toml"), settings).expect("written");
+        let keeper = Arc::new(FileKeeper::open(state.join("kept.json")));
+        let (events, _) = mpsc::channel(1);
+        start(Setup { state: state.into(), from: Sender::default(), keeper, events })
+    }
+
+    fn written() -> Written {
+        let (kind, subject, text) = ("hour".into(), "it".into(), String::new());
+        Written { kind, subject, text, start_ms: 1, end_ms: 2 }
+    }
+
+    #[tokio::test]
+    async fn a_report_is_on_disk_for_all_channels_that_have_it_or_for_none() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let (state, own) = (dir.path(), dir.path().join("alerts"));
+        // The first takes nothing, so what waits for it stays there.
+        let channel = |name: &str| {
+            format!("[channels.{name}]\nfile = {{ path = '/dev/full' }}\nreports = ['hour']\n")
+        };
+        fs::create_dir(&own).expect("made");
+        fs::write(own.join("b"), "no folder").expect("written");
+        let desk = desk(state, &(channel("a") + &channel("b")));
+        assert_eq!(desk.has_reports("hour").await, Ok(true));
+        assert_eq!(desk.has_reports("day").await, Ok(false));
+        let hand = async || desk.report(&Sender::default(), written(), 3).await;
+        assert_eq!(hand().await, Err(AskError::Disk("b".into())));
+        let waiting = |name: &str| {
+            let entries = fs::read_dir(own.join(name)).into_iter().flatten().flatten();
+            entries.filter(|entry| entry.path().extension().is_some_and(|it| it == "json")).count()
+        };
+        assert_eq!(waiting("a"), 0);
+        fs::remove_file(own.join("b")).expect("removed");
+        assert_eq!(hand().await, Ok(2));
+        assert_eq!((waiting("a"), waiting("b")), (1, 1));
+    }
+
+    #[tokio::test]
+    async fn whether_there_are_channels_for_reports_is_not_known_with_settings_that_are_not_valid()
+    {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let broken = desk(dir.path(), "[channels").has_reports("hour").await;
+        assert!(matches!(broken, Err(AskError::Settings(_))), "{broken:?}");
+    }
 }

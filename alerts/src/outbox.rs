@@ -66,13 +66,9 @@ impl Outbox {
     }
 
     /// Puts a message on disk, if the disk takes it, where it is sent if this process dies. Until
-    /// it is released nobody sends it. None if it is a report that waits here already, since who
-    /// has handed it over died before that was kept. Blocks.
-    pub(crate) fn stage(&self, message: Message) -> Option<Staged> {
+    /// it is released nobody sends it. Blocks.
+    pub(crate) fn stage(&self, message: Message) -> Staged {
         let mut inner = self.lock();
-        if message.report.is_some() && self.holds(&inner, &message.id) {
-            return None;
-        }
         let number = inner.next;
         inner.next += 1;
         let kept = match self.write(number, &message) {
@@ -83,7 +79,25 @@ impl Outbox {
                 Some(Box::new(message))
             }
         };
-        Some(Staged { number, kept })
+        Staged { number, kept }
+    }
+
+    /// The same for a report; who hands it over has it until the disk takes it. None: it waits here
+    /// already, since who has handed it over died before that was kept. Blocks.
+    pub(crate) fn stage_report(&self, message: &Message) -> io::Result<Option<Staged>> {
+        let mut inner = self.lock();
+        if self.holds(&inner, &message.id) {
+            return Ok(None);
+        }
+        let number = inner.next;
+        inner.next += 1;
+        self.write(number, message)?;
+        Ok(Some(Staged { number, kept: None }))
+    }
+
+    /// Takes back what was staged: nobody sends it. Blocks.
+    pub(crate) fn discard(&self, staged: Staged) {
+        fs::remove_file(self.path(staged.number)).ok();
     }
 
     fn holds(&self, inner: &Inner, id: &str) -> bool {
@@ -177,7 +191,7 @@ mod tests {
     }
 
     fn push(outbox: &Outbox, message: Message) {
-        let staged = outbox.stage(message).expect("it is no report that waits");
+        let staged = outbox.stage(message);
         outbox.release(staged);
     }
 
@@ -240,7 +254,7 @@ mod tests {
     fn what_is_staged_is_sent_by_who_comes_after_a_crash_and_before_that_by_nobody() {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let outbox = Outbox::open(dir.path(), 10);
-        let staged = outbox.stage(message(1)).expect("it is no report");
+        let staged = outbox.stage(message(1));
         assert!(outbox.front().is_none());
         assert_eq!(Outbox::open(dir.path(), 10).front().expect("it is on disk").1.at_ms, 1);
         outbox.release(staged);
@@ -255,12 +269,24 @@ mod tests {
             let written = Written { kind, subject, text, start_ms: 1, end_ms };
             Message::report(&Sender::default(), written, end_ms)
         };
-        push(&Outbox::open(dir.path(), 10), report(2));
+        let stage =
+            |outbox: &Outbox, n| outbox.stage_report(&report(n)).expect("the disk takes it");
+        let push_report = |outbox: &Outbox, n| {
+            let staged = stage(outbox, n).expect("it does not wait");
+            outbox.release(staged);
+        };
+        push_report(&Outbox::open(dir.path(), 10), 2);
         let outbox = Outbox::open(dir.path(), 10);
-        assert!(outbox.stage(report(2)).is_none());
-        push(&outbox, report(3));
+        assert!(stage(&outbox, 2).is_none());
+        push_report(&outbox, 3);
         assert_eq!(fronts(&outbox), [(2, 0), (3, 0)]);
-        push(&outbox, report(2));
+        outbox.discard(stage(&outbox, 2).expect("it does not wait"));
+        assert!(Outbox::open(dir.path(), 10).front().is_none(), "it was taken back");
+        // What the disk does not take does not wait.
+        fs::write(dir.path().join("file"), "no folder").expect("written");
+        let without = Outbox::open(&dir.path().join("file"), 10);
+        assert!(without.stage_report(&report(2)).is_err() && without.front().is_none());
+        push_report(&outbox, 2);
         push(&outbox, message(4));
         push(&outbox, message(4));
         assert_eq!(fronts(&outbox), [(2, 0), (4, 0), (4, 0)], "what is sent is not known here");

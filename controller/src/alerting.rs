@@ -42,7 +42,7 @@ impl From<AskError> for Failure {
             AskError::Channel { .. } => {
                 Failure::conflict(text, "correct it in alerts.toml in the state folder")
             }
-            AskError::Settings(_) | AskError::Gone => Failure::internal(text),
+            AskError::Settings(_) | AskError::Disk(_) | AskError::Gone => Failure::internal(text),
         }
     }
 }

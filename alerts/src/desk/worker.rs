@@ -10,6 +10,7 @@ use mesh::alerts::{Alert, Condition, Engine, Phase, Silence, Step};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, MissedTickBehavior, sleep_until};
+use tracing::warn;
 
 use super::channels::Stamp;
 use super::events::{event, log};
@@ -18,14 +19,51 @@ use crate::clock::{Clock, to_ms};
 use crate::courier::Courier;
 use crate::keep::{AlertRow, Change};
 use crate::message::Message;
+use crate::outbox;
 use crate::rules::Seen;
 use crate::settings::Settings;
 
 /// How often it looks whether its settings have changed and how its channels do.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// Who waits to hear by how many channels a report goes, once it is on disk for each.
-type Handed = (usize, Reply<Result<usize, AskError>>);
+/// A report that goes out next, by which channels, and who waits to hear that it is on disk for
+/// each of them.
+struct Handed {
+    message: Message,
+    couriers: Vec<Arc<Courier>>,
+    reply: Reply<Result<usize, AskError>>,
+}
+
+/// What is on disk for each channel.
+type Staged = Vec<(Arc<Courier>, outbox::Staged)>;
+
+impl Handed {
+    /// Puts it on disk for all channels or for none. Blocks.
+    fn stage(&self) -> Result<Staged, AskError> {
+        let mut staged = Staged::new();
+        for courier in &self.couriers {
+            match courier.outbox.stage_report(&self.message) {
+                Ok(message) => staged.extend(message.map(|message| (courier.clone(), message))),
+                Err(error) => {
+                    warn!(channel = courier.name, %error, "a report cannot be kept");
+                    for (courier, message) in staged {
+                        courier.outbox.discard(message);
+                    }
+                    return Err(AskError::Disk(courier.name.clone()));
+                }
+            }
+        }
+        Ok(staged)
+    }
+}
+
+/// From now on they may be sent.
+fn release(staged: Staged) {
+    for (courier, message) in staged {
+        courier.outbox.release(message);
+        courier.more.notify_one();
+    }
+}
 
 /// The task.
 pub(super) struct Worker {
@@ -42,8 +80,6 @@ pub(super) struct Worker {
     pub(super) alive: Option<(Instant, JoinHandle<()>)>,
     /// What is not kept yet, by kind and key.
     changes: BTreeMap<(u8, String), Change>,
-    /// Reports that go out next, and who waits for that.
-    reports: Vec<(Arc<Courier>, Message)>,
     handed: Vec<Handed>,
 }
 
@@ -78,7 +114,6 @@ impl Worker {
             couriers: BTreeMap::new(),
             alive: None,
             changes: BTreeMap::new(),
-            reports: Vec::new(),
             handed: Vec::new(),
         }
     }
@@ -125,20 +160,29 @@ impl Worker {
                 reply.send(result).ok();
             }
             Ask::Test(name, reply) => self.test(name, reply),
+            Ask::HasReports(kind, reply) => {
+                let couriers = self.reported(&kind);
+                reply.send(couriers.map(|couriers| !couriers.is_empty())).ok();
+            }
             Ask::Report(message, reply) => self.report(*message, reply),
         }
     }
 
     fn report(&mut self, message: Message, reply: Reply<Result<usize, AskError>>) {
-        if let Some(wrong) = self.wrong.clone().filter(|_| self.couriers.is_empty()) {
-            return drop(reply.send(Err(AskError::Settings(wrong))));
-        }
         let kind = message.report.as_ref().map_or("", |report| report.kind.as_str());
+        match self.reported(kind) {
+            Ok(couriers) => self.handed.push(Handed { message, couriers, reply }),
+            Err(error) => drop(reply.send(Err(error))),
+        }
+    }
+
+    /// The channels that have reports of this kind.
+    fn reported(&self, kind: &str) -> Result<Vec<Arc<Courier>>, AskError> {
+        if let Some(wrong) = self.wrong.clone().filter(|_| self.couriers.is_empty()) {
+            return Err(AskError::Settings(wrong));
+        }
         let couriers = self.couriers.values().map(|(courier, _)| courier);
-        let wanted = couriers.filter(|courier| courier.way.has_reports(kind));
-        let before = self.reports.len();
-        self.reports.extend(wanted.map(|courier| (courier.clone(), message.clone())));
-        self.handed.push((self.reports.len() - before, reply));
+        Ok(couriers.filter(|courier| courier.way.has_reports(kind)).cloned().collect())
     }
 
     pub(super) fn set(
@@ -156,7 +200,7 @@ impl Worker {
     /// that what is kept as told is told; and only then out, so that what has been told is kept as
     /// told.
     async fn drain(&mut self) {
-        let (mut told, mut events) = (std::mem::take(&mut self.reports), Vec::new());
+        let (mut told, mut events) = (Vec::new(), Vec::new());
         while let Some(step) = self.engine.poll_step() {
             match step {
                 Step::Tell(notice) => {
@@ -184,26 +228,26 @@ impl Worker {
             self.change(Change::Silence(id, None));
         }
         let handed = std::mem::take(&mut self.handed);
-        if told.is_empty() && self.changes.is_empty() {
-            return done(handed);
+        if told.is_empty() && handed.is_empty() && self.changes.is_empty() {
+            return;
         }
         let (keeper, changes) = (self.setup.keeper.clone(), std::mem::take(&mut self.changes));
         let work = move || {
             let stage = |(courier, message): (Arc<Courier>, Message)| {
-                let staged = courier.outbox.stage(message)?;
-                Some((courier, staged))
+                let staged = courier.outbox.stage(message);
+                (courier, staged)
             };
-            let staged: Vec<_> = told.into_iter().filter_map(stage).collect();
+            let staged: Staged = told.into_iter().map(stage).collect();
+            for handed in handed {
+                let kept = handed.stage().map(release);
+                handed.reply.send(kept.map(|()| handed.couriers.len())).ok();
+            }
             let list: Vec<Change> = changes.values().cloned().collect();
             let kept = list.is_empty() || keeper.keep(&list);
-            for (courier, message) in staged {
-                courier.outbox.release(message);
-                courier.more.notify_one();
-            }
+            release(staged);
             if kept { BTreeMap::new() } else { changes }
         };
         self.changes = spawn_blocking(work).await.expect("keeping does not panic");
-        done(handed);
         // Last, so that nothing comes between telling and keeping that it was told.
         for event in events {
             // The node takes them; if it has ended, nobody wants to know.
@@ -229,9 +273,4 @@ impl Worker {
         };
         self.changes.insert(key, change);
     }
-}
-
-/// Tells those who wait for reports that these are on disk.
-fn done(handed: Vec<Handed>) {
-    handed.into_iter().for_each(|(count, reply)| drop(reply.send(Ok(count))));
 }

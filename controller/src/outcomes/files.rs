@@ -4,6 +4,7 @@
 //! order would have brought, if these are few; of more it is said once, since then the host is
 //! what is wrong.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use mesh::{Class, State};
@@ -37,7 +38,12 @@ pub(super) fn told(plan: &PlanRow, state: State, answer: Option<Answer>) -> Vec<
             plan.files.iter().map(one).collect()
         }
         files => {
-            vec![Told { text: format!("{files} files: {}", whole.text), ..whole }]
+            // Behind how it ended, which must stay the beginning: by that causes are known.
+            let (end, rest) = match whole.text.split_once(": ") {
+                Some((end, rest)) => (end, format!(": {rest}")),
+                None => (whole.text.as_str(), String::new()),
+            };
+            vec![Told { text: format!("{end} ({files} files){rest}"), ..whole }]
         }
     }
 }
@@ -63,19 +69,37 @@ fn by_file(plan: &PlanRow, said: &Disted) -> BTreeMap<(bool, u32), Told> {
     found
 }
 
-/// A text under the domainpath that it is about.
+/// A text under the domainpath that it is about. A path that looks as if it ended before is quoted.
 pub(super) fn under(path: &str, text: &str) -> String {
-    if path.is_empty() { text.to_owned() } else { format!("{path}: {text}") }
+    match path {
+        "" => text.to_owned(),
+        path if path.contains(": ") => format!("{}: {text}", serde_json::Value::from(path)),
+        path => format!("{path}: {text}"),
+    }
 }
 
 /// The domainpath that a line of a distribution is about, and the rest of it.
-pub(crate) fn path_of<'a>(subject: &str, line: &'a str) -> Option<(&'a str, &'a str)> {
-    let (path, rest) = line.split_once(": ").filter(|_| subject.starts_with("dist."))?;
+pub(crate) fn path_of<'a>(subject: &str, line: &'a str) -> Option<(Cow<'a, str>, &'a str)> {
+    if !subject.starts_with("dist.") {
+        return None;
+    }
+    let (path, rest) = match line.starts_with('"') {
+        true => {
+            let mut quoted = serde_json::Deserializer::from_str(line).into_iter::<String>();
+            let path = quoted.next()?.ok()?;
+            (Cow::from(path), line[quoted.byte_offset()..].strip_prefix(": ")?)
+        }
+        false => {
+            let (path, rest) = line.split_once(": ")?;
+            (Cow::from(path), rest)
+        }
+    };
     path.parse::<DomainPath>().is_ok().then_some((path, rest))
 }
 
 #[cfg(test)]
 mod tests {
+    use mesh::{Fact, Severity};
     use protos::ItemFault;
 
     use super::*;
@@ -113,14 +137,36 @@ mod tests {
     fn a_host_that_is_down_is_told_under_its_files_or_once() {
         let expected = ["Down cc.adm:/etc/f0: not reached", "Down cc.adm:/etc/f1: not reached"];
         assert_eq!(lines(&plan(2), State::NotReached, None), expected);
-        assert_eq!(lines(&plan(9), State::NotReached, None), ["Down 9 files: not reached"]);
+        assert_eq!(lines(&plan(9), State::NotReached, None), ["Down not reached (9 files)"]);
+        let answer = Answer { stderr: "no: not so".into(), ..Answer::default() };
+        let of_many = told(&plan(9), State::Failed(127), Some(answer));
+        assert_eq!(of_many[0].text, "exit 127 (9 files): no: not so");
+        // Why is known as well as of few.
+        for (state, text) in [(State::NotReached, "not reached"), (State::Failed(127), "exit 127")]
+        {
+            let of_many = told(&plan(9), state, None);
+            let cause = |line: &str| {
+                let (severity, class) = (Severity::Error, Class::Down);
+                cause::cause(&Fact::new("dist.missed", severity, class, line, relay::hash), line)
+            };
+            assert_eq!(cause(&of_many[0].text), cause(text));
+            assert!(!cause(text).is_empty());
+        }
     }
 
     #[test]
     fn a_line_says_which_file_it_is_about() {
-        let line = "cc.adm:/etc/motd: not reached";
-        assert_eq!(path_of("dist.missed", line), Some(("cc.adm:/etc/motd", "not reached")));
-        assert_eq!(path_of("run.failed", line), None);
-        assert_eq!(path_of("dist.missed", "9 files: not reached"), None);
+        let check = |path: &str, text: &str| {
+            let line = under(path, text);
+            assert_eq!(path_of("dist.missed", &line), Some((path.into(), text)), "{line}");
+            assert_eq!(path_of("run.failed", &line), None);
+        };
+        check("cc.adm:/etc/motd", "not reached");
+        check("cc.adm:/etc/motd", "its command: exit code 3: no");
+        check("cc.adm:/etc/my: file", "its command: exit code 3: no");
+        check("cc.adm:/etc/my: \"file\": \\", "not reached");
+        assert_eq!(path_of("dist.missed", "not reached (9 files)"), None);
+        assert_eq!(path_of("dist.failed", "exit 1 (9 files): /etc: no"), None);
+        assert_eq!(path_of("dist.failed", "\"exit\": no"), None);
     }
 }

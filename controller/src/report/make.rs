@@ -80,7 +80,8 @@ pub(super) fn make(
     sums.retain(|(sum, _)| is_shown(sum));
     before.retain(|(sum, _)| is_shown(sum));
     if let Some(by) = ask.by {
-        let (mut sums, before) = (parted(&sums, by, whose), parted(&before, by, whose));
+        let parts = whose.parts(by);
+        let (mut sums, before) = (parted(&sums, &parts), parted(&before, &parts));
         for (name, before) in before {
             sums.entry(name).or_default().1 = before.0;
         }
@@ -120,7 +121,11 @@ fn problems(
 fn problem(sum: &Folded, is_new: bool, whose: &Whose<'_>) -> Problem {
     let Folded { fact, sample, .. } = sum;
     let names = events::names(whose.hosts, sum);
-    let (path, line) = path_of(&fact.subject, &sample.line).unwrap_or(("", &sample.line));
+    // The line is like theirs; whoever has said it, and of which order, is none of a part's if it
+    // is not in it.
+    let is_theirs = sum.last_ms > 0 || sum.counts.contains_key(&sample.host);
+    let own = |text: String| if is_theirs { text } else { String::new() };
+    let (path, line) = path_of(&fact.subject, &sample.line).unwrap_or(("".into(), &sample.line));
     Problem {
         signature: events::hex(&fact.signature.0),
         subject: fact.subject.clone(),
@@ -128,10 +133,10 @@ fn problem(sum: &Folded, is_new: bool, whose: &Whose<'_>) -> Problem {
         class: events::class(fact.class).into(),
         path: path.into(),
         line: line.into(),
-        text: sample.text.clone(),
-        node: events::name(whose.hosts, sample.host),
+        text: own(sample.text.clone()),
+        node: own(events::name(whose.hosts, sample.host)),
         cause: cause(fact, line).into(),
-        order: sample.order.map_or_else(String::new, |order| order.to_string()),
+        order: own(sample.order.map_or_else(String::new, |order| order.to_string())),
         count: sum.total(),
         hosts: names.len() as u64,
         set: sets::fold(&names),
@@ -157,6 +162,7 @@ mod tests {
 
     use super::*;
     use crate::fleet::Known;
+    use crate::report::{Style, text};
     use crate::tables::HostRow;
     use crate::tables::events::note_events;
 
@@ -244,6 +250,42 @@ mod tests {
         let some = asked(&tables, Every::Hour, NOON, Some(only), None);
         assert_eq!(said(&some.problems), [row("at both", 4, "web[100-101]")]);
         assert!(some.resolved.is_empty() && some.parts.is_empty());
+    }
+
+    #[test]
+    fn what_is_known_of_all_hosts_together_is_not_said_of_some() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let tables = tables(&dir);
+        say(&tables, 99..103, 1, "at both", NOON);
+        say(&tables, 101..102, 1, "over at both", NOON - HOUR);
+        say(&tables, 1..2, 1, "over at both", NOON - HOUR);
+        let said = |problem: &Problem| {
+            (problem.node.clone(), problem.first_ms > 0 && problem.last_ms >= problem.first_ms)
+        };
+        let of = |hosts, by| asked(&tables, Every::Hour, NOON, hosts, by);
+        let only = |host| Some(HostSet::from_ranges([(host, host)]));
+        let all = of(None, Some(By::Site));
+        let teller = all.problems[0].node.clone();
+        assert_eq!((teller.as_str(), said(&all.problems[0]).1), ("web99", true));
+        assert_eq!(said(&of(only(99), None).problems[0]), (teller.clone(), false));
+        let other = of(only(102), None);
+        assert_eq!(said(&other.problems[0]), (String::new(), false));
+        assert_eq!(other.problems[0].line, "at both");
+        let every = of(Some(HostSet::from_ranges([(0, 399)])), None);
+        assert_eq!(said(&every.problems[0]), (teller.clone(), true));
+        let [lyon, oslo] = all.parts.as_slice() else { panic!("{:?}", all.parts) };
+        assert_eq!(said(&lyon.problems[0]), (teller, false));
+        assert_eq!(said(&oslo.problems[0]), (String::new(), false));
+        // Where the time is not known, none is shown.
+        let style = Style {
+            escape: str::to_owned,
+            time: |ms| format!("at {ms}"),
+            count: |n| n.to_string(),
+        };
+        let shown = text(&other, &style);
+        assert!(shown.contains("web102, once\n") && !shown.contains("at 0"), "{shown}");
+        let shown = text(&all, &style);
+        assert!(shown.contains("over at both\n") && !shown.contains("at 0"), "{shown}");
     }
 
     #[test]

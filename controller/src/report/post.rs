@@ -2,7 +2,8 @@
 //!
 //! How far they have been sent is on disk, so that a restart sends none twice and none too few: a
 //! controller that was away sends what it had not, as far back as reports are kept. A report in
-//! which nothing stands is not sent. What a channel does not take waits in its queue.
+//! which nothing stands is not sent, and none is made that no channel has. What a channel does not
+//! take waits in its queue, on disk; what the disk does not take is made again.
 
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use crate::filters::Filters;
 use crate::fleet::{Fleet, clock_text};
 use crate::live::Live;
 use crate::orders::blocking;
-use crate::period::{Every, Period, closed, title};
+use crate::period::{Every, Period, closed};
 use crate::tables::Tables;
 use crate::types::Report;
 
@@ -67,6 +68,12 @@ impl Post {
             // From now on; also if the clock was ahead.
             self.note(every, present.start_ms).await?;
         }
+        let Some(last) = due.last() else { return Ok(left(present)) };
+        if !self.desk.has_reports(every.word()).await.map_err(no_report)? {
+            // Whoever wants reports from now on gets those that are over from now on.
+            self.note(every, last.end_ms).await?;
+            return Ok(left(present));
+        }
         for time in due {
             let report = self.make(every, time, &now).await?;
             if !(report.problems.is_empty() && report.resolved.is_empty()) {
@@ -77,8 +84,7 @@ impl Post {
             }
             self.note(every, time.end_ms).await?;
         }
-        let left = (present.end_ms + GRACE_MS).saturating_sub(now_ms());
-        Ok(Duration::from_millis(left.max(1)))
+        Ok(left(present))
     }
 
     async fn make(&self, every: Every, time: Period, now: &Zoned) -> Result<Report, Failure> {
@@ -90,7 +96,6 @@ impl Post {
             let ask = Ask { every: Some(every), time, zone: &zone, only: None, by: None };
             let mut report = make(&tables, &filters, &whose, &ask)?;
             report.is_over = true;
-            report.title = title(every, time, &zone);
             Ok(report)
         })
         .await
@@ -100,6 +105,12 @@ impl Post {
         let tables = self.tables.clone();
         blocking(move || Ok(tables.note_report_sent(every.word(), until_ms)?)).await
     }
+}
+
+/// How long it is until the present hour or day is over.
+fn left(present: Period) -> Duration {
+    let left = (present.end_ms + GRACE_MS).saturating_sub(now_ms());
+    Duration::from_millis(left.max(1))
 }
 
 fn no_report(error: AskError) -> Failure {

@@ -66,7 +66,11 @@ fn problems(problems: &[Problem], resolved: &[Problem], style: &Style) -> String
     for Problem { subject, path, line, last_ms, .. } in resolved {
         let of = if path.is_empty() { String::new() } else { format!("{path}: ") };
         let line = (style.escape)(&format!("{subject}: {of}{line}"));
-        text += &format!("  {line} (last {})\n", (style.time)(*last_ms));
+        let last = match last_ms {
+            0 => String::new(),
+            last_ms => format!(" (last {})", (style.time)(*last_ms)),
+        };
+        text += &format!("  {line}{last}\n");
     }
     text
 }
@@ -81,6 +85,15 @@ fn heading(class: &str) -> &str {
         "client" => "client in trouble",
         other => other,
     }
+}
+
+/// From when until when, if that is known.
+fn when(problem: &Problem, style: &Style) -> String {
+    if problem.last_ms == 0 {
+        return String::new();
+    }
+    let (first, last) = ((style.time)(problem.first_ms), (style.time)(problem.last_ms));
+    if first == last { format!(", {first}") } else { format!(", {first} to {last}") }
 }
 
 fn entry(problem: &Problem, style: &Style) -> String {
@@ -98,8 +111,7 @@ fn entry(problem: &Problem, style: &Style) -> String {
         1 => "once".into(),
         count => format!("{} times", (style.count)(*count)),
     };
-    let (first, last) = ((style.time)(problem.first_ms), (style.time)(problem.last_ms));
-    let when = if first == last { first } else { format!("{first} to {last}") };
+    let when = when(problem, style);
     let order = &problem.order;
     let order = match order.is_char_boundary(order.len().saturating_sub(6)) && order.len() > 6 {
         true => format!(" ({})", &order[order.len() - 6..]),
@@ -111,7 +123,7 @@ fn entry(problem: &Problem, style: &Style) -> String {
         _ => format!("{}: ", heading(&problem.class)),
     };
     let (who, line) = ((style.escape)(&who), (style.escape)(&problem.line));
-    let mut text = format!("  {state}  {subject}{order}  {who}, {times}, {when}\n");
+    let mut text = format!("  {state}  {subject}{order}  {who}, {times}{when}\n");
     text += &format!("         {class}{line}\n");
     if !problem.cause.is_empty() {
         text += &format!("         probably: {}\n", (style.escape)(&problem.cause));

@@ -99,15 +99,15 @@ pub struct Problem {
     /// The file under control that it is about, as a domainpath; else empty.
     #[serde(default)]
     pub path: String,
-    /// One of them, in one line.
+    /// One of them, in one line. In a report of some hosts others may have said it.
     pub line: String,
-    /// The whole of it, if it was more than a line.
+    /// The whole of it, if it was more than a line; empty if none of these hosts has said it.
     pub text: String,
-    /// Who has said that.
+    /// Who has said that; empty if none of these hosts has.
     pub node: String,
     /// What it probably comes from, and what to do; may be empty.
     pub cause: String,
-    /// The order that it is about.
+    /// The order that it is about; empty if none of these hosts has said it.
     pub order: String,
     /// How many events.
     pub count: u64,
@@ -117,11 +117,11 @@ pub struct Problem {
     pub set: String,
     /// The first names of them, at most twenty.
     pub names: Vec<String>,
-    /// The first, by the clock of its host.
+    /// The first, by the clock of its host; 0 in a report of some hosts if others had it, too.
     pub first_ms: u64,
-    /// The last, by the clock of its host.
+    /// The last, by the clock of its host, or 0 likewise.
     pub last_ms: u64,
-    /// Whether nothing like it was known before.
+    /// Whether nothing like it was known before, of any host.
     pub is_new: bool,
 }
 

@@ -179,13 +179,18 @@ pub(crate) fn run(
 ) -> Result<Option<Duration>> {
     use std::os::unix::process::CommandExt;
     let out = fs::File::create(log)?;
+    // Its input ends with this process, and then so does all that it has started.
+    let guarded = format!(
+        "exec 9<&0 </dev/null; (read -r -u 9 _ || kill -KILL 0) & guard=$!; \
+         trap \"kill $guard\" EXIT; {script}"
+    );
     let mut child = bash
-        .args(["-ec", script])
+        .args(["-ec", &guarded])
         .envs(env.iter().map(|(name, value)| (name, value)))
         // Of the system's own Python, where the packages of the system are.
         .env("CLUSTERSHELL_GW_PYTHON_EXECUTABLE", "/usr/bin/python3")
         .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
-        .stdin(Stdio::null())
+        .stdin(Stdio::piped())
         .stdout(out.try_clone()?)
         .stderr(out)
         .process_group(0)
