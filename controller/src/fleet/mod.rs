@@ -4,9 +4,9 @@
 //! names there are, `hostdata` and `distdata` the text forms, `precedence` which entry a host
 //! gets, `missing` who lacks it, `cron` when it is due, `book` all of it as one value, `change` and
 //! `ask` what can be done with that. `store` keeps it in tables, `reading` its content, `desk`
-//! makes one change at a time, `plan` and `dist` bring files to hosts, `running` says what may go on
-//! beside what, `schedule` when files are due, `turns` and `spread` when each host is, and `routes`
-//! lets operators ask.
+//! makes one change at a time, `plan` and `dist` bring files to hosts, `running` says what may go
+//! on beside what, `schedule` when files are due, `turns` and `spread` when each host is, and
+//! `routes` lets operators ask.
 
 pub(crate) mod ask;
 pub(crate) mod book;
