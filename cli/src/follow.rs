@@ -101,10 +101,12 @@ impl<'a> Follow<'a> {
         let progress = Progress::new(&order, draws_bar, !view.quiet && !screen.json);
         let has_rows = view.lines && view.gather && !view.merge && order.kind == "run";
         let rows = (has_rows && !screen.json).then(|| Rows::new(order.count));
+        // An older controller does not say it; what is run from here has this one.
+        let limit = order.output_limit.unwrap_or(OUTPUT_LIMIT);
         Follow {
             order,
             gathered: Gathered::default(),
-            shown: Shown::default(),
+            shown: Shown::new(limit),
             content_sent: BTreeMap::new(),
             client,
             screen,
@@ -314,7 +316,7 @@ impl<'a> Follow<'a> {
             OrderEvent::Output { host, stream, offset, data, binary } => {
                 let to = if stream == "stderr" { To::Err } else { To::Out };
                 // Rows stand beside each other only as long as no line is left out.
-                if self.rows.is_some() && offset >= OUTPUT_LIMIT {
+                if self.rows.is_some() && offset >= self.shown.limit() {
                     return Ok(false);
                 }
                 let lines = self.shown.piece(&host, to, offset, &output(&data, binary));

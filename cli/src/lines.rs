@@ -10,7 +10,6 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use crate::run::OUTPUT_LIMIT;
 use crate::screen::To;
 
 /// The longest line beyond what an answer can keep; a longer one comes in several.
@@ -44,26 +43,40 @@ enum Host {
 }
 
 /// The output of all hosts of one order, as far as it is known.
-#[derive(Default)]
-pub(crate) struct Shown(HashMap<String, Host>);
+pub(crate) struct Shown {
+    hosts: HashMap<String, Host>,
+    /// How much of each stream an answer keeps.
+    limit: u64,
+}
 
 impl Shown {
+    /// Nothing of an order whose answers keep so much of each stream.
+    pub(crate) fn new(limit: u64) -> Shown {
+        Shown { hosts: HashMap::new(), limit }
+    }
+
+    /// How much of each stream an answer keeps.
+    pub(crate) fn limit(&self) -> u64 {
+        self.limit
+    }
+
     /// Takes a piece of a host's output that begins after `offset` bytes of its stream. Returns the
     /// lines that are whole now.
     pub(crate) fn piece(&mut self, host: &str, to: To, offset: u64, data: &[u8]) -> Written {
-        if !self.0.contains_key(host) {
-            self.0.insert(host.to_owned(), Host::new());
+        if !self.hosts.contains_key(host) {
+            self.hosts.insert(host.to_owned(), Host::new());
         }
-        match (self.0.get_mut(host), to) {
-            (Some(Host::Open { out, .. }), To::Out) => out.take(offset, data),
-            (Some(Host::Open { err, .. }), To::Err) => err.take(offset, data),
+        let limit = self.limit;
+        match (self.hosts.get_mut(host), to) {
+            (Some(Host::Open { out, .. }), To::Out) => out.take(offset, data, limit),
+            (Some(Host::Open { err, .. }), To::Err) => err.take(offset, data, limit),
             (Some(Host::Done) | None, _) => Written::default(),
         }
     }
 
     /// How much of each stream of a host was given out.
     pub(crate) fn given(&self, host: &str) -> [u64; 2] {
-        match self.0.get(host) {
+        match self.hosts.get(host) {
             Some(Host::Open { out, err }) => {
                 [out, err].map(|stream| stream.given - stream.left_out)
             }
@@ -79,7 +92,7 @@ impl Shown {
         stdout: Cow<'a, [u8]>,
         stderr: Cow<'a, [u8]>,
     ) -> [Cow<'a, [u8]>; 2] {
-        match self.0.insert(host.to_owned(), Host::Done) {
+        match self.hosts.insert(host.to_owned(), Host::Done) {
             Some(Host::Open { out, err }) => [out.rest(stdout), err.rest(stderr)],
             Some(Host::Done) | None => [stdout, stderr],
         }
@@ -88,7 +101,7 @@ impl Shown {
     /// The lines that were begun by hosts that never answered, in the order of their names.
     pub(crate) fn unfinished(&mut self) -> Vec<(String, [Vec<u8>; 2])> {
         let open =
-            std::mem::take(&mut self.0).into_iter().filter_map(|(host, state)| match state {
+            std::mem::take(&mut self.hosts).into_iter().filter_map(|(host, state)| match state {
                 Host::Open { out, err } => Some((host, [out.held, err.held])),
                 Host::Done => None,
             });
@@ -105,20 +118,20 @@ impl Host {
 }
 
 impl Stream {
-    fn take(&mut self, offset: u64, data: &[u8]) -> Written {
+    fn take(&mut self, offset: u64, data: &[u8], limit: u64) -> Written {
         let known = self.given + self.held.len() as u64;
         let mut lines = Written::default();
         let Some(old) = known.checked_sub(offset) else {
             // A gap. It is filled later, unless it is beyond all that is kept.
-            if known >= OUTPUT_LIMIT && !data.is_empty() {
+            if known >= limit && !data.is_empty() {
                 lines.left_out = offset - known;
                 lines.broken = self.skip_to(offset);
-                lines.whole = self.follow(data);
+                lines.whole = self.follow(data, limit);
             }
             return lines;
         };
         let new = usize::try_from(old).ok().and_then(|old| data.get(old..));
-        lines.whole = self.follow(new.unwrap_or_default());
+        lines.whole = self.follow(new.unwrap_or_default(), limit);
         lines
     }
 
@@ -131,7 +144,7 @@ impl Stream {
     }
 
     /// Takes what follows on what is known.
-    fn follow(&mut self, new: &[u8]) -> Vec<u8> {
+    fn follow(&mut self, new: &[u8], limit: u64) -> Vec<u8> {
         let end = new.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
         let (whole, begun) = new.split_at(end);
         let mut lines = Vec::new();
@@ -142,7 +155,7 @@ impl Stream {
         self.held.extend_from_slice(begun);
         self.given += lines.len() as u64;
         let known = self.given + self.held.len() as u64;
-        if self.held.len() > LINE && known > OUTPUT_LIMIT {
+        if self.held.len() > LINE && known > limit {
             self.given = known;
             lines.append(&mut self.held);
         }
@@ -168,6 +181,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::run::OUTPUT_LIMIT;
 
     fn text(bytes: &[u8]) -> &str {
         std::str::from_utf8(bytes).expect("plain text")
@@ -181,7 +195,7 @@ mod tests {
 
     #[test]
     fn lines_come_when_they_are_whole_and_the_answer_brings_the_rest() {
-        let mut lines = Shown::default();
+        let mut lines = Shown::new(OUTPUT_LIMIT);
         let mut piece = |offset, data: &str| {
             text(&lines.piece("a", To::Out, offset, data.as_bytes()).whole).to_owned()
         };
@@ -199,7 +213,7 @@ mod tests {
 
     #[test]
     fn hosts_and_streams_are_kept_apart() {
-        let mut lines = Shown::default();
+        let mut lines = Shown::new(OUTPUT_LIMIT);
         assert_eq!(lines.piece("a", To::Out, 0, b"a-"), Written::default());
         assert_eq!(lines.piece("b", To::Out, 0, b"b-"), Written::default());
         assert_eq!(lines.piece("a", To::Err, 0, b"oops\nand").whole, b"oops\n");
@@ -217,14 +231,14 @@ mod tests {
 
     #[test]
     fn an_answer_with_less_than_was_heard_takes_nothing_back() {
-        let mut lines = Shown::default();
+        let mut lines = Shown::new(OUTPUT_LIMIT);
         assert_eq!(lines.piece("a", To::Out, 0, b"one\ntw").whole, b"one\n");
         assert_eq!(rest(&mut lines, "a", ""), "tw");
     }
 
     #[test]
     fn beyond_what_is_kept_lines_go_on_and_what_is_left_out_is_counted() {
-        let mut lines = Shown::default();
+        let mut lines = Shown::new(OUTPUT_LIMIT);
         let mut piece = |offset, data: &[u8]| lines.piece("a", To::Out, offset, data);
         let kept = vec![b'\n'; OUTPUT_LIMIT as usize];
         assert_eq!(piece(OUTPUT_LIMIT + 9, b"x\n"), Written::default(), "the beginning may come");
@@ -245,8 +259,26 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_that_keeps_little_leaves_no_silence_after_it() {
+        for limit in [0, 4] {
+            let mut lines = Shown::new(limit);
+            let mut piece = |offset, data: &[u8]| lines.piece("a", To::Out, offset, data);
+            if limit > 0 {
+                assert_eq!(piece(0, b"one\n").whole, b"one\n");
+            }
+            let next = Written { broken: Vec::new(), left_out: 100, whole: b"far\n".into() };
+            assert_eq!(piece(limit + 100, b"far\non"), next, "of {limit}");
+            let next = Written { broken: b"on".into(), left_out: 10, whole: b"end\n".into() };
+            assert_eq!(piece(limit + 116, b"end\n"), next, "of {limit}");
+            let answer = &b"one\n"[..usize::try_from(limit).expect("small")];
+            let [out, _] = lines.rest("a", answer.into(), b"".as_slice().into());
+            assert_eq!(text(&out), "");
+        }
+    }
+
+    #[test]
     fn a_line_without_an_end_is_not_waited_for_for_ever() {
-        let mut lines = Shown::default();
+        let mut lines = Shown::new(OUTPUT_LIMIT);
         let (mut given, piece) = (0, vec![b'x'; 16 << 10]);
         for n in 0..100 {
             let offset = (n * piece.len()) as u64;
@@ -268,7 +300,7 @@ mod tests {
             outputs in [output(), output()],
             pieces in proptest::collection::vec((any::<bool>(), 0usize..200, 1usize..60), 0..60),
         ) {
-            let mut lines = Shown::default();
+            let mut lines = Shown::new(OUTPUT_LIMIT);
             let mut shown = [Vec::new(), Vec::new()];
             for (second, from, length) in pieces {
                 let (to, at) = if second { (To::Err, 1) } else { (To::Out, 0) };

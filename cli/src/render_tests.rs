@@ -19,6 +19,7 @@ pub(crate) fn order(targets: &str) -> OrderInfo {
         states: BTreeMap::new(),
         cancels: None,
         push: None,
+        output_limit: None,
     }
 }
 
@@ -93,7 +94,7 @@ fn failures_are_folded_with_their_remedy() {
 fn live_lines_have_names_and_say_only_what_is_certain() {
     let (mut screen, out, err) = screen(false);
     let noisy = Answer { stderr: "no\n".into(), ..answer("n1", "failed", Some(3), "a\nb") };
-    let mut shown = Shown::default();
+    let mut shown = Shown::new(9);
     live(&mut screen, &View::default(), &mut shown, "x", (&noisy, &["n1".into()]))
         .expect("written");
     let lost = answer("n2", "not-reached", None, "");

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use mesh::{Digest, HostId, HostSet, OrderId, Outcome, Said, State, Stream, Tally};
 
 use crate::fault::Failure;
+use crate::orders::output_limit;
 use crate::sets;
 use crate::tables::{HostRow, OrderRow, Tables};
 use crate::targets::names;
@@ -62,6 +63,7 @@ impl Reader<'_> {
             stopped: row.stopped.clone(),
             retries: row.retries.clone(),
             push: row.push.clone(),
+            output_limit: row.run.as_ref().map(|run| output_limit(run).into()),
         }
     }
 

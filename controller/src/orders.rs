@@ -174,7 +174,6 @@ impl Desk {
         given: Given,
         hosts: &BTreeMap<HostId, HostRow>,
     ) -> Result<Draft, Failure> {
-        let limit = new.output_limit.min(u64::from(protos::OUTPUT_LIMIT));
         let timeout = Duration::from_millis(new.timeout_ms);
         let reach = Duration::from_millis(new.reach_ms);
         let bytes = |text: &String| Bytes::copy_from_slice(text.as_bytes());
@@ -189,7 +188,7 @@ impl Desk {
             dir: bytes(&new.dir),
             env: env.map(|(k, v)| Variable { name: bytes(k), value: bytes(v) }).collect(),
             timeout,
-            output_limit: u32::try_from(limit).unwrap_or(protos::OUTPUT_LIMIT),
+            output_limit: output_limit(new),
             stdin: given.stdin,
             files: given.files,
             umask: new.umask,
@@ -299,6 +298,11 @@ impl Desk {
         let tables = self.tables.clone();
         blocking(move || Ok(tables.note_closer(older, closer)?)).await
     }
+}
+
+/// How much of each stream the answers to a run have: no more than fits one.
+pub(crate) fn output_limit(run: &NewRun) -> u32 {
+    u32::try_from(run.output_limit).unwrap_or(u32::MAX).min(protos::OUTPUT_LIMIT)
 }
 
 /// Runs work that may block apart from the tasks that must not.

@@ -41,6 +41,9 @@ pub struct OrderInfo {
     /// For a push: what it weighs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub push: Option<PushInfo>,
+    /// For a run: how much of each of stdout and stderr its answers have at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_limit: Option<u64>,
 }
 
 /// `GET /v1/orders/{id}`
