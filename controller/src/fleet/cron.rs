@@ -6,12 +6,14 @@
 //! back, a time that comes twice is due once. What is due every hour is due every hour, whatever
 //! clocks show.
 
-use jiff::civil::{Date, Weekday};
+use jiff::civil::{Date, Weekday, date};
 use jiff::tz::{AmbiguousOffset, TimeZone};
 use jiff::{Timestamp, ToSpan, Zoned};
 
 use super::types::Frequency;
 
+/// By how many days from the first of January 2026 on pauses are measured.
+const MEASURED: usize = 60;
 /// How far ahead the next time is looked for: long enough for any 29th of February.
 const DAYS: u32 = 366 * 9;
 
@@ -144,6 +146,25 @@ impl Cron {
             date = before;
         }
         None
+    }
+
+    /// The shortest and the longest time between two times that it is due, in milliseconds, by two
+    /// months of a year. What is not due twice in these is longer than any of them.
+    pub(crate) fn pauses(&self) -> (u64, u64) {
+        let days: Vec<Date> = date(2026, 1, 1).series(1.day()).take(MEASURED).collect();
+        let midnight =
+            |date: &Date| self.zone.to_ambiguous_zoned(date.at(0, 0, 0, 0)).compatible().ok();
+        let edge = |date: Option<&Date>| date.and_then(midnight).map(|time| time.timestamp());
+        let due: Vec<Timestamp> = days.iter().flat_map(|date| self.on(*date)).collect();
+        let pause = |(from, to): (&Timestamp, &Timestamp)| {
+            u64::try_from(to.as_millisecond() - from.as_millisecond()).unwrap_or(0)
+        };
+        let shortest = due.iter().zip(due.iter().skip(1)).map(pause).min();
+        // Before the first and after the last it is at least as long as it is there.
+        let (first, last) = (edge(days.first()), edge(days.last()));
+        let all: Vec<Timestamp> = first.into_iter().chain(due).chain(last).collect();
+        let longest = all.iter().zip(all.iter().skip(1)).map(pause).max();
+        (shortest.unwrap_or(u64::MAX), longest.unwrap_or(u64::MAX))
     }
 
     /// All times on a day, in their sequence.
@@ -291,6 +312,18 @@ mod tests {
         // 02:30 comes twice, and is due once.
         check("30 2 * * *", "Europe/Berlin", "2026-10-25T02:00:00Z", "2026-10-25T00:30:00Z");
         check("0 * * * *", "Europe/Berlin", "2026-10-25T01:59:00Z", "2026-10-25T01:00:00Z");
+    }
+
+    #[test]
+    fn how_long_it_is_from_one_time_to_the_next() {
+        const HOUR: u64 = 3600 * 1000;
+        let pauses = |line: &str| Cron::new(&frequency(line, "UTC")).expect(line).pauses();
+        assert_eq!(pauses("0 * * * *"), (HOUR, HOUR));
+        assert_eq!(pauses("0 3 * * *"), (24 * HOUR, 24 * HOUR));
+        assert_eq!(pauses("0 8,9 * * *"), (HOUR, 23 * HOUR));
+        assert_eq!(pauses("0 4 * * sun"), (7 * 24 * HOUR, 7 * 24 * HOUR));
+        assert_eq!(pauses("0 0 1 1 *"), (u64::MAX, 59 * 24 * HOUR));
+        assert_eq!(pauses("0 0 29 2 *"), (u64::MAX, 59 * 24 * HOUR));
     }
 
     #[test]

@@ -283,7 +283,8 @@ impl Distributor {
             let names: Vec<String> = missing.into_iter().collect();
             notes.push(format!("not enrolled: {}", crate::sets::fold(&names)));
         }
-        for clash in roll.winners.clashes.iter().take(20) {
+        // Who has his turn has it often: that is said when it concerns everybody.
+        for clash in roll.winners.clashes.iter().take(20).filter(|_| new.only.is_none()) {
             let (one, other) = (&roll.paths[clash.one], &roll.paths[clash.other]);
             let host = &roll.members[clash.host].name;
             warn!(host, %one, %other, "two entries clash: nothing is delivered");

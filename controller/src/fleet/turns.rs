@@ -13,7 +13,7 @@ use jiff::{Timestamp, Zoned};
 use mesh::{HostId, HostSet};
 use relay::{Week, WeekError};
 
-use super::cron::moment;
+use super::cron::{Cron, moment};
 use super::types::{Frequency, Site};
 use crate::rollout::gate::duration;
 
@@ -21,6 +21,12 @@ use crate::rollout::gate::duration;
 const WINDOWS: usize = 32;
 /// The longest splay, and the longest time until it expires, in milliseconds.
 const LONGEST_MS: u64 = 7 * 24 * 3600 * 1000;
+/// Whose turns are so close together have them at once: one distribution for all of them.
+const SLOT_MS: u64 = 10 * 1000;
+const MINUTE_MS: u64 = 60 * 1000;
+/// A week, and when the first Monday of 1970 began, in minutes.
+const WEEK: u64 = 7 * 24 * 60;
+const MONDAY: u64 = 4 * 24 * 60;
 
 /// Why a frequency says no turns.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -37,6 +43,14 @@ pub(crate) enum TurnsError {
     Waves,
     #[error("splay {splay:?} is longer than it has until it expires: {expires:?}")]
     Short { splay: String, expires: String },
+    #[error(
+        "splay {0:?} is not shorter than the {1}m until it is due again: some had no turn ever"
+    )]
+    Again(String, u64),
+    #[error("splay {0:?} is not shorter than the shortest window, {1}m: some had no turn ever")]
+    Narrow(String, u64),
+    #[error("expires {0:?} is not shorter than the {1}m until it is due again: it never would")]
+    Endless(String, u64),
 }
 
 /// How a frequency is spread.
@@ -107,7 +121,8 @@ impl Turns {
         self.open(turn.max(now_ms), &host.zone)
     }
 
-    /// Who begins now, and who has missed what was due then.
+    /// Who begins now, and who has missed what was due then. Whose turn is in the next seconds
+    /// begins with those who have theirs, if he is in a window already.
     pub(crate) fn sort(&self, due_ms: u64, waiting: &[Waiting], now_ms: u64) -> Sorted {
         let (mut begin, mut missed) = (Vec::new(), Vec::new());
         let mut next_ms = None;
@@ -120,6 +135,11 @@ impl Turns {
             }
             match self.turn_from(due_ms, host, now_ms) {
                 Some(turn) if turn <= now_ms => begin.push(range),
+                Some(turn)
+                    if turn - now_ms < SLOT_MS && self.open(now_ms, &host.zone) == Some(now_ms) =>
+                {
+                    begin.push(range);
+                }
                 turn => {
                     let wake = [turn, expires_ms, next_ms].into_iter().flatten().min();
                     next_ms = wake;
@@ -139,6 +159,42 @@ impl Turns {
         let opens = self.windows.iter().filter_map(|week| week.next(&from)).min()?;
         u64::try_from(opens.timestamp().as_millisecond()).ok()
     }
+}
+
+/// Whether everybody can have his turn, and can miss it, before it is due again. What was recorded
+/// when nobody checked that goes on as it is.
+pub(crate) fn check(frequency: &Frequency) -> Result<(), TurnsError> {
+    let Frequency { splay, expires, .. } = frequency;
+    let Some(turns) = Turns::of(frequency)? else { return Ok(()) };
+    // Whether its time is one is checked elsewhere.
+    let pauses = Cron::new(frequency).map(|cron| cron.pauses());
+    let (shortest, longest) = pauses.unwrap_or((u64::MAX, u64::MAX));
+    if turns.splay_ms >= shortest {
+        return Err(TurnsError::Again(splay.clone(), shortest / MINUTE_MS));
+    }
+    let window = shortest_window(&turns.windows).filter(|window| turns.splay_ms >= *window);
+    if let Some(window) = window {
+        return Err(TurnsError::Narrow(splay.clone(), window / MINUTE_MS));
+    }
+    if turns.expires_ms.is_some_and(|expires| expires >= longest) {
+        return Err(TurnsError::Endless(expires.clone(), longest / MINUTE_MS));
+    }
+    Ok(())
+}
+
+/// How long the shortest time is for which windows are open; none if they always are.
+fn shortest_window(windows: &[Week]) -> Option<u64> {
+    let is_open = |minute: u64| {
+        let at = Zoned::new(moment((MONDAY + minute) * MINUTE_MS), TimeZone::UTC);
+        windows.iter().any(|week| week.holds(&at))
+    };
+    let open: Vec<bool> = (0..WEEK).map(is_open).collect();
+    // From a minute on at which they are closed, once around.
+    let closed = open.iter().position(|is_open| !is_open)?;
+    let (before, from) = open.split_at(closed);
+    let around = [from, before].concat();
+    let lengths = around.split(|is_open| !is_open).map(<[bool]>::len);
+    lengths.filter(|length| *length > 0).min().map(|minutes| minutes as u64 * MINUTE_MS)
 }
 
 /// The place of each host among those of its relay. `of`: its relay or, where nobody has recorded
@@ -302,6 +358,21 @@ mod tests {
     }
 
     #[test]
+    fn turns_of_a_few_seconds_are_had_together_but_in_windows_only() {
+        let turns = spread("20s", &["12-13"], "");
+        let due = at("2026-11-26T11:00:00Z");
+        let waiting: Vec<Waiting> = (0..20).map(|n| host(n, n.into(), 20, "UTC")).collect();
+        let sort = |from: usize, now: u64| {
+            let Sorted { begin, next_ms, .. } = turns.sort(due, &waiting[from..], now);
+            (begin.len(), next_ms)
+        };
+        let opens = due + HOUR;
+        assert_eq!(sort(0, opens - 5_000), (0, Some(opens)));
+        assert_eq!(sort(0, opens), (10, Some(opens + 10_000)));
+        assert_eq!(sort(10, opens + 10_000), (10, None));
+    }
+
+    #[test]
     fn what_cannot_be_is_named() {
         let refused = |splay: &str, windows: &[&str], expires: &str, why: &str| {
             let error = turns(splay, windows, expires).expect_err(why).to_string();
@@ -321,6 +392,38 @@ mod tests {
         };
         assert_eq!(Turns::of(&waves), Err(TurnsError::Waves));
         assert_eq!(turns("", &[], ""), Ok(None));
+    }
+
+    #[test]
+    fn a_spread_that_leaves_somebody_without_a_turn_is_refused() {
+        let check = |cron: &str, splay: &str, windows: &[&str], expires: &str, why: &str| {
+            let frequency = Frequency {
+                splay: splay.into(),
+                windows: windows.iter().map(|text| (*text).to_owned()).collect(),
+                expires: expires.into(),
+                ..Frequency::new(cron, "UTC")
+            };
+            let text = super::check(&frequency).err().map_or("fine".into(), |e| e.to_string());
+            assert!(text.contains(why), "{text}");
+        };
+        let hourly = "0 * * * *";
+        check(hourly, "59m", &[], "", "fine");
+        check(hourly, "1h", &[], "", "splay \"1h\" is not shorter than the 60m until it is due");
+        check("0 8,9 * * *", "1h", &[], "", "the 60m until it is due");
+        check("0 0 1 1 *", "7d", &[], "", "fine");
+        let daily = "0 20 * * *";
+        check(daily, "50m", &["mon-fri 22-06", "sat 07-08"], "", "fine");
+        check(daily, "1h", &["mon-fri 22-06", "sat 07-08"], "", "the shortest window, 60m");
+        // A window may go on in another, and over the end of the week.
+        check("0 4 * * wed", "47h", &["sat", "sun"], "", "fine");
+        check("0 4 * * wed", "2d", &["sat", "sun"], "", "window, 2880m");
+        check(daily, "3h", &["sun 22-24", "mon 00-02"], "", "fine");
+        check(daily, "4h", &["sun 22-24", "mon 00-02"], "", "window, 240m");
+        check(daily, "12h", &["00-12,12-24"], "", "fine");
+        check(daily, "", &["22-06"], "23h", "fine");
+        check(daily, "", &["22-06"], "1d", "expires \"1d\" is not shorter than the 1440m");
+        check(hourly, "10m", &["mon-fri 22-06", "sat,sun"], "12h", "it never would");
+        check("0 8,9 * * *", "", &[], "2h", "fine");
     }
 
     proptest! {

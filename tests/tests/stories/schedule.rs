@@ -44,6 +44,8 @@ fn hosts_have_turns_and_miss_what_no_window_opens_for() -> Result<()> {
     refused("cron = \"0 * * * *\"\nsplay = \"soon\"\n", "frequency hour: splay \"soon\"")?;
     refused("cron = \"0 * * * *\"\nwindows = [\"at night\"]\n", "frequency hour: windows: ")?;
     refused("cron = \"0 * * * *\"\nsplay = \"2h\"\nexpires = \"1h\"\n", "longer than it has")?;
+    refused("cron = \"0 * * * *\"\nsplay = \"1h\"\n", "60m until it is due again")?;
+    refused("cron = \"0 * * * *\"\nexpires = \"12h\"\n", "60m until it is due again")?;
 
     // Once a year: the three hosts of r1 follow each other, h4 is alone behind r2.
     let yearly = "cron = \"0 0 1 1 *\"\nsplay = \"30m\"\n";

@@ -12,7 +12,7 @@ use crate::fleet::cron;
 use crate::fleet::domain::Wild;
 use crate::fleet::hostdata;
 use crate::fleet::levels::Levels;
-use crate::fleet::turns::Turns;
+use crate::fleet::turns;
 use crate::fleet::types::Frequency;
 use crate::rollout::gate::WaveGate;
 use crate::rollout::waves;
@@ -78,7 +78,7 @@ fn check_frequency(name: &str, frequency: &Frequency) -> Result<(), String> {
     }
     let within = |what: String| format!("frequency {name}: {what}");
     cron::check(frequency).map_err(|error| within(error.to_string()))?;
-    Turns::of(frequency).map_err(|error| within(error.to_string()))?;
+    turns::check(frequency).map_err(|error| within(error.to_string()))?;
     if frequency.waves.is_empty() && !frequency.gate.is_empty() {
         return Err(within("a gate, and no waves".into()));
     }
