@@ -10,7 +10,11 @@ use crate::domains::Site;
 
 /// The relays and hosts of the examples.
 pub(crate) fn site() -> Result<Site> {
-    let mut fleet = Fleet::new()?;
+    site_of(Fleet::new()?)
+}
+
+/// The same below a controller that is there, alone.
+pub(crate) fn site_of(mut fleet: Fleet) -> Result<Site> {
     for relay in ["r1", "r2"] {
         fleet.add(&Spec::new("relay", relay, "controller"))?;
     }

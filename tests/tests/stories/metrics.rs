@@ -45,33 +45,17 @@ fn busy_site() -> Result<Fleet> {
                 "[channels.log]\nfile = { path = '/dev/null' }\n",
             )?)
         })?;
-    fleet.add(&Spec {
-        role: "relay",
-        name: "r1".into(),
-        site: "lyon".into(),
-        parents: vec!["controller".into()],
-        config: "[metrics]\nlisten = \"127.0.0.1:0\"\n".into(),
-    })?;
+    let port = "[metrics]\nlisten = \"127.0.0.1:0\"\n";
+    fleet.add(&Spec::new("relay", "r1", "controller").at("lyon").with(port))?;
     for name in ["web1", "web2"] {
-        fleet.add(&Spec {
-            role: "host",
-            name: name.into(),
-            site: "lyon".into(),
-            parents: vec!["r1".into()],
-            config: String::new(),
-        })?;
+        fleet.add(&Spec::new("host", name, "r1").at("lyon"))?;
     }
     fleet.wait_up(3)?;
     fleet.barid(&["run", "-a", "test $BARID_NODE = web1"])?;
     let source = fleet.path().join("source");
     fs::create_dir(&source)?;
     // Nothing that could be made small enough to travel inside of the order.
-    let mut state = 1u64;
-    let noise = std::iter::repeat_with(|| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        (state >> 56) as u8
-    });
-    fs::write(source.join("file"), noise.take(300_000).collect::<Vec<_>>())?;
+    fs::write(source.join("file"), tests::noise(1, 300_000))?;
     let source = source.to_str().context("a path")?;
     ensure!(fleet.barid(&["push", source, "-a", "--dest", "/srv"])?.status.success());
     Ok(fleet)
