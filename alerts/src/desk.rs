@@ -1,5 +1,6 @@
 //! [`Desk`]: the way to the task that owns the engine. Rules hand in what they see, operators ask,
-//! and what the engine wants is done: messages into the queues of channels, then rows to the keeper.
+//! and what the engine wants is done: messages into the queues of channels, then rows to the
+//! keeper.
 
 mod answers;
 mod channels;
