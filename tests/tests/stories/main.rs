@@ -33,6 +33,7 @@ mod renew;
 mod reports;
 mod rollback;
 mod rollout;
+mod rules;
 mod run;
 mod schedule;
 mod sets;
