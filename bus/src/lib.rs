@@ -17,9 +17,12 @@
 //! where messages go is the mesh's.
 
 mod client;
+mod kept;
 mod wire;
 
 pub use client::{Answers, BusError, Client, Messages};
+pub use kept::Holder;
 pub use wire::{
-    Answer, AnswerLine, End, Fault, Heard, Line, Message, Why, decode_data, encode_data,
+    AllKept, Answer, AnswerLine, End, Fault, Heard, Kept, Line, Message, Place, Reader, Taken, Why,
+    decode_data, encode_data,
 };

@@ -7,6 +7,7 @@
 
 mod bus;
 mod figures;
+mod keep;
 mod listen;
 mod policy;
 mod room;

@@ -35,6 +35,7 @@ mod install;
 mod jobs;
 mod join;
 mod journal;
+pub mod keep;
 mod kind;
 mod link;
 mod live;

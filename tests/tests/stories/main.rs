@@ -22,6 +22,7 @@ mod full_disk;
 mod gate;
 mod given;
 mod hostile;
+mod kept;
 mod live;
 mod metrics;
 mod out;
