@@ -67,6 +67,7 @@ mod verify;
 mod week;
 mod writer;
 
+pub use alerting::publish;
 pub use bulk::{Bulk, Turn};
 pub use calendar::{CalendarError, Entry, RateError, parse_rate, show_rate};
 pub use dial::DialError;

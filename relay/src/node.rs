@@ -309,7 +309,8 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
     if !is_root {
         config.speaks = alerting::speaks(&setup.state);
         let eyes = (helm.parents.clone(), links.clone(), space.clone());
-        if let Some(desk) = alerting::start(&setup.state, &identity, view, eyes, inbox.clone()) {
+        let ways = (inbox.clone(), hub.clone());
+        if let Some(desk) = alerting::start(&setup.state, &identity, view, eyes, ways) {
             metrics.set_desk(desk);
         }
     }

@@ -29,6 +29,7 @@ mod out;
 mod pace;
 mod pull;
 mod push;
+mod reactions;
 mod remove;
 mod renew;
 mod reports;
