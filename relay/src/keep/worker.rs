@@ -235,12 +235,12 @@ impl Worker {
                     "unknown",
                     format!("there is no reader {reader:?} who could have had {seq}"),
                 ),
-                Err(fault) => fault,
+                Err(fault) => *fault,
             },
             Ask::Forget { subject, reader } => match find(keeps, subject, Policy::Stream) {
                 Ok((keep, _)) if change.forget(keep, reader)? => told(keep),
                 Ok(_) => Reply::fault("unknown", format!("there is no reader {reader:?}")),
-                Err(fault) => fault,
+                Err(fault) => *fault,
             },
             Ask::Done { subject, seq, token } => match find(keeps, subject, Policy::Queue) {
                 Ok((keep, _)) => {
@@ -255,7 +255,7 @@ impl Worker {
                         Reply::fault("over", format!("{text} {} s", keep.lease.as_secs()))
                     }
                 }
-                Err(fault) => fault,
+                Err(fault) => *fault,
             },
             _ => Reply::fault("bad-request", "this changes nothing"),
         })
@@ -267,7 +267,7 @@ impl Worker {
             Ask::Latest { subject, after } => {
                 let (keep, pattern) = match find(&self.keeps, &subject, Policy::Latest) {
                     Ok((keep, pattern)) => (keep.clone(), pattern),
-                    Err(fault) => return Ok(fault),
+                    Err(fault) => return Ok(*fault),
                 };
                 let found = self.store()?.read((&keep, &pattern), after, RECORDS, |_| false)?;
                 Ok(reply(&keep, found))
@@ -302,7 +302,7 @@ impl Worker {
     ) -> Result<Reply, JournalError> {
         let (keep, pattern) = match find(&self.keeps, subject, Policy::Stream) {
             Ok((keep, pattern)) => (keep.clone(), pattern),
-            Err(fault) => return Ok(fault),
+            Err(fault) => return Ok(*fault),
         };
         let store = self.store()?;
         let known = match store.reader((&keep, &pattern), reader)? {
@@ -325,7 +325,7 @@ impl Worker {
     fn take(&mut self, subject: &str) -> Result<Reply, JournalError> {
         let (keep, pattern) = match find(&self.keeps, subject, Policy::Queue) {
             Ok((keep, pattern)) => (keep.clone(), pattern),
-            Err(fault) => return Ok(fault),
+            Err(fault) => return Ok(*fault),
         };
         let now = Instant::now();
         self.taken.retain(|_, (until, _)| *until > now);
@@ -371,15 +371,16 @@ fn find<'a>(
     keeps: &'a [Keep],
     subject: &str,
     policy: Policy,
-) -> Result<(&'a Keep, Pattern), Reply> {
-    let wrong = |fault| Reply::fault("bad-request", format!("{subject:?} is no pattern: {fault}"));
+) -> Result<(&'a Keep, Pattern), Box<Reply>> {
+    let fault = |code: &str, text: String| Box::new(Reply::fault(code, text));
+    let wrong = |wrong| fault("bad-request", format!("{subject:?} is no pattern: {wrong}"));
     let pattern = Pattern::new(subject).map_err(wrong)?;
     let mut these = keeps.iter().filter(|keep| keep.policy == policy);
     match these.find(|keep| keep.pattern.covers(&pattern)) {
         Some(keep) => Ok((keep, pattern)),
         None => {
             let word = policy.word();
-            Err(Reply::fault("unknown", format!("this node keeps no {word} of {subject}")))
+            Err(fault("unknown", format!("this node keeps no {word} of {subject}")))
         }
     }
 }
