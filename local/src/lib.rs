@@ -1,5 +1,5 @@
-//! What a node offers on its own machine: a Unix socket in its state folder, with its metrics and
-//! the bus; the bus on another socket for programs of other users, and its metrics on a TCP port,
+//! What a node offers on its own machine: a Unix socket in its state folder, with its metrics, the
+//! bus and the files of this host; the same without metrics on another socket for programs of other users, and its metrics on a TCP port,
 //! if its settings want that.
 //!
 //! It speaks HTTP, as the controller's API does. Nothing here may keep a node from its work: a
@@ -7,6 +7,7 @@
 
 mod bus;
 mod figures;
+mod files;
 mod listen;
 mod policy;
 mod room;
@@ -42,7 +43,7 @@ pub struct Setup {
 pub fn start(setup: Setup) {
     let Setup { state, node, metrics, listen, bus } = setup;
     let policy = Arc::new(Policy::new(&state));
-    let router = bus::router(&node, policy);
+    let router = bus::router(&node, policy.clone()).merge(files::router(&node, policy));
     if let Some((addr, metrics)) = listen {
         tokio::spawn(listen::tcp(addr, metrics));
     }

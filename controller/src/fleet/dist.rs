@@ -10,10 +10,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use content::{ContentId, Manifest};
 use mesh::{HostSet, Need, OrderId};
-use protos::{Delete, Dist, DistItem, Terms, Work};
+use protos::{Delete, DistItem, Terms};
 use tokio::sync::RwLock;
 use tracing::{info, warn};
 
+use super::batch::{Batch, weight};
 use super::desk::{Fleet, Known};
 use super::domain::DomainPath;
 use super::missing::Standing;
@@ -25,22 +26,12 @@ use super::types::{Distribution, NewDist};
 use crate::fault::Failure;
 use crate::live::{Live, Update};
 use crate::orders::{Desk, Draft, blocking};
-use crate::push::{INLINE, Packer};
+use crate::push::Packer;
 
 /// The word for every frequency.
 pub(crate) const ALL: &str = "all";
-/// How long to wait for a host that cannot be reached before saying so.
-const REACH: Duration = Duration::from_secs(15);
-/// How long an order waits for hosts that are away. Whoever comes later gets it when it is due.
-const HOLD: Duration = Duration::from_secs(60);
-/// How long putting files in place may take, with their commands.
-const LONGEST: Duration = Duration::from_secs(3600);
 /// How many orders one distribution may make. Who is left over gets its files the next time.
 const ORDERS: usize = 1_000;
-/// Beyond these an order is closed and the next one begun: files, content beside it, bytes.
-const FILES: usize = 256;
-const NEEDS: usize = 3_000;
-const BYTES: usize = 256 << 10;
 /// How many different versions hosts may have for which deltas are made.
 const BASES: usize = 8;
 /// How often to look whether a distribution has ended, should its end be missed.
@@ -127,6 +118,20 @@ impl Distributor {
             Turn::Now => self.make(new).await,
             _ => Taken { left: hosts, told: Ok(Distribution::default()) },
         }
+    }
+
+    /// Brings a host these files, whatever it is known to have. Of two orders to one file the
+    /// later counts at the host, so this goes on beside everything else.
+    pub(crate) async fn bring(
+        &self,
+        host: &str,
+        files: Vec<DomainPath>,
+    ) -> Result<(Distribution, Vec<OrderId>), Failure> {
+        let hosts = vec![host.to_owned()];
+        let new = NewDist { hosts, wanted: Some(files), ..NewDist::of(ALL) };
+        let mut given = Given { orders: Vec::new(), left: HostSet::new() };
+        let told = self.begin(&new, &mut given).await?;
+        Ok((told, given.orders))
     }
 
     /// Makes one that may begin. Whoever asked may leave meanwhile; its end is seen to all the
@@ -258,6 +263,15 @@ impl Distributor {
                 }
             }
             let mut members = roll.winners.of_entry[at].clone();
+            if let Some(wanted) = &new.wanted {
+                if !wanted.contains(path) {
+                    continue;
+                }
+                // Whether they may have it was asked before: they need not have subscribed.
+                if book.entries[path].subscribers.is_some() {
+                    members = members.union(only.as_ref().unwrap_or(&members));
+                }
+            }
             if let Some(only) = &only {
                 members = members.intersection(only);
             }
@@ -376,7 +390,7 @@ impl Distributor {
     }
 
     /// Waits until these orders are closed.
-    async fn wait_for(&self, mut open: BTreeSet<OrderId>) {
+    pub(super) async fn wait_for(&self, mut open: BTreeSet<OrderId>) {
         let mut updates = self.live.watch();
         while !open.is_empty() {
             let (tables, asked) = (self.desk.tables.clone(), open.clone());
@@ -410,78 +424,6 @@ impl Distributor {
             }
         }
     }
-}
-
-/// What goes into one order.
-#[derive(Default)]
-struct Batch {
-    items: Vec<DistItem>,
-    files: Vec<(DomainPath, String)>,
-    needs: Vec<Need>,
-    content: usize,
-    bytes: usize,
-    inline: usize,
-    weight: u64,
-}
-
-impl Batch {
-    /// How much content may still travel inside the order.
-    fn room(&self) -> usize {
-        INLINE.saturating_sub(self.inline)
-    }
-
-    fn is_full(&self, weight: usize, needs: &[Need]) -> bool {
-        let content: usize = needs.iter().map(|need| need.content.len()).sum();
-        !self.items.is_empty()
-            && (self.items.len() >= FILES
-                || self.content + content > NEEDS
-                || self.bytes + weight > BYTES)
-    }
-
-    fn take(&mut self, item: DistItem, needs: Vec<Need>, bytes: u64) {
-        self.content += needs.iter().map(|need| need.content.len()).sum::<usize>();
-        self.bytes += weight(&item.push) + item.command.len();
-        self.inline += item.push.inline.iter().map(Bytes::len).sum::<usize>();
-        self.weight += bytes;
-        self.needs.extend(needs);
-        self.items.push(item);
-    }
-
-    fn draft(self, planned: u64, hosts: &HostSet, frequency: &str) -> (Draft, PlanRow) {
-        let count = self.items.len();
-        let noun = if count == 1 { "file" } else { "files" };
-        let what = match (count, self.files.first()) {
-            (1, Some((path, _))) => format!("{frequency}: {path}"),
-            _ => format!("{frequency}: {count} {noun}"),
-        };
-        let draft = Draft {
-            targets: hosts.clone(),
-            needs: self.needs,
-            reach: REACH,
-            hold: HOLD,
-            longest: LONGEST,
-            kind: "dist",
-            what,
-            until: None,
-            gate: None,
-            run: None,
-            retries: None,
-            work: Work::Dist(Dist { items: self.items }),
-            push: None,
-        };
-        (draft, PlanRow { planned, files: self.files })
-    }
-}
-
-/// About how many bytes a push has in an order.
-fn weight(push: &protos::Push) -> usize {
-    let bundle = |bundle: &protos::Bundle| {
-        160 + 12 * bundle.hosts.ranges().len() + 44 * (bundle.segments.len() + bundle.deltas.len())
-    };
-    let bundles: usize = push.bundles.iter().map(bundle).sum();
-    let inline: usize = push.inline.iter().map(|part| part.len() + 8).sum();
-    let exclude: usize = push.terms.exclude.iter().map(|pattern| pattern.len() + 8).sum();
-    128 + push.dest.len() + exclude + bundles + inline
 }
 
 /// The hosts of all groups.
