@@ -139,10 +139,13 @@ fn split(mut args: Vec<OsString>) -> Result<(String, Vec<OsString>), String> {
         "" => return Err("-o wants a command".into()),
         command => OsString::from(command.trim_start_matches('=')),
     };
-    if command == "dist" {
-        // Elsewhere -v is an option of every verb.
-        args.iter_mut().filter(|arg| *arg == "-v").for_each(|arg| *arg = "--show".into());
-    }
+    // Elsewhere -v is an option of every verb.
+    let v = match command.to_str() {
+        Some("dist") => "--show",
+        Some("check") => "--ages",
+        _ => "-v",
+    };
+    args.iter_mut().filter(|arg| *arg == "-v").for_each(|arg| *arg = v.into());
     args.insert(0, command.clone());
     Ok((command.to_string_lossy().into_owned(), args))
 }
@@ -164,6 +167,7 @@ mod tests {
         assert_eq!(words("-F -o domain h1").as_deref(), Ok("domain -F h1"));
         assert_eq!(words("h1 -F -odomain").as_deref(), Ok("domain h1 -F"));
         assert_eq!(words("-o dist -v hour h1").as_deref(), Ok("dist --show hour h1"));
+        assert_eq!(words("-o check -v").as_deref(), Ok("check --ages"));
         assert_eq!(words("-o edit -e x -- -o").as_deref(), Ok("edit -e x -- -o"));
         assert!(words("list").is_err() && words("x -o").is_err());
         assert_eq!(words("--help").as_deref(), Ok("--help"));
@@ -198,6 +202,8 @@ mod tests {
             "cp ./a cc.adm:/a",
             "ls -l cc.adm:/a",
             "rm cc.adm:/a",
+            "check -cmq",
+            "check --ages --limit 75m",
             "build -d cc.adm hour",
             "build hour -f out",
             "optional cc.adm:/a --off",

@@ -11,6 +11,7 @@ mod files;
 mod listen;
 mod policy;
 mod room;
+mod standing;
 mod who;
 
 use std::net::SocketAddr;
@@ -24,6 +25,7 @@ use crate::policy::Policy;
 
 pub use figures::{metrics_of, page};
 pub use listen::bind;
+pub use standing::Standing;
 
 /// What is offered.
 pub struct Setup {
@@ -50,5 +52,6 @@ pub fn start(setup: Setup) {
     if let Some(path) = bus {
         tokio::spawn(listen::unix(path, 0o666, router.clone()));
     }
-    tokio::spawn(listen::unix(state.join("node.sock"), 0o600, router.merge(metrics)));
+    let own = router.merge(metrics).merge(standing::router(node));
+    tokio::spawn(listen::unix(state.join("node.sock"), 0o600, own));
 }

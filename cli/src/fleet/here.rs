@@ -46,7 +46,7 @@ pub(crate) struct WishArgs {
     #[command(flatten)]
     node: NodeArgs,
     /// At the controller: for this host, wherever it belongs
-    #[arg(long, value_name = "HOST", conflicts_with = "node")]
+    #[arg(long, value_name = "HOST")]
     host: Option<String>,
     /// The file: a path, or DOMAIN:PATH
     #[arg(value_name = "FILE")]
@@ -70,11 +70,11 @@ pub(crate) struct SubscriptionsArgs {
     #[command(flatten)]
     node: NodeArgs,
     /// At the controller: who has subscribed to all that is optional
-    #[arg(long, conflicts_with = "node")]
+    #[arg(long)]
     all: bool,
     /// At the controller: who has subscribed to these, or asked for them [default: what is offered
     /// to this host]
-    #[arg(value_name = "DOMAINPATH", conflicts_with_all = ["node", "all"])]
+    #[arg(value_name = "DOMAINPATH", conflicts_with = "all")]
     paths: Vec<String>,
 }
 

@@ -4,6 +4,7 @@
 //! A command asks or changes one thing through the API and prints the answer. Names of commands
 //! are the traditional ones; `verbs` gives the same things the names that people would look for.
 
+mod check;
 mod content;
 mod dist;
 mod domains;
@@ -77,6 +78,8 @@ pub(crate) enum Command {
     Dist(dist::DistArgs),
     /// Show when frequencies are due
     Schedule(dist::ScheduleArgs),
+    /// At a relay: is it still being fed, and does it still reach those below it?
+    Check(check::CheckArgs),
     /// Print what a frequency brings to whom, as a Distfile
     Build(dist::BuildArgs),
     /// Let a file go only to hosts that subscribe
@@ -150,6 +153,7 @@ pub(crate) async fn run(
         Command::Rm(args) => files::rm(args, client, screen).await,
         Command::Dist(args) => dist::dist(args, client, screen).await,
         Command::Schedule(args) => dist::schedule(args, client, screen).await,
+        Command::Check(args) => check::check(args, screen).await,
         Command::Build(args) => dist::build(args, client, screen).await,
         Command::Optional(args) => here::optional(args, client, screen).await,
         Command::Subscribe(args) => here::subscribe(args.into(), client, screen).await,

@@ -3,7 +3,7 @@
 use controller::fleet::types::{FileDomains, Question};
 
 use super::hosts::{ExportArgs, ImportArgs, What};
-use super::{Command, ask, content, dist, domains, edit, files, here, hosts, run};
+use super::{Command, ask, check, content, dist, domains, edit, files, here, hosts, run};
 use crate::client::Client;
 use crate::exit::Exit;
 use crate::fail::Failure;
@@ -122,6 +122,8 @@ enum FileVerb {
     Chgrp(files::ChgrpArgs),
     /// End the distribution of files
     Remove(files::PathsArgs),
+    /// At a relay: is it still being fed, and does it still reach those below it?
+    Check(check::CheckArgs),
     /// Print what a frequency brings to whom, as a Distfile
     Build(dist::BuildArgs),
     /// Let a file go only to hosts that subscribe
@@ -235,6 +237,7 @@ pub(crate) async fn file(
         FileVerb::Chown(args) => Command::Chown(args),
         FileVerb::Chgrp(args) => Command::Chgrp(args),
         FileVerb::Remove(args) => Command::Rm(args),
+        FileVerb::Check(args) => Command::Check(args),
         FileVerb::Build(args) => Command::Build(args),
         FileVerb::Optional(args) => Command::Optional(args),
         FileVerb::Subscribe(args) => return here::subscribe(args, client, screen).await,

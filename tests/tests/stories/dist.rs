@@ -26,11 +26,11 @@ pub(crate) fn site_of(mut fleet: Fleet) -> Result<Site> {
 }
 
 impl Site {
-    fn at(&self, host: &str, dest: &str) -> Option<String> {
+    pub(crate) fn at(&self, host: &str, dest: &str) -> Option<String> {
         fs::read_to_string(self.fleet.at(host, dest)).ok()
     }
 
-    fn wait_status(&self, line: &str, expected: &str) -> Result<()> {
+    pub(crate) fn wait_status(&self, line: &str, expected: &str) -> Result<()> {
         wait_for(&format!("{line} to say {expected:?}"), LIMIT, || {
             let output = self.fdist(line)?;
             Ok((tests::show(&output.stdout) == expected).then_some(()))

@@ -7,6 +7,7 @@ mod bus;
 mod cache;
 mod cancel;
 mod caps;
+mod check;
 mod commands;
 mod crash;
 mod demo;
@@ -43,6 +44,7 @@ mod terms;
 mod trial;
 mod weak;
 mod whatif;
+mod wishes;
 mod witness;
 
 use anyhow::{Context, Result, ensure};
