@@ -142,6 +142,59 @@ mod tests {
         assert!(text(&book, "all", None).contains("cc.adm/etc/motd: s2 -> ( h1 h2 )"));
     }
 
+    /// A text as the language has it: words, strings (with a quote in front) and single characters.
+    fn tokens(text: &str) -> Vec<String> {
+        let (mut found, mut chars) = (Vec::new(), text.chars().peekable());
+        while let Some(c) = chars.next() {
+            let mut token = String::new();
+            match c {
+                ' ' | '\t' | '\n' => continue,
+                '#' => {
+                    while chars.next_if(|c| *c != '\n').is_some() {}
+                    continue;
+                }
+                '(' | ')' | '=' | ';' | ':' => token.push(c),
+                '"' => {
+                    token.push('"');
+                    loop {
+                        match chars.next().expect("the string ends") {
+                            '"' => break,
+                            '\\' => token.push(chars.next().expect("something is escaped")),
+                            c => token.push(c),
+                        }
+                    }
+                }
+                first => {
+                    let mut next = Some(first);
+                    while let Some(c) = next {
+                        assert_ne!(c, '\'', "no quote stands in a word");
+                        let c = if c == '\\' { chars.next().expect("escaped") } else { c };
+                        token.push(c);
+                        next = chars.next_if(|c| !" \t\n\"()=;:".contains(*c));
+                    }
+                }
+            }
+            found.push(token);
+        }
+        found
+    }
+
+    #[test]
+    fn x13_whatever_a_path_has_is_read_as_it_was() {
+        let path = "cc.adm:/etc/a b/it's:$x(1);[a]*{b}\\c\"d#-e";
+        let mut book = with(&[(path, "hour")]);
+        let command = "echo \"$FILE\" 'x' \\n;".to_owned();
+        let entry: DomainPath = path.parse().expect("a domainpath");
+        book.set_policy(&entry, PolicyEdit::Command(command.clone())).expect("set");
+        let label = path.replacen(':', "", 1);
+        let dest = &entry.path;
+        let expected = [
+            &label, ":", "s1", "->", "(", "h1", "h2", ")", "install", dest, ";", "special",
+            &format!("\"{command}"), ";",
+        ];
+        assert_eq!(tokens(&text(&book, "hour", None)), expected);
+    }
+
     #[test]
     fn words_are_taken_as_they_are() {
         for (text, is) in [
