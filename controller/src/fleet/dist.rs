@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use content::{ContentId, Manifest};
-use mesh::{HostSet, Need, OrderId};
+use mesh::{Class, HostSet, Kind, Need, OrderId, Severity};
 use protos::{Delete, DistItem, Terms};
 use tokio::sync::RwLock;
 use tracing::{info, warn};
@@ -26,10 +26,14 @@ use super::types::{Distribution, NewDist};
 use crate::fault::Failure;
 use crate::live::{Live, Update};
 use crate::orders::{Desk, Draft, blocking};
+use crate::outcomes::under;
 use crate::push::Packer;
 
 /// The word for every frequency.
 pub(crate) const ALL: &str = "all";
+/// Content that is not in the store as it should be, as an event.
+const BROKEN: Kind =
+    Kind { subject: "dist.source", severity: Severity::Error, class: Class::Controller };
 /// How many orders one distribution may make. Who is left over gets its files the next time.
 const ORDERS: usize = 1_000;
 /// How many different versions hosts may have for which deltas are made.
@@ -75,6 +79,13 @@ pub(crate) struct Part {
 pub(crate) struct Survey {
     pub(crate) part: Part,
     pub(crate) notes: Vec<String>,
+}
+
+/// What was made for one group.
+struct Made {
+    drafts: Vec<(Draft, PlanRow)>,
+    /// Files that cannot be delivered, and why.
+    broken: Vec<(DomainPath, String)>,
 }
 
 /// What is to be distributed.
@@ -161,7 +172,7 @@ impl Distributor {
             // Whoever lacks nothing has had his turn.
             given.left = everybody(&due.groups);
         }
-        let mut sent = BTreeSet::new();
+        let (mut sent, mut broken) = (BTreeSet::new(), BTreeMap::new());
         for at in 0..due.groups.len() {
             let hosts = &due.groups[at].hosts;
             if given.orders.len() >= ORDERS {
@@ -170,8 +181,9 @@ impl Distributor {
                 break;
             }
             let (maker, due_now, name) = (self.clone(), due.clone(), new.frequency.clone());
-            let drafts = blocking(move || maker.drafts(&due_now, at, &name)).await?;
-            for (draft, plan) in drafts {
+            let made = blocking(move || maker.drafts(&due_now, at, &name)).await?;
+            broken.extend(made.broken);
+            for (draft, plan) in made.drafts {
                 sent.extend(plan.files.iter().map(|(path, _)| path.clone()));
                 let note = move |txn: &redb::WriteTransaction, id| Store::note_plan(txn, id, &plan);
                 let (id, _) = self.desk.give_noting(draft, Some(Box::new(note))).await?;
@@ -182,6 +194,12 @@ impl Distributor {
             told.hosts += hosts.len();
         }
         told.files = sent.len() as u64;
+        for (path, why) in broken {
+            let line = under(&path.to_string(), &format!("not delivered: {why}"));
+            warn!(%path, why, "the content of a file cannot be read");
+            self.desk.node.notice(BROKEN, &line).await;
+            told.notes.push(line);
+        }
         let Distribution { hosts, files, .. } = told;
         let orders = given.orders.len();
         info!(frequency = new.frequency, hosts, files, orders, "distributing");
@@ -232,7 +250,12 @@ impl Distributor {
         let due = self.due(new, Some(part))?;
         let mut drafts = Vec::new();
         for at in 0..due.groups.len() {
-            drafts.extend(self.drafts(&due, at, &new.frequency)?);
+            let made = self.drafts(&due, at, &new.frequency)?;
+            // What its first wave has not tried the others must not get.
+            if let Some((path, why)) = made.broken.first() {
+                return Err(Failure::internal(format!("{path}: {why}")));
+            }
+            drafts.extend(made.drafts);
             if drafts.len() > ORDERS {
                 let message = format!("the wave takes more than {ORDERS} orders");
                 return Err(Failure::bad(message, "make it smaller"));
@@ -307,16 +330,12 @@ impl Distributor {
         Ok(Due { planned: book.change, files, groups: groups(&of_file), notes })
     }
 
-    /// The orders for one group. Blocks.
-    fn drafts(
-        &self,
-        due: &Due,
-        at: usize,
-        frequency: &str,
-    ) -> Result<Vec<(Draft, PlanRow)>, Failure> {
+    /// The orders for one group. A file whose content cannot be read keeps no other from it.
+    /// Blocks.
+    fn drafts(&self, due: &Due, at: usize, frequency: &str) -> Result<Made, Failure> {
         let group = &due.groups[at];
         let known = self.fleet.known();
-        let mut drafts = Vec::new();
+        let (mut drafts, mut broken) = (Vec::new(), Vec::new());
         let mut batch = Batch::default();
         for file in &group.files {
             let (path, standing) = &due.files[*file];
@@ -324,7 +343,15 @@ impl Distributor {
             let Some(entry) = known.book.entries.get(path) else { continue };
             let root = &known.book.sources[&entry.source].revision.content.root;
             let mut room = batch.room();
-            let (push, needs, bytes) = self.push(path, root, standing, &group.hosts, &mut room)?;
+            let made = self.push(path, root, standing, &group.hosts, &mut room);
+            let (push, needs, bytes) = match made {
+                Ok(made) => made,
+                Err(failure) if failure.is_about_room() => return Err(failure),
+                Err(failure) => {
+                    broken.push((path.clone(), failure.error.message));
+                    continue;
+                }
+            };
             let delete = if entry.delete { Delete::All } else { Delete::Nothing };
             let terms = Terms { delete, exclude: entry.exclude.clone(), ..Terms::default() };
             let push = protos::Push { terms, ..push };
@@ -340,7 +367,7 @@ impl Distributor {
         if !batch.items.is_empty() {
             drafts.push(batch.draft(due.planned, &group.hosts, frequency));
         }
-        Ok(drafts)
+        Ok(Made { drafts, broken })
     }
 
     fn push(

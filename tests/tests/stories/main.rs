@@ -43,6 +43,7 @@ mod store;
 mod terms;
 mod trial;
 mod weak;
+mod week;
 mod whatif;
 mod wishes;
 mod witness;
