@@ -98,13 +98,12 @@ fn judge(standing: &Standing, limit: Duration, clients: bool) -> Found {
 
 /// Tells what is stale, or that nothing is any more, by all channels of the node.
 async fn tell(state: &Path, stale: &[String]) -> Result<(), Failure> {
-    let failed = |error: &dyn std::error::Error| Failure::local(error);
     let mark = state.join("alerts").join("check.told");
     let began = std::fs::read_to_string(&mark).ok().and_then(|text| text.trim().parse().ok());
     if stale.is_empty() && began.is_none() {
         return Ok(());
     }
-    let settings = Settings::load(&state.join("alerts.toml")).map_err(|error| failed(&error))?;
+    let settings = Settings::load(&state.join("alerts.toml")).map_err(|error| Failure::local(&error))?;
     let channels: Vec<&str> = settings.channels().collect();
     if channels.is_empty() {
         let file = state.join("alerts.toml");
@@ -127,7 +126,7 @@ async fn tell(state: &Path, stale: &[String]) -> Result<(), Failure> {
         false => std::fs::create_dir_all(state.join("alerts"))
             .and_then(|()| std::fs::write(&mark, format!("{}\n", message.alerts[0].began_ms))),
     };
-    noted.map_err(|error| failed(&error))
+    noted.map_err(|error| Failure::local(&error))
 }
 
 fn message(state: &Path, stale: &[String], began: Option<u64>) -> Result<Message, Failure> {

@@ -206,7 +206,8 @@ fn last(said: FileSaid, screen: &mut Screen) -> Result<Exit, Failure> {
                     "" => "-".to_owned(),
                     by => format!("by {by}"),
                 };
-                [&file.path, &file.frequency, &by].map(|text| escape_line(text).into()).to_vec()
+                let texts = [&file.path, &file.frequency, &by];
+                texts.map(|text| escape_line(text).into_owned()).to_vec()
             };
             let rows: Vec<Vec<String>> = files.iter().map(row).collect();
             screen.print(&table(&["FILE", "FREQUENCY", "SUBSCRIBED"], &rows))?;

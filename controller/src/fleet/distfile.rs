@@ -186,12 +186,10 @@ mod tests {
         let command = "echo \"$FILE\" 'x' \\n;".to_owned();
         let entry: DomainPath = path.parse().expect("a domainpath");
         book.set_policy(&entry, PolicyEdit::Command(command.clone())).expect("set");
-        let label = path.replacen(':', "", 1);
-        let dest = &entry.path;
-        let expected = [
-            &label, ":", "s1", "->", "(", "h1", "h2", ")", "install", dest, ";", "special",
-            &format!("\"{command}"), ";",
-        ];
+        let (label, string) = (path.replacen(':', "", 1), format!("\"{command}"));
+        let rule = [&label, ":", "s1", "->", "(", "h1", "h2", ")"];
+        let commands = ["install", &entry.path, ";", "special", &string, ";"];
+        let expected = [&rule[..], &commands[..]].concat();
         assert_eq!(tokens(&text(&book, "hour", None)), expected);
     }
 

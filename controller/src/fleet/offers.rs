@@ -118,7 +118,8 @@ impl Reader<'_> {
         for (root, hosts) in standing.has() {
             let own = names(&hosts.difference(&ids));
             let is_newest = *root == revision.content.root;
-            if is_newest { &mut holders } else { &mut outdated }.extend(own);
+            let list = if is_newest { &mut holders } else { &mut outdated };
+            list.extend(own);
         }
         let stands: BTreeSet<&String> = subscribers.iter().collect();
         let resting = wishes.keys().filter(|name| !stands.contains(name)).cloned().collect();
