@@ -187,8 +187,9 @@ mod tests {
         let entry: DomainPath = path.parse().expect("a domainpath");
         book.set_policy(&entry, PolicyEdit::Command(command.clone())).expect("set");
         let (label, string) = (path.replacen(':', "", 1), format!("\"{command}"));
-        let rule = [&label, ":", "s1", "->", "(", "h1", "h2", ")"];
-        let commands = ["install", &entry.path, ";", "special", &string, ";"];
+        let rule = [label.as_str(), ":", "s1", "->", "(", "h1", "h2", ")"];
+        let dest = entry.path.as_str();
+        let commands = ["install", dest, ";", "special", string.as_str(), ";"];
         let expected = [&rule[..], &commands[..]].concat();
         assert_eq!(tokens(&text(&book, "hour", None)), expected);
     }
