@@ -18,6 +18,8 @@ use crate::fail::Failure;
 use crate::fleet::{self, Command};
 use crate::screen::Screen;
 
+/// Commands that ask the node of this machine.
+const HERE: [&str; 3] = ["request", "subscriptions", "check"];
 /// The code of what is not permitted, or not here.
 const NOT_HERE: u8 = 3;
 
@@ -93,7 +95,7 @@ pub(crate) fn main(args: Args, socket: Option<PathBuf>, screen: &mut Screen) -> 
         Err(failure) => {
             let exit = exit(&failure);
             let mut text = failure.error.message.clone();
-            if failure.exit == Exit::Unreachable {
+            if failure.exit == Exit::Unreachable && !HERE.contains(&command.as_str()) {
                 text = format!("only on the controller ({text})");
             }
             if screen.json {

@@ -144,7 +144,7 @@ fn a_host_subscribes_itself_to_what_its_domains_offer() -> Result<()> {
     site.fleet.kill("controller")?;
     let output = wait_for("h3 to know that nobody answers", LIMIT, || {
         let output = site.asks("h3", &["request", "/etc/motd", "--within", "2s"])?;
-        Ok((output.status.code() == Some(3)).then_some(output))
+        Ok((output.status.code() == Some(6)).then_some(output))
     })?;
     let text = show(&output.stderr);
     assert!(text.contains("controller"), "{text}");
