@@ -103,7 +103,8 @@ async fn tell(state: &Path, stale: &[String]) -> Result<(), Failure> {
     if stale.is_empty() && began.is_none() {
         return Ok(());
     }
-    let settings = Settings::load(&state.join("alerts.toml")).map_err(|error| Failure::local(&error))?;
+    let settings = Settings::load(&state.join("alerts.toml"));
+    let settings = settings.map_err(|error| Failure::local(&error))?;
     let channels: Vec<&str> = settings.channels().collect();
     if channels.is_empty() {
         let file = state.join("alerts.toml");

@@ -138,7 +138,9 @@ fn x23_check_says_what_is_stale_and_tells_it_by_itself() -> Result<()> {
         Ok((check(&["-m"])?.status.code() == Some(0)).then_some(()))
     })?;
     check(&["-m"])?;
-    let count = |word: &str| Ok::<_, anyhow::Error>(told(&r1)?.iter().filter(|w| *w == word).count());
+    let count = |word: &str| -> Result<usize> {
+        Ok(told(&r1)?.iter().filter(|other| *other == word).count())
+    };
     assert_eq!(count("-check/r1")?, 1);
     fleet.kill("r1")?;
     let dead = check(&["-m"])?;
