@@ -236,6 +236,27 @@ fn one_file_that_cannot_be_placed_keeps_no_other_from_it() -> Result<()> {
 }
 
 #[test]
+fn content_that_is_damaged_keeps_no_other_file_from_being_distributed() -> Result<()> {
+    let site = site()?;
+    site.write("motd", "hello\n")?;
+    site.done("-o install ./motd cc.adm:/etc/motd hour")?;
+    crate::week::install_broken(&site.fleet, "cc.adm:/etc/broken")?;
+    let output = site.fdist("-o dist --wait hour")?;
+    let told = tests::show(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("cc.adm:/etc/broken: not delivered: "), "{told}");
+    assert_eq!(site.at("h1", "/etc/motd").as_deref(), Some("hello\n"));
+    assert_eq!(site.no("-o status")?, "cc.adm:/etc/broken: h1 h2\n");
+    let report = site.done("-o report hour")?;
+    assert!(report.contains("\ncc.adm:/etc/broken\n") && report.contains("dist.source"), "{report}");
+    // It is put in anew.
+    site.done("-o cp ./motd cc.adm:/etc/broken")?;
+    site.done("-o dist --wait hour")?;
+    site.prints("-o status", "")?;
+    Ok(())
+}
+
+#[test]
 fn whoever_enrols_or_moves_lacks_what_is_new_there() -> Result<()> {
     let mut site = site()?;
     site.write("motd", "hello\n")?;

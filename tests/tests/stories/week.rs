@@ -158,7 +158,7 @@ fn objects(fleet: &Fleet) -> Result<BTreeSet<PathBuf>> {
 }
 
 /// Puts a file under control, and then breaks what the controller keeps of it.
-fn install_broken(fleet: &Fleet, path: &str) -> Result<()> {
+pub(crate) fn install_broken(fleet: &Fleet, path: &str) -> Result<()> {
     let before = objects(fleet)?;
     let source = fleet.path().join("broken");
     fs::write(&source, noise(1, 3 << 20))?;
