@@ -285,18 +285,14 @@ impl Distributor {
                     return Err(Failure::bad(message, "abort it, and begin another"));
                 }
             }
-            let mut members = roll.winners.of_entry[at].clone();
-            if let Some(wanted) = &new.wanted {
-                if !wanted.contains(path) {
-                    continue;
-                }
-                // Whether they may have it was asked before: they need not have subscribed.
-                if book.entries[path].subscribers.is_some() {
-                    members = members.union(only.as_ref().unwrap_or(&members));
-                }
+            if new.wanted.as_ref().is_some_and(|wanted| !wanted.contains(path)) {
+                continue;
             }
+            let mut members = roll.winners.of_entry[at].clone();
             if let Some(only) = &only {
-                members = members.intersection(only);
+                // Whether they may have what they want was asked before: without subscribing, too.
+                let all = new.wanted.is_some() && book.entries[path].subscribers.is_some();
+                members = if all { only.clone() } else { members.intersection(only) };
             }
             if new.only.is_none() {
                 missing.extend(roll.not_enrolled(&members));
