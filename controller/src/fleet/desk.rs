@@ -227,12 +227,8 @@ impl Fleet {
             Change::SetEditor { path, editor } => {
                 book.set_policy(&entry(&path)?, PolicyEdit::Editor(editor))?
             }
-            Change::SetOptional { path, optional } => book.set_optional(&entry(&path)?, optional)?,
-            Change::Subscribe { host, path } => {
-                book.subscribe(&host, &entry(&path)?, Wish::Operator)?
-            }
-            Change::Unsubscribe { host, path } => {
-                book.unsubscribe(&host, &entry(&path)?, Wish::Operator)?
+            Change::SetOptional { .. } | Change::Subscribe { .. } | Change::Unsubscribe { .. } => {
+                apply_wish(book, change)?
             }
             Change::Remove { paths } => {
                 let paths = paths.iter().map(|path| entry(path)).collect::<Result<Vec<_>, _>>()?;
@@ -329,6 +325,20 @@ impl Fleet {
     fn begin(&self) -> MutexGuard<'_, ()> {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What operators want of optional entries.
+fn apply_wish(book: &mut Book, change: Change) -> Result<Effect, Failure> {
+    Ok(match change {
+        Change::SetOptional { path, optional } => book.set_optional(&entry(&path)?, optional)?,
+        Change::Subscribe { host, path } => {
+            book.subscribe(&host, &entry(&path)?, Wish::Operator)?
+        }
+        Change::Unsubscribe { host, path } => {
+            book.unsubscribe(&host, &entry(&path)?, Wish::Operator)?
+        }
+        _ => Effect::default(),
+    })
 }
 
 fn name(text: &str) -> Result<Domain, Failure> {

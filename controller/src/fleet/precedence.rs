@@ -113,18 +113,7 @@ pub fn winners(levels: &Levels, members: &[Member], entries: &[&DomainPath]) -> 
 pub fn offered(levels: &Levels, members: &[Member], entries: &[Offer<'_>]) -> Winners {
     let normal = |entry: &Offer<'_>| levels.normal(&entry.path.domain);
     let domains: Vec<Domain> = entries.iter().map(normal).collect();
-    let mut root = Node::default();
-    let mut alone: HashMap<&str, Vec<(usize, Rank)>> = HashMap::new();
-    for (n, (domain, entry)) in domains.iter().zip(entries).enumerate() {
-        match (&entry.only, domain.host()) {
-            (Some(hosts), _) => {
-                let mine = |host: &&str| alone.entry(*host).or_default().push((n, SUBSCRIBED));
-                hosts.iter().for_each(mine);
-            }
-            (None, Some(host)) => alone.entry(host).or_default().push((n, ALONE)),
-            (None, None) => root.hang(domain.words(), n),
-        }
-    }
+    let (root, alone) = hung(&domains, entries);
     let mut ids: HashMap<&str, usize> = HashMap::new();
     let mut paths = Vec::with_capacity(entries.len());
     for entry in entries {
@@ -183,6 +172,26 @@ pub fn offered(levels: &Levels, members: &[Member], entries: &[Offer<'_>]) -> Wi
     }
     clashes.sort_by_key(|clash: &Clash| (clash.host, clash.one, clash.other));
     Winners { of_entry: ranges.into_iter().map(HostSet::from_ranges).collect(), clashes }
+}
+
+/// For each host by its name the entries that are for it alone, or that it has subscribed to.
+type Alone<'a> = HashMap<&'a str, Vec<(usize, Rank)>>;
+
+/// All entries in the tree of words, or with the hosts that they are for. `domains`: theirs.
+fn hung<'a>(domains: &'a [Domain], entries: &'a [Offer<'a>]) -> (Node<'a>, Alone<'a>) {
+    let (mut root, mut alone) = (Node::default(), Alone::new());
+    for (n, (domain, entry)) in domains.iter().zip(entries).enumerate() {
+        match (&entry.only, domain.host()) {
+            (Some(hosts), _) => {
+                for host in hosts {
+                    alone.entry(host).or_default().push((n, SUBSCRIBED));
+                }
+            }
+            (None, Some(host)) => alone.entry(host).or_default().push((n, ALONE)),
+            (None, None) => root.hang(domain.words(), n),
+        }
+    }
+    (root, alone)
 }
 
 /// The member at a place, as a set of hosts has it.
