@@ -271,7 +271,7 @@ impl Distributor {
         let only = places(&known, &new.hosts)?;
         // Whoever names hosts wants them right, whatever they are known to have.
         let compares = new.compare || only.is_some();
-        let mut standings = self.fleet.store.standings()?;
+        let mut standings = self.standings(new)?;
         let (mut files, mut of_file) = (Vec::new(), Vec::new());
         let mut missing = BTreeSet::new();
         for (at, path) in roll.paths.iter().enumerate() {
@@ -324,6 +324,14 @@ impl Distributor {
             notes.push(format!("{host}: {one} and {other} clash: nothing is delivered"));
         }
         Ok(Due { planned: book.change, files, groups: groups(&of_file), notes })
+    }
+
+    /// How the files stand that may be meant. Blocks.
+    fn standings(&self, new: &NewDist) -> Result<BTreeMap<DomainPath, Standing>, Failure> {
+        let store = &self.fleet.store;
+        let Some(wanted) = &new.wanted else { return Ok(store.standings()?) };
+        let of = |path: &DomainPath| Ok((path.clone(), store.standing(path)?));
+        wanted.iter().map(of).collect()
     }
 
     /// The orders for one group. A file whose content cannot be read keeps no other from it.
