@@ -1,6 +1,6 @@
 //! What a node offers on its own machine: a Unix socket in its state folder, with its metrics, the
-//! bus and the files of this host; the same without metrics on another socket for programs of other users, and its metrics on a TCP port,
-//! if its settings want that.
+//! bus and the files of this host; the bus and the files on another socket for programs of other
+//! users, and its metrics on a TCP port, if its settings want that.
 //!
 //! It speaks HTTP, as the controller's API does. Nothing here may keep a node from its work: a
 //! port that is taken is told and tried again, and a question too many is turned away.

@@ -163,7 +163,7 @@ impl Policy {
 
     /// Whether somebody may ask for files of this host.
     pub(crate) async fn check_files(&self, who: Who) -> Result<(), Denied> {
-        self.look(who, |grant| grant.files, || "ask for files of this host".into()).await
+        self.look(who, |grant| grant.files, || "ask for files of this host here".into()).await
     }
 
     async fn look(
