@@ -51,12 +51,13 @@ struct Found {
 }
 
 pub(crate) async fn check(args: CheckArgs, screen: &mut Screen) -> Result<Exit, Failure> {
-    let client = Client::new(Some(args.state.join("node.sock")));
+    let socket = args.state.join("node.sock");
+    let client = Client::new(Some(socket.clone()));
     let asked: Result<Standing, Failure> = client.get("/v1/standing").await;
     let found = match &asked {
         Ok(standing) => judge(standing, args.limit, !args.clients_not),
-        Err(failure) => {
-            let stale = format!("the node does not answer: {}", failure.error.message);
+        Err(_) => {
+            let stale = format!("the node does not answer at {}", socket.display());
             Found { stale: vec![stale], fresh: Vec::new() }
         }
     };

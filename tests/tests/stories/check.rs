@@ -145,7 +145,7 @@ fn x23_check_says_what_is_stale_and_tells_it_by_itself() -> Result<()> {
     fleet.kill("r1")?;
     let dead = check(&["-m"])?;
     assert_eq!(dead.status.code(), Some(1));
-    assert!(show(&dead.stdout).starts_with("the node does not answer: "), "{dead:?}");
+    assert!(show(&dead.stdout).starts_with("the node does not answer at "), "{dead:?}");
     assert!(count("+check/r1")? >= 2);
     Ok(())
 }
