@@ -133,9 +133,8 @@ async fn tell(state: &Path, stale: &[String]) -> Result<(), Failure> {
 
 fn message(state: &Path, stale: &[String], began: Option<u64>) -> Result<Message, Failure> {
     let node = crate::join::load(state)?.map(|known| known.identity().clone());
-    let (name, site, mesh) = node.map_or_else(Default::default, |node| {
-        (node.name, node.site, node.mesh.to_string())
-    });
+    let (name, site, mesh) =
+        node.map_or_else(Default::default, |node| (node.name, node.site, node.mesh.to_string()));
     let now = millis(since(0));
     let is_over = stale.is_empty();
     let labels = [("host", &name), ("site", &site)].into_iter();

@@ -192,7 +192,11 @@ fn last(said: FileSaid, screen: &mut Screen) -> Result<Exit, Failure> {
     match said {
         FileSaid::Refused(fault) => {
             let failure = Failure::new(Exit::Failed, "refused", fault.message);
-            return Err(if fault.help.is_empty() { failure } else { failure.with_help(fault.help) });
+            return Err(if fault.help.is_empty() {
+                failure
+            } else {
+                failure.with_help(fault.help)
+            });
         }
         FileSaid::Ended { state, fault } if state != "ok" => {
             let why = if fault.is_empty() { String::new() } else { format!(": {fault}") };

@@ -3,9 +3,7 @@
 use std::io::Read;
 
 use clap::ValueEnum;
-use controller::fleet::types::{
-    Change, FileOf, HostDomains, Question, RelayClients, TableText,
-};
+use controller::fleet::types::{Change, FileOf, HostDomains, Question, RelayClients, TableText};
 
 use super::{ask, change};
 use crate::client::Client;

@@ -195,9 +195,8 @@ impl Book {
         let same_paths = || {
             let mut pairs = self.entries.iter().zip(old.entries.iter());
             self.entries.len() == old.entries.len()
-                && pairs.all(|((a, one), (b, other))| {
-                    a == b && one.subscribers == other.subscribers
-                })
+                && pairs
+                    .all(|((a, one), (b, other))| a == b && one.subscribers == other.subscribers)
         };
         !Arc::ptr_eq(&self.levels, &old.levels)
             || !Arc::ptr_eq(&self.hosts, &old.hosts)

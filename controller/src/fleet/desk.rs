@@ -151,7 +151,12 @@ impl Fleet {
     }
 
     /// A host's own wish to get an entry from now on, or no more. Blocks.
-    pub(crate) fn wish(&self, host: &str, path: &DomainPath, wanted: bool) -> Result<bool, Failure> {
+    pub(crate) fn wish(
+        &self,
+        host: &str,
+        path: &DomainPath,
+        wanted: bool,
+    ) -> Result<bool, Failure> {
         let _turn = self.begin();
         let old = self.known();
         let mut book = (*old.book).clone();

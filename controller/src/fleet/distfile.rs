@@ -128,9 +128,7 @@ mod tests {
         let label = "common.adm/etc/hosts: s1 ->";
         let rest = "\tinstall /etc/hosts ;\n\tspecial \"echo \\\"a;b\\\" \\\\n\" ;\n";
         let of = |relay: &str, hosts: &str| {
-            format!(
-                "\n# common.adm:/etc/hosts, hour, relay {relay}\n{label} ( {hosts} )\n{rest}"
-            )
+            format!("\n# common.adm:/etc/hosts, hour, relay {relay}\n{label} ( {hosts} )\n{rest}")
         };
         let all = text(&book, "hour", None);
         let (head, rules) = all.split_once("\n\n").expect("a heading");

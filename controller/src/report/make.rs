@@ -49,9 +49,10 @@ pub(super) fn make(
         (sums, before) = (cut(sums, only), cut(before, only));
     }
     let reached = tables.reached(time.start_ms, time.end_ms)?;
-    let of = ask.only.as_ref().map_or(reached.hosts.len(), |only| {
-        reached.hosts.intersection(only).len()
-    });
+    let of = ask
+        .only
+        .as_ref()
+        .map_or(reached.hosts.len(), |only| reached.hosts.intersection(only).len());
     let mut report = Report {
         kind: match every {
             Some(Every::Hour) => "hour".into(),

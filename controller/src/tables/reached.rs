@@ -5,7 +5,7 @@
 //! nothing: a host is counted once, and a file of a host when it is news that it is in place.
 
 use mesh::HostSet;
-use redb::{TableDefinition, WriteTransaction};
+use redb::{ReadableTable, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
 
 use super::events::QUARTER_MS;

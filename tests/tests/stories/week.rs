@@ -201,8 +201,9 @@ fn monday(fleet: &Fleet, files: &[File]) -> Result<()> {
     assert_eq!(done(fleet, &["file", "status"])?, "");
     let report = fleet.json(&["report", "hour", "--json"])?;
     assert_eq!(report["reached"], RELAYS.len() * HOSTS, "{report:#}");
-    let due = |group: &str| files.iter().filter(|file| file.group.is_none_or(|own| own == group));
-    let placed: usize = hosts().map(|(_, group)| due(group).count()).sum();
+    let is_for = |file: &File, group: &str| file.group.is_none_or(|own| own == group);
+    let of = |group: &str| files.iter().filter(|file| is_for(file, group)).count();
+    let placed: usize = hosts().map(|(_, group)| of(group)).sum();
     assert_eq!(report["updated"], placed, "{report:#}");
     Ok(())
 }
