@@ -247,11 +247,11 @@ fn content_that_is_damaged_keeps_no_other_file_from_being_distributed() -> Resul
     assert!(told.contains("cc.adm:/etc/broken: not delivered: "), "{told}");
     assert_eq!(site.at("h1", "/etc/motd").as_deref(), Some("hello\n"));
     assert_eq!(site.no("-o status")?, "cc.adm:/etc/broken: h1 h2\n");
-    let report = site.done("-o report hour")?;
-    assert!(
-        report.contains("\ncc.adm:/etc/broken\n") && report.contains("dist.source"),
-        "{report}"
-    );
+    wait_for("the report to say so", LIMIT, || {
+        let report = site.done("-o report hour")?;
+        let is_told = report.contains("\ncc.adm:/etc/broken\n") && report.contains("dist.source");
+        Ok(is_told.then_some(()))
+    })?;
     // It is put in anew.
     site.done("-o cp ./motd cc.adm:/etc/broken")?;
     site.done("-o dist --wait hour")?;

@@ -226,7 +226,7 @@ fn tuesday(fleet: &mut Fleet, everybody: &str, data: &str, disk: Option<&Disk>) 
     let mut wanted = vec![
         "web.adm:/etc/broken|controller|".to_owned(),
         format!("{everybody}|down|{west}"),
-        "|relay|west".to_owned(),
+        "|relay|controller".to_owned(),
     ];
     wanted.extend(disk.map(|_| "north1.host:/opt/data|space|north1".to_owned()));
     let told = wait_for("the report to say what broke", 3 * LIMIT, || {
@@ -285,7 +285,7 @@ fn an_operators_week() -> Result<()> {
     let data = text_file(&fleet, "data", "small\n")?;
     let text = tuesday(&mut fleet, &everybody, &data, disk.as_ref())?;
     let heading = format!("\n{everybody}\n");
-    assert!(text.contains(&heading) && text.contains("relay in trouble"), "{text}");
+    assert!(text.contains(&heading) && text.contains("lost the link with relay west"), "{text}");
 
     // Midnight: the hour and the day are over, and mailed.
     fleet.kill("controller")?;
