@@ -17,10 +17,11 @@
 //! where messages go is the mesh's.
 
 mod client;
+pub mod files;
 mod kept;
 mod wire;
 
-pub use client::{Answers, BusError, Client, Messages};
+pub use client::{Answers, BusError, Client, FileAnswers, Messages};
 pub use kept::Holder;
 pub use wire::{
     AllKept, Answer, AnswerLine, End, Fault, Heard, Kept, Line, Message, Place, Reader, Taken, Why,
