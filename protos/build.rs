@@ -11,7 +11,8 @@ use protox::prost_reflect::prost_types::{
     DescriptorProto, FieldDescriptorProto, FileDescriptorSet,
 };
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
+    "delegate.proto",
     "link.proto",
     "bus.proto",
     "order.proto",

@@ -20,7 +20,7 @@ use crate::authority::Pin;
 use crate::files::{self, FileError};
 use crate::key::{self, Key};
 use crate::name::{Identity, MeshId};
-use crate::order::OrderKey;
+use crate::order::{self, OrderKey};
 use crate::x509::{Ca, CaError, Leaf, PeerError};
 
 const FILE: &str = "identity.pem";
@@ -62,6 +62,12 @@ impl NodeKey {
         params.distinguished_name = rcgen::DistinguishedName::new();
         let request = params.serialize_request(&self.0);
         request.expect("a request for nothing but a key can be written").der().to_vec()
+    }
+
+    /// Signs `body` as something of this kind, in the way of orders. What a handshake signs begins
+    /// differently, so neither passes for the other.
+    pub fn sign(&self, kind: &str, body: &[u8]) -> [u8; 64] {
+        self.0.sign(&order::order(kind, body))
     }
 
     /// The public half: the 32 bytes of Ed25519.

@@ -88,7 +88,7 @@ pub struct BadSignature {
     pub key: String,
 }
 
-fn order(kind: &str, body: &[u8]) -> Vec<u8> {
+pub(crate) fn order(kind: &str, body: &[u8]) -> Vec<u8> {
     envelope(DOMAIN, &[kind.as_bytes(), body])
 }
 

@@ -36,6 +36,7 @@ mod cancel;
 mod cap;
 mod client;
 mod completion;
+mod delegate;
 mod demo;
 mod diff;
 mod emulated;

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use certs::{Credentials, Role};
-use relay::{Journal, NoWitness, Running, Settings, Setup};
+use controller::site::Site;
+use relay::{Journal, JournalError, NoWitness, Running, Settings, Setup};
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
 use tracing::{info, warn};
@@ -109,7 +110,11 @@ async fn run(
 ) -> Result<Exit, Failure> {
     let mut stop = Stop::with(end)?;
     let (listen, bus) = (settings.metrics.listen, settings.bus.socket.clone());
-    let running = Arc::new(start(credentials, settings, &state)?);
+    let (running, site) = start(credentials.clone(), settings, &state)?;
+    let running = Arc::new(running);
+    if let Some(site) = site {
+        site.start(running.clone(), credentials, &state);
+    }
     let metrics = local::metrics_of(running.clone());
     local::start(local::Setup {
         state: state.clone(),
@@ -132,13 +137,21 @@ async fn run(
     Ok(exit)
 }
 
-fn start(credentials: Credentials, settings: Settings, state: &Path) -> Result<Running, Failure> {
+fn start(
+    credentials: Credentials,
+    settings: Settings,
+    state: &Path,
+) -> Result<(Running, Option<Site>), Failure> {
     let cache = match credentials.identity().role {
         Role::Host => HOST_CACHE,
         Role::Controller | Role::Relay => RELAY_CACHE,
     };
     let journal = Journal::with_daybook(&state.join("node.redb"), cache);
     let journal = journal.map_err(|error| Failure::local(&error))?;
+    let site = match credentials.identity().role {
+        Role::Relay => site(&journal)?,
+        _ => None,
+    };
     let store = content::Store::open(state.join("store"));
     let store = store.map_err(|error| Failure::local(&error))?;
     let setup = Setup {
@@ -147,17 +160,34 @@ fn start(credentials: Credentials, settings: Settings, state: &Path) -> Result<R
         state: state.to_owned(),
         journal,
         store: Arc::new(store),
-        witness: Box::new(NoWitness),
+        witness: match &site {
+            Some(site) => site.witness(),
+            None => Box::new(NoWitness),
+        },
         registrar: None,
         obeys: true,
     };
-    relay::start(setup).map_err(|error| match error {
+    let running = relay::start(setup).map_err(|error| match error {
         relay::StartError::NoListen(_) | relay::StartError::NoParents(_) => {
             Failure { exit: Exit::Usage, ..Failure::local(&error) }
                 .with_help(format!("in {}, or as an option", state.join("node.toml").display()))
         }
         error => Failure::local(&error),
-    })
+    })?;
+    Ok((running, site))
+}
+
+/// What a relay's own operators need. A relay whose disk is full at its very first start goes
+/// without until the next one.
+fn site(journal: &Journal) -> Result<Option<Site>, Failure> {
+    match Site::open(journal.clone()) {
+        Ok(site) => Ok(Some(site)),
+        Err(error @ JournalError::Full { .. }) => {
+            warn!(error = %relay::chain(&error), "this relay has no operators' socket");
+            Ok(None)
+        }
+        Err(error) => Err(Failure::local(&error)),
+    }
 }
 
 /// Leaves a note of the real address, for whoever has asked for port 0. Readers never see a part.

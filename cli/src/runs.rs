@@ -101,8 +101,16 @@ fn row(order: &OrderInfo, is_terminal: bool) -> Vec<String> {
         standing(order),
         states.collect::<Vec<_>>().join(", "),
         clip(&order.targets, TARGETS_WIDTH),
-        crate::escape::escape_line(&clip(&order.what, WHAT_WIDTH)).into_owned(),
+        crate::escape::escape_line(&clip(&what(order), WHAT_WIDTH)).into_owned(),
     ]
+}
+
+/// What was ordered, and at which relay, if not here.
+fn what(order: &OrderInfo) -> String {
+    match &order.given_by {
+        Some(relay) => format!("[{relay}] {}", order.what),
+        None => order.what.clone(),
+    }
 }
 
 async fn show(args: ShowArgs, client: &Client, screen: &mut Screen) -> Result<Exit, Failure> {
@@ -127,7 +135,8 @@ async fn show(args: ShowArgs, client: &Client, screen: &mut Screen) -> Result<Ex
     if !screen.json {
         if !view.quiet {
             let given = show_time(order.issued_ms);
-            screen.say(&format!("{} {}  {given}  {}", order.kind, order.short, order.what))?;
+            let what = what(&order);
+            screen.say(&format!("{} {}  {given}  {what}", order.kind, order.short))?;
         }
         render::gathered(screen, &view, &order, &gathered)?;
         if order.push.is_some() {

@@ -12,7 +12,7 @@ use crate::fail::Failure;
 use crate::hosts::state;
 use crate::screen::{Screen, is_utf8};
 use crate::units::{show_bytes, show_count, show_duration, since};
-use crate::{cap, steer, survey, whatif};
+use crate::{cap, delegate, steer, survey, whatif};
 
 /// Options of `barid tree`.
 #[derive(Clone, Debug, clap::Args)]
@@ -37,6 +37,8 @@ enum Verb {
     WhatIf(whatif::WhatIfArgs),
     /// Say how much content the link of a site or node may carry
     Cap(cap::CapArgs),
+    /// Let the operators of a relay run commands below it, also while its site is cut off
+    Delegate(Box<delegate::DelegateArgs>),
 }
 
 /// Shows the tree, or changes it.
@@ -52,6 +54,7 @@ pub(crate) async fn main(
         Some(Verb::Drain(args)) => steer::drain(args, client, screen).await,
         Some(Verb::WhatIf(args)) => whatif::what_if(args, client, screen).await,
         Some(Verb::Cap(args)) => cap::main(args, client, screen).await,
+        Some(Verb::Delegate(args)) => delegate::main(*args, client, screen).await,
         None => show(client, screen).await,
     }
 }
@@ -76,10 +79,12 @@ fn draw(status: &Status, mut links: Vec<LinkInfo>, hosts: &[HostInfo], fine: boo
     let [next, last, past, past_last] = marks;
     links.sort_by(|a, b| natural_cmp(&a.name, &b.name));
     let mut wood = Wood::new(marks, hosts);
+    wood.seen.extend(status.relay.as_deref());
     let Status { listen, version, nodes, up, open_orders, .. } = status;
     let (nodes, up, open) = (show_count(*nodes), show_count(*up), show_count(*open_orders));
+    let root = status.relay.as_deref().unwrap_or("controller");
     let mut text = format!(
-        "controller  {listen}  version {version}  {nodes} nodes, {up} up  {open} open orders\n"
+        "{root}  {listen}  version {version}  {nodes} nodes, {up} up  {open} open orders\n"
     );
     if !status.degraded.is_empty() {
         text.push_str(&format!("{past}  degraded: {}\n", status.degraded));
@@ -215,6 +220,7 @@ mod tests {
             retired_until_ms: 0,
             events_retired: 0,
             events_retired_until_ms: 0,
+            relay: None,
         };
         let link = |name: &str| LinkInfo {
             name: name.into(),

@@ -64,6 +64,7 @@ impl Reader<'_> {
             retries: row.retries.clone(),
             push: row.push.clone(),
             output_limit: row.run.as_ref().map(|run| output_limit(run).into()),
+            given_by: row.given_by.clone(),
         }
     }
 

@@ -34,8 +34,8 @@ use crate::tables::{HostRow, Tables};
 use crate::traffic::Meter;
 use crate::viewers::Viewers;
 use crate::{
-    alerting, events, following, inventory, labels, meaning, order_routes, output, report, rollout,
-    steer, stored,
+    alerting, delegate, events, following, inventory, labels, meaning, order_routes, output,
+    report, rollout, steer, stored,
 };
 
 /// The largest request body.
@@ -93,6 +93,7 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/v1/tree/drain", post(steer::drain))
         .route("/v1/tree/cap", post(caps::cap))
         .route("/v1/tree/survey", post(steer::survey))
+        .route("/v1/delegations", get(delegate::list).post(delegate::delegate))
         .route("/v1/labels", post(labels::change))
         .route("/v1/resolve", post(meaning::resolve))
         .route("/v1/groups", post(meaning::groups))

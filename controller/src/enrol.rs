@@ -11,10 +11,13 @@ use std::time::{Duration, SystemTime};
 
 use certs::{Authority, Identity, Leaf, MeshId, Role, Token, TokenCheck, TokenId};
 use mesh::HostSet;
-use protos::{Grant, GrantBody, JoinReply, JoinRequest, Removals, SignedRemovals};
+use protos::{
+    Grant, GrantBody, JoinReply, JoinRequest, RecordReply, Removals, SignedRecord, SignedRemovals,
+};
 use relay::Registrar;
 use tracing::{info, warn};
 
+use crate::archive::Archive;
 use crate::clock::{now_ms, to_ms};
 use crate::fault::Failure;
 use crate::tables::{Accepted, Enrolment, HostRow, Tables, TokenRow};
@@ -32,6 +35,8 @@ const TOKEN_LIMIT: Duration = Duration::from_secs(24 * 3600);
 pub(crate) struct Enroller {
     pub(crate) authority: Arc<Authority>,
     pub(crate) tables: Tables,
+    /// Keeps what relays tell of their own orders.
+    pub(crate) archive: Archive,
     /// How long certificates are good.
     pub(crate) certificate: Duration,
     /// The longest that any was ever made for: so long a removed key may still have one.
@@ -107,7 +112,7 @@ impl Enroller {
         Ok(gone)
     }
 
-    fn removals(&self) -> Result<Removals, relay::JournalError> {
+    pub(crate) fn removals(&self) -> Result<Removals, relay::JournalError> {
         let (version, keys) = self.tables.removed(self.removed_since())?;
         Ok(Removals { mesh: self.authority.mesh().0, version, keys })
     }
@@ -228,6 +233,10 @@ impl Registrar for Enroller {
             warn!(name = %request.name, %reason, "refused a newcomer");
             JoinReply::Refusal(reason)
         })
+    }
+
+    fn keep(&self, record: SignedRecord) -> RecordReply {
+        self.archive.keep(record)
     }
 }
 

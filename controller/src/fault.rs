@@ -41,6 +41,11 @@ impl Failure {
         Failure::new(409, "conflict", message, help)
     }
 
+    /// Whoever asks may not have that.
+    pub(crate) fn denied(message: impl Into<String>, help: impl Into<String>) -> Failure {
+        Failure::new(403, "not-delegated", message, help)
+    }
+
     /// A host cannot be asked just now.
     pub(crate) fn away(message: impl Into<String>) -> Failure {
         Failure::new(503, "away", message, "`barid hosts` shows whether it is up; try again then")

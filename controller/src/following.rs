@@ -18,11 +18,13 @@ use crate::answers::{self, Reader};
 use crate::api::{Api, Hosts};
 use crate::fault::Failure;
 use crate::lines::{Gone, line_stream};
-use crate::live::Update;
+use crate::live::{Live, Update};
 use crate::orders::blocking;
 use crate::past::find;
-use crate::tables::OrderRow;
+use crate::tables::{OrderRow, Tables};
+use crate::traffic::Meter;
 use crate::types::{OrderDetail, OrderEvent};
+use crate::viewers::Viewers;
 
 /// How often a watcher of an order is told how far it is.
 const PROGRESS: Duration = Duration::from_millis(500);
@@ -38,11 +40,25 @@ pub(crate) async fn order_events(
     let tables = api.tables.clone();
     let (id, row) = blocking(move || find(&tables, &id)).await?;
     let (lines, stream) = line_stream::<OrderEvent>();
+    let follower = Follower {
+        tables: api.tables.clone(),
+        live: api.live.clone(),
+        meter: api.meter.clone(),
+        viewers: api.viewers.clone(),
+    };
     tokio::spawn(async move {
         // Whoever listened has gone, or everything is said.
-        api.follow(id, row, live, lines).await.ok();
+        follower.follow(id, row, live, lines).await.ok();
     });
     Ok(stream)
+}
+
+/// What it takes to follow an order.
+pub(crate) struct Follower {
+    pub(crate) tables: Tables,
+    pub(crate) live: Live,
+    pub(crate) meter: Meter,
+    pub(crate) viewers: Viewers,
 }
 
 /// What a watcher of an order wants to see beside its answers.
@@ -59,10 +75,10 @@ enum OutputWhen {
     Live,
 }
 
-impl Api {
+impl Follower {
     /// Tells all that is known of an order, and what comes, until it closes. `live`: and what hosts
     /// write meanwhile.
-    async fn follow(
+    pub(crate) async fn follow(
         &self,
         id: OrderId,
         row: OrderRow,

@@ -10,9 +10,11 @@ use mesh::{HostId, HostSet};
 
 use crate::api::{Answer, Api, body};
 use crate::clock::to_ms;
+use crate::live::Live;
 use crate::orders::blocking;
 use crate::sets;
 use crate::tables::HostRow;
+use crate::traffic::Meter;
 use crate::types::{HostInfo, LinkInfo, NewToken, Resolved, Status, Targets, TokenInfo};
 
 /// `GET /v1/status`
@@ -35,14 +37,20 @@ pub(crate) async fn status(State(api): State<Api>) -> Answer<Status> {
         retired_until_ms,
         events_retired: of_events.0,
         events_retired_until_ms: of_events.1,
+        relay: None,
     }))
 }
 
 /// `GET /v1/hosts`
 pub(crate) async fn hosts(State(api): State<Api>) -> Json<Vec<HostInfo>> {
+    Json(host_infos(&api.live))
+}
+
+/// Everybody who is known, in natural order.
+pub(crate) fn host_infos(live: &Live) -> Vec<HostInfo> {
     // Thousands of names are put in order without keeping those waiting who say what happens.
     let (hosts, labels, up, degraded, below, branches, facts, silent) = {
-        let state = api.live.state();
+        let state = live.state();
         let (hosts, labels) = (state.hosts.clone(), state.labels.clone());
         let (up, degraded) = (state.up.clone(), state.degraded.clone());
         let (below, branches) = (state.below.clone(), state.branches.clone());
@@ -80,7 +88,7 @@ pub(crate) async fn hosts(State(api): State<Api>) -> Json<Vec<HostInfo>> {
     };
     let mut infos: Vec<_> = hosts.iter().map(host).collect();
     infos.sort_by(|a, b| sets::natural_cmp(&a.name, &b.name));
-    Json(infos)
+    infos
 }
 
 /// `POST /v1/hosts/remove`
@@ -96,8 +104,13 @@ pub(crate) async fn remove_hosts(State(api): State<Api>, bytes: Bytes) -> Answer
 
 /// `GET /v1/links`
 pub(crate) async fn links(State(api): State<Api>) -> Json<Vec<LinkInfo>> {
-    let (links, sums) = api.meter.read();
-    let state = api.live.state();
+    Json(link_infos(&api.live, &api.meter))
+}
+
+/// The links to the node's own children, in natural order.
+pub(crate) fn link_infos(live: &Live, meter: &Meter) -> Vec<LinkInfo> {
+    let (links, sums) = meter.read();
+    let state = live.state();
     let info = |(child, below): (&HostId, &HostSet)| {
         let link = links.iter().find(|link| link.host == *child);
         let row = state.hosts.get(child);
@@ -120,7 +133,7 @@ pub(crate) async fn links(State(api): State<Api>) -> Json<Vec<LinkInfo>> {
     };
     let mut infos: Vec<_> = state.below.iter().filter(|(_, b)| !b.is_empty()).map(info).collect();
     infos.sort_by(|a, b| sets::natural_cmp(&a.name, &b.name));
-    Json(infos)
+    infos
 }
 
 /// `POST /v1/tokens`

@@ -94,6 +94,12 @@ impl Live {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Something that watchers want to know is in the tables.
+    pub(crate) fn tell(&self, update: Update) {
+        // Nobody watching is no error.
+        self.updates.send(update).ok();
+    }
+
     /// The writer of the node's commits.
     pub(crate) fn witness(&self) -> Box<dyn Witness> {
         Box::new(Scribe { live: self.clone(), facts: AllFacts::new() })

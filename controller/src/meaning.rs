@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use crate::api::{Answer, Api, Hosts, body};
 use crate::costs::Cost;
 use crate::fault::Failure;
-use crate::orders::blocking;
+use crate::orders::{Desk, blocking};
 use crate::sets;
 use crate::tables::HostRow;
 use crate::targets::{Namespace, Scene, names};
@@ -177,7 +177,7 @@ fn weigh_push(
 /// What an order like this has on a link, in bytes.
 fn weigh(api: &Api, new: &NewRun, targets: &HostSet) -> Result<u64, Failure> {
     let given = api.pieces.find(new)?;
-    let draft = api.desk.run(new, targets.clone(), given, &api.live.state().hosts.clone())?;
+    let draft = Desk::run(new, targets.clone(), given, &api.live.state().hosts.clone())?;
     Ok(api.desk.sealed(&draft, SystemTime::now())?.1.len() as u64)
 }
 

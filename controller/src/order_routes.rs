@@ -19,7 +19,7 @@ use crate::answers::Reader;
 use crate::api::{Answer, Api, Hosts, body};
 use crate::fault::Failure;
 use crate::lines::line_stream;
-use crate::orders::{Draft, blocking};
+use crate::orders::{Desk, Draft, blocking};
 use crate::past::find;
 use crate::push::Packed;
 use crate::retry::again;
@@ -134,7 +134,7 @@ pub(crate) async fn cancel(
     })
     .await?;
     let reach = Duration::from_millis(new.reach_ms);
-    let draft = api.desk.cancel(older, &row, &tally.settled(), reach)?;
+    let draft = Desk::cancel(older, &row, &tally.settled(), reach)?;
     let (id, row) = api.desk.give(draft).await?;
     api.info(id, row, hosts).await.map(Json)
 }
@@ -143,7 +143,7 @@ pub(crate) async fn cancel(
 #[derive(Deserialize)]
 pub(crate) struct Page {
     #[serde(default = "Page::default_limit")]
-    limit: usize,
+    pub(crate) limit: usize,
 }
 
 impl Page {
@@ -200,7 +200,7 @@ impl Api {
             Ok((new, given))
         })
         .await?;
-        let draft = self.desk.run(&new, targets, given, &hosts)?;
+        let draft = Desk::run(&new, targets, given, &hosts)?;
         let (id, row) = self.desk.give(Draft { retries, ..draft }).await?;
         self.info(id, row, hosts).await
     }

@@ -27,14 +27,14 @@ const ENDS_LIMIT: usize = 900;
 /// The kind of an order that takes another back.
 pub(crate) const CANCEL: &str = "cancel";
 /// What an order's validity allows on top of the times that it names, for the way and the fold.
-const MARGIN: Duration = Duration::from_secs(60);
+pub(crate) const MARGIN: Duration = Duration::from_secs(60);
 /// How long hosts that wait in vain have to confirm that they do no more.
 const LAPSE_REACH: Duration = Duration::from_secs(15);
 /// The shortest time to reach a host: what it may take until the next node has said that it has
 /// the order. Less would make hosts seem out of reach that are not.
-const LEAST_REACH: Duration = Duration::from_secs(2);
+pub(crate) const LEAST_REACH: Duration = Duration::from_secs(2);
 /// How much before its making an order is valid, for clocks that lag.
-const BACKDATE: Duration = Duration::from_secs(300);
+pub(crate) const BACKDATE: Duration = Duration::from_secs(300);
 
 /// Makes orders.
 #[derive(Clone)]
@@ -146,6 +146,7 @@ impl Desk {
             stopped: None,
             retries: draft.retries.map(|older| older.to_string()),
             closer: None,
+            given_by: None,
         };
         let kept_envelope = envelope.clone();
         let (id, tables, kept) = (body.id, self.tables.clone(), row.clone());
@@ -168,7 +169,6 @@ impl Desk {
 
     /// The draft of a run. `given`: what it brings along.
     pub(crate) fn run(
-        &self,
         new: &NewRun,
         targets: HostSet,
         given: Given,
@@ -228,7 +228,6 @@ impl Desk {
     /// The draft of an order that takes another back, at all hosts that still owe their own word.
     /// It waits for those that are away for as long as the older one is valid.
     pub(crate) fn cancel(
-        &self,
         older: OrderId,
         row: &OrderRow,
         settled: &HostSet,

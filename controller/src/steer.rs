@@ -74,7 +74,7 @@ pub(crate) async fn survey(State(api): State<Api>, bytes: Bytes) -> Answer<Order
 }
 
 /// The number of a node that may have children.
-fn relay(hosts: &Hosts, name: &str) -> Result<HostId, Failure> {
+pub(crate) fn relay(hosts: &Hosts, name: &str) -> Result<HostId, Failure> {
     let found = hosts.iter().find(|(_, row): &(&HostId, &HostRow)| row.name == name);
     match found {
         Some((id, row)) if row.role == "relay" => Ok(*id),

@@ -7,6 +7,7 @@
 mod alerting;
 pub(crate) mod events;
 pub(crate) mod facts;
+pub(crate) mod given;
 mod hosts;
 pub(crate) mod reached;
 mod retire;
@@ -119,6 +120,9 @@ pub(crate) struct OrderRow {
     /// The id of the order by which hosts that wait in vain were told.
     #[serde(default)]
     pub(crate) closer: Option<String>,
+    /// The relay whose own operator has given it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) given_by: Option<String>,
 }
 
 impl OrderRow {
@@ -176,6 +180,10 @@ impl Tables {
             rollouts::ROLLOUTS.name(),
             rollouts::WAVES.name(),
             facts::FACTS.name(),
+            given::DELEGATIONS.name(),
+            given::GIVEN.name(),
+            given::HANDED.name(),
+            given::RECORDED.name(),
             reached::REACHED.name(),
         ];
         if journal.has_tables(&names)? {
@@ -208,6 +216,10 @@ impl Tables {
         txn.open_table(rollouts::ROLLOUTS)?;
         txn.open_table(rollouts::WAVES)?;
         txn.open_table(facts::FACTS)?;
+        txn.open_table(given::DELEGATIONS)?;
+        txn.open_table(given::GIVEN)?;
+        txn.open_table(given::HANDED)?;
+        txn.open_table(given::RECORDED)?;
         txn.open_table(reached::REACHED)?;
         txn.commit()?;
         Ok(Tables { journal })

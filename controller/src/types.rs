@@ -28,7 +28,9 @@ pub use rollouts::{NewResume, RolloutInfo, WaveInfo, Waves};
 pub use runs::{Amount, FILES_LIMIT, GivenFile, NewRetry, NewRun, Pace, Piece, STDIN_LIMIT};
 pub use store::{StoreCheck, StoreInfo, StoreSweep};
 pub use targets::{GroupInfo, GroupQuery, Resolved, Targets};
-pub use tree::{Cap, NewCap, NewDrain, NewMove, NewSurvey};
+pub use tree::{
+    Cap, Delegated, DelegationInfo, NewCap, NewDelegation, NewDrain, NewMove, NewSurvey,
+};
 
 /// An error as the API gives it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -56,3 +56,8 @@ pub fn start(setup: Setup) {
     let own = router.merge(metrics).merge(standing::router(node));
     tokio::spawn(listen::unix(state.join("node.sock"), 0o600, own));
 }
+
+/// Serves a socket that only its owner may open, until the runtime ends.
+pub async fn serve(path: PathBuf, router: Router) {
+    listen::unix(path, 0o600, router).await;
+}

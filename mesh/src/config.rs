@@ -61,8 +61,9 @@ pub struct Backoff {
 pub struct Limits {
     /// Children linked at once.
     pub children: usize,
-    /// Orders remembered at once; more are refused. The lanes remember which of them each child was
-    /// offered, so this times `children` bounds what they hold.
+    /// Orders remembered at once, and as many that relays have given; more are refused. The lanes
+    /// remember which of them each child was offered, so twice this times `children` bounds what
+    /// they hold.
     pub orders: usize,
     /// Log entries in flight on a link before the peer must acknowledge.
     pub window: usize,

@@ -47,6 +47,8 @@ pub(crate) struct Share {
     pub(crate) closed: bool,
     /// Whether the parent has asked for what it had been told, as a supposition of this node.
     pub(crate) doubted: bool,
+    /// Whether the order was given at this node: its answers go to the watcher and not upward.
+    pub(crate) own: bool,
     /// Until when the order waits for hosts that are away.
     pub(crate) hold_until: Time,
     /// When the last report was to go that others were waited for, and how long the wait was.
@@ -71,7 +73,13 @@ impl Share {
     }
 
     fn has_news(&self) -> bool {
-        self.cut > self.cut_told || self.tally.has_news_since(&self.told)
+        !self.own && (self.cut > self.cut_told || self.tally.has_news_since(&self.told))
+    }
+
+    /// All that is known of the order's answers, with the bodies that are at hand.
+    pub(crate) fn known(&self, id: OrderId) -> Report {
+        let (tally, bodies, cut) = (self.tally.clone(), self.bodies.clone(), self.cut);
+        Report { order: id, tally, bodies, cut }
     }
 }
 
@@ -81,8 +89,9 @@ pub(crate) struct Shares {
     body_budget: usize,
     body_bytes: usize,
     shares: BTreeMap<OrderId, Share>,
-    /// How many of them have their order.
+    /// How many of them have their order, of the root's and of those that relays have given.
     orders: usize,
+    given: usize,
     /// Those of them in which some host of the duty has not given its own word.
     open: BTreeSet<OrderId>,
     /// Those of them in which nothing is known of some host of the duty.
@@ -105,6 +114,7 @@ impl Shares {
             body_bytes: 0,
             shares: BTreeMap::new(),
             orders: 0,
+            given: 0,
             open: BTreeSet::new(),
             silent: BTreeSet::new(),
             flushes: Agenda::default(),
@@ -114,9 +124,15 @@ impl Shares {
         }
     }
 
-    /// How many orders are remembered.
+    /// How many orders of the root are remembered.
     pub(crate) fn orders(&self) -> usize {
         self.orders
+    }
+
+    /// How many orders are remembered that count against the same limit as this one: a relay's
+    /// operators take no room from the root's.
+    pub(crate) fn beside(&self, order: OrderId) -> usize {
+        if order.giver().is_some() { self.given } else { self.orders }
     }
 
     /// How many orders are remembered or spoken of.
@@ -154,7 +170,7 @@ impl Shares {
         share.order = Some(order.clone());
         share.hold_until = now + order.hold.max(order.reach);
         (share.duty, share.settled) = (duty, false);
-        self.orders += 1;
+        *self.count(id) += 1;
         self.checks.set(id, now + order.reach);
         self.expiries.set(id, now + order.ttl + TTL_SLACK);
         self.sort(id);
@@ -196,6 +212,10 @@ impl Shares {
                 self.downs.by(*id, now + grace);
             }
         }
+    }
+
+    fn count(&mut self, order: OrderId) -> &mut usize {
+        if order.giver().is_some() { &mut self.given } else { &mut self.orders }
     }
 
     /// Puts an order among the open ones and the silent ones, or takes it from there.
@@ -245,7 +265,7 @@ impl Shares {
             if share.bodies.contains_key(&digest) || share.bodies_told.contains(&digest) {
                 continue;
             }
-            if !self.keep_bodies {
+            if !self.keep_bodies || share.own {
                 news.bodies.insert(digest, body);
             } else if self.body_bytes + body.len() <= self.body_budget {
                 self.body_bytes += body.len();
@@ -307,6 +327,14 @@ impl Shares {
             let supposed = lines.map(|(outcome, hosts)| (*outcome, hosts.clone())).collect();
             share.told.retract(&supposed);
             share.doubted = true;
+        }
+    }
+
+    /// Takes back all that was told of an order: it is told again.
+    pub(crate) fn tell_again(&mut self, order: OrderId) {
+        if let Some(share) = self.shares.get_mut(&order) {
+            (share.told, share.cut_told) = (Tally::new(), 0);
+            share.bodies_told.clear();
         }
     }
 
@@ -386,7 +414,7 @@ impl Shares {
             agenda.clear(order);
         }
         if let Some(share) = self.shares.remove(&order) {
-            self.orders -= usize::from(share.order.is_some());
+            *self.count(order) -= usize::from(share.order.is_some());
             self.body_bytes -= share.bodies.values().map(Bytes::len).sum::<usize>();
         }
         self.sort(order);

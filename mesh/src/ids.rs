@@ -18,9 +18,27 @@ impl HostId {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkId(pub u64);
 
-/// An order: 128 bits that sort by time (UUIDv7), made by the controller.
+/// An order: 128 bits that sort by time. The controller's are UUIDv7; one that a relay has given
+/// itself, by an authority that was delegated to it, is a UUIDv8 with the relay's number in it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OrderId(pub [u8; 16]);
+
+impl OrderId {
+    /// The relay that has given it; none: the controller. So the two never make the same id, and
+    /// no relay makes that of another.
+    pub fn giver(&self) -> Option<HostId> {
+        let [_, _, _, _, _, _, version, _, _, a, b, c, d, ..] = self.0;
+        (version >> 4 == 8).then_some(HostId(u32::from_be_bytes([a, b, c, d])))
+    }
+
+    /// The same moment and chance, as an order of this relay.
+    pub fn given_by(mut self, relay: HostId) -> OrderId {
+        self.0[6] = 0x80 | (self.0[6] & 0x0f);
+        // What people type is the end of an id, so that stays random.
+        self.0[9..13].copy_from_slice(&relay.0.to_be_bytes());
+        self
+    }
+}
 
 /// The BLAKE3 hash of some bytes. The shell computes it; the core never sees the bytes of content.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -78,3 +96,19 @@ macro_rules! numbered {
 numbered!(HostId, "h");
 numbered!(LinkId, "l");
 numbered!(RequestId, "r");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_says_who_has_given_it_and_keeps_its_time() {
+        let id = OrderId(*b"\x01\x02\x03\x04\x05\x06\x7a\x07\x88\x09\x0a\x0b\x0c\x0d\x0e\x0f");
+        assert_eq!(id.giver(), None);
+        let given = id.given_by(HostId(0x0102_0304));
+        assert_eq!(given.giver(), Some(HostId(0x0102_0304)));
+        assert_eq!((given.0[6], &given.0[..6]), (0x8a, &id.0[..6]));
+        assert_eq!(given.0[13..], id.0[13..]);
+        assert_ne!(given, id.given_by(HostId(1)));
+    }
+}

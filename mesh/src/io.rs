@@ -149,7 +149,7 @@ pub enum Input {
     /// This host says what it is; whatever it said before counts no more. Of the same text a
     /// higher revision is news, too.
     Profile(Profile),
-    /// The operator gives an order. Root only.
+    /// The operator gives an order: at the root, or at the relay that the order's id names.
     Submit(Arc<Order>),
     /// What programs at this node want of the bus from now on.
     Subscribed(Interest),

@@ -11,6 +11,7 @@ mod bench;
 mod bus;
 mod events;
 mod gating;
+mod giving;
 mod links;
 mod orders;
 mod supposing;

@@ -10,6 +10,8 @@
 //! - [`Facts`]: what a host says of itself;
 //! - [`Packer`], [`Unpacker`]: reports whose outputs are alike, as they cross a link;
 //! - [`Envelope`] and [`OrderBody`]: signed orders;
+//! - [`Delegation`] and [`Delegated`]: what a relay's own operator may order, and its orders;
+//!   [`Record`]: what became of them;
 //! - [`Answer`]: what a host says with an outcome;
 //! - [`JoinRequest`], [`JoinReply`], [`GrantBody`]: joining;
 //! - [`PullRequest`], [`PullReply`]: heads of content streams;
@@ -22,6 +24,7 @@
 mod answer;
 mod bus;
 mod collect;
+mod delegate;
 mod dist;
 mod fact;
 mod field;
@@ -34,6 +37,7 @@ mod packed;
 mod profile;
 mod pull;
 mod push;
+mod record;
 mod removed;
 mod run;
 mod shape;
@@ -47,6 +51,10 @@ mod wire;
 pub use answer::{ANSWER_LIMIT, Answer, AnswerError, Fault, Kept, OUTPUT_LIMIT, Pushed};
 pub use collect::{
     COLLECT_KIND, CollectBody, CollectFile, ITEM_HEADER, ITEM_LIMIT, Item, item_decoder,
+};
+pub use delegate::{
+    DELEGATED_KIND, DELEGATED_LIMIT, DELEGATION_KIND, Delegate, Delegated, DelegatedError,
+    Delegation, KNOWN_NODES, KnownNode,
 };
 pub use dist::{DIST_FILES, Dist, DistItem, Disted, ItemFault};
 pub use field::FieldError;
@@ -62,6 +70,7 @@ pub use packed::{Packed, Packer, Unpacker};
 pub use profile::{FACTS, Facts, FactsError, NoFact, check_fact, decode_facts, encode_facts};
 pub use pull::{Encoding, PULL_LIMIT, PullError, PullReply, PullRequest};
 pub use push::{Bundle, Part, Push};
+pub use record::{RECORD_KIND, RECORD_LIMIT, Record, RecordError, RecordReply, SignedRecord};
 pub use removed::{REMOVED_KEYS, Removals, RemovalsError, SignedRemovals};
 pub use run::{FILES, FILES_LIMIT, File, Run, STDIN_LIMIT, Variable};
 pub use shape::Malformed;

@@ -19,7 +19,8 @@ use crate::field::{
 };
 use crate::steer::check_rate;
 use crate::{
-    Dist, FRAME_LIMIT, FieldError, Malformed, Push, Run, Steer, Terms, gate, hosts, pb, shape,
+    DELEGATED_KIND, Delegate, Delegated, Dist, FRAME_LIMIT, FieldError, Malformed, Push, Run,
+    Steer, Terms, gate, hosts, pb, shape,
 };
 
 /// The kind of envelope that holds an [`OrderBody`].
@@ -152,6 +153,8 @@ pub enum Work {
     Cancel(OrderId),
     /// Have another parent.
     Steer(Steer),
+    /// Give orders of its own.
+    Delegate(Delegate),
     /// Another order has lapsed: tell those who still wait for a release that none will come. What
     /// runs goes on.
     Lapse(OrderId),
@@ -161,6 +164,16 @@ impl OrderBody {
     /// The bytes to sign. They decode if [`OrderBody::check`] finds no fault.
     pub fn encode(&self) -> Vec<u8> {
         self.to_pb().encode_to_vec()
+    }
+
+    /// The order in an envelope of either kind, without a look at any signature: for bytes that
+    /// this node has verified before.
+    pub fn of_envelope(bytes: Bytes) -> Result<OrderBody, OrderError> {
+        let envelope = Envelope::decode(bytes)?;
+        match envelope.kind.as_str() {
+            DELEGATED_KIND => OrderBody::decode(&Delegated::decode(&envelope.body)?.order),
+            _ => OrderBody::decode(&envelope.body),
+        }
     }
 
     /// Reads a body within all limits.
@@ -225,6 +238,7 @@ impl OrderBody {
                 }
                 Work::Dist(dist) => pb::order_body::Work::Dist(dist.to_pb()),
                 Work::Steer(steer) => pb::order_body::Work::Steer(steer.to_pb()),
+                Work::Delegate(delegate) => pb::order_body::Work::Delegate(delegate.to_pb()),
                 Work::Cancel(older) | Work::Lapse(older) => {
                     let order = Bytes::copy_from_slice(&older.0);
                     let lapse = matches!(self.work, Work::Lapse(_));
@@ -264,6 +278,7 @@ fn read(body: pb::OrderBody) -> Result<OrderBody, OrderError> {
             }
             pb::order_body::Work::Dist(dist) => Work::Dist(Dist::read(dist)?),
             pb::order_body::Work::Steer(steer) => Work::Steer(Steer::read(steer)?),
+            pb::order_body::Work::Delegate(delegate) => Work::Delegate(Delegate::read(delegate)?),
             pb::order_body::Work::Cancel(cancel) => {
                 let older = OrderId(array("cancel.order", &cancel.order)?);
                 if cancel.lapse { Work::Lapse(older) } else { Work::Cancel(older) }
@@ -302,13 +317,18 @@ fn check(body: &OrderBody) -> Result<(), FieldError> {
         Work::Push(push) => push.check(),
         Work::Dist(dist) => dist.check(),
         Work::Steer(steer) => steer.check(),
+        Work::Delegate(delegate) => delegate.check(),
         Work::Cancel(older) | Work::Lapse(older) => {
             ensure(*older != body.id, "cancel.order", "is the id of the order itself")
         }
     }
 }
 
-fn at_most_long(what: &'static str, found: usize, limit: usize) -> Result<(), OrderError> {
+pub(crate) fn at_most_long(
+    what: &'static str,
+    found: usize,
+    limit: usize,
+) -> Result<(), OrderError> {
     if found > limit { Err(OrderError::TooLong { what, limit, found }) } else { Ok(()) }
 }
 

@@ -35,6 +35,8 @@ pub enum StreamKind {
     Output = 7,
     /// The bus.
     Bus = 8,
+    /// A part of a record of what a relay's own operator has ordered.
+    Record = 9,
 }
 
 impl From<StreamKind> for u8 {
@@ -56,6 +58,7 @@ impl TryFrom<u8> for StreamKind {
             6 => Ok(StreamKind::Live),
             7 => Ok(StreamKind::Output),
             8 => Ok(StreamKind::Bus),
+            9 => Ok(StreamKind::Record),
             _ => Err(UnknownStream { byte }),
         }
     }
@@ -182,7 +185,7 @@ mod tests {
     #[test]
     fn stream_kinds() {
         let known: Vec<u8> = (0..=255).filter(|&byte| StreamKind::try_from(byte).is_ok()).collect();
-        assert_eq!(known, [1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(known, [1, 2, 3, 4, 5, 6, 7, 8, 9]);
         for byte in known {
             assert_eq!(u8::from(StreamKind::try_from(byte).expect("it is a kind")), byte);
         }

@@ -25,6 +25,7 @@ use crate::kind::send_window;
 use crate::link::{self, CLOSE_PROTOCOL, CLOSE_REMOVED, Link, LinkError, PeerFault, Reader};
 use crate::live::{Credit, Room};
 use crate::memory::Memory;
+use crate::records::Records;
 use crate::removed::Removed;
 use crate::renew::Current;
 use crate::serve::Line;
@@ -60,6 +61,7 @@ pub(crate) struct Acceptor {
     pub(crate) removed: Removed,
     pub(crate) transfers: Transfers,
     pub(crate) join: JoinService,
+    pub(crate) records: Records,
     pub(crate) join_config: Current<Arc<quinn::ServerConfig>>,
     pub(crate) max_connections: usize,
     /// The endpoint's own settings, for children whose way is remembered.
@@ -209,6 +211,14 @@ impl Acceptor {
                     tokio::spawn(async move {
                         let serve = join.serve(Asker::Child, send, recv);
                         timeout(JOIN_LIMIT, serve).await.ok();
+                        drop(slot);
+                    });
+                }
+                StreamKind::Record => {
+                    let Ok(slot) = streams.clone().try_acquire_owned() else { continue };
+                    let records = self.records.clone();
+                    tokio::spawn(async move {
+                        records.serve(send, recv).await;
                         drop(slot);
                     });
                 }

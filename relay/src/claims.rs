@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use content::{ContentId, Store, StoreError};
 use mesh::{Digest, OrderId, Record};
-use protos::{Envelope, OrderBody, Push, Work};
+use protos::{OrderBody, Push, Work};
 use tracing::warn;
 
 /// How long no room is taken to mean no room.
@@ -59,8 +59,7 @@ impl Claims {
     pub(crate) fn note(&self, record: &Record) {
         match record {
             Record::Order(order) if !order.needs.is_empty() => {
-                let envelope = Envelope::decode(order.body.clone());
-                if let Ok(Ok(body)) = envelope.map(|e| OrderBody::decode(&e.body)) {
+                if let Ok(body) = OrderBody::of_envelope(order.body.clone()) {
                     self.enter(&body, false);
                 }
             }

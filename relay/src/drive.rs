@@ -63,6 +63,8 @@ pub(crate) enum Arrival {
     Clock { ahead: i64, said: Option<skew::Said>, parent: HostId },
     /// Somebody wants to know how the core stands.
     Look(oneshot::Sender<Sight>),
+    /// Somebody wants to know who lives below.
+    Subtree(oneshot::Sender<mesh::Subtree>),
 }
 
 /// How a link stands, for status pages.
@@ -323,6 +325,7 @@ impl Io {
                 }
             }
             Arrival::Look(reply) => drop(reply.send(Sight::of(node, now))),
+            Arrival::Subtree(reply) => drop(reply.send(node.subtree())),
         }
     }
 

@@ -18,6 +18,7 @@ use crate::hash;
 use crate::install::Installs;
 use crate::jobs::{Job, Jobs};
 use crate::live::Teller;
+use crate::mandate::Mandates;
 use crate::metrics::Counts;
 use crate::run::{self, Host};
 use crate::space::Space;
@@ -39,6 +40,7 @@ pub(crate) struct Executor {
     pub(crate) live: Teller,
     pub(crate) spool: Spool,
     pub(crate) helm: Helm,
+    pub(crate) mandates: Mandates,
     pub(crate) counts: Arc<Counts>,
 }
 
@@ -92,7 +94,8 @@ impl Executor {
                         (None, self.slots.acquire().await.ok())
                     }
                 },
-                Ok(Work::Cancel(_) | Work::Lapse(_) | Work::Steer(_)) | Err(_) => (None, None),
+                Ok(Work::Cancel(_) | Work::Lapse(_) | Work::Steer(_) | Work::Delegate(_))
+                | Err(_) => (None, None),
             }
         };
         let _turn = tokio::select! {
@@ -130,6 +133,7 @@ impl Executor {
                 (State::Ok, Answer::default())
             }
             Work::Steer(steer) => self.helm.carry_out(steer).await,
+            Work::Delegate(delegate) => self.mandates.carry_out(delegate).await,
             // The core has seen to it: who had not begun never does, and what runs goes on.
             Work::Lapse(_) => (State::Ok, Answer::default()),
         }
@@ -142,7 +146,7 @@ fn kind(work: &Work) -> &'static str {
         Work::Run(_) => "run",
         Work::Push(_) => "push",
         Work::Dist(_) => "dist",
-        Work::Cancel(_) | Work::Lapse(_) | Work::Steer(_) => "other",
+        Work::Cancel(_) | Work::Lapse(_) | Work::Steer(_) | Work::Delegate(_) => "other",
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use certs::{Credentials, NodeKey, OrderKey, Token};
-use protos::{Grant, GrantBody, JoinReply, JoinRequest, StreamKind};
+use protos::{Grant, GrantBody, JoinReply, JoinRequest, RecordReply, SignedRecord, StreamKind};
 use quinn::{Connection, RecvStream, SendStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -23,10 +23,15 @@ const JOIN_LIMIT: Duration = Duration::from_secs(30);
 /// How often a newcomer asks before it gives up.
 const TRIES: u32 = 4;
 
-/// Who answers enrolments: the controller. Called on a blocking thread.
+/// Who answers enrolments, and keeps records: the controller. Called on a blocking thread.
 pub trait Registrar: Send + Sync {
     /// The answer to a newcomer: an encoded reply, be it a grant or a refusal.
     fn enrol(&self, request: JoinRequest) -> JoinReply;
+
+    /// What becomes of a part of a record that a relay tells of its own operator's orders.
+    fn keep(&self, _: SignedRecord) -> RecordReply {
+        RecordReply::Refused("no records are kept here".into())
+    }
 }
 
 /// Who asks.

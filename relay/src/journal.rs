@@ -20,7 +20,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use content::{Database, Tape};
 use mesh::{Digest, OrderId, Saved};
-use protos::{Envelope, OrderBody};
+use protos::OrderBody;
 use redb::{Durability, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition};
 use redb::{TableHandle, WriteTransaction};
 
@@ -257,13 +257,30 @@ impl Journal {
         {
             return Ok(());
         }
+        self.to_tables(&mut daybook, |txn| rows.iter().try_for_each(|row| keep(txn, row)))
+    }
+
+    /// Makes durable what is written into a transaction of the tables. What the daybook has is
+    /// older, and moves there before it.
+    pub(crate) fn save_with(
+        &self,
+        write: impl FnOnce(&WriteTransaction) -> Result<(), JournalError>,
+    ) -> Result<(), JournalError> {
+        self.to_tables(&mut self.daybook(), write)
+    }
+
+    fn to_tables(
+        &self,
+        daybook: &mut Option<Daybook>,
+        write: impl FnOnce(&WriteTransaction) -> Result<(), JournalError>,
+    ) -> Result<(), JournalError> {
         let txn = self.begin()?;
         let key = certs::random();
         if let Some(daybook) = daybook.as_ref() {
             daybook.rows()?.iter().try_for_each(|row| keep(&txn, row))?;
             txn.open_table(DAYBOOK)?.insert((), key)?;
         }
-        rows.iter().try_for_each(|row| keep(&txn, row))?;
+        write(&txn)?;
         txn.commit()?;
         if let Some(daybook) = daybook.as_mut() {
             daybook.empty(key);
@@ -297,8 +314,7 @@ impl Journal {
         let mut image = Image::of_orders(&txn)?;
         rows.into_iter().for_each(|row| image.apply(row));
         for envelope in image.orders.into_values() {
-            let body = Envelope::decode(envelope).ok().map(|e| OrderBody::decode(&e.body));
-            if let Some(Ok(body)) = body {
+            if let Ok(body) = OrderBody::of_envelope(envelope) {
                 needed.extend(body.needs.iter().flat_map(|need| need.content.iter().copied()));
             }
         }
@@ -310,8 +326,7 @@ impl Journal {
         let mut orders = Vec::new();
         for row in self.read()?.open_table(ORDERS)?.iter()? {
             let envelope = Bytes::copy_from_slice(row?.1.value());
-            let body = Envelope::decode(envelope).ok().map(|e| OrderBody::decode(&e.body));
-            orders.extend(body.and_then(Result::ok));
+            orders.extend(OrderBody::of_envelope(envelope).ok());
         }
         Ok(orders)
     }
@@ -364,7 +379,7 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     use mesh::{HostId, Record, Report};
-    use protos::{ORDER_KIND, Run, Work};
+    use protos::{Envelope, ORDER_KIND, Run, Work};
     use redb::ReadableTableMetadata;
 
     use super::*;

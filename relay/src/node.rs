@@ -9,9 +9,9 @@ use std::time::{Duration, SystemTime};
 use certs::Credentials;
 use content::Store;
 use mesh::{HostId, Input, Kind, Node, Order, OrderId, Said};
-use protos::{OutputRequest, SignedRemovals};
+use protos::{OutputRequest, RecordReply, SignedRecord, SignedRemovals};
 use quinn::Endpoint;
-use tokio::sync::{Semaphore, broadcast, mpsc, watch};
+use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 use tracing::info;
@@ -38,6 +38,7 @@ use crate::join::{JoinService, Registrar};
 use crate::journal::{Journal, JournalError};
 use crate::keep;
 use crate::live::{Room, Teller, Watched};
+use crate::mandate::{Mandate, Mandates};
 use crate::metrics::traffic::Traffic;
 use crate::metrics::{Counts, Metrics};
 use crate::notice::{self, Notices};
@@ -45,6 +46,7 @@ use crate::outputs::{Coming, NotComing, Outputs};
 use crate::paced::Paced;
 use crate::parents::Parents;
 use crate::probe::Prober;
+use crate::records::{NotHanded, Records};
 use crate::remains;
 use crate::removed::{RemovalsFault, Removed};
 use crate::renew::{Current, Renewer};
@@ -119,6 +121,8 @@ pub struct Running {
     space: Space,
     removed: Removed,
     outputs: Outputs,
+    mandates: Mandates,
+    records: Records,
     metrics: Metrics,
     hub: Hub,
     stop: watch::Sender<bool>,
@@ -192,7 +196,10 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
         sweep::bound_around_needed(&setup.store, &setup.journal, &claims, &setup.settings);
     }
     let order_key = setup.credentials.order_key();
-    let verifier = Arc::new(Verifier::new(identity.mesh, order_key, HostId(identity.id)));
+    let verifier = Verifier::new(identity.mesh, order_key, HostId(identity.id));
+    let verifier = Arc::new(verifier.heeding(removed.clone()));
+    let mandates = Mandates::open(&setup.state, &setup.credentials, removed.clone());
+    let records = Records::new(setup.registrar.clone(), links.clone());
     let spool_dir = setup.state.join("spool");
     let quota = setup.settings.spool_mib.saturating_mul(1 << 20);
     let spool = setup.obeys.then(|| Spool::open(spool_dir, quota, space.clone()));
@@ -235,6 +242,7 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
                 links: links.clone(),
                 forwards: Arc::new(Semaphore::new(FORWARDS)),
             },
+            records: records.clone(),
             join_config: join.clone(),
             max_connections: setup.settings.max_children * 2 + 64,
             config: server.clone(),
@@ -306,6 +314,7 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
         jobs: Jobs::default(),
         space: space.clone(),
         helm: helm.clone(),
+        mandates: mandates.clone(),
         live: Teller { host: HostId(identity.id), watched: watching, room, inbox: inbox.clone() },
         spool,
         counts: counts.clone(),
@@ -374,6 +383,8 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
         space,
         removed,
         outputs,
+        mandates,
+        records,
         metrics,
         hub,
         stop,
@@ -388,7 +399,7 @@ impl Running {
         self.addr
     }
 
-    /// Gives an order to the root. `false`: the node has stopped.
+    /// Gives an order to the root, or to the relay that its id names. `false`: it has stopped.
     pub async fn submit(&self, order: Order) -> bool {
         self.paced.recall(&order);
         self.inbox.send(Arrival::Input(Input::Submit(Arc::new(order)))).await.is_ok()
@@ -415,6 +426,23 @@ impl Running {
     /// What a host below the root has written, as a signed wish asks for it.
     pub async fn output(&self, host: HostId, request: &OutputRequest) -> Result<Coming, NotComing> {
         self.outputs.ask(host, request).await
+    }
+
+    /// What this node may order by itself, if the controller has delegated anything to it.
+    pub fn mandate(&self) -> Option<Arc<Mandate>> {
+        self.mandates.now()
+    }
+
+    /// Hands the controller a part of a record of this node's own orders.
+    pub async fn hand(&self, part: &SignedRecord) -> Result<RecordReply, NotHanded> {
+        self.records.hand(part).await
+    }
+
+    /// Who lives below this node now. `None`: it has stopped.
+    pub async fn subtree(&self) -> Option<mesh::Subtree> {
+        let (reply, subtree) = oneshot::channel();
+        self.inbox.send(Arrival::Subtree(reply)).await.ok()?;
+        subtree.await.ok()
     }
 
     /// The bus, for programs at this node.

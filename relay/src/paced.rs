@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use mesh::{Digest, Order, OrderId};
-use protos::{Envelope, OrderBody};
+use protos::OrderBody;
 
 /// The most pieces of content that are kept in mind; the oldest orders go first.
 const KEPT: usize = 65_536;
@@ -34,8 +34,7 @@ impl Paced {
         if order.needs.is_empty() {
             return;
         }
-        let envelope = Envelope::decode(order.body.clone()).ok();
-        let body = envelope.and_then(|envelope| OrderBody::decode(&envelope.body).ok());
+        let body = OrderBody::of_envelope(order.body.clone()).ok();
         self.note(order, body.map_or(0, |body| body.rate));
     }
 

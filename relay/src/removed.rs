@@ -6,6 +6,7 @@
 //! controller knows what it last heard.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -35,6 +36,12 @@ struct Inner {
     list: Mutex<List>,
     /// Whether a parent has said that this node was removed, and none has taken it since.
     out: AtomicBool,
+}
+
+impl fmt::Debug for Removed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Removed(version {})", self.list().version)
+    }
 }
 
 #[derive(Default)]

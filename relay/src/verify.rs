@@ -12,9 +12,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use certs::{MeshId, OrderKey};
 use mesh::{Digest, HostId, Order, OrderId, State};
-use protos::{Answer, COLLECT_KIND, Envelope, Fault, ORDER_KIND, OUTPUT_KIND, OrderBody, Work};
+use protos::{
+    Answer, COLLECT_KIND, DELEGATED_KIND, Envelope, Fault, ORDER_KIND, OUTPUT_KIND, OrderBody, Work,
+};
 
 use crate::hash;
+use crate::mandate::{self, GivenFault};
+use crate::removed::Removed;
 
 /// How far clocks may differ before an order counts as not valid yet.
 const SKEW: Duration = Duration::from_secs(300);
@@ -28,6 +32,8 @@ pub(crate) struct Verifier {
     pub(crate) mesh: MeshId,
     key: OrderKey,
     host: HostId,
+    /// Of keys and delegations that were taken back.
+    removed: Option<Removed>,
     /// Hashes of the last envelopes whose signatures were good.
     good: Mutex<VecDeque<Digest>>,
 }
@@ -43,6 +49,10 @@ pub(crate) enum OrderFault {
     Signature,
     #[error("meant for another mesh, {0}")]
     Mesh(MeshId),
+    #[error(transparent)]
+    Given(#[from] GivenFault),
+    #[error("the controller has taken back what it let relay {0} order")]
+    TakenBack(HostId),
     #[error("not valid before {0} s from now: the clocks of controller and host differ")]
     TooEarly(u64),
     #[error("no longer valid since {0} s")]
@@ -62,7 +72,12 @@ pub(crate) struct Refused {
 
 impl Verifier {
     pub(crate) fn new(mesh: MeshId, key: OrderKey, host: HostId) -> Verifier {
-        Verifier { mesh, key, host, good: Mutex::default() }
+        Verifier { mesh, key, host, removed: None, good: Mutex::default() }
+    }
+
+    /// The same, obeying what was taken back.
+    pub(crate) fn heeding(self, removed: Removed) -> Verifier {
+        Verifier { removed: Some(removed), ..self }
     }
 
     /// The order in an envelope, if it may be obeyed here and now.
@@ -105,6 +120,9 @@ impl Verifier {
             fault: OrderFault::Unreadable(error.to_string()),
         };
         let envelope = Envelope::decode(bytes.clone()).map_err(|error| unreadable(&error))?;
+        if envelope.kind == DELEGATED_KIND {
+            return self.given(bytes, &envelope);
+        }
         let body = OrderBody::decode(&envelope.body).map_err(|error| unreadable(&error))?;
         let (id, meant) = (Some(body.id), body.targets.contains(self.host));
         let refused = |fault| Refused { id, meant, fault };
@@ -116,6 +134,25 @@ impl Verifier {
             return Err(refused(OrderFault::Mesh(MeshId(body.mesh))));
         }
         Ok(body)
+    }
+
+    /// The order in an envelope of a relay, if the controller has delegated it and has not taken
+    /// that back.
+    fn given(&self, bytes: &Bytes, envelope: &Envelope) -> Result<OrderBody, Refused> {
+        let claimed = OrderBody::of_envelope(bytes.clone()).ok();
+        let id = claimed.as_ref().map(|body| body.id);
+        let meant = claimed.is_some_and(|body| body.targets.contains(self.host));
+        let refused = |fault| Refused { id, meant, fault };
+        let opened = mandate::open_given(envelope, &self.key);
+        let (delegation, body) = opened.map_err(|fault| refused(OrderFault::Given(fault)))?;
+        if body.mesh != self.mesh.0 {
+            return Err(refused(OrderFault::Mesh(MeshId(body.mesh))));
+        }
+        let gone = |removed: &Removed| removed.has(&delegation.id) || removed.has(&delegation.key);
+        match self.removed.as_ref().is_some_and(gone) {
+            true => Err(refused(OrderFault::TakenBack(delegation.relay))),
+            false => Ok(body),
+        }
     }
 
     /// Whether the controller of this mesh wants to see an output, or to collect something. The

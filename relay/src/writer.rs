@@ -35,7 +35,8 @@ const WAITING_BYTES: usize = 256 << 20;
 /// How often a full disk is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Somebody who writes into the same commits as the core's records: the controller's tables.
+/// Somebody who writes into the same commits as the core's records: the controller's tables, and
+/// those of a relay whose operator gives orders.
 pub trait Witness: Send {
     /// Something has happened. Said at once and once, whether or not anything can be written.
     fn see(&mut self, event: &Event);
@@ -288,14 +289,13 @@ impl Desk {
             self.journal.save(&rows)?;
             return Ok(through);
         }
-        let txn = self.journal.begin()?;
-        for entry in entries {
-            match entry {
-                Entry::Save { record, .. } => keep(&txn, &Row::of(record))?,
-                Entry::Tell(event) => self.witness.note(&txn, event)?,
-            }
-        }
-        txn.commit()?;
+        let witness = &mut self.witness;
+        self.journal.save_with(|txn| {
+            entries.iter().try_for_each(|entry| match entry {
+                Entry::Save { record, .. } => keep(txn, &Row::of(record)),
+                Entry::Tell(event) => witness.note(txn, event),
+            })
+        })?;
         Ok(through)
     }
 }

@@ -16,7 +16,7 @@ use std::fmt;
 use std::time::Duration;
 
 use mesh::{
-    Config, Event, Frame, HostId, Input, LinkId, Node, Order, OrderId, Record, State, Tally,
+    Config, Event, Frame, HostId, Input, LinkId, Node, Order, OrderId, Record, Report, State, Tally,
 };
 
 use self::acks::Acks;
@@ -28,7 +28,7 @@ use self::words::{Words, sums_up};
 use crate::absences::Absences;
 use crate::events::Happened;
 use crate::gated::Gated;
-use crate::plan::{Plan, Work};
+use crate::plan::{Plan, Work, giver};
 use crate::profiles::Profiles;
 use crate::rolling::Rolled;
 use crate::seat::Seat;
@@ -118,18 +118,14 @@ impl Checks {
         self.profiles.died(me);
         self.commands.died(me);
         self.acks.died(me);
-        if me == HostId::ROOT {
-            self.watched.died();
-        }
+        self.watched.died(me);
     }
 
     /// A process is about to start with this disk.
     pub(crate) fn restarted(&mut self, seat: &Seat) {
         let me = seat.host();
         self.words.restarted(me, &seat.disk.image);
-        if me == HostId::ROOT {
-            self.watched.restarted(&seat.disk.image);
-        }
+        self.watched.restarted(me, &seat.disk.image);
     }
 
     /// Something is about to happen to a node.
@@ -292,6 +288,9 @@ impl Checks {
             Event::Cut { what: "orders", order } => {
                 self.known.refused.insert((me, *order));
                 Ok(())
+            }
+            Event::Answers(Report { order, .. }) | Event::Closed(order) if giver(*order) != me => {
+                Err(Violation::new("its giver is told", format!("{me:?} of {order:?}")))
             }
             Event::Answers(report) => {
                 sums_up(report)?;

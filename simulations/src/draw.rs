@@ -12,6 +12,7 @@ use rand::{RngExt, SeedableRng};
 use crate::dice::Tight;
 use crate::events::Storm;
 use crate::gated;
+use crate::given;
 use crate::plan::{CONTENTS, Fault, Options, Place, Plan, Profile, Weather, Work, content, run};
 use crate::rolling::Rolling;
 use crate::scenario::{FaultKind, LimitDice, LinkDice, Scenario, TreeDice, WorkDice};
@@ -55,6 +56,7 @@ impl Scenario {
             let nodes = plan.tree.len();
             plan.rollouts.push(Rolling::draw(rng, nodes, plan.horizon));
         }
+        given::draw(&mut plan, &self.work.given);
         plan
     }
 

@@ -30,6 +30,7 @@ mod events;
 mod faults;
 pub mod fleet;
 mod gated;
+mod given;
 pub mod lab;
 pub mod model;
 mod net;

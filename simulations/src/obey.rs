@@ -433,6 +433,7 @@ impl Sim {
         };
         self.checks.told(&self.seats[node], &event, expiry <= self.now)?;
         if let Told::Answers(report) = &event
+            && report.order.giver().is_none()
             && let Some(work) = self.work(report.order)
         {
             let grace = self.seats[node].config.grace();

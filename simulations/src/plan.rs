@@ -305,8 +305,18 @@ pub(crate) fn content_no(content: &Digest) -> u8 {
     content.0[0].saturating_sub(0xc0)
 }
 
+/// The node at which an order is given.
+pub(crate) fn giver(id: OrderId) -> HostId {
+    id.giver().unwrap_or(HostId::ROOT)
+}
+
 /// The number that an order's id was made of.
 pub(crate) fn order_no(id: OrderId) -> u64 {
+    if id.giver().is_some() {
+        // A relay's number stands before it.
+        let [.., a, b, c] = id.0;
+        return u64::from(u32::from_be_bytes([0, a, b, c])).saturating_sub(1);
+    }
     let bytes: [u8; 8] = id.0[8..].try_into().expect("an id has 16 bytes");
     u64::from_be_bytes(bytes).saturating_sub(1)
 }

@@ -114,6 +114,8 @@ pub(crate) struct WorkDice {
     pub(crate) viewers: Share,
     pub(crate) last_gated: Share,
     pub(crate) rollouts: Dice,
+    /// How many of the runs are given by relays.
+    pub(crate) given: Share,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -204,6 +206,7 @@ impl Default for WorkDice {
             viewers: never(),
             last_gated: never(),
             rollouts: no_number(),
+            given: never(),
         }
     }
 }

@@ -133,6 +133,11 @@ impl Script {
             bug,
             tree,
         };
+        let relay = |node: HostId| plan.tree.get(node.0 as usize).is_some_and(|place| place.serves);
+        let orders = plan.work.iter().map(|work| work.order.id);
+        if let Some(id) = orders.filter_map(|id| id.giver()).find(|giver| !relay(*giver)) {
+            return Err(format!("given_by = {id} is no relay"));
+        }
         let numbers =
             |work: &Work| plan.work.iter().filter(|w| w.order.id == work.order.id).count();
         match plan.work.iter().find(|work| numbers(work) > 1) {

@@ -11,7 +11,7 @@ use mesh::{HostId, HostSet, OrderId, Subtree};
 
 use crate::checks::{Checks, Violation};
 use crate::net::{End, Phase, Side};
-use crate::plan::CONTENTS;
+use crate::plan::{CONTENTS, giver};
 use crate::queue::Event;
 use crate::sim::Sim;
 
@@ -166,25 +166,36 @@ impl Sim {
         (!same).then(|| format!("the tree is {branches:?}, shown is {:?}", shown.branches))
     }
 
-    /// What the root lacks about an order that is still valid.
+    /// What the node at which it was given lacks about an order that is still valid.
     fn unanswered(&self, id: OrderId, healed: Duration) -> Option<String> {
         if self.checks.known.is_rejected(id) {
             return None;
         }
-        let root = self.seats[0].process.as_ref()?;
+        let everybody = HostSet::from_ranges([(0, (self.seats.len() - 1) as u32)]);
+        let giver = &self.seats[giver(id).0 as usize];
+        let node = &giver.process.as_ref()?.node;
         let work = self.work(id)?;
-        let (order, tally) = (&work.order, root.node.tally(id));
+        let (order, tally) = (&work.order, node.tally(id));
+        // Who lives elsewhere answers there, where nobody waits for it.
+        let elsewhere = match id.giver() {
+            Some(_) => everybody.difference(&node.up()),
+            None => HostSet::new(),
+        };
         if !Checks::covers(tally, order) {
             return Some(format!("{id:?} for {} has {tally:?}", order.targets));
         }
         let tally = tally?;
-        let bodies = self.seats[0].disk.image.bodies.get(&id);
-        for host in order.targets.iter().filter(|host| (host.0 as usize) < self.seats.len()) {
+        let bodies = giver.disk.image.bodies.get(&id);
+        for host in order.targets.intersection(&everybody).difference(&elsewhere).iter() {
             let said = tally.outcome(host)?;
+            // Who lived elsewhere for a while may have answered there, where nobody knows the order.
+            if id.giver().is_some() && said.state.is_provisional() {
+                continue;
+            }
             let own = self.checks.words.own(id, host);
             let own = own.and_then(|words| words.iter().max_by_key(|word| word.state.weight()));
             if own.is_some_and(|own| said.state.weight() < own.state.weight()) {
-                return Some(format!("{host:?} says {own:?} of {id:?}, the root {said:?}"));
+                return Some(format!("{host:?} says {own:?} of {id:?}, its giver {said:?}"));
             }
             let crowded = self.checks.known.is_crowded_out(id);
             // Who waits for a release that never comes must be told so.
@@ -192,11 +203,11 @@ impl Sim {
             let soon = work.at + order.hold > healed + HOME.max(self.patience());
             if (got || soon && !crowded) && said.state.is_provisional() {
                 let how = if got { "has it" } else { "could have it" };
-                return Some(format!("{host:?} {how}, the root says {said:?} of {id:?}"));
+                return Some(format!("{host:?} {how}, its giver says {said:?} of {id:?}"));
             }
             let body = said.body.filter(|digest| !bodies.is_some_and(|b| b.contains(digest)));
             if let Some(digest) = body.filter(|_| self.plan.limits.body_bytes > 1 << 20) {
-                return Some(format!("the root lacks {digest:?} of {host:?} for {id:?}"));
+                return Some(format!("its giver lacks {digest:?} of {host:?} for {id:?}"));
             }
         }
         None

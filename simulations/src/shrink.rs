@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use mesh::{HostSet, Limits, Order};
 
+use crate::given;
 use crate::plan::{Fault, Plan, Weather};
 use crate::played::{self, Failure};
 use crate::script::renumber;
@@ -262,6 +263,7 @@ fn without_node(plan: &Plan, gone: usize) -> Option<Plan> {
     for n in 0..plan.work.len() {
         alter(&mut plan, n, |order| order.keep(|set| renumber(set, gone)));
     }
+    given::without_node(&mut plan, gone);
     plan.work.retain(|work| !work.order.targets.is_empty());
     let left: BTreeSet<_> = plan.work.iter().map(|work| work.order.id).collect();
     plan.work.retain(|w| w.order.cancels.is_none_or(|older| left.contains(&older)));

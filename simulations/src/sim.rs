@@ -16,7 +16,7 @@ use crate::checks::{Checks, Violation};
 use crate::coverage::{Coverage, Strike};
 use crate::disk::Entry;
 use crate::net::Net;
-use crate::plan::{Plan, Work};
+use crate::plan::{Plan, Work, giver};
 use crate::played::Stats;
 use crate::queue::{Event, Queue};
 use crate::rolling::Roll;
@@ -342,13 +342,14 @@ impl Sim {
             return Ok(());
         }
         self.queue.push(self.now + Duration::from_secs(2), Event::Submit { work });
-        // An operator takes back only what the root has taken.
-        let is_known = |older| self.checks.known.has_got(HostId::ROOT, older);
+        // An operator takes back only what his node has taken.
+        let giver = giver(id);
+        let is_known = |older| self.checks.known.has_got(giver, older);
         if !order.cancels.is_none_or(is_known) {
             return Ok(());
         }
         let order = Order { ttl: left, ..Order::clone(order) };
-        self.feed(0, Input::Submit(order.into()))
+        self.feed(giver.0 as usize, Input::Submit(order.into()))
     }
 
     /// When an order stops being valid.

@@ -279,7 +279,7 @@ impl Rollouts {
                 })
             });
             let Some((given, settled)) = found.await? else { continue };
-            let Ok(mut draft) = self.desk.cancel(order, &given, &settled, REACH) else {
+            let Ok(mut draft) = Desk::cancel(order, &given, &settled, REACH) else {
                 // Everybody has ended, or it is not valid any more.
                 continue;
             };

@@ -12,6 +12,7 @@ use tracing::info;
 
 use super::members::{Publisher, on_change, on_removal};
 use super::{Options, RunError};
+use crate::archive::Archive;
 use crate::enrol::{self, Enroller, identity};
 use crate::fleet::Fleet;
 use crate::live::Live;
@@ -63,6 +64,11 @@ impl Opened {
         let enroller = Enroller {
             authority: self.authority.clone(),
             tables: self.tables.clone(),
+            archive: Archive {
+                authority: self.authority.clone(),
+                tables: self.tables.clone(),
+                live: self.live.clone(),
+            },
             certificate,
             longest: Duration::from_millis(longest),
             changed: on_change(self.live.clone(), self.tables.clone(), self.fleet.clone()),

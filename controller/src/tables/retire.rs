@@ -123,7 +123,7 @@ impl Tables {
 }
 
 /// Drops an order with its answers and their output.
-fn drop_order(txn: &WriteTransaction, id: OrderId) -> Result<()> {
+pub(super) fn drop_order(txn: &WriteTransaction, id: OrderId) -> Result<()> {
     let id = id.0;
     txn.open_table(ORDERS)?.remove(id)?;
     txn.open_table(STOPPED)?.remove(id)?;

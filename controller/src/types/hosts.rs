@@ -38,6 +38,9 @@ pub struct Status {
     /// Until when the youngest of them had grown.
     #[serde(default)]
     pub events_retired_until_ms: u64,
+    /// Of a relay's own socket: its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay: Option<String>,
 }
 
 /// One line of `GET /v1/hosts`

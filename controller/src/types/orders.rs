@@ -44,6 +44,9 @@ pub struct OrderInfo {
     /// For a run: how much of each of stdout and stderr its answers have at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_limit: Option<u64>,
+    /// The relay whose own operator has given it; else it was given here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub given_by: Option<String>,
 }
 
 /// `GET /v1/orders/{id}`

@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::orders::OrderInfo;
 use super::targets::Targets;
 
 /// `POST /v1/tree/move`
@@ -67,4 +68,51 @@ pub struct NewSurvey {
     pub targets: Targets,
     /// How long to wait for a node that cannot be reached.
     pub reach_ms: u64,
+}
+
+/// `POST /v1/delegations`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewDelegation {
+    /// The relay.
+    pub relay: String,
+    /// For how long its operators may give orders; 0: what they may is taken back.
+    pub for_ms: u64,
+    /// Which orders: `run`, with taking them back.
+    #[serde(default)]
+    pub kinds: Vec<String>,
+    /// For whom; not given: for the relay and everybody below it now.
+    #[serde(default)]
+    pub targets: Option<Targets>,
+    /// How long to wait for the relay if it cannot be reached; it gets it when it is back.
+    pub reach_ms: u64,
+}
+
+/// What became of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delegated {
+    /// The order that tells the relay; not of what is taken back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<OrderInfo>,
+    /// What holds from now on, or what was taken back.
+    pub delegations: Vec<DelegationInfo>,
+}
+
+/// What the operators of a relay may order, in `GET /v1/delegations`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DelegationInfo {
+    /// The relay.
+    pub relay: String,
+    /// `holds`, `ended` or `taken-back`.
+    pub state: String,
+    /// Which orders.
+    pub kinds: Vec<String>,
+    /// For whom, folded.
+    pub targets: String,
+    /// How many nodes these are.
+    pub count: u64,
+    /// From when on.
+    pub from_ms: u64,
+    /// Until when.
+    pub until_ms: u64,
 }

@@ -117,7 +117,7 @@ impl Node {
             // The root forgets an order when it has expired; nobody asks for its answers then.
             return Report::new(id);
         }
-        if self.shares.get(id).is_none() && self.shares.len() >= 2 * self.config.limits.orders {
+        if self.shares.get(id).is_none() && self.shares.len() >= 3 * self.config.limits.orders {
             // Answers are never turned away, so those without an order have a limit of their own.
             let old = self.shares.oldest_settled(now, |id, _| !self.ledger.knows(id));
             old.into_iter().for_each(|old| self.forget(old));
@@ -127,7 +127,10 @@ impl Node {
             self.out.push(Output::Tell(Event::Cut { what: "output", order: id }));
             self.shares.trim();
         }
-        if self.config.is_root() {
+        if self.gives(id) {
+            if let Some(share) = self.shares.get_mut(id) {
+                share.own = true;
+            }
             if !news.tally.is_empty() || !news.bodies.is_empty() || news.cut > 0 {
                 self.out.push(Output::Tell(Event::Answers(news.clone())));
             }
@@ -143,9 +146,10 @@ impl Node {
         news
     }
 
-    /// Root: says once that each target has an outcome.
+    /// Of an order that was given here: says once that each target has an outcome.
     fn close(&mut self, now: Time, id: OrderId) {
         if let Some(share) = self.shares.get_mut(id)
+            && share.order.is_some()
             && !share.closed
             && share.is_complete()
         {

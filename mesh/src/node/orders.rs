@@ -1,7 +1,7 @@
 //! Orders downward: taken from above, put on the lanes of children, carried out by this host.
 //!
-//! A relay forwards before it saves, since whoever is above keeps the order meanwhile; the root
-//! saves first. A host saves its intent and only then starts.
+//! A relay forwards before it saves, since whoever is above keeps the order meanwhile; the node at
+//! which it was given saves first. A host saves its intent and only then starts.
 
 use std::sync::Arc;
 
@@ -31,21 +31,29 @@ impl Node {
             // The parent asks how it stands: a supposition may have reached it while the host was
             // routed elsewhere, and counted for nothing.
             self.shares.doubt(id);
-            if !self.config.is_root() {
+            if id.giver().is_some() {
+                // And its giver does not hear what another parent was told.
+                self.shares.tell_again(id);
+            }
+            if !self.gives(id) {
                 self.offer_to_all(now, id);
             }
             return self.shares.flush_by(id, now);
         }
         let below = self.routes.below();
-        if self.shares.orders() >= self.config.limits.orders {
+        if self.shares.beside(id) >= self.config.limits.orders {
             // What this host has carried out it must remember, lest it does so again.
-            let may_go = |id, share: &Share| share.order.is_some() && !self.ledger.knows(id);
+            let kind = id.giver().is_some();
+            let may_go = |id: OrderId, share: &Share| {
+                let same = id.giver().is_some() == kind;
+                same && share.order.is_some() && !self.ledger.knows(id)
+            };
             match self.shares.oldest_settled(now, may_go) {
                 Some(old) => self.forget(old),
                 None => return self.refuse(now, &order, &below),
             }
         }
-        self.shares.adopt(now, &order, self.duty(&order, &below));
+        self.adopt(now, &order, &below);
         // The watch may have been faster than its order.
         if self.watch.wants(id) {
             self.watch.stir();
@@ -54,8 +62,8 @@ impl Node {
         if let Some(older) = self.cancels.add(&order) {
             self.take_back(now, older);
         }
-        if self.config.is_root() {
-            // Nothing happens anywhere that the root could forget: the order first, then its way.
+        if self.gives(id) {
+            // Nothing happens anywhere that its giver could forget: the order first, then its way.
             self.out.save(Record::Order(order.clone()));
             self.out.after(Gated::Offer(id));
             self.handle_saved(now, 0);
@@ -132,10 +140,15 @@ impl Node {
     /// Opens an order that was on the disk at start.
     pub(super) fn restore(&mut self, now: Time, order: Arc<Order>, begun: bool, below: &HostSet) {
         let id = order.id;
-        self.shares.adopt(now, &order, self.duty(&order, below));
+        self.adopt(now, &order, below);
         if let Some(share) = self.shares.get_mut(id) {
             share.may_leave = true;
             share.closed = share.is_complete();
+            // The watcher of a relay may have missed the last words before the end.
+            if share.own && !self.config.is_root() {
+                let (known, closed) = (share.known(id), share.closed);
+                self.tell_known(known, closed);
+            }
         }
         self.shares.look_by(id, now);
         if self.ledger.knows(id) || !order.targets.contains(self.config.host) {
@@ -149,18 +162,13 @@ impl Node {
         }
     }
 
-    /// For whom of an order's targets this node speaks. `below`: who lives here.
-    fn duty(&self, order: &Order, below: &HostSet) -> HostSet {
-        match self.config.is_root() {
-            true => order.targets.clone(),
-            false => order.targets.intersection(below),
-        }
-    }
-
     fn refuse(&mut self, now: Time, order: &Order, below: &HostSet) {
         self.out.push(Output::Tell(Event::Cut { what: "orders", order: order.id }));
         let mut report = Report::new(order.id);
-        let duty = order.targets.intersection(below);
+        let duty = match self.gives(order.id) && !self.config.is_root() {
+            true => order.targets.clone(),
+            false => order.targets.intersection(below),
+        };
         report.tally.record(Outcome::bare(State::Refused), &duty);
         self.give(now, report);
     }

@@ -130,8 +130,9 @@ impl Node {
 
     /// An order is past its validity: whoever is silent still gets a last word, then it goes.
     pub(super) fn expire(&mut self, id: OrderId) {
-        if self.config.is_root()
+        if self.gives(id)
             && let Some(share) = self.shares.get_mut(id)
+            && share.order.is_some()
             && !share.closed
         {
             let mut report = Report::new(id);

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use mesh::{Frame, HostId, OrderId, Report, Saved};
-use protos::{Envelope, Incoming, OrderBody};
+use protos::{Incoming, OrderBody};
 use redb::{ReadTransaction, ReadableTable};
 
 use super::rows::kind;
@@ -118,7 +118,7 @@ impl Image {
     /// The orders, each with whether the parent holds every answer to it.
     pub(super) fn bodies(self) -> impl Iterator<Item = (OrderBody, bool)> {
         self.orders.into_iter().filter_map(move |(id, envelope)| {
-            let body = OrderBody::decode(&Envelope::decode(envelope).ok()?.body).ok()?;
+            let body = OrderBody::of_envelope(envelope).ok()?;
             Some((body, self.settled.contains(&id)))
         })
     }
@@ -126,8 +126,9 @@ impl Image {
     /// What of it the core is to know at this time, and which orders are over.
     pub(super) fn saved(self, now: SystemTime) -> (Saved, BTreeSet<OrderId>) {
         let (mut saved, mut gone) = (Saved::default(), BTreeSet::new());
-        // Ids sort by time.
-        let newest = self.orders.last_key_value().map_or(UNIX_EPOCH, |(id, _)| born(*id));
+        // Ids sort by time. What a relay has given says nothing of the controller's clock.
+        let mut of_controller = self.orders.keys().rev().filter(|id| id.giver().is_none());
+        let newest = of_controller.next().map_or(UNIX_EPOCH, |id| born(*id));
         let mut known = BTreeSet::new();
         for (id, envelope) in self.orders {
             match order(envelope, now, newest) {
@@ -167,7 +168,7 @@ impl Image {
 /// An order from its envelope, unless it has expired by this clock and also by that of the
 /// controller, which has given an order as late as `newest`.
 fn order(envelope: Bytes, now: SystemTime, newest: SystemTime) -> Option<mesh::Order> {
-    let body = OrderBody::decode(&Envelope::decode(envelope.clone()).ok()?.body).ok()?;
+    let body = OrderBody::of_envelope(envelope.clone()).ok()?;
     let end = UNIX_EPOCH + Duration::from_millis(body.not_after_ms);
     let longest = Duration::from_millis(body.not_after_ms.saturating_sub(body.not_before_ms));
     let ttl = match end.duration_since(now) {

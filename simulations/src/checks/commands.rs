@@ -9,6 +9,7 @@ use super::known::Known;
 use super::words::Words;
 use super::{Job, Violation};
 use crate::gated::Gated;
+use crate::plan::giver;
 use crate::seat::Seat;
 
 /// Which commands have started.
@@ -44,8 +45,8 @@ impl Commands {
         if !order.targets.contains(me) {
             return broken("authority", "which is not for it");
         }
-        if !told.known.held.contains(&(HostId::ROOT, id)) {
-            return broken("authority", "which the root might not remember");
+        if !told.known.held.contains(&(giver(id), id)) {
+            return broken("authority", "which its giver might not remember");
         }
         if !seat.disk.image.intents.contains(&id) {
             return broken("intent before effect", "before its intent is on disk");

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use mesh::{HostId, Order, OrderId};
 
-use crate::plan::Work;
+use crate::plan::{Work, giver};
 
 /// All orders, and where they are.
 #[derive(Default)]
@@ -32,15 +32,15 @@ impl Known {
         self.expires.insert(work.order.id, work.expires);
     }
 
-    /// Whether the root has an order on disk, or has refused it.
+    /// Whether an order is on the disk of the node at which it was given, or was refused there.
     pub(crate) fn is_kept(&self, id: OrderId) -> bool {
-        self.held.contains(&(HostId::ROOT, id)) || self.is_rejected(id)
+        self.held.contains(&(giver(id), id)) || self.is_rejected(id)
     }
 
-    /// Whether the root has refused an order, or the one that it would have taken back.
+    /// Whether that node has refused an order, or the one that it would have taken back.
     pub(crate) fn is_rejected(&self, id: OrderId) -> bool {
         let older = self.orders.get(&id).and_then(|order| order.cancels);
-        let refused = |id| self.refused.contains(&(HostId::ROOT, id));
+        let refused = |id| self.refused.contains(&(giver(id), id));
         refused(id) || older.is_some_and(refused)
     }
 

@@ -1,5 +1,5 @@
-//! What the root's watcher is told: only targets answer, states move forward, and an order closes
-//! once, when everybody has answered.
+//! What the watcher of the node is told at which an order was given: only targets answer, states
+//! move forward, and an order closes once, when everybody has answered.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,8 +8,9 @@ use mesh::{HostId, OrderId, Outcome, Report};
 use super::Violation;
 use super::known::Known;
 use crate::disk::Image;
+use crate::plan::giver;
 
-/// What it was told, in the root's present life.
+/// What they were told, in the present lives of their nodes.
 #[derive(Default)]
 pub(super) struct Watched {
     watched: BTreeMap<OrderId, BTreeMap<HostId, Outcome>>,
@@ -67,15 +68,15 @@ impl Watched {
         Ok(())
     }
 
-    /// The root died: its next life tells anew.
-    pub(super) fn died(&mut self) {
-        self.closed.clear();
-        self.watched.clear();
+    /// A node died: its next life tells anew.
+    pub(super) fn died(&mut self, me: HostId) {
+        self.closed.retain(|id| giver(*id) != me);
+        self.watched.retain(|id, _| giver(*id) != me);
     }
 
-    /// The root is about to start with this disk.
-    pub(super) fn restarted(&mut self, image: &Image) {
-        for (id, tally) in &image.tallies {
+    /// A node is about to start with this disk.
+    pub(super) fn restarted(&mut self, me: HostId, image: &Image) {
+        for (id, tally) in image.tallies.iter().filter(|(id, _)| giver(**id) == me) {
             let words = self.watched.entry(*id).or_default();
             for (outcome, hosts) in tally.lines() {
                 words.extend(hosts.iter().map(|host| (host, *outcome)));

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mesh::{Batch, Gate, HostSet, Need, Order, Share};
+use mesh::{Batch, Gate, HostId, HostSet, Need, Order, Share};
 use serde::{Deserialize, Serialize};
 
 use super::words::{hosts, id, is_false, millis, ms, span, spanned};
@@ -20,6 +20,9 @@ pub(super) struct OrderLines {
     takes_ms: [u64; 2],
     #[serde(default, skip_serializing_if = "is_false")]
     again: bool,
+    /// The relay that gives it, and what it takes back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    given_by: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cancels: Option<u64>,
     #[serde(default, skip_serializing_if = "is_false")]
@@ -102,6 +105,7 @@ impl OrderLines {
             ttl_ms: ms(work.expires - work.at),
             takes_ms: span(work.takes),
             again: order.again,
+            given_by: order.id.giver().map(|relay| relay.0),
             cancels: order.cancels.map(plan::order_no),
             lapses: order.lapses,
             extra: work.extra.as_ref().map(plan::content_no),
@@ -121,6 +125,10 @@ impl OrderLines {
         };
         let needs: Result<_, String> = self.needs.iter().map(need).collect();
         let (at, ttl) = (millis(self.at_ms), millis(self.ttl_ms));
+        let id = |no| match self.given_by {
+            Some(relay) => id(no).given_by(HostId(relay)),
+            None => id(no),
+        };
         let order = Order {
             id: id(self.no),
             needs: needs?,

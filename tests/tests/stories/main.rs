@@ -10,6 +10,7 @@ mod caps;
 mod check;
 mod commands;
 mod crash;
+mod delegate;
 mod demo;
 mod dist;
 mod domains;
