@@ -20,6 +20,7 @@ pub(crate) fn order(targets: &str) -> OrderInfo {
         cancels: None,
         push: None,
         output_limit: None,
+        superseded: Vec::new(),
     }
 }
 

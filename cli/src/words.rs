@@ -6,7 +6,9 @@ use controller::types::Answer;
 pub(crate) fn complaint(kind: &str, answer: &Answer) -> Option<String> {
     let code = answer.code.unwrap_or_default();
     let what = match answer.state.as_str() {
-        "ok" | "skipped" => return None,
+        "ok" => return None,
+        "skipped" if answer.fault.is_empty() => return None,
+        "skipped" => "skipped".into(),
         "failed" if kind == "push" => "failed".into(),
         "failed" => format!("exited with {code}"),
         "signalled" => format!("killed by signal {code}{}", signal_name(code)),
@@ -95,6 +97,8 @@ mod tests {
         };
         check("run", "ok", None, "", None);
         check("run", "skipped", None, "", None);
+        let superseded = Some("skipped: superseded: by 7k3q2a");
+        check("push", "skipped", None, "push: superseded: by 7k3q2a", superseded);
         check("run", "failed", Some(3), "", Some("exited with 3"));
         check("run", "signalled", Some(9), "", Some("killed by signal 9 (KILL)"));
         check("run", "signalled", Some(34), "", Some("killed by signal 34"));

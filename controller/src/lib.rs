@@ -46,6 +46,7 @@ mod serve;
 pub mod sets;
 mod steer;
 mod stored;
+mod superseding;
 mod tables;
 mod targets;
 mod terms;

@@ -20,7 +20,9 @@ use serde::{Deserialize, Serialize};
 
 pub use events::{EventInfo, Filter, Problem, Report, ReportPart};
 pub use hosts::{HostInfo, LinkInfo, NewLabels, NewToken, Status, TokenInfo};
-pub use orders::{Answer, KeptOutput, NewCancel, OrderDetail, OrderEvent, OrderInfo};
+pub use orders::{
+    Answer, KeptOutput, NewCancel, OrderDetail, OrderEvent, OrderInfo, Superseded,
+};
 pub use plan::{Plan, PlanLink, PlanQuery, PushPlan, PushStep};
 pub use pulls::{NewPull, PullEvent, PullHost};
 pub use pushes::{NewPush, NewRollback, PushEvent, PushInfo, Special};

@@ -41,6 +41,9 @@ pub(crate) const PATH_LIMIT: usize = 4096;
 /// The most pieces of content that an order or a part of it names.
 pub(crate) const CONTENT_LIMIT: usize = 4096;
 
+/// The most older orders that an order takes the place of.
+pub const SUPERSEDED_LIMIT: usize = 64;
+
 const KIND_LIMIT: usize = 64;
 const KEY_LIMIT: usize = 64;
 
@@ -134,6 +137,8 @@ pub struct OrderBody {
     pub gate: Option<Gate>,
     /// How fast its content may go over each link, in bits a second; 0: as fast as it can.
     pub rate: u64,
+    /// Older orders that it takes the place of, and for which of its targets; at most 64.
+    pub supersedes: Vec<(OrderId, HostSet)>,
     /// What to do.
     pub work: Work,
 }
@@ -194,6 +199,7 @@ impl OrderBody {
                 _ => None,
             },
             lapses: matches!(self.work, Work::Lapse(_)),
+            supersedes: self.supersedes.clone(),
             gate: self.gate.clone(),
             body: envelope,
         }
@@ -233,8 +239,13 @@ impl OrderBody {
             }),
             gate: self.gate.as_ref().map(gate::encode),
             rate: self.rate,
+            supersedes: self.supersedes.iter().map(superseded).collect(),
         }
     }
+}
+
+fn superseded((older, hosts): &(OrderId, HostSet)) -> pb::Superseded {
+    pb::Superseded { order: Bytes::copy_from_slice(&older.0), hosts: hosts::encode(hosts) }
 }
 
 fn read(body: pb::OrderBody) -> Result<OrderBody, OrderError> {
@@ -243,6 +254,11 @@ fn read(body: pb::OrderBody) -> Result<OrderBody, OrderError> {
         let hosts = hosts::decode("need.hosts", &need.hosts)?;
         Ok(Need { hosts, content: content.collect::<Result<_, _>>()? })
     };
+    let superseded = |pb::Superseded { order, hosts }: &pb::Superseded| {
+        let older = OrderId(array("superseded.order", order)?);
+        Ok((older, hosts::decode("superseded.hosts", hosts)?))
+    };
+    let supersedes: Result<_, FieldError> = body.supersedes.iter().map(superseded).collect();
     Ok(OrderBody {
         mesh: array("order.mesh", &body.mesh)?,
         id: OrderId(array("order.id", &body.id)?),
@@ -255,6 +271,7 @@ fn read(body: pb::OrderBody) -> Result<OrderBody, OrderError> {
         needs: body.needs.iter().map(need).collect::<Result<_, _>>()?,
         gate: body.gate.as_ref().map(gate::decode).transpose()?,
         rate: body.rate,
+        supersedes: supersedes?,
         work: match body.work.ok_or(OrderError::Work)? {
             pb::order_body::Work::Run(run) => Work::Run(Run::read(run)?),
             pb::order_body::Work::Push(push) => Work::Push(Push::read(push, Terms::default())?),
@@ -297,6 +314,7 @@ fn check(body: &OrderBody) -> Result<(), FieldError> {
         gate::check(gate)?;
     }
     check_rate("order.rate", body.rate)?;
+    check_superseded(body)?;
     match &body.work {
         Work::Run(run) => run.check(),
         Work::Push(push) => push.check(),
@@ -306,6 +324,20 @@ fn check(body: &OrderBody) -> Result<(), FieldError> {
             ensure(*older != body.id, "cancel.order", "is the id of the order itself")
         }
     }
+}
+
+/// Only what puts files in place has a place to take.
+fn check_superseded(body: &OrderBody) -> Result<(), FieldError> {
+    at_most("order.supersedes", body.supersedes.len(), SUPERSEDED_LIMIT)?;
+    let places = matches!(body.work, Work::Push(_) | Work::Dist(_));
+    ensure(places || body.supersedes.is_empty(), "order.supersedes", "is of a push only")?;
+    for (older, hosts) in &body.supersedes {
+        ensure(*older != body.id, "superseded.order", "is the id of the order itself")?;
+        not_empty("superseded.hosts", hosts.ranges().len())?;
+        at_most("superseded.hosts", hosts.ranges().len(), hosts::RANGES)?;
+        ensure(hosts.is_subset(&body.targets), "superseded.hosts", "are not all targets")?;
+    }
+    Ok(())
 }
 
 fn at_most_long(what: &'static str, found: usize, limit: usize) -> Result<(), OrderError> {

@@ -178,10 +178,16 @@ fn order() -> impl Strategy<Value = OrderBody> {
     let work =
         prop_oneof![run().prop_map(Work::Run), push().prop_map(Work::Push), dist, cancel, steer];
     let gate = proptest::option::of(gate());
-    let need = (vec(need, 0..3), rate());
+    let need = (vec(need, 0..3), rate(), vec(any::<[u8; 16]>(), 0..3));
     (ids, some_hosts(), validity, waits, name(), need, work, gate).prop_map(
-        |((mesh, id), targets, validity, (a, b), issued_by, (needs, rate), work, gate)| OrderBody {
-            rate,
+        |((mesh, id), targets, validity, (a, b), issued_by, needs, work, gate)| OrderBody {
+            rate: needs.1,
+            supersedes: match work {
+                Work::Push(_) | Work::Dist(_) => {
+                    needs.2.iter().map(|older| (OrderId(*older), targets.clone())).collect()
+                }
+                _ => Vec::new(),
+            },
             gate: gate.filter(|_| matches!(work, Work::Run(_))),
             mesh,
             id: OrderId(id),
@@ -191,7 +197,7 @@ fn order() -> impl Strategy<Value = OrderBody> {
             reach: a.min(b),
             hold: a.max(b),
             issued_by,
-            needs,
+            needs: needs.0,
             work,
         },
     )
@@ -244,6 +250,7 @@ fn sample(work: Work) -> OrderBody {
         needs: Vec::new(),
         gate: None,
         rate: 0,
+        supersedes: Vec::new(),
         work,
     }
 }
@@ -350,6 +357,22 @@ fn limits_of_every_order() {
     check_order(&sample(Work::Steer(slow)), "steer.cap.rate is less than 8000 bits a second");
     let slow = OrderBody { rate: 1, ..sample(Work::Run(sample_run())) };
     check_order(&slow, "order.rate is less than 8000 bits a second");
+    let (id, hosts) = (OrderId([5; 16]), HostSet::one(HostId(1)));
+    let instead = |work, olders: Vec<(OrderId, HostSet)>| OrderBody {
+        supersedes: olders,
+        ..sample(work)
+    };
+    let push = || Work::Push(sample_push());
+    let one = vec![(id, hosts.clone())];
+    check_order(&instead(Work::Run(sample_run()), one), "order.supersedes is of a push only");
+    let many = vec![(id, hosts.clone()); 65];
+    check_order(&instead(push(), many), "order.supersedes has 65 elements; the limit is 64");
+    let own = vec![(OrderId([2; 16]), hosts)];
+    check_order(&instead(push(), own), "superseded.order is the id of the order itself");
+    let others = vec![(id, HostSet::one(HostId(41)))];
+    check_order(&instead(push(), others), "superseded.hosts are not all targets");
+    let nobody = vec![(id, HostSet::new())];
+    check_order(&instead(push(), nobody), "superseded.hosts is missing or empty");
     let order = sample(Work::Steer(Steer::Parents(vec!["relay:7400".to_owned(); 9])));
     check_order(&order, "steer.parents has 9 elements; the limit is 8");
 }

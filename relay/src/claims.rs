@@ -233,6 +233,7 @@ mod tests {
             needs: vec![Need { hosts, content }],
             gate: None,
             rate: 0,
+            supersedes: Vec::new(),
             work: Work::Push(push),
         }
     }

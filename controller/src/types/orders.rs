@@ -44,6 +44,20 @@ pub struct OrderInfo {
     /// For a run: how much of each of stdout and stderr its answers have at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_limit: Option<u64>,
+    /// For a push or a distribution: the newer orders that have taken its place.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub superseded: Vec<Superseded>,
+}
+
+/// A newer order that has taken the place of one, at hosts that have not begun it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Superseded {
+    /// The short id of the newer order.
+    pub by: String,
+    /// The hosts, folded.
+    pub set: String,
+    /// How many.
+    pub count: u64,
 }
 
 /// `GET /v1/orders/{id}`

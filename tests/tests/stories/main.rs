@@ -39,6 +39,7 @@ mod sets;
 mod slow;
 mod stale;
 mod store;
+mod superseding;
 mod terms;
 mod trial;
 mod weak;
