@@ -12,6 +12,8 @@ use crate::render::table;
 use crate::screen::Screen;
 use crate::units::{show_count, show_duration, show_time, since, until};
 
+/// The gate if none is given.
+pub(crate) const USUAL_GATE: &str = "errors<=1% missed<=10%";
 /// How much of a set a table shows.
 const SET_WIDTH: usize = 48;
 /// The pause before a controller that has gone is asked again.
@@ -166,7 +168,7 @@ fn show(info: &RolloutInfo, screen: &mut Screen) -> Result<(), Failure> {
         return Ok(screen.json(info)?);
     }
     screen.print(&format!("{}\n", standing(info)))?;
-    let gate = if info.gate.is_empty() { "errors<=1% missed<=10%" } else { &info.gate };
+    let gate = if info.gate.is_empty() { USUAL_GATE } else { &info.gate };
     screen.print(&format!("gate: {}\n\n", escape_line(gate)))?;
     let row = |(at, wave): (usize, &WaveInfo)| {
         let mut set: String = wave.set.chars().take(SET_WIDTH).collect();

@@ -36,6 +36,7 @@ mod pace;
 mod packs;
 mod past;
 mod period;
+mod planning;
 mod push;
 pub mod report;
 mod retention;

@@ -23,7 +23,9 @@ pub use hosts::{HostInfo, LinkInfo, NewLabels, NewToken, Status, TokenInfo};
 pub use orders::{
     Answer, KeptOutput, NewCancel, OrderDetail, OrderEvent, OrderInfo, Superseded,
 };
-pub use plan::{Plan, PlanLink, PlanQuery, PushPlan, PushStep};
+pub use plan::{
+    DistPlan, Plan, PlanLink, PlanQuery, PlanWave, PushPlan, PushStep, WavesPlan,
+};
 pub use pulls::{NewPull, PullEvent, PullHost};
 pub use pushes::{NewPush, NewRollback, PushEvent, PushInfo, Special};
 pub use rollouts::{NewResume, RolloutInfo, WaveInfo, Waves};

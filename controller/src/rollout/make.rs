@@ -93,7 +93,7 @@ impl Api {
     }
 
     /// Two rollouts to one place would undo each other.
-    fn check_same_place(&self, dest: &str, targets: &HostSet) -> Result<(), Failure> {
+    pub(crate) fn check_same_place(&self, dest: &str, targets: &HostSet) -> Result<(), Failure> {
         let mut open = self.tables.rollouts()?;
         open.retain(|(_, row)| !row.is_over());
         check_room(open.len())?;
@@ -166,12 +166,8 @@ impl Rollouts {
         Ok(Cut { gate: new.gate.clone(), waves })
     }
 
-    /// Distributes: in waves, if they are asked for or the frequency has some, else at once.
-    pub(crate) async fn distribute(
-        &self,
-        new: NewDist,
-        sets: Vec<HostSet>,
-    ) -> Result<Distribution, Failure> {
+    /// The waves in which a distribution goes: those that were asked for, or those of the frequency.
+    pub(crate) fn waves_of_dist(&self, new: &NewDist) -> Result<Option<Waves>, Failure> {
         if new.all_at_once && new.waves.is_some() {
             let message = "waves, and everybody at once";
             return Err(Failure::bad(message, "--waves or --all-at-once"));
@@ -179,7 +175,16 @@ impl Rollouts {
         let frequencies = self.distributor.fleet.known().book.frequencies.clone();
         let usual = frequencies.get(&new.frequency).filter(|_| new.hosts.is_empty());
         let usual = usual.filter(|_| !new.all_at_once).and_then(Frequency::rolled);
-        let Some(waves) = new.waves.clone().or(usual) else {
+        Ok(new.waves.clone().or(usual))
+    }
+
+    /// Distributes: in waves, if they are asked for or the frequency has some, else at once.
+    pub(crate) async fn distribute(
+        &self,
+        new: NewDist,
+        sets: Vec<HostSet>,
+    ) -> Result<Distribution, Failure> {
+        let Some(waves) = self.waves_of_dist(&new)? else {
             return self.distributor.distribute(new).await;
         };
         let maker = self.clone();
