@@ -160,7 +160,9 @@ impl Desk {
             closed_ms: 0,
             expires_ms: body.not_after_ms,
             cancels: match body.work {
-                Work::Cancel(older) | Work::Lapse(older) => Some(older.to_string()),
+                Work::Cancel(older) | Work::Recall(older) | Work::Lapse(older) => {
+                    Some(older.to_string())
+                }
                 _ => None,
             },
             push: draft.push,
@@ -292,6 +294,18 @@ impl Desk {
 }
 
 impl Desk {
+    /// The same, but who has begun it brings it to its end.
+    pub(crate) fn recall(
+        &self,
+        older: OrderId,
+        row: &OrderRow,
+        settled: &HostSet,
+        reach: Duration,
+    ) -> Result<Draft, Failure> {
+        let draft = self.cancel(older, row, settled, reach)?;
+        Ok(Draft { work: Work::Recall(older), ..draft })
+    }
+
     /// Tells hosts that wait for a release of an order that none will come.
     pub(crate) async fn lapse(
         &self,

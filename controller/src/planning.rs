@@ -1,7 +1,8 @@
 //! What an order would do and cost, asked before it is given. Nothing is done.
 //!
 //! What is pushed or distributed is packed as if it were to be given: packs are kept for a while,
-//! so that giving it costs no second time. What would be refused is refused here, by the same words.
+//! so that giving it costs no second time. What would be refused is refused here, by the same
+//! words.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;

@@ -157,6 +157,8 @@ pub enum Work {
     Cancel(OrderId),
     /// Have another parent.
     Steer(Steer),
+    /// The same, but what runs goes on.
+    Recall(OrderId),
     /// Another order has lapsed: tell those who still wait for a release that none will come. What
     /// runs goes on.
     Lapse(OrderId),
@@ -195,7 +197,7 @@ impl OrderBody {
             ttl,
             again: !matches!(self.work, Work::Run(_)),
             cancels: match self.work {
-                Work::Cancel(older) | Work::Lapse(older) => Some(older),
+                Work::Cancel(older) | Work::Recall(older) | Work::Lapse(older) => Some(older),
                 _ => None,
             },
             lapses: matches!(self.work, Work::Lapse(_)),
@@ -231,10 +233,11 @@ impl OrderBody {
                 }
                 Work::Dist(dist) => pb::order_body::Work::Dist(dist.to_pb()),
                 Work::Steer(steer) => pb::order_body::Work::Steer(steer.to_pb()),
-                Work::Cancel(older) | Work::Lapse(older) => {
+                Work::Cancel(older) | Work::Recall(older) | Work::Lapse(older) => {
                     let order = Bytes::copy_from_slice(&older.0);
                     let lapse = matches!(self.work, Work::Lapse(_));
-                    pb::order_body::Work::Cancel(pb::Cancel { order, lapse })
+                    let spare = matches!(self.work, Work::Recall(_));
+                    pb::order_body::Work::Cancel(pb::Cancel { order, lapse, spare })
                 }
             }),
             gate: self.gate.as_ref().map(gate::encode),
@@ -283,7 +286,11 @@ fn read(body: pb::OrderBody) -> Result<OrderBody, OrderError> {
             pb::order_body::Work::Steer(steer) => Work::Steer(Steer::read(steer)?),
             pb::order_body::Work::Cancel(cancel) => {
                 let older = OrderId(array("cancel.order", &cancel.order)?);
-                if cancel.lapse { Work::Lapse(older) } else { Work::Cancel(older) }
+                match (cancel.lapse, cancel.spare) {
+                    (true, _) => Work::Lapse(older),
+                    (false, true) => Work::Recall(older),
+                    (false, false) => Work::Cancel(older),
+                }
             }
         },
     })
@@ -320,7 +327,7 @@ fn check(body: &OrderBody) -> Result<(), FieldError> {
         Work::Push(push) => push.check(),
         Work::Dist(dist) => dist.check(),
         Work::Steer(steer) => steer.check(),
-        Work::Cancel(older) | Work::Lapse(older) => {
+        Work::Cancel(older) | Work::Recall(older) | Work::Lapse(older) => {
             ensure(*older != body.id, "cancel.order", "is the id of the order itself")
         }
     }

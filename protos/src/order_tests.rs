@@ -158,9 +158,10 @@ fn order() -> impl Strategy<Value = OrderBody> {
     let waits = (time(), time());
     let need = (some_hosts(), vec(any_digest(), 1..4))
         .prop_map(|(hosts, content)| Need { hosts, content });
-    let cancel = (any::<[u8; 16]>(), any::<bool>()).prop_map(|(id, skip)| match skip {
-        true => Work::Lapse(OrderId(id)),
-        false => Work::Cancel(OrderId(id)),
+    let cancel = (any::<[u8; 16]>(), 0..3).prop_map(|(id, how)| match how {
+        0 => Work::Lapse(OrderId(id)),
+        1 => Work::Recall(OrderId(id)),
+        _ => Work::Cancel(OrderId(id)),
     });
     let item = (push(), name())
         .prop_map(|(push, command)| crate::dist::DistItem { push, command: command.into() });
@@ -312,8 +313,14 @@ fn the_core_gets_what_it_needs() {
     assert!(!core.again);
     assert!(sample(Work::Push(sample_push())).to_mesh(envelope.clone(), ttl).again);
     let older = OrderId([7; 16]);
-    let cancel = sample(Work::Cancel(older)).to_mesh(envelope, ttl);
-    assert_eq!((core.cancels, cancel.cancels, cancel.again), (None, Some(older), true));
+    for work in [Work::Cancel(older), Work::Recall(older)] {
+        let cancel = sample(work).to_mesh(envelope.clone(), ttl);
+        assert_eq!((core.cancels, cancel.cancels, cancel.again), (None, Some(older), true));
+        assert!(!cancel.lapses);
+    }
+    let mut newer = sample(Work::Push(sample_push()));
+    newer.supersedes = vec![(older, HostSet::one(HostId(3)))];
+    assert_eq!(newer.to_mesh(envelope, ttl).supersedes, newer.supersedes);
 }
 
 #[test]

@@ -92,7 +92,8 @@ impl Executor {
                         (None, self.slots.acquire().await.ok())
                     }
                 },
-                Ok(Work::Cancel(_) | Work::Lapse(_) | Work::Steer(_)) | Err(_) => (None, None),
+                Ok(Work::Cancel(_) | Work::Recall(_) | Work::Lapse(_) | Work::Steer(_))
+                | Err(_) => (None, None),
             }
         };
         let _turn = tokio::select! {
@@ -131,7 +132,7 @@ impl Executor {
             }
             Work::Steer(steer) => self.helm.carry_out(steer).await,
             // The core has seen to it: who had not begun never does, and what runs goes on.
-            Work::Lapse(_) => (State::Ok, Answer::default()),
+            Work::Recall(_) | Work::Lapse(_) => (State::Ok, Answer::default()),
         }
     }
 }
@@ -142,7 +143,7 @@ fn kind(work: &Work) -> &'static str {
         Work::Run(_) => "run",
         Work::Push(_) => "push",
         Work::Dist(_) => "dist",
-        Work::Cancel(_) | Work::Lapse(_) | Work::Steer(_) => "other",
+        Work::Cancel(_) | Work::Recall(_) | Work::Lapse(_) | Work::Steer(_) => "other",
     }
 }
 

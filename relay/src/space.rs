@@ -51,7 +51,7 @@ impl Space {
         let wanted = match work {
             Work::Push(_) | Work::Dist(_) => self.0.floor,
             Work::Run(_) => self.0.floor / 4,
-            Work::Cancel(_) | Work::Lapse(_) | Work::Steer(_) => return None,
+            Work::Cancel(_) | Work::Recall(_) | Work::Lapse(_) | Work::Steer(_) => return None,
         };
         self.lack(wanted)
     }

@@ -55,6 +55,9 @@ impl Scenario {
             let nodes = plan.tree.len();
             plan.rollouts.push(Rolling::draw(rng, nodes, plan.horizon));
         }
+        for rolling in &mut plan.rollouts {
+            *rolling = rolling.clone().paused(rng);
+        }
         let superseded = self.work.superseded.draw(rng);
         for n in 0..plan.work.len() {
             if is_push(&plan.work[n].order) && rng.random_bool(superseded) {

@@ -166,7 +166,7 @@ impl Rollouts {
         Ok(Cut { gate: new.gate.clone(), waves })
     }
 
-    /// The waves in which a distribution goes: those that were asked for, or those of the frequency.
+    /// The waves in which a distribution goes: those that were asked for, or the frequency's.
     pub(crate) fn waves_of_dist(&self, new: &NewDist) -> Result<Option<Waves>, Failure> {
         if new.all_at_once && new.waves.is_some() {
             let message = "waves, and everybody at once";

@@ -136,7 +136,8 @@ pub struct PlanLink {
     pub down: u64,
     /// Round-trip time in microseconds; 0 if the link is down.
     pub rtt_us: u64,
-    /// For a push or a distribution: the bytes of its orders and of what its hosts need, which go over it once.
+    /// For a push or a distribution: the bytes of its orders and of what its hosts need, which go
+    /// over it once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
 }
