@@ -85,8 +85,10 @@ fn dist_words(plan: &Plan) -> String {
     }
     let (files, orders) = (show_count(dist.files.len() as u64), show_count(dist.orders));
     let bytes = show_bytes(plan.order_bytes.unwrap_or_default());
-    format!("cost: {files} files in {orders} orders of {bytes} in all; what goes over a link goes \
-             over it once\n")
+    format!(
+        "cost: {files} files in {orders} orders of {bytes} in all; what goes over a link goes \
+             over it once\n"
+    )
 }
 
 /// What changes for hosts that have the same tree now.

@@ -130,7 +130,7 @@ async fn show(args: ShowArgs, client: &Client, screen: &mut Screen) -> Result<Ex
             screen.say(&format!("{} {}  {given}  {}", order.kind, order.short, order.what))?;
         }
         render::gathered(screen, &view, &order, &gathered)?;
-        if order.push.is_some() {
+        if order.push.is_some() || order.stage.is_some() {
             screen.print(&report(&order, &gathered))?;
         }
         for Superseded { by, set, count } in &order.superseded {

@@ -9,7 +9,7 @@ pub(crate) fn complaint(kind: &str, answer: &Answer) -> Option<String> {
         "ok" => return None,
         "skipped" if answer.fault.is_empty() => return None,
         "skipped" => "skipped".into(),
-        "failed" if kind == "push" => "failed".into(),
+        "failed" if kind == "push" || kind == "stage" => "failed".into(),
         "failed" => format!("exited with {code}"),
         "signalled" => format!("killed by signal {code}{}", signal_name(code)),
         "timed-out" => "timed out and was killed".into(),
@@ -40,7 +40,7 @@ pub(crate) fn remedy(kind: &str, answer: &Answer, set: &str) -> Option<String> {
             Some("`barid retry ID --state timeout -u TIME` gives it more time".into())
         }
         "timed-out" => Some("-u gives it more time".into()),
-        "not-reached" if kind == "push" => {
+        "not-reached" if kind == "push" || kind == "stage" => {
             Some("it is done as soon as they are back: `barid runs show ID`".into())
         }
         "not-reached" if kind == "cancel" => {

@@ -8,11 +8,10 @@ use mesh::{Digest, HostId, HostSet, OrderId, Outcome, Said, State, Stream, Tally
 use crate::fault::Failure;
 use crate::orders::output_limit;
 use crate::sets;
+use crate::stage::STAGE;
 use crate::tables::{HostRow, OrderRow, Tables};
 use crate::targets::names;
-use crate::types::{
-    Answer, KeptOutput, OrderDetail, OrderEvent, OrderInfo, Pace, Superseded,
-};
+use crate::types::{Answer, KeptOutput, OrderDetail, OrderEvent, OrderInfo, Pace, Superseded};
 
 /// Reads the answers to orders.
 pub(crate) struct Reader<'a> {
@@ -26,10 +25,14 @@ impl Reader<'_> {
     /// An order as it stands.
     pub(crate) fn info(&self, id: OrderId, row: &OrderRow) -> Result<OrderInfo, Failure> {
         let (tally, _) = self.tables.tally(id)?;
-        Ok(self.describe(id, row, &tally))
+        self.describe(id, row, &tally)
     }
 
-    fn describe(&self, id: OrderId, row: &OrderRow, tally: &Tally) -> OrderInfo {
+    fn describe(&self, id: OrderId, row: &OrderRow, tally: &Tally) -> Result<OrderInfo, Failure> {
+        let stage = match row.kind.as_str() {
+            STAGE => self.tables.stage(id)?.map(|stage| stage.info),
+            _ => None,
+        };
         let targets = row.targets();
         let mut states = BTreeMap::new();
         for (outcome, hosts) in tally.lines() {
@@ -51,7 +54,7 @@ impl Reader<'_> {
             }
         }
         let text = id.to_string();
-        OrderInfo {
+        Ok(OrderInfo {
             short: text[text.len() - 6..].into(),
             id: text,
             kind: row.kind.clone(),
@@ -67,7 +70,9 @@ impl Reader<'_> {
             push: row.push.clone(),
             output_limit: row.run.as_ref().map(|run| output_limit(run).into()),
             superseded: self.superseded(row, tally),
-        }
+            stays_until_ms: if stage.is_some() { row.expires_ms } else { 0 },
+            stage,
+        })
     }
 
     /// By which orders its place was taken, where it has not been begun.
@@ -88,7 +93,7 @@ impl Reader<'_> {
         let mut answers = self.answers(id, &tally, &targets, &BTreeMap::new())?;
         answers.sort_by_key(|answer| std::cmp::Reverse(answer.hosts.len()));
         let pending = names(self.hosts, &targets.difference(tally.hosts()));
-        Ok(OrderDetail { order: self.describe(id, row, &tally), answers, pending })
+        Ok(OrderDetail { order: self.describe(id, row, &tally)?, answers, pending })
     }
 
     /// The lines of a tally, as far as they concern the targets.

@@ -35,7 +35,7 @@ impl Cost<'_> {
     /// Weighs an order that is ready to be given. Blocks.
     pub(crate) fn of<'a>(api: &Api, draft: &'a Draft) -> Result<Cost<'a>, Failure> {
         let sizes = match &draft.work {
-            protos::Work::Push(push) => sizes([push]),
+            protos::Work::Push(push) | protos::Work::Stage(push) => sizes([push]),
             protos::Work::Dist(dist) => sizes(dist.items.iter().map(|item| &item.push)),
             _ => BTreeMap::new(),
         };

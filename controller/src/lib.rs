@@ -45,6 +45,7 @@ mod rollback;
 pub mod rollout;
 mod serve;
 pub mod sets;
+mod stage;
 mod steer;
 mod stored;
 mod superseding;

@@ -18,6 +18,7 @@ use crate::clock::to_ms;
 use crate::fault::Failure;
 use crate::given::Given;
 use crate::pace::paced;
+use crate::stage::STAGE;
 use crate::tables::{HostRow, LAPSE, Note, OrderRow, Tables, note_superseded};
 use crate::types::{NewRun, PushInfo};
 
@@ -165,7 +166,8 @@ impl Desk {
                 }
                 _ => None,
             },
-            push: draft.push,
+            // What is staged is in place nowhere.
+            push: draft.push.filter(|_| draft.kind != STAGE),
             run: draft.run.map(Box::new),
             stopped: None,
             retries: draft.retries.map(|older| older.to_string()),

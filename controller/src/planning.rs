@@ -56,7 +56,7 @@ pub(crate) async fn plan(State(api): State<Api>, bytes: Bytes) -> Answer<Plan> {
             let _making = api.pushes.read().await;
             let (maker, targets, known) = (api.clone(), set.clone(), hosts.clone());
             let in_waves = cut.is_some();
-            let weighed = blocking(move || weigh_push(&maker, (&new, in_waves), &targets, &known));
+            let weighed = blocking(move || weigh_push(&maker, (&*new, in_waves), &targets, &known));
             (hosts, set, Weighed { cut, ..weighed.await? })
         }
         PlanQuery::Dist(new) => {
@@ -93,10 +93,9 @@ fn told(api: &Api, hosts: &Hosts, set: &HostSet, weighed: Weighed) -> Plan {
         let (count, down_count) = (wave.len(), down.len());
         PlanWave { set: folded(wave), count, down: folded(&down), down_count }
     };
-    let waves = weighed.cut.map(|cut| WavesPlan {
-        waves: cut.waves.iter().map(wave).collect(),
-        gate: cut.gate,
-    });
+    let waves = weighed
+        .cut
+        .map(|cut| WavesPlan { waves: cut.waves.iter().map(wave).collect(), gate: cut.gate });
     let down = set.difference(&scene.up);
     let relays = hosts.iter().filter(|(id, row)| row.role == "relay" && set.contains(**id));
     let relays = folded(&relays.map(|(id, _)| *id).collect());

@@ -7,7 +7,7 @@
 //! what is there afterwards must be as if both had been carried out. What cannot be said for
 //! certain is left as it is, which costs a transfer and nothing else.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use content::{ContentId, Limits, Manifest};
@@ -175,7 +175,7 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
     use std::path::{Path, PathBuf};
-    use std::time::UNIX_EPOCH;
+    use std::time::{Duration, UNIX_EPOCH};
 
     use proptest::prelude::*;
 

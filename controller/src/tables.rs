@@ -10,6 +10,7 @@ pub(crate) mod facts;
 mod hosts;
 mod retire;
 pub(crate) mod rollouts;
+pub(crate) mod stages;
 mod waiting;
 
 use std::collections::BTreeMap;
@@ -195,6 +196,7 @@ impl Tables {
             rollouts::ROLLOUTS.name(),
             rollouts::WAVES.name(),
             facts::FACTS.name(),
+            stages::STAGES.name(),
         ];
         if journal.has_tables(&names)? {
             return Ok(Tables { journal });
@@ -226,6 +228,7 @@ impl Tables {
         txn.open_table(rollouts::ROLLOUTS)?;
         txn.open_table(rollouts::WAVES)?;
         txn.open_table(facts::FACTS)?;
+        txn.open_table(stages::STAGES)?;
         txn.commit()?;
         Ok(Tables { journal })
     }

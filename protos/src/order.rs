@@ -152,6 +152,9 @@ pub enum Work {
     Push(Push),
     /// Put many files in place, each by itself.
     Dist(Dist),
+    /// Have the content of a push that may come, on the usual terms, and put nothing in place. It
+    /// stays at hosts and relays for as long as the order is valid.
+    Stage(Push),
     /// Take back another order that expires at the same moment: who has not begun it does not, and
     /// a command that runs is ended.
     Cancel(OrderId),
@@ -232,6 +235,7 @@ impl OrderBody {
                     pb::order_body::Work::PushOnTerms(pb::PushOnTerms { push, terms })
                 }
                 Work::Dist(dist) => pb::order_body::Work::Dist(dist.to_pb()),
+                Work::Stage(push) => pb::order_body::Work::Stage(push.to_pb()),
                 Work::Steer(steer) => pb::order_body::Work::Steer(steer.to_pb()),
                 Work::Cancel(older) | Work::Recall(older) | Work::Lapse(older) => {
                     let order = Bytes::copy_from_slice(&older.0);
@@ -257,11 +261,10 @@ fn read(body: pb::OrderBody) -> Result<OrderBody, OrderError> {
         let hosts = hosts::decode("need.hosts", &need.hosts)?;
         Ok(Need { hosts, content: content.collect::<Result<_, _>>()? })
     };
-    let superseded = |pb::Superseded { order, hosts }: &pb::Superseded| {
-        let older = OrderId(array("superseded.order", order)?);
-        Ok((older, hosts::decode("superseded.hosts", hosts)?))
+    let superseded = |row: &pb::Superseded| -> Result<(OrderId, HostSet), FieldError> {
+        let older = OrderId(array("superseded.order", &row.order)?);
+        Ok((older, hosts::decode("superseded.hosts", &row.hosts)?))
     };
-    let supersedes: Result<_, FieldError> = body.supersedes.iter().map(superseded).collect();
     Ok(OrderBody {
         mesh: array("order.mesh", &body.mesh)?,
         id: OrderId(array("order.id", &body.id)?),
@@ -274,7 +277,7 @@ fn read(body: pb::OrderBody) -> Result<OrderBody, OrderError> {
         needs: body.needs.iter().map(need).collect::<Result<_, _>>()?,
         gate: body.gate.as_ref().map(gate::decode).transpose()?,
         rate: body.rate,
-        supersedes: supersedes?,
+        supersedes: body.supersedes.iter().map(superseded).collect::<Result<_, _>>()?,
         work: match body.work.ok_or(OrderError::Work)? {
             pb::order_body::Work::Run(run) => Work::Run(Run::read(run)?),
             pb::order_body::Work::Push(push) => Work::Push(Push::read(push, Terms::default())?),
@@ -283,6 +286,7 @@ fn read(body: pb::OrderBody) -> Result<OrderBody, OrderError> {
                 Work::Push(Push::read(given("push_on_terms.push", push)?, terms)?)
             }
             pb::order_body::Work::Dist(dist) => Work::Dist(Dist::read(dist)?),
+            pb::order_body::Work::Stage(push) => Work::Stage(Push::read(push, Terms::default())?),
             pb::order_body::Work::Steer(steer) => Work::Steer(Steer::read(steer)?),
             pb::order_body::Work::Cancel(cancel) => {
                 let older = OrderId(array("cancel.order", &cancel.order)?);
@@ -325,6 +329,10 @@ fn check(body: &OrderBody) -> Result<(), FieldError> {
     match &body.work {
         Work::Run(run) => run.check(),
         Work::Push(push) => push.check(),
+        Work::Stage(push) => {
+            ensure(push.terms.are_usual(), "order.stage", "has terms")?;
+            push.check()
+        }
         Work::Dist(dist) => dist.check(),
         Work::Steer(steer) => steer.check(),
         Work::Cancel(older) | Work::Recall(older) | Work::Lapse(older) => {

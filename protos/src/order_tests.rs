@@ -176,8 +176,9 @@ fn order() -> impl Strategy<Value = OrderBody> {
         Just(Steer::Survey),
     ]
     .prop_map(Work::Steer);
-    let work =
-        prop_oneof![run().prop_map(Work::Run), push().prop_map(Work::Push), dist, cancel, steer];
+    let stage = push().prop_map(|push| Work::Stage(Push { terms: Terms::default(), ..push }));
+    let push = push().prop_map(Work::Push);
+    let work = prop_oneof![run().prop_map(Work::Run), push, dist, cancel, steer, stage];
     let gate = proptest::option::of(gate());
     let need = (vec(need, 0..3), rate(), vec(any::<[u8; 16]>(), 0..3));
     (ids, some_hosts(), validity, waits, name(), need, work, gate).prop_map(
@@ -365,10 +366,8 @@ fn limits_of_every_order() {
     let slow = OrderBody { rate: 1, ..sample(Work::Run(sample_run())) };
     check_order(&slow, "order.rate is less than 8000 bits a second");
     let (id, hosts) = (OrderId([5; 16]), HostSet::one(HostId(1)));
-    let instead = |work, olders: Vec<(OrderId, HostSet)>| OrderBody {
-        supersedes: olders,
-        ..sample(work)
-    };
+    let instead =
+        |work, olders: Vec<(OrderId, HostSet)>| OrderBody { supersedes: olders, ..sample(work) };
     let push = || Work::Push(sample_push());
     let one = vec![(id, hosts.clone())];
     check_order(&instead(Work::Run(sample_run()), one), "order.supersedes is of a push only");

@@ -14,6 +14,7 @@ use crate::clock::to_ms;
 use crate::fault::Failure;
 use crate::fleet::types::{Distribution, Frequency, NewDist};
 use crate::orders::{Draft, blocking, new_id};
+use crate::push::Step;
 use crate::types::{NewPush, PushEvent, Targets, Waves};
 
 /// The least that a host that is away is waited for: below that a wave would be over at once.
@@ -78,10 +79,22 @@ impl Api {
         self.check_same_place(&step.dest, &targets)?;
         if new.max_link_bytes.is_some() {
             let all = self.packer.step(&new, tell)?;
-            let packed = self.packer.prepare_for(&new, all, targets)?;
+            let packed = self.packer.prepare_for(&new, all, targets.clone())?;
             let draft: &Draft = &packed.draft;
             self.check_budget(&new, draft)?;
         }
+        self.keep_rollout(new, step, targets, cut)
+    }
+
+    /// Keeps a rollout of what was read. Blocks.
+    pub(crate) fn keep_rollout(
+        &self,
+        new: NewPush,
+        step: Step,
+        targets: HostSet,
+        cut: Cut,
+    ) -> Result<Made, Failure> {
+        self.check_same_place(&step.dest, &targets)?;
         let root = self.packer.keep(&step.manifest)?;
         let least = u64::try_from(LEAST_REACH.as_millis()).unwrap_or(u64::MAX);
         let reach_ms = new.reach_ms.max(least);

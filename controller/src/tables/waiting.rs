@@ -1,7 +1,6 @@
 //! Orders for which hosts may still wait.
 
 use mesh::OrderId;
-use redb::ReadableTable;
 
 use super::{ORDERS, OrderRow, Result, Tables, parse};
 

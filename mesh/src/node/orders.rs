@@ -345,12 +345,9 @@ mod tests {
             }
             assert_eq!(answers(&outputs), [State::Skipped]);
             assert!(starts(&outputs));
-            let is_newer = |output: &Output| {
-                matches!(output, Output::Save { record: Record::Order(o), .. } if o.id == NEWER)
-            };
-            let is_answer = |output: &Output| {
-                matches!(output, Output::Save { record: Record::Answers(_), .. })
-            };
+            let is_newer = |output: &Output| matches!(output, Output::Save { record: Record::Order(o), .. } if o.id == NEWER);
+            let is_answer =
+                |output: &Output| matches!(output, Output::Save { record: Record::Answers(_), .. });
             let saved = outputs.iter().position(is_newer);
             assert!(saved < outputs.iter().position(is_answer), "nothing is given up before");
             assert!(!starts(&host.give(Input::Pulled { content: OLD, result: Ok(()) })));
@@ -383,8 +380,10 @@ mod tests {
             relay.child(12, 12);
             relay.give(Input::LinkDown { link: LinkId(11) });
             let both = Order { targets: order(&[11, 12]).targets, ..push(ORDER, &[]) };
-            let orders = [both, newer()];
-            let orders = if newer_first { [1, 0] } else { [0, 1] }.map(|n| orders[n].clone());
+            let mut orders = [both, newer()];
+            if newer_first {
+                orders.reverse();
+            }
             for (seq, order) in (1..).zip(orders) {
                 relay.hear(seq, order);
             }

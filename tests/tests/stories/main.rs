@@ -38,6 +38,7 @@ mod run;
 mod schedule;
 mod sets;
 mod slow;
+mod stage;
 mod stale;
 mod store;
 mod superseding;

@@ -260,7 +260,9 @@ fn a_pause_takes_a_running_wave_back_from_who_has_not_begun_and_resuming_gives_i
     assert_eq!((&paused["state"], &paused["stage"]), (&"paused".into(), &"given".into()));
     let given = paused["waves"][0]["orders"][0].as_str().context("an order")?;
     fleet.restart("site1-host3")?;
-    fleet.wait_states(given, &[("pending", 2), ("cancelled", 1)])?;
+    wait_for("the one that is back to have heard of it", LIMIT, || {
+        Ok((fleet.order(given)?["order"]["states"]["cancelled"] == 1).then_some(()))
+    })?;
     fs::write(&go, "")?;
     fleet.wait_states(given, &[("ok", 2), ("cancelled", 1)])?;
     let paused = rollout(&fleet)?;
