@@ -8,6 +8,7 @@ mod alerting;
 pub(crate) mod events;
 pub(crate) mod facts;
 mod hosts;
+pub(crate) mod reached;
 mod retire;
 pub(crate) mod rollouts;
 pub(crate) mod stages;
@@ -197,6 +198,7 @@ impl Tables {
             rollouts::WAVES.name(),
             facts::FACTS.name(),
             stages::STAGES.name(),
+            reached::REACHED.name(),
         ];
         if journal.has_tables(&names)? {
             return Ok(Tables { journal });
@@ -229,6 +231,7 @@ impl Tables {
         txn.open_table(rollouts::WAVES)?;
         txn.open_table(facts::FACTS)?;
         txn.open_table(stages::STAGES)?;
+        txn.open_table(reached::REACHED)?;
         txn.commit()?;
         Ok(Tables { journal })
     }
