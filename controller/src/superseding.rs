@@ -240,6 +240,9 @@ mod tests {
     /// Few names of few kinds; what is in a file, and when it was changed.
     type Files = BTreeMap<&'static str, (u8, u64)>;
 
+    /// Mode, time and content of each file, by its path.
+    type Listing = BTreeMap<PathBuf, (u32, SystemTime, Vec<u8>)>;
+
     fn files() -> impl Strategy<Value = Files> {
         let name = proptest::sample::select(vec!["a", "b", "x", "d/a", "d/b"]);
         proptest::collection::btree_map(name, (0..3_u8, 1..4_u64), 0..5)
@@ -295,7 +298,7 @@ mod tests {
             &self,
             (base, by_hand): (&Manifest, &Files),
             pushes: &[(&Terms, &Manifest)],
-        ) -> Option<BTreeMap<PathBuf, (u32, SystemTime, Vec<u8>)>> {
+        ) -> Option<Listing> {
             let dir = tempfile::tempdir_in(self.temp.path()).expect("a folder");
             let usual = Terms::default();
             let mut before: Option<&Manifest> = None;
@@ -338,7 +341,7 @@ mod tests {
     }
 
     /// What is in each file, its mode and its time, by path.
-    fn listing(dir: &Path) -> BTreeMap<PathBuf, (u32, SystemTime, Vec<u8>)> {
+    fn listing(dir: &Path) -> Listing {
         let mut found = BTreeMap::new();
         for entry in fs::read_dir(dir).expect("it is listed") {
             let path = entry.expect("an entry").path();
