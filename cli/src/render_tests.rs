@@ -19,8 +19,11 @@ pub(crate) fn order(targets: &str) -> OrderInfo {
         states: BTreeMap::new(),
         cancels: None,
         push: None,
+        stage: None,
+        stays_until_ms: 0,
         output_limit: None,
         given_by: None,
+        superseded: Vec::new(),
     }
 }
 

@@ -151,6 +151,7 @@ fn row(body: &OrderBody, relay: &str) -> Result<OrderRow, String> {
         stopped: None,
         retries: None,
         closer: None,
+        superseded: Vec::new(),
         given_by: Some(relay.into()),
     })
 }

@@ -78,6 +78,7 @@ impl World {
             needs: Vec::new(),
             gate: None,
             rate: 0,
+            supersedes: Vec::new(),
             work: Work::Run(run),
         }
     }

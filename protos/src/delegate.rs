@@ -154,7 +154,11 @@ impl Delegation {
         if !order.targets.is_subset(&self.scope) {
             return Err(DelegatedError::Scope);
         }
-        if !order.needs.is_empty() || order.gate.is_some() || order.rate != 0 {
+        if !order.needs.is_empty()
+            || order.gate.is_some()
+            || order.rate != 0
+            || !order.supersedes.is_empty()
+        {
             return Err(DelegatedError::Extent);
         }
         match &order.work {
@@ -372,6 +376,7 @@ mod tests {
             needs: Vec::new(),
             gate: None,
             rate: 0,
+            supersedes: Vec::new(),
             work: Work::Run(command()),
         }
     }

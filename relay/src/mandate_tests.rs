@@ -91,6 +91,7 @@ impl World {
             needs: Vec::new(),
             gate: None,
             rate: 0,
+            supersedes: Vec::new(),
             work: Work::Run(command()),
         }
     }

@@ -116,6 +116,7 @@ pub(crate) struct WorkDice {
     pub(crate) rollouts: Dice,
     /// How many of the runs are given by relays.
     pub(crate) given: Share,
+    pub(crate) superseded: Share,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -207,6 +208,7 @@ impl Default for WorkDice {
             last_gated: never(),
             rollouts: no_number(),
             given: never(),
+            superseded: never(),
         }
     }
 }

@@ -51,6 +51,7 @@ impl Desk {
             stopped: None,
             retries: None,
             closer: None,
+            superseded: Vec::new(),
             given_by: None,
         };
         let (id, tables) = (body.id, self.tables.clone());
@@ -89,6 +90,7 @@ impl Desk {
             needs: draft.needs.clone(),
             gate: draft.gate.clone(),
             rate: 0,
+            supersedes: Vec::new(),
             work: draft.work.clone(),
         };
         let help = "split it: fewer targets or arguments in one order";
