@@ -38,7 +38,7 @@ use std::path::PathBuf;
 
 use rustix::fs::{AtFlags, unlinkat};
 
-pub use self::drift::Drift;
+pub use self::drift::{Drift, Preflight};
 pub use self::error::{ApplyError, Stage};
 use self::ground::Ground;
 pub use self::installed::Installed;

@@ -8,6 +8,7 @@
 mod alerting;
 mod answers;
 mod api;
+mod asked;
 mod caps;
 mod cause;
 mod clock;

@@ -28,6 +28,7 @@ mod field;
 mod gate;
 mod hosts;
 mod join;
+mod lacks;
 mod order;
 mod output;
 mod packed;
@@ -51,6 +52,7 @@ pub use collect::{
 pub use dist::{DIST_FILES, Dist, DistItem, Disted, ItemFault};
 pub use field::FieldError;
 pub use join::{Grant, GrantBody, JOIN_LIMIT, JoinError, JoinReply, JoinRequest};
+pub use lacks::Lacks;
 pub use order::{
     ENVELOPE_LIMIT, Envelope, LONGEST, ORDER_KIND, ORDER_LIMIT, OrderBody, OrderError, Work,
 };

@@ -12,10 +12,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use content::{
     Applied, ApplyError, ChunkRef, Chunks, ContentId, Installer, Job, Limits, Manifest, Origin,
-    Pinned, Segment, Unpack,
+    Pinned, Preflight, Segment, Unpack,
 };
 use mesh::{Asker, Digest, HostId, OrderId, PullFault, State};
-use protos::{Answer, Bundle, Part, Push, Pushed};
+use protos::{Answer, Bundle, Lacks, Part, Push, Pushed};
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 use tracing::{info, warn};
@@ -131,7 +131,11 @@ impl Installs {
         let (tag, dest) = (&tag[20..], &push.dest);
         let job = Job { tag, dest, target: &target, rules: &rules, before };
         if push.terms.verify {
-            return self.verify(push, &job).map(|answer| Some((answer, None)));
+            let answer = self.verify(push, &job)?;
+            if !self.serves {
+                store.remove(&parts(push)).map_err(InstallError::Store)?;
+            }
+            return Ok(Some((answer, None)));
         }
         let mut resumed = false;
         if push.terms.has_commands() {
@@ -193,6 +197,7 @@ impl Installs {
             deleted,
             drift: 0,
             warnings: warnings(&applied),
+            lacks: None,
         };
         let any = resumed || written + deleted + applied.metadata_fixed > 0;
         let updated = match (push.terms.has_commands(), resumed) {
@@ -243,10 +248,20 @@ impl Installs {
 
     /// Says how the destination differs, and changes nothing.
     fn verify(&self, push: &Push, job: &Job<'_>) -> Result<Answer, InstallError> {
-        let drift = Installer::new(self.root.clone()).compare(job).map_err(InstallError::Apply)?;
-        if !self.serves {
-            self.transfers.store.remove(&parts(push)).map_err(InstallError::Store)?;
+        let installer = Installer::new(self.root.clone());
+        let store = &*self.transfers.store;
+        if push.terms.preflight {
+            let found = match push.terms.tree {
+                true => installer.preflight_release(job, store),
+                false => installer.preflight(job, store),
+            };
+            let Preflight { obstacles, missing } = found.map_err(InstallError::Apply)?;
+            let lacks = Some(lacks(job.target, &missing));
+            info!(dest = %String::from_utf8_lossy(&push.dest), obstacles = obstacles.len(), "asked");
+            let push = Some(Pushed { warnings: obstacles, lacks, ..Pushed::default() });
+            return Ok(Answer { push, ..Answer::default() });
         }
+        let drift = installer.compare(job).map_err(InstallError::Apply)?;
         info!(dest = %String::from_utf8_lossy(&push.dest), drift = drift.entries, "verified");
         let would = |obstacle: String| format!("a push would not go through: {obstacle}");
         let warnings = drift.obstacles.into_iter().map(would).collect();
@@ -254,6 +269,14 @@ impl Installs {
         let (stdout, stdout_size) = (drift.text.into(), drift.size);
         Ok(Answer { stdout, stdout_size, push, ..Answer::default() })
     }
+}
+
+/// Which pieces of a tree are missing, by their places among those that travel to a new host.
+fn lacks(target: &Manifest, missing: &[ChunkRef]) -> Lacks {
+    let missing: std::collections::BTreeSet<_> = missing.iter().map(|chunk| chunk.id).collect();
+    let plan = content::plan(None, target);
+    let places = (0..).zip(&plan).filter(|(_, chunk)| missing.contains(&chunk.id));
+    Lacks::new(u32::try_from(plan.len()).unwrap_or(u32::MAX), places.map(|(place, _)| place))
 }
 
 /// Whether a push would put something into the node's own folder, or take it away with what is

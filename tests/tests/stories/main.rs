@@ -26,6 +26,7 @@ mod live;
 mod metrics;
 mod out;
 mod pace;
+mod preflight;
 mod pull;
 mod push;
 mod remove;
