@@ -172,6 +172,23 @@ impl Message {
         }
     }
 
+    /// One alert, told by somebody who is not a desk.
+    pub fn of_one(from: &Sender, group: &str, told: Told, at_ms: u64) -> Message {
+        let alerts = vec![told];
+        Message {
+            version: 1,
+            id: id(from, &alerts, at_ms),
+            status: alerts[0].status.clone(),
+            from: from.clone(),
+            group: group.into(),
+            at_ms,
+            alerts,
+            more: 0,
+            dropped: 0,
+            report: None,
+        }
+    }
+
     /// A report. Its id is that of what it tells, whenever it is made.
     pub(crate) fn report(from: &Sender, written: Written, at_ms: u64) -> Message {
         let key = format!("report/{}/{}/{}", written.kind, written.start_ms, written.end_ms);

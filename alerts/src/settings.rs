@@ -275,6 +275,12 @@ impl Settings {
         !self.channels.is_empty()
     }
 
+    /// The channels by which alerts go.
+    pub fn channels(&self) -> impl Iterator<Item = &str> {
+        let hear = self.channels.iter().filter(|(_, way)| way.filter.alerts);
+        hear.map(|(name, _)| name.as_str())
+    }
+
     /// Sends a message by one channel, now and once.
     pub async fn test(&self, channel: &str, message: &Message) -> Result<(), AskError> {
         let unknown = || AskError::Unknown { what: "channel", name: channel.into() };

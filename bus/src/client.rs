@@ -14,6 +14,7 @@ use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
+use crate::files::{FileAsk, FileSaid};
 use crate::wire::{AnswerLine, Fault, Heard, Line};
 
 /// The longest line of a stream: the longest body in base64, and somewhat more.
@@ -51,6 +52,8 @@ pub struct Client {
 pub type Messages = Stream<Line>;
 /// Answers as they come, and at last why there are no more.
 pub type Answers = Stream<AnswerLine>;
+/// What is heard of files that this host asks for, to the last line.
+pub type FileAnswers = Stream<FileSaid>;
 
 /// Lines of JSON as they come.
 pub struct Stream<T> {
@@ -95,6 +98,13 @@ impl Client {
     pub async fn answer(&self, request: &str, body: Bytes) -> Result<(), BusError> {
         let path = format!("/v1/bus/answer?request={}", escaped(request));
         document::<serde_json::Value>(self.post(&path, body).await?).await.map(drop)
+    }
+
+    /// Asks the controller about files of this host, until its last word or the time is over.
+    pub async fn files(&self, ask: &FileAsk, deadline: Duration) -> Result<FileAnswers, BusError> {
+        let body = serde_json::to_vec(ask).expect("a plain question is valid JSON");
+        let path = format!("/v1/files?deadline_ms={}", deadline.as_millis());
+        Ok(Stream::new(self.post(&path, body.into()).await?))
     }
 
     async fn post(&self, path: &str, body: Bytes) -> Result<Response<Incoming>, BusError> {

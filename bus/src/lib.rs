@@ -17,9 +17,10 @@
 //! where messages go is the mesh's.
 
 mod client;
+pub mod files;
 mod wire;
 
-pub use client::{Answers, BusError, Client, Messages};
+pub use client::{Answers, BusError, Client, FileAnswers, Messages};
 pub use wire::{
     Answer, AnswerLine, End, Fault, Heard, Line, Message, Why, decode_data, encode_data,
 };

@@ -25,6 +25,14 @@ Examples:
 const PLACES: [&str; 3] =
     ["/run/barid/bus.sock", "/run/barid/node.sock", "/var/lib/barid/node.sock"];
 
+/// The socket of the node on this machine, if another is not named.
+pub(crate) fn socket(named: Option<PathBuf>) -> PathBuf {
+    named.unwrap_or_else(|| {
+        let mut places = PLACES.iter().map(PathBuf::from);
+        places.find(|path| path.exists()).unwrap_or_else(|| PLACES[0].into())
+    })
+}
+
 /// Options of `barid bus`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -79,11 +87,7 @@ enum Verb {
 
 /// Speaks on the bus.
 pub(crate) async fn main(args: Args, screen: &mut Screen) -> Result<Exit, Failure> {
-    let socket = args.node.unwrap_or_else(|| {
-        let mut places = PLACES.iter().map(PathBuf::from);
-        places.find(|path| path.exists()).unwrap_or_else(|| PLACES[0].into())
-    });
-    let client = Client::new(&socket);
+    let client = Client::new(socket(args.node));
     match args.verb {
         Verb::Pub { subject, data } => {
             let heard = client.publish(&subject, body(data)?).await.map_err(failure)?;
@@ -198,7 +202,7 @@ fn body(data: Option<String>) -> Result<Bytes, Failure> {
     }
 }
 
-fn failure(error: BusError) -> Failure {
+pub(crate) fn failure(error: BusError) -> Failure {
     let text = relay::chain(&error);
     match error {
         BusError::Socket { .. } => Failure::new(Exit::Unreachable, "no-node", text)

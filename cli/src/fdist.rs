@@ -18,6 +18,8 @@ use crate::fail::Failure;
 use crate::fleet::{self, Command};
 use crate::screen::Screen;
 
+/// Commands that ask the node of this machine.
+const HERE: [&str; 3] = ["request", "subscriptions", "check"];
 /// The code of what is not permitted, or not here.
 const NOT_HERE: u8 = 3;
 
@@ -93,7 +95,7 @@ pub(crate) fn main(args: Args, socket: Option<PathBuf>, screen: &mut Screen) -> 
         Err(failure) => {
             let exit = exit(&failure);
             let mut text = failure.error.message.clone();
-            if failure.exit == Exit::Unreachable {
+            if failure.exit == Exit::Unreachable && !HERE.contains(&command.as_str()) {
                 text = format!("only on the controller ({text})");
             }
             if screen.json {
@@ -139,10 +141,13 @@ fn split(mut args: Vec<OsString>) -> Result<(String, Vec<OsString>), String> {
         "" => return Err("-o wants a command".into()),
         command => OsString::from(command.trim_start_matches('=')),
     };
-    if command == "dist" {
-        // Elsewhere -v is an option of every verb.
-        args.iter_mut().filter(|arg| *arg == "-v").for_each(|arg| *arg = "--show".into());
-    }
+    // Elsewhere -v is an option of every verb.
+    let v = match command.to_str() {
+        Some("dist") => "--show",
+        Some("check") => "--ages",
+        _ => "-v",
+    };
+    args.iter_mut().filter(|arg| *arg == "-v").for_each(|arg| *arg = v.into());
     args.insert(0, command.clone());
     Ok((command.to_string_lossy().into_owned(), args))
 }
@@ -164,6 +169,7 @@ mod tests {
         assert_eq!(words("-F -o domain h1").as_deref(), Ok("domain -F h1"));
         assert_eq!(words("h1 -F -odomain").as_deref(), Ok("domain h1 -F"));
         assert_eq!(words("-o dist -v hour h1").as_deref(), Ok("dist --show hour h1"));
+        assert_eq!(words("-o check -v").as_deref(), Ok("check --ages"));
         assert_eq!(words("-o edit -e x -- -o").as_deref(), Ok("edit -e x -- -o"));
         assert!(words("list").is_err() && words("x -o").is_err());
         assert_eq!(words("--help").as_deref(), Ok("--help"));
@@ -198,6 +204,16 @@ mod tests {
             "cp ./a cc.adm:/a",
             "ls -l cc.adm:/a",
             "rm cc.adm:/a",
+            "check -cmq",
+            "check --ages --limit 75m",
+            "build -d cc.adm hour",
+            "build hour -f out",
+            "optional cc.adm:/a --off",
+            "subscribe h1 osgrp.adm:/etc/tool",
+            "unsubscribe h1 osgrp.adm:/etc/tool",
+            "subscriptions",
+            "subscriptions cc.adm:/a",
+            "request /etc/tool cc.adm:/a",
             "status",
             "status cc.adm:/a",
             "dist hour",

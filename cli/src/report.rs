@@ -279,6 +279,8 @@ mod tests {
             parts: Vec::new(),
             discarded: 4,
             daily: 2,
+            reached: 5,
+            updated: Some(12),
             is_partial: false,
         };
         let expected = "\
@@ -303,6 +305,7 @@ not seen any more
   run.failed: exit 1: tar: No space left on device\\x1b[2J (last 1970-01-01T01:01:01Z)
 
 3 problems, 605 events, 2 left to the daily report, 4 discarded
+5 hosts reached by distributions, 12 files updated
 ";
         assert_eq!(text(&report), expected);
         report.parts.push(part);
@@ -319,6 +322,7 @@ not seen any more
   dist.missed: cc.adm:/etc/motd: not reached (last 1970-01-01T01:00:00Z)
 
 3 problems, 605 events, 2 left to the daily report, 4 discarded
+5 hosts reached by distributions, 12 files updated
 ";
         assert_eq!(text(&report), expected);
     }

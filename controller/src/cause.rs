@@ -68,7 +68,7 @@ pub(crate) fn cause(fact: &Fact, line: &str) -> &'static str {
 /// Whose trouble a failed command is.
 pub(crate) fn class(line: &str) -> Class {
     let lower = line.to_ascii_lowercase();
-    let full = ["no space left on", "disk quota exceeded", "short of room"];
+    let full = ["no space left on", "not enough room at", "disk quota exceeded", "short of room"];
     match full.iter().any(|words| lower.contains(words)) {
         true => Class::Space,
         false => Class::Command,
@@ -95,6 +95,7 @@ mod tests {
         check("run.failed", "exit 3: frobnication failed", "");
         check("link.lost", "lost the link with host web1", "the other end stopped");
         assert_eq!(class("exit 1: cp: No space left on device"), Class::Space);
+        assert_eq!(class("not enough room at /opt: 65536 bytes needed, 0 free"), Class::Space);
         assert_eq!(class("exit 1: no"), Class::Command);
     }
 }

@@ -69,6 +69,11 @@ impl Failure {
         }
     }
 
+    /// Whether there is no room on the controller's disk, whatever the request.
+    pub(crate) fn is_about_room(&self) -> bool {
+        self.status == 507
+    }
+
     /// Whether the same request fails again, whatever time passes: it is itself wrong, or names
     /// what is gone.
     pub(crate) fn is_lasting(&self) -> bool {

@@ -17,7 +17,7 @@ use protos::Answer;
 use redb::WriteTransaction;
 use relay::JournalError;
 
-pub(crate) use self::files::path_of;
+pub(crate) use self::files::{path_of, under};
 use crate::cause;
 use crate::fleet::plan_of;
 use crate::tables::{self, HostRow, OrderRow, events};

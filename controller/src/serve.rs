@@ -27,6 +27,7 @@ use crate::closing::close;
 use crate::collect::Collections;
 use crate::enrol::Enroller;
 use crate::figures::{Counted, Figures};
+use crate::fleet::Requests;
 use crate::fleet::dist::Distributor;
 use crate::fleet::running::Running;
 use crate::fleet::schedule;
@@ -219,6 +220,7 @@ fn work(
         tokio::spawn(counted.run(live.clone(), tables.clone())),
         tokio::spawn(schedule::run(rollouts.clone())),
         tokio::spawn(rollouts.clone().run(begun)),
+        tokio::spawn(Requests::new(distributor.clone()).run()),
         tokio::spawn(pass_watches(watched, node.clone())),
         tokio::spawn(close(desk.clone(), live.stopped.clone())),
         tokio::spawn(cleaner.clone().run()),

@@ -8,6 +8,7 @@ mod alerting;
 pub(crate) mod events;
 pub(crate) mod facts;
 mod hosts;
+pub(crate) mod reached;
 mod retire;
 pub(crate) mod rollouts;
 
@@ -175,6 +176,7 @@ impl Tables {
             rollouts::ROLLOUTS.name(),
             rollouts::WAVES.name(),
             facts::FACTS.name(),
+            reached::REACHED.name(),
         ];
         if journal.has_tables(&names)? {
             return Ok(Tables { journal });
@@ -206,6 +208,7 @@ impl Tables {
         txn.open_table(rollouts::ROLLOUTS)?;
         txn.open_table(rollouts::WAVES)?;
         txn.open_table(facts::FACTS)?;
+        txn.open_table(reached::REACHED)?;
         txn.commit()?;
         Ok(Tables { journal })
     }

@@ -48,7 +48,7 @@ struct Api {
     policy: Arc<Policy>,
 }
 
-type Parameters = Query<Vec<(String, String)>>;
+pub(crate) type Parameters = Query<Vec<(String, String)>>;
 
 /// A request that is not carried out.
 pub(crate) struct Failure(StatusCode, Fault);
@@ -58,7 +58,7 @@ impl Failure {
         Failure(status, Fault { code: code.into(), message, help: help.into() })
     }
 
-    fn bad(message: impl Into<String>) -> Failure {
+    pub(crate) fn bad(message: impl Into<String>) -> Failure {
         Failure::new(StatusCode::BAD_REQUEST, "bad-request", message.into(), "see docs/bus.md")
     }
 }
@@ -312,7 +312,7 @@ fn shown(message: mesh::bus::Message) -> Message {
 }
 
 /// The one parameter of this name.
-fn one<'a>(parameters: &'a [(String, String)], name: &str) -> Result<&'a str, Failure> {
+pub(crate) fn one<'a>(parameters: &'a [(String, String)], name: &str) -> Result<&'a str, Failure> {
     let mut found = parameters.iter().filter(|(other, _)| other == name);
     match (found.next(), found.next()) {
         (Some((_, value)), None) => Ok(value),
@@ -320,14 +320,14 @@ fn one<'a>(parameters: &'a [(String, String)], name: &str) -> Result<&'a str, Fa
     }
 }
 
-fn line(line: &impl Serialize) -> Bytes {
+pub(crate) fn line(line: &impl Serialize) -> Bytes {
     let mut text = serde_json::to_vec(line).expect("plain lines are valid JSON");
     text.push(b'\n');
     text.into()
 }
 
 /// A response of lines, and the queue that feeds it.
-fn line_stream() -> (mpsc::Sender<Bytes>, Response) {
+pub(crate) fn line_stream() -> (mpsc::Sender<Bytes>, Response) {
     let (lines, queue) = mpsc::channel(LINES);
     let body = Body::from_stream(Lines(queue));
     (lines, ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response())

@@ -1,15 +1,17 @@
-//! What a node offers on its own machine: a Unix socket in its state folder, with its metrics and
-//! the bus; the bus on another socket for programs of other users, and its metrics on a TCP port,
-//! if its settings want that.
+//! What a node offers on its own machine: a Unix socket in its state folder, with its metrics, the
+//! bus and the files of this host; the bus and the files on another socket for programs of other
+//! users, and its metrics on a TCP port, if its settings want that.
 //!
 //! It speaks HTTP, as the controller's API does. Nothing here may keep a node from its work: a
 //! port that is taken is told and tried again, and a question too many is turned away.
 
 mod bus;
 mod figures;
+mod files;
 mod listen;
 mod policy;
 mod room;
+mod standing;
 mod who;
 
 use std::net::SocketAddr;
@@ -23,6 +25,7 @@ use crate::policy::Policy;
 
 pub use figures::{metrics_of, page};
 pub use listen::bind;
+pub use standing::Standing;
 
 /// What is offered.
 pub struct Setup {
@@ -42,12 +45,13 @@ pub struct Setup {
 pub fn start(setup: Setup) {
     let Setup { state, node, metrics, listen, bus } = setup;
     let policy = Arc::new(Policy::new(&state));
-    let router = bus::router(&node, policy);
+    let router = bus::router(&node, policy.clone()).merge(files::router(&node, policy));
     if let Some((addr, metrics)) = listen {
         tokio::spawn(listen::tcp(addr, metrics));
     }
     if let Some(path) = bus {
         tokio::spawn(listen::unix(path, 0o666, router.clone()));
     }
-    tokio::spawn(listen::unix(state.join("node.sock"), 0o600, router.merge(metrics)));
+    let own = router.merge(metrics).merge(standing::router(node));
+    tokio::spawn(listen::unix(state.join("node.sock"), 0o600, own));
 }

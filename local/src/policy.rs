@@ -1,4 +1,5 @@
-//! `bus.toml`: which users and groups of this machine may publish and subscribe to what.
+//! `bus.toml`: which users and groups of this machine may publish and subscribe to what, and ask
+//! for this host's files.
 //!
 //! Root, and the user as whom the node runs, may everything; whoever is not named may nothing. The
 //! file is read again when it has changed, and while it is not valid nobody else may anything.
@@ -30,6 +31,8 @@ pub(crate) enum Does {
     Subscribe,
 }
 
+/// The first word of subjects that are the nodes' own.
+const OURS: &str = "barid";
 /// How long somebody waits for the name service.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long until it is asked again when it has failed, or the file read.
@@ -112,6 +115,7 @@ struct Entry {
     groups: Vec<String>,
     publish: Vec<String>,
     subscribe: Vec<String>,
+    files: bool,
 }
 
 /// An entry whose names are numbers.
@@ -121,6 +125,7 @@ struct Grant {
     gids: Vec<u32>,
     publish: Vec<Pattern>,
     subscribe: Vec<Pattern>,
+    files: bool,
 }
 
 impl Policy {
@@ -138,19 +143,33 @@ impl Policy {
             Does::Subscribe => Pattern::new(text).is_ok_and(|wanted| pattern.covers(&wanted)),
         };
         let verb = if does == Does::Publish { "publish" } else { "subscribe to" };
-        self.look(who, does, means, || format!("{verb} {text:?} here")).await
+        // What nodes say among themselves is not for programs to say.
+        let is_ours = does == Does::Publish && text.split('.').next() == Some(OURS);
+        let may = |grant: &Grant| match does {
+            Does::Publish => !is_ours && grant.publish.iter().any(means),
+            Does::Subscribe => grant.subscribe.iter().any(means),
+        };
+        self.look(who, may, || format!("{verb} {text:?} here")).await
     }
 
     /// Whether somebody may do this with anything at all.
     pub(crate) async fn check_any(&self, who: Who, does: Does) -> Result<(), Denied> {
-        self.look(who, does, |_| true, || "answer here".into()).await
+        let may = |grant: &Grant| match does {
+            Does::Publish => !grant.publish.is_empty(),
+            Does::Subscribe => !grant.subscribe.is_empty(),
+        };
+        self.look(who, may, || "answer here".into()).await
+    }
+
+    /// Whether somebody may ask for files of this host.
+    pub(crate) async fn check_files(&self, who: Who) -> Result<(), Denied> {
+        self.look(who, |grant| grant.files, || "ask for files of this host here".into()).await
     }
 
     async fn look(
         &self,
         who: Who,
-        does: Does,
-        means: impl Fn(&Pattern) -> bool,
+        is_enough: impl Fn(&Grant) -> bool,
         what: impl Fn() -> String,
     ) -> Result<(), Denied> {
         if who.uid == 0 || who.uid == geteuid().as_raw() {
@@ -160,10 +179,7 @@ impl Policy {
             let mut his = grants
                 .iter()
                 .filter(|grant| grant.uids.contains(&who.uid) || grant.gids.contains(&who.gid));
-            his.any(|grant| match does {
-                Does::Publish => grant.publish.iter().any(&means),
-                Does::Subscribe => grant.subscribe.iter().any(&means),
-            })
+            his.any(&is_enough)
         };
         let asked = timeout(PATIENCE, self.with_grants(may)).await;
         let slow = |_| Err("the name service does not answer".to_owned());
@@ -266,6 +282,7 @@ fn grant(entry: Entry, names: Names) -> Result<Grant, Wrong> {
         gids: entry.groups.iter().map(gid).collect::<Result<_, _>>()?,
         publish: patterns(&entry.publish)?,
         subscribe: patterns(&entry.subscribe)?,
+        files: entry.files,
     })
 }
 
@@ -290,7 +307,8 @@ mod tests {
             texts.iter().map(|text| Pattern::new(text).expect("a pattern")).collect()
         };
         let (publish, subscribe) = (patterns(publish), patterns(subscribe));
-        let grant = Grant { uids: vec![OTHER.uid], gids: Vec::new(), publish, subscribe };
+        let (uids, gids, files) = (vec![OTHER.uid], Vec::new(), false);
+        let grant = Grant { uids, gids, publish, subscribe, files };
         let (policy, rights) = (Policy::new(Path::new("/nowhere")), Rights::default());
         Policy {
             rights: Mutex::new(Rights { known: Some((None, vec![grant])), ..rights }),
@@ -305,6 +323,22 @@ mod tests {
         let denied = policy.check(OTHER, Does::Publish, "a.b").await.expect_err("he may not");
         assert_eq!(denied.to_string(), "user 54321 may not publish \"a.b\" here");
         assert!(policy.check_any(OTHER, Does::Subscribe).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn files_have_a_right_of_their_own() {
+        let policy = granted(&[">"], &[">"]);
+        assert!(policy.check_files(ROOT).await.is_ok());
+        let denied = policy.check_files(OTHER).await.expect_err("no right to files");
+        assert_eq!(denied.to_string(), "user 54321 may not ask for files of this host here");
+        // Nor by way of the bus.
+        assert!(policy.check(OTHER, Does::Publish, "barid.files").await.is_err());
+        assert!(policy.check(ROOT, Does::Publish, "barid.files").await.is_ok());
+        let mut rights = policy.rights.lock().await;
+        let (_, grants) = rights.known.as_mut().expect("they are known");
+        grants[0].files = true;
+        drop(rights);
+        assert!(policy.check_files(OTHER).await.is_ok());
     }
 
     #[tokio::test]

@@ -75,7 +75,7 @@ pub use follow::{FOLLOW, follow};
 pub use join::{JoinError, Registrar, join};
 pub use journal::{Journal, JournalError};
 pub use kind::{End, LinkKind, send_window};
-pub use node::{Running, Setup, StartError, start};
+pub use node::{Running, Setup, Standing, StartError, start};
 pub use outputs::{Coming, NotComing};
 pub use removed::RemovalsFault;
 pub use settings::{Settings, SettingsError};

@@ -204,6 +204,16 @@ impl Metrics {
         self.0.hub.set(hub).ok();
     }
 
+    /// How the core stands, if it says so in time.
+    pub(crate) async fn look(&self) -> Option<Sight> {
+        let (reply, sight) = oneshot::channel();
+        let asked = async {
+            self.0.inbox.send(Arrival::Look(reply)).await.ok()?;
+            sight.await.ok()
+        };
+        timeout(LIMIT, asked).await.ok().flatten()
+    }
+
     /// The page as it is now.
     pub(crate) async fn page(&self) -> Page {
         let (inner, mut page) = (&*self.0, Page::default());
@@ -213,14 +223,7 @@ impl Metrics {
         let help = "When this node was started, in unix time";
         let started = page.gauge(Unit::Seconds, "barid_start_time_seconds", help);
         started.put(&[], unix(inner.started).as_secs_f64());
-        let (reply, sight) = oneshot::channel();
-        let asked = inner.inbox.send(Arrival::Look(reply));
-        if let Ok(Ok(sight)) = timeout(LIMIT, async {
-            asked.await.ok();
-            sight.await
-        })
-        .await
-        {
+        if let Some(sight) = self.look().await {
             put_sight(&mut page, inner.role, &sight);
             if inner.role != Role::Controller {
                 let ahead = inner.counts.clock_ahead.load(Ordering::Relaxed);

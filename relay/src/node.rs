@@ -125,6 +125,19 @@ pub struct Running {
     task: Mutex<Option<JoinHandle<Result<(), DriveError>>>>,
 }
 
+/// How a node stands with those above and below it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Since when the controller's word was fresh here.
+    pub controller_age: Duration,
+    /// Whether it has a parent.
+    pub linked: bool,
+    /// How many nodes are below it.
+    pub below: u64,
+    /// Of them those that are reachable.
+    pub up: u64,
+}
+
 /// Starts a node.
 pub fn start(setup: Setup) -> Result<Running, StartError> {
     let identity = setup.credentials.identity().clone();
@@ -409,6 +422,18 @@ impl Running {
     /// What this node has counted and measured of itself.
     pub async fn metrics(&self) -> metrics::Page {
         self.metrics.page().await
+    }
+
+    /// How it stands with those above and below it; none: it does not say so in time.
+    pub async fn standing(&self) -> Option<Standing> {
+        let sight = self.metrics.look().await?;
+        Some(Standing {
+            controller_age: sight.root_age,
+            linked: sight.linked,
+            // Itself is none of them.
+            below: sight.below.saturating_sub(1),
+            up: sight.up.saturating_sub(1),
+        })
     }
 
     /// How the links stand.

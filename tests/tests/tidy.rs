@@ -133,3 +133,38 @@ fn what_the_readme_shows_is_what_ci_runs() -> Result<()> {
     assert!(ci.contains("cargo test --workspace"));
     Ok(())
 }
+
+/// The rows of a table of docs/fleet.md name what there is: each example of the specification, and
+/// each test that has the number of one.
+#[test]
+fn every_example_of_the_fleet_has_its_tests() -> Result<()> {
+    let text = fs::read_to_string(root().join("docs/fleet.md"))?;
+    let (_, table) = text.split_once("## The examples").context("the table")?;
+    let mut told = std::collections::BTreeSet::new();
+    for n in 1..=28 {
+        let row = table.lines().find_map(|line| line.strip_prefix(&format!("| X{n:02} |")));
+        let row = row.with_context(|| format!("X{n:02} is not in the table"))?;
+        let names = row.split('`').skip(1).step_by(2).filter(|name| name.starts_with('x'));
+        let names: Vec<_> = names.map(String::from).collect();
+        assert!(!names.is_empty() || row.starts_with(" none: "), "X{n:02} is shown by nothing");
+        let is_own = |name: &String| name.starts_with(&format!("x{n:02}_"));
+        assert!(names.iter().all(is_own), "X{n:02}: {names:?}");
+        told.extend(names);
+    }
+    let mut there = std::collections::BTreeSet::new();
+    let mut all: Vec<String> = Vec::new();
+    for krate in CRATES {
+        all.extend(sources(krate)?.into_iter().map(|(_, text)| text));
+    }
+    for entry in fs::read_dir(root().join("tests/tests/stories"))? {
+        all.push(fs::read_to_string(entry?.path())?);
+    }
+    for text in &all {
+        let names = text.lines().filter_map(|line| line.trim_start().strip_prefix("fn x"));
+        let names = names.filter_map(|rest| rest.split_once("()")).map(|(name, _)| name);
+        let is_number = |name: &&str| name.len() > 3 && name[..2].parse::<u8>().is_ok();
+        there.extend(names.filter(is_number).map(|name| format!("x{name}")));
+    }
+    assert_eq!(told, there, "docs/fleet.md and the tests are not of one mind");
+    Ok(())
+}

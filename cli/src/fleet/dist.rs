@@ -1,6 +1,9 @@
 //! Distributing, and when it is due.
 
-use controller::fleet::types::{Distribution, HostTurn, NewDist, Question, Scheduled};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use controller::fleet::types::{Distribution, HostTurn, NewDist, Question, Scheduled, TableText};
 use controller::types::{OrderEvent, OrderInfo};
 
 use super::ask;
@@ -108,6 +111,44 @@ async fn is_well(
 
 fn is_ok(order: &OrderInfo) -> bool {
     order.states.iter().all(|(state, count)| state == "ok" || *count == 0)
+}
+
+/// What `build` takes.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct BuildArgs {
+    /// Only for the members of this domain
+    #[arg(short = 'd', long, value_name = "DOMAIN")]
+    domain: Option<String>,
+    /// Write it there [default: standard output]
+    #[arg(short = 'f', long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// The name of a frequency, or `all`
+    #[arg(value_name = "FREQUENCY")]
+    frequency: String,
+}
+
+pub(crate) async fn build(
+    BuildArgs { domain, file, frequency }: BuildArgs,
+    client: &Client,
+    screen: &mut Screen,
+) -> Result<Exit, Failure> {
+    let built: TableText = ask(client, &Question::Build { frequency, domain }).await?;
+    let Some(path) = file else {
+        match screen.json {
+            true => screen.json(&built)?,
+            false => screen.print(&built.text)?,
+        }
+        return Ok(Exit::Ok);
+    };
+    let failed = |error: &dyn std::fmt::Display| {
+        Failure::new(Exit::Failed, "file", format!("{}: {error}", path.display()))
+    };
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // The whole text or none of it.
+    let mut beside = tempfile::NamedTempFile::new_in(dir).map_err(|error| failed(&error))?;
+    beside.write_all(built.text.as_bytes()).map_err(|error| failed(&error))?;
+    beside.persist(&path).map_err(|error| failed(&error.error))?;
+    Ok(Exit::Ok)
 }
 
 /// What `schedule` takes.

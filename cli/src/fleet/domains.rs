@@ -121,7 +121,8 @@ pub(crate) async fn list(
     for DomainFiles { domain, files } in lists {
         screen.print(&format!("Files distributed to domain {domain}:\n"))?;
         for file in files {
-            screen.print(&format!("{} {}\n", file.frequency, file.path))?;
+            let optional = if file.optional { " optional" } else { "" };
+            screen.print(&format!("{} {}{optional}\n", file.frequency, file.path))?;
         }
     }
     Ok(Exit::Ok)

@@ -27,6 +27,9 @@ pub(crate) struct InstallArgs {
     /// Of a folder: what is not in it goes at the hosts, too
     #[arg(long)]
     delete_extra: bool,
+    /// Only to hosts that subscribe
+    #[arg(long)]
+    optional: bool,
     /// A file or folder here, or another domainpath, whose content is copied
     #[arg(value_name = "FILE")]
     file: String,
@@ -173,13 +176,23 @@ pub(crate) async fn install(
     client: &Client,
     screen: &mut Screen,
 ) -> Result<Exit, Failure> {
-    let InstallArgs { editor, shell, exclude, delete_extra, file, path, frequency } = args;
+    let InstallArgs { editor, shell, exclude, delete_extra, optional, file, path, frequency } =
+        args;
     let content = match is_domainpath(&file) {
         true => Origin::Entry(file),
         false => Origin::File(absolute(&file)?),
     };
     let command = shell;
-    let new = Change::Install { content, path, frequency, editor, command, exclude, delete_extra };
+    let new = Change::Install {
+        content,
+        path,
+        frequency,
+        editor,
+        command,
+        exclude,
+        delete_extra,
+        optional,
+    };
     change(client, screen, new).await
 }
 

@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use clap::ValueEnum;
-use controller::fleet::types::{Change, HostDomains, Question, RelayClients, TableText};
+use controller::fleet::types::{Change, FileOf, HostDomains, Question, RelayClients, TableText};
 
 use super::{ask, change};
 use crate::client::Client;
@@ -150,9 +150,7 @@ pub(crate) async fn domain(
             }
             host.domains.iter().try_for_each(|domain| screen.print(&format!("{domain}\n")))?;
             if args.files {
-                let line =
-                    |f: &controller::fleet::types::FileOf| format!("{} {}\n", f.frequency, f.path);
-                host.files.iter().try_for_each(|file| screen.print(&line(file)))?;
+                host.files.iter().try_for_each(|file| screen.print(&line_of(file)))?;
             }
         }
     }
@@ -185,10 +183,16 @@ pub(crate) async fn hosts(
             false => screen.print(&format!("{}\n", host.name))?,
         }
         for file in host.files.iter().filter(|_| args.files) {
-            screen.print(&format!("\t{} {}\n", file.frequency, file.path))?;
+            screen.print(&format!("\t{}", line_of(file)))?;
         }
     }
     Ok(Exit::Ok)
+}
+
+/// A file that a host gets.
+fn line_of(file: &FileOf) -> String {
+    let subscribed = if file.optional { " subscription" } else { "" };
+    format!("{} {}{subscribed}\n", file.frequency, file.path)
 }
 
 pub(crate) async fn mkhost(

@@ -4,11 +4,13 @@
 //! A command asks or changes one thing through the API and prints the answer. Names of commands
 //! are the traditional ones; `verbs` gives the same things the names that people would look for.
 
+mod check;
 mod content;
 mod dist;
 mod domains;
 mod edit;
 mod files;
+mod here;
 mod hosts;
 mod report;
 pub(crate) mod verbs;
@@ -76,6 +78,20 @@ pub(crate) enum Command {
     Dist(dist::DistArgs),
     /// Show when frequencies are due
     Schedule(dist::ScheduleArgs),
+    /// At a relay: is it still being fed, and does it still reach those below it?
+    Check(check::CheckArgs),
+    /// Print what a frequency brings to whom, as a Distfile
+    Build(dist::BuildArgs),
+    /// Let a file go only to hosts that subscribe
+    Optional(here::OptionalArgs),
+    /// Let a host get an optional file and its updates
+    Subscribe(here::HostWishArgs),
+    /// Let a host get no updates of it any more
+    Unsubscribe(here::HostWishArgs),
+    /// Show who has subscribed; without a file, what is offered to this host
+    Subscriptions(here::SubscriptionsArgs),
+    /// On a host: ask for files now
+    Request(here::RequestArgs),
     /// Show who still lacks the newest version
     Status(files::StatusArgs),
     /// Show the report of an hour or a day
@@ -137,6 +153,13 @@ pub(crate) async fn run(
         Command::Rm(args) => files::rm(args, client, screen).await,
         Command::Dist(args) => dist::dist(args, client, screen).await,
         Command::Schedule(args) => dist::schedule(args, client, screen).await,
+        Command::Check(args) => check::check(args, screen).await,
+        Command::Build(args) => dist::build(args, client, screen).await,
+        Command::Optional(args) => here::optional(args, client, screen).await,
+        Command::Subscribe(args) => here::subscribe(args.into(), client, screen).await,
+        Command::Unsubscribe(args) => here::unsubscribe(args.into(), client, screen).await,
+        Command::Subscriptions(args) => here::subscriptions(args, client, screen).await,
+        Command::Request(args) => here::request(args, screen).await,
         Command::Status(args) => files::status(args, client, screen).await,
         Command::Report(args) => report::report(args, client, screen).await,
         Command::History(args) => files::history(args, client, screen).await,

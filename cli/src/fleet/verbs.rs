@@ -3,7 +3,7 @@
 use controller::fleet::types::{FileDomains, Question};
 
 use super::hosts::{ExportArgs, ImportArgs, What};
-use super::{Command, ask, content, dist, domains, edit, files, hosts, run};
+use super::{Command, ask, check, content, dist, domains, edit, files, here, hosts, run};
 use crate::client::Client;
 use crate::exit::Exit;
 use crate::fail::Failure;
@@ -122,6 +122,20 @@ enum FileVerb {
     Chgrp(files::ChgrpArgs),
     /// End the distribution of files
     Remove(files::PathsArgs),
+    /// At a relay: is it still being fed, and does it still reach those below it?
+    Check(check::CheckArgs),
+    /// Print what a frequency brings to whom, as a Distfile
+    Build(dist::BuildArgs),
+    /// Let a file go only to hosts that subscribe
+    Optional(here::OptionalArgs),
+    /// On a host: get an optional file, and its updates from now on
+    Subscribe(here::WishArgs),
+    /// On a host: get no updates of it any more
+    Unsubscribe(here::WishArgs),
+    /// On a host: show what is offered to it; with files, at the controller: who has subscribed
+    Subscriptions(here::SubscriptionsArgs),
+    /// On a host: ask for files now
+    Request(here::RequestArgs),
     /// Show who still lacks the newest version
     Status(files::StatusArgs),
     /// Distribute now
@@ -223,6 +237,13 @@ pub(crate) async fn file(
         FileVerb::Chown(args) => Command::Chown(args),
         FileVerb::Chgrp(args) => Command::Chgrp(args),
         FileVerb::Remove(args) => Command::Rm(args),
+        FileVerb::Check(args) => Command::Check(args),
+        FileVerb::Build(args) => Command::Build(args),
+        FileVerb::Optional(args) => Command::Optional(args),
+        FileVerb::Subscribe(args) => return here::subscribe(args, client, screen).await,
+        FileVerb::Unsubscribe(args) => return here::unsubscribe(args, client, screen).await,
+        FileVerb::Subscriptions(args) => Command::Subscriptions(args),
+        FileVerb::Request(args) => Command::Request(args),
         FileVerb::Status(args) => Command::Status(args),
         FileVerb::Dist(args) => Command::Dist(args),
         FileVerb::Schedule(args) => Command::Schedule(args),

@@ -147,7 +147,7 @@ impl Reader<'_> {
     }
 
     pub(crate) fn entry(&self, path: &DomainPath) -> Result<EntryInfo, Refusal> {
-        let Entry { source, frequency, command, editor, delete, exclude } =
+        let Entry { source, frequency, command, editor, delete, exclude, subscribers } =
             &**self.book.entry(path)?;
         let row = &self.book.sources[source];
         Ok(EntryInfo {
@@ -160,6 +160,7 @@ impl Reader<'_> {
             delete_extra: *delete,
             exclude: exclude.clone(),
             lock: row.lock.as_ref().map_or_else(String::new, |lock| lock.by()),
+            optional: subscribers.is_some(),
         })
     }
 
@@ -195,7 +196,9 @@ impl Reader<'_> {
         let mut reached: BTreeMap<&String, BTreeSet<u64>> = BTreeMap::new();
         // A member that is nowhere deeper gets what wins by the shorter and wildcard names.
         let member = Member { name: String::new(), domains: vec![name.clone()] };
-        let paths: Vec<&DomainPath> = self.roll.paths.iter().collect();
+        // What somebody has to subscribe to, no domain gets.
+        let is_for_all = |path: &&DomainPath| self.book.entries[*path].subscribers.is_none();
+        let paths: Vec<&DomainPath> = self.roll.paths.iter().filter(is_for_all).collect();
         let plain = winners(&self.book.levels, &[member], &paths);
         for (path, hosts) in paths.iter().zip(&plain.of_entry) {
             if !hosts.is_empty() {
@@ -306,7 +309,9 @@ impl Reader<'_> {
     }
 
     fn file_of(&self, path: &DomainPath) -> FileOf {
-        FileOf { frequency: self.book.entries[path].frequency.clone(), path: path.to_string() }
+        let Entry { frequency, subscribers, .. } = &*self.book.entries[path];
+        let (frequency, optional) = (frequency.clone(), subscribers.is_some());
+        FileOf { frequency, path: path.to_string(), optional }
     }
 }
 

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::domain::{Domain, DomainPath};
 use super::hostdata::Record;
 use super::levels::{Level, Levels};
-use super::precedence::{self, Clash, Member, Winners};
+use super::precedence::{self, Clash, Member, Offer, Winners};
 use super::types::{Author, Frequency, Site};
 
 /// What may be changed of a book, and what follows from the inventory.
@@ -48,6 +48,33 @@ pub(crate) struct Entry {
     /// Patterns of what is left out of a folder, and left alone at the hosts.
     #[serde(default)]
     pub(crate) exclude: Vec<String>,
+    /// If it goes only to whoever has subscribed: who has, by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) subscribers: Option<BTreeMap<String, Wish>>,
+}
+
+impl Entry {
+    /// Those whose subscription stands; none: nobody has to subscribe. `is_in`: whether a host is
+    /// in the entry's domain.
+    fn subscribed(&self, is_in: impl Fn(&str) -> bool) -> Option<Vec<&str>> {
+        let mut standing = Vec::new();
+        for (name, wish) in self.subscribers.as_ref()? {
+            if *wish == Wish::Operator || is_in(name) {
+                standing.push(name.as_str());
+            }
+        }
+        Some(standing)
+    }
+}
+
+/// Whose wish a subscription is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Wish {
+    /// The operators': it stands wherever the host belongs.
+    Operator,
+    /// The host's own: it rests while the host is not in the entry's domain.
+    Host,
 }
 
 /// Content under control.
@@ -165,7 +192,12 @@ impl Book {
 
     /// Whether who gets what may be another than in that book.
     pub(crate) fn may_move(&self, old: &Book) -> bool {
-        let same_paths = || self.entries.keys().eq(old.entries.keys());
+        let same_paths = || {
+            let mut pairs = self.entries.iter().zip(old.entries.iter());
+            self.entries.len() == old.entries.len()
+                && pairs
+                    .all(|((a, one), (b, other))| a == b && one.subscribers == other.subscribers)
+        };
         !Arc::ptr_eq(&self.levels, &old.levels)
             || !Arc::ptr_eq(&self.hosts, &old.hosts)
             || !Arc::ptr_eq(&self.enrolled, &old.enrolled)
@@ -192,10 +224,19 @@ impl Roll {
         let members: Vec<Member> = book.hosts.keys().map(member).collect();
         let ids = book.hosts.keys().map(|name| book.enrolled.get(name).map(|e| e.id)).collect();
         let paths: Vec<DomainPath> = book.entries.keys().cloned().collect();
-        let refs: Vec<&DomainPath> = paths.iter().collect();
-        let winners = precedence::winners(&book.levels, &members, &refs);
         let places = members.iter().enumerate().map(|(n, member)| (member.name.clone(), n));
-        let places = places.collect();
+        let places: HashMap<String, usize> = places.collect();
+        let winners = {
+            let offers = book.entries.iter().map(|(path, entry)| {
+                let domain = book.levels.normal(&path.domain);
+                let only = entry.subscribed(|name| {
+                    let member = places.get(name).map(|place| &members[*place]);
+                    member.is_some_and(|member| precedence::is_in(member, &domain))
+                });
+                Offer { path, only }
+            });
+            precedence::offered(&book.levels, &members, &offers.collect::<Vec<_>>())
+        };
         Roll { members, ids, paths, winners, places }
     }
 

@@ -11,6 +11,7 @@ mod hosts;
 mod refusal;
 #[cfg(test)]
 mod tests;
+mod wishes;
 
 use std::collections::BTreeSet;
 

@@ -8,7 +8,7 @@ use mesh::{HostId, HostSet};
 use relay::Journal;
 
 use super::ask::Reader;
-use super::book::{Book, Enrolled, Revision, Roll};
+use super::book::{Book, Enrolled, Revision, Roll, Wish};
 use super::change::{Effect, HostEdit, Pen, Policy, PolicyEdit, Refusal};
 use super::domain::{Domain, DomainPath};
 use super::reading::{Attributes, Shelf, with_attributes, with_old_attributes};
@@ -150,6 +150,27 @@ impl Fleet {
         Ok(Changed { changed, notes, lock })
     }
 
+    /// A host's own wish to get an entry from now on, or no more. Blocks.
+    pub(crate) fn wish(
+        &self,
+        host: &str,
+        path: &DomainPath,
+        wanted: bool,
+    ) -> Result<bool, Failure> {
+        let _turn = self.begin();
+        let old = self.known();
+        let mut book = (*old.book).clone();
+        let effect = match wanted {
+            true => book.subscribe(host, path, Wish::Host)?,
+            false => book.unsubscribe(host, path, Wish::Host)?,
+        };
+        let changed = book != *old.book;
+        if changed {
+            self.commit(&old, book, effect, &HostSet::new())?;
+        }
+        Ok(changed)
+    }
+
     fn apply(
         &self,
         book: &mut Book,
@@ -178,10 +199,11 @@ impl Fleet {
                 command,
                 exclude,
                 delete_extra: delete,
+                optional,
             } => {
                 let manifest = self.origin(book, content, read)?;
                 let content = self.shelf.keep(&manifest)?;
-                let policy = Policy { frequency, command, editor, delete, exclude };
+                let policy = Policy { frequency, command, editor, delete, exclude, optional };
                 book.install(&entry(&path)?, content, policy, pen)?
             }
             Change::Put { content, path, lock, note, .. } => {
@@ -209,6 +231,9 @@ impl Fleet {
             }
             Change::SetEditor { path, editor } => {
                 book.set_policy(&entry(&path)?, PolicyEdit::Editor(editor))?
+            }
+            Change::SetOptional { .. } | Change::Subscribe { .. } | Change::Unsubscribe { .. } => {
+                apply_wish(book, change)?
             }
             Change::Remove { paths } => {
                 let paths = paths.iter().map(|path| entry(path)).collect::<Result<Vec<_>, _>>()?;
@@ -305,6 +330,20 @@ impl Fleet {
     fn begin(&self) -> MutexGuard<'_, ()> {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What operators want of optional entries.
+fn apply_wish(book: &mut Book, change: Change) -> Result<Effect, Failure> {
+    Ok(match change {
+        Change::SetOptional { path, optional } => book.set_optional(&entry(&path)?, optional)?,
+        Change::Subscribe { host, path } => {
+            book.subscribe(&host, &entry(&path)?, Wish::Operator)?
+        }
+        Change::Unsubscribe { host, path } => {
+            book.unsubscribe(&host, &entry(&path)?, Wish::Operator)?
+        }
+        _ => Effect::default(),
+    })
 }
 
 fn name(text: &str) -> Result<Domain, Failure> {

@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use content::{ContentId, Manifest};
-use mesh::{HostSet, Need, OrderId};
-use protos::{Delete, Dist, DistItem, Terms, Work};
+use mesh::{Class, HostSet, Kind, Need, OrderId, Severity};
+use protos::{Delete, DistItem, Terms};
 use tokio::sync::RwLock;
 use tracing::{info, warn};
 
+use super::batch::{Batch, weight};
 use super::desk::{Fleet, Known};
 use super::domain::DomainPath;
 use super::missing::Standing;
@@ -25,22 +26,16 @@ use super::types::{Distribution, NewDist};
 use crate::fault::Failure;
 use crate::live::{Live, Update};
 use crate::orders::{Desk, Draft, blocking};
-use crate::push::{INLINE, Packer};
+use crate::outcomes::under;
+use crate::push::Packer;
 
 /// The word for every frequency.
 pub(crate) const ALL: &str = "all";
-/// How long to wait for a host that cannot be reached before saying so.
-const REACH: Duration = Duration::from_secs(15);
-/// How long an order waits for hosts that are away. Whoever comes later gets it when it is due.
-const HOLD: Duration = Duration::from_secs(60);
-/// How long putting files in place may take, with their commands.
-const LONGEST: Duration = Duration::from_secs(3600);
+/// Content that is not in the store as it should be, as an event.
+const BROKEN: Kind =
+    Kind { subject: "dist.source", severity: Severity::Error, class: Class::Controller };
 /// How many orders one distribution may make. Who is left over gets its files the next time.
 const ORDERS: usize = 1_000;
-/// Beyond these an order is closed and the next one begun: files, content beside it, bytes.
-const FILES: usize = 256;
-const NEEDS: usize = 3_000;
-const BYTES: usize = 256 << 10;
 /// How many different versions hosts may have for which deltas are made.
 const BASES: usize = 8;
 /// How often to look whether a distribution has ended, should its end be missed.
@@ -86,6 +81,13 @@ pub(crate) struct Survey {
     pub(crate) notes: Vec<String>,
 }
 
+/// What was made for one group.
+struct Made {
+    drafts: Vec<(Draft, PlanRow)>,
+    /// Files that cannot be delivered, and why.
+    broken: Vec<(DomainPath, String)>,
+}
+
 /// What is to be distributed.
 struct Due {
     planned: u64,
@@ -129,6 +131,20 @@ impl Distributor {
         }
     }
 
+    /// Brings a host these files, whatever it is known to have. Of two orders to one file the
+    /// later counts at the host, so this goes on beside everything else.
+    pub(crate) async fn bring(
+        &self,
+        host: &str,
+        files: Vec<DomainPath>,
+    ) -> Result<(Distribution, Vec<OrderId>), Failure> {
+        let hosts = vec![host.to_owned()];
+        let new = NewDist { hosts, wanted: Some(files), ..NewDist::of(ALL) };
+        let mut given = Given { orders: Vec::new(), left: HostSet::new() };
+        let told = self.begin(&new, &mut given).await?;
+        Ok((told, given.orders))
+    }
+
     /// Makes one that may begin. Whoever asked may leave meanwhile; its end is seen to all the
     /// same.
     async fn make(&self, new: NewDist) -> Taken {
@@ -156,7 +172,7 @@ impl Distributor {
             // Whoever lacks nothing has had his turn.
             given.left = everybody(&due.groups);
         }
-        let mut sent = BTreeSet::new();
+        let (mut sent, mut broken) = (BTreeSet::new(), BTreeMap::new());
         for at in 0..due.groups.len() {
             let hosts = &due.groups[at].hosts;
             if given.orders.len() >= ORDERS {
@@ -165,8 +181,9 @@ impl Distributor {
                 break;
             }
             let (maker, due_now, name) = (self.clone(), due.clone(), new.frequency.clone());
-            let drafts = blocking(move || maker.drafts(&due_now, at, &name)).await?;
-            for (draft, plan) in drafts {
+            let made = blocking(move || maker.drafts(&due_now, at, &name)).await?;
+            broken.extend(made.broken);
+            for (draft, plan) in made.drafts {
                 sent.extend(plan.files.iter().map(|(path, _)| path.clone()));
                 let note = move |txn: &redb::WriteTransaction, id| Store::note_plan(txn, id, &plan);
                 let (id, _) = self.desk.give_noting(draft, Some(Box::new(note))).await?;
@@ -177,6 +194,12 @@ impl Distributor {
             told.hosts += hosts.len();
         }
         told.files = sent.len() as u64;
+        for (path, why) in broken {
+            let line = under(&path.to_string(), &format!("not delivered: {why}"));
+            warn!(%path, why, "the content of a file cannot be read");
+            self.desk.node.notice(BROKEN, &line).await;
+            told.notes.push(line);
+        }
         let Distribution { hosts, files, .. } = told;
         let orders = given.orders.len();
         info!(frequency = new.frequency, hosts, files, orders, "distributing");
@@ -227,7 +250,12 @@ impl Distributor {
         let due = self.due(new, Some(part))?;
         let mut drafts = Vec::new();
         for at in 0..due.groups.len() {
-            drafts.extend(self.drafts(&due, at, &new.frequency)?);
+            let made = self.drafts(&due, at, &new.frequency)?;
+            // What its first wave has not tried the others must not get.
+            if let Some((path, why)) = made.broken.first() {
+                return Err(Failure::internal(format!("{path}: {why}")));
+            }
+            drafts.extend(made.drafts);
             if drafts.len() > ORDERS {
                 let message = format!("the wave takes more than {ORDERS} orders");
                 return Err(Failure::bad(message, "make it smaller"));
@@ -243,7 +271,7 @@ impl Distributor {
         let only = places(&known, &new.hosts)?;
         // Whoever names hosts wants them right, whatever they are known to have.
         let compares = new.compare || only.is_some();
-        let mut standings = self.fleet.store.standings()?;
+        let mut standings = self.standings(new)?;
         let (mut files, mut of_file) = (Vec::new(), Vec::new());
         let mut missing = BTreeSet::new();
         for (at, path) in roll.paths.iter().enumerate() {
@@ -257,9 +285,14 @@ impl Distributor {
                     return Err(Failure::bad(message, "abort it, and begin another"));
                 }
             }
+            if new.wanted.as_ref().is_some_and(|wanted| !wanted.contains(path)) {
+                continue;
+            }
             let mut members = roll.winners.of_entry[at].clone();
             if let Some(only) = &only {
-                members = members.intersection(only);
+                // Whether they may have what they want was asked before: without subscribing, too.
+                let all = new.wanted.is_some() && book.entries[path].subscribers.is_some();
+                members = if all { only.clone() } else { members.intersection(only) };
             }
             if new.only.is_none() {
                 missing.extend(roll.not_enrolled(&members));
@@ -293,16 +326,20 @@ impl Distributor {
         Ok(Due { planned: book.change, files, groups: groups(&of_file), notes })
     }
 
-    /// The orders for one group. Blocks.
-    fn drafts(
-        &self,
-        due: &Due,
-        at: usize,
-        frequency: &str,
-    ) -> Result<Vec<(Draft, PlanRow)>, Failure> {
+    /// How the files stand that may be meant. Blocks.
+    fn standings(&self, new: &NewDist) -> Result<BTreeMap<DomainPath, Standing>, Failure> {
+        let store = &self.fleet.store;
+        let Some(wanted) = &new.wanted else { return Ok(store.standings()?) };
+        let of = |path: &DomainPath| Ok((path.clone(), store.standing(path)?));
+        wanted.iter().map(of).collect()
+    }
+
+    /// The orders for one group. A file whose content cannot be read keeps no other from it.
+    /// Blocks.
+    fn drafts(&self, due: &Due, at: usize, frequency: &str) -> Result<Made, Failure> {
         let group = &due.groups[at];
         let known = self.fleet.known();
-        let mut drafts = Vec::new();
+        let (mut drafts, mut broken) = (Vec::new(), Vec::new());
         let mut batch = Batch::default();
         for file in &group.files {
             let (path, standing) = &due.files[*file];
@@ -310,7 +347,15 @@ impl Distributor {
             let Some(entry) = known.book.entries.get(path) else { continue };
             let root = &known.book.sources[&entry.source].revision.content.root;
             let mut room = batch.room();
-            let (push, needs, bytes) = self.push(path, root, standing, &group.hosts, &mut room)?;
+            let made = self.push(path, root, standing, &group.hosts, &mut room);
+            let (push, needs, bytes) = match made {
+                Ok(made) => made,
+                Err(failure) if failure.is_about_room() => return Err(failure),
+                Err(failure) => {
+                    broken.push((path.clone(), failure.error.message));
+                    continue;
+                }
+            };
             let delete = if entry.delete { Delete::All } else { Delete::Nothing };
             let terms = Terms { delete, exclude: entry.exclude.clone(), ..Terms::default() };
             let push = protos::Push { terms, ..push };
@@ -326,7 +371,7 @@ impl Distributor {
         if !batch.items.is_empty() {
             drafts.push(batch.draft(due.planned, &group.hosts, frequency));
         }
-        Ok(drafts)
+        Ok(Made { drafts, broken })
     }
 
     fn push(
@@ -376,7 +421,7 @@ impl Distributor {
     }
 
     /// Waits until these orders are closed.
-    async fn wait_for(&self, mut open: BTreeSet<OrderId>) {
+    pub(super) async fn wait_for(&self, mut open: BTreeSet<OrderId>) {
         let mut updates = self.live.watch();
         while !open.is_empty() {
             let (tables, asked) = (self.desk.tables.clone(), open.clone());
@@ -410,78 +455,6 @@ impl Distributor {
             }
         }
     }
-}
-
-/// What goes into one order.
-#[derive(Default)]
-struct Batch {
-    items: Vec<DistItem>,
-    files: Vec<(DomainPath, String)>,
-    needs: Vec<Need>,
-    content: usize,
-    bytes: usize,
-    inline: usize,
-    weight: u64,
-}
-
-impl Batch {
-    /// How much content may still travel inside the order.
-    fn room(&self) -> usize {
-        INLINE.saturating_sub(self.inline)
-    }
-
-    fn is_full(&self, weight: usize, needs: &[Need]) -> bool {
-        let content: usize = needs.iter().map(|need| need.content.len()).sum();
-        !self.items.is_empty()
-            && (self.items.len() >= FILES
-                || self.content + content > NEEDS
-                || self.bytes + weight > BYTES)
-    }
-
-    fn take(&mut self, item: DistItem, needs: Vec<Need>, bytes: u64) {
-        self.content += needs.iter().map(|need| need.content.len()).sum::<usize>();
-        self.bytes += weight(&item.push) + item.command.len();
-        self.inline += item.push.inline.iter().map(Bytes::len).sum::<usize>();
-        self.weight += bytes;
-        self.needs.extend(needs);
-        self.items.push(item);
-    }
-
-    fn draft(self, planned: u64, hosts: &HostSet, frequency: &str) -> (Draft, PlanRow) {
-        let count = self.items.len();
-        let noun = if count == 1 { "file" } else { "files" };
-        let what = match (count, self.files.first()) {
-            (1, Some((path, _))) => format!("{frequency}: {path}"),
-            _ => format!("{frequency}: {count} {noun}"),
-        };
-        let draft = Draft {
-            targets: hosts.clone(),
-            needs: self.needs,
-            reach: REACH,
-            hold: HOLD,
-            longest: LONGEST,
-            kind: "dist",
-            what,
-            until: None,
-            gate: None,
-            run: None,
-            retries: None,
-            work: Work::Dist(Dist { items: self.items }),
-            push: None,
-        };
-        (draft, PlanRow { planned, files: self.files })
-    }
-}
-
-/// About how many bytes a push has in an order.
-fn weight(push: &protos::Push) -> usize {
-    let bundle = |bundle: &protos::Bundle| {
-        160 + 12 * bundle.hosts.ranges().len() + 44 * (bundle.segments.len() + bundle.deltas.len())
-    };
-    let bundles: usize = push.bundles.iter().map(bundle).sum();
-    let inline: usize = push.inline.iter().map(|part| part.len() + 8).sum();
-    let exclude: usize = push.terms.exclude.iter().map(|pattern| pattern.len() + 8).sum();
-    128 + push.dest.len() + exclude + bundles + inline
 }
 
 /// The hosts of all groups.

@@ -4,21 +4,26 @@
 //! names there are, `hostdata` and `distdata` the text forms, `precedence` which entry a host
 //! gets, `missing` who lacks it, `cron` when it is due, `book` all of it as one value, `change` and
 //! `ask` what can be done with that. `store` keeps it in tables, `reading` its content, `desk`
-//! makes one change at a time, `plan` and `dist` bring files to hosts, `running` says what may go
-//! on beside what, `schedule` when files are due, `turns` and `spread` when each host is, and
-//! `routes` lets operators ask.
+//! makes one change at a time, `plan`, `batch` and `dist` bring files to hosts, `running` says what
+//! may go on beside what, `schedule` when files are due, `turns` and `spread` when each host is.
+//! `routes` lets operators ask, `asked` hosts, to whom `offers` says what is for them; `distfile`
+//! writes the plan as a text.
 
 pub(crate) mod ask;
+mod asked;
+mod batch;
 pub(crate) mod book;
 pub(crate) mod change;
 pub(crate) mod cron;
 pub(crate) mod desk;
 pub(crate) mod dist;
 pub mod distdata;
+mod distfile;
 pub mod domain;
 pub mod hostdata;
 pub mod levels;
 pub(crate) mod missing;
+mod offers;
 pub mod plan;
 pub mod precedence;
 mod reading;
@@ -30,6 +35,7 @@ pub(crate) mod store;
 mod turns;
 pub mod types;
 
+pub(crate) use asked::Requests;
 pub(crate) use cron::text as clock_text;
 pub(crate) use desk::{Fleet, Known};
 pub(crate) use store::{forget_plan, note_answers, plan_of};

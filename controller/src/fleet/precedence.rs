@@ -1,8 +1,8 @@
 //! Which of several entries with the same path a host gets.
 //!
 //! The winner has more words, then fewer wildcards, then the view that the host's record has
-//! first; an entry for the host alone beats all. Two that remain equal are a clash, and then
-//! nobody wins. Hosts with the same domains get the same files, so the work is done once for each
+//! first; an entry for the host alone beats all, and what the host has subscribed to all others.
+//! Two that remain equal are a clash, and then nobody wins. Hosts with the same domains get the same files, so the work is done once for each
 //! such profile: entries hang in a tree of words, which a profile walks down.
 
 use std::cmp::Reverse;
@@ -42,8 +42,21 @@ pub struct Winners {
     pub clashes: Vec<Clash>,
 }
 
+/// An entry, and to whom it goes.
+#[derive(Clone, Debug)]
+pub struct Offer<'a> {
+    /// What it is called.
+    pub path: &'a DomainPath,
+    /// The names of those who have subscribed to it, if it goes to nobody else.
+    pub only: Option<Vec<&'a str>>,
+}
+
 /// How well an entry fits: the greatest wins.
 type Rank = (bool, usize, Reverse<usize>, Reverse<usize>);
+
+/// Entries for a host alone, and those that it has subscribed to.
+const ALONE: Rank = (true, 1, Reverse(0), Reverse(0));
+const SUBSCRIBED: Rank = (true, 0, Reverse(0), Reverse(0));
 
 #[derive(Default)]
 struct Node<'a> {
@@ -90,22 +103,22 @@ struct Best {
     tie: Option<usize>,
 }
 
-/// Works out who gets what.
+/// Works out who gets what, where nobody has to subscribe.
 pub fn winners(levels: &Levels, members: &[Member], entries: &[&DomainPath]) -> Winners {
-    let domains: Vec<Domain> = entries.iter().map(|entry| levels.normal(&entry.domain)).collect();
-    let mut root = Node::default();
-    let mut alone: HashMap<&str, Vec<usize>> = HashMap::new();
-    for (n, domain) in domains.iter().enumerate() {
-        match domain.host() {
-            Some(host) => alone.entry(host).or_default().push(n),
-            None => root.hang(domain.words(), n),
-        }
-    }
+    let offers: Vec<Offer<'_>> = entries.iter().map(|path| Offer { path, only: None }).collect();
+    offered(levels, members, &offers)
+}
+
+/// Works out who gets what.
+pub fn offered(levels: &Levels, members: &[Member], entries: &[Offer<'_>]) -> Winners {
+    let normal = |entry: &Offer<'_>| levels.normal(&entry.path.domain);
+    let domains: Vec<Domain> = entries.iter().map(normal).collect();
+    let (root, alone) = hung(&domains, entries);
     let mut ids: HashMap<&str, usize> = HashMap::new();
     let mut paths = Vec::with_capacity(entries.len());
     for entry in entries {
         let next = ids.len();
-        paths.push(*ids.entry(entry.path.as_str()).or_insert(next));
+        paths.push(*ids.entry(entry.path.path.as_str()).or_insert(next));
     }
     let mut profiles: BTreeMap<(&[Domain], Option<&str>), Vec<u32>> = BTreeMap::new();
     for (n, member) in members.iter().enumerate() {
@@ -135,8 +148,8 @@ pub fn winners(levels: &Levels, members: &[Member], entries: &[&DomainPath]) -> 
                 }
             }
         };
-        for entry in own.and_then(|own| alone.get(own)).into_iter().flatten() {
-            offer(*entry, (true, 0, Reverse(0), Reverse(0)));
+        for (entry, rank) in own.and_then(|own| alone.get(own)).into_iter().flatten() {
+            offer(*entry, *rank);
         }
         for (view, domain) in own_domains.iter().enumerate() {
             root.visit(domain.words(), &mut |entry| {
@@ -159,6 +172,26 @@ pub fn winners(levels: &Levels, members: &[Member], entries: &[&DomainPath]) -> 
     }
     clashes.sort_by_key(|clash: &Clash| (clash.host, clash.one, clash.other));
     Winners { of_entry: ranges.into_iter().map(HostSet::from_ranges).collect(), clashes }
+}
+
+/// For each host by its name the entries that are for it alone, or that it has subscribed to.
+type Alone<'a> = HashMap<&'a str, Vec<(usize, Rank)>>;
+
+/// All entries in the tree of words, or with the hosts that they are for. `domains`: theirs.
+fn hung<'a>(domains: &'a [Domain], entries: &'a [Offer<'a>]) -> (Node<'a>, Alone<'a>) {
+    let (mut root, mut alone) = (Node::default(), Alone::new());
+    for (n, (domain, entry)) in domains.iter().zip(entries).enumerate() {
+        match (&entry.only, domain.host()) {
+            (Some(hosts), _) => {
+                for host in hosts {
+                    alone.entry(host).or_default().push((n, SUBSCRIBED));
+                }
+            }
+            (None, Some(host)) => alone.entry(host).or_default().push((n, ALONE)),
+            (None, None) => root.hang(domain.words(), n),
+        }
+    }
+    (root, alone)
 }
 
 /// The member at a place, as a set of hosts has it.
@@ -230,6 +263,35 @@ mod tests {
         // The same name, written out and not.
         let (_, clashes) = who(&["sun4.sunos.cc.adm:/m", "disked.sun4.sunos.cc.adm:/m"]);
         assert_eq!(clashes.len(), 1);
+    }
+
+    #[test]
+    fn what_is_subscribed_to_goes_before_what_a_domain_gives() {
+        let paths = ["cc.adm:/t", "sun4.sunos.cc.adm:/t", "h1.host:/t", "osgrp.adm:/t"];
+        let paths: Vec<DomainPath> = paths.iter().map(|path| path.parse().expect(path)).collect();
+        let who = |taken: &[usize], only: &[(usize, &[&'static str])]| {
+            let members = members();
+            let offer = |n: &usize| Offer {
+                path: &paths[*n],
+                only: only.iter().find(|(of, _)| of == n).map(|(_, hosts)| hosts.to_vec()),
+            };
+            let offers: Vec<Offer<'_>> = taken.iter().map(offer).collect();
+            let winners = offered(&levels(), &members, &offers);
+            let names = |set: &HostSet| {
+                let names = set.iter().map(|id| members[id.0 as usize].name.clone());
+                names.collect::<Vec<_>>().join(" ")
+            };
+            let of_entry: Vec<String> = winners.of_entry.iter().map(names).collect();
+            (of_entry, winners.clashes.len())
+        };
+        // Nobody gets it without, and whoever has it before what is more exact.
+        assert_eq!(who(&[0, 1], &[(1, &[])]), (vec!["h1 h2".into(), "".into()], 0));
+        assert_eq!(who(&[0, 1], &[(0, &["h1"])]), (vec!["h1".into(), "".into()], 0));
+        // Also from outside of its domain; what is for the host alone stays.
+        let taken = who(&[0, 2, 3], &[(3, &["h1", "h2", "nobody"])]);
+        assert_eq!(taken, (vec!["".into(), "h1".into(), "h2".into()], 0));
+        // Two at one path are alike.
+        assert_eq!(who(&[0, 3], &[(0, &["h2"]), (3, &["h2"])]).1, 1);
     }
 
     /// What the text of the specification says, without any tree or profile.

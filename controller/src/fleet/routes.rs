@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::change::Refusal;
 use super::desk::{Known, entry};
 use super::domain::{Domain, DomainPath};
-use super::types::{Changed, Distribution, NewChange, NewDist, Question};
+use super::types::{Changed, Distribution, NewChange, NewDist, Question, TableText};
 use super::{ask, schedule};
 use crate::api::{Answer, Api, body};
 use crate::clock::now_ms;
@@ -137,6 +137,12 @@ fn answer(api: &Api, question: Question) -> Result<Value, Failure> {
             let revisions = api.fleet.store.revisions(source)?;
             value(revisions.iter().map(ask::revision).collect::<Vec<_>>())
         }
+        Question::Subscriptions { paths } => subscriptions(api, &known, &paths),
+        Question::Build { frequency, domain } => {
+            let domain = domain.as_deref().map(name).transpose()?;
+            let text = reader.distfile(&frequency, domain.as_ref())?;
+            value(TableText { text, complaints: Vec::new() })
+        }
         Question::Network { relays } => value(reader.network(&relays)?),
         Question::Schedule { hosts } => {
             let (last, known) = (api.fleet.store.runs()?, &known);
@@ -175,6 +181,21 @@ fn status(api: &Api, known: &Known, paths: &[String]) -> Result<Value, Failure> 
     }
     found.retain(|status| !status.hosts.is_empty());
     value(found)
+}
+
+fn subscriptions(api: &Api, known: &Known, paths: &[String]) -> Result<Value, Failure> {
+    let (reader, by_id) = (known.reader(), known.roll.by_id());
+    let mut asked = paths.iter().map(|path| entry(path)).collect::<Result<Vec<_>, _>>()?;
+    if asked.is_empty() {
+        let entries = known.book.entries.iter();
+        let optional = entries.filter(|(_, entry)| entry.subscribers.is_some());
+        asked.extend(optional.map(|(path, _)| path.clone()));
+    }
+    let of = |path: &DomainPath| {
+        let standing = api.fleet.store.standing(path)?;
+        Ok(reader.subscriptions(path, &standing, &by_id)?)
+    };
+    value(asked.iter().map(of).collect::<Result<Vec<_>, Failure>>()?)
 }
 
 fn name(text: &str) -> Result<Domain, Failure> {

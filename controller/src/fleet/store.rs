@@ -18,6 +18,8 @@ use super::domain::DomainPath;
 use super::levels::Levels;
 use super::missing::Standing;
 use super::schedule::LastRun;
+use crate::clock::now_ms;
+use crate::tables::reached::{Reached, note_reached};
 
 const BOOK: TableDefinition<&str, &[u8]> = TableDefinition::new("controller.fleet.book.v1");
 const HOSTS: TableDefinition<&str, &[u8]> = TableDefinition::new("controller.fleet.hosts.v1");
@@ -231,6 +233,7 @@ pub(crate) fn note_answers(
 ) -> Result<()> {
     let Some(plan) = plan_of(txn, report.order)? else { return Ok(()) };
     let mut of_file: BTreeMap<usize, HostSet> = BTreeMap::new();
+    let mut reached = Reached::default();
     for (outcome, hosts) in report.tally.lines() {
         // Without a body nobody knows which files are meant: then none is.
         let Some(digest) = outcome.body else { continue };
@@ -238,6 +241,7 @@ pub(crate) fn note_answers(
         if answer.push.is_none() {
             continue;
         }
+        reached.hosts = reached.hosts.union(hosts);
         let said = answer.dist.unwrap_or_default();
         let failed = said.failed.iter().map(|fault| fault.item);
         let other: BTreeSet<u32> = failed.chain(said.superseded.iter().copied()).collect();
@@ -255,10 +259,16 @@ pub(crate) fn note_answers(
         // Without a row the entry has gone.
         let row = table.get(key.as_str())?.map(|row| parse::<Standing>(row.value()));
         let Some(mut standing) = row else { continue };
+        let known = standing.has().get(root).map_or(0, |has| has.intersection(&hosts).len());
+        reached.files += hosts.len() - known;
         standing.confirm(&hosts, plan.planned, root);
         table.insert(key.as_str(), json(&standing).as_slice())?;
     }
-    Ok(())
+    drop(table);
+    match reached.hosts.is_empty() {
+        true => Ok(()),
+        false => note_reached(txn, &reached, now_ms()),
+    }
 }
 
 /// What an order brings, if it is of a distribution.

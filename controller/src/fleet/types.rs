@@ -13,5 +13,5 @@ pub use config::{Frequency, Site};
 pub use dist::{Distribution, NewDist};
 pub use questions::{
     Compared, DomainFiles, EntryInfo, FileDomains, FileOf, FileStatus, HostDomains, HostTurn,
-    Question, RelayClients, RevisionInfo, Scheduled, TableText,
+    Question, RelayClients, RevisionInfo, Scheduled, Subscriptions, TableText,
 };

@@ -70,7 +70,7 @@ fn by_file(plan: &PlanRow, said: &Disted) -> BTreeMap<(bool, u32), Told> {
 }
 
 /// A text under the domainpath that it is about. A path that looks as if it ended before is quoted.
-pub(super) fn under(path: &str, text: &str) -> String {
+pub(crate) fn under(path: &str, text: &str) -> String {
     match path {
         "" => text.to_owned(),
         path if path.contains(": ") => format!("{}: {text}", serde_json::Value::from(path)),

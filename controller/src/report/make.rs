@@ -48,6 +48,11 @@ pub(super) fn make(
     if let Some(only) = &ask.only {
         (sums, before) = (cut(sums, only), cut(before, only));
     }
+    let reached = tables.reached(time.start_ms, time.end_ms)?;
+    let of = ask
+        .only
+        .as_ref()
+        .map_or(reached.hosts.len(), |only| reached.hosts.intersection(only).len());
     let mut report = Report {
         kind: match every {
             Some(Every::Hour) => "hour".into(),
@@ -63,6 +68,8 @@ pub(super) fn make(
         parts: Vec::new(),
         discarded: 0,
         daily: 0,
+        reached: of,
+        updated: ask.only.is_none().then_some(reached.files),
         is_partial,
     };
     for (sum, _) in &sums {

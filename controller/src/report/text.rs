@@ -47,6 +47,10 @@ pub fn text(report: &Report, style: &Style) -> String {
     if report.discarded > 0 {
         text += &format!(", {} discarded", (style.count)(report.discarded));
     }
+    text += &format!("\n{} hosts reached by distributions", (style.count)(report.reached));
+    if let Some(updated) = report.updated {
+        text += &format!(", {} files updated", (style.count)(updated));
+    }
     text + "\n"
 }
 

@@ -70,6 +70,13 @@ pub struct Report {
     pub discarded: u64,
     /// Events that are in the daily report only.
     pub daily: u64,
+    /// Hosts that have said what became of a distribution.
+    #[serde(default)]
+    pub reached: u64,
+    /// Files that hosts have newly in place, each counted for each host; none in a report of some
+    /// hosts only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub updated: Option<u64>,
     /// Whether a part of this is not kept any more.
     pub is_partial: bool,
 }

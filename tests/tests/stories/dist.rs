@@ -26,11 +26,11 @@ pub(crate) fn site_of(mut fleet: Fleet) -> Result<Site> {
 }
 
 impl Site {
-    fn at(&self, host: &str, dest: &str) -> Option<String> {
+    pub(crate) fn at(&self, host: &str, dest: &str) -> Option<String> {
         fs::read_to_string(self.fleet.at(host, dest)).ok()
     }
 
-    fn wait_status(&self, line: &str, expected: &str) -> Result<()> {
+    pub(crate) fn wait_status(&self, line: &str, expected: &str) -> Result<()> {
         wait_for(&format!("{line} to say {expected:?}"), LIMIT, || {
             let output = self.fdist(line)?;
             Ok((tests::show(&output.stdout) == expected).then_some(()))
@@ -231,6 +231,30 @@ fn one_file_that_cannot_be_placed_keeps_no_other_from_it() -> Result<()> {
     assert_eq!(site.at("h3", "/srv/c").as_deref(), Some("c"));
     fs::remove_dir_all(site.fleet.at("h3", "/srv/b"))?;
     site.done("-o dist --wait day")?;
+    site.prints("-o status", "")?;
+    Ok(())
+}
+
+#[test]
+fn content_that_is_damaged_keeps_no_other_file_from_being_distributed() -> Result<()> {
+    let site = site()?;
+    site.write("motd", "hello\n")?;
+    site.done("-o install ./motd cc.adm:/etc/motd hour")?;
+    crate::week::install_broken(&site.fleet, "cc.adm:/etc/broken")?;
+    let output = site.fdist("-o dist --wait hour")?;
+    let told = tests::show(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("cc.adm:/etc/broken: not delivered: "), "{told}");
+    assert_eq!(site.at("h1", "/etc/motd").as_deref(), Some("hello\n"));
+    assert_eq!(site.no("-o status")?, "cc.adm:/etc/broken: h1 h2\n");
+    wait_for("the report to say so", LIMIT, || {
+        let report = site.done("-o report hour")?;
+        let is_told = report.contains("\ncc.adm:/etc/broken\n") && report.contains("dist.source");
+        Ok(is_told.then_some(()))
+    })?;
+    // It is put in anew.
+    site.done("-o cp ./motd cc.adm:/etc/broken")?;
+    site.done("-o dist --wait hour")?;
     site.prints("-o status", "")?;
     Ok(())
 }

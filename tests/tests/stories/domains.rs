@@ -388,6 +388,53 @@ fn x12_comparing_content() -> Result<()> {
 }
 
 #[test]
+fn x13_the_plan_as_a_distfile() -> Result<()> {
+    let site = site()?;
+    site.write("equiv", "+\n")?;
+    site.done("-o install ./hosts common.adm:/etc/hosts hour -s true")?;
+    site.done("-o install ./equiv osgrp.adm:/etc/hosts.equiv hour")?;
+    site.done("-o install ./equiv cc.adm:/etc/daily day")?;
+    let hour = site.done("-o build hour")?;
+    assert_eq!(site.done("-o build hour")?, hour, "the same bytes");
+    assert!(!hour.contains("daily"), "{hour}");
+    let some = site.done("-o build -d cc.adm hour")?;
+    let targets = |text: &str| -> Vec<String> {
+        let lists = text.lines().filter_map(|line| line.split_once(" -> ( "));
+        let lists = lists.filter_map(|(_, list)| list.strip_suffix(" )"));
+        let mut hosts: Vec<_> = lists.flat_map(|list| list.split(' ')).map(String::from).collect();
+        hosts.sort();
+        hosts
+    };
+    assert_eq!(targets(&some), ["h1", "h2"]);
+    assert_eq!(targets(&hour), ["h1", "h2", "h3", "h3", "h4", "h4"]);
+    site.done("-o build all -f plan")?;
+    let written = fs::read_to_string(site.fleet.path().join("plan"))?;
+    assert_eq!(written, site.done("-o build all")?);
+    site.refused("-o build nosuch", 1, "unknown frequency nosuch")?;
+    site.refused("-o build -d nosuch.adm hour", 1, "unknown group")?;
+
+    // The program itself reads it, where it is installed.
+    let mut rdist = Command::new("rdist");
+    rdist.args(["-n", "-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut rdist = match rdist.stderr(Stdio::piped()).spawn() {
+        Ok(child) => child,
+        Err(error) => {
+            eprintln!("skipped: rdist: {error}");
+            return Ok(());
+        }
+    };
+    use std::io::Write;
+    rdist.stdin.take().context("its input")?.write_all(some.as_bytes())?;
+    let output = rdist.wait_with_output()?;
+    let plan = show(&output.stdout) + &show(&output.stderr);
+    ensure!(output.status.success(), plan);
+    for host in ["h1", "h2", "h3", "h4"] {
+        assert_eq!(plan.contains(host), ["h1", "h2"].contains(&host), "{host}: {plan}");
+    }
+    Ok(())
+}
+
+#[test]
 fn x24_host_tables() -> Result<()> {
     let site = site()?;
     let more = "130.62.5.1 NONE h5 four r1 adm cc sunos sun4 NONE\n\

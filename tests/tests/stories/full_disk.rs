@@ -51,7 +51,7 @@ impl Disk {
         Ok(())
     }
 
-    fn clear(&self) -> Result<()> {
+    pub(crate) fn clear(&self) -> Result<()> {
         Ok(fs::remove_file(self.0.join("ballast"))?)
     }
 }

@@ -7,6 +7,7 @@ mod bus;
 mod cache;
 mod cancel;
 mod caps;
+mod check;
 mod commands;
 mod crash;
 mod demo;
@@ -43,7 +44,9 @@ mod store;
 mod terms;
 mod trial;
 mod weak;
+mod week;
 mod whatif;
+mod wishes;
 mod witness;
 
 use anyhow::{Context, Result, ensure};

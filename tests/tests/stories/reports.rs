@@ -90,7 +90,7 @@ fn x19_equal_errors_of_many_are_one_line() -> Result<()> {
 }
 
 /// Where the clock on the wall shows this second of the day now, more or less.
-fn where_it_is(second: i64) -> Result<Place> {
+pub(crate) fn where_it_is(second: i64) -> Result<Place> {
     let of_day = 86_400;
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs();
     let ahead = (second - i64::try_from(now)?).rem_euclid(of_day);
@@ -100,7 +100,7 @@ fn where_it_is(second: i64) -> Result<Place> {
 }
 
 /// A controller whose clock on the wall shows this time now.
-fn at_oclock(hour: i64, minute: i64) -> Result<Fleet> {
+pub(crate) fn at_oclock(hour: i64, minute: i64) -> Result<Fleet> {
     let place = where_it_is(hour * 3_600 + minute * 60)?;
     let places = BTreeMap::from([("controller".into(), place)]);
     Fleet::placed(binary()?, PACE, &std::env::temp_dir(), places)

@@ -3,6 +3,7 @@
 //! A domain with contents goes only if it must; its hosts stay, and do not know any more which one
 //! they are in. A clone shares all content with what it was cloned from.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Done, Effect, Refusal, shortened};
@@ -75,7 +76,10 @@ impl Book {
                 return Err(Refusal::EntryExists(new));
             }
             effect.touched.insert(new.clone());
-            Arc::make_mut(&mut self.entries).insert(new, entry);
+            // Who has subscribed to the one has not to the other.
+            let subscribers = entry.subscribers.as_ref().map(|_| BTreeMap::new());
+            let entry = Entry { subscribers, ..(*entry).clone() };
+            Arc::make_mut(&mut self.entries).insert(new, Arc::new(entry));
         }
         Ok(effect)
     }

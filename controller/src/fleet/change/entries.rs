@@ -28,6 +28,8 @@ pub(crate) struct Policy {
     pub(crate) delete: bool,
     /// Patterns of what is left out of a folder.
     pub(crate) exclude: Vec<String>,
+    /// Whether it goes only to whoever subscribes.
+    pub(crate) optional: bool,
 }
 
 /// One thing about how an entry is distributed.
@@ -53,7 +55,7 @@ impl Book {
             verified.map_err(|error| at(error.to_string()))?;
             check_editor(&row.editor).map_err(at)?;
             let old = self.entries.get(&path);
-            // How a folder is kept is not in the text.
+            // How a folder is kept is not in the text, nor who has subscribed.
             let folder = old.map(|old| (old.delete, old.exclude.clone())).unwrap_or_default();
             let entry = Entry {
                 source: row.source,
@@ -62,6 +64,7 @@ impl Book {
                 editor: row.editor,
                 delete: folder.0,
                 exclude: folder.1,
+                subscribers: old.and_then(|old| old.subscribers.clone()),
             };
             if old.is_none_or(|old| self.root(old.source) != self.root(entry.source)) {
                 effect.touched.insert(path.clone());
@@ -102,7 +105,8 @@ impl Book {
             return Err(Refusal::Full);
         }
         self.check_frequency_name(&policy.frequency)?;
-        let Policy { frequency, command, editor, delete, exclude } = policy;
+        let Policy { frequency, command, editor, delete, exclude, optional } = policy;
+        let subscribers = optional.then(BTreeMap::new);
         let usual = if content.is_text { EDITOR } else { NO_EDITOR };
         let editor = editor.unwrap_or_else(|| usual.into());
         let wrong = |what| Refusal::Entry { path: path.clone(), what };
@@ -116,7 +120,7 @@ impl Book {
         let revision = pen.revision(1, content);
         let row = Source { revision: revision.clone(), lock: None };
         Arc::make_mut(&mut self.sources).insert(source, Arc::new(row));
-        let entry = Entry { source, frequency, command, editor, delete, exclude };
+        let entry = Entry { source, frequency, command, editor, delete, exclude, subscribers };
         Arc::make_mut(&mut self.entries).insert(path.clone(), Arc::new(entry));
         let touched = [path.clone()].into();
         Ok(Effect { touched, revisions: vec![(source, revision)], ..Effect::default() })

@@ -46,6 +46,7 @@ impl Book {
         let changed = count - hosts.iter().filter(same).count();
         if changed + gone > 0 {
             self.hosts = Arc::new(hosts);
+            self.drop_strangers();
         }
         let notes = vec![format!("{count} hosts: {changed} new or changed, {gone} gone")];
         Ok(Effect { notes, ..Effect::default() })
@@ -86,7 +87,10 @@ impl Book {
 
     pub(crate) fn remove_host(&mut self, name: &str) -> Done {
         match Arc::make_mut(&mut self.hosts).remove(name) {
-            Some(_) => Ok(Effect::default()),
+            Some(_) => {
+                self.drop_strangers();
+                Ok(Effect::default())
+            }
             None => Err(Refusal::UnknownHost(name.into())),
         }
     }

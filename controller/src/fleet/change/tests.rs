@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::fleet::book::testing::{book, content};
-use crate::fleet::book::{Book, Roll};
+use crate::fleet::book::{Book, Roll, Wish};
 use crate::fleet::domain::{Domain, Wild};
 
 fn d(text: &str) -> Domain {
@@ -22,8 +22,9 @@ fn pen() -> Pen {
 }
 
 fn policy(frequency: &str) -> Policy {
-    let (command, exclude) = (String::new(), Vec::new());
-    Policy { frequency: frequency.into(), command, editor: None, delete: false, exclude }
+    let (command, exclude, optional) = (String::new(), Vec::new(), false);
+    let (frequency, editor) = (frequency.into(), None);
+    Policy { frequency, command, editor, delete: false, exclude, optional }
 }
 
 fn with(paths: &[&str]) -> Book {
@@ -154,4 +155,56 @@ fn something_about_a_host() {
     let edit = HostEdit { domains: Some(vec![d("sun4.riscos.cc.adm")]), ..HostEdit::default() };
     refused(book.set_host("new", &edit), "not possible with os riscos");
     refused(book.remove_host("nobody"), "nobody: unknown host");
+}
+
+/// Who gets an entry.
+fn gets(book: &Book, path: &str) -> Vec<String> {
+    let roll = Roll::of(book);
+    let places = roll.of_entry(&p(path));
+    places.iter().map(|place| roll.members[place.0 as usize].name.clone()).collect()
+}
+
+#[test]
+fn what_is_optional_goes_to_subscribers_only() {
+    let mut book = with(&["osgrp.adm:/opt/tool"]);
+    let tool = p("osgrp.adm:/opt/tool");
+    refused(book.clone().subscribe("h1", &tool, Wish::Operator), "is not optional");
+    let before = book.clone();
+    book.set_optional(&tool, true).expect("made so");
+    assert!(book.may_move(&before) && gets(&book, "osgrp.adm:/opt/tool").is_empty());
+    // An operator subscribes anybody, by any name.
+    book.subscribe("loghost", &tool, Wish::Operator).expect("an alias of h1");
+    book.subscribe("h3", &tool, Wish::Host).expect("its own wish");
+    // That of a host outside of the domain rests until it is in it.
+    book.subscribe("h2", &tool, Wish::Host).expect("its own wish");
+    assert_eq!(gets(&book, "osgrp.adm:/opt/tool"), ["h1", "h3"]);
+    let domains = Some(vec![d("ws.riscos.osgrp.adm")]);
+    book.set_host("h2", &HostEdit { domains, ..HostEdit::default() }).expect("moved");
+    assert_eq!(gets(&book, "osgrp.adm:/opt/tool"), ["h1", "h2", "h3"]);
+    // A wish of one's own takes nothing back that operators have given.
+    refused(book.clone().unsubscribe("h1", &tool, Wish::Host), "by an operator");
+    book.subscribe("h1", &tool, Wish::Host).expect("it has it");
+    refused(book.clone().unsubscribe("h1", &tool, Wish::Host), "by an operator");
+    book.unsubscribe("h3", &tool, Wish::Host).expect("its own");
+    refused(book.clone().unsubscribe("h3", &tool, Wish::Operator), "h3 has not subscribed");
+    refused(book.clone().subscribe("nobody", &tool, Wish::Operator), "nobody: unknown host");
+    // A clone has none, and a host that goes takes its own along.
+    book.clone_domain(&d("osgrp.adm"), &d("o2.adm")).expect("cloned");
+    assert!(gets(&book, "o2.adm:/opt/tool").is_empty());
+    book.remove_host("h2").expect("removed");
+    assert_eq!(gets(&book, "osgrp.adm:/opt/tool"), ["h1"]);
+    book.set_optional(&tool, false).expect("for all again");
+    assert_eq!(gets(&book, "osgrp.adm:/opt/tool"), ["h3", "h4"]);
+}
+
+#[test]
+fn two_subscriptions_to_one_path_clash() {
+    let mut book = with(&["osgrp.adm:/t", "cc.adm:/t"]);
+    for path in ["osgrp.adm:/t", "cc.adm:/t"] {
+        book.set_optional(&p(path), true).expect(path);
+    }
+    book.subscribe("h1", &p("osgrp.adm:/t"), Wish::Operator).expect("one");
+    let old = Roll::of(&book);
+    book.subscribe("h1", &p("cc.adm:/t"), Wish::Operator).expect("by itself it is right");
+    assert!(Roll::of(&book).new_clash(&old).is_some_and(|clash| clash.0 == "h1"));
 }

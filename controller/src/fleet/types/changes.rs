@@ -114,6 +114,30 @@ pub enum Change {
         /// Of a folder: whether what is not in it goes at the hosts.
         #[serde(default)]
         delete_extra: bool,
+        /// Whether it goes only to hosts that subscribe.
+        #[serde(default)]
+        optional: bool,
+    },
+    /// Whether an entry goes only to hosts that subscribe.
+    SetOptional {
+        /// The entry.
+        path: String,
+        /// Not: to everybody in its domain, and nobody has to subscribe.
+        optional: bool,
+    },
+    /// A host gets an optional entry from now on, wherever it belongs.
+    Subscribe {
+        /// The host, by name or alias.
+        host: String,
+        /// The entry.
+        path: String,
+    },
+    /// A host gets no updates of an optional entry any more; what it has stays.
+    Unsubscribe {
+        /// The host, by name or alias.
+        host: String,
+        /// The entry.
+        path: String,
     },
     /// Other content for an entry, whose attributes and policy stay.
     Put {

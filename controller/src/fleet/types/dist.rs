@@ -3,6 +3,7 @@
 use mesh::HostSet;
 use serde::{Deserialize, Serialize};
 
+use crate::fleet::domain::DomainPath;
 use crate::types::Waves;
 
 /// `POST /v1/fleet/dist`: distribute now. Answered with [`Distribution`].
@@ -26,6 +27,9 @@ pub struct NewDist {
     /// Of those who lack it only these: they have their turn.
     #[serde(skip)]
     pub only: Option<HostSet>,
+    /// Only these files, to hosts that are named and have asked for them.
+    #[serde(skip)]
+    pub wanted: Option<Vec<DomainPath>>,
 }
 
 impl NewDist {
@@ -39,6 +43,7 @@ impl NewDist {
             waves: None,
             all_at_once: false,
             only: None,
+            wanted: None,
         }
     }
 }

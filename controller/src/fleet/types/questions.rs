@@ -55,6 +55,19 @@ pub enum Question {
         /// The entry.
         path: String,
     },
+    /// A list of [`Subscriptions`], those of optional entries.
+    Subscriptions {
+        /// The entries; none: all.
+        paths: Vec<String>,
+    },
+    /// [`TableText`]: what a frequency brings to whom, as a Distfile.
+    Build {
+        /// The name of the frequency, or `all`.
+        frequency: String,
+        /// Only to the members of this domain.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        domain: Option<String>,
+    },
     /// A list of [`RelayClients`]
     Network {
         /// The relays; none: all.
@@ -114,6 +127,32 @@ pub struct FileOf {
     pub frequency: String,
     /// The entry, as it is stored.
     pub path: String,
+    /// Whether it goes only to hosts that subscribe; of a host: that it has.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub optional: bool,
+}
+
+/// An optional entry, and who has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subscriptions {
+    /// The entry.
+    pub path: String,
+    /// Its newest revision.
+    pub revision: u32,
+    /// Hosts that get it and its updates.
+    pub subscribers: Vec<String>,
+    /// Of them those that lack the newest version.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lacking: Vec<String>,
+    /// Hosts that have subscribed themselves, and are not in its domain any more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resting: Vec<String>,
+    /// Hosts that have asked for it, and get no updates: the newest version.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub holders: Vec<String>,
+    /// The same with an older version.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outdated: Vec<String>,
 }
 
 /// A domain and its files.
@@ -158,6 +197,9 @@ pub struct EntryInfo {
     /// Who has locked it, if somebody has.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub lock: String,
+    /// Whether it goes only to hosts that subscribe.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub optional: bool,
 }
 
 /// A revision of content.

@@ -5,7 +5,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::alerts::Severity;
+use crate::alerts::{Above, Missing, Severity};
+use crate::{Event, HostId, Peer};
 
 fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
@@ -408,5 +409,36 @@ proptest! {
             }
             prop_assert_eq!(words.len() % 2 == 1, key == "a", "{:?}", words);
         }
+    }
+}
+
+/// Relays that each have an engine of their own, and have heard the controller at the same time.
+#[test]
+fn x21_five_relays_alert_after_75_minutes_and_not_before() {
+    const LIMIT: u64 = 75 * 60;
+    const STALE: u64 = 15;
+    for relay in 1..=5 {
+        let (mut desk, mut above) = (Desk::new(), Above::new(Some(HostId::ROOT)));
+        let peer = Peer::Parent { place: 0, host: HostId::ROOT };
+        above.handle(&Event::Linked { peer });
+        let key = format!("controller-silent/site{relay}");
+        let see = |desk: &mut Desk, above: &Above| {
+            let silent = Condition { hold: secs(LIMIT), ..condition(&key) };
+            let is_silent = above.missing() == Some(Missing::Controller);
+            desk.set(is_silent.then_some(silent).into_iter().collect());
+        };
+        see(&mut desk, &above);
+        // Three missed beats later it is noticed; the limit counts from then on.
+        desk.pass(STALE);
+        above.handle(&Event::RootStale { age: secs(STALE) });
+        see(&mut desk, &above);
+        desk.pass(LIMIT - STALE);
+        assert!(desk.told.is_empty(), "at 75 minutes: {:?}", desk.told);
+        desk.pass(60);
+        assert_eq!(desk.told, [format!("+{key}")], "at 76 minutes");
+        above.handle(&Event::RootFresh);
+        see(&mut desk, &above);
+        desk.pass(60);
+        assert_eq!(desk.told, [format!("+{key}"), format!("-{key}")]);
     }
 }
