@@ -75,7 +75,7 @@ pub(crate) fn measure(barid: &Path, work: &Path) -> Result<()> {
 
 impl Cost {
     fn row(&self) -> Vec<String> {
-        let gigabytes = (self.clients * self.mib << 20) as f64 / 1e9;
+        let gigabytes = (self.clients * (self.mib << 20)) as f64 / 1e9;
         vec![
             self.what.to_owned(),
             self.clients.to_string(),
