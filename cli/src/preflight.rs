@@ -101,6 +101,7 @@ fn question(push: &NewPush) -> NewPush {
         rate: 0,
         max_link_bytes: None,
         waves: None,
+        stage: false,
         all_at_once: true,
         hold_ms: push.reach_ms,
         ..push.clone()
