@@ -5,6 +5,7 @@
 mod answers;
 mod channels;
 mod events;
+mod reacting;
 mod worker;
 
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ use self::worker::Worker;
 use crate::info::{AlertInfo, Overview};
 use crate::keep::{Keeper, SilenceRow};
 use crate::message::{Message, Sender, Written};
+use crate::reactions::Wanted;
 use crate::rules::Seen;
 use crate::settings::Settings;
 
@@ -35,6 +37,10 @@ pub struct Setup {
     pub keeper: Arc<dyn Keeper>,
     /// Where it says what fires and what is over, for the events of the node.
     pub events: mpsc::Sender<(Kind, String)>,
+    /// Who does what reactions want.
+    pub acts: mpsc::Sender<Wanted>,
+    /// Whether that can be orders.
+    pub gives_orders: bool,
 }
 
 /// The way to a desk. It ends when all of them are gone.
@@ -186,8 +192,9 @@ mod tests {
     fn desk(state: &Path, settings: &str) -> Desk {
         fs::write(state.join("alerts.toml"), settings).expect("written");
         let keeper = Arc::new(FileKeeper::open(state.join("kept.json")));
-        let (events, _) = mpsc::channel(1);
-        start(Setup { state: state.into(), from: Sender::default(), keeper, events })
+        let ((events, _), (acts, _)) = (mpsc::channel(1), mpsc::channel(1));
+        let (from, gives_orders) = (Sender::default(), false);
+        start(Setup { state: state.into(), from, keeper, events, acts, gives_orders })
     }
 
     fn written() -> Written {

@@ -138,6 +138,23 @@ impl Message {
         })
     }
 
+    /// What is said of an alert that begins to fire, to whoever is to do something about it.
+    pub(crate) fn firing(from: &Sender, alert: &Alert, at_ms: u64) -> Message {
+        let alerts = vec![told(News::Firing, alert)];
+        Message {
+            version: 1,
+            id: id(from, &alerts, at_ms),
+            status: "firing".into(),
+            from: from.clone(),
+            group: alert.condition.group.clone(),
+            at_ms,
+            alerts,
+            more: 0,
+            dropped: 0,
+            report: None,
+        }
+    }
+
     /// A message that is no alert: `test` or `alive`.
     pub fn plain(from: &Sender, status: &str, summary: &str, at_ms: u64) -> Message {
         let kind = match status {

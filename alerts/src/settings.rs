@@ -1,4 +1,5 @@
-//! `alerts.toml`: the channels of a node, the pace of its alerts, and what it makes of each kind.
+//! `alerts.toml`: the channels of a node, the pace of its alerts, what it makes of each kind, and
+//! what it does about some.
 //!
 //! Unknown keys are refused, and so is a channel that cannot work. Secrets lie in files of their
 //! own that nobody else may read.
@@ -13,6 +14,7 @@ use serde::Deserialize;
 use crate::channel::{self, Channel, SendError};
 use crate::desk::AskError;
 use crate::message::Message;
+use crate::reactions::{self, Action, Reaction};
 use crate::rules::{RULES, Rule, Seen};
 
 /// How many messages wait for a channel.
@@ -28,6 +30,7 @@ pub struct Settings {
     pub(crate) deadman: Option<Deadman>,
     /// How long a node that was behind something may take to come back.
     pub(crate) returning: Option<Duration>,
+    pub(crate) reactions: Vec<Reaction>,
 }
 
 /// A channel, and what goes by it.
@@ -117,6 +120,7 @@ struct File {
     rules: BTreeMap<String, RuleEntry>,
     channels: BTreeMap<String, ChannelEntry>,
     deadman: Option<DeadmanEntry>,
+    reaction: Vec<toml::Spanned<reactions::Entry>>,
 }
 
 impl Default for File {
@@ -132,6 +136,7 @@ impl Default for File {
             rules: BTreeMap::new(),
             channels: BTreeMap::new(),
             deadman: None,
+            reaction: Vec::new(),
         }
     }
 }
@@ -148,7 +153,7 @@ struct RuleEntry {
 
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Word {
+pub(crate) enum Word {
     Info,
     Warning,
     Critical,
@@ -218,16 +223,31 @@ impl Settings {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
             Err(source) => return Err(SettingsError::Io { path: path.into(), source }),
         };
+        let line = |at: usize| text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1;
         let file: File = toml::from_str(&text).map_err(|error| {
-            let start = error.span().map_or(0, |span| span.start);
-            let before = text.bytes().take(start).filter(|byte| *byte == b'\n').count();
+            let line = line(error.span().map_or(0, |span| span.start));
             let what = channel::plain(&hidden(error.message()));
-            SettingsError::Syntax { path: path.into(), line: before + 1, what }
+            SettingsError::Syntax { path: path.into(), line, what }
         })?;
-        Settings::checked(file).map_err(|what| SettingsError::Meaning { path: path.into(), what })
+        let wrong = |what| SettingsError::Meaning { path: path.into(), what };
+        Settings::checked(file, line).map_err(wrong)
     }
 
-    fn checked(file: File) -> Result<Settings, String> {
+    /// What they say that this node cannot do, if it gives no orders.
+    pub(crate) fn orders(&self) -> Option<String> {
+        let gives = |reaction: &&Reaction| match &reaction.action {
+            Action::Act(act) => act.is_order(),
+            Action::Command(_) => false,
+        };
+        self.reactions.iter().find(gives).map(|Reaction { name, line, .. }| {
+            format!(
+                "line {line}: reaction {name:?}: only the controller gives orders; here it can be \
+                 command or publish"
+            )
+        })
+    }
+
+    fn checked(file: File, line: impl Fn(usize) -> usize) -> Result<Settings, String> {
         let secs = Duration::from_secs;
         if file.repeat_s == 0 || file.queue == 0 {
             return Err("repeat_s and queue must be more than 0".into());
@@ -262,6 +282,7 @@ impl Settings {
             channels,
             deadman: deadman.transpose()?,
             returning: file.returning_s.map(secs),
+            reactions: reactions::checked(file.reaction, line)?,
         })
     }
 
@@ -364,7 +385,7 @@ fn hidden(text: &str) -> String {
     }
 }
 
-fn known_kind(kind: &str) -> Result<(), String> {
+pub(crate) fn known_kind(kind: &str) -> Result<(), String> {
     let kinds = || RULES.iter().map(|rule| rule.kind).collect::<Vec<_>>().join(", ");
     let known = Rule::of(kind).is_some();
     known.then_some(()).ok_or_else(|| format!("no such kind of alert: there are {}", kinds()))
@@ -464,6 +485,33 @@ mod tests {
         refused(nothing, "nothing goes by it");
         let kinds = "channels.a = { kinds = ['x'], file = { path = '/x' } }";
         refused(kinds, "kinds: x: no such kind");
+    }
+
+    #[test]
+    fn reactions_that_cannot_work_are_named_with_their_line() {
+        let begin = "clear_s = 1\n\n[[reaction]]\nname = 'a'\nkinds = ['relay-lost']\n";
+        let check = |lines: &str, why: &str| {
+            refused(&format!("{begin}{lines}"), &format!("line 3: reaction \"a\": {why}"));
+        };
+        check("", "give one of command, publish, run, distribute");
+        check("publish.subject = 'x'\ndistribute.frequency = 'hour'\n", "give one of");
+        check("publish.subject = 'a..b'\n", "publish.subject: \"a..b\" is no subject");
+        check("publish.subject = '_keep.who'\n", "publish.subject: \"_keep.who\" is for the nodes");
+        check("command.argv = ['x']\n", "command.argv: \"x\" is not an absolute path");
+        check("run.line = 'true'\n", "run: give hosts = \"SET\" or that_host = true");
+        check("run = { line = 'true', hosts = 'a', that_host = true }\n", "run: give hosts or");
+        check("run = { line = ' ', that_host = true }\n", "run.line: a line has");
+        check("most = 0\npublish.subject = 'x'\n", "most must be more than 0");
+        check("timeout_s = 90000\npublish.subject = 'x'\n", "timeout_s must be 86400 at most");
+        let twice = format!("{begin}publish.subject = 'x'\n[[reaction]]\nname = 'a'\nkinds = []\n");
+        refused(&twice, "line 7: reaction \"a\": there is another one");
+        refused("[[reaction]]\nname = 'a'\nkinds = ['x']\n", "kinds: x: no such kind");
+        refused("[[reaction]]\nname = 'a'\nkinds = []\n", "kinds: name the kinds");
+        let runs = read(&format!("{begin}run = {{ line = 'true', that_host = true }}\n"));
+        let orders = runs.expect("a controller may").orders().expect("it gives orders");
+        assert!(orders.starts_with("line 3: reaction \"a\": only the controller"), "{orders}");
+        let says = read(&format!("{begin}publish.subject = 'x'\n")).expect("valid");
+        assert_eq!((says.orders(), says.reactions.len()), (None, 1));
     }
 
     #[test]

@@ -107,7 +107,11 @@ impl Client {
         Ok(Stream::new(self.post(&path, body.into()).await?))
     }
 
-    async fn post(&self, path: &str, body: Bytes) -> Result<Response<Incoming>, BusError> {
+    pub(crate) async fn post(
+        &self,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, BusError> {
         let stream = UnixStream::connect(&self.socket).await;
         let stream =
             stream.map_err(|source| BusError::Socket { path: self.socket.clone(), source })?;
@@ -129,7 +133,7 @@ impl Client {
 }
 
 impl<T: DeserializeOwned> Stream<T> {
-    fn new(response: Response<Incoming>) -> Stream<T> {
+    pub(crate) fn new(response: Response<Incoming>) -> Stream<T> {
         Stream { body: response.into_body(), buffer: BytesMut::new(), of: PhantomData }
     }
 
@@ -158,13 +162,15 @@ impl<T: DeserializeOwned> Stream<T> {
     }
 }
 
-async fn document<T: DeserializeOwned>(response: Response<Incoming>) -> Result<T, BusError> {
+pub(crate) async fn document<T: DeserializeOwned>(
+    response: Response<Incoming>,
+) -> Result<T, BusError> {
     let body = response.into_body().collect().await.map_err(BusError::Broken)?;
     serde_json::from_slice(&body.to_bytes()).map_err(|error| BusError::Answer(error.to_string()))
 }
 
 /// Text as it may stand in a query.
-fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~*".contains(&byte);
     let escape = |byte: u8| match plain(byte) {
         true => char::from(byte).to_string(),

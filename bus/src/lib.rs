@@ -18,9 +18,12 @@
 
 mod client;
 pub mod files;
+mod kept;
 mod wire;
 
 pub use client::{Answers, BusError, Client, FileAnswers, Messages};
+pub use kept::Holder;
 pub use wire::{
-    Answer, AnswerLine, End, Fault, Heard, Line, Message, Why, decode_data, encode_data,
+    AllKept, Answer, AnswerLine, End, Fault, Heard, Kept, Line, Message, Place, Reader, Taken, Why,
+    decode_data, encode_data,
 };

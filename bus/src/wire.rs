@@ -8,6 +8,26 @@ use serde::{Deserialize, Serialize};
 pub struct Heard {
     /// Whether anybody wants it, as far as the node knows.
     pub heard: bool,
+    /// Where it is kept, if that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<Place>,
+}
+
+/// Where a message is kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// The number of the node that keeps it.
+    pub by: u32,
+    /// As what.
+    pub name: String,
+    /// Under which number.
+    pub seq: u64,
+    /// Since when, in unix milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_ms: Option<u64>,
+    /// Of a queue: what is to be said when it is done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
 }
 
 /// What comes to a subscriber.
@@ -20,6 +40,8 @@ pub enum Line {
     Message(Message),
     /// So many messages found no room, since they were not read fast enough.
     Missed(u64),
+    /// No more will come, and why.
+    Fault(Fault),
 }
 
 /// A message.
@@ -39,6 +61,58 @@ pub struct Message {
     /// Whether it is in base64.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub binary: bool,
+    /// If it comes from where it is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<Place>,
+}
+
+/// What a queue had for somebody.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Taken {
+    /// The message; none: there was none in time.
+    pub message: Option<Message>,
+}
+
+/// What a node keeps.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AllKept {
+    /// One by one.
+    pub kept: Vec<Kept>,
+    /// What is wrong with its settings, if anything; what was kept before is kept on.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub wrong: String,
+}
+
+/// One of the things that a node keeps.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// Its name.
+    pub name: String,
+    /// Which subjects.
+    pub subject: String,
+    /// `latest`, `queue` or `stream`.
+    pub policy: String,
+    /// How many messages are there.
+    pub messages: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// The number of the next one.
+    pub next: u64,
+    /// How many were lost before everybody had them.
+    pub dropped: u64,
+    /// Of a queue: how many somebody has.
+    pub taken: u64,
+    /// Of a stream: those readers who are furthest behind.
+    pub readers: Vec<Reader>,
+}
+
+/// A reader of a stream.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reader {
+    /// His name.
+    pub name: String,
+    /// Up to which number he has acknowledged all.
+    pub through: u64,
 }
 
 /// What comes to whoever has asked.
@@ -91,7 +165,7 @@ pub enum Why {
 /// A request that was not carried out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fault {
-    /// A stable word for programs: `bad-request`, `denied`, `full`, `stopping`.
+    /// A stable word for programs: `bad-request`, `denied`, `full`, `stopping`, `unknown`...
     pub code: String,
     /// What is wrong, naming the thing.
     pub message: String,
@@ -130,8 +204,8 @@ mod tests {
         assert_eq!(decode_data(&data, binary).as_deref(), Some(&b"\xff\x00"[..]));
         assert_eq!(decode_data("not base64!", true), None);
         let (subject, node) = ("a".to_owned(), "web1".to_owned());
-        let message =
-            Message { subject, from: 7, node, request: None, data: "hi".into(), binary: false };
+        let (request, kept, data) = (None, None, "hi".into());
+        let message = Message { subject, from: 7, node, request, data, binary: false, kept };
         let text = r#"{"message":{"subject":"a","from":7,"node":"web1","data":"hi"}}"#;
         assert_eq!(line(&Line::Message(message.clone())), text);
         assert_eq!(serde_json::from_str::<Line>(text).expect("it is read"), Line::Message(message));

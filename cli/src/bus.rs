@@ -1,5 +1,7 @@
 //! `barid bus`: publish, subscribe, ask and answer by the socket of the node on this machine.
 
+mod kept;
+
 use std::io::Read;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,7 +21,11 @@ Examples:
   barid bus sub 'app.*.state'               what is published there, as it comes
   barid bus pub app.web.state up            to whoever wants it, anywhere in the tree
   barid bus req app.ask 'who is there' --most 100 --deadline 2s
-  barid bus answer 17.4711 'I am'           to a message, by what it says in `request`";
+  barid bus answer 17.4711 'I am'           to a message, by what it says in `request`
+  barid bus sub --last 'app.*.state'        first the newest of each subject that is kept
+  barid bus pub --kept audit.login root     until a node says that it has it on disk
+  barid bus read 'audit.>' --as indexer     a stream that is kept, each message at least once
+  barid bus take 'jobs.>'                   of a queue, what nobody else has";
 
 /// Where the node's socket is, as a rule.
 const PLACES: [&str; 3] =
@@ -53,6 +59,13 @@ enum Verb {
         subject: String,
         /// What it says; without it, standard input to its end
         data: Option<String>,
+        /// Wait until a node that keeps such messages says that it has it on disk
+        #[arg(long)]
+        kept: bool,
+        /// How long to wait for that
+        #[arg(long, value_name = "TIME", value_parser = parse_some_duration, default_value = "5s",
+              requires = "kept")]
+        deadline: Duration,
     },
     /// Show what is published, as it comes
     Sub {
@@ -62,6 +75,9 @@ enum Verb {
         /// End after so many messages
         #[arg(long, value_name = "N")]
         count: Option<u64>,
+        /// Show the newest message of each subject first, where it is kept
+        #[arg(long)]
+        last: bool,
     },
     /// Publish a message and show the answers
     Req {
@@ -83,22 +99,34 @@ enum Verb {
         /// What to say; without it, standard input to its end
         data: Option<String>,
     },
+    #[command(flatten)]
+    Kept(kept::Verb),
 }
 
 /// Speaks on the bus.
 pub(crate) async fn main(args: Args, screen: &mut Screen) -> Result<Exit, Failure> {
     let client = Client::new(socket(args.node));
     match args.verb {
-        Verb::Pub { subject, data } => {
+        Verb::Pub { subject, data, kept: true, deadline } => {
+            let place = client.publish_kept(&subject, body(data)?, deadline).await;
+            let place = place.map_err(failure)?;
+            if screen.json {
+                screen.json(&bus::Heard { heard: true, kept: Some(place) })?;
+            }
+            Ok(Exit::Ok)
+        }
+        Verb::Pub { subject, data, .. } => {
             let heard = client.publish(&subject, body(data)?).await.map_err(failure)?;
             if screen.json {
-                screen.json(&bus::Heard { heard })?;
+                screen.json(&bus::Heard { heard, kept: None })?;
             } else if !heard {
                 screen.warn(&format!("nobody wants {subject} now"))?;
             }
             Ok(Exit::Ok)
         }
-        Verb::Sub { patterns, count } => subscribe(&client, &patterns, count, screen).await,
+        Verb::Sub { patterns, count, last } => {
+            subscribe(&client, &patterns, (count, last), screen).await
+        }
         Verb::Req { subject, data, deadline, most } => {
             let answers = client.ask(&subject, body(data)?, deadline, most).await;
             show_answers(answers.map_err(failure)?, most, screen).await
@@ -107,17 +135,22 @@ pub(crate) async fn main(args: Args, screen: &mut Screen) -> Result<Exit, Failur
             client.answer(&request, body(data)?).await.map_err(failure)?;
             Ok(Exit::Ok)
         }
+        Verb::Kept(verb) => kept::main(verb, &client, screen).await,
     }
 }
 
 async fn subscribe(
     client: &Client,
     patterns: &[String],
-    count: Option<u64>,
+    (count, last): (Option<u64>, bool),
     screen: &mut Screen,
 ) -> Result<Exit, Failure> {
     let patterns: Vec<&str> = patterns.iter().map(String::as_str).collect();
-    let mut messages = client.subscribe(&patterns).await.map_err(failure)?;
+    let messages = match last {
+        true => client.subscribe_last(&patterns).await,
+        false => client.subscribe(&patterns).await,
+    };
+    let mut messages = messages.map_err(failure)?;
     let mut left = count.unwrap_or(u64::MAX);
     while left > 0
         && let Some(line) = messages.next().await.map_err(failure)?
@@ -126,12 +159,8 @@ async fn subscribe(
         match line {
             line if screen.json => screen.json(&line)?,
             Line::Ready(_) => {}
-            Line::Message(message) => {
-                let data = text(&message.data, message.binary);
-                let (subject, node) = (escape_line(&message.subject), escape_line(&message.node));
-                let asks = message.request.map_or(String::new(), |asks| format!(" [{asks}]"));
-                screen.print(&format!("{subject}  {node}{asks}: {data}\n"))?;
-            }
+            Line::Message(message) => show_message(&message, screen)?,
+            Line::Fault(fault) => return Err(failure(BusError::Refused(fault))),
             Line::Missed(missed) => {
                 screen.warn(&format!("{missed} messages were missed: they came too fast"))?;
             }
@@ -146,6 +175,13 @@ async fn subscribe(
             Err(Failure::new(Exit::Failed, "stopped", message))
         }
     }
+}
+
+fn show_message(message: &bus::Message, screen: &mut Screen) -> Result<(), Failure> {
+    let data = text(&message.data, message.binary);
+    let (subject, node) = (escape_line(&message.subject), escape_line(&message.node));
+    let asks = message.request.as_ref().map_or(String::new(), |asks| format!(" [{asks}]"));
+    Ok(screen.print(&format!("{subject}  {node}{asks}: {data}\n"))?)
 }
 
 async fn show_answers(
@@ -208,8 +244,12 @@ pub(crate) fn failure(error: BusError) -> Failure {
         BusError::Socket { .. } => Failure::new(Exit::Unreachable, "no-node", text)
             .with_help("does the node run? --node names its socket"),
         BusError::Refused(fault) => {
-            let exit = if fault.code == "denied" { Exit::Denied } else { Exit::Usage };
-            let exit = if fault.code == "full" { Exit::Failed } else { exit };
+            let exit = match fault.code.as_str() {
+                "denied" => Exit::Denied,
+                "away" => Exit::Unreachable,
+                "full" | "unknown" | "not-kept" | "over" | "disk" | "unsure" => Exit::Failed,
+                _ => Exit::Usage,
+            };
             let failure = Failure::new(exit, "refused", fault.message);
             if fault.help.is_empty() { failure } else { failure.with_help(fault.help) }
         }

@@ -1,11 +1,12 @@
-//! Alerts at the controller: the rules about the fleet, the operators' requests, and where alerts
-//! are kept.
+//! Alerts at the controller: the rules about the fleet, the operators' requests, where alerts are
+//! kept, and what is done about some.
 //!
 //! What is told when, and how it gets out, is for the `alerts` crate; what is wrong is said here.
 
 mod happened;
 mod keeper;
 mod orders;
+mod reacting;
 mod rules;
 
 use alerts::{AlertInfo, AskError, NewAck, NewTest, Overview, SilenceRow};
@@ -20,6 +21,7 @@ use crate::fault::Failure;
 pub(crate) use self::happened::Happened;
 pub(crate) use self::keeper::TableKeeper;
 pub(crate) use self::orders::Orders;
+pub(crate) use self::reacting::react;
 pub(crate) use self::rules::Rules;
 
 /// The labels that a silence may go by.

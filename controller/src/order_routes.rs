@@ -33,8 +33,7 @@ use crate::types::{
 /// `POST /v1/runs`
 pub(crate) async fn run(State(api): State<Api>, bytes: Bytes) -> Answer<OrderInfo> {
     let new: NewRun = body(&bytes)?;
-    let (hosts, targets) = api.meant(new.targets.clone()).await?;
-    api.run(new, targets, hosts, None).await.map(Json)
+    api.give(new).await.map(Json)
 }
 
 /// `POST /v1/pieces`
@@ -179,6 +178,12 @@ pub(crate) async fn order(State(api): State<Api>, Path(id): Path<String>) -> Ans
 }
 
 impl Api {
+    /// Gives a run where its targets are.
+    pub(crate) async fn give(&self, new: NewRun) -> Result<OrderInfo, Failure> {
+        let (hosts, targets) = self.meant(new.targets.clone()).await?;
+        self.run(new, targets, hosts, None).await
+    }
+
     /// Gives a run.
     async fn run(
         &self,

@@ -20,7 +20,7 @@ use tracing::info;
 
 use self::members::meet;
 use self::opening::Opened;
-use crate::alerting::{Happened, Orders, Rules, TableKeeper};
+use crate::alerting::{Happened, Orders, Rules, TableKeeper, react};
 use crate::api::{Api, router};
 use crate::clock::now_ms;
 use crate::closing::close;
@@ -196,7 +196,7 @@ fn work(
     };
     let (rollouts, begun) = Rollouts::new(distributor.clone(), state.join("barid.sock"));
     tables.rollouts()?.iter().for_each(|(id, row)| rollouts.hold(*id, row));
-    let (alerts, mut tasks) = alerts(&state, &authority, &tables, (&live, node));
+    let (alerts, wanted, mut tasks) = alerts(&state, &authority, &tables, (&live, node));
     let post = Post {
         desk: alerts.clone(),
         from: sender(&authority),
@@ -249,22 +249,26 @@ fn work(
         pushes,
     };
     tasks.push(tokio::spawn(api.collections.clone().keep_clean(api.clone())));
+    tasks.push(tokio::spawn(react(api.clone(), node.clone(), wanted)));
     Ok((api, figures, tasks))
 }
 
-/// The desk of alerts, and all who bring it something or take something from it.
+/// The desk of alerts, what its reactions want, and all who bring it something or take something
+/// from it.
 fn alerts(
     state: &Path,
     authority: &Authority,
     tables: &Tables,
     (live, node): (&Live, &Arc<relay::Running>),
-) -> (alerts::Desk, Vec<JoinHandle<()>>) {
-    let (events, noticed) = mpsc::channel(NOTICED);
+) -> (alerts::Desk, mpsc::Receiver<alerts::Wanted>, Vec<JoinHandle<()>>) {
+    let ((events, noticed), (acts, wanted)) = (mpsc::channel(NOTICED), mpsc::channel(NOTICED));
     let desk = alerts::start(alerts::Setup {
         state: state.to_owned(),
         from: sender(authority),
         keeper: Arc::new(TableKeeper(tables.clone())),
         events,
+        acts,
+        gives_orders: true,
     });
     let (live, tables, node) = (live.clone(), tables.clone(), node.clone());
     let happened = Happened { desk: desk.clone(), live: live.clone(), tables: tables.clone() };
@@ -276,7 +280,7 @@ fn alerts(
         tokio::spawn(happened.run()),
         tokio::spawn(pass_events(noticed, node)),
     ];
-    (desk, tasks)
+    (desk, wanted, tasks)
 }
 
 /// Who speaks in alerts and reports.

@@ -29,6 +29,7 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::keep;
 use crate::listen::REQUEST;
 use crate::policy::{Denied, Does, Policy};
 use crate::who::Who;
@@ -43,18 +44,29 @@ const LAST: Duration = Duration::from_secs(5);
 
 /// What the routes work with.
 #[derive(Clone)]
-struct Api {
-    hub: Hub,
+pub(crate) struct Api {
+    pub(crate) hub: Hub,
     policy: Arc<Policy>,
+}
+
+impl Api {
+    /// Whether somebody may do this with a subject, or with all that a pattern matches.
+    pub(crate) async fn check(&self, who: Who, does: Does, text: &str) -> Result<(), Failure> {
+        if mesh::bus::is_reserved(text) {
+            let what = format!("{text:?} is for the nodes themselves");
+            return Err(Failure::bad(format!("{what}, as all that begins with _keep")));
+        }
+        Ok(self.policy.check(who, does, text).await?)
+    }
 }
 
 pub(crate) type Parameters = Query<Vec<(String, String)>>;
 
 /// A request that is not carried out.
-pub(crate) struct Failure(StatusCode, Fault);
+pub(crate) struct Failure(pub(crate) StatusCode, pub(crate) Fault);
 
 impl Failure {
-    fn new(status: StatusCode, code: &str, message: String, help: &str) -> Failure {
+    pub(crate) fn new(status: StatusCode, code: &str, message: String, help: &str) -> Failure {
         Failure(status, Fault { code: code.into(), message, help: help.into() })
     }
 
@@ -142,6 +154,7 @@ pub(crate) fn router(node: &Arc<Running>, policy: Arc<Policy>) -> Router {
         .route("/v1/bus/sub", post(subscribe))
         .route("/v1/bus/req", post(ask))
         .route("/v1/bus/answer", post(answer))
+        .merge(keep::routes())
         .layer(DefaultBodyLimit::max(BUS_BYTES))
         .with_state(Api { hub: node.bus().clone(), policy })
 }
@@ -149,12 +162,15 @@ pub(crate) fn router(node: &Arc<Running>, policy: Arc<Policy>) -> Router {
 async fn publish(
     State(api): State<Api>,
     ConnectInfo(who): ConnectInfo<Who>,
-    Query(parameters): Parameters,
+    parameters: Parameters,
     Whole(body): Whole,
 ) -> Result<Json<Heard>, Failure> {
     let subject = one(&parameters, "subject")?;
-    api.policy.check(who, Does::Publish, subject).await?;
-    Ok(Json(Heard { heard: api.hub.publish(subject, body).await? }))
+    api.check(who, Does::Publish, subject).await?;
+    if flag(&parameters, "kept")? {
+        return keep::confirm(&api, &parameters, subject, body).await;
+    }
+    Ok(Json(Heard { heard: api.hub.publish(subject, body).await?, kept: None }))
 }
 
 async fn answer(
@@ -178,10 +194,13 @@ async fn answer(
 async fn subscribe(
     State(api): State<Api>,
     ConnectInfo(who): ConnectInfo<Who>,
-    Query(parameters): Parameters,
+    parameters: Parameters,
 ) -> Result<Response, Failure> {
+    let last = flag(&parameters, "last")?;
+    let Query(parameters) = parameters;
     let patterns: Vec<String> = parameters
         .into_iter()
+        .filter(|(name, _)| name != "last")
         .map(|(name, value)| match name.as_str() {
             "subject" => Ok(value),
             _ => Err(Failure::bad(format!("there is no parameter {name:?}"))),
@@ -191,12 +210,15 @@ async fn subscribe(
         return Err(Failure::bad("at least one `subject` is needed"));
     }
     for pattern in &patterns {
-        api.policy.check(who, Does::Subscribe, pattern).await?;
+        api.check(who, Does::Subscribe, pattern).await?;
     }
     let mut subscription = api.hub.subscribe(&patterns).await?;
     let (lines, response) = line_stream();
     tokio::spawn(async move {
-        if lines.send(line(&Line::Ready(patterns))).await.is_err() {
+        if lines.send(line(&Line::Ready(patterns.clone()))).await.is_err() {
+            return;
+        }
+        if last && keep::last(&api, &patterns, &lines).await.is_none() {
             return;
         }
         loop {
@@ -224,7 +246,7 @@ async fn ask(
     Whole(body): Whole,
 ) -> Result<Response, Failure> {
     let subject = one(&parameters, "subject")?;
-    api.policy.check(who, Does::Publish, subject).await?;
+    api.check(who, Does::Publish, subject).await?;
     let number = |name: &'static str, default: u64| match one(&parameters, name) {
         Ok(text) => {
             let wrong = |_| Failure::bad(format!("{name} is {text:?} and must be a number"));
@@ -308,6 +330,16 @@ fn shown(message: mesh::bus::Message) -> Message {
         request: message.request.map(|request| format!("{}.{request}", message.from.0)),
         data,
         binary,
+        kept: None,
+    }
+}
+
+/// Whether this is asked for.
+fn flag(parameters: &[(String, String)], name: &str) -> Result<bool, Failure> {
+    match parameters.iter().find(|(other, _)| other == name) {
+        None => Ok(false),
+        Some((_, value)) if value == "1" => Ok(true),
+        Some((_, value)) => Err(Failure::bad(format!("{name} is {value:?} and can be 1 only"))),
     }
 }
 

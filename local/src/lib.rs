@@ -8,6 +8,7 @@
 mod bus;
 mod figures;
 mod files;
+mod keep;
 mod listen;
 mod policy;
 mod restore;

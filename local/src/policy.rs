@@ -106,6 +106,8 @@ type Stamp = Option<(SystemTime, u64)>;
 #[serde(deny_unknown_fields, default)]
 struct File {
     allow: Vec<Entry>,
+    /// What is kept is for the node to judge.
+    keep: Option<serde::de::IgnoredAny>,
 }
 
 #[derive(Debug, Default, Deserialize)]

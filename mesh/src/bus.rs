@@ -26,7 +26,7 @@ use crate::{Frame, HostId, LinkId, Output, Time, Wake};
 use self::recent::Recent;
 
 pub use self::interest::Interest;
-pub use self::subject::{Pattern, SUBJECT_WORDS, Subject, SubjectError};
+pub use self::subject::{Pattern, RESERVED, SUBJECT_WORDS, Subject, SubjectError, is_reserved};
 
 /// The longest body of a message or an answer.
 pub const BUS_BYTES: usize = 64 << 10;

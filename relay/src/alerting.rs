@@ -8,12 +8,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use alerts::{Desk, FileKeeper, Seen, Sender, Settings};
+use alerts::{Act, Desk, FileKeeper, Seen, Sender, Settings, Wanted};
+use bytes::Bytes;
 use certs::Identity;
 use mesh::alerts::{Above, Missing};
 use mesh::{HostId, Input, Kind};
 use tokio::sync::{mpsc, watch};
 
+use crate::bus::Hub;
 use crate::drive::{Arrival, Links};
 use crate::notice;
 use crate::parents::Parents;
@@ -21,6 +23,8 @@ use crate::space::Space;
 
 /// How often the disk is looked at.
 const LOOK: Duration = Duration::from_secs(5);
+/// What reactions want that may wait.
+const ACTS: usize = 16;
 /// What alerts have become that may wait for the node.
 const NOTICED: usize = 64;
 
@@ -48,7 +52,7 @@ pub(crate) fn start(
     identity: &Identity,
     outlook: watch::Receiver<Outlook>,
     (parents, links, space): (Parents, Links, Space),
-    inbox: mpsc::Sender<Arrival>,
+    (inbox, hub): (mpsc::Sender<Arrival>, Hub),
 ) -> Option<Desk> {
     if !state.join("alerts.toml").exists() {
         return None;
@@ -63,12 +67,38 @@ pub(crate) fn start(
         }
     });
     let keeper = Arc::new(FileKeeper::open(state.join("alerts").join("state.json")));
-    let desk = alerts::start(alerts::Setup { state: state.into(), from, keeper, events });
+    let (acts, wanted) = mpsc::channel(ACTS);
+    tokio::spawn(react(hub, wanted));
+    let (state, gives_orders) = (state.into(), false);
+    let setup = alerts::Setup { state, from, keeper, events, acts, gives_orders };
+    let desk = alerts::start(setup);
     let identity = identity.clone();
     let told = desk.clone();
     let watcher = Watcher { desk, identity, parents, links, space, parent: String::new() };
     tokio::spawn(watcher.run(outlook));
     Some(told)
+}
+
+/// Does what reactions of this node want.
+async fn react(hub: Hub, mut wanted: mpsc::Receiver<Wanted>) {
+    while let Some(Wanted { act, told, reply, .. }) = wanted.recv().await {
+        let done = match act {
+            Act::Publish { subject } => publish(&hub, &subject, told).await,
+            Act::Run { .. } | Act::Distribute { .. } => {
+                Err("only the controller gives orders".into())
+            }
+        };
+        reply.send(done).ok();
+    }
+}
+
+/// Publishes an alert on the bus, for a reaction.
+pub async fn publish(hub: &Hub, subject: &str, told: Bytes) -> Result<String, String> {
+    match hub.publish(subject, told).await {
+        Ok(true) => Ok(format!("published on {subject}")),
+        Ok(false) => Ok(format!("published on {subject}, and nobody wants it now")),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 struct Watcher {

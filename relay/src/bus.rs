@@ -13,7 +13,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use mesh::bus::{Answer, BUS_BYTES, Interest, Message, PATTERNS, Pattern, Subject, SubjectError};
+use mesh::bus::{
+    Answer, BUS_BYTES, Interest, Message, PATTERNS, Pattern, Subject, SubjectError, is_reserved,
+};
 use mesh::{HostId, Input};
 use metrics::{Counter, Page, Unit, Words};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -163,6 +165,8 @@ impl Answerable {
 }
 
 struct Subscriber {
+    /// It is the node itself, which alone hears what is its own.
+    is_own: bool,
     patterns: Vec<Pattern>,
     queue: mpsc::Sender<(Message, Weighed)>,
     waiting: Weights,
@@ -215,6 +219,14 @@ pub enum Received {
     Missed(u64),
 }
 
+/// A message that was published.
+pub(crate) struct Published {
+    /// Tells it from all others of this node.
+    pub(crate) id: u64,
+    /// Whether anybody wants it, as far as this node knows.
+    pub(crate) heard: bool,
+}
+
 /// A request that waits for answers. Dropping it ends that.
 pub struct Asked {
     id: u64,
@@ -252,8 +264,25 @@ impl Hub {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The number of this node.
+    pub(crate) fn host(&self) -> HostId {
+        self.0.host
+    }
+
     /// Subscribes to whatever matches one of these patterns, from here on.
     pub async fn subscribe(&self, patterns: &[String]) -> Result<Subscription, BusError> {
+        self.listen(patterns, false).await
+    }
+
+    /// The same for the node itself.
+    pub(crate) async fn subscribe_own(
+        &self,
+        patterns: &[String],
+    ) -> Result<Subscription, BusError> {
+        self.listen(patterns, true).await
+    }
+
+    async fn listen(&self, patterns: &[String], is_own: bool) -> Result<Subscription, BusError> {
         if patterns.len() > OF_ONE {
             return Err(BusError::Full("patterns of one subscriber"));
         }
@@ -276,7 +305,8 @@ impl Hub {
             state.next += 1;
             let id = state.next;
             let (missed, waiting) = (missed.clone(), Weights::new(WAITING));
-            state.subscribers.insert(id, Subscriber { patterns, queue, waiting, missed });
+            let one = Subscriber { is_own, patterns, queue, waiting, missed };
+            state.subscribers.insert(id, one);
             id
         };
         let subscription = Subscription { id, hub: self.clone(), queue: messages, missed };
@@ -286,6 +316,11 @@ impl Hub {
 
     /// Publishes a message. Returns whether anybody wants it, as far as this node knows.
     pub async fn publish(&self, subject: &str, body: Bytes) -> Result<bool, BusError> {
+        Ok(self.say(subject, body).await?.heard)
+    }
+
+    /// The same, with what tells the message from all others of this node.
+    pub(crate) async fn say(&self, subject: &str, body: Bytes) -> Result<Published, BusError> {
         self.send(subject, body, None).await
     }
 
@@ -303,7 +338,7 @@ impl Hub {
             state.requests.insert(id, Waiting { queue: answers, waiting });
         }
         let mut asked = Asked { id, hub: self.clone(), answers: waiting, heard: false };
-        asked.heard = self.send(subject, body, Some(id)).await?;
+        asked.heard = self.send(subject, body, Some(id)).await?.heard;
         Ok(asked)
     }
 
@@ -336,7 +371,7 @@ impl Hub {
         subject: &str,
         body: Bytes,
         request: Option<u64>,
-    ) -> Result<bool, BusError> {
+    ) -> Result<Published, BusError> {
         let wrong = |fault| BusError::Subject { what: "subject", text: subject.into(), fault };
         let subject = Subject::new(subject).map_err(wrong)?;
         check_body(&body)?;
@@ -348,7 +383,8 @@ impl Hub {
         let sent = self.0.inbox.send(Arrival::Publish { message, reply, _place }).await;
         sent.map_err(|_| BusError::Gone)?;
         self.0.published.add(1);
-        heard.await.map_err(|_| BusError::Gone)
+        let heard = heard.await.map_err(|_| BusError::Gone)?;
+        Ok(Published { id, heard })
     }
 
     /// Tells the core what is wanted here.
@@ -376,7 +412,11 @@ impl Hub {
         let request = message.request.map(|request| (message.from, request));
         let mut is_here = false;
         let hold = self.hold(message.body.len());
+        let reserved = is_reserved(message.subject.as_str());
         for subscriber in state.subscribers.values() {
+            if reserved && !subscriber.is_own {
+                continue;
+            }
             if !subscriber.patterns.iter().any(|pattern| pattern.matches(&message.subject)) {
                 continue;
             }
@@ -544,6 +584,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_the_nodes_own_comes_to_no_program() {
+        let (hub, _arrivals) = hub();
+        let mut program = hub.subscribe(&[">".into()]).await.expect("there is room");
+        let mut own = hub.subscribe_own(&["_keep.who".into()]).await.expect("there is room");
+        let asked =
+            Message { subject: Subject::new("_keep.who").expect("a subject"), ..message(1) };
+        hub.deliver(&asked);
+        hub.deliver(&message(1));
+        assert_eq!(own.next().await, Some(Received::Message(asked)));
+        assert_eq!(program.next().await, Some(Received::Message(message(1))), "and nothing else");
+    }
+
+    #[tokio::test]
     async fn what_waits_is_limited_in_bytes() {
         let (hub, _arrivals) = hub();
         let mut slow = hub.subscribe(&["a.b".into()]).await.expect("there is room");
@@ -618,7 +671,8 @@ mod tests {
             .map(|id| {
                 let (queue, messages) = mpsc::channel(1);
                 let (missed, waiting) = (Arc::default(), Weights::new(1));
-                let one = Subscriber { patterns: Vec::new(), queue, waiting, missed };
+                let patterns = Vec::new();
+                let one = Subscriber { is_own: false, patterns, queue, waiting, missed };
                 hub.state().subscribers.insert(id, one);
                 messages
             })

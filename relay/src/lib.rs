@@ -36,6 +36,7 @@ mod install;
 mod jobs;
 mod join;
 mod journal;
+pub mod keep;
 mod kind;
 mod link;
 mod live;
@@ -68,6 +69,7 @@ mod verify;
 mod week;
 mod writer;
 
+pub use alerting::publish;
 pub use bulk::{Bulk, Turn};
 pub use calendar::{CalendarError, Entry, RateError, parse_rate, show_rate};
 pub use dial::DialError;

@@ -36,6 +36,7 @@ use crate::install::Installs;
 use crate::jobs::Jobs;
 use crate::join::{JoinService, Registrar};
 use crate::journal::{Journal, JournalError};
+use crate::keep;
 use crate::live::{Room, Teller, Watched};
 use crate::metrics::traffic::Traffic;
 use crate::metrics::{Counts, Metrics};
@@ -206,6 +207,7 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
     let bus_room = Arc::new(Semaphore::new(bus::PLACES));
     let hub = Hub::new((HostId(identity.id), &identity.name), inbox.clone(), bus_room.clone());
     metrics.set_hub(hub.clone());
+    keep::start(&setup.state, hub.clone(), space.clone());
     let caps = Caps::open(&setup.state, &setup.settings.cap, setup.settings.yields)?;
     let outputs = Outputs::new(
         HostId(identity.id),
@@ -323,7 +325,8 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
     if !is_root {
         config.speaks = alerting::speaks(&setup.state);
         let eyes = (helm.parents.clone(), links.clone(), space.clone());
-        if let Some(desk) = alerting::start(&setup.state, &identity, view, eyes, inbox.clone()) {
+        let ways = (inbox.clone(), hub.clone());
+        if let Some(desk) = alerting::start(&setup.state, &identity, view, eyes, ways) {
             metrics.set_desk(desk);
         }
     }

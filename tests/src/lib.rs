@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
+pub mod clock;
+
 /// How long anything that should happen may take, on a busy machine.
 pub const LIMIT: Duration = Duration::from_secs(60);
 

@@ -55,16 +55,20 @@ impl Worker {
         self.stamp = stamp(&path);
         let read = spawn_blocking(move || Settings::load(&path)).await;
         match read.expect("reading settings does not panic") {
-            Ok(settings) => {
-                self.wrong = None;
-                self.use_settings(settings);
-            }
-            Err(error) => {
-                let text = chain(&error);
-                warn!(error = %text, "the settings of alerts are not valid and not used");
-                self.wrong = Some(text);
-            }
+            Ok(settings) => match settings.orders().filter(|_| !self.setup.gives_orders) {
+                Some(what) => self.refuse(format!("{}: {what}", self.path().display())),
+                None => {
+                    self.wrong = None;
+                    self.use_settings(settings);
+                }
+            },
+            Err(error) => self.refuse(chain(&error)),
         }
+    }
+
+    fn refuse(&mut self, text: String) {
+        warn!(error = %text, "the settings of alerts are not valid and not used");
+        self.wrong = Some(text);
     }
 
     /// Takes new settings: channels get new couriers, and what waited goes on waiting.

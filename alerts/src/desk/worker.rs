@@ -14,6 +14,7 @@ use tracing::warn;
 
 use super::channels::Stamp;
 use super::events::{event, log};
+use super::reacting::Reacting;
 use super::{Ask, AskError, Reply, Setup};
 use crate::clock::{Clock, to_ms};
 use crate::courier::Courier;
@@ -81,6 +82,7 @@ pub(super) struct Worker {
     /// What is not kept yet, by kind and key.
     changes: BTreeMap<(u8, String), Change>,
     handed: Vec<Handed>,
+    pub(super) reacting: Reacting,
 }
 
 impl Drop for Worker {
@@ -102,6 +104,7 @@ impl Worker {
         let mut engine = Engine::new(settings.pace.clone(), alerts, silences, now);
         // Until settings are read, there is nobody to tell.
         engine.set_audience(now, |_| false);
+        let reacting = Reacting::open(setup.state.join("alerts").join("reactions.json"));
         Worker {
             setup,
             clock,
@@ -115,6 +118,7 @@ impl Worker {
             alive: None,
             changes: BTreeMap::new(),
             handed: Vec::new(),
+            reacting,
         }
     }
 
@@ -200,7 +204,7 @@ impl Worker {
     /// that what is kept as told is told; and only then out, so that what has been told is kept as
     /// told.
     async fn drain(&mut self) {
-        let (mut told, mut events) = (Vec::new(), Vec::new());
+        let (mut told, mut events, mut fired) = (Vec::new(), Vec::new(), Vec::new());
         while let Some(step) = self.engine.poll_step() {
             match step {
                 Step::Tell(notice) => {
@@ -214,7 +218,11 @@ impl Worker {
                 }
                 Step::Changed(alert) => {
                     log(&alert, self.settings.has_channels());
-                    events.extend(self.event(&alert));
+                    let event = self.event(&alert);
+                    if event.is_some() && alert.phase == Phase::Firing {
+                        fired.push(alert.clone());
+                    }
+                    events.extend(event);
                     let row = Box::new(AlertRow::from(&*alert));
                     self.change(Change::Alert(alert.condition.key, Some(row)));
                 }
@@ -252,6 +260,9 @@ impl Worker {
         for event in events {
             // The node takes them; if it has ended, nobody wants to know.
             self.setup.events.send(event).await.ok();
+        }
+        for alert in fired {
+            self.react(&alert).await;
         }
     }
 

@@ -10,6 +10,14 @@ const BYTES: usize = 255;
 /// How many words a subject may have.
 pub const SUBJECT_WORDS: usize = 16;
 
+/// The first word of subjects that are the nodes' own.
+pub const RESERVED: &str = "_keep";
+
+/// Whether a subject or pattern is the nodes' own, and not for programs.
+pub fn is_reserved(text: &str) -> bool {
+    text.split('.').next() == Some(RESERVED)
+}
+
 /// Text that is no subject or pattern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SubjectError {

@@ -26,14 +26,14 @@ rules.channel-failing.hold_s = 1
 ";
 
 /// Gives a node channels; the controller takes them while it runs.
-fn give(fleet: &Fleet, node: &str, channels: &str) -> Result<()> {
+pub(super) fn give(fleet: &Fleet, node: &str, channels: &str) -> Result<()> {
     let state = fleet.state(node);
     fs::create_dir_all(&state)?;
     fs::set_permissions(&state, fs::Permissions::from_mode(0o700))?;
     Ok(fs::write(state.join("alerts.toml"), format!("{SOON}{channels}"))?)
 }
 
-fn wait_channels(fleet: &Fleet, count: usize) -> Result<()> {
+pub(super) fn wait_channels(fleet: &Fleet, count: usize) -> Result<()> {
     wait_for("the channels to be there", LIMIT, || {
         let channels = fleet.json(&["alerts", "channels", "--json"])?;
         Ok((channels.as_array().context("channels")?.len() == count).then_some(()))
@@ -41,14 +41,16 @@ fn wait_channels(fleet: &Fleet, count: usize) -> Result<()> {
 }
 
 /// Waits until exactly these alerts are on, by their keys, in their order.
-fn wait_alerts(fleet: &Fleet, keys: &[&str]) -> Result<Vec<Value>> {
-    wait_for(&format!("the alerts {keys:?}"), LIMIT, || {
+pub(super) fn wait_alerts(fleet: &Fleet, keys: &[&str]) -> Result<Vec<Value>> {
+    let mut last = Vec::new();
+    let found = wait_for(&format!("the alerts {keys:?}"), LIMIT, || {
         let alerts = fleet.json(&["alerts", "--json"])?;
-        let alerts = alerts.as_array().context("alerts")?;
-        let mut on: Vec<_> = alerts.iter().filter_map(|alert| alert["key"].as_str()).collect();
+        last = alerts.as_array().context("alerts")?.clone();
+        let mut on: Vec<_> = last.iter().filter_map(|alert| alert["key"].as_str()).collect();
         on.sort_unstable();
-        Ok((on == keys).then(|| alerts.clone()))
-    })
+        Ok((on == keys).then(|| last.clone()))
+    });
+    found.with_context(|| format!("there are {last:#?}"))
 }
 
 /// The lines of a file channel, each alert as `+key` or `-key`.
@@ -64,7 +66,7 @@ fn lines(path: &Path) -> Result<Vec<String>> {
     Ok(words)
 }
 
-fn wait_word(path: &Path, word: &str) -> Result<Vec<String>> {
+pub(super) fn wait_word(path: &Path, word: &str) -> Result<Vec<String>> {
     wait_for(&format!("{word} in {}", path.display()), LIMIT, || {
         let words = lines(path)?;
         Ok(words.iter().any(|other| other == word).then_some(words))

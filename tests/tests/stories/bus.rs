@@ -14,14 +14,14 @@ use tests::{Fleet, LIMIT, Spec, show, wait_for};
 use crate::metrics::scrape;
 
 /// `barid bus` at a node.
-fn bus(fleet: &Fleet, node: &str, args: &[&str]) -> Result<std::process::Command> {
+pub(super) fn bus(fleet: &Fleet, node: &str, args: &[&str]) -> Result<std::process::Command> {
     let socket = fleet.state(node).join("node.sock");
     let socket = socket.to_str().context("a path")?.to_owned();
     Ok(fleet.command(&[&["--json", "bus", "--node", &socket], args].concat()))
 }
 
 /// Publishes, and returns whether anybody wants it.
-fn publish(fleet: &Fleet, node: &str, subject: &str, data: &str) -> Result<bool> {
+pub(super) fn publish(fleet: &Fleet, node: &str, subject: &str, data: &str) -> Result<bool> {
     let output = bus(fleet, node, &["pub", subject, data])?.output()?;
     ensure!(output.status.success(), "{}", show(&output.stderr));
     let heard: Value = serde_json::from_slice(&output.stdout)?;
@@ -29,14 +29,14 @@ fn publish(fleet: &Fleet, node: &str, subject: &str, data: &str) -> Result<bool>
 }
 
 /// Waits until a node knows that somebody wants a subject, or that nobody does.
-fn wait_heard(fleet: &Fleet, node: &str, subject: &str, wanted: bool) -> Result<()> {
+pub(super) fn wait_heard(fleet: &Fleet, node: &str, subject: &str, wanted: bool) -> Result<()> {
     wait_for(&format!("{subject} to be heard at {node}: {wanted}"), LIMIT, || {
         Ok((publish(fleet, node, subject, "probe")? == wanted).then_some(()))
     })
 }
 
 /// Somebody who has subscribed. He ends with the test.
-struct Subscriber {
+pub(super) struct Subscriber {
     child: Child,
     lines: BufReader<ChildStdout>,
 }
@@ -49,8 +49,12 @@ impl Drop for Subscriber {
 }
 
 impl Subscriber {
-    fn new(fleet: &Fleet, node: &str, patterns: &[&str]) -> Result<Subscriber> {
-        let mut command = bus(fleet, node, &[&["sub"], patterns].concat())?;
+    pub(super) fn new(fleet: &Fleet, node: &str, patterns: &[&str]) -> Result<Subscriber> {
+        Subscriber::of(bus(fleet, node, &[&["sub"], patterns].concat())?)
+    }
+
+    /// Whoever is started by this.
+    pub(super) fn of(mut command: std::process::Command) -> Result<Subscriber> {
         let mut child = command.stdout(Stdio::piped()).spawn()?;
         let lines = BufReader::new(child.stdout.take().context("its output")?);
         let mut subscriber = Subscriber { child, lines };
@@ -59,14 +63,14 @@ impl Subscriber {
         Ok(subscriber)
     }
 
-    fn line(&mut self) -> Result<Value> {
+    pub(super) fn line(&mut self) -> Result<Value> {
         let mut line = String::new();
         self.lines.read_line(&mut line)?;
         serde_json::from_str(&line).with_context(|| format!("a line: {line:?}"))
     }
 
     /// The next message that is no probe.
-    fn message(&mut self) -> Result<Value> {
+    pub(super) fn message(&mut self) -> Result<Value> {
         loop {
             let mut line = self.line()?;
             ensure!(line["message"].is_object(), "{line}");
@@ -187,10 +191,10 @@ fn what_is_wrong_is_named_and_goes_nowhere() -> Result<()> {
 }
 
 /// Publishes over one connection, as a program would.
-struct Publisher(UnixStream);
+pub(super) struct Publisher(pub(super) UnixStream);
 
 impl Publisher {
-    fn publish(&mut self, subject: &str, data: &[u8]) -> Result<()> {
+    pub(super) fn publish(&mut self, subject: &str, data: &[u8]) -> Result<()> {
         let head = format!(
             "POST /v1/bus/pub?subject={subject} HTTP/1.1\r\nhost: barid\r\n\
              content-length: {}\r\n\r\n",
