@@ -41,7 +41,8 @@ impl Progress {
             bar.enable_steady_tick(Duration::from_millis(250));
             bar
         });
-        Progress { bar, tells: tells && order.kind == "push", told: Instant::now() }
+        let travels = ["push", "stage"].contains(&order.kind.as_str());
+        Progress { bar, tells: tells && travels, told: Instant::now() }
     }
 
     /// Moves the bar, or gives the line to print if it is time for one. `standing`: how it is at

@@ -5,10 +5,11 @@ use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use controller::types::{
-    LinkInfo, NewPush, OrderInfo, PlanQuery, PushEvent, PushInfo, RolloutInfo, Special, Waves,
+    LinkInfo, NewPush, NewStart, OrderInfo, PlanQuery, PushEvent, PushInfo, RolloutInfo, Special,
+    Waves,
 };
 
-use crate::client::{Client, Lines};
+use crate::client::{Client, Lines, segment};
 use crate::exit::Exit;
 use crate::fail::Failure;
 use crate::follow::Follow;
@@ -21,7 +22,7 @@ use crate::run::detached;
 use crate::screen::Screen;
 use crate::targets::TargetArgs;
 use crate::units::{
-    millis, parse_bytes, parse_duration, parse_some_duration, show_bytes, show_count,
+    millis, parse_bytes, parse_duration, parse_some_duration, show_bytes, show_count, show_time,
 };
 
 /// How many entries that were left out are named.
@@ -35,6 +36,8 @@ Examples:
   barid push /srv/www -a --delete --exclude 'cache/'
   barid push /srv/www -a --waves 1,5%,25%,100% --gate 'errors<=1% soak=10m'
   barid push agent.rpm -g lyon --dest /opt/agent.rpm --async
+  barid push /srv/www -a --stage --hold 3d          content only, by day or by night
+  barid push --start last                           and in place, at once everywhere
 
 Patterns: a name wherever it occurs, `/logs` at the top only, `cache/` folders only; `*` and `?`
 stop at a slash, `**` between slashes does not.";
@@ -44,8 +47,8 @@ stop at a slash, `**` between slashes does not.";
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     /// The file or folder, on the controller's machine
-    #[arg(value_name = "SOURCE")]
-    pub(crate) source: PathBuf,
+    #[arg(value_name = "SOURCE", required_unless_present = "start")]
+    pub(crate) source: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) targets: TargetArgs,
     /// Where it goes at each host, absolute [default: where SOURCE is here]
@@ -128,6 +131,19 @@ pub(crate) struct Args {
     /// To everybody at once, however many they are
     #[arg(long, conflicts_with = "waves", help_heading = "Waves")]
     pub(crate) all_at_once: bool,
+    /// Bring the content into the stores of relays and hosts, for --hold, and put nothing in place
+    /// until --start
+    #[arg(long, help_heading = "In two steps")]
+    #[arg(conflicts_with_all = ["verify", "plan", "waves", "gate", "all_at_once"])]
+    pub(crate) stage: bool,
+    /// Put in place what was staged, at its hosts or those of them that -w says
+    #[arg(long, value_name = "ID", help_heading = "In two steps")]
+    #[arg(conflicts_with_all = [
+        "source", "dest", "exclude", "delete", "max_delete", "tree", "compare", "younger",
+        "savetargets", "numeric_ids", "before", "after", "special", "verify", "plan", "rate",
+        "max_bytes_per_link", "stage",
+    ])]
+    pub(crate) start: Option<String>,
     #[command(flatten)]
     pub(crate) guard: GuardArgs,
 }
@@ -141,7 +157,11 @@ pub(crate) async fn main(
     client: &Client,
     screen: &mut Screen,
 ) -> Result<Exit, Failure> {
-    let source = absolute(&args.source)?;
+    if let Some(id) = args.start.clone() {
+        return start(args, &id, client, screen).await;
+    }
+    // Without `--start` there is one.
+    let source = absolute(args.source.as_deref().unwrap_or(Path::new("")))?;
     let dest = destination(args.dest.as_deref().unwrap_or(&source))?;
     let mut push = NewPush {
         targets: args.targets.required(screen)?,
@@ -165,6 +185,7 @@ pub(crate) async fn main(
         hold_ms: millis(args.hold),
         waves: waves(args.waves, args.gate),
         all_at_once: args.all_at_once,
+        stage: args.stage,
     };
     if args.plan {
         return plan::show(client, screen, &PlanQuery::Push(Box::new(push))).await;
@@ -177,6 +198,32 @@ pub(crate) async fn main(
     follow(client, screen, &how, &push).await
 }
 
+/// Puts in place what was staged, and tells how it goes.
+async fn start(
+    args: Args,
+    id: &str,
+    client: &Client,
+    screen: &mut Screen,
+) -> Result<Exit, Failure> {
+    let named = !args.targets.is_empty() || args.targets.narrows();
+    let mut new = NewStart {
+        targets: if named { Some(args.targets.required(screen)?) } else { None },
+        reach_ms: millis(args.reach),
+        hold_ms: millis(args.hold),
+        waves: waves(args.waves, args.gate),
+        all_at_once: args.all_at_once,
+    };
+    // Whoever is not named was confirmed when it was staged.
+    if let Some(targets) = new.targets.take() {
+        let targets = guard::confirmed(args.guard, client, screen, targets, "push").await?;
+        new.targets = Some(targets);
+    }
+    let path = format!("/v1/pushes/{}/start", segment(id)?);
+    let usual = new.waves.is_none();
+    let how = Order { path: &path, quiet: args.quiet, detach: args.detach, usual };
+    follow(client, screen, &how, &new).await
+}
+
 /// A gate alone is one for the usual waves.
 pub(crate) fn waves(waves: Option<String>, gate: Option<String>) -> Option<Waves> {
     let is_wanted = waves.is_some() || gate.is_some();
@@ -187,8 +234,8 @@ pub(crate) fn waves(waves: Option<String>, gate: Option<String>) -> Option<Waves
 }
 
 /// How an order that is a push is asked for and watched.
-pub(crate) struct Order {
-    pub(crate) path: &'static str,
+pub(crate) struct Order<'a> {
+    pub(crate) path: &'a str,
     pub(crate) quiet: bool,
     pub(crate) detach: bool,
     /// Whether nobody has asked for waves.
@@ -199,7 +246,7 @@ pub(crate) struct Order {
 pub(crate) async fn follow(
     client: &Client,
     screen: &mut Screen,
-    how: &Order,
+    how: &Order<'_>,
     new: &impl serde::Serialize,
 ) -> Result<Exit, Failure> {
     let before = sent_by_site(client).await?;
@@ -237,7 +284,7 @@ enum Given {
 async fn rolled(
     client: &Client,
     screen: &mut Screen,
-    how: &Order,
+    how: &Order<'_>,
     rollout: &RolloutInfo,
 ) -> Result<Exit, Failure> {
     if how.detach {
@@ -260,6 +307,9 @@ async fn rolled(
 
 /// What a push weighs and what became of its files.
 pub(crate) fn report(order: &OrderInfo, gathered: &Gathered) -> String {
+    if let Some(info) = &order.stage {
+        return staged(order, info, gathered);
+    }
     let info = order.push.clone().unwrap_or_default();
     if info.verify {
         return verified(order, &info, gathered);
@@ -284,6 +334,21 @@ pub(crate) fn report(order: &OrderInfo, gathered: &Gathered) -> String {
         "{dest}: {files} files, {bytes}, pack {pack}\n  \
          in place at {hosts} of {total} hosts: {written} files and folders written, \
          {unchanged} unchanged{deleted}\n"
+    )
+}
+
+/// Who has the content of what was staged.
+fn staged(order: &OrderInfo, info: &PushInfo, gathered: &Gathered) -> String {
+    let groups = gathered.groups();
+    let ok = groups.iter().filter(|group| group.answer.state == "ok");
+    let hosts = show_count(ok.map(|group| group.hosts.len() as u64).sum());
+    let (dest, short, total) = (&info.dest, &order.short, show_count(order.count));
+    let (files, pack) = (show_count(info.files), show_bytes(info.pack_bytes));
+    let until = show_time(order.stays_until_ms);
+    format!(
+        "{dest}: {files} files, pack {pack}\n  \
+         staged at {hosts} of {total} hosts until {until}: `barid push --start {short}` puts it \
+         in place\n"
     )
 }
 

@@ -19,7 +19,10 @@ pub(crate) fn order(targets: &str) -> OrderInfo {
         states: BTreeMap::new(),
         cancels: None,
         push: None,
+        stage: None,
+        stays_until_ms: 0,
         output_limit: None,
+        superseded: Vec::new(),
     }
 }
 

@@ -12,6 +12,8 @@ use crate::render::table;
 use crate::screen::Screen;
 use crate::units::{show_count, show_duration, show_time, since, until};
 
+/// The gate if none is given.
+pub(crate) const USUAL_GATE: &str = "errors<=1% missed<=10%";
 /// How much of a set a table shows.
 const SET_WIDTH: usize = 48;
 /// The pause before a controller that has gone is asked again.
@@ -49,7 +51,7 @@ enum Verb {
     Show(OneArgs),
     /// Watch one until it has stopped or is over
     Watch(OneArgs),
-    /// Open no other wave until `resume`; the one that goes on goes on
+    /// Open no other wave until `resume`, and take back what hosts have not begun
     Pause(OneArgs),
     /// Go on: after a pause where it was, after a stop with the wave at which it stopped
     Resume(ResumeArgs),
@@ -166,7 +168,7 @@ fn show(info: &RolloutInfo, screen: &mut Screen) -> Result<(), Failure> {
         return Ok(screen.json(info)?);
     }
     screen.print(&format!("{}\n", standing(info)))?;
-    let gate = if info.gate.is_empty() { "errors<=1% missed<=10%" } else { &info.gate };
+    let gate = if info.gate.is_empty() { USUAL_GATE } else { &info.gate };
     screen.print(&format!("gate: {}\n\n", escape_line(gate)))?;
     let row = |(at, wave): (usize, &WaveInfo)| {
         let mut set: String = wave.set.chars().take(SET_WIDTH).collect();
@@ -200,7 +202,11 @@ fn standing(info: &RolloutInfo) -> String {
                 "due" => "is to be given".into(),
                 _ => "goes on".into(),
             };
-            format!("{}: {wave} {stage}", info.state)
+            let back = match info.taken_back {
+                0 => String::new(),
+                n => format!("; taken back from {} that had not begun", show_count(n)),
+            };
+            format!("{}: {wave} {stage}{back}", info.state)
         }
         state => format!("{state} after {}", show_duration(since(info.issued_ms))),
     };
@@ -227,6 +233,9 @@ fn ways(info: &RolloutInfo) -> Vec<String> {
                 ways.push(way(&rollback, "goes back to what was there before"));
             }
             ways
+        }
+        "paused" if info.taken_back > 0 => {
+            vec![way(&resume, "goes on, and gives it again to those it was taken back from")]
         }
         "paused" => vec![way(&resume, "goes on")],
         "done" if !info.left_out.is_empty() => {
@@ -318,6 +327,10 @@ fn progress(info: &RolloutInfo) -> String {
     };
     match (info.state.as_str(), info.stage.as_str()) {
         ("paused", "due") => format!("paused before {head}: barid rollout resume {}", info.short),
+        ("paused", "given") if info.taken_back > 0 => {
+            let (back, short) = (show_count(info.taken_back), &info.short);
+            format!("paused in {head}: taken back from {back}: barid rollout resume {short}")
+        }
         (_, "given") => match wave.orders.last() {
             Some(order) => format!("{head}: {hosts} {noun}: {} {order}{left_out}", info.kind),
             None => format!("{head}: nobody needs it{left_out}"),
@@ -374,6 +387,7 @@ mod tests {
             wave: 1,
             waves: vec![wave.clone(), wave],
             left_out: Vec::new(),
+            taken_back: 0,
         }
     }
 
@@ -395,5 +409,11 @@ mod tests {
         let soaking = progress(&info("running", "soaking"));
         assert_eq!(soaking, "wave 1 of 2: 47 ok, 3 failed; the gate holds, and soaks");
         assert!(progress(&info("paused", "due")).ends_with("barid rollout resume 7k3q2a"));
+        let back = RolloutInfo { taken_back: 2, ..info("paused", "given") };
+        let expected = "paused in wave 1 of 2: taken back from 2: barid rollout resume 7k3q2a";
+        assert_eq!(progress(&back), expected);
+        let expected = "wave 1 of 2 goes on; taken back from 2 that had not begun";
+        assert!(standing(&back).ends_with(expected));
+        assert!(ways(&back)[0].contains("gives it again"));
     }
 }

@@ -1,6 +1,6 @@
 //! `barid runs`: what was ordered, and what became of it.
 
-use controller::types::{OrderDetail, OrderInfo, Status};
+use controller::types::{OrderDetail, OrderInfo, Status, Superseded};
 
 use crate::alike;
 use crate::client::{Client, segment};
@@ -130,8 +130,12 @@ async fn show(args: ShowArgs, client: &Client, screen: &mut Screen) -> Result<Ex
             screen.say(&format!("{} {}  {given}  {}", order.kind, order.short, order.what))?;
         }
         render::gathered(screen, &view, &order, &gathered)?;
-        if order.push.is_some() {
+        if order.push.is_some() || order.stage.is_some() {
             screen.print(&report(&order, &gathered))?;
+        }
+        for Superseded { by, set, count } in &order.superseded {
+            let count = show_count(*count);
+            screen.say(&format!("not begun, and superseded by {by}: {set} ({count})"))?;
         }
         if !view.quiet {
             screen.say(&render::summary(&order, &gathered, age(&order)))?;

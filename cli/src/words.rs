@@ -6,8 +6,10 @@ use controller::types::Answer;
 pub(crate) fn complaint(kind: &str, answer: &Answer) -> Option<String> {
     let code = answer.code.unwrap_or_default();
     let what = match answer.state.as_str() {
-        "ok" | "skipped" => return None,
-        "failed" if kind == "push" => "failed".into(),
+        "ok" => return None,
+        "skipped" if answer.fault.is_empty() => return None,
+        "skipped" => "skipped".into(),
+        "failed" if kind == "push" || kind == "stage" => "failed".into(),
         "failed" => format!("exited with {code}"),
         "signalled" => format!("killed by signal {code}{}", signal_name(code)),
         "timed-out" => "timed out and was killed".into(),
@@ -38,7 +40,7 @@ pub(crate) fn remedy(kind: &str, answer: &Answer, set: &str) -> Option<String> {
             Some("`barid retry ID --state timeout -u TIME` gives it more time".into())
         }
         "timed-out" => Some("-u gives it more time".into()),
-        "not-reached" if kind == "push" => {
+        "not-reached" if kind == "push" || kind == "stage" => {
             Some("it is done as soon as they are back: `barid runs show ID`".into())
         }
         "not-reached" if kind == "cancel" => {
@@ -95,6 +97,8 @@ mod tests {
         };
         check("run", "ok", None, "", None);
         check("run", "skipped", None, "", None);
+        let superseded = Some("skipped: superseded: by 7k3q2a");
+        check("push", "skipped", None, "push: superseded: by 7k3q2a", superseded);
         check("run", "failed", Some(3), "", Some("exited with 3"));
         check("run", "signalled", Some(9), "", Some("killed by signal 9 (KILL)"));
         check("run", "signalled", Some(34), "", Some("killed by signal 34"));

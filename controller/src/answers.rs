@@ -8,9 +8,10 @@ use mesh::{Digest, HostId, HostSet, OrderId, Outcome, Said, State, Stream, Tally
 use crate::fault::Failure;
 use crate::orders::output_limit;
 use crate::sets;
+use crate::stage::STAGE;
 use crate::tables::{HostRow, OrderRow, Tables};
 use crate::targets::names;
-use crate::types::{Answer, KeptOutput, OrderDetail, OrderEvent, OrderInfo, Pace};
+use crate::types::{Answer, KeptOutput, OrderDetail, OrderEvent, OrderInfo, Pace, Superseded};
 
 /// Reads the answers to orders.
 pub(crate) struct Reader<'a> {
@@ -24,10 +25,14 @@ impl Reader<'_> {
     /// An order as it stands.
     pub(crate) fn info(&self, id: OrderId, row: &OrderRow) -> Result<OrderInfo, Failure> {
         let (tally, _) = self.tables.tally(id)?;
-        Ok(self.describe(id, row, &tally))
+        self.describe(id, row, &tally)
     }
 
-    fn describe(&self, id: OrderId, row: &OrderRow, tally: &Tally) -> OrderInfo {
+    fn describe(&self, id: OrderId, row: &OrderRow, tally: &Tally) -> Result<OrderInfo, Failure> {
+        let stage = match row.kind.as_str() {
+            STAGE => self.tables.stage(id)?.map(|stage| stage.info),
+            _ => None,
+        };
         let targets = row.targets();
         let mut states = BTreeMap::new();
         for (outcome, hosts) in tally.lines() {
@@ -49,7 +54,7 @@ impl Reader<'_> {
             }
         }
         let text = id.to_string();
-        OrderInfo {
+        Ok(OrderInfo {
             short: text[text.len() - 6..].into(),
             id: text,
             kind: row.kind.clone(),
@@ -64,7 +69,21 @@ impl Reader<'_> {
             retries: row.retries.clone(),
             push: row.push.clone(),
             output_limit: row.run.as_ref().map(|run| output_limit(run).into()),
-        }
+            superseded: self.superseded(row, tally),
+            stays_until_ms: if stage.is_some() { row.expires_ms } else { 0 },
+            stage,
+        })
+    }
+
+    /// By which orders its place was taken, where it has not been begun.
+    fn superseded(&self, row: &OrderRow, tally: &Tally) -> Vec<Superseded> {
+        let gone = row.not_begun(tally);
+        let one = |(by, hosts): (&str, HostSet)| {
+            let hosts = hosts.intersection(&gone);
+            let set = sets::fold(names(self.hosts, &hosts));
+            Superseded { by: short(by), set, count: hosts.len() }
+        };
+        row.superseded().map(one).filter(|one| one.count > 0).collect()
     }
 
     /// An order with everything that was answered.
@@ -74,7 +93,7 @@ impl Reader<'_> {
         let mut answers = self.answers(id, &tally, &targets, &BTreeMap::new())?;
         answers.sort_by_key(|answer| std::cmp::Reverse(answer.hosts.len()));
         let pending = names(self.hosts, &targets.difference(tally.hosts()));
-        Ok(OrderDetail { order: self.describe(id, row, &tally), answers, pending })
+        Ok(OrderDetail { order: self.describe(id, row, &tally)?, answers, pending })
     }
 
     /// The lines of a tally, as far as they concern the targets.
@@ -87,12 +106,37 @@ impl Reader<'_> {
     ) -> Result<Vec<Answer>, Failure> {
         let mut answers = Vec::new();
         for (outcome, hosts) in tally.lines() {
-            let hosts = hosts.intersection(targets);
+            let mut hosts = hosts.intersection(targets);
+            if *outcome == Outcome::bare(State::Skipped) {
+                hosts = self.taken(id, hosts, &mut answers)?;
+            }
             if !hosts.is_empty() {
                 answers.push(self.answer(id, outcome, &hosts, fresh)?);
             }
         }
         Ok(answers)
+    }
+
+    /// Says of hosts that were skipped which order has taken the place of this one. Returns the
+    /// others.
+    fn taken(
+        &self,
+        id: OrderId,
+        mut hosts: HostSet,
+        answers: &mut Vec<Answer>,
+    ) -> Result<HostSet, Failure> {
+        let Some(row) = self.tables.order(id)? else { return Ok(hosts) };
+        for (by, taken) in row.superseded() {
+            let taken = taken.intersection(&hosts);
+            if !taken.is_empty() {
+                hosts = hosts.difference(&taken);
+                let outcome = Outcome::bare(State::Skipped);
+                let mut answer = self.answer(id, &outcome, &taken, &BTreeMap::new())?;
+                answer.fault = format!("{}: superseded: by {}", row.kind, short(by));
+                answers.push(answer);
+            }
+        }
+        Ok(hosts)
     }
 
     fn answer(
@@ -125,6 +169,11 @@ impl Reader<'_> {
         }
         Ok(answer)
     }
+}
+
+/// The end of an id, by which people know it.
+fn short(id: &str) -> String {
+    id[id.len().saturating_sub(6)..].into()
 }
 
 fn fill(answer: &mut Answer, body: protos::Answer) {

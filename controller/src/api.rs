@@ -34,8 +34,8 @@ use crate::tables::{HostRow, Tables};
 use crate::traffic::Meter;
 use crate::viewers::Viewers;
 use crate::{
-    alerting, events, following, inventory, labels, meaning, order_routes, output, report, rollout,
-    steer, stored,
+    alerting, events, following, inventory, labels, meaning, order_routes, output, planning,
+    report, rollout, stage, steer, stored,
 };
 
 /// The largest request body.
@@ -96,7 +96,8 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/v1/labels", post(labels::change))
         .route("/v1/resolve", post(meaning::resolve))
         .route("/v1/groups", post(meaning::groups))
-        .route("/v1/plan", post(meaning::plan))
+        .route("/v1/plan", post(planning::plan))
+        .route("/v1/pushes/{id}/start", post(stage::start))
         .route("/v1/alerts", get(alerting::list))
         .route("/v1/alerts/ack", post(alerting::ack))
         .route("/v1/alerts/test", post(alerting::test))

@@ -35,7 +35,8 @@ impl Cost<'_> {
     /// Weighs an order that is ready to be given. Blocks.
     pub(crate) fn of<'a>(api: &Api, draft: &'a Draft) -> Result<Cost<'a>, Failure> {
         let sizes = match &draft.work {
-            protos::Work::Push(push) => sizes(push),
+            protos::Work::Push(push) | protos::Work::Stage(push) => sizes([push]),
+            protos::Work::Dist(dist) => sizes(dist.items.iter().map(|item| &item.push)),
             _ => BTreeMap::new(),
         };
         let order = api.desk.sealed(draft, SystemTime::now())?.1.len() as u64;
@@ -52,8 +53,8 @@ impl Cost<'_> {
     }
 }
 
-fn sizes(push: &Push) -> BTreeMap<Digest, u64> {
-    let bundles = push.bundles.iter();
+fn sizes<'a>(pushes: impl IntoIterator<Item = &'a Push>) -> BTreeMap<Digest, u64> {
+    let bundles = pushes.into_iter().flat_map(|push| &push.bundles);
     let parts = bundles.flat_map(|b| [&b.manifest].into_iter().chain(&b.segments).chain(&b.deltas));
     parts.map(|part| (part.id, u64::from(part.bytes))).collect()
 }

@@ -1,24 +1,18 @@
-//! Requests that only ask: who is meant, which groups there are, what an order would do.
+//! Requests that only ask: who is meant, and which groups there are.
 
-use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
 use bytes::Bytes;
-use mesh::{HostId, HostSet};
-use tokio::sync::mpsc;
+use mesh::HostSet;
 
 use crate::api::{Answer, Api, Hosts, body};
-use crate::costs::Cost;
 use crate::fault::Failure;
 use crate::orders::blocking;
 use crate::sets;
-use crate::tables::HostRow;
 use crate::targets::{Namespace, Scene, names};
-use crate::types::{
-    GroupInfo, GroupQuery, NewPush, NewRun, Plan, PlanLink, PlanQuery, PushPlan, Resolved, Targets,
-};
+use crate::types::{GroupInfo, GroupQuery, Resolved, Targets};
 
 /// How many groups one question may ask about.
 const GROUPS: usize = 10_000;
@@ -114,108 +108,9 @@ fn info(scene: &Scene, name: String, set: &HostSet, age: Duration) -> GroupInfo 
     }
 }
 
-/// `POST /v1/plan`
-pub(crate) async fn plan(State(api): State<Api>, bytes: Bytes) -> Answer<Plan> {
-    let query: PlanQuery = body(&bytes)?;
-    let targets = match &query {
-        PlanQuery::Run(new) => &new.targets,
-        PlanQuery::Push(new) => &new.targets,
-    };
-    let scene = api.scene();
-    let (hosts, set) = api.meant(targets.clone()).await?;
-    let mut links = links(&api, &scene, &set);
-    let (order_bytes, push) = match query {
-        PlanQuery::Run(new) if new.argv.iter().all(String::is_empty) => (None, None),
-        PlanQuery::Run(new) => (Some(weigh(&api, &new, &set)?), None),
-        PlanQuery::Push(new) => {
-            let _making = api.pushes.read().await;
-            let (api, set, hosts) = (api.clone(), set.clone(), hosts.clone());
-            let weighed = blocking(move || weigh_push(&api, &new, &set, &hosts));
-            let (order, over, plan) = weighed.await?;
-            for link in links.iter_mut().filter(|link| !link.via.is_empty()) {
-                link.bytes = over.get(&link.via).copied();
-            }
-            (Some(order), Some(plan))
-        }
-    };
-    let down = set.difference(&scene.up);
-    let relays = hosts.iter().filter(|(id, row)| row.role == "relay" && set.contains(**id));
-    let folded = |set: &HostSet| sets::fold(names(&hosts, set));
-    let names = names(&hosts, &set);
-    Ok(Json(Plan {
-        set: sets::fold(&names),
-        hosts: names,
-        down: folded(&down),
-        down_count: down.len(),
-        relays: folded(&relays.map(|(id, _)| *id).collect()),
-        links,
-        order_bytes,
-        push,
-    }))
-}
-
-/// The bytes of a push as an order, over each of the controller's links, and what it changes.
-fn weigh_push(
-    api: &Api,
-    new: &NewPush,
-    targets: &HostSet,
-    hosts: &BTreeMap<HostId, HostRow>,
-) -> Result<(u64, BTreeMap<String, u64>, PushPlan), Failure> {
-    // Nobody listens to how far it is.
-    let tell = mpsc::channel(1).0;
-    let packed = api.packer.pack(new, targets.clone(), &tell)?;
-    let cost = Cost::of(api, &packed.draft)?;
-    let mut over = BTreeMap::new();
-    for (child, below) in &api.scene().below {
-        if let Some(row) = hosts.get(child) {
-            over.insert(row.name.clone(), cost.over(&targets.intersection(below)));
-        }
-    }
-    Ok((cost.order, over, api.push_plan(&packed, hosts)?))
-}
-
-/// What an order like this has on a link, in bytes.
-fn weigh(api: &Api, new: &NewRun, targets: &HostSet) -> Result<u64, Failure> {
-    let given = api.pieces.find(new)?;
-    let draft = api.desk.run(new, targets.clone(), given, &api.live.state().hosts.clone())?;
-    Ok(api.desk.sealed(&draft, SystemTime::now())?.1.len() as u64)
-}
-
-/// The controller's own links on the way to the targets.
-fn links(api: &Api, scene: &Scene, set: &HostSet) -> Vec<PlanLink> {
-    let (up_links, _) = api.meter.read();
-    let mut links = Vec::new();
-    let mut rest = set.clone();
-    let link = |via: Option<HostId>, part: &HostSet| {
-        let row = via.and_then(|via| scene.hosts.get(&via));
-        let link = up_links.iter().find(|link| Some(link.host) == via);
-        PlanLink {
-            via: row.map_or_else(String::new, |row| row.name.clone()),
-            site: row.map_or_else(String::new, |row| row.site.clone()),
-            targets: part.len(),
-            down: part.difference(&scene.up).len(),
-            rtt_us: link.map_or(0, |link| link.rtt_us),
-            bytes: None,
-        }
-    };
-    let below: &BTreeMap<HostId, HostSet> = &scene.below;
-    for (child, below) in below {
-        let part = rest.intersection(below);
-        if !part.is_empty() {
-            rest = rest.difference(&part);
-            links.push(link(Some(*child), &part));
-        }
-    }
-    if !rest.is_empty() {
-        links.push(link(None, &rest));
-    }
-    links.sort_by(|a, b| b.targets.cmp(&a.targets).then_with(|| sets::natural_cmp(&a.via, &b.via)));
-    links
-}
-
 impl Api {
     /// How the fleet stands now.
-    fn scene(&self) -> Scene {
+    pub(crate) fn scene(&self) -> Scene {
         let state = self.live.state();
         Scene {
             hosts: state.hosts.clone(),

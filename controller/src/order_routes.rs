@@ -25,7 +25,8 @@ use crate::push::Packed;
 use crate::retry::again;
 use crate::rollout::make::Made;
 use crate::rollout::row;
-use crate::tables::{OrderRow, Tables};
+use crate::stage::{StageRow, check_stage};
+use crate::tables::{Note, OrderRow, Tables, stages};
 use crate::types::{
     NewCancel, NewPush, NewRetry, NewRollback, NewRun, OrderDetail, OrderInfo, Piece, PushEvent,
 };
@@ -63,8 +64,16 @@ pub(crate) async fn retry(
 pub(crate) async fn push(State(api): State<Api>, bytes: Bytes) -> Result<Response, Failure> {
     let new: NewPush = body(&bytes)?;
     let (hosts, targets) = api.meant(new.targets.clone()).await?;
-    let cut = api.waves_of(&new, &targets).await?;
     let maker = api.clone();
+    if new.stage {
+        check_stage(&new)?;
+        return Ok(staging(api, hosts, move |tell| {
+            let packed = maker.packer.pack(&new, targets, tell)?;
+            maker.check_budget(&new, &packed.draft)?;
+            StageRow::of(&new, packed)
+        }));
+    }
+    let cut = api.waves_of(&new, &targets).await?;
     if let Some(cut) = cut {
         return Ok(rolling(api, hosts, move |tell| maker.make_rollout(new, targets, cut, tell)));
     }
@@ -220,10 +229,33 @@ impl Api {
 }
 
 /// Makes a push and gives it; the answer tells how far that is.
-fn pushing(
+pub(crate) fn pushing(
     api: Api,
     hosts: Hosts,
     make: impl FnOnce(&mpsc::Sender<PushEvent>) -> Result<Packed, Failure> + Send + 'static,
+) -> Response {
+    giving(api, hosts, move |tell| Ok((make(tell)?, None)))
+}
+
+/// Makes a stage and gives it, and notes in the same commit what it is a stage of.
+fn staging(
+    api: Api,
+    hosts: Hosts,
+    make: impl FnOnce(&mpsc::Sender<PushEvent>) -> Result<(Packed, StageRow), Failure> + Send + 'static,
+) -> Response {
+    giving(api, hosts, move |tell| {
+        let (packed, row) = make(tell)?;
+        let note: Note = Box::new(move |txn, id| stages::note_stage(txn, id, &row));
+        Ok((packed, Some(note)))
+    })
+}
+
+fn giving(
+    api: Api,
+    hosts: Hosts,
+    make: impl FnOnce(&mpsc::Sender<PushEvent>) -> Result<(Packed, Option<Note>), Failure>
+    + Send
+    + 'static,
 ) -> Response {
     let (lines, stream) = line_stream::<PushEvent>();
     tokio::spawn(async move {
@@ -231,12 +263,12 @@ fn pushing(
         let tell = lines.clone();
         let packed = blocking(move || make(&tell)).await;
         let given = async {
-            let Packed { draft, skipped, .. } = packed?;
+            let (Packed { draft, skipped, .. }, note) = packed?;
             if lines.is_closed() {
                 info!(what = %draft.what, "not pushed: whoever asked has left while it was packed");
                 return Err(Failure::conflict("whoever asked has left", "push again"));
             }
-            let (id, row) = api.desk.give(draft).await?;
+            let (id, row) = api.desk.give_noting(draft, note).await?;
             Ok((api.info(id, row, hosts).await?, skipped))
         };
         let event = match given.await {
@@ -249,7 +281,7 @@ fn pushing(
 }
 
 /// Makes a rollout, which goes on by itself; the answer tells how far that is.
-fn rolling(
+pub(crate) fn rolling(
     api: Api,
     hosts: Hosts,
     make: impl FnOnce(&mpsc::Sender<PushEvent>) -> Result<Made, Failure> + Send + 'static,

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use certs::Authority;
+use content::Store;
 use mesh::{Gate, HostId, HostSet, Need, OrderId};
 use protos::{Envelope, ORDER_KIND, OrderBody, Run, Variable, Work};
 use relay::Running;
@@ -17,7 +18,8 @@ use crate::clock::to_ms;
 use crate::fault::Failure;
 use crate::given::Given;
 use crate::pace::paced;
-use crate::tables::{HostRow, LAPSE, Note, OrderRow, Tables};
+use crate::stage::STAGE;
+use crate::tables::{HostRow, LAPSE, Note, OrderRow, Tables, note_superseded};
 use crate::types::{NewRun, PushInfo};
 
 /// Orders that may be open at once; the nodes remember as many.
@@ -41,6 +43,7 @@ const BACKDATE: Duration = Duration::from_secs(300);
 pub(crate) struct Desk {
     pub(crate) authority: Arc<Authority>,
     pub(crate) tables: Tables,
+    pub(crate) store: Arc<Store>,
     pub(crate) node: Arc<Running>,
 }
 
@@ -66,6 +69,16 @@ pub(crate) struct Draft {
     pub(crate) push: Option<PushInfo>,
 }
 
+impl Draft {
+    /// How long it is good if it is made now.
+    pub(crate) fn lasts(&self, now: SystemTime) -> Duration {
+        match self.until {
+            Some(until) => until.duration_since(now).unwrap_or_default(),
+            None => self.hold.max(self.reach.max(LEAST_REACH)) + self.longest + MARGIN,
+        }
+    }
+}
+
 impl Desk {
     /// An order with its signed envelope, as it travels, and how long it is good.
     pub(crate) fn sealed(
@@ -73,12 +86,19 @@ impl Desk {
         draft: &Draft,
         now: SystemTime,
     ) -> Result<(OrderBody, Bytes, Duration), Failure> {
+        self.seal(draft, (new_id(now), now), Vec::new())
+    }
+
+    /// The same, under this id, and in the place of older orders.
+    fn seal(
+        &self,
+        draft: &Draft,
+        (id, now): (OrderId, SystemTime),
+        supersedes: Vec<(OrderId, HostSet)>,
+    ) -> Result<(OrderBody, Bytes, Duration), Failure> {
         let reach = draft.reach.max(LEAST_REACH);
         let hold = draft.hold.max(reach);
-        let ttl = match draft.until {
-            Some(until) => until.duration_since(now).unwrap_or_default(),
-            None => hold + draft.longest + MARGIN,
-        };
+        let ttl = draft.lasts(now);
         if ttl + BACKDATE > protos::LONGEST {
             let days = protos::LONGEST.as_secs() / (24 * 3600);
             let message = format!("an order can wait and run for less than {days} days in all");
@@ -86,7 +106,7 @@ impl Desk {
         }
         let body = OrderBody {
             mesh: self.authority.mesh().0,
-            id: new_id(now),
+            id,
             targets: draft.targets.clone(),
             not_before_ms: to_ms(now - BACKDATE),
             not_after_ms: to_ms(now + ttl),
@@ -96,6 +116,7 @@ impl Desk {
             needs: draft.needs.clone(),
             gate: draft.gate.clone(),
             rate: draft.push.as_ref().map_or(0, |push| push.rate),
+            supersedes,
             work: draft.work.clone(),
         };
         let help = "split it: fewer targets, arguments or files in one order";
@@ -129,7 +150,9 @@ impl Desk {
             return Err(Failure::no_room(format!("the controller has {message}")));
         }
         let now = SystemTime::now();
-        let (body, envelope, ttl) = self.sealed(&draft, now)?;
+        let id = new_id(now);
+        let (draft, olders) = self.superseded(draft, (id, now)).await?;
+        let (body, envelope, ttl) = self.seal(&draft, (id, now), olders)?;
         let row = OrderRow {
             kind: draft.kind.into(),
             what: draft.what,
@@ -138,17 +161,25 @@ impl Desk {
             closed_ms: 0,
             expires_ms: body.not_after_ms,
             cancels: match body.work {
-                Work::Cancel(older) | Work::Lapse(older) => Some(older.to_string()),
+                Work::Cancel(older) | Work::Recall(older) | Work::Lapse(older) => {
+                    Some(older.to_string())
+                }
                 _ => None,
             },
-            push: draft.push,
+            // What is staged is in place nowhere.
+            push: draft.push.filter(|_| draft.kind != STAGE),
             run: draft.run.map(Box::new),
             stopped: None,
             retries: draft.retries.map(|older| older.to_string()),
             closer: None,
+            superseded: Vec::new(),
         };
         let kept_envelope = envelope.clone();
-        let (id, tables, kept) = (body.id, self.tables.clone(), row.clone());
+        let (tables, kept, olders) = (self.tables.clone(), row.clone(), body.supersedes.clone());
+        let note: Note = Box::new(move |txn, id| {
+            note_superseded(txn, &olders, id)?;
+            note.map_or(Ok(()), |note| note(txn, id))
+        });
         blocking(move || {
             // What ends others must always find room.
             let limit = if ends { OPEN_LIMIT + ENDS_LIMIT } else { OPEN_LIMIT };
@@ -156,7 +187,7 @@ impl Desk {
                 let message = format!("{OPEN_LIMIT} orders are open already");
                 return Err(Failure::conflict(message, "wait until some are closed"));
             }
-            Ok(tables.add_order(id, &kept, &kept_envelope, note)?)
+            Ok(tables.add_order(id, &kept, &kept_envelope, Some(note))?)
         })
         .await?;
         let order = body.to_mesh(envelope, ttl);
@@ -265,6 +296,18 @@ impl Desk {
 }
 
 impl Desk {
+    /// The same, but who has begun it brings it to its end.
+    pub(crate) fn recall(
+        &self,
+        older: OrderId,
+        row: &OrderRow,
+        settled: &HostSet,
+        reach: Duration,
+    ) -> Result<Draft, Failure> {
+        let draft = self.cancel(older, row, settled, reach)?;
+        Ok(Draft { work: Work::Recall(older), ..draft })
+    }
+
     /// Tells hosts that wait for a release of an order that none will come.
     pub(crate) async fn lapse(
         &self,

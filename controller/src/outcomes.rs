@@ -114,7 +114,7 @@ fn note_own(
 
 fn subject_of(row: &OrderRow) -> &'static str {
     match row.kind.as_str() {
-        "push" => "push",
+        "push" | "stage" => "push",
         "dist" => "dist",
         _ => "run",
     }

@@ -11,7 +11,7 @@ use crate::tables::{OrderRow, Tables};
 use crate::targets::Past;
 
 /// Every state that a target can be in, as it is printed, with those that are more than one.
-const WORDS: [&str; 13] = [
+const WORDS: [&str; 14] = [
     "ok",
     "failed",
     "signalled",
@@ -25,7 +25,11 @@ const WORDS: [&str; 13] = [
     "not-reached",
     "pending",
     MISSED,
+    SUPERSEDED,
 ];
+
+/// Whoever has not begun it, and gets what a newer order brings instead.
+const SUPERSEDED: &str = "superseded";
 
 /// Whoever did not do it, or of whom nobody knows: what exit code 3 stands for.
 const MISSED: &str = "missed";
@@ -54,6 +58,9 @@ impl Past for Tables {
             return Err(Failure::unknown("unknown-group", message, help));
         }
         let (tally, _) = self.tally(id)?;
+        if state == SUPERSEDED {
+            return Ok(row.not_begun(&tally).intersection(&targets));
+        }
         let mut found = HostSet::new();
         for (outcome, hosts) in tally.lines() {
             if word(outcome.state) == state || (state == MISSED && outcome.state.is_missed()) {

@@ -109,7 +109,7 @@ impl Cleaner {
             let named = order.needs.iter().flat_map(|need| &need.content);
             needed.extend(named.map(|digest| ContentId(digest.0)));
             let pushes = match order.work {
-                Work::Push(push) => vec![push],
+                Work::Push(push) | Work::Stage(push) => vec![push],
                 Work::Dist(dist) => dist.items.into_iter().map(|item| item.push).collect(),
                 _ => Vec::new(),
             };

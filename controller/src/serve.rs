@@ -173,7 +173,12 @@ fn work(
         let node = node.clone();
         move || node.previews()
     });
-    let desk = Desk { authority: authority.clone(), tables: tables.clone(), node: node.clone() };
+    let desk = Desk {
+        authority: authority.clone(),
+        tables: tables.clone(),
+        store: store.clone(),
+        node: node.clone(),
+    };
     let pushes = Arc::default();
     let cleaner = Cleaner {
         tables: tables.clone(),

@@ -11,6 +11,8 @@ mod hosts;
 pub(crate) mod reached;
 mod retire;
 pub(crate) mod rollouts;
+pub(crate) mod stages;
+mod waiting;
 
 use std::collections::BTreeMap;
 
@@ -119,11 +121,30 @@ pub(crate) struct OrderRow {
     /// The id of the order by which hosts that wait in vain were told.
     #[serde(default)]
     pub(crate) closer: Option<String>,
+    /// The ids of orders that have taken its place, and at which hosts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) superseded: Vec<(String, Vec<(u32, u32)>)>,
 }
 
 impl OrderRow {
     pub(crate) fn targets(&self) -> HostSet {
         HostSet::from_ranges(self.targets.iter().copied())
+    }
+
+    /// The hosts at which it was superseded and, as far as is known by these answers, has not been
+    /// begun.
+    pub(crate) fn not_begun(&self, tally: &Tally) -> HostSet {
+        let mut lines = tally.lines();
+        let skipped = lines.find(|(outcome, _)| **outcome == Outcome::bare(State::Skipped));
+        let skipped = skipped.map(|(_, hosts)| hosts.clone()).unwrap_or_default();
+        let taken = self.superseded().fold(HostSet::new(), |all, (_, hosts)| all.union(&hosts));
+        taken.difference(&tally.settled().difference(&skipped))
+    }
+
+    /// The ids of orders that have taken its place, and at which hosts.
+    pub(crate) fn superseded(&self) -> impl Iterator<Item = (&str, HostSet)> {
+        let set = |ranges: &[(u32, u32)]| HostSet::from_ranges(ranges.iter().copied());
+        self.superseded.iter().map(move |(by, ranges)| (by.as_str(), set(ranges)))
     }
 }
 
@@ -176,6 +197,7 @@ impl Tables {
             rollouts::ROLLOUTS.name(),
             rollouts::WAVES.name(),
             facts::FACTS.name(),
+            stages::STAGES.name(),
             reached::REACHED.name(),
         ];
         if journal.has_tables(&names)? {
@@ -208,6 +230,7 @@ impl Tables {
         txn.open_table(rollouts::ROLLOUTS)?;
         txn.open_table(rollouts::WAVES)?;
         txn.open_table(facts::FACTS)?;
+        txn.open_table(stages::STAGES)?;
         txn.open_table(reached::REACHED)?;
         txn.commit()?;
         Ok(Tables { journal })
@@ -261,6 +284,11 @@ impl Tables {
             }
         }
         Ok(orders)
+    }
+
+    /// What an order asks for, as it was signed.
+    pub(crate) fn order_body(&self, id: OrderId) -> Result<Option<protos::OrderBody>> {
+        self.journal.order(id)
     }
 
     /// The runs of which hosts wait in vain for a release, and those hosts.
@@ -539,6 +567,20 @@ pub(crate) fn body_in(
     let table = txn.open_table(BODIES)?;
     let body = table.get((id.0, digest.0))?.map(|body| Bytes::copy_from_slice(body.value()));
     Ok(body)
+}
+
+/// Notes whose place an order takes.
+pub(crate) fn note_superseded(
+    txn: &WriteTransaction,
+    olders: &[(OrderId, HostSet)],
+    by: OrderId,
+) -> Result<()> {
+    for (older, hosts) in olders {
+        let Some(mut row) = order_row(txn, *older)? else { continue };
+        row.superseded.push((by.to_string(), hosts.ranges().to_vec()));
+        txn.open_table(ORDERS)?.insert(older.0, json(&row).as_slice())?;
+    }
+    Ok(())
 }
 
 /// Marks an order as closed. Returns its row.

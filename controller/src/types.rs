@@ -20,10 +20,10 @@ use serde::{Deserialize, Serialize};
 
 pub use events::{EventInfo, Filter, Problem, Report, ReportPart};
 pub use hosts::{HostInfo, LinkInfo, NewLabels, NewToken, Status, TokenInfo};
-pub use orders::{Answer, KeptOutput, NewCancel, OrderDetail, OrderEvent, OrderInfo};
-pub use plan::{Plan, PlanLink, PlanQuery, PushPlan, PushStep};
+pub use orders::{Answer, KeptOutput, NewCancel, OrderDetail, OrderEvent, OrderInfo, Superseded};
+pub use plan::{DistPlan, Plan, PlanLink, PlanQuery, PlanWave, PushPlan, PushStep, WavesPlan};
 pub use pulls::{NewPull, PullEvent, PullHost};
-pub use pushes::{NewPush, NewRollback, PushEvent, PushInfo, Special};
+pub use pushes::{NewPush, NewRollback, NewStart, PushEvent, PushInfo, Special};
 pub use rollouts::{NewResume, RolloutInfo, WaveInfo, Waves};
 pub use runs::{Amount, FILES_LIMIT, GivenFile, NewRetry, NewRun, Pace, Piece, STDIN_LIMIT};
 pub use store::{StoreCheck, StoreInfo, StoreSweep};

@@ -202,6 +202,7 @@ mod tests {
             again: false,
             cancels: None,
             lapses: false,
+            supersedes: Vec::new(),
             gate: None,
             body: Bytes::new(),
         })

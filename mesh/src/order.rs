@@ -34,6 +34,10 @@ pub struct Order {
     /// Whether the order that this one takes back has merely lapsed: a host that has not begun it
     /// says that it has expired, not that it was cancelled, and what runs goes on.
     pub lapses: bool,
+    /// Older orders that it takes the place of, each for some of its targets: who has not begun
+    /// one of those says that it is skipped, and what runs goes on. None is valid, or waits for
+    /// hosts, for longer than this one.
+    pub supersedes: Vec<(OrderId, HostSet)>,
     /// If given, hosts wait until the root releases them, a few at a time.
     pub gate: Option<Gate>,
     /// The signed envelope, passed on unchanged.

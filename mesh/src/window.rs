@@ -381,6 +381,7 @@ mod tests {
                 again: false,
                 cancels: None,
                 lapses: false,
+                supersedes: Vec::new(),
                 gate: Some(gate.clone()),
                 body: Bytes::new(),
             };

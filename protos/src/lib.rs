@@ -52,7 +52,8 @@ pub use dist::{DIST_FILES, Dist, DistItem, Disted, ItemFault};
 pub use field::FieldError;
 pub use join::{Grant, GrantBody, JOIN_LIMIT, JoinError, JoinReply, JoinRequest};
 pub use order::{
-    ENVELOPE_LIMIT, Envelope, LONGEST, ORDER_KIND, ORDER_LIMIT, OrderBody, OrderError, Work,
+    ENVELOPE_LIMIT, Envelope, LONGEST, ORDER_KIND, ORDER_LIMIT, OrderBody, OrderError,
+    SUPERSEDED_LIMIT, Work,
 };
 pub use output::{
     OUTPUT_HEAD_LIMIT, OUTPUT_KIND, OutputBody, OutputError, OutputFault, OutputReply,

@@ -41,6 +41,9 @@ pub(crate) const PATH_LIMIT: usize = 4096;
 /// The most pieces of content that an order or a part of it names.
 pub(crate) const CONTENT_LIMIT: usize = 4096;
 
+/// The most older orders that an order takes the place of.
+pub const SUPERSEDED_LIMIT: usize = 64;
+
 const KIND_LIMIT: usize = 64;
 const KEY_LIMIT: usize = 64;
 
@@ -134,6 +137,8 @@ pub struct OrderBody {
     pub gate: Option<Gate>,
     /// How fast its content may go over each link, in bits a second; 0: as fast as it can.
     pub rate: u64,
+    /// Older orders that it takes the place of, and for which of its targets; at most 64.
+    pub supersedes: Vec<(OrderId, HostSet)>,
     /// What to do.
     pub work: Work,
 }
@@ -147,11 +152,16 @@ pub enum Work {
     Push(Push),
     /// Put many files in place, each by itself.
     Dist(Dist),
+    /// Have the content of a push that may come, on the usual terms, and put nothing in place. It
+    /// stays at hosts and relays for as long as the order is valid.
+    Stage(Push),
     /// Take back another order that expires at the same moment: who has not begun it does not, and
     /// a command that runs is ended.
     Cancel(OrderId),
     /// Have another parent.
     Steer(Steer),
+    /// The same, but what runs goes on.
+    Recall(OrderId),
     /// Another order has lapsed: tell those who still wait for a release that none will come. What
     /// runs goes on.
     Lapse(OrderId),
@@ -190,10 +200,11 @@ impl OrderBody {
             ttl,
             again: !matches!(self.work, Work::Run(_)),
             cancels: match self.work {
-                Work::Cancel(older) | Work::Lapse(older) => Some(older),
+                Work::Cancel(older) | Work::Recall(older) | Work::Lapse(older) => Some(older),
                 _ => None,
             },
             lapses: matches!(self.work, Work::Lapse(_)),
+            supersedes: self.supersedes.clone(),
             gate: self.gate.clone(),
             body: envelope,
         }
@@ -224,17 +235,24 @@ impl OrderBody {
                     pb::order_body::Work::PushOnTerms(pb::PushOnTerms { push, terms })
                 }
                 Work::Dist(dist) => pb::order_body::Work::Dist(dist.to_pb()),
+                Work::Stage(push) => pb::order_body::Work::Stage(push.to_pb()),
                 Work::Steer(steer) => pb::order_body::Work::Steer(steer.to_pb()),
-                Work::Cancel(older) | Work::Lapse(older) => {
+                Work::Cancel(older) | Work::Recall(older) | Work::Lapse(older) => {
                     let order = Bytes::copy_from_slice(&older.0);
                     let lapse = matches!(self.work, Work::Lapse(_));
-                    pb::order_body::Work::Cancel(pb::Cancel { order, lapse })
+                    let spare = matches!(self.work, Work::Recall(_));
+                    pb::order_body::Work::Cancel(pb::Cancel { order, lapse, spare })
                 }
             }),
             gate: self.gate.as_ref().map(gate::encode),
             rate: self.rate,
+            supersedes: self.supersedes.iter().map(superseded).collect(),
         }
     }
+}
+
+fn superseded((older, hosts): &(OrderId, HostSet)) -> pb::Superseded {
+    pb::Superseded { order: Bytes::copy_from_slice(&older.0), hosts: hosts::encode(hosts) }
 }
 
 fn read(body: pb::OrderBody) -> Result<OrderBody, OrderError> {
@@ -242,6 +260,10 @@ fn read(body: pb::OrderBody) -> Result<OrderBody, OrderError> {
         let content = need.content.iter().map(|id| array("need.content", id).map(Digest));
         let hosts = hosts::decode("need.hosts", &need.hosts)?;
         Ok(Need { hosts, content: content.collect::<Result<_, _>>()? })
+    };
+    let superseded = |row: &pb::Superseded| -> Result<(OrderId, HostSet), FieldError> {
+        let older = OrderId(array("superseded.order", &row.order)?);
+        Ok((older, hosts::decode("superseded.hosts", &row.hosts)?))
     };
     Ok(OrderBody {
         mesh: array("order.mesh", &body.mesh)?,
@@ -255,6 +277,7 @@ fn read(body: pb::OrderBody) -> Result<OrderBody, OrderError> {
         needs: body.needs.iter().map(need).collect::<Result<_, _>>()?,
         gate: body.gate.as_ref().map(gate::decode).transpose()?,
         rate: body.rate,
+        supersedes: body.supersedes.iter().map(superseded).collect::<Result<_, _>>()?,
         work: match body.work.ok_or(OrderError::Work)? {
             pb::order_body::Work::Run(run) => Work::Run(Run::read(run)?),
             pb::order_body::Work::Push(push) => Work::Push(Push::read(push, Terms::default())?),
@@ -263,10 +286,15 @@ fn read(body: pb::OrderBody) -> Result<OrderBody, OrderError> {
                 Work::Push(Push::read(given("push_on_terms.push", push)?, terms)?)
             }
             pb::order_body::Work::Dist(dist) => Work::Dist(Dist::read(dist)?),
+            pb::order_body::Work::Stage(push) => Work::Stage(Push::read(push, Terms::default())?),
             pb::order_body::Work::Steer(steer) => Work::Steer(Steer::read(steer)?),
             pb::order_body::Work::Cancel(cancel) => {
                 let older = OrderId(array("cancel.order", &cancel.order)?);
-                if cancel.lapse { Work::Lapse(older) } else { Work::Cancel(older) }
+                match (cancel.lapse, cancel.spare) {
+                    (true, _) => Work::Lapse(older),
+                    (false, true) => Work::Recall(older),
+                    (false, false) => Work::Cancel(older),
+                }
             }
         },
     })
@@ -297,15 +325,34 @@ fn check(body: &OrderBody) -> Result<(), FieldError> {
         gate::check(gate)?;
     }
     check_rate("order.rate", body.rate)?;
+    check_superseded(body)?;
     match &body.work {
         Work::Run(run) => run.check(),
         Work::Push(push) => push.check(),
+        Work::Stage(push) => {
+            ensure(push.terms.are_usual(), "order.stage", "has terms")?;
+            push.check()
+        }
         Work::Dist(dist) => dist.check(),
         Work::Steer(steer) => steer.check(),
-        Work::Cancel(older) | Work::Lapse(older) => {
+        Work::Cancel(older) | Work::Recall(older) | Work::Lapse(older) => {
             ensure(*older != body.id, "cancel.order", "is the id of the order itself")
         }
     }
+}
+
+/// Only what puts files in place has a place to take.
+fn check_superseded(body: &OrderBody) -> Result<(), FieldError> {
+    at_most("order.supersedes", body.supersedes.len(), SUPERSEDED_LIMIT)?;
+    let places = matches!(body.work, Work::Push(_) | Work::Dist(_));
+    ensure(places || body.supersedes.is_empty(), "order.supersedes", "is of a push only")?;
+    for (older, hosts) in &body.supersedes {
+        ensure(*older != body.id, "superseded.order", "is the id of the order itself")?;
+        not_empty("superseded.hosts", hosts.ranges().len())?;
+        at_most("superseded.hosts", hosts.ranges().len(), hosts::RANGES)?;
+        ensure(hosts.is_subset(&body.targets), "superseded.hosts", "are not all targets")?;
+    }
+    Ok(())
 }
 
 fn at_most_long(what: &'static str, found: usize, limit: usize) -> Result<(), OrderError> {

@@ -158,9 +158,10 @@ fn order() -> impl Strategy<Value = OrderBody> {
     let waits = (time(), time());
     let need = (some_hosts(), vec(any_digest(), 1..4))
         .prop_map(|(hosts, content)| Need { hosts, content });
-    let cancel = (any::<[u8; 16]>(), any::<bool>()).prop_map(|(id, skip)| match skip {
-        true => Work::Lapse(OrderId(id)),
-        false => Work::Cancel(OrderId(id)),
+    let cancel = (any::<[u8; 16]>(), 0..3).prop_map(|(id, how)| match how {
+        0 => Work::Lapse(OrderId(id)),
+        1 => Work::Recall(OrderId(id)),
+        _ => Work::Cancel(OrderId(id)),
     });
     let item = (push(), name())
         .prop_map(|(push, command)| crate::dist::DistItem { push, command: command.into() });
@@ -176,13 +177,20 @@ fn order() -> impl Strategy<Value = OrderBody> {
         Just(Steer::Survey),
     ]
     .prop_map(Work::Steer);
-    let work =
-        prop_oneof![run().prop_map(Work::Run), push().prop_map(Work::Push), dist, cancel, steer];
+    let stage = push().prop_map(|push| Work::Stage(Push { terms: Terms::default(), ..push }));
+    let push = push().prop_map(Work::Push);
+    let work = prop_oneof![run().prop_map(Work::Run), push, dist, cancel, steer, stage];
     let gate = proptest::option::of(gate());
-    let need = (vec(need, 0..3), rate());
+    let need = (vec(need, 0..3), rate(), vec(any::<[u8; 16]>(), 0..3));
     (ids, some_hosts(), validity, waits, name(), need, work, gate).prop_map(
-        |((mesh, id), targets, validity, (a, b), issued_by, (needs, rate), work, gate)| OrderBody {
-            rate,
+        |((mesh, id), targets, validity, (a, b), issued_by, needs, work, gate)| OrderBody {
+            rate: needs.1,
+            supersedes: match work {
+                Work::Push(_) | Work::Dist(_) => {
+                    needs.2.iter().map(|older| (OrderId(*older), targets.clone())).collect()
+                }
+                _ => Vec::new(),
+            },
             gate: gate.filter(|_| matches!(work, Work::Run(_))),
             mesh,
             id: OrderId(id),
@@ -192,7 +200,7 @@ fn order() -> impl Strategy<Value = OrderBody> {
             reach: a.min(b),
             hold: a.max(b),
             issued_by,
-            needs,
+            needs: needs.0,
             work,
         },
     )
@@ -245,6 +253,7 @@ fn sample(work: Work) -> OrderBody {
         needs: Vec::new(),
         gate: None,
         rate: 0,
+        supersedes: Vec::new(),
         work,
     }
 }
@@ -306,8 +315,14 @@ fn the_core_gets_what_it_needs() {
     assert!(!core.again);
     assert!(sample(Work::Push(sample_push())).to_mesh(envelope.clone(), ttl).again);
     let older = OrderId([7; 16]);
-    let cancel = sample(Work::Cancel(older)).to_mesh(envelope, ttl);
-    assert_eq!((core.cancels, cancel.cancels, cancel.again), (None, Some(older), true));
+    for work in [Work::Cancel(older), Work::Recall(older)] {
+        let cancel = sample(work).to_mesh(envelope.clone(), ttl);
+        assert_eq!((core.cancels, cancel.cancels, cancel.again), (None, Some(older), true));
+        assert!(!cancel.lapses);
+    }
+    let mut newer = sample(Work::Push(sample_push()));
+    newer.supersedes = vec![(older, HostSet::one(HostId(3)))];
+    assert_eq!(newer.to_mesh(envelope, ttl).supersedes, newer.supersedes);
 }
 
 #[test]
@@ -351,6 +366,20 @@ fn limits_of_every_order() {
     check_order(&sample(Work::Steer(slow)), "steer.cap.rate is less than 8000 bits a second");
     let slow = OrderBody { rate: 1, ..sample(Work::Run(sample_run())) };
     check_order(&slow, "order.rate is less than 8000 bits a second");
+    let (id, hosts) = (OrderId([5; 16]), HostSet::one(HostId(1)));
+    let instead =
+        |work, olders: Vec<(OrderId, HostSet)>| OrderBody { supersedes: olders, ..sample(work) };
+    let push = || Work::Push(sample_push());
+    let one = vec![(id, hosts.clone())];
+    check_order(&instead(Work::Run(sample_run()), one), "order.supersedes is of a push only");
+    let many = vec![(id, hosts.clone()); 65];
+    check_order(&instead(push(), many), "order.supersedes has 65 elements; the limit is 64");
+    let own = vec![(OrderId([2; 16]), hosts)];
+    check_order(&instead(push(), own), "superseded.order is the id of the order itself");
+    let others = vec![(id, HostSet::one(HostId(41)))];
+    check_order(&instead(push(), others), "superseded.hosts are not all targets");
+    let nobody = vec![(id, HostSet::new())];
+    check_order(&instead(push(), nobody), "superseded.hosts is missing or empty");
     let order = sample(Work::Steer(Steer::Parents(vec!["relay:7400".to_owned(); 9])));
     check_order(&order, "steer.parents has 9 elements; the limit is 8");
 }

@@ -80,6 +80,7 @@ fn order() -> impl Strategy<Value = Arc<Order>> {
             again: false,
             cancels: None,
             lapses: false,
+            supersedes: Vec::new(),
             gate: None,
             body,
         })

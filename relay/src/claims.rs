@@ -2,9 +2,10 @@
 //! afterwards, and whether there is room for all of it, before its first byte.
 //!
 //! As long as an order waits for answers its content is needed; once its parent has them all it is
-//! only likely to be asked for again. That goes for pushes; what a command was given, which may be
-//! a secret, goes with its order. A push that needs more room than can be made is refused at its
-//! first piece: it would come to nothing, and would push out what others can use.
+//! only likely to be asked for again, but for what was staged, which stays with its order. That
+//! goes for pushes; what a command was given, which may be a secret, goes with its order. A push
+//! that needs more room than can be made is refused at its first piece: it would come to nothing,
+//! and would push out what others can use.
 //!
 //! Orders that bring nothing are not here. The number of the others is limited by the core.
 
@@ -30,6 +31,14 @@ struct Claim {
     /// What belongs together: who needs a part of it needs all of it.
     bundles: Vec<Bundle>,
     settled: bool,
+    /// Whether it is needed for as long as its order is valid, whoever has answered: it was staged.
+    stays: bool,
+}
+
+impl Claim {
+    fn is_open(&self) -> bool {
+        !self.settled || self.stays
+    }
 }
 
 struct Bundle {
@@ -78,11 +87,12 @@ impl Claims {
             return;
         }
         let bundles = match &body.work {
-            Work::Push(push) => bundles(push),
+            Work::Push(push) | Work::Stage(push) => bundles(push),
             Work::Dist(dist) => dist.items.iter().flat_map(|item| bundles(&item.push)).collect(),
             _ => Vec::new(),
         };
-        self.lock().insert(body.id, Claim { named, bundles, settled });
+        let stays = matches!(body.work, Work::Stage(_));
+        self.lock().insert(body.id, Claim { named, bundles, settled, stays });
     }
 
     fn settle(&self, id: OrderId, settled: bool) {
@@ -94,7 +104,7 @@ impl Claims {
     /// What orders need that somebody has not answered yet.
     pub(crate) fn needed(&self) -> BTreeSet<ContentId> {
         let claims = self.lock();
-        let open = claims.values().filter(|claim| !claim.settled);
+        let open = claims.values().filter(|claim| claim.is_open());
         open.flat_map(|claim| claim.named.iter().copied()).collect()
     }
 
@@ -130,7 +140,7 @@ impl Claims {
     /// The bundles with this of which it is not known whether they fit: order and place.
     fn asked(&self, id: &ContentId) -> Vec<(OrderId, usize)> {
         let claims = self.lock();
-        let open = claims.iter().filter(|(_, claim)| !claim.settled);
+        let open = claims.iter().filter(|(_, claim)| claim.is_open());
         let bundles = open.flat_map(|(order, claim)| {
             claim.bundles.iter().enumerate().map(|(at, bundle)| (*order, at, bundle))
         });
@@ -142,7 +152,7 @@ impl Claims {
     fn beside(&self, order: OrderId, at: usize) -> Option<Vec<(ContentId, u32)>> {
         let claims = self.lock();
         let own = claims.get(&order)?.bundles.get(at)?;
-        let open = claims.values().filter(|claim| !claim.settled);
+        let open = claims.values().filter(|claim| claim.is_open());
         let fits = open.flat_map(|c| &c.bundles).filter(|b| b.verdict == Verdict::Fits);
         let parts = fits.chain([own]).flat_map(|bundle| &bundle.parts);
         let wanted: BTreeMap<_, _> = parts.map(|(id, len)| (*id, *len)).collect();
@@ -152,7 +162,7 @@ impl Claims {
     /// Whether every push that waits for this was refused a moment ago.
     fn refused(&self, id: &ContentId) -> bool {
         let claims = self.lock();
-        let open = claims.values().filter(|claim| !claim.settled);
+        let open = claims.values().filter(|claim| claim.is_open());
         let bundles = open.flat_map(|c| &c.bundles).filter(|b| b.parts.contains_key(id));
         let mut verdicts = bundles.map(|bundle| bundle.verdict).peekable();
         verdicts.peek().is_some() && verdicts.all(|v| matches!(v, Verdict::Refused(_)))
@@ -233,6 +243,7 @@ mod tests {
             needs: vec![Need { hosts, content }],
             gate: None,
             rate: 0,
+            supersedes: Vec::new(),
             work: Work::Push(push),
         }
     }
@@ -247,6 +258,19 @@ mod tests {
         assert!(claims.pushes(&a.0) && claims.pushes(&b.0));
         claims.note(&Record::Forget(OrderId([2; 16])));
         assert!(claims.pushes(&a.0) && !claims.pushes(&b.0));
+    }
+
+    #[test]
+    fn what_was_staged_is_needed_as_long_as_its_order_is_known() {
+        let (a, id) = (object(1, 10), OrderId([1; 16]));
+        let OrderBody { work: Work::Push(push), .. } = order(1, &[&a]) else { unreachable!() };
+        let stage = OrderBody { work: Work::Stage(push), ..order(1, &[&a]) };
+        for claims in [Claims::of([(stage.clone(), true)]), Claims::of([(stage, false)])] {
+            claims.note(&Record::Settled(id));
+            assert_eq!(claims.needed(), BTreeSet::from([a.0]));
+            claims.note(&Record::Forget(id));
+            assert!(claims.needed().is_empty());
+        }
     }
 
     #[test]

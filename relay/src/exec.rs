@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
+use content::ContentId;
 use mesh::{Digest, Input, Order, Outcome, PullFault, State};
-use protos::{Answer, Fault, Work};
+use protos::{Answer, Fault, Push, Work};
 use tokio::sync::Semaphore;
 use tracing::info;
 
@@ -92,7 +93,9 @@ impl Executor {
                         (None, self.slots.acquire().await.ok())
                     }
                 },
-                Ok(Work::Cancel(_) | Work::Lapse(_) | Work::Steer(_)) | Err(_) => (None, None),
+                Ok(Work::Cancel(_) | Work::Recall(_) | Work::Lapse(_) | Work::Steer(_))
+                | Ok(Work::Stage(_))
+                | Err(_) => (None, None),
             }
         };
         let _turn = tokio::select! {
@@ -125,13 +128,36 @@ impl Executor {
                 let host = self.host();
                 Box::pin(dist::distribute(&self.installs, order.id, dist, &host, job)).await
             }
+            Work::Stage(push) => self.stage(&push).await,
             Work::Cancel(older) => {
                 self.jobs.stop(older).await;
                 (State::Ok, Answer::default())
             }
             Work::Steer(steer) => self.helm.carry_out(steer).await,
             // The core has seen to it: who had not begun never does, and what runs goes on.
-            Work::Lapse(_) => (State::Ok, Answer::default()),
+            Work::Recall(_) | Work::Lapse(_) => (State::Ok, Answer::default()),
+        }
+    }
+}
+
+impl Executor {
+    /// Looks whether all that a push would take here is here. It came before this began.
+    async fn stage(&self, push: &Push) -> (State, Answer) {
+        let host = self.installs.host;
+        let bundles = push.bundles.iter().filter(|bundle| bundle.hosts.contains(host));
+        let parts = bundles.flat_map(|bundle| {
+            [&bundle.manifest].into_iter().chain(&bundle.segments).chain(&bundle.deltas)
+        });
+        let inline: Vec<_> = push.inline.iter().map(|part| ContentId::of(part)).collect();
+        let wanted: Vec<_> = parts.map(|part| ContentId(part.id.0)).collect();
+        let lacks = self.installs.transfers.in_store(move |store| {
+            let mut wanted = wanted.iter().filter(|id| !inline.contains(id));
+            Ok(wanted.find(|id| !store.has(id).unwrap_or(false)).copied())
+        });
+        match lacks.await {
+            Ok(None) => (State::Ok, Answer::default()),
+            Ok(Some(id)) => failed("stage", "content", format!("{id} is not here any more")),
+            Err(fault) => failed("stage", "content", word(fault).into()),
         }
     }
 }
@@ -142,7 +168,8 @@ fn kind(work: &Work) -> &'static str {
         Work::Run(_) => "run",
         Work::Push(_) => "push",
         Work::Dist(_) => "dist",
-        Work::Cancel(_) | Work::Lapse(_) | Work::Steer(_) => "other",
+        Work::Stage(_) => "stage",
+        Work::Cancel(_) | Work::Recall(_) | Work::Lapse(_) | Work::Steer(_) => "other",
     }
 }
 

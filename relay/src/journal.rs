@@ -305,6 +305,14 @@ impl Journal {
         Ok(needed)
     }
 
+    /// An order that is remembered; not one that is still in the daybook alone.
+    pub fn order(&self, id: OrderId) -> Result<Option<OrderBody>, JournalError> {
+        let envelope = self.read()?.open_table(ORDERS)?.get(id.0)?;
+        let envelope = envelope.map(|row| Bytes::copy_from_slice(row.value()));
+        let body = envelope.and_then(|envelope| Envelope::decode(envelope).ok());
+        Ok(body.and_then(|envelope| OrderBody::decode(&envelope.body).ok()))
+    }
+
     /// The orders that are remembered.
     pub fn orders(&self) -> Result<Vec<OrderBody>, JournalError> {
         let mut orders = Vec::new();
@@ -413,6 +421,7 @@ mod tests {
             }),
             gate: None,
             rate: 0,
+            supersedes: Vec::new(),
         };
         let envelope = Envelope {
             kind: ORDER_KIND.into(),

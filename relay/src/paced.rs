@@ -99,6 +99,7 @@ mod tests {
             again: true,
             cancels: None,
             lapses: false,
+            supersedes: Vec::new(),
             gate: None,
             body: Bytes::new(),
         }

@@ -49,9 +49,9 @@ impl Space {
     /// are for longer than pushes are not, so that one can still be given that makes room.
     pub(crate) fn refusal(&self, work: &Work) -> Option<String> {
         let wanted = match work {
-            Work::Push(_) | Work::Dist(_) => self.0.floor,
+            Work::Push(_) | Work::Dist(_) | Work::Stage(_) => self.0.floor,
             Work::Run(_) => self.0.floor / 4,
-            Work::Cancel(_) | Work::Lapse(_) | Work::Steer(_) => return None,
+            Work::Cancel(_) | Work::Recall(_) | Work::Lapse(_) | Work::Steer(_) => return None,
         };
         self.lack(wanted)
     }

@@ -215,6 +215,7 @@ mod tests {
             needs: Vec::new(),
             gate: None,
             rate: 0,
+            supersedes: Vec::new(),
             work: Work::Run(run),
         }
     }

@@ -124,6 +124,7 @@ impl Mesh {
             needs: Vec::new(),
             gate: None,
             rate: 0,
+            supersedes: Vec::new(),
             work: Work::Run(run),
         };
         let bytes = body.encode();

@@ -204,7 +204,7 @@ impl Checks {
             if me == HostId::ROOT && outcome.state.is_provisional() {
                 self.gated.supposed(report.order, hosts);
             }
-            if me == HostId::ROOT && outcome.state == State::Skipped {
+            if outcome.state == State::Skipped && self.gated.is_skipper(me, report.order) {
                 let skipped = self.gated.skipped(report.order, hosts);
                 self.words.keep_for(report.order, skipped.iter(), *outcome);
                 continue;

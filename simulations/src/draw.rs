@@ -55,6 +55,16 @@ impl Scenario {
             let nodes = plan.tree.len();
             plan.rollouts.push(Rolling::draw(rng, nodes, plan.horizon));
         }
+        for rolling in &mut plan.rollouts {
+            *rolling = rolling.clone().paused(rng);
+        }
+        let superseded = self.work.superseded.draw(rng);
+        for n in 0..plan.work.len() {
+            if is_push(&plan.work[n].order) && rng.random_bool(superseded) {
+                let newer = newer(rng, plan.free_no(), &plan.work[n]);
+                plan.work.push(newer);
+            }
+        }
         plan
     }
 
@@ -234,6 +244,34 @@ fn cancel(rng: &mut SmallRng, n: usize, older: &Work) -> Work {
     };
     let takes = (Duration::from_millis(1), Duration::from_millis(50));
     Work { at, expires: at + ttl, order: Arc::new(order), extra: None, takes }
+}
+
+fn is_push(order: &Order) -> bool {
+    order.again && order.cancels.is_none()
+}
+
+/// A push that takes the place of another, for some of its hosts or for all, and outlives it.
+fn newer(rng: &mut SmallRng, n: usize, older: &Work) -> Work {
+    let later = Duration::from_millis(*pick(rng, &[1, 500, 10_000]));
+    let at = older.at + share_of(rng, later, 0.0..1.0);
+    let share = *pick(rng, &[0.5, 1.0]);
+    let hosts: HostSet = older.order.targets.iter().filter(|_| rng.random_bool(share)).collect();
+    let hosts = if hosts.is_empty() { older.order.targets.clone() } else { hosts };
+    let pieces = rng.random_range(0..4);
+    let content: Vec<_> = (0..pieces).map(|_| content(rng.random_range(0..CONTENTS))).collect();
+    let need = Need { hosts: hosts.clone(), content };
+    let expires = older.expires + Duration::from_secs(rng.random_range(0..30));
+    let ttl = expires.saturating_sub(at);
+    let order = Order {
+        again: true,
+        needs: if need.content.is_empty() { Vec::new() } else { vec![need] },
+        reach: Duration::from_millis(rng.random_range(500..8_000)),
+        hold: older.order.hold.max(Duration::from_secs(8)),
+        ttl,
+        supersedes: vec![(older.order.id, hosts.clone())],
+        ..run(n, hosts)
+    };
+    Work { at, expires, order: Arc::new(order), extra: None, takes: older.takes }
 }
 
 fn targets(rng: &mut SmallRng, dice: &WorkDice, nodes: usize) -> HostSet {

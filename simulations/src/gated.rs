@@ -313,6 +313,11 @@ impl Gated {
         }
     }
 
+    /// Whether this node may skip hosts of an order.
+    pub(crate) fn is_skipper(&self, me: HostId, id: OrderId) -> bool {
+        me == HostId::ROOT && self.gates.contains_key(&id)
+    }
+
     /// The root says that these hosts are skipped. Returns those of whom it may.
     pub(crate) fn skipped(&mut self, id: OrderId, hosts: &HostSet) -> HostSet {
         if !self.gates.contains_key(&id) {

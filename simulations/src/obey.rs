@@ -13,6 +13,7 @@ use crate::coverage::Strike;
 use crate::disk::Entry;
 use crate::net::{Item, Phase, Side, draw};
 use crate::queue::Event;
+use crate::rolling::RECALL;
 use crate::seat::Process;
 use crate::sim::{Sim, body};
 
@@ -357,7 +358,7 @@ impl Sim {
         let (id, life) = (order.id, self.seats[node].life);
         self.checks.starting(&self.seats[node], order, self.now)?;
         self.stats.starts += 1;
-        if let Some(older) = order.cancels {
+        if let Some(older) = order.cancels.filter(|_| order.body != RECALL) {
             self.end_running(node, older);
         }
         let Some(work) = self.work(id) else { return Ok(()) };

@@ -324,6 +324,7 @@ pub(crate) fn run(n: usize, targets: HostSet) -> Order {
         again: false,
         cancels: None,
         lapses: false,
+        supersedes: Vec::new(),
         gate: None,
         body: Bytes::from_static(b"uptime"),
     }

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use controller::rollout::course::{Course, Next, Stage};
 use controller::rollout::gate::{Count, WaveGate};
 use mesh::{HostId, HostSet, Order, OrderId, State};
@@ -22,6 +23,9 @@ use crate::sim::Sim;
 
 /// How often the operator looks.
 const LOOK: Duration = Duration::from_millis(250);
+/// What stands in an order that takes another back from those who have not begun it, and ends
+/// nothing.
+pub(crate) const RECALL: &[u8] = b"recall";
 /// The pause before what has stopped goes on.
 const RESUME: Duration = Duration::from_secs(8);
 
@@ -40,6 +44,8 @@ pub struct Rolling {
     pub resumes: u32,
     /// How long a host takes.
     pub takes: Span,
+    /// How long after its beginning it is paused, and for how long.
+    pub pause: Option<(Duration, Duration)>,
     /// For the checks themselves: the operator opens the next wave whatever the gate says.
     pub careless: bool,
 }
@@ -62,7 +68,15 @@ impl Rolling {
             resumes: rng.random_range(0..4),
             takes: (Duration::from_millis(10), Duration::from_secs(3)),
             careless: false,
+            pause: None,
         }
+    }
+
+    /// The same with a pause, or not.
+    pub(crate) fn paused(self, rng: &mut SmallRng) -> Rolling {
+        let mut ms = |most| Duration::from_millis(rng.random_range(1..most));
+        let pause = (ms(10_000), ms(20_000));
+        Rolling { pause: rng.random_bool(0.5).then_some(pause), ..self }
     }
 
     fn gate(&self) -> WaveGate {
@@ -85,12 +99,29 @@ pub(crate) struct Roll {
     orders: Vec<(usize, OrderId)>,
     resumes: u32,
     resume_at: Option<Duration>,
+    /// When it is paused, and when that ends.
+    pause: Option<(Duration, Duration)>,
+    /// From whom a pause has taken it back, until they are given it again.
+    recalled: HostSet,
+    /// How many hosts of whom it was taken back were given it again.
+    given_again: u64,
 }
 
 impl Roll {
     pub(crate) fn new(rolling: &Rolling) -> Roll {
         let course = Course::new(rolling.waves.len());
-        Roll { course, orders: Vec::new(), resumes: rolling.resumes, resume_at: None }
+        Roll {
+            course,
+            orders: Vec::new(),
+            resumes: rolling.resumes,
+            resume_at: None,
+            pause: rolling.pause.map(|(after, lasts)| {
+                let at = rolling.at + after;
+                (at, at + lasts)
+            }),
+            recalled: HostSet::new(),
+            given_again: 0,
+        }
     }
 
     /// Whether nothing moves any more unless somebody says so.
@@ -149,6 +180,8 @@ impl Sim {
         if self.seats[0].process.is_none() {
             return Ok(());
         }
+        self.pause(no);
+        let roll = &self.rolls[no];
         let (wave, gate) = (roll.course.wave(), self.plan.rollouts[no].gate());
         let (count, ended) = self.stands(no, wave);
         let now_ms = self.now.as_millis() as u64;
@@ -156,9 +189,11 @@ impl Sim {
         match roll.course.step(now_ms, &gate, count, ended) {
             Next::Give => self.give_wave(no, wave),
             Next::Check => roll.course.checked(Ok(())),
+            // What is paused is looked at by `pause`.
             Next::Rest => match roll.resume_at {
                 Some(at) if at <= self.now => {
-                    roll.resume_at = None;
+                    (roll.resume_at, roll.recalled) = (None, HostSet::new());
+                    roll.pause = roll.pause.filter(|_| !roll.course.is_paused());
                     roll.course.resume();
                 }
                 _ => {}
@@ -196,13 +231,76 @@ impl Sim {
             ended = targets.is_some_and(|targets| *tally.hosts() == targets)
                 || self.checks.known.is_rejected(*id);
         }
+        let owed = self.owed_again(no);
         let errors = errors.difference(&ok).len();
-        let missed = missed.difference(&ok).len();
+        let missed = missed.difference(&ok).difference(&owed).len();
+        let ended = ended && owed.is_empty();
         (Count { hosts: hosts.len(), ok: ok.intersection(hosts).len(), errors, missed }, ended)
     }
 
-    /// Gives a wave to whoever has not ended it well.
+    /// The operator pauses a rollout, or goes on with it: for the time between, whoever has not
+    /// begun does not.
+    fn pause(&mut self, no: usize) {
+        let Some((at, until)) = self.rolls[no].pause else { return };
+        let roll = &mut self.rolls[no];
+        if roll.course.is_paused() {
+            if self.now >= until && !matches!(roll.course.stage(), Stage::Stopped(_)) {
+                roll.pause = None;
+                roll.course.resume();
+                if !roll.recalled.is_empty() {
+                    roll.course.give_again();
+                }
+            }
+        } else if self.now >= at && roll.course.pause() {
+            let orders: Vec<OrderId> = roll.orders.iter().map(|(_, id)| *id).collect();
+            orders.into_iter().for_each(|id| self.recall(no, id));
+        }
+    }
+
+    /// Takes an order of a rollout back from whoever has not spoken for himself.
+    fn recall(&mut self, no: usize, older: OrderId) {
+        let tallies = &self.seats[0].disk.image.tallies;
+        let settled = tallies.get(&older).map(mesh::Tally::settled).unwrap_or_default();
+        let Some(work) = self.work(older) else { return };
+        let hosts = work.order.targets.difference(&settled);
+        let expires = work.expires;
+        let ttl = expires.saturating_sub(self.now);
+        if hosts.is_empty() || ttl.is_zero() {
+            return;
+        }
+        let again = plan::run(self.plan.free_no(), hosts.clone());
+        let body = Bytes::from_static(RECALL);
+        let order = Order { again: true, cancels: Some(older), hold: ttl, ttl, body, ..again };
+        let takes = (Duration::from_millis(1), Duration::from_millis(50));
+        let work = Work { at: self.now, order: Arc::new(order), expires, extra: None, takes };
+        self.checks.add(&work);
+        self.plan.work.push(work);
+        self.queue.push(self.now, Event::Submit { work: self.plan.work.len() - 1 });
+        self.rolls[no].recalled = self.rolls[no].recalled.union(&hosts);
+    }
+
+    /// Whoever had it taken back, and has not begun as far as the root knows.
+    fn owed_again(&self, no: usize) -> HostSet {
+        let roll = &self.rolls[no];
+        let mut owed = roll.recalled.clone();
+        for (_, id) in &roll.orders {
+            let tally = self.seats[0].disk.image.tallies.get(id);
+            for (outcome, hosts) in tally.into_iter().flat_map(mesh::Tally::lines) {
+                if outcome.state != State::Cancelled && !outcome.state.is_provisional() {
+                    owed = owed.difference(hosts);
+                }
+            }
+        }
+        owed
+    }
+
+    /// Gives a wave to whoever has not ended it well; after a pause to whoever is owed it.
     fn give_wave(&mut self, no: usize, wave: usize) {
+        let again = self.owed_again(no);
+        let roll = &mut self.rolls[no];
+        let was_given = roll.orders.iter().any(|(of, _)| *of == wave);
+        let after_pause = !std::mem::take(&mut roll.recalled).is_empty() && was_given;
+        roll.given_again += again.len();
         let tallies = &self.seats[0].disk.image.tallies;
         let rolling = &self.plan.rollouts[no];
         let mut owed = rolling.waves[wave].clone();
@@ -212,6 +310,7 @@ impl Sim {
                 owed = owed.difference(set);
             }
         }
+        owed = if after_pause { again } else { owed.union(&again) };
         if !owed.is_empty() {
             let order = Order { again: true, ..plan::run(self.plan.free_no(), owed) };
             let (id, takes, expires) = (order.id, rolling.takes, self.now + order.ttl);
@@ -254,6 +353,7 @@ mod tests {
         let mut plan = source.plan(seed, &Options::default());
         let mut rng = rand::SeedableRng::seed_from_u64(seed);
         let rolling = super::Rolling::draw(&mut rng, plan.tree.len(), plan.horizon);
+        let rolling = rolling.paused(&mut rng);
         plan.rollouts = vec![super::Rolling { careless, ok: 100, ..rolling }];
         let mut sim = Sim::new(plan, Sink::Hash);
         match sim.play() {
@@ -268,6 +368,18 @@ mod tests {
         assert!(found.iter().any(|text| text.contains("no wave before its gate")), "{found:?}");
         let others = found.iter().filter(|text| !text.contains("no wave before its gate"));
         assert_eq!(others.count(), 0, "{found:?}");
+    }
+
+    #[test]
+    fn a_pause_takes_back_and_what_was_taken_back_is_given_again() {
+        let (mut again, mut done) = (0, 0);
+        for seed in 0..24 {
+            let sim = play(seed, false).unwrap_or_else(|text| panic!("{seed}: {text}"));
+            again += sim.rolls[0].given_again;
+            let was_paused = sim.plan.rollouts[0].pause.is_some() && sim.rolls[0].pause.is_none();
+            done += u32::from(was_paused && sim.rolls[0].course.is_over());
+        }
+        assert!(again > 0 && done > 0, "{again} were given it again, {done} went on to their end");
     }
 
     #[test]

@@ -114,6 +114,7 @@ pub(crate) struct WorkDice {
     pub(crate) viewers: Share,
     pub(crate) last_gated: Share,
     pub(crate) rollouts: Dice,
+    pub(crate) superseded: Share,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -204,6 +205,7 @@ impl Default for WorkDice {
             viewers: never(),
             last_gated: never(),
             rollouts: no_number(),
+            superseded: never(),
         }
     }
 }

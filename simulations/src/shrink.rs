@@ -237,6 +237,8 @@ impl Keep for Order {
     fn keep(&mut self, change: impl Fn(&HostSet) -> HostSet) {
         self.targets = change(&self.targets);
         self.needs.iter_mut().for_each(|need| need.hosts = change(&need.hosts));
+        self.supersedes.iter_mut().for_each(|(_, hosts)| *hosts = change(hosts));
+        self.supersedes.retain(|(_, hosts)| !hosts.is_empty());
         if let Some(gate) = &mut self.gate {
             gate.lots.iter_mut().for_each(|lot| *lot = change(lot));
         }

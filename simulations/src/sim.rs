@@ -347,7 +347,8 @@ impl Sim {
         if !order.cancels.is_none_or(is_known) {
             return Ok(());
         }
-        let order = Order { ttl: left, ..Order::clone(order) };
+        let mut order = Order { ttl: left, ..Order::clone(order) };
+        order.supersedes.retain(|(older, _)| is_known(*older));
         self.feed(0, Input::Submit(order.into()))
     }
 

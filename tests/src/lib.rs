@@ -425,13 +425,16 @@ impl Fleet {
 
     /// Waits until an order shows these counts by state, and no others.
     pub fn wait_states(&self, id: &str, states: &[(&str, u64)]) -> Result<Value> {
-        wait_for(&format!("{id} to be {states:?}"), LIMIT, || {
+        let mut last = String::new();
+        let found = wait_for(&format!("{id} to be {states:?}"), LIMIT, || {
             let detail = self.order(id)?;
             let now = detail["order"]["states"].as_object().context("states")?.clone();
+            last = format!("{now:?}");
             let same = now.len() == states.len()
                 && states.iter().all(|(word, n)| now.get(*word) == Some(&Value::from(*n)));
             Ok(same.then_some(detail))
-        })
+        });
+        found.with_context(|| format!("it is {last}"))
     }
 }
 

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use controller::fleet::types::{Distribution, HostTurn, NewDist, Question, Scheduled, TableText};
-use controller::types::{OrderEvent, OrderInfo};
+use controller::types::{OrderEvent, OrderInfo, PlanQuery};
 
 use super::ask;
 use crate::client::Client;
@@ -36,6 +36,9 @@ pub(crate) struct DistArgs {
     /// To everybody at once, whatever waves the frequency has
     #[arg(long)]
     all_at_once: bool,
+    /// Distribute nothing: say who would get which files, in which waves, and the bytes on links
+    #[arg(long, conflicts_with_all = ["wait", "show"])]
+    plan: bool,
     /// The name of a frequency, or `all`
     #[arg(value_name = "FREQUENCY")]
     frequency: String,
@@ -49,10 +52,13 @@ pub(crate) async fn dist(
     client: &Client,
     screen: &mut Screen,
 ) -> Result<Exit, Failure> {
-    let DistArgs { wait, compare, show, waves, gate, all_at_once, frequency, hosts } = args;
+    let DistArgs { wait, compare, show, waves, gate, all_at_once, plan, frequency, hosts } = args;
     let waves = crate::push::waves(waves, gate);
     let usual = NewDist::of(&frequency);
     let new = NewDist { hosts, compare, waves, all_at_once, ..usual };
+    if plan {
+        return crate::plan::show(client, screen, &PlanQuery::Dist(Box::new(new))).await;
+    }
     let told: Distribution = client.post("/v1/fleet/dist", &new).await?;
     if screen.json {
         screen.json(&told)?;

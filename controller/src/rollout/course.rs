@@ -38,7 +38,7 @@ pub struct Course {
     wave: usize,
     /// Where it is.
     stage: Stage,
-    /// Whether no other wave is to open.
+    /// Whether no other wave is to open, and the last one not to end.
     paused: bool,
 }
 
@@ -105,11 +105,13 @@ impl Course {
             Stage::Soaking(until_ms) => match gate.judge(count, true) {
                 Verdict::Fails(why) => self.move_to(Stage::Stopped(why)),
                 _ if now_ms < until_ms => Next::Wait(Some(until_ms)),
+                _ if self.is_held() => Next::Rest,
                 _ if !gate.check.is_empty() => self.move_to(Stage::Checking),
                 _ => self.pass(),
             },
             Stage::Checking => match gate.judge(count, true) {
                 Verdict::Fails(why) => self.move_to(Stage::Stopped(why)),
+                _ if self.is_held() => Next::Rest,
                 _ => Next::Check,
             },
             Stage::Stopped(_) | Stage::Aborted | Stage::Done => Next::Rest,
@@ -127,6 +129,8 @@ impl Course {
     pub fn checked(&mut self, result: Result<(), String>) {
         if self.stage == Stage::Checking {
             match result {
+                // It is checked once more when it goes on.
+                Ok(()) if self.is_held() => {}
                 Ok(()) => drop(self.pass()),
                 Err(why) => self.stage = Stage::Stopped(why),
             }
@@ -140,7 +144,8 @@ impl Course {
         }
     }
 
-    /// No other wave opens, until [`Course::resume`]. Returns whether that is new.
+    /// No other wave opens, and the last one does not end, until [`Course::resume`]. Returns
+    /// whether that is new.
     pub fn pause(&mut self) -> bool {
         let can = !self.paused && !self.is_over() && !matches!(self.stage, Stage::Stopped(_));
         self.paused |= can;
@@ -155,6 +160,14 @@ impl Course {
             self.stage = Stage::Due;
         }
         std::mem::take(&mut self.paused) || was_stopped
+    }
+
+    /// Some of the wave had it taken back by a pause: they are to be given it, and then the gate
+    /// judges anew.
+    pub fn give_again(&mut self) {
+        if self.is_judged() {
+            self.stage = Stage::Due;
+        }
     }
 
     /// There is another gate: it judges the wave that goes on from the beginning, with all of its
@@ -190,6 +203,11 @@ impl Course {
             self.stage = Stage::Aborted;
         }
         is_new
+    }
+
+    /// Whether it is paused where there is no other wave that could wait for the end of the pause.
+    fn is_held(&self) -> bool {
+        self.paused && self.wave + 1 == self.waves
     }
 
     fn pass(&mut self) -> Next {
@@ -294,6 +312,31 @@ mod tests {
         assert_eq!(course.step(0, &gate, WELL, true), Next::Give);
         assert!(course.abort() && !course.abort() && !course.resume());
         assert_eq!(course.step(0, &gate, WELL, true), Next::Rest);
+    }
+
+    #[test]
+    fn a_paused_last_wave_does_not_end_and_is_given_again_to_those_who_had_it_taken_back() {
+        let gate = gate("errors<=0 check=x");
+        let mut course = Course::new(1);
+        course.given();
+        assert_eq!(course.step(0, &gate, WELL, true), Next::Moved);
+        assert_eq!(course.step(0, &gate, WELL, true), Next::Moved);
+        assert!(course.pause());
+        // The check was running already.
+        course.checked(Ok(()));
+        assert_eq!(course.step(0, &gate, WELL, true), Next::Rest);
+        assert_eq!(course.stage(), &Stage::Checking);
+        assert!(course.resume());
+        assert_eq!(course.step(0, &gate, WELL, true), Next::Check);
+        course.give_again();
+        assert_eq!(course.step(0, &gate, WELL, true), Next::Give);
+        course.given();
+        assert!(course.pause());
+        assert_eq!(course.step(0, &gate, WELL, false), Next::Wait(None));
+        assert_eq!(course.step(0, &gate, BADLY, false), Next::Moved);
+        assert!(matches!(course.stage(), Stage::Stopped(_)));
+        course.give_again();
+        assert!(matches!(course.stage(), Stage::Stopped(_)));
     }
 
     #[derive(Clone, Debug)]

@@ -177,8 +177,16 @@ impl Rollouts {
         if row.is_over() {
             return Ok(Look::Over);
         }
+        if row.recall {
+            self.recall(id, &row).await?;
+            return Ok(at_once);
+        }
         if broken.iter().any(|site| !row.left_out.contains(site)) {
             self.leave_out(id, broken).await?;
+            return Ok(at_once);
+        }
+        if row.course.is_judged() && !row.course.is_paused() && !standing.owed.is_empty() {
+            self.change(id, |row| row.course.give_again()).await?;
             return Ok(at_once);
         }
         let (wave, left_out) = going_on(&row, &waves, &hosts);
@@ -211,7 +219,7 @@ impl Rollouts {
             Next::Give => {
                 let owed = owed(&row, &waves, &standing);
                 let owed = owed.difference(&at_sites(&owed, &row.left_out, &hosts));
-                match self.give(id, row, owed, waves.len()).await {
+                match self.give(id, row, owed, (waves.len(), standing.waits)).await {
                     Err(failure) if failure.is_lasting() => {
                         let why = failure.error.message;
                         self.change(id, move |row| row.course.stop(why)).await?;
@@ -300,6 +308,40 @@ impl Rollouts {
         .map(drop)
     }
 
+    /// Takes back what was not begun for the time of a pause. Who that is is written with each of
+    /// the orders that do it.
+    async fn recall(&self, id: OrderId, row: &RolloutRow) -> Result<(), Failure> {
+        let (mut round, mut of_round, mut later) = (None, HostSet::new(), HostSet::new());
+        for order in row.orders.iter().rev() {
+            let Some(wave_order) = order.id() else { continue };
+            if round != Some(order.round) {
+                later = later.union(&std::mem::take(&mut of_round));
+                round = Some(order.round);
+            }
+            let tables = self.tables.clone();
+            let found = blocking(move || {
+                let Some(row) = tables.order(wave_order)? else { return Ok(None) };
+                Ok(Some((row, tables.tally(wave_order)?.0.settled())))
+            });
+            let Some((given, settled)) = found.await? else { continue };
+            of_round = of_round.union(&given.targets());
+            // Whoever was given it again waits for the later order.
+            let not = settled.union(&later);
+            let Ok(draft) = self.desk.recall(wave_order, &given, &not, REACH) else { continue };
+            let _turn = self.turn.lock().await;
+            let tables = self.tables.clone();
+            let now = blocking(move || Ok(tables.rollout(id)?)).await?;
+            let Some(mut now) = now.filter(|now| now.recall) else { return Ok(()) };
+            let hosts = draft.targets.clone();
+            let note = move |txn: &redb::WriteTransaction, by: OrderId| {
+                now.note_recall(&hosts, by);
+                rollouts::note_rollout(txn, id, &now)
+            };
+            self.desk.give_noting(draft, Some(Box::new(note))).await?;
+        }
+        self.change(id, |row| row.recall = false).await.map(drop)
+    }
+
     /// Runs the gate's command, unless somebody ends the rollout meanwhile.
     async fn check(&self, id: OrderId, row: &RolloutRow, waves: usize) -> Result<(), Failure> {
         let line = row.gate().check;
@@ -353,7 +395,7 @@ impl Rollouts {
         id: OrderId,
         row: RolloutRow,
         owed: HostSet,
-        waves: usize,
+        (waves, waits): (usize, HostSet),
     ) -> Result<(), Failure> {
         let _held = self.pushes.read().await;
         let drafts = match owed.is_empty() {
@@ -361,7 +403,7 @@ impl Rollouts {
             false => self.drafts(&row, owed, waves).await?,
         };
         if drafts.is_empty() {
-            return self.change(id, RolloutRow::given).await.map(drop);
+            return self.change(id, move |row| row.given(&waits)).await.map(drop);
         }
         let (round, count) = (row.next_round(), drafts.len());
         for (no, (draft, plan)) in drafts.into_iter().enumerate() {
@@ -369,6 +411,7 @@ impl Rollouts {
             let tables = self.tables.clone();
             let now = blocking(move || Ok(tables.rollout(id)?)).await?;
             let Some(mut now) = now.filter(|now| now.course == row.course) else { return Ok(()) };
+            let waits = waits.clone();
             let note = move |txn: &redb::WriteTransaction, order: OrderId| {
                 if let Some(plan) = plan {
                     Store::note_plan(txn, order, &plan)?;
@@ -376,7 +419,7 @@ impl Rollouts {
                 now.add_order(order, round);
                 now.half = true;
                 if no + 1 == count {
-                    now.given();
+                    now.given(&waits);
                 }
                 rollouts::note_rollout(txn, id, &now)
             };
@@ -447,8 +490,12 @@ impl Rollouts {
 }
 
 /// Who is to get the next order: the wave, and after a stop also whoever before it has nothing.
+/// After a pause whoever had it taken back, and nobody else if the wave was given before.
 fn owed(row: &RolloutRow, waves: &[HostSet], standing: &Standing) -> HostSet {
     let at = row.course.wave();
+    if !row.again && !row.half && row.orders.iter().any(|order| order.wave == at) {
+        return standing.owed.clone();
+    }
     let first = if row.again { 0 } else { at };
     let some = waves.get(first..=at).unwrap_or_default();
     let some = some.iter().fold(HostSet::new(), |some, wave| some.union(wave));
@@ -456,7 +503,7 @@ fn owed(row: &RolloutRow, waves: &[HostSet], standing: &Standing) -> HostSet {
         true => standing.ok().difference(&standing.round),
         false => standing.ok(),
     };
-    some.difference(&ok)
+    some.difference(&ok).union(&standing.owed)
 }
 
 /// Waits until one of these orders has moved, or something was missed.
@@ -490,7 +537,37 @@ mod tests {
         assert_eq!(owed(&row, &waves, &standing), hosts(3, 6));
         row.again = true;
         assert_eq!(owed(&row, &waves, &standing), hosts(3, 6), "1 and 2 have theirs");
-        row.given();
+        row.half = false;
         assert_eq!(owed(&row, &waves, &standing), hosts(5, 6), "nothing is half done");
+    }
+
+    #[test]
+    fn after_a_pause_those_are_owed_it_from_whom_it_was_taken_back() {
+        let hosts = |first, last| HostSet::from_ranges([(first, last)]);
+        let waves = [hosts(1, 4), hosts(5, 6)];
+        let mut row = RolloutRow::sample(2);
+        row.add_order(OrderId([1; 16]), 0);
+        row.given(&HostSet::new());
+        assert!(row.pause() && row.recall && !row.pause());
+        row.note_recall(&hosts(2, 3), OrderId([2; 16]));
+        // 1 has failed, 2 has begun it all the same and is well.
+        let (given, errors, back) = (hosts(1, 4), hosts(1, 1), hosts(3, 3));
+        let pending = back.clone();
+        let standing =
+            Standing { given, errors, pending, owed: back.clone(), ..Standing::default() };
+        assert!(row.resume() && !row.recall);
+        row.course.give_again();
+        assert_eq!((row.course.stage(), owed(&row, &waves, &standing)), (&Stage::Due, back));
+        row.given(&hosts(2, 2));
+        assert_eq!((&row.recalled[..], row.recalls.len()), (&[(2, 2)][..], 1));
+        row.given(&HostSet::new());
+        assert!(row.recalled.is_empty() && row.recalls.is_empty());
+        // It may have come to the next wave meanwhile.
+        let mut row = RolloutRow::sample(2);
+        row.add_order(OrderId([1; 16]), 0);
+        row.note_recall(&hosts(3, 3), OrderId([2; 16]));
+        row.course.stop("no".into());
+        assert!(row.course.accept());
+        assert_eq!(owed(&row, &waves, &standing), hosts(3, 3).union(&hosts(5, 6)));
     }
 }

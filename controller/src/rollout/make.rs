@@ -14,6 +14,7 @@ use crate::clock::to_ms;
 use crate::fault::Failure;
 use crate::fleet::types::{Distribution, Frequency, NewDist};
 use crate::orders::{Draft, blocking, new_id};
+use crate::push::Step;
 use crate::types::{NewPush, PushEvent, Targets, Waves};
 
 /// The least that a host that is away is waited for: below that a wave would be over at once.
@@ -78,10 +79,22 @@ impl Api {
         self.check_same_place(&step.dest, &targets)?;
         if new.max_link_bytes.is_some() {
             let all = self.packer.step(&new, tell)?;
-            let packed = self.packer.prepare_for(&new, all, targets)?;
+            let packed = self.packer.prepare_for(&new, all, targets.clone())?;
             let draft: &Draft = &packed.draft;
             self.check_budget(&new, draft)?;
         }
+        self.keep_rollout(new, step, targets, cut)
+    }
+
+    /// Keeps a rollout of what was read. Blocks.
+    pub(crate) fn keep_rollout(
+        &self,
+        new: NewPush,
+        step: Step,
+        targets: HostSet,
+        cut: Cut,
+    ) -> Result<Made, Failure> {
+        self.check_same_place(&step.dest, &targets)?;
         let root = self.packer.keep(&step.manifest)?;
         let least = u64::try_from(LEAST_REACH.as_millis()).unwrap_or(u64::MAX);
         let reach_ms = new.reach_ms.max(least);
@@ -93,7 +106,7 @@ impl Api {
     }
 
     /// Two rollouts to one place would undo each other.
-    fn check_same_place(&self, dest: &str, targets: &HostSet) -> Result<(), Failure> {
+    pub(crate) fn check_same_place(&self, dest: &str, targets: &HostSet) -> Result<(), Failure> {
         let mut open = self.tables.rollouts()?;
         open.retain(|(_, row)| !row.is_over());
         check_room(open.len())?;
@@ -166,12 +179,8 @@ impl Rollouts {
         Ok(Cut { gate: new.gate.clone(), waves })
     }
 
-    /// Distributes: in waves, if they are asked for or the frequency has some, else at once.
-    pub(crate) async fn distribute(
-        &self,
-        new: NewDist,
-        sets: Vec<HostSet>,
-    ) -> Result<Distribution, Failure> {
+    /// The waves in which a distribution goes: those that were asked for, or the frequency's.
+    pub(crate) fn waves_of_dist(&self, new: &NewDist) -> Result<Option<Waves>, Failure> {
         if new.all_at_once && new.waves.is_some() {
             let message = "waves, and everybody at once";
             return Err(Failure::bad(message, "--waves or --all-at-once"));
@@ -179,7 +188,16 @@ impl Rollouts {
         let frequencies = self.distributor.fleet.known().book.frequencies.clone();
         let usual = frequencies.get(&new.frequency).filter(|_| new.hosts.is_empty());
         let usual = usual.filter(|_| !new.all_at_once).and_then(Frequency::rolled);
-        let Some(waves) = new.waves.clone().or(usual) else {
+        Ok(new.waves.clone().or(usual))
+    }
+
+    /// Distributes: in waves, if they are asked for or the frequency has some, else at once.
+    pub(crate) async fn distribute(
+        &self,
+        new: NewDist,
+        sets: Vec<HostSet>,
+    ) -> Result<Distribution, Failure> {
+        let Some(waves) = self.waves_of_dist(&new)? else {
             return self.distributor.distribute(new).await;
         };
         let maker = self.clone();

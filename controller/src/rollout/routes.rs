@@ -86,7 +86,7 @@ pub(crate) async fn events(
 
 /// `POST /v1/rollouts/{id}/pause`
 pub(crate) async fn pause(State(api): State<Api>, Path(id): Path<String>) -> Answer<RolloutInfo> {
-    steer(&api, id, |row| match row.course.pause() {
+    steer(&api, id, |row| match row.pause() {
         true => Ok(()),
         false => Err(format!("the rollout is {} already", row.state())),
     })
@@ -122,8 +122,11 @@ pub(crate) async fn resume(
         let has_rest = *row.course.stage() == Stage::Done && !row.left_out.is_empty();
         match has_rest {
             true => row.course.reopen(),
-            false if new.accept => drop(row.course.accept()),
-            false if row.course.resume() => {}
+            false if new.accept => {
+                row.keep_back();
+                row.course.accept();
+            }
+            false if row.resume() => {}
             false => return Err(format!("the rollout is {}", row.state())),
         }
         // Who takes a wave as it is wants nothing of it once more.
@@ -181,7 +184,13 @@ pub(super) fn info(
         Stage::Stopped(why) => ("", 0, why.clone()),
         Stage::Aborted | Stage::Done => ("", 0, String::new()),
     };
-    let waves = if in_full { waves(tables, hosts, id, row)? } else { Vec::new() };
+    let (waves, taken_back) = match in_full {
+        true => {
+            let standing = Standing::read(tables, row)?;
+            (waves(tables, hosts, id, (row, &standing))?, standing.owed.len())
+        }
+        false => (Vec::new(), 0),
+    };
     Ok(RolloutInfo {
         short: short(id),
         id: id.to_string(),
@@ -198,6 +207,7 @@ pub(super) fn info(
         wave: row.course.wave() as u64 + 1,
         waves,
         left_out: row.left_out.clone(),
+        taken_back,
     })
 }
 
@@ -205,9 +215,8 @@ fn waves(
     tables: &Tables,
     hosts: &BTreeMap<HostId, HostRow>,
     id: OrderId,
-    row: &RolloutRow,
+    (row, standing): (&RolloutRow, &Standing),
 ) -> Result<Vec<WaveInfo>, Failure> {
-    let standing = Standing::read(tables, row)?;
     let wave = |(at, wave): (usize, mesh::HostSet)| {
         let left_out = at_sites(&wave, &row.left_out, hosts);
         let counted = wave.difference(&left_out);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use mesh::OrderId;
+use mesh::{HostSet, OrderId};
 use serde::{Deserialize, Serialize};
 
 use super::course::{Course, Stage};
@@ -37,6 +37,15 @@ pub(crate) struct RolloutRow {
     /// whatever they have said.
     #[serde(default)]
     pub(crate) half: bool,
+    /// Whether what was not begun is still to be taken back for the time of a pause.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) recall: bool,
+    /// From whom a pause has taken it back: ranges of hosts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) recalled: Vec<(u32, u32)>,
+    /// The ids of the orders that did it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) recalls: Vec<String>,
 }
 
 /// What goes out.
@@ -105,6 +114,9 @@ impl RolloutRow {
             take_back: None,
             left_out: Vec::new(),
             half: false,
+            recall: false,
+            recalled: Vec::new(),
+            recalls: Vec::new(),
         }
     }
 
@@ -164,10 +176,41 @@ impl RolloutRow {
         self.orders.push(WaveOrder { wave, round, id: id.to_string() });
     }
 
-    /// The wave was given, to everybody who needs it.
-    pub(crate) fn given(&mut self) {
+    /// The wave was given, to everybody who needs it. `waits`: of those from whom a pause has taken
+    /// it back, who is to say first whether he had begun it.
+    pub(crate) fn given(&mut self, waits: &HostSet) {
         self.course.given();
         (self.again, self.half) = (false, false);
+        self.recalled = waits.ranges().to_vec();
+        if waits.is_empty() {
+            self.recalls.clear();
+        }
+    }
+
+    /// Whoever had it taken back by a pause is owed nothing more.
+    pub(crate) fn keep_back(&mut self) {
+        (self.recall, self.recalled, self.recalls) = Default::default();
+    }
+
+    /// No other wave opens, and who has not begun does not. Returns whether that is new.
+    pub(crate) fn pause(&mut self) -> bool {
+        let is_new = self.course.pause();
+        self.recall |= is_new;
+        is_new
+    }
+
+    /// It goes on after a pause or a stop. Returns whether there was anything to go on from.
+    pub(crate) fn resume(&mut self) -> bool {
+        let can = self.course.resume();
+        self.recall &= !can;
+        can
+    }
+
+    /// An order has taken it back from these hosts, for the time of a pause.
+    pub(crate) fn note_recall(&mut self, hosts: &HostSet, by: OrderId) {
+        let all = HostSet::from_ranges(self.recalled.iter().copied()).union(hosts);
+        self.recalled = all.ranges().to_vec();
+        self.recalls.push(by.to_string());
     }
 
     /// What follows from a change by itself: what has stopped or was aborted is taken back where

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use mesh::{HostId, HostSet, State, Tally};
 
 use super::gate::Count;
-use super::row::RolloutRow;
+use super::row::{RolloutRow, order_id};
 use crate::fault::Failure;
 use crate::tables::{HostRow, Tables};
 
@@ -22,14 +22,23 @@ pub(crate) struct Standing {
     pub(crate) pending: HostSet,
     /// Who was to get something in the last round.
     pub(crate) round: HostSet,
-    /// Whether each order of the last round is closed.
+    /// Whether each order of the wave that went last is closed, and nobody is owed it again.
     pub(crate) ended: bool,
+    /// Whoever had it taken back by a pause and is owed it again.
+    pub(crate) owed: HostSet,
+    /// Whoever a pause would have it taken back from and may have begun it.
+    pub(crate) waits: HostSet,
+    /// Of those who were missed: who had it taken back.
+    pub(super) cancelled: HostSet,
+    /// Of those who were missed: who has said nothing himself.
+    pub(super) unheard: HostSet,
 }
 
 impl Standing {
     /// Reads how the hosts stand. Blocks.
     pub(crate) fn read(tables: &Tables, row: &RolloutRow) -> Result<Standing, Failure> {
         let mut standing = Standing { ended: true, ..Standing::default() };
+        let last = row.orders.last().map(|order| order.wave);
         let mut round = None;
         let mut seen = HostSet::new();
         for given in &row.orders {
@@ -37,22 +46,24 @@ impl Standing {
             // An order that is not kept any more is over.
             let Some(order) = tables.order(id)? else { continue };
             if round != Some(given.round) {
-                (round, seen, standing.ended) = (Some(given.round), HostSet::new(), true);
+                (round, seen) = (Some(given.round), HostSet::new());
             }
-            standing.ended &= order.closed_ms > 0;
+            standing.ended &= order.closed_ms > 0 || Some(given.wave) != last;
             let targets = order.targets();
             standing.renew(&targets.difference(&seen));
             standing.add(&targets, &tables.tally(id)?.0);
             seen = seen.union(&targets);
         }
         standing.round = seen;
+        standing.give_back(row, &confirmed(tables, row)?);
         Ok(standing)
     }
 
     /// A new round: what these hosts have said before counts no more.
     fn renew(&mut self, targets: &HostSet) {
         self.given = self.given.union(targets);
-        for set in [&mut self.errors, &mut self.missed, &mut self.pending] {
+        let sets = [&mut self.errors, &mut self.missed, &mut self.pending];
+        for set in sets.into_iter().chain([&mut self.cancelled, &mut self.unheard]) {
             *set = set.difference(targets);
         }
     }
@@ -65,10 +76,33 @@ impl Standing {
                 State::Failed(_) | State::Signalled(_) | State::Refused => {
                     self.errors = self.errors.union(&hosts);
                 }
-                _ => self.missed = self.missed.union(&hosts),
+                state => {
+                    self.missed = self.missed.union(&hosts);
+                    if state == State::Cancelled {
+                        self.cancelled = self.cancelled.union(&hosts);
+                    }
+                    if state.is_provisional() {
+                        self.unheard = self.unheard.union(&hosts);
+                    }
+                }
             }
         }
         self.pending = self.pending.union(&targets.difference(tally.hosts()));
+    }
+
+    /// Whoever had it taken back by a pause has not missed it: he is to get it again, if he has
+    /// said so or is away. `confirmed`: who has said that he begins no more; without another word
+    /// he had begun before, and goes on.
+    fn give_back(&mut self, row: &RolloutRow, confirmed: &HostSet) {
+        let recalled = HostSet::from_ranges(row.recalled.iter().copied());
+        let unheard = self.unheard.intersection(&recalled);
+        self.owed = self.cancelled.intersection(&recalled).union(&unheard.difference(confirmed));
+        self.waits = self.pending.intersection(&recalled).union(&unheard.intersection(confirmed));
+        let all = self.owed.union(&self.waits);
+        self.missed = self.missed.difference(&all);
+        self.pending = self.pending.union(&all);
+        self.waits = self.waits.difference(&self.owed);
+        self.ended &= all.is_empty();
     }
 
     /// Whoever has what was rolled out.
@@ -115,6 +149,17 @@ impl Standing {
     }
 }
 
+/// Who has confirmed what the orders of a pause have told him.
+fn confirmed(tables: &Tables, row: &RolloutRow) -> Result<HostSet, Failure> {
+    let mut confirmed = HostSet::new();
+    for id in row.recalls.iter().filter_map(|id| order_id(id)) {
+        let tally = tables.tally(id)?.0;
+        let lines = tally.lines().filter(|(outcome, _)| outcome.state == State::Ok);
+        confirmed = lines.fold(confirmed, |all, (_, hosts)| all.union(hosts));
+    }
+    Ok(confirmed)
+}
+
 /// Those of these hosts that are at one of these sites.
 pub(crate) fn at_sites(
     hosts: &HostSet,
@@ -138,7 +183,7 @@ pub(crate) fn going_on(
 
 #[cfg(test)]
 mod tests {
-    use mesh::Outcome;
+    use mesh::{OrderId, Outcome};
 
     use super::*;
 
@@ -168,5 +213,32 @@ mod tests {
         standing.renew(&hosts(3, 6));
         standing.add(&hosts(3, 6), &tally(&[(State::Ok, hosts(3, 6))]));
         assert_eq!(standing.count(&hosts(1, 7)).ok, 7);
+    }
+    #[test]
+    fn who_had_it_taken_back_by_a_pause_is_owed_it_unless_he_had_begun() {
+        let mut row = RolloutRow::sample(1);
+        row.note_recall(&hosts(3, 6), OrderId([1; 16]));
+        row.note_recall(&hosts(7, 8), OrderId([2; 16]));
+        let mut standing = Standing { ended: true, ..Standing::default() };
+        standing.renew(&hosts(1, 9));
+        let lines = [
+            (State::Ok, hosts(1, 3)),
+            (State::Cancelled, hosts(4, 4)),
+            (State::NotReached, hosts(5, 5)),
+            (State::Failed(1), hosts(8, 8)),
+            (State::NotReached, hosts(9, 9)),
+        ];
+        let mut tally = Tally::new();
+        for (state, hosts) in &lines {
+            tally.record(Outcome::bare(*state), hosts);
+        }
+        standing.add(&hosts(1, 9), &tally);
+        // 6 goes on, 7 is on its way to say so or not, and of 9 it was never taken back.
+        standing.give_back(&row, &hosts(3, 6).difference(&hosts(5, 5)));
+        assert_eq!((standing.owed.clone(), standing.waits.clone()), (hosts(4, 5), hosts(6, 7)));
+        assert!(!standing.ended);
+        let count = standing.count(&hosts(1, 9));
+        assert_eq!(count, Count { hosts: 9, ok: 3, errors: 1, missed: 1 });
+        assert_eq!(standing.ok(), hosts(1, 3));
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use mesh::{Digest, OrderId};
 use redb::{ReadableTable, ReadableTableMetadata, WriteTransaction};
 
+use super::stages::drop_stage;
 use super::{
     ANSWERS, BODIES, COUNTS, ORDERS, OrderRow, PLACED, PREVIOUS, Result, STOPPED, TOKENS, Tables,
     TokenRow, parse,
@@ -128,6 +129,7 @@ fn drop_order(txn: &WriteTransaction, id: OrderId) -> Result<()> {
     txn.open_table(ORDERS)?.remove(id)?;
     txn.open_table(STOPPED)?.remove(id)?;
     crate::fleet::forget_plan(txn, id)?;
+    drop_stage(txn, OrderId(id))?;
     txn.open_table(ANSWERS)?.retain_in((id, 0)..=(id, u64::MAX), |_, _| false)?;
     txn.open_table(BODIES)?.retain_in((id, [0; 32])..=(id, [255; 32]), |_, _| false)?;
     Ok(())

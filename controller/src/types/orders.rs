@@ -15,7 +15,7 @@ pub struct OrderInfo {
     pub id: String,
     /// The short id that people type: the end of the whole id, in practice unique for a long time.
     pub short: String,
-    /// `run`, `push` or `cancel`.
+    /// `run`, `push`, `stage`, `dist`, `cancel`, `steer`, ...
     pub kind: String,
     /// What was ordered, in one line.
     pub what: String,
@@ -41,9 +41,29 @@ pub struct OrderInfo {
     /// For a push: what it weighs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub push: Option<PushInfo>,
+    /// For a stage: the same. Hosts that are `ok` have its content, and nothing is in place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage: Option<PushInfo>,
+    /// For a stage: until when it can be started.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub stays_until_ms: u64,
     /// For a run: how much of each of stdout and stderr its answers have at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_limit: Option<u64>,
+    /// For a push or a distribution: the newer orders that have taken its place.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub superseded: Vec<Superseded>,
+}
+
+/// A newer order that has taken the place of one, at hosts that have not begun it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Superseded {
+    /// The short id of the newer order.
+    pub by: String,
+    /// The hosts, folded.
+    pub set: String,
+    /// How many.
+    pub count: u64,
 }
 
 /// `GET /v1/orders/{id}`

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::pushes::NewPush;
 use super::runs::NewRun;
+use crate::fleet::types::NewDist;
 
 /// `POST /v1/plan`: what an order would do. Nothing is done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +16,8 @@ pub enum PlanQuery {
     Run(Box<NewRun>),
     /// A push; its source is read and packed, as if it were to be given.
     Push(Box<NewPush>),
+    /// A distribution; its orders are packed likewise.
+    Dist(Box<NewDist>),
 }
 
 /// The answer to `POST /v1/plan`
@@ -32,12 +35,52 @@ pub struct Plan {
     pub relays: String,
     /// The controller's own links that the order would cross, the one with the most targets first.
     pub links: Vec<PlanLink>,
-    /// For a run: how many bytes the order has on each link, frames of QUIC left out.
+    /// How many bytes the order has on each link, frames of QUIC left out; of a distribution all of
+    /// its orders.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order_bytes: Option<u64>,
     /// For a push: what it would change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub push: Option<PushPlan>,
+    /// For a distribution: what it would bring.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dist: Option<DistPlan>,
+    /// If it would go in waves: who gets it when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waves: Option<WavesPlan>,
+}
+
+/// How the targets of a [`Plan`] divide over waves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WavesPlan {
+    /// What each wave must have come to; empty: `errors<=1% missed<=10%`.
+    pub gate: String,
+    /// The waves, in their sequence.
+    pub waves: Vec<PlanWave>,
+}
+
+/// A wave of a [`WavesPlan`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanWave {
+    /// The hosts, folded.
+    pub set: String,
+    /// How many.
+    pub count: u64,
+    /// Those of them that cannot be reached now, folded.
+    pub down: String,
+    /// How many.
+    pub down_count: u64,
+}
+
+/// What a distribution would bring.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DistPlan {
+    /// The files, by their domainpaths.
+    pub files: Vec<String>,
+    /// In how many orders, were it given to everybody at once.
+    pub orders: u64,
+    /// What there is to say of it, a line each.
+    pub notes: Vec<String>,
 }
 
 /// What a push would change.
@@ -93,7 +136,8 @@ pub struct PlanLink {
     pub down: u64,
     /// Round-trip time in microseconds; 0 if the link is down.
     pub rtt_us: u64,
-    /// For a push: the bytes of the order and of what its hosts need, which go over it once.
+    /// For a push or a distribution: the bytes of its orders and of what its hosts need, which go
+    /// over it once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
 }

@@ -75,6 +75,30 @@ pub struct NewPush {
     /// Whether everybody gets it at once, however many they are.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub all_at_once: bool,
+    /// Whether only its content travels now, and stays where it is needed for `hold_ms`, until it
+    /// is started.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stage: bool,
+}
+
+/// `POST /v1/pushes/{id}/start`: what was staged is put in place; answered by a stream of
+/// [`PushEvent`] lines.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewStart {
+    /// At which hosts of the stage; all, if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub targets: Option<Targets>,
+    /// How long to wait for a host that cannot be reached before saying so.
+    pub reach_ms: u64,
+    /// How long the push waits for hosts that are away.
+    pub hold_ms: u64,
+    /// The waves in which it goes, as of a push.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waves: Option<Waves>,
+    /// Whether everybody gets it at once, however many they are.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub all_at_once: bool,
 }
 
 /// A line for the shell for each changed file that a pattern means.

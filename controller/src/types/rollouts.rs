@@ -52,6 +52,14 @@ pub struct RolloutInfo {
     /// The sites that are left out, since too many of their hosts have failed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<String>,
+    /// From how many hosts that had not begun a pause has taken it back; they get it when it is
+    /// resumed. Not in a list of rollouts.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub taken_back: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// A wave of a rollout.

@@ -36,6 +36,7 @@ pub(super) fn order(targets: &[u32]) -> Order {
         again: false,
         cancels: None,
         lapses: false,
+        supersedes: Vec::new(),
         gate: Some(gate),
         body: Bytes::new(),
     }

@@ -51,7 +51,9 @@ impl Node {
             self.watch.stir();
         }
         self.open_window(now, &order, HostSet::new());
-        if let Some(older) = self.cancels.add(&order) {
+        // What this host says of the older ones is on the disk before the order is: a node that dies
+        // in between is given the order once more, and says it again.
+        for older in self.cancels.add(&order) {
             self.take_back(now, older);
         }
         if self.config.is_root() {
@@ -80,6 +82,10 @@ impl Node {
         if !self.ledger.is_over(older) && !self.stands_here(older) {
             self.call_off(now, older);
         }
+        let is_wanted = self.routes.children().any(|(child, _)| self.wants(older, child));
+        if !is_wanted && self.ledger.waiting(older).is_none() {
+            self.pulls.forget(older);
+        }
         // Who waited for a release must say by now that it waits no more.
         self.windows.stir(now, older);
         let share = self.shares.get(older).and_then(|share| share.order.as_ref());
@@ -93,10 +99,7 @@ impl Node {
     fn call_off(&mut self, now: Time, id: OrderId) {
         self.pulls.forget(id);
         self.ledger.answer(id);
-        let state = match self.cancels.lapses(id, self.config.host) {
-            true => State::Expired,
-            false => State::Cancelled,
-        };
+        let state = self.cancels.word(id, self.config.host).unwrap_or(State::Cancelled);
         self.answer(now, id, Outcome::bare(state), None);
     }
 
@@ -144,6 +147,9 @@ impl Node {
         if begun && (!order.again || self.has(Bug::NeverAgain)) {
             self.ledger.answer(id);
             self.answer(now, id, Outcome::bare(State::Interrupted), None);
+        } else if begun && self.cancels.word(id, self.config.host) == Some(State::Skipped) {
+            // What it has begun it brings to its end, whatever comes after.
+            self.prepare(now, order);
         } else {
             self.enter(now, order);
         }
@@ -229,10 +235,15 @@ impl Node {
         if !order.targets.contains(self.config.host) || self.ledger.knows(order.id) {
             return;
         }
-        let id = order.id;
-        if !self.stands_here(id) {
-            return self.call_off(now, id);
+        if !self.stands_here(order.id) {
+            return self.call_off(now, order.id);
         }
+        self.prepare(now, order);
+    }
+
+    /// Gets what an order of this host needs, and begins it.
+    fn prepare(&mut self, now: Time, order: Arc<Order>) {
+        let id = order.id;
         let content = match self.config.is_root() {
             // What the root's orders need lies in its own store; there is nobody to ask for it.
             true => Vec::new(),
@@ -298,5 +309,92 @@ impl Node {
         self.gates.forget(id);
         self.windows.forget(id);
         self.out.save(Record::Forget(id));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::bench::{Bench, ORDER, PARENT, answers, order, starts};
+    use super::*;
+    use crate::{Frame, Input, Need, Saved};
+
+    const NEWER: OrderId = OrderId([9; 16]);
+    const OLD: Digest = Digest([7; 32]);
+
+    /// A push that needs this content.
+    fn push(id: OrderId, content: &[Digest]) -> Order {
+        let hosts = HostSet::one(HostId(11));
+        let need = Need { hosts, content: content.to_vec() };
+        let needs = if content.is_empty() { Vec::new() } else { vec![need] };
+        Order { id, needs, again: true, gate: None, ..order(&[11]) }
+    }
+
+    fn newer() -> Order {
+        Order { supersedes: vec![(ORDER, HostSet::one(HostId(11)))], ..push(NEWER, &[]) }
+    }
+
+    #[test]
+    fn who_waits_for_an_older_push_begins_the_newer_one_alone() {
+        for newer_first in [false, true] {
+            let mut host = Bench::host();
+            let mut outputs = Vec::new();
+            if newer_first {
+                outputs.extend(host.hear(1, newer()));
+                outputs.extend(host.hear(2, push(ORDER, &[OLD])));
+            } else {
+                host.hear(1, push(ORDER, &[OLD]));
+                outputs.extend(host.hear(2, newer()));
+            }
+            assert_eq!(answers(&outputs), [State::Skipped]);
+            assert!(starts(&outputs));
+            assert!(!starts(&host.give(Input::Pulled { content: OLD, result: Ok(()) })));
+        }
+    }
+
+    #[test]
+    fn what_has_begun_goes_on_over_a_restart_too() {
+        let mut host = Bench::host();
+        assert!(starts(&host.hear(1, push(ORDER, &[]))));
+        assert_eq!(answers(&host.hear(2, newer())), []);
+        let saved = std::mem::take(&mut host.kept);
+        let mut host = Bench::new(11, 1, saved);
+        let started = host.wait(0);
+        let began = started.iter().filter_map(|output| match output {
+            Output::Start { order, .. } => Some(order.id),
+            _ => None,
+        });
+        assert_eq!(began.collect::<Vec<_>>(), [ORDER, NEWER]);
+        assert_eq!(answers(&started), []);
+    }
+
+    #[test]
+    fn who_comes_back_is_given_the_newer_push_alone() {
+        for newer_first in [false, true] {
+            let mut relay = Bench::new(9, 1, Saved::default());
+            let peer = Peer::Parent { place: 0, host: HostId(90) };
+            relay.give(Input::LinkUp { link: PARENT, peer });
+            relay.child(11, 11);
+            relay.child(12, 12);
+            relay.give(Input::LinkDown { link: LinkId(11) });
+            let both = Order { targets: order(&[11, 12]).targets, ..push(ORDER, &[]) };
+            let mut orders = [both, newer()];
+            if newer_first {
+                orders.reverse();
+            }
+            for (seq, order) in (1..).zip(orders) {
+                relay.hear(seq, order);
+            }
+            relay.child(21, 11);
+            let (events, profiles) = (false, false);
+            let frame = Frame::Hello { log: 7, held_log: 0, held: 0, events, profiles };
+            let outputs = relay.give(Input::Frame { link: LinkId(21), frame });
+            let given = outputs.iter().filter_map(|output| match output {
+                Output::Send { link, frame: Frame::Order { order, .. } } => {
+                    (*link == LinkId(21)).then_some(order.id)
+                }
+                _ => None,
+            });
+            assert_eq!(given.collect::<Vec<_>>(), [NEWER]);
+        }
     }
 }

@@ -93,6 +93,7 @@ mod tests {
             again: false,
             cancels: None,
             lapses: false,
+            supersedes: Vec::new(),
             gate: None,
             body: Bytes::from_static(b"order"),
         })

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use mesh::{HostId, Order};
+use mesh::{HostId, Order, State};
 
 use super::known::Known;
 use super::words::Words;
@@ -63,7 +63,9 @@ impl Commands {
             return broken("at most once", "twice in one life");
         }
         let words = told.words.own(id, me);
-        if words.is_some_and(|words| words.iter().any(|word| word.state.weight() >= 4)) {
+        let is_over =
+            |state: State| state.weight() >= 4 || (state == State::Skipped && order.gate.is_none());
+        if words.is_some_and(|words| words.iter().any(|word| is_over(word.state))) {
             return broken("at most once", "though it has answered");
         }
         Ok(())
@@ -76,6 +78,9 @@ impl Commands {
         {
             self.barred.insert((older, me));
         }
+        let mine = order.supersedes.iter().filter(|(_, hosts)| hosts.contains(me));
+        let new = mine.map(|(older, _)| *older).filter(|older| !known.got.contains(&(me, *older)));
+        self.barred.extend(new.map(|older| (older, me)));
     }
 
     /// A process died: it may start again what may be started again.

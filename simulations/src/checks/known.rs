@@ -52,7 +52,11 @@ impl Known {
     /// Whether any node on the way has refused or forgotten an order to keep its limits, or one
     /// that takes it back.
     pub(crate) fn is_crowded_out(&self, id: OrderId) -> bool {
-        let cancels = |by: &OrderId| self.orders.get(by).is_some_and(|o| o.cancels == Some(id));
+        let takes_back = |order: &Order| {
+            let mut olders = order.supersedes.iter().map(|(older, _)| *older).chain(order.cancels);
+            olders.any(|older| older == id)
+        };
+        let cancels = |by: &OrderId| self.orders.get(by).is_some_and(|o| takes_back(o));
         self.refused.iter().any(|(_, refused)| *refused == id || cancels(refused))
     }
 

@@ -50,6 +50,9 @@ impl Words {
             };
             self.words.extend(states.iter().map(|state| ((older, me), Outcome::bare(*state))));
         }
+        let mine = order.supersedes.iter().filter(|(_, hosts)| hosts.contains(me));
+        let skipped = Outcome::bare(State::Skipped);
+        self.words.extend(mine.map(|(older, _)| ((*older, me), skipped)));
     }
 
     /// A host that was released and could not begin in time may say so.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mesh::{Batch, Gate, HostSet, Need, Order, Share};
+use mesh::{Batch, Gate, HostSet, Need, Order, OrderId, Share};
 use serde::{Deserialize, Serialize};
 
 use super::words::{hosts, id, is_false, millis, ms, span, spanned};
@@ -24,12 +24,21 @@ pub(super) struct OrderLines {
     cancels: Option<u64>,
     #[serde(default, skip_serializing_if = "is_false")]
     lapses: bool,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    supersedes: Vec<SupersededLines>,
     #[serde(skip_serializing_if = "Option::is_none")]
     extra: Option<u8>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     needs: Vec<NeedLines>,
     #[serde(skip_serializing_if = "Option::is_none")]
     gate: Option<GateLines>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SupersededLines {
+    no: u64,
+    hosts: String,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -86,6 +95,10 @@ pub(super) struct GateLines {
     longest_ms: u64,
 }
 
+fn superseded((older, hosts): &(OrderId, HostSet)) -> SupersededLines {
+    SupersededLines { no: plan::order_no(*older), hosts: hosts.to_string() }
+}
+
 impl OrderLines {
     pub(super) fn of(work: &Work) -> OrderLines {
         let order = &work.order;
@@ -104,6 +117,7 @@ impl OrderLines {
             again: order.again,
             cancels: order.cancels.map(plan::order_no),
             lapses: order.lapses,
+            supersedes: order.supersedes.iter().map(superseded).collect(),
             extra: work.extra.as_ref().map(plan::content_no),
             needs: order.needs.iter().map(need).collect(),
             gate: order.gate.as_ref().map(GateLines::of),
@@ -120,6 +134,8 @@ impl OrderLines {
             Ok(Need { hosts: hosts(&need.hosts)?, content: content? })
         };
         let needs: Result<_, String> = self.needs.iter().map(need).collect();
+        let older = |lines: &SupersededLines| Ok((id(lines.no), hosts(&lines.hosts)?));
+        let supersedes: Result<_, String> = self.supersedes.iter().map(older).collect();
         let (at, ttl) = (millis(self.at_ms), millis(self.ttl_ms));
         let order = Order {
             id: id(self.no),
@@ -130,6 +146,7 @@ impl OrderLines {
             again: self.again,
             cancels: self.cancels.map(id),
             lapses: self.lapses,
+            supersedes: supersedes?,
             gate: self.gate.map(GateLines::gate).transpose()?,
             ..plan::run(self.no as usize, hosts(&self.targets)?)
         };

@@ -17,6 +17,9 @@ pub(super) struct RolloutLines {
     takes_ms: [u64; 2],
     #[serde(default, skip_serializing_if = "is_false")]
     careless: bool,
+    /// After how long, and for how long.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pause_ms: Option<[u64; 2]>,
 }
 
 impl RolloutLines {
@@ -29,6 +32,7 @@ impl RolloutLines {
             resumes: rolling.resumes,
             takes_ms: span(rolling.takes),
             careless: rolling.careless,
+            pause_ms: rolling.pause.map(|(after, lasts)| [ms(after), ms(lasts)]),
         }
     }
 
@@ -45,6 +49,7 @@ impl RolloutLines {
             resumes: self.resumes,
             takes: spanned(self.takes_ms)?,
             careless: self.careless,
+            pause: self.pause_ms.map(|[after, lasts]| (millis(after), millis(lasts))),
         })
     }
 }

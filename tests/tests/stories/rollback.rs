@@ -30,7 +30,7 @@ fn versions(fleet: &Fleet) -> Result<[std::path::PathBuf; 2]> {
     Ok([one, two])
 }
 
-fn content_sent(fleet: &Fleet) -> Result<u64> {
+pub(crate) fn content_sent(fleet: &Fleet) -> Result<u64> {
     let links = fleet.json(&["tree", "--json"])?.to_string();
     let fields = links.split("\"content_sent\":").skip(1);
     let digits = fields.map(|field| field.chars().take_while(char::is_ascii_digit).collect());

@@ -237,6 +237,52 @@ fn a_wave_that_runs_goes_on_when_the_controller_is_back() -> Result<()> {
 }
 
 #[test]
+fn a_pause_takes_a_running_wave_back_from_who_has_not_begun_and_resuming_gives_it() -> Result<()> {
+    let mut fleet = Fleet::tree(1, 3)?;
+    let scene = Scene::new(&fleet)?;
+    fleet.kill("site1-host3")?;
+    fleet.wait_up(3)?;
+    let (go, dir) = (scene.dir.join("go"), scene.dir.display().to_string());
+    let before =
+        format!("echo $BARID_NODE >> {dir}/log; while ! [ -e {dir}/go ]; do sleep 0.05; done");
+    let push = ["push", &scene.source, "--dest", DEST, "-a", "--before", &before, "-t", "2s"];
+    let waves = ["--waves", "100%", "--gate", "errors<=0", "--async", "--json"];
+    order(&fleet, &[&push[..], &waves].concat())?;
+    wait_for("two hosts to begin", LIMIT, || Ok((scene.begun().len() == 2).then_some(())))?;
+    assert_eq!(fleet.barid(&["rollout", "pause"])?.status.code(), Some(0));
+    // Whether it has got to taking anything back or not, the next controller does.
+    fleet.kill("controller")?;
+    fleet.restart("controller")?;
+    let paused = wait_for("it to be taken back from one", LIMIT, || {
+        let now = rollout(&fleet)?;
+        Ok((now["taken_back"] == 1).then_some(now))
+    })?;
+    assert_eq!((&paused["state"], &paused["stage"]), (&"paused".into(), &"given".into()));
+    let given = paused["waves"][0]["orders"][0].as_str().context("an order")?;
+    fleet.restart("site1-host3")?;
+    wait_for("the one that is back to have heard of it", LIMIT, || {
+        Ok((fleet.order(given)?["order"]["states"]["cancelled"] == 1).then_some(()))
+    })?;
+    fs::write(&go, "")?;
+    fleet.wait_states(given, &[("ok", 2), ("cancelled", 1)])?;
+    let paused = rollout(&fleet)?;
+    assert_eq!((&paused["state"], &paused["taken_back"]), (&"paused".into(), &1.into()));
+    assert_eq!((ok(&paused), &paused["waves"][0]["pending"]), (vec![2], &1.into()));
+    let shown = show(&fleet.barid(&["rollout", "show"])?.stdout);
+    assert!(shown.contains("taken back from 1 that had not begun"), "{shown}");
+    assert_eq!(scene.begun().len(), 2);
+
+    let output = fleet.barid(&["rollout", "resume"])?;
+    assert_eq!(output.status.code(), Some(0), "{}", show(&output.stderr));
+    let done = rollout(&fleet)?;
+    assert_eq!((&done["state"], ok(&done)), (&"done".into(), vec![3]), "{done:#}");
+    assert_eq!(done["waves"][0]["orders"].as_array().map(Vec::len), Some(2));
+    let log = fs::read_to_string(scene.dir.join("log"))?;
+    assert_eq!(log.lines().count(), 3, "each has begun once: {log}");
+    Ok(())
+}
+
+#[test]
 fn a_site_that_breaks_is_left_out_and_the_others_go_on() -> Result<()> {
     let fleet = Fleet::tree(2, 3)?;
     let scene = Scene::new(&fleet)?;

@@ -1,0 +1,136 @@
+//! Pushes in two steps: the content travels when there is time, and is put in place by an order
+//! that needs no more of any link.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use serde_json::json;
+use tests::{Fleet, listing, noise, sample_tree, show};
+
+use crate::order;
+use crate::rollback::content_sent;
+
+const DEST: &str = "/srv/app";
+const BIG: usize = 1_000_000;
+
+struct Scene {
+    fleet: Fleet,
+    source: PathBuf,
+}
+
+impl Scene {
+    fn new() -> Result<Scene> {
+        let fleet = Fleet::tree(1, 3)?;
+        let source = fleet.path().join("source");
+        sample_tree(&source, BIG)?;
+        Ok(Scene { fleet, source })
+    }
+
+    fn stage(&self, more: &[&str]) -> Result<String> {
+        let source = self.source.to_str().context("a plain path")?;
+        let stage = ["push", source, "--dest", DEST, "-a", "--stage", "--async", "--json"];
+        order(&self.fleet, &[&stage[..], more].concat())
+    }
+
+    fn start(&self, id: &str, more: &[&str]) -> Result<String> {
+        order(&self.fleet, &[&["push", "--start", id, "--async", "--json"], more].concat())
+    }
+
+    fn there(&self, host: &str) -> PathBuf {
+        self.fleet.at(host, DEST)
+    }
+}
+
+#[test]
+fn what_was_staged_is_started_with_next_to_nothing_on_the_link() -> Result<()> {
+    let mut scene = Scene::new()?;
+    let away = "site1-host3";
+    scene.fleet.kill(away)?;
+    scene.fleet.wait_up(3)?;
+    let staged = listing(&scene.source)?;
+    let id = scene.stage(&["-t", "2s"])?;
+    scene.fleet.wait_states(&id, &[("ok", 2), ("not-reached", 1)])?;
+    let sent = content_sent(&scene.fleet)?;
+    assert!(sent > BIG as u64, "{sent}");
+    let shown = show(&scene.fleet.barid(&["runs", "show", &id])?.stdout);
+    assert!(shown.contains("staged at 2 of 3 hosts until "), "{shown}");
+    let short = &id[id.len() - 6..];
+    assert!(shown.contains(&format!("`barid push --start {short}`")), "{shown}");
+    let of = scene.fleet.barid(&["nodes", "expand", &format!("@run:{short}/ok")])?;
+    assert_eq!(show(&of.stdout), "site1-host1\nsite1-host2\n");
+    for host in ["site1-host1", "site1-host2"] {
+        assert!(!scene.there(host).exists(), "{host} has put something in place");
+    }
+
+    // What becomes of the source does not matter, and everybody remembers it.
+    fs::write(scene.source.join("big.bin"), "another\n")?;
+    for node in ["controller", "site1-relay", "site1-host1"] {
+        scene.fleet.kill(node)?;
+        scene.fleet.restart(node)?;
+    }
+    scene.fleet.wait_up(3)?;
+    let sent = content_sent(&scene.fleet)?;
+    let push = scene.start(&id, &["-t", "2s"])?;
+    scene.fleet.wait_states(&push, &[("ok", 2), ("not-reached", 1)])?;
+    assert_eq!(content_sent(&scene.fleet)? - sent, 0, "content has gone over the link");
+    assert_eq!(listing(&scene.there("site1-host1"))?, staged);
+    // One that has missed it gets the content with the start, out of its relay.
+    scene.fleet.restart(away)?;
+    scene.fleet.wait_states(&push, &[("ok", 3)])?;
+    assert_eq!(listing(&scene.there(away))?, staged);
+    assert_eq!(content_sent(&scene.fleet)? - sent, 0, "content has gone over the link");
+    Ok(())
+}
+
+#[test]
+fn a_stage_brings_what_changes_and_is_started_in_waves_or_for_some() -> Result<()> {
+    let scene = Scene::new()?;
+    let source = scene.source.to_str().context("a plain path")?;
+    let first = order(&scene.fleet, &["push", source, "--dest", DEST, "-a", "--async", "--json"])?;
+    scene.fleet.wait_states(&first, &[("ok", 3)])?;
+    let mut bytes = fs::read(scene.source.join("big.bin"))?;
+    bytes.extend(noise(7, 50_000));
+    fs::write(scene.source.join("big.bin"), &bytes)?;
+    let sent = content_sent(&scene.fleet)?;
+    let id = scene.stage(&["--delete"])?;
+    scene.fleet.wait_states(&id, &[("ok", 3)])?;
+    let brought = content_sent(&scene.fleet)? - sent;
+    assert!((50_000..100_000).contains(&brought), "{brought}");
+    fs::write(scene.there("site1-host1").join("extra"), "extra\n")?;
+
+    let one = scene.start(&id, &["-w", "site1-host1"])?;
+    scene.fleet.wait_states(&one, &[("ok", 1)])?;
+    assert!(!scene.there("site1-host1").join("extra").exists(), "the terms were staged, too");
+    assert_ne!(fs::read(scene.there("site1-host2").join("big.bin"))?, bytes);
+    let output = scene.fleet.barid(&["push", "--start", &id, "--waves", "1,100%"])?;
+    assert_eq!(output.status.code(), Some(0), "{}", show(&output.stderr));
+    let done = scene.fleet.json(&["rollout", "show", "last", "--json"])?;
+    assert_eq!((&done["state"], &done["hosts"]), (&json!("done"), &json!(3)), "{done:#}");
+    assert_eq!(fs::read(scene.there("site1-host3").join("big.bin"))?, bytes);
+    assert_eq!(content_sent(&scene.fleet)? - sent, brought);
+    Ok(())
+}
+
+#[test]
+fn what_is_no_stage_is_not_started() -> Result<()> {
+    let scene = Scene::new()?;
+    let id = scene.stage(&["-x", "site1-host3"])?;
+    scene.fleet.wait_states(&id, &[("ok", 2)])?;
+    let push = scene.start(&id, &[])?;
+    scene.fleet.wait_states(&push, &[("ok", 2)])?;
+    for (args, says) in [
+        (&[&push[..]][..], "was not staged"),
+        (&["ffffff"], "no order ffffff"),
+        (&[&id, "-w", "site1-host3"], "1 of these hosts were not targets"),
+        (&[&id, "--waves", "1,50%"], "are in none of them"),
+    ] {
+        let output = scene.fleet.barid(&[&["push", "--start"], args].concat())?;
+        let told = show(&output.stderr);
+        assert!(!output.status.success() && told.contains(says), "{args:?}: {told}");
+    }
+    let source = scene.source.to_str().context("a plain path")?;
+    let wrong = scene.fleet.barid(&["push", source, "-a", "--stage", "--verify"])?;
+    assert_eq!(wrong.status.code(), Some(2), "{}", show(&wrong.stderr));
+    Ok(())
+}
