@@ -168,7 +168,8 @@ fn order() -> impl Strategy<Value = OrderBody> {
         .prop_map(|(push, command)| crate::dist::DistItem { push, command: command.into() });
     let looks = |item: &crate::dist::DistItem| item.push.terms.verify;
     let item = item.prop_filter("it only looks", move |item| !looks(item));
-    let dist = vec(item, 1..3).prop_map(|items| Work::Dist(Dist { items }));
+    let dist = (vec(item, 1..3), "[a-z]{0,5}")
+        .prop_map(|(items, frequency)| Work::Dist(Dist { items, frequency }));
     let parents = vec(name().prop_map(|name| format!("{name}:7400")), 0..=PARENTS);
     let steer = prop_oneof![
         parents.prop_map(Steer::Parents),

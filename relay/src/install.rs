@@ -21,6 +21,7 @@ use tokio::sync::Mutex;
 use tracing::{info, warn};
 
 use crate::commands::Updated;
+use crate::copies::{Copies, CopyError, Note, Placed};
 use crate::exec::{failed, word};
 use crate::journal::Journal;
 use crate::owed::Owed;
@@ -244,6 +245,56 @@ impl Installs {
     pub(crate) fn keep_manifest(&self, push: &Push, job: &Job<'_>) -> Result<(), InstallError> {
         let kept = self.transfers.store.put(ContentId(push.manifest.0), &job.target.encode());
         kept.map_err(InstallError::Store)
+    }
+
+    /// Notes what an order has put in place, and keeps copies of what is small.
+    pub(crate) fn keep_copies(
+        &self,
+        order: OrderId,
+        frequency: &str,
+        placed: &[Placed],
+    ) -> Result<(), CopyError> {
+        let copies = Copies { journal: &self.journal, store: &self.transfers.store };
+        copies.note(order, frequency, placed)?;
+        for Placed { dest, manifest, .. } in placed {
+            if let Some(target) = copies.manifest(*manifest)? {
+                copies.keep(&self.root, dest, &target);
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts right what an order has put in place, from what is kept here, or else from the parent.
+    /// Returns how much was not right; `None`: something else has been put there since.
+    pub(crate) fn put_right(
+        &self,
+        note: &Note,
+        handle: &Handle,
+    ) -> Result<Option<u64>, InstallError> {
+        let installed = self.journal.installed(&note.dest).map_err(InstallError::Journal)?;
+        if installed != Some((note.manifest, note.order)) {
+            return Ok(None);
+        }
+        let store = &*self.transfers.store;
+        let push = Push {
+            dest: note.dest.clone(),
+            manifest: note.manifest,
+            full_manifest: Part { id: note.manifest, bytes: 0 },
+            bundles: Vec::new(),
+            inline: Vec::new(),
+            terms: protos::Terms::default(),
+        };
+        let pins = store.pin([]);
+        let work = Work { installs: self, push: &push, handle, bundle: None, base: None, pins };
+        let target = work.load_manifest(note.manifest)?.ok_or(InstallError::Manifest)?;
+        let (rules, tag) = (terms::rules(&push.terms)?, note.order.to_string());
+        let (tag, dest) = (&tag[20..], &note.dest[..]);
+        let job = Job { tag, dest, target: &target, rules: &rules, before: None };
+        let installer = Installer::new(self.root.clone());
+        installer.sweep(&job).map_err(InstallError::Apply)?;
+        let mut source = Source { work: &work, target: &target, fetched: Vec::new() };
+        let applied = installer.apply(&job, store, &mut source).map_err(InstallError::Apply)?;
+        Ok(Some(applied.written + applied.metadata_fixed))
     }
 
     /// Says how the destination differs, and changes nothing.
