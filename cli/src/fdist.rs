@@ -19,7 +19,7 @@ use crate::fleet::{self, Command};
 use crate::screen::Screen;
 
 /// Commands that ask the node of this machine.
-const HERE: [&str; 3] = ["request", "subscriptions", "check"];
+const HERE: [&str; 4] = ["request", "subscriptions", "check", "ldist"];
 /// The code of what is not permitted, or not here.
 const NOT_HERE: u8 = 3;
 
@@ -204,6 +204,8 @@ mod tests {
             "cp ./a cc.adm:/a",
             "ls -l cc.adm:/a",
             "rm cc.adm:/a",
+            "ldist hour",
+            "ldist all -r h1 h2",
             "check -cmq",
             "check --ages --limit 75m",
             "build -d cc.adm hour",

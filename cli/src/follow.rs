@@ -165,6 +165,13 @@ impl<'a> Follow<'a> {
         Ok(ended)
     }
 
+    /// Watches to the end, and leaves it to the caller what is said of it.
+    pub(crate) async fn watch_quietly(&mut self) -> Result<Ended, Failure> {
+        let ended = self.watch_streams().await;
+        self.progress.clear();
+        ended
+    }
+
     /// Whether lines are shown as they come, not gathered and not for programs.
     fn shows_lines(&self) -> bool {
         !self.screen.json && !self.view.waits() && self.order.kind == "run"

@@ -64,6 +64,7 @@ mod nodes;
 mod out;
 mod pace;
 mod plan;
+mod preflight;
 mod progress;
 mod pull;
 mod push;

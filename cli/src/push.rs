@@ -16,6 +16,7 @@ use crate::follow::Follow;
 use crate::gathered::Gathered;
 use crate::guard::{self, GuardArgs};
 use crate::plan;
+use crate::preflight::{self, Asked};
 use crate::progress::{show_sites, spinner};
 use crate::render::View;
 use crate::run::detached;
@@ -96,6 +97,10 @@ pub(crate) struct Args {
     /// Change nothing: hosts only say how they differ
     #[arg(long, conflicts_with = "plan", help_heading = "Safety")]
     pub(crate) verify: bool,
+    /// First ask every host whether it could take SOURCE now (room, inodes, what is in the way, what
+    /// would be deleted), and push only if all that answer can; no content travels before
+    #[arg(long, conflicts_with_all = ["plan", "verify"], help_heading = "Safety")]
+    pub(crate) preflight: bool,
     /// How long to wait for a host that cannot be reached before saying so
     #[arg(short = 't', long, value_name = "REACH", default_value = "15s")]
     #[arg(value_parser = parse_duration)]
@@ -141,7 +146,7 @@ pub(crate) struct Args {
     #[arg(conflicts_with_all = [
         "source", "dest", "exclude", "delete", "max_delete", "tree", "compare", "younger",
         "savetargets", "numeric_ids", "before", "after", "special", "verify", "plan", "rate",
-        "max_bytes_per_link", "stage",
+        "max_bytes_per_link", "preflight", "stage",
     ])]
     pub(crate) start: Option<String>,
     #[command(flatten)]
@@ -179,6 +184,8 @@ pub(crate) async fn main(
         special: args.special,
         numeric_ids: args.numeric_ids,
         verify: args.verify,
+        preflight: false,
+        asked: None,
         rate: args.rate.unwrap_or(0),
         max_link_bytes: args.max_bytes_per_link,
         reach_ms: millis(args.reach),
@@ -192,6 +199,12 @@ pub(crate) async fn main(
     }
     if !args.verify {
         push.targets = guard::confirmed(args.guard, client, screen, push.targets, "push").await?;
+    }
+    if args.preflight {
+        match preflight::ask(client, screen, &push, args.quiet).await? {
+            Asked::Clear { order } => push.asked = Some(order),
+            Asked::Over(exit) => return Ok(exit),
+        }
     }
     let usual = push.waves.is_none();
     let how = Order { path: "/v1/pushes", quiet: args.quiet, detach: args.detach, usual };
@@ -275,7 +288,7 @@ pub(crate) async fn follow(
 }
 
 /// What a push has become.
-enum Given {
+pub(crate) enum Given {
     Order(Box<OrderInfo>),
     Rollout(Box<RolloutInfo>),
 }
@@ -396,7 +409,7 @@ async fn sent_since(
 }
 
 /// Waits until the order is on its way.
-async fn ordered(
+pub(crate) async fn ordered(
     events: &mut Lines<PushEvent>,
     screen: &mut Screen,
     quiet: bool,

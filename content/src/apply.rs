@@ -1,6 +1,6 @@
 //! Making a tree on disk equal to a manifest.
 //!
-//! The idea: look first, then write everything beside its destination, sync once, and only then
+//! The idea: look first, then write everything beside its destination, sync it, and only then
 //! rename. Until the first rename nothing of the old tree has changed, and whatever fails
 //! takes its temporary files along. What is on disk already is compared by content; chunks found
 //! in files that will be replaced are used, so only what is nowhere on this node is asked for.
@@ -30,6 +30,7 @@ mod remove;
 mod rules;
 mod survey;
 mod switch;
+mod sync;
 mod write;
 
 use std::collections::BTreeSet;
@@ -37,7 +38,7 @@ use std::path::PathBuf;
 
 use rustix::fs::{AtFlags, unlinkat};
 
-pub use self::drift::Drift;
+pub use self::drift::{Drift, Preflight};
 pub use self::error::{ApplyError, Stage};
 use self::ground::Ground;
 pub use self::installed::Installed;

@@ -33,7 +33,7 @@ mod tests;
 
 pub use apply::{
     Applied, ApplyError, Before, Chunks, Delete, Drift, Installed, Installer, Job, MaxDelete,
-    Named, Rules, Stage, Writing,
+    Named, Preflight, Rules, Stage, Writing,
 };
 pub use attributes::Attributes;
 pub use chunk::{AVERAGE_CHUNK, MAX_CHUNK, MIN_CHUNK};

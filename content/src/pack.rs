@@ -134,10 +134,29 @@ pub fn encode(
     store.put(manifest.id, &encoded)?;
     let (segments, deltas) = match base {
         Some(base) => (Vec::new(), delta::encode(base, target, store)?),
-        None => (encode_segments(&plan(None, target), store, level)?, Vec::new()),
+        None => {
+            let plan = plan(None, target);
+            let all = runs(&plan, 0..plan.len());
+            (encode_segments(&plan, all, store, level)?, Vec::new())
+        }
     };
     let base = base_bytes.map(|bytes| ContentId::of(&bytes));
     Ok(Bundle { base, manifest, segments, deltas })
+}
+
+/// Encodes these runs of the [`plan`] of a whole tree, for hosts that have the rest of it without
+/// having got it from here, and stores the parts.
+pub fn encode_missing(
+    target: &Manifest,
+    missing: &[Range<usize>],
+    store: &Store,
+    level: i32,
+) -> Result<Bundle, PackError> {
+    let manifest = encode_manifest_part(None, target, store, level)?;
+    let plan = plan(None, target);
+    let runs = missing.iter().flat_map(|run| runs(&plan, run.clone())).collect();
+    let segments = encode_segments(&plan, runs, store, level)?;
+    Ok(Bundle { base: None, manifest, segments, deltas: Vec::new() })
 }
 
 /// Encodes and stores a manifest alone: for receivers whose base is not known, or who only look.
@@ -224,8 +243,12 @@ impl Segment {
 }
 
 /// Two threads take one segment after the other; each holds one raw and one encoded.
-fn encode_segments(plan: &[ChunkRef], store: &Store, level: i32) -> Result<Vec<Part>, PackError> {
-    let runs = runs(plan);
+fn encode_segments(
+    plan: &[ChunkRef],
+    runs: Vec<Range<usize>>,
+    store: &Store,
+    level: i32,
+) -> Result<Vec<Part>, PackError> {
     let next = AtomicUsize::new(0);
     let work = || -> Result<Vec<(usize, Part)>, PackError> {
         let mut parts = Vec::new();
@@ -254,18 +277,19 @@ fn encode_segments(plan: &[ChunkRef], store: &Store, level: i32) -> Result<Vec<P
     Ok(parts.into_iter().map(|(_, part)| part).collect())
 }
 
-/// Cuts the plan into runs of at most [`SEGMENT`] raw bytes.
-fn runs(plan: &[ChunkRef]) -> Vec<Range<usize>> {
-    let (mut runs, mut start, mut raw) = (Vec::new(), 0, 0);
-    for (index, chunk) in plan.iter().enumerate() {
-        if raw + chunk.len as usize > SEGMENT {
+/// Cuts a run of the plan into some of at most [`SEGMENT`] raw bytes.
+fn runs(plan: &[ChunkRef], whole: Range<usize>) -> Vec<Range<usize>> {
+    let (mut runs, mut start, mut raw) = (Vec::new(), whole.start, 0);
+    for index in whole.clone() {
+        let length = plan[index].len as usize;
+        if raw + length > SEGMENT {
             runs.push(start..index);
             (start, raw) = (index, 0);
         }
-        raw += chunk.len as usize;
+        raw += length;
     }
-    if start < plan.len() {
-        runs.push(start..plan.len());
+    if start < whole.end {
+        runs.push(start..whole.end);
     }
     runs
 }

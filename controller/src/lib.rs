@@ -9,6 +9,7 @@ mod alerting;
 mod answers;
 mod api;
 mod archive;
+mod asked;
 mod caps;
 mod cause;
 mod clock;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use content::pack::{self, Bundle};
 use content::{ContentId, IngestError, Kind, Limits, Manifest, Patterns, Store};
-use mesh::{Digest, HostId, HostSet, Need};
+use mesh::{Digest, HostId, HostSet, Need, OrderId};
 use protos::{Part, Push, Terms, Work};
 use tokio::sync::mpsc;
 use tracing::info;
@@ -20,6 +20,7 @@ use tracing::info;
 use crate::fault::Failure;
 use crate::orders::Draft;
 use crate::packs;
+use crate::rollout::row::order_id;
 use crate::tables::Tables;
 use crate::terms::terms;
 use crate::types::{NewPush, PushEvent, PushInfo};
@@ -50,6 +51,8 @@ pub(crate) struct Step {
     pub(crate) terms: Terms,
     /// The same in one line.
     pub(crate) what: String,
+    /// The preflight in which hosts were asked what they lack.
+    pub(crate) asked: Option<OrderId>,
 }
 
 /// A push that is ready to be given.
@@ -102,11 +105,14 @@ impl Packer {
                 (entry.owner, entry.group) = (content::Name::default(), content::Name::default());
             }
         }
-        let what = match new.verify {
-            true => format!("verify {} -> {dest}", source.display()),
-            false => format!("{} -> {dest}", source.display()),
+        let verb = match (new.verify, new.preflight) {
+            (true, true) => "preflight ",
+            (true, false) => "verify ",
+            (false, _) => "",
         };
-        Ok(Step { dest, manifest, skipped, terms, what })
+        let what = format!("{verb}{} -> {dest}", source.display());
+        let asked = asked(new)?;
+        Ok(Step { dest, manifest, skipped, terms, what, asked })
     }
 
     /// Keeps a tree in the store. Returns its root. Blocks.
@@ -123,7 +129,7 @@ impl Packer {
         targets: HostSet,
         (reach_ms, hold_ms): (u64, u64),
     ) -> Result<Packed, Failure> {
-        let Step { dest, manifest, skipped, terms, what } = step;
+        let Step { dest, manifest, skipped, terms, what, asked } = step;
         if terms.tree && manifest.entries.first().is_none_or(|root| root.kind != Kind::Dir) {
             let message = "only a folder can be put in place as a whole";
             return Err(Failure::bad(
@@ -134,12 +140,24 @@ impl Packer {
         // Who only looks needs no content, and who has kept the tree neither.
         let bare = terms.verify || (terms.rollback && terms.tree);
         let root = self.keep(&manifest)?;
+        let asked = match asked.filter(|_| !bare) {
+            Some(order) => self.asked(order, &dest, (root, &manifest))?,
+            None => None,
+        };
         let mut bundles = Vec::new();
-        for (base, hosts) in self.bases(dest.as_bytes(), &targets)? {
+        let mut lacking = HostSet::new();
+        for (base, mut hosts) in self.bases(dest.as_bytes(), &targets)? {
             let base = match base {
                 Some(root) => self.manifest(root)?.map(|manifest| (root, manifest)),
                 None => None,
             };
+            if let (None, Some(asked)) = (&base, &asked) {
+                lacking = lacking.union(&hosts.intersection(&asked.hosts));
+                hosts = hosts.difference(&lacking);
+                if hosts.is_empty() {
+                    continue;
+                }
+            }
             let base = base.as_ref().map(|(root, manifest)| (*root, manifest));
             let target = (root, &manifest);
             let bundle = match bare {
@@ -149,6 +167,10 @@ impl Packer {
             bundles.push((bundle, hosts));
         }
         merge_unknown(&mut bundles);
+        if let Some(asked) = asked.filter(|_| !lacking.is_empty()) {
+            let bundle = pack::encode_missing(&manifest, &asked.runs, &self.store, LEVEL);
+            bundles.push((bundle.map_err(|error| Failure::content(&error))?, lacking));
+        }
         let weight = |bundle: &Bundle| bundle.parts().map(|part| u64::from(part.bytes)).sum();
         let steps = bundles.iter().map(|(b, hosts)| (b.base, hosts.clone(), weight(b))).collect();
         let full = pack::encode_manifest_part(None, &manifest, &self.store, LEVEL);
@@ -344,6 +366,14 @@ fn merge_unknown(bundles: &mut Vec<(Bundle, HostSet)>) {
     if let Some((bundle, _)) = unknown.into_iter().next() {
         bundles.push((bundle, all));
     }
+}
+
+/// The preflight that the push names.
+pub(crate) fn asked(new: &NewPush) -> Result<Option<OrderId>, Failure> {
+    let Some(text) = new.asked.as_deref() else { return Ok(None) };
+    let wrong =
+        || Failure::bad(format!("`asked`: {text} is not the id of an order"), "leave it out");
+    order_id(text).map(Some).ok_or_else(wrong)
 }
 
 fn check_paths(new: &NewPush) -> Result<(PathBuf, String), Failure> {

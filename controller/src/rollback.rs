@@ -65,7 +65,7 @@ impl Packer {
         let max_delete = if tree { MaxDelete::Usual } else { MaxDelete::Percent(100) };
         let terms = Terms { delete, max_delete, tree, rollback: true, ..Terms::default() };
         let what = format!("roll back {dest}");
-        let step = Step { dest, manifest, skipped: Vec::new(), terms, what };
+        let step = Step { dest, manifest, skipped: Vec::new(), terms, what, asked: None };
         self.prepare(step, targets, (new.reach_ms, new.hold_ms))
     }
 

@@ -21,7 +21,7 @@ use crate::fault::Failure;
 use crate::order_routes::{pushing, rolling};
 use crate::orders::{Draft, blocking};
 use crate::past::find;
-use crate::push::{Packed, Packer, Step};
+use crate::push::{Packed, Packer, Step, asked};
 use crate::tables::OrderRow;
 use crate::terms::terms;
 use crate::types::{NewPush, NewStart, PushInfo};
@@ -158,7 +158,8 @@ fn staged(packer: &Packer, push: &NewPush, stage: &StageRow) -> Result<Step, Fai
     let (terms, _) = terms(push)?;
     let dest = stage.info.dest.clone();
     let what = format!("{} -> {dest}", push.source);
-    Ok(Step { dest, manifest, skipped: Vec::new(), terms, what })
+    let asked = asked(push)?;
+    Ok(Step { dest, manifest, skipped: Vec::new(), terms, what, asked })
 }
 
 #[cfg(test)]

@@ -50,7 +50,9 @@ pub(crate) fn terms(new: &NewPush) -> Result<(Terms, Patterns), Failure> {
         delete,
         max_delete,
         verify: new.verify,
-        tree: new.tree && !new.verify,
+        preflight: new.verify && new.preflight,
+        // Whether there is room for it depends on whether the old one stays beside it.
+        tree: new.tree && (!new.verify || new.preflight),
         rollback: false,
         content_only: new.content_only,
         keep_newer: new.keep_newer,

@@ -11,6 +11,7 @@ mod files;
 mod keep;
 mod listen;
 mod policy;
+mod restore;
 mod room;
 mod standing;
 mod who;
@@ -26,6 +27,7 @@ use crate::policy::Policy;
 
 pub use figures::{metrics_of, page};
 pub use listen::bind;
+pub use restore::{NewRestore, RestoreDone, RestoreLine};
 pub use standing::Standing;
 
 /// What is offered.
@@ -53,7 +55,9 @@ pub fn start(setup: Setup) {
     if let Some(path) = bus {
         tokio::spawn(listen::unix(path, 0o666, router.clone()));
     }
-    let own = router.merge(metrics).merge(standing::router(node));
+    let own = router.merge(metrics).merge(restore::router(node.clone()));
+    let own = own.merge(standing::router(node.clone()));
+    tokio::spawn(restore::obey(node));
     tokio::spawn(listen::unix(state.join("node.sock"), 0o600, own));
 }
 

@@ -10,6 +10,7 @@ use prost::Message;
 
 use crate::dist::Disted;
 use crate::field::{array, at_most, at_most_bytes, clip, within};
+use crate::lacks::Lacks;
 use crate::{FRAME_LIMIT, FieldError, Malformed, pb, shape};
 
 /// The longest answer: half of what a frame has room for, as the rest of a report must fit too.
@@ -103,6 +104,8 @@ pub struct Pushed {
     pub drift: u64,
     /// What did not go as well as it might; at most 64, of at most 1,024 bytes each.
     pub warnings: Vec<String>,
+    /// Of a preflight: which pieces are missing.
+    pub lacks: Option<Lacks>,
 }
 
 impl Answer {
@@ -182,6 +185,7 @@ impl Pushed {
             deleted: self.deleted,
             drift: self.drift,
             warnings: warnings.map(|text| clip(text, WARNING_LIMIT).to_owned()).collect(),
+            lacks: self.lacks.as_ref().map(Lacks::to_pb),
         }
     }
 }
@@ -196,12 +200,13 @@ fn read_fault(fault: pb::Fault) -> Result<Fault, FieldError> {
 }
 
 fn read_pushed(pushed: pb::Pushed) -> Result<Pushed, FieldError> {
-    let pb::Pushed { written, unchanged, bytes, fixed, warnings, deleted, drift } = pushed;
+    let pb::Pushed { written, unchanged, bytes, fixed, warnings, deleted, drift, lacks } = pushed;
     at_most("pushed.warnings", warnings.len(), WARNINGS)?;
     for warning in &warnings {
         at_most_bytes("pushed.warnings", warning.len(), WARNING_LIMIT)?;
     }
-    Ok(Pushed { written, unchanged, bytes, fixed, deleted, drift, warnings })
+    let lacks = lacks.map(Lacks::read).transpose()?;
+    Ok(Pushed { written, unchanged, bytes, fixed, deleted, drift, warnings, lacks })
 }
 
 #[cfg(test)]
@@ -222,8 +227,11 @@ mod tests {
 
     fn pushed() -> impl Strategy<Value = Pushed> {
         let numbers = (number(), number(), number(), number(), number(), number());
-        (numbers, proptest::collection::vec(text(20), 0..4)).prop_map(
-            |((written, unchanged, bytes, fixed, deleted, drift), warnings)| Pushed {
+        let places = proptest::collection::btree_set(0..900_u32, 0..20);
+        let lacks = places.prop_map(|places| Lacks::new(900, places.into_iter()));
+        let lacks = proptest::option::of(lacks);
+        (numbers, proptest::collection::vec(text(20), 0..4), lacks).prop_map(
+            |((written, unchanged, bytes, fixed, deleted, drift), warnings, lacks)| Pushed {
                 written,
                 unchanged,
                 bytes,
@@ -231,6 +239,7 @@ mod tests {
                 deleted,
                 drift,
                 warnings,
+                lacks,
             },
         )
     }

@@ -11,6 +11,7 @@ use crate::{FieldError, Push, Terms, pb};
 /// The most files in one order.
 pub const DIST_FILES: usize = 1024;
 const COMMAND_LIMIT: usize = 4096;
+const FREQUENCY_LIMIT: usize = 64;
 const DETAIL_LIMIT: usize = 2048;
 /// All details of one list together; those that come later are cut.
 const DETAILS: usize = 16 << 10;
@@ -20,6 +21,8 @@ const DETAILS: usize = 16 << 10;
 pub struct Dist {
     /// The files, 1 to [`DIST_FILES`].
     pub items: Vec<DistItem>,
+    /// How often they are distributed; empty: nobody says. At most 64 bytes.
+    pub frequency: String,
 }
 
 /// One file, or one folder.
@@ -59,7 +62,8 @@ impl Dist {
             command: item.command.clone(),
             terms: (!item.push.terms.are_usual()).then(|| item.push.terms.to_pb()),
         };
-        pb::Dist { items: self.items.iter().map(item).collect() }
+        let items = self.items.iter().map(item).collect();
+        pb::Dist { items, frequency: self.frequency.clone() }
     }
 
     pub(crate) fn read(dist: pb::Dist) -> Result<Dist, FieldError> {
@@ -69,12 +73,15 @@ impl Dist {
             let push = Push::read(push, terms)?;
             Ok(DistItem { push, command: item.command })
         };
-        Ok(Dist { items: dist.items.into_iter().map(item).collect::<Result<_, FieldError>>()? })
+        let items = dist.items.into_iter().map(item).collect::<Result<_, FieldError>>()?;
+        Ok(Dist { items, frequency: dist.frequency })
     }
 
     pub(crate) fn check(&self) -> Result<(), FieldError> {
         not_empty("dist.items", self.items.len())?;
         at_most("dist.items", self.items.len(), DIST_FILES)?;
+        at_most_bytes("dist.frequency", self.frequency.len(), FREQUENCY_LIMIT)?;
+        no_nul("dist.frequency", self.frequency.as_bytes())?;
         for item in &self.items {
             item.push.check()?;
             ensure(!item.push.terms.verify, "dist.terms", "only looks")?;

@@ -31,6 +31,7 @@ mod field;
 mod gate;
 mod hosts;
 mod join;
+mod lacks;
 mod order;
 mod output;
 mod packed;
@@ -59,6 +60,7 @@ pub use delegate::{
 pub use dist::{DIST_FILES, Dist, DistItem, Disted, ItemFault};
 pub use field::FieldError;
 pub use join::{Grant, GrantBody, JOIN_LIMIT, JoinError, JoinReply, JoinRequest};
+pub use lacks::Lacks;
 pub use order::{
     ENVELOPE_LIMIT, Envelope, LONGEST, ORDER_KIND, ORDER_LIMIT, OrderBody, OrderError,
     SUPERSEDED_LIMIT, Work,

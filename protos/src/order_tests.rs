@@ -91,15 +91,16 @@ fn terms() -> impl Strategy<Value = Terms> {
         ("[a-z]{1,9}", "[a-z ]{1,9}").prop_map(|(pattern, command)| Special { pattern, command });
     let commands = ("[a-z ]{0,9}", "[a-z ]{0,9}", vec(special, 0..3));
     let others = (words(0..9), words(0..9), commands);
-    (vec("[a-z*/]{1,9}", 0..3), delete, max, any::<[bool; 5]>(), others).prop_map(
+    (vec("[a-z*/]{1,9}", 0..3), delete, max, any::<[bool; 6]>(), others).prop_map(
         |(exclude, delete, max_delete, flags, (save, source, (before, after, special)))| {
-            let [verify, tree, rollback, content_only, keep_newer] = flags;
+            let [verify, preflight, tree, rollback, content_only, keep_newer] = flags;
             let limited = delete != Delete::Nothing;
             Terms {
                 exclude,
                 delete,
                 max_delete: if limited { max_delete } else { MaxDelete::Usual },
                 verify,
+                preflight: preflight && verify,
                 tree: tree && !limited,
                 rollback,
                 content_only,
@@ -167,7 +168,8 @@ fn order() -> impl Strategy<Value = OrderBody> {
         .prop_map(|(push, command)| crate::dist::DistItem { push, command: command.into() });
     let looks = |item: &crate::dist::DistItem| item.push.terms.verify;
     let item = item.prop_filter("it only looks", move |item| !looks(item));
-    let dist = vec(item, 1..3).prop_map(|items| Work::Dist(Dist { items }));
+    let dist = (vec(item, 1..3), "[a-z]{0,5}")
+        .prop_map(|(items, frequency)| Work::Dist(Dist { items, frequency }));
     let parents = vec(name().prop_map(|name| format!("{name}:7400")), 0..=PARENTS);
     let steer = prop_oneof![
         parents.prop_map(Steer::Parents),

@@ -30,6 +30,8 @@ pub struct Terms {
     pub max_delete: MaxDelete,
     /// Whether nothing is changed, and the host only says what is different.
     pub verify: bool,
+    /// With `verify`: whether the host says only what would keep the push from going through.
+    pub preflight: bool,
     /// Whether the tree is built beside the one in place, exchanged as a whole, and the one before
     /// kept.
     pub tree: bool,
@@ -120,6 +122,7 @@ impl Terms {
             max_entries,
             max_percent,
             verify: self.verify,
+            preflight: self.preflight,
             tree: self.tree,
             rollback: self.rollback,
             content_only: self.content_only,
@@ -158,6 +161,7 @@ impl Terms {
             delete,
             max_delete,
             verify: terms.verify,
+            preflight: terms.preflight,
             tree: terms.tree,
             rollback: terms.rollback,
             content_only: terms.content_only,
@@ -177,6 +181,7 @@ impl Terms {
             at_most_bytes("terms.exclude", pattern.len(), PATTERN_LIMIT)?;
             no_nul("terms.exclude", pattern.as_bytes())?;
         }
+        ensure(self.verify || !self.preflight, "terms.preflight", "is no part of verify")?;
         at_most_bytes("terms.save", self.save.len(), SAVE_LIMIT)?;
         no_nul("terms.save", &self.save)?;
         ensure(!self.save.contains(&b'/'), "terms.save", "has a slash")?;

@@ -14,6 +14,7 @@ use protos::{Answer, Dist, DistItem, Disted, Fault, ItemFault, Pushed, Run};
 use tokio::runtime::Handle;
 use tracing::{info, warn};
 
+use crate::copies::Placed;
 use crate::exec::failed;
 use crate::install::Installs;
 use crate::jobs::Job;
@@ -43,9 +44,10 @@ pub(crate) async fn distribute(
         Ok(Err(error)) => return failed("store", "dist", crate::chain(&error)),
         Err(error) => return failed("store", "dist", error.to_string()),
     };
-    let (mut done, mut settled) = (Done::default(), Vec::new());
+    let (mut done, mut settled, mut kept) = (Done::default(), Vec::new(), Vec::new());
     for (n, item) in (0_u32..).zip(dist.items) {
         let DistItem { push, command } = item;
+        let manifest = push.manifest;
         let (worker, handle) = (installs.clone(), Handle::current());
         let dest = push.dest.clone();
         let work = move || worker.install_blocking(order, &push, &handle);
@@ -59,6 +61,9 @@ pub(crate) async fn distribute(
         };
         let in_place = matches!(placed, Ok(Some(_)));
         let is_new = done.note(n, placed);
+        if in_place {
+            kept.push(Placed { dest: dest.clone(), manifest, command: command.clone() });
+        }
         if command.is_empty() {
             continue;
         }
@@ -75,6 +80,11 @@ pub(crate) async fn distribute(
     }
     if let Err(error) = owed.ended(settled).await {
         warn!(error = %crate::chain(&error), "commands may run once more");
+    }
+    let (keeper, frequency) = (installs.clone(), dist.frequency);
+    let keep = move || keeper.keep_copies(order, &frequency, &kept);
+    if let Ok(Err(error)) = tokio::task::spawn_blocking(keep).await {
+        warn!(error = %crate::chain(&error), "what is in place cannot all be put right later");
     }
     info!(written = done.pushed.written, failed = done.said.failed.len(), "distributed");
     done.answer()
@@ -158,7 +168,12 @@ impl Done {
 }
 
 /// Runs the command of a file, which has the file's path in `FILE`.
-async fn run_command(line: Bytes, dest: &Bytes, host: &Host<'_>, job: &Job) -> (State, Answer) {
+pub(crate) async fn run_command(
+    line: Bytes,
+    dest: &Bytes,
+    host: &Host<'_>,
+    job: &Job,
+) -> (State, Answer) {
     let file = protos::Variable { name: "FILE".into(), value: dest.clone() };
     let run = Run {
         argv: vec![line],

@@ -47,7 +47,7 @@ pub(crate) struct Executor {
 
 impl Executor {
     /// What this host has for its commands.
-    fn host(&self) -> Host<'_> {
+    pub(crate) fn host(&self) -> Host<'_> {
         let Executor { name, giver, live, spool, .. } = self;
         Host { name, giver, live, spool }
     }

@@ -12,15 +12,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 use content::{
     Applied, ApplyError, ChunkRef, Chunks, ContentId, Installer, Job, Limits, Manifest, Origin,
-    Pinned, Segment, Unpack,
+    Pinned, Preflight, Segment, Unpack,
 };
 use mesh::{Asker, Digest, HostId, OrderId, PullFault, State};
-use protos::{Answer, Bundle, Part, Push, Pushed};
+use protos::{Answer, Bundle, Lacks, Part, Push, Pushed};
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 use tracing::{info, warn};
 
 use crate::commands::Updated;
+use crate::copies::{Copies, CopyError, Note, Placed};
 use crate::exec::{failed, word};
 use crate::journal::Journal;
 use crate::owed::Owed;
@@ -131,7 +132,11 @@ impl Installs {
         let (tag, dest) = (&tag[20..], &push.dest);
         let job = Job { tag, dest, target: &target, rules: &rules, before };
         if push.terms.verify {
-            return self.verify(push, &job).map(|answer| Some((answer, None)));
+            let answer = self.verify(push, &job)?;
+            if !self.serves {
+                store.remove(&parts(push)).map_err(InstallError::Store)?;
+            }
+            return Ok(Some((answer, None)));
         }
         let mut resumed = false;
         if push.terms.has_commands() {
@@ -193,6 +198,7 @@ impl Installs {
             deleted,
             drift: 0,
             warnings: warnings(&applied),
+            lacks: None,
         };
         let any = resumed || written + deleted + applied.metadata_fixed > 0;
         let updated = match (push.terms.has_commands(), resumed) {
@@ -241,12 +247,72 @@ impl Installs {
         kept.map_err(InstallError::Store)
     }
 
+    /// Notes what an order has put in place, and keeps copies of what is small.
+    pub(crate) fn keep_copies(
+        &self,
+        order: OrderId,
+        frequency: &str,
+        placed: &[Placed],
+    ) -> Result<(), CopyError> {
+        let copies = Copies { journal: &self.journal, store: &self.transfers.store };
+        copies.note(order, frequency, placed)?;
+        for Placed { dest, manifest, .. } in placed {
+            if let Some(target) = copies.manifest(*manifest)? {
+                copies.keep(&self.root, dest, &target);
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts right what an order has put in place, from what is kept here, or else from the parent.
+    /// Returns how much was not right; `None`: something else has been put there since.
+    pub(crate) fn put_right(
+        &self,
+        note: &Note,
+        handle: &Handle,
+    ) -> Result<Option<u64>, InstallError> {
+        let installed = self.journal.installed(&note.dest).map_err(InstallError::Journal)?;
+        if installed != Some((note.manifest, note.order)) {
+            return Ok(None);
+        }
+        let store = &*self.transfers.store;
+        let push = Push {
+            dest: note.dest.clone(),
+            manifest: note.manifest,
+            full_manifest: Part { id: note.manifest, bytes: 0 },
+            bundles: Vec::new(),
+            inline: Vec::new(),
+            terms: protos::Terms::default(),
+        };
+        let pins = store.pin([]);
+        let work = Work { installs: self, push: &push, handle, bundle: None, base: None, pins };
+        let target = work.load_manifest(note.manifest)?.ok_or(InstallError::Manifest)?;
+        let (rules, tag) = (terms::rules(&push.terms)?, note.order.to_string());
+        let (tag, dest) = (&tag[20..], &note.dest[..]);
+        let job = Job { tag, dest, target: &target, rules: &rules, before: None };
+        let installer = Installer::new(self.root.clone());
+        installer.sweep(&job).map_err(InstallError::Apply)?;
+        let mut source = Source { work: &work, target: &target, fetched: Vec::new() };
+        let applied = installer.apply(&job, store, &mut source).map_err(InstallError::Apply)?;
+        Ok(Some(applied.written + applied.metadata_fixed))
+    }
+
     /// Says how the destination differs, and changes nothing.
     fn verify(&self, push: &Push, job: &Job<'_>) -> Result<Answer, InstallError> {
-        let drift = Installer::new(self.root.clone()).compare(job).map_err(InstallError::Apply)?;
-        if !self.serves {
-            self.transfers.store.remove(&parts(push)).map_err(InstallError::Store)?;
+        let installer = Installer::new(self.root.clone());
+        let store = &*self.transfers.store;
+        if push.terms.preflight {
+            let found = match push.terms.tree {
+                true => installer.preflight_release(job, store),
+                false => installer.preflight(job, store),
+            };
+            let Preflight { obstacles, missing } = found.map_err(InstallError::Apply)?;
+            let lacks = Some(lacks(job.target, &missing));
+            info!(dest = %String::from_utf8_lossy(&push.dest), obstacles = obstacles.len(), "asked");
+            let push = Some(Pushed { warnings: obstacles, lacks, ..Pushed::default() });
+            return Ok(Answer { push, ..Answer::default() });
         }
+        let drift = installer.compare(job).map_err(InstallError::Apply)?;
         info!(dest = %String::from_utf8_lossy(&push.dest), drift = drift.entries, "verified");
         let would = |obstacle: String| format!("a push would not go through: {obstacle}");
         let warnings = drift.obstacles.into_iter().map(would).collect();
@@ -254,6 +320,14 @@ impl Installs {
         let (stdout, stdout_size) = (drift.text.into(), drift.size);
         Ok(Answer { stdout, stdout_size, push, ..Answer::default() })
     }
+}
+
+/// Which pieces of a tree are missing, by their places among those that travel to a new host.
+fn lacks(target: &Manifest, missing: &[ChunkRef]) -> Lacks {
+    let missing: std::collections::BTreeSet<_> = missing.iter().map(|chunk| chunk.id).collect();
+    let plan = content::plan(None, target);
+    let places = (0..).zip(&plan).filter(|(_, chunk)| missing.contains(&chunk.id));
+    Lacks::new(u32::try_from(plan.len()).unwrap_or(u32::MAX), places.map(|(place, _)| place))
 }
 
 /// Whether a push would put something into the node's own folder, or take it away with what is

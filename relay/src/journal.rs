@@ -350,6 +350,18 @@ impl Journal {
         roots.collect::<Result<_, JournalError>>()
     }
 
+    /// All that stands there of what is installed, with the keys.
+    pub(crate) fn installed_rows(&self) -> Result<Vec<(Vec<u8>, Digest, OrderId)>, JournalError> {
+        let table = self.read()?.open_table(INSTALLED)?;
+        let mut rows = Vec::new();
+        for row in table.iter()? {
+            let (key, value) = row?;
+            let (root, order) = value.value();
+            rows.push((key.value().to_vec(), Digest(root), OrderId(order)));
+        }
+        Ok(rows)
+    }
+
     /// Notes which manifest is installed at a destination now.
     pub fn set_installed(
         &self,

@@ -50,6 +50,7 @@ use crate::records::{NotHanded, Records};
 use crate::remains;
 use crate::removed::{RemovalsFault, Removed};
 use crate::renew::{Current, Renewer};
+use crate::restore::Restored;
 use crate::settings::Settings;
 use crate::space::Space;
 use crate::spool::Spool;
@@ -125,6 +126,7 @@ pub struct Running {
     records: Records,
     metrics: Metrics,
     hub: Hub,
+    executor: Option<Executor>,
     stop: watch::Sender<bool>,
     ended: watch::Receiver<bool>,
     task: Mutex<Option<JoinHandle<Result<(), DriveError>>>>,
@@ -322,6 +324,7 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
     if let Some(executor) = &executor {
         executor.giver.sweep();
     }
+    let restorer = executor.clone();
     let writer = Writer::start(setup.journal, setup.witness, space.clone(), counts.clone());
     let Writer { entries: journal, saved: progress, thread } = writer;
     let clock = Clock(Instant::now());
@@ -387,6 +390,7 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
         records,
         metrics,
         hub,
+        executor: restorer,
         stop,
         ended,
         task: Mutex::new(Some(task)),
@@ -394,6 +398,11 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
 }
 
 impl Running {
+    /// Its number.
+    pub fn host(&self) -> HostId {
+        self.who.0
+    }
+
     /// Where it listens.
     pub fn addr(&self) -> Option<SocketAddr> {
         self.addr
@@ -465,6 +474,15 @@ impl Running {
             below: sight.below.saturating_sub(1),
             up: sight.up.saturating_sub(1),
         })
+    }
+
+    /// Puts right what distributions have put in place here and what is distributed so often;
+    /// empty: all of it. Where no orders are carried out there is nothing.
+    pub async fn restore(&self, frequency: &str) -> Result<Vec<Restored>, JournalError> {
+        match &self.executor {
+            Some(executor) => executor.restore(frequency).await,
+            None => Ok(Vec::new()),
+        }
     }
 
     /// How the links stand.

@@ -16,6 +16,7 @@ use tokio::sync::{Mutex, Notify};
 use tracing::{info, warn};
 
 use crate::claims::Claims;
+use crate::copies::Copies;
 use crate::journal::{Journal, JournalError};
 use crate::settings::Settings;
 use crate::transfer::Transfers;
@@ -75,6 +76,7 @@ impl Sweeper {
 
     fn try_sweep(&self, arriving: &BTreeSet<ContentId>) -> Result<usize, SweepError> {
         let mut stays = named(&self.journal)?;
+        stays.extend(Copies { journal: &self.journal, store: &self.store }.kept()?);
         stays.extend(self.store.kept()?);
         Ok(self.store.retain(&|id| stays.contains(id) || arriving.contains(id))?)
     }
@@ -151,7 +153,8 @@ fn beyond(
 
 /// Sweeps the cache of a node that does not run. Returns how many objects went.
 pub fn sweep_store(store: &Store, journal: &Journal) -> Result<usize, SweepError> {
-    let named = named(journal)?;
+    let mut named = named(journal)?;
+    named.extend(Copies { journal, store }.kept()?);
     Ok(store.retain(&|id| named.contains(id))?)
 }
 

@@ -12,6 +12,7 @@ mod edit;
 mod files;
 mod here;
 mod hosts;
+mod ldist;
 mod report;
 pub(crate) mod verbs;
 
@@ -80,6 +81,8 @@ pub(crate) enum Command {
     Schedule(dist::ScheduleArgs),
     /// At a relay: is it still being fed, and does it still reach those below it?
     Check(check::CheckArgs),
+    /// At a relay: let its clients put right what distributions have brought them
+    Ldist(ldist::LdistArgs),
     /// Print what a frequency brings to whom, as a Distfile
     Build(dist::BuildArgs),
     /// Let a file go only to hosts that subscribe
@@ -154,6 +157,7 @@ pub(crate) async fn run(
         Command::Dist(args) => dist::dist(args, client, screen).await,
         Command::Schedule(args) => dist::schedule(args, client, screen).await,
         Command::Check(args) => check::check(args, screen).await,
+        Command::Ldist(args) => ldist::ldist(args, screen).await,
         Command::Build(args) => dist::build(args, client, screen).await,
         Command::Optional(args) => here::optional(args, client, screen).await,
         Command::Subscribe(args) => here::subscribe(args.into(), client, screen).await,

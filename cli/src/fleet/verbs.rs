@@ -3,7 +3,7 @@
 use controller::fleet::types::{FileDomains, Question};
 
 use super::hosts::{ExportArgs, ImportArgs, What};
-use super::{Command, ask, check, content, dist, domains, edit, files, here, hosts, run};
+use super::{Command, ask, check, content, dist, domains, edit, files, here, hosts, ldist, run};
 use crate::client::Client;
 use crate::exit::Exit;
 use crate::fail::Failure;
@@ -124,6 +124,8 @@ enum FileVerb {
     Remove(files::PathsArgs),
     /// At a relay: is it still being fed, and does it still reach those below it?
     Check(check::CheckArgs),
+    /// At a relay: let its clients put right what distributions have brought them
+    Restore(ldist::LdistArgs),
     /// Print what a frequency brings to whom, as a Distfile
     Build(dist::BuildArgs),
     /// Let a file go only to hosts that subscribe
@@ -238,6 +240,7 @@ pub(crate) async fn file(
         FileVerb::Chgrp(args) => Command::Chgrp(args),
         FileVerb::Remove(args) => Command::Rm(args),
         FileVerb::Check(args) => Command::Check(args),
+        FileVerb::Restore(args) => Command::Ldist(args),
         FileVerb::Build(args) => Command::Build(args),
         FileVerb::Optional(args) => Command::Optional(args),
         FileVerb::Subscribe(args) => return here::subscribe(args, client, screen).await,

@@ -275,6 +275,18 @@ fn a_comparison_tells_every_kind_of_difference_and_changes_nothing() {
     assert_eq!(drift.obstacles.len(), 1);
     assert!(drift.obstacles[0].starts_with("2 entries below /d would be deleted"));
     assert_eq!(bench.listing(), before);
+
+    let obstacles = |rules: &Rules| {
+        let job = Job { tag: "t1", dest: b"/d", target: &target, rules, before: None };
+        let installer = Installer::new(bench.at("root"));
+        installer.preflight(&job, &bench.store).expect("asks").obstacles
+    };
+    let said = obstacles(&Rules::default());
+    assert_eq!(said, ["/d/blocked is a file, and is not replaced"]);
+    let said = obstacles(&rules(Delete::All, &[], MaxDelete::Entries(1)));
+    assert!(said.len() == 1 && said[0].starts_with("2 entries below /d"), "{said:?}");
+    assert!(obstacles(&rules(Delete::All, &[], MaxDelete::Usual)).is_empty());
+    assert_eq!(bench.listing(), before);
 }
 
 #[test]

@@ -13,13 +13,17 @@
 use rustix::fs::{FileType, Stat};
 
 use super::error::ApplyError;
+use super::ground::Ground;
 use super::owners::Owners;
 use super::survey::{self, Action, Survey};
 use super::{Installer, Job, check, ground};
-use crate::manifest::{Entry, Kind};
+use crate::manifest::{ChunkRef, Entry, Kind};
 use crate::show::show;
+use crate::store::Store;
 use crate::tree;
 
+/// So many entries that are in the way are named.
+const BLOCKED: usize = 4;
 /// So much of the text is kept, in bytes.
 const TEXT: usize = 256 << 10;
 
@@ -34,6 +38,16 @@ pub struct Drift {
     pub size: u64,
     /// What would keep a push from going through now.
     pub obstacles: Vec<String>,
+}
+
+/// What a push would come to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Preflight {
+    /// What would keep it from going through: of the destination, and of the store that its pieces
+    /// go through.
+    pub obstacles: Vec<String>,
+    /// The pieces that are neither on disk nor in the store, each once.
+    pub missing: Vec<ChunkRef>,
 }
 
 impl Installer {
@@ -53,12 +67,49 @@ impl Installer {
         for extra in survey.clears.values().flatten().chain(&survey.extras) {
             drift.line('-', &extra.path, "");
         }
-        let refused = survey.check_deletes(&ground, job.rules);
-        let obstacles = [refused, survey.preflight(&ground, job.target).map(drop)];
-        drift.obstacles =
-            obstacles.into_iter().filter_map(Result::err).map(|e| e.to_string()).collect();
+        drift.obstacles = refused(&survey, &ground, job);
         Ok(drift)
     }
+
+    /// What putting the target in place would come to now. Changes nothing.
+    pub fn preflight(&self, job: &Job<'_>, store: &Store) -> Result<Preflight, ApplyError> {
+        self.preflight_beside(job, None, store)
+    }
+
+    /// The same, with bytes from another tree in which those of the target may be.
+    pub(super) fn preflight_beside(
+        &self,
+        job: &Job<'_>,
+        other: Option<&Ground>,
+        store: &Store,
+    ) -> Result<Preflight, ApplyError> {
+        check(job)?;
+        let ground = ground::resolve(&self.root, job)?;
+        let (mut survey, stats) = survey::look(&ground, job)?;
+        if let Some(other) = other {
+            survey.note_other(other, job)?;
+        }
+        let mut obstacles = refused(&survey, &ground, job);
+        let blocked = stats.iter().filter(|(n, _)| survey.actions[**n] == Action::Blocked);
+        obstacles.extend(blocked.take(BLOCKED).map(|(n, stat)| {
+            let path = ground.shown(&job.target.entries[*n].path);
+            format!("{path} is {}, and is not replaced", word(tree::kind(stat)))
+        }));
+        let missing = survey.wanted(job.target, store)?;
+        let bytes = missing.iter().map(|chunk| u64::from(chunk.len)).sum();
+        match store.would_fit(bytes) {
+            Err(error) if error.is_full() => obstacles.push(error.to_string()),
+            fits => fits?,
+        }
+        Ok(Preflight { obstacles, missing })
+    }
+}
+
+/// What the file system or the rules are against.
+fn refused(survey: &Survey, ground: &Ground, job: &Job<'_>) -> Vec<String> {
+    let deletes = survey.check_deletes(ground, job.rules);
+    let refused = [deletes, survey.preflight(ground, job.target).map(drop)];
+    refused.into_iter().filter_map(Result::err).map(|error| error.to_string()).collect()
 }
 
 impl Drift {

@@ -15,11 +15,34 @@ use crate::{Patterns, ingest};
 
 /// Where the child works: a folder with `source`, `store` and `root`.
 const PLACE: &str = "BARID_TEST_FAULTS";
-/// The tests of this file, file by file and as a whole.
-const TESTS: [&str; 2] = [
-    "apply::fault_tests::whatever_fails_files_are_old_or_new_and_the_next_install_mends_it",
-    "apply::fault_tests::whatever_fails_a_release_is_the_old_one_or_the_new_one",
-];
+
+/// What is installed, and how.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// File by file, and what is not in the source goes.
+    Files,
+    /// The same as a whole.
+    Whole,
+    /// File by file, so few that each is synced by itself.
+    Few,
+}
+
+impl Way {
+    /// The test of this file that installs so.
+    fn test(self) -> &'static str {
+        match self {
+            Way::Files => {
+                "apply::fault_tests::\
+                whatever_fails_files_are_old_or_new_and_the_next_install_mends_it"
+            }
+            Way::Whole => {
+                "apply::fault_tests::whatever_fails_a_release_is_the_old_one_or_the_new_one"
+            }
+            Way::Few => "apply::fault_tests::whatever_fails_of_a_few_files_is_told_too",
+        }
+    }
+}
+
 /// What the child writes when it has come to the install.
 const BEGUN: &str = "begun";
 /// And behind it, what became of it.
@@ -67,7 +90,7 @@ fn listing(dir: &Path) -> Listing {
     found
 }
 
-fn fill(dir: &Path, version: u8) {
+fn fill(dir: &Path, version: u8, way: Way) {
     fs::create_dir_all(dir.join("sub/deep")).expect("dirs");
     let file = |name: &str, bytes: &[u8], mode: u32| {
         fs::write(dir.join(name), bytes).expect("file");
@@ -76,6 +99,13 @@ fn fill(dir: &Path, version: u8) {
     file("changed", &[version; 3_000], 0o644);
     file("sub/changed", &[version; 100_000], 0o600 | u32::from(version));
     file("sub/deep/same", b"same", 0o600 | u32::from(version));
+    if way == Way::Few {
+        if version == 2 {
+            fs::create_dir(dir.join("fresh")).expect("dir");
+            file("fresh/file", b"fresh", 0o640);
+        }
+        return;
+    }
     fs::hard_link(dir.join("changed"), dir.join("sub/linked")).expect("link");
     symlink(format!("to {version}"), dir.join("link")).expect("link");
     let only = dir.join(format!("only{version}"));
@@ -97,17 +127,17 @@ impl Chunks for Never {
     }
 }
 
-fn install(place: &Path, whole: bool) -> Result<(), ApplyError> {
+fn install(place: &Path, way: Way) -> Result<(), ApplyError> {
     let store = Store::open(place.join("store")).expect("the store opens");
     let source = place.join("source");
     let read = ingest(&source, &Patterns::default(), &store, &mut |_| ()).expect("reads");
-    let delete = if whole { Delete::Nothing } else { Delete::All };
+    let delete = if way == Way::Files { Delete::All } else { Delete::Nothing };
     let rules = Rules { delete, max_delete: MaxDelete::Percent(100), ..Rules::default() };
     let target = &read.manifest;
     let job = Job { tag: "t1", dest: b"/srv/app", target, rules: &rules, before: None };
     fs::write(place.join(BEGUN), "").expect("noted");
     let installer = Installer::new(place.join("root"));
-    if whole {
+    if way == Way::Whole {
         installer.release(&job, &store, &mut Never)?;
     } else {
         installer.sweep(&job)?;
@@ -118,9 +148,9 @@ fn install(place: &Path, whole: bool) -> Result<(), ApplyError> {
 
 /// The child, which is this test again in a process of its own: installs what it is given, and
 /// says what became of it. `false`: this is not the child.
-fn is_child(whole: bool) -> bool {
+fn is_child(way: Way) -> bool {
     let Some(place) = std::env::var_os(PLACE).map(PathBuf::from) else { return false };
-    let text = match install(&place, whole) {
+    let text = match install(&place, way) {
         Ok(()) => WENT.to_owned(),
         Err(error) => error.to_string(),
     };
@@ -130,22 +160,22 @@ fn is_child(whole: bool) -> bool {
 
 struct Bench {
     temp: tempfile::TempDir,
-    whole: bool,
+    way: Way,
     /// What is in place before, and what shall be.
     old: Listing,
     new: Listing,
 }
 
 impl Bench {
-    fn new(whole: bool) -> Bench {
+    fn new(way: Way) -> Bench {
         let memory = Path::new("/dev/shm");
         let dir = if memory.is_dir() { memory.into() } else { std::env::temp_dir() };
         let temp = tempfile::tempdir_in(dir).expect("temp");
         let place = temp.path();
-        fill(&place.join("one"), 1);
-        fill(&place.join("two"), 2);
+        fill(&place.join("one"), 1, way);
+        fill(&place.join("two"), 2, way);
         let (old, new) = (listing(&place.join("one")), listing(&place.join("two")));
-        Bench { temp, whole, old, new }
+        Bench { temp, way, old, new }
     }
 
     fn place(&self) -> &Path {
@@ -161,7 +191,7 @@ impl Bench {
         let _ = fs::remove_file(place.join(BEGUN));
         fs::create_dir(place.join("root")).expect("dir");
         fs::rename(place.join("one"), place.join("source")).expect("renames");
-        install(place, self.whole).expect("nothing fails");
+        install(place, self.way).expect("nothing fails");
         fs::rename(place.join("source"), place.join("one")).expect("renames");
         fs::remove_file(place.join(BEGUN)).expect("removes");
         fs::create_dir_all(place.join("source")).expect("dir");
@@ -176,7 +206,7 @@ impl Bench {
         let mut command = Command::new("strace");
         // Of two options the last counts.
         command.args(["-f", "-o", "/dev/null"]).args(strace).arg(own);
-        command.args(["--exact", "--test-threads=1", TESTS[usize::from(self.whole)]]);
+        command.args(["--exact", "--test-threads=1", self.way.test()]);
         command.env(PLACE, self.place()).stdout(Stdio::null()).stderr(Stdio::null());
         command.status().expect("strace runs");
         fs::read_to_string(self.place().join(BEGUN)).ok()
@@ -190,7 +220,7 @@ impl Bench {
             let known = self.old.get(path) == Some(line) || self.new.get(path) == Some(line);
             assert!(temporary || known, "{what}: {} is {line}", path.display());
         }
-        if self.whole {
+        if self.way == Way::Whole {
             assert!(is == self.old || is == self.new, "{what}: a mixture of both");
         }
         for path in self.old.keys().filter(|path| self.new.contains_key(*path)) {
@@ -206,21 +236,24 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// Fails each call of each kind once. Returns how often an install was cut off by it.
-fn fail_all(whole: bool) -> Option<(usize, usize)> {
-    if is_child(whole) {
+fn fail_all(way: Way) -> Option<(usize, usize)> {
+    if is_child(way) {
         return None;
     }
     if !Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_ok_and(|s| s.success()) {
         println!("skipped: there is no strace here");
         return None;
     }
-    let bench = Bench::new(whole);
+    let bench = Bench::new(way);
     bench.reset();
     if bench.child(&["-e".into(), "trace=none".into()]).as_deref() != Some(WENT) {
         println!("skipped: nothing can be traced here");
         return None;
     }
     assert_eq!(listing(&bench.place().join("root/srv/app")), bench.new);
+    if way == Way::Few {
+        assert!(bench.turns("syncfs").is_empty(), "nobody else's files are waited for");
+    }
     let (mut cut_off, mut tried) = (0, 0);
     for (call, faults) in CALLS {
         for nth in bench.turns(call) {
@@ -244,7 +277,7 @@ fn fail_all(whole: bool) -> Option<(usize, usize)> {
                     assert!(error.contains("cannot "), "{what}: {error}");
                 }
             }
-            install(bench.place(), whole).unwrap_or_else(|error| panic!("{what}: {error}"));
+            install(bench.place(), way).unwrap_or_else(|error| panic!("{what}: {error}"));
             let mended = listing(&bench.place().join("root/srv/app"));
             assert_eq!(mended, bench.new, "{what}: not mended");
         }
@@ -281,7 +314,7 @@ impl Bench {
 
 #[test]
 fn whatever_fails_files_are_old_or_new_and_the_next_install_mends_it() {
-    if let Some((cut_off, tried)) = fail_all(false) {
+    if let Some((cut_off, tried)) = fail_all(Way::Files) {
         println!("{cut_off} of {tried} installs were cut off");
         assert!(cut_off >= 20, "{cut_off} of {tried}");
     }
@@ -289,8 +322,16 @@ fn whatever_fails_files_are_old_or_new_and_the_next_install_mends_it() {
 
 #[test]
 fn whatever_fails_a_release_is_the_old_one_or_the_new_one() {
-    if let Some((cut_off, tried)) = fail_all(true) {
+    if let Some((cut_off, tried)) = fail_all(Way::Whole) {
         println!("{cut_off} of {tried} releases were cut off");
+        assert!(cut_off >= 20, "{cut_off} of {tried}");
+    }
+}
+
+#[test]
+fn whatever_fails_of_a_few_files_is_told_too() {
+    if let Some((cut_off, tried)) = fail_all(Way::Few) {
+        println!("{cut_off} of {tried} installs were cut off");
         assert!(cut_off >= 20, "{cut_off} of {tried}");
     }
 }

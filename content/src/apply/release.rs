@@ -24,7 +24,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use rustix::fs::{FileType, RenameFlags, Stat, renameat, renameat_with};
 use rustix::io::Errno;
 
-use super::drift::word;
+use super::drift::{Preflight, word};
 use super::error::{ApplyError, Stage};
 use super::ground::{self, Ground};
 use super::rules::{Delete, MaxDelete, Rules};
@@ -104,6 +104,22 @@ impl Installer {
         site.switch(live.is_some())?;
         let before = if live.is_some() { Before::Kept } else { Before::Nothing };
         Ok((applied, before))
+    }
+
+    /// What putting a tree in place as a whole would come to now. Changes nothing.
+    pub fn preflight_release(&self, job: &Job<'_>, store: &Store) -> Result<Preflight, ApplyError> {
+        let site = Site::find(self, job.dest, job.tag)?;
+        let live = match site.kind(&site.names.live)? {
+            None => None,
+            Some(FileType::Directory) => {
+                site.refuse_mounts(&site.names.live)?;
+                Some(ground::resolve(&self.root, job)?)
+            }
+            Some(found) => return Err(site.conflict(&site.names.live, word(found))),
+        };
+        let (next, rules) = (site.path(&site.names.next), Rules::default());
+        let build = Job { dest: &next, rules: &rules, before: None, ..*job };
+        self.preflight_beside(&build, live.as_ref(), store)
     }
 
     /// Puts the previous release back, and keeps the present one as the previous. `false`: there

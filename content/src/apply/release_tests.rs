@@ -50,6 +50,17 @@ fn releases_take_turns_and_the_one_before_is_kept() {
     assert_eq!(bench.text(".app.barid-previous/version").as_deref(), Some("2"));
     assert_eq!(bench.beside(), [".app.barid-previous", "app"]);
 
+    let rules = Rules::default();
+    let asked = |dest: &[u8]| {
+        let job = Job { tag: "t5", dest, target: &one, rules: &rules, before: None };
+        Installer::new(bench.at("root")).preflight_release(&job, &bench.store)
+    };
+    for dest in [&b"/srv/app"[..], b"/srv/other"] {
+        assert_eq!(asked(dest).expect("asks"), Preflight::default());
+    }
+    asked(b"/srv/app/version").expect_err("it is a file");
+    assert_eq!(bench.beside(), [".app.barid-previous", "app"], "nothing is changed");
+
     let inode = |path: &str| fs::metadata(bench.at("root/srv").join(path)).expect("stat").ino();
     let (new, old) = (inode("app"), inode(".app.barid-previous"));
     assert!(bench.back().expect("asked"));

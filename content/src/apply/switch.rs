@@ -56,7 +56,7 @@ impl Writer<'_> {
             };
             described.map_err(ground.failed(Stage::Describe, &entry.path))?;
         }
-        self.sync()?;
+        self.sync_switched()?;
         Ok(deleted)
     }
 

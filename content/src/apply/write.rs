@@ -1,8 +1,8 @@
 //! Phase A: everything new is written beside its destination, and nothing is replaced.
 //!
 //! Each file goes to a temporary name in its own directory, gets its owner, mode and time on the
-//! descriptor, and is synced with all others by one `syncfs`. If anything fails, the temporary
-//! files and the directories made are removed again.
+//! descriptor, and is synced with the others. If anything fails, the temporary files and the
+//! directories made are removed again.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -39,7 +39,7 @@ pub(super) struct Writer<'a> {
     /// Entries whose temporary file exists.
     pub(super) temps: Vec<usize>,
     /// Directories made on the way to the ground, and in the tree.
-    parents: Vec<(OwnedFd, Vec<u8>)>,
+    pub(super) parents: Vec<(OwnedFd, Vec<u8>)>,
     made: Vec<Vec<u8>>,
     /// Read-only directories of ours that were opened for filling, and their mode.
     loosened: Vec<(Vec<u8>, u32)>,
@@ -48,7 +48,9 @@ pub(super) struct Writer<'a> {
     /// Entries of which not all attributes are kept.
     pub(super) attributes_lost: u64,
     /// One open directory on each file system written to.
-    devices: BTreeMap<u64, OwnedFd>,
+    pub(super) devices: BTreeMap<u64, OwnedFd>,
+    /// If what is done is so little that it is synced by itself: what was written.
+    pub(super) few: Option<Vec<(usize, File)>>,
     /// Another tree that has some of the chunks.
     other: Option<(&'a Ground, Dirs)>,
     /// The file a chunk was last read from, and whether it is in the other tree.
@@ -78,6 +80,7 @@ impl<'a> Writer<'a> {
             inodes: BTreeMap::new(),
             attributes_lost: 0,
             devices: BTreeMap::new(),
+            few: survey.is_little(job.target).then(Vec::new),
             other: None,
             source: None,
         }
@@ -121,7 +124,7 @@ impl<'a> Writer<'a> {
             }
         }
         self.source = None;
-        self.sync()?;
+        self.sync_written()?;
         Ok(bytes)
     }
 
@@ -203,6 +206,7 @@ impl<'a> Writer<'a> {
         if !self.devices.contains_key(&device) {
             self.note_device(dir).map_err(failed())?;
         }
+        self.note_written(n, file);
         Ok(())
     }
 
@@ -288,13 +292,6 @@ impl<'a> Writer<'a> {
         let fd = tree::open_self(dirs.at(dir)?)?;
         self.devices.insert(fstat(&fd)?.st_dev, fd);
         Ok(())
-    }
-
-    /// One sync for each file system, not one for each file.
-    pub(super) fn sync(&self) -> Result<(), ApplyError> {
-        let sync = |fd: &OwnedFd| rustix::fs::syncfs(fd);
-        let synced = self.devices.values().try_for_each(sync);
-        synced.map_err(|err| self.ground.failed(Stage::Sync, b"")(err.into()))
     }
 
     /// Removes what was written and made. What cannot be removed is left for a sweep.

@@ -1,7 +1,8 @@
 //! Many puts, few syncs.
 //!
 //! Small objects gather in memory, large ones in temporary files. A commit appends and renames
-//! them, syncs once, and only then tells the index, in one transaction. A batch that has
+//! them, syncs, and only then tells the index, in one transaction. Many share one sync of the file
+//! system; a few do not wait for what others have written there. A batch that has
 //! grown large commits by itself: objects are named by their content, so half a batch is
 //! not half of anything.
 
@@ -17,6 +18,8 @@ use crate::id::ContentId;
 
 /// Small objects held in memory at most.
 const HELD: usize = 2 << 20;
+/// So many large objects are synced one by one at most.
+const FEW: usize = 4;
 /// Bytes in large objects at most, before they are committed.
 const UNSYNCED: u64 = 64 << 20;
 
@@ -116,21 +119,29 @@ impl<'a> Batch<'a> {
         places: &mut Vec<(ContentId, Place)>,
     ) -> Result<(), StoreError> {
         let store = self.store;
-        for (id, temp, len) in self.large.iter().filter(|(id, ..)| !known.contains(id)) {
+        let large: Vec<_> = self.large.iter().filter(|(id, ..)| !known.contains(id)).collect();
+        let together = large.len() > FEW;
+        let mut filled = BTreeSet::new();
+        for (id, temp, len) in large {
+            if !together {
+                let synced = fs::File::open(temp).and_then(|file| file.sync_all());
+                synced.map_err(disk("sync", temp))?;
+            }
             let path = store.object_path(id);
             let dir = path.parent().expect("an object path has a parent");
             make_dir(dir)?;
             fs::rename(temp, &path).map_err(disk("rename", &path))?;
+            filled.extend([dir.to_path_buf(), store.dir.join("objects")]);
             places.push((*id, Place::Large { len: *len }));
         }
         // Taken out: if anything fails below, this volume is never appended to again.
         let volume = writer.active.take();
-        let any_large = !places.is_empty();
-        let volume = self.append(writer, volume, places, any_large)?;
-        if any_large {
-            // One sync for all the files and directories instead of two for each file.
+        let volume = self.append(writer, volume, places, together)?;
+        if together {
             let synced = rustix::fs::syncfs(&store.root);
             synced.map_err(|err| disk("sync", &store.dir)(err.into()))?;
+        } else {
+            filled.iter().try_for_each(|dir| sync_dir(dir))?;
         }
         store.index.add(places, store.bounds().price, &|id| store.keeps(id))?;
         writer.active = volume;
@@ -203,13 +214,16 @@ impl Store {
         writer.next = number.checked_add(1).expect("four billion volumes are 256 PiB");
         let path = self.volume_path(number);
         let file = create_file(&path)?;
-        let dir = path.parent().expect("a volume path has a parent");
-        let synced = fs::File::open(dir).and_then(|dir| dir.sync_all());
-        synced.map_err(disk("sync", dir))?;
+        sync_dir(path.parent().expect("a volume path has a parent"))?;
         Ok(Volume { number, file, end: 0 })
     }
 }
 
 fn make_dir(dir: &Path) -> Result<(), StoreError> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(disk("create", dir))
+}
+
+pub(super) fn sync_dir(dir: &Path) -> Result<(), StoreError> {
+    let synced = fs::File::open(dir).and_then(|dir| dir.sync_all());
+    synced.map_err(disk("sync", dir))
 }

@@ -12,6 +12,7 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::batch::sync_dir;
 use super::index::Place;
 use super::{LARGE, MAX_OBJECT, Store, StoreError, disk, list, remove_file};
 use crate::id::ContentId;
@@ -134,8 +135,7 @@ impl Store {
             made.map_err(disk("create", dir))?;
             fs::rename(&partial.path, &path).map_err(disk("rename", &path))?;
             for dir in [dir, &self.dir.join("objects")] {
-                let synced = File::open(dir).and_then(|dir| dir.sync_all());
-                synced.map_err(disk("sync", dir))?;
+                sync_dir(dir)?;
             }
             let len = u32::try_from(partial.outline.len()).expect("an object has at most 32 MiB");
             let place = [(id, Place::Large { len })];

@@ -146,6 +146,18 @@ impl Store {
         self.make_room_beside(0, more)
     }
 
+    /// Whether so many bytes more would find room once everything is dropped that nobody needs.
+    /// Drops nothing.
+    pub fn would_fit(&self, more: u64) -> Result<(), StoreError> {
+        let bounds = self.bounds();
+        let needed = self.room.owner.get().and_then(|owner| owner.needed());
+        let spare = match needed {
+            Some(needed) => self.spare(&needed)?,
+            None => 0,
+        };
+        self.check_room(&bounds, (0, more), spare)
+    }
+
     /// Makes room for these, as far as they are not here or on their way, or says why there is
     /// none.
     pub fn make_room_for(&self, objects: &[(ContentId, u32)]) -> Result<(), StoreError> {
@@ -166,12 +178,22 @@ impl Store {
         if over > 0 && self.room.owner.get().is_some() {
             self.evict(&bounds, (there, more))?;
         }
-        let held = self.held()?;
+        self.check_room(&bounds, (there, more), 0)
+    }
+
+    /// Says why there is no room, if so much of what is here were not.
+    fn check_room(
+        &self,
+        bounds: &Bounds,
+        (there, more): (u64, u64),
+        spare: u64,
+    ) -> Result<(), StoreError> {
+        let held = self.held()?.saturating_sub(spare);
         if more + there > 0 && held.saturating_add(there).saturating_add(more) > bounds.max {
             let (max, wanted) = (bounds.max, there.saturating_add(more));
             return Err(StoreError::Quota { max, held, wanted });
         }
-        if self.free() < bounds.floor.saturating_add(more) {
+        if self.free().saturating_add(spare) < bounds.floor.saturating_add(more) {
             return Err(StoreError::Room { floor: bounds.floor });
         }
         Ok(())

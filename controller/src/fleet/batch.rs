@@ -76,7 +76,7 @@ impl Batch {
             gate: None,
             run: None,
             retries: None,
-            work: Work::Dist(Dist { items: self.items }),
+            work: Work::Dist(Dist { items: self.items, frequency: frequency.into() }),
             push: None,
         };
         (draft, PlanRow { planned, files: self.files })

@@ -2,8 +2,9 @@
 //!
 //! The winner has more words, then fewer wildcards, then the view that the host's record has
 //! first; an entry for the host alone beats all, and what the host has subscribed to all others.
-//! Two that remain equal are a clash, and then nobody wins. Hosts with the same domains get the same files, so the work is done once for each
-//! such profile: entries hang in a tree of words, which a profile walks down.
+//! Two that remain equal are a clash, and then nobody wins. Hosts with the same domains get the
+//! same files, so the work is done once for each such profile: entries hang in a tree of words,
+//! which a profile walks down.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};

@@ -29,7 +29,7 @@ use crate::fleet::store::{PlanRow, Store};
 use crate::fleet::types::NewDist;
 use crate::live::{Live, Update};
 use crate::orders::{Desk, Draft, blocking};
-use crate::push::{Packer, Step};
+use crate::push::{Packer, Step, asked};
 use crate::tables::{Tables, rollouts};
 use crate::terms::terms;
 use crate::types::NewPush;
@@ -483,8 +483,8 @@ impl Rollouts {
         let id = root.parse().map_err(|_| gone())?;
         let manifest = self.packer.manifest(id)?.ok_or_else(gone)?;
         let (terms, _) = terms(new)?;
-        let dest = new.dest.clone();
-        let step = Step { dest, manifest, skipped: Vec::new(), terms, what };
+        let (dest, asked) = (new.dest.clone(), asked(new)?);
+        let step = Step { dest, manifest, skipped: Vec::new(), terms, what, asked };
         Ok(self.packer.prepare_for(new, step, targets)?.draft)
     }
 }

@@ -58,6 +58,13 @@ pub struct NewPush {
     /// Whether nothing is changed, and hosts only say what is different.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub verify: bool,
+    /// With `verify`: whether hosts only say what would keep the push from going through.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub preflight: bool,
+    /// The id of a preflight of the same tree: hosts of which nothing else is known get what they
+    /// said then that they lack.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<String>,
     /// How fast its content may go over each link, in bits a second; 0: as fast as it can.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub rate: u64,

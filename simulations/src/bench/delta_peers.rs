@@ -36,6 +36,8 @@ pub(crate) fn all(work: &Path, old: &Path, new: &Path) -> Result<Vec<Peer>> {
         ("bsdiff, each changed file (zstd -19 where there was none)", bsdiff(&dir, &changed)?),
         ("xdelta3 -9, sorted tars of all files", xdelta3(&dir, old, new)?),
         ("rsync -ac -z --zc=zstd --zl=19, both directions", rsync(&dir, old, new)?),
+        ("casync, the index and new chunks", casync(&dir, old, new)?),
+        ("OSTree, a static delta without fallbacks", ostree(&dir, old, new)?),
     ];
     Ok(peers.map(|(what, bytes)| Peer { what: what.into(), bytes }).into())
 }
@@ -182,4 +184,59 @@ fn rsync(dir: &Path, old: &Path, new: &Path) -> Result<Option<u64>> {
     let total = count("Total bytes sent:")? + count("Total bytes received:")?;
     fs::remove_dir_all(&there).or_else(|_| fs::remove_file(&there))?;
     Ok(Some(total))
+}
+
+/// A folder, or one that holds the file.
+fn folder(dir: &Path, name: &str, of: &Path) -> Result<PathBuf> {
+    if of.is_dir() {
+        return Ok(of.into());
+    }
+    let made = dir.join(name);
+    fs::create_dir(&made)?;
+    fs::copy(of, made.join("file"))?;
+    Ok(made)
+}
+
+/// Chunks of both versions lie in one store; what the new one adds is what is fetched.
+fn casync(dir: &Path, old: &Path, new: &Path) -> Result<Option<u64>> {
+    if !has("casync") {
+        return Ok(None);
+    }
+    let store = dir.join("casync.castr");
+    let mut sizes = Vec::new();
+    for (name, of) in [("casync-old", old), ("casync-new", new)] {
+        let mut make = Command::new("casync");
+        make.args(["make", "--without=privileged"]).arg(format!("--store={}", store.display()));
+        let index = dir.join(format!("{name}.caidx"));
+        run(make.arg(&index).arg(folder(dir, name, of)?))?;
+        let chunks = tree::files(&store)?.into_iter();
+        let bytes = chunks.map(|path| Ok(fs::metadata(path)?.len())).sum::<Result<u64>>()?;
+        sizes.push((bytes, fs::metadata(&index)?.len()));
+    }
+    let [(before, _), (after, index)] = sizes[..] else { return Ok(None) };
+    Ok(Some(after - before + index))
+}
+
+/// In one file, with everything as a delta or whole in it.
+fn ostree(dir: &Path, old: &Path, new: &Path) -> Result<Option<u64>> {
+    if !has("ostree") {
+        return Ok(None);
+    }
+    let repo = format!("--repo={}", dir.join("ostree").display());
+    run(Command::new("ostree").args(["init", "--mode=archive", &repo]))?;
+    let mut commits = Vec::new();
+    for (name, of) in [("ostree-old", old), ("ostree-new", new)] {
+        let mut commit = Command::new("ostree");
+        let tree = format!("--tree=dir={}", folder(dir, name, of)?.display());
+        commit.args(["commit", &repo, "-b", "versions", &tree, "--timestamp=2026-01-01"]);
+        commits.push(run(&mut commit)?.trim().to_owned());
+    }
+    let [from, to] = &commits[..] else { return Ok(None) };
+    let out = dir.join("out");
+    fs::remove_file(&out).ok();
+    let mut delta = Command::new("ostree");
+    delta.args(["static-delta", "generate", &repo, "--inline", "--min-fallback-size=0"]);
+    delta.args([&format!("--from={from}"), &format!("--to={to}")]);
+    run(delta.arg(format!("--filename={}", out.display())))?;
+    Ok(Some(fs::metadata(&out)?.len()))
 }

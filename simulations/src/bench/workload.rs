@@ -8,6 +8,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use rand::rngs::SmallRng;
@@ -115,6 +116,11 @@ fn wheels(dir: &Path, name: &str, versions: [&str; 2]) -> Result<(Option<PathBuf
         let wheel = file_named(&at, ".whl")?;
         let to = dir.join(to);
         output(Command::new("python3").args(["-m", "zipfile", "-e"]).arg(wheel).arg(to))?;
+    }
+    // Installed some time ago: of files that are as long and as old as before rsync sees nothing.
+    let then = SystemTime::now() - Duration::from_secs(24 * 3600);
+    for path in tree::files(&dir.join("old"))? {
+        fs::File::options().write(true).open(path)?.set_modified(then)?;
     }
     let [before, after] = versions;
     Ok((Some(dir.join("old")), format!("{name}, {before} to {after}")))

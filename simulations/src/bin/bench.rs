@@ -13,6 +13,8 @@
 mod api;
 #[path = "../bench/beside.rs"]
 mod beside;
+#[path = "../bench/bulk.rs"]
+mod bulk;
 #[path = "../bench/chart.rs"]
 mod chart;
 #[path = "../bench/delta.rs"]
@@ -23,6 +25,8 @@ mod delta_peers;
 mod emulator;
 #[path = "../bench/events.rs"]
 mod events;
+#[path = "../bench/fan.rs"]
+mod fan;
 #[path = "../bench/fleet.rs"]
 mod fleet;
 #[path = "../bench/hostile.rs"]
@@ -104,6 +108,9 @@ struct Args {
     /// The most sites of a tree that `scale-model` simulates
     #[arg(long, value_name = "SITES", default_value_t = 1_024)]
     played: usize,
+    /// Size of the large file of `bulk`
+    #[arg(long, value_name = "N", default_value_t = 1_024)]
+    mib: usize,
     /// What a process that `delta` starts does
     #[arg(long, hide = true)]
     step: Option<String>,
@@ -191,6 +198,10 @@ enum Part {
     Storm,
     /// A hundred hosts that print ten megabytes each, and one that prints without end
     Hostile,
+    /// 100,000 small files and one of --mib to one host, beside a copy by rsync
+    Bulk,
+    /// One file to 100 hosts of a relay, beside nginx
+    Fan,
     /// The memory of `barid run -b` on 50,000 answers
     Viewer,
     /// Everything but the parts that are run by name only
@@ -253,6 +264,12 @@ fn main() -> Result<()> {
     }
     if args.part == Part::Hostile {
         return hostile::measure(&copy, args.hosts.first().copied().unwrap_or(100));
+    }
+    if args.part == Part::Bulk {
+        return bulk::measure(&copy, work.path(), args.mib);
+    }
+    if args.part == Part::Fan {
+        return fan::measure(&copy, work.path());
     }
     if args.part == Part::Viewer {
         let hosts = args.hosts.first().copied().unwrap_or(50_000);

@@ -45,7 +45,7 @@ fn pushed(fleet: &Fleet, seed: u64, bytes: usize) -> Result<()> {
 }
 
 /// Bytes in the files below a folder.
-fn bytes_in(dir: &Path) -> Result<u64> {
+pub(crate) fn bytes_in(dir: &Path) -> Result<u64> {
     let mut sum = 0;
     let mut folders = vec![dir.to_path_buf()];
     while let Some(folder) = folders.pop() {

@@ -90,6 +90,62 @@ fn x22_a_relay_that_hangs_is_told_of_and_one_that_was_removed_tells_it_itself() 
     Ok(())
 }
 
+/// The first half of the example; nobody can be promoted in the controller's place.
+#[test]
+fn x26_a_relay_whose_controller_is_gone_has_its_clients_put_files_right() -> Result<()> {
+    let mut site = crate::dist::site()?;
+    let fdist = site.fleet.path().join("fdist");
+    let marks = site.fleet.path().join("marks");
+    fs::create_dir(&marks)?;
+    // A small file that came whole, and is a copy; one that came as a difference; a daily one.
+    site.done("-o install ./hosts common.adm:/etc/hosts hour")?;
+    site.write("motd", "hello\n")?;
+    site.done("-o install ./motd common.adm:/etc/motd day")?;
+    let command = format!("echo \"$FILE\" >> {}/$BARID_NODE", marks.display());
+    ensure!(site.command(&["-o", "shell", "common.adm:/etc/hosts", &command]).status()?.success());
+    site.done("-o dist --wait all")?;
+    site.write("hosts2", "127.0.0.1 localhost\n")?;
+    site.done("-o cp ./hosts2 common.adm:/etc/hosts")?;
+    site.done("-o dist --wait hour")?;
+    site.fleet.kill("controller")?;
+
+    let state = site.fleet.state("r1");
+    let ldist = |words: &[&str]| {
+        let mut command = std::process::Command::new(&fdist);
+        command.args(["-o", "ldist"]).args(words).arg("--state").arg(&state);
+        command.output().context("fdist")
+    };
+    fs::remove_file(site.fleet.at("h1", "/etc/hosts"))?;
+    fs::write(site.fleet.at("h2", "/etc/hosts"), "changed by hand\n")?;
+    fs::remove_file(site.fleet.at("h1", "/etc/motd"))?;
+    fs::remove_file(site.fleet.at("h4", "/etc/hosts"))?;
+    let before = fs::read_to_string(marks.join("h1"))?;
+    let told = wait_for("its clients to hear it", LIMIT, || {
+        let told = ldist(&["hour", "--within", "20s"])?;
+        Ok(told.status.success().then_some(told))
+    })?;
+    assert_eq!(site.at("h1", "/etc/hosts").as_deref(), Some("127.0.0.1 localhost\n"));
+    assert_eq!(site.at("h2", "/etc/hosts").as_deref(), Some("127.0.0.1 localhost\n"));
+    assert_eq!(site.at("h1", "/etc/motd"), None, "it is not of this frequency");
+    assert_eq!(site.at("h4", "/etc/hosts"), None, "it is another's client");
+    assert_eq!(fs::read_to_string(marks.join("h1"))?, before + "/etc/hosts\n", "{told:?}");
+    // Only those who are named, and nobody who is not its client.
+    fs::remove_file(site.fleet.at("h2", "/etc/motd"))?;
+    let told = ldist(&["all", "h1"])?;
+    assert_eq!(show(&told.stdout), "h1: /etc/motd is right again\n", "{}", show(&told.stderr));
+    assert_eq!(site.at("h2", "/etc/motd"), None);
+    let other = ldist(&["all", "h4"])?;
+    assert_eq!(other.status.code(), Some(1));
+    assert!(show(&other.stderr).contains("h4: not linked to this relay"), "{other:?}");
+    let told = ldist(&["-r", "all"])?;
+    assert_eq!((told.status.code(), told.stdout.len()), (Some(0), 0));
+    wait_for("it to be right", LIMIT, || Ok(site.at("h2", "/etc/motd").map(drop)))?;
+    // What is right is left alone, and what somebody else has put there since stays.
+    let again = ldist(&["all"])?;
+    assert_eq!((again.status.code(), show(&again.stdout).as_str()), (Some(0), ""));
+    Ok(())
+}
+
 #[test]
 fn x23_check_says_what_is_stale_and_tells_it_by_itself() -> Result<()> {
     let (mut fleet, [_, r1, _]) = site()?;

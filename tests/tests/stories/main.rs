@@ -30,6 +30,7 @@ mod metrics;
 mod out;
 mod pace;
 mod plans;
+mod preflight;
 mod pull;
 mod push;
 mod reactions;

@@ -66,6 +66,21 @@ fn what_nobody_needs_makes_room_and_what_is_used_goes_last() {
 }
 
 #[test]
+fn what_would_fit_is_told_without_dropping_anything() {
+    let dir = tempfile::tempdir().expect("temp");
+    let (store, needed) = store(&dir, 3 * LARGE);
+    let all: Vec<_> = (0..3).map(|seed| object(seed, LARGE)).collect();
+    all.iter().for_each(|(id, bytes)| store.put(*id, bytes).expect("puts"));
+    lock(&needed).insert(all[0].0);
+    store.would_fit(2 * LARGE).expect("two are not needed");
+    let error = store.would_fit(3 * LARGE).expect_err("one is");
+    assert!(matches!(error, StoreError::Quota { held, .. } if held == LARGE), "{error}");
+    store.bound(Bounds { floor: u64::MAX / 2, ..store.bounds() });
+    assert!(matches!(store.would_fit(1), Err(StoreError::Room { .. })));
+    assert!(all.iter().all(|(id, _)| store.has(id).expect("has")), "nothing has gone");
+}
+
+#[test]
 fn when_all_is_needed_it_is_refused_before_its_first_byte() {
     let dir = tempfile::tempdir().expect("temp");
     let (store, needed) = store(&dir, 3 * LARGE);
