@@ -97,8 +97,8 @@ pub(crate) struct Args {
     /// Change nothing: hosts only say how they differ
     #[arg(long, conflicts_with = "plan", help_heading = "Safety")]
     pub(crate) verify: bool,
-    /// First ask every host whether it could take SOURCE now (room, inodes, what is in the way, what
-    /// would be deleted), and push only if all that answer can; no content travels before
+    /// First ask every host whether it could take SOURCE now (room, inodes, what is in the way,
+    /// what would be deleted), and push only if all that answer can; no content travels before
     #[arg(long, conflicts_with_all = ["plan", "verify"], help_heading = "Safety")]
     pub(crate) preflight: bool,
     /// How long to wait for a host that cannot be reached before saying so

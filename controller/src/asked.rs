@@ -1,8 +1,9 @@
 //! What hosts have said they lack of a tree that is about to be pushed.
 //!
 //! The idea: of hosts that were never pushed to the controller knows nothing, though they may have
-//! nearly all of it. If they were asked first, the pieces that at least one of them lacks are packed
-//! for all of them. It is a guess all the same: what has changed since is fetched piece by piece.
+//! nearly all of it. If they were asked first, the pieces that at least one of them lacks are
+//! packed for all of them. It is a guess all the same: what has changed since is fetched piece by
+//! piece.
 
 use std::ops::Range;
 

@@ -237,11 +237,14 @@ pub(crate) fn pushing(
     giving(api, hosts, move |tell| Ok((make(tell)?, None)))
 }
 
+/// What is staged, and what is kept of it.
+type Staged = (Packed, StageRow);
+
 /// Makes a stage and gives it, and notes in the same commit what it is a stage of.
 fn staging(
     api: Api,
     hosts: Hosts,
-    make: impl FnOnce(&mpsc::Sender<PushEvent>) -> Result<(Packed, StageRow), Failure> + Send + 'static,
+    make: impl FnOnce(&mpsc::Sender<PushEvent>) -> Result<Staged, Failure> + Send + 'static,
 ) -> Response {
     giving(api, hosts, move |tell| {
         let (packed, row) = make(tell)?;

@@ -83,6 +83,7 @@ impl Lacks {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::btree_set;
     use proptest::prelude::*;
 
     use super::*;
@@ -93,7 +94,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn they_come_back_as_they_were(places in proptest::collection::btree_set(0..5_000_u32, 0..200)) {
+        fn they_come_back_as_they_were(places in btree_set(0..5_000_u32, 0..200)) {
             let lacks = Lacks::new(5_000, places.iter().copied());
             prop_assert_eq!(missing(&lacks), places.into_iter().collect::<Vec<_>>());
             prop_assert_eq!(Lacks::read(lacks.to_pb()), Ok(lacks));

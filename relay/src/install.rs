@@ -308,7 +308,8 @@ impl Installs {
             };
             let Preflight { obstacles, missing } = found.map_err(InstallError::Apply)?;
             let lacks = Some(lacks(job.target, &missing));
-            info!(dest = %String::from_utf8_lossy(&push.dest), obstacles = obstacles.len(), "asked");
+            let dest = String::from_utf8_lossy(&push.dest);
+            info!(%dest, obstacles = obstacles.len(), "asked");
             let push = Some(Pushed { warnings: obstacles, lacks, ..Pushed::default() });
             return Ok(Answer { push, ..Answer::default() });
         }

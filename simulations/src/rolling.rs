@@ -373,7 +373,7 @@ mod tests {
     #[test]
     fn a_pause_takes_back_and_what_was_taken_back_is_given_again() {
         let (mut again, mut done) = (0, 0);
-        for seed in 0..24 {
+        for seed in 0..160 {
             let sim = play(seed, false).unwrap_or_else(|text| panic!("{seed}: {text}"));
             again += sim.rolls[0].given_again;
             let was_paused = sim.plan.rollouts[0].pause.is_some() && sim.rolls[0].pause.is_none();

@@ -59,8 +59,8 @@ impl Node {
             self.watch.stir();
         }
         self.open_window(now, &order, HostSet::new());
-        // What this host says of the older ones is on the disk before the order is: a node that dies
-        // in between is given the order once more, and says it again.
+        // What this host says of the older ones is on the disk before the order is: a node that
+        // dies in between is given the order once more, and says it again.
         for older in self.cancels.add(&order) {
             self.take_back(now, older);
         }

@@ -147,7 +147,8 @@ impl Nginx {
              events {{ worker_connections 1024; }}\n\
              http {{\naccess_log off;\nsendfile on;\n{temporary}\
              server {{\nlisten 127.0.0.1:{plain};\nlisten 127.0.0.1:{tls} ssl;\n\
-             ssl_certificate {at}/certificate;\nssl_certificate_key {at}/key;\nroot {root};\n}}\n}}\n"
+             ssl_certificate {at}/certificate;\nssl_certificate_key {at}/key;\n\
+             root {root};\n}}\n}}\n"
         );
         fs::write(dir.join("config"), config)?;
         let child = Command::new("setpriv")
@@ -179,7 +180,8 @@ impl Nginx {
         let pid = self.child.id();
         let before = Usage::of(pid)?;
         let script = format!(
-            "for n in $(seq {clients}); do curl -s -f -k -o /dev/null {url} & all=\"$all $!\"; done\n\
+            "for n in $(seq {clients}); do\n\
+             curl -s -f -k -o /dev/null {url} & all=\"$all $!\"\ndone\n\
              for one in $all; do wait $one; done"
         );
         let log = self.dir.join("clients");
