@@ -177,6 +177,7 @@ fn a_distribution_takes_the_place_of_one_whose_files_it_holds() -> Result<()> {
     assert_eq!(runs.iter().map(taken).collect::<Vec<_>>(), [0, 0, 1], "{runs:#?}");
     assert_eq!(runs[2]["superseded"][0]["by"], runs[1]["short"]);
     site.fleet.restart("h3")?;
+    site.fleet.wait_up(6)?;
     site.done("-o dist --wait all")?;
     wait_for("h3 to have both files", LIMIT, || {
         let has = |dest| fs::read_to_string(site.fleet.at("h3", dest)).ok();
