@@ -152,7 +152,8 @@ fn row(host: &HostInfo) -> Vec<String> {
         dash(&host.site),
         state(host).to_owned(),
         dash(via),
-        show_time(host.enrolled_ms),
+        // A relay was not told it.
+        if host.enrolled_ms == 0 { "-".to_owned() } else { show_time(host.enrolled_ms) },
         words(&host.labels),
     ]
 }
