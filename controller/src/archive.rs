@@ -1,8 +1,8 @@
 //! What relays tell of the orders of their own operators: checked, and kept as orders among others.
 //!
 //! The order is read from its envelope, whose delegation this controller has signed; the answers
-//! are the relay's word. A relay can tell only of orders whose ids name it, so it replaces nothing of
-//! anybody else, and so much a day, so that it drives nothing out. What it is told of after a
+//! are the relay's word. A relay can tell only of orders whose ids name it, so it replaces nothing
+//! of anybody else, and so much a day, so that it drives nothing out. What it is told of after a
 //! delegation was taken back is kept all the same: it is what has happened.
 
 use std::collections::BTreeMap;

@@ -1,3 +1,5 @@
+//! What a relay tells of its orders is taken within limits, and nothing else of it.
+
 use std::time::{Duration, SystemTime};
 
 use certs::{MeshId, NodeKey};

@@ -1,3 +1,5 @@
+//! Orders of relays against what was delegated to them: what is within is obeyed, nothing beyond.
+
 use std::time::Duration;
 
 use certs::{Authority, Identity, MeshId, NodeKey, Role};

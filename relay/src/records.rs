@@ -1,8 +1,8 @@
 //! Records of what relays' own operators have ordered, on their way up to the controller.
 //!
 //! Each part is a stream of its own: one question, one answer, passed on by relays as it came. It
-//! is signed by the relay that tells it, so nobody on the way can change it. A part may be as long as
-//! a frame, so a node reads only so many at once.
+//! is signed by the relay that tells it, so nobody on the way can change it. A part may be as long
+//! as a frame, so a node reads only so many at once.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -188,7 +188,7 @@ impl Sim {
         let bodies = giver.disk.image.bodies.get(&id);
         for host in order.targets.intersection(&everybody).difference(&elsewhere).iter() {
             let said = tally.outcome(host)?;
-            // Who lived elsewhere for a while may have answered there, where nobody knows the order.
+            // Who lived elsewhere may have answered there, where nobody knows the order.
             if id.giver().is_some() && said.state.is_provisional() {
                 continue;
             }
