@@ -6,8 +6,9 @@
 //! piece.
 
 use std::ops::Range;
+use std::path::Path;
 
-use content::{ContentId, Manifest};
+use content::{ContentId, Entry, Manifest};
 use mesh::{HostSet, OrderId, State};
 use protos::Lacks;
 
@@ -33,10 +34,7 @@ impl Packer {
         dest: &str,
         (root, target): (ContentId, &Manifest),
     ) -> Result<Option<Asked>, Failure> {
-        let Some(row) = self.tables.order(order)? else { return Ok(None) };
-        let root = root.to_string();
-        let same = |push: &crate::types::PushInfo| push.dest == dest && push.manifest == root;
-        if !row.push.is_some_and(|push| push.verify && same(&push)) {
+        if self.asked_about(order, dest)? != Some(root) {
             return Ok(None);
         }
         let pieces = content::plan(None, target).len();
@@ -49,18 +47,57 @@ impl Packer {
             // An older host has compared, and does not say it.
             if let Some(lacks) = push.lacks.filter(|lacks| lacks.pieces as usize == pieces) {
                 hosts = hosts.union(who);
-                runs.extend(lacks.runs);
+                runs = union(runs, lacks.runs);
             }
         }
-        Ok((!hosts.is_empty()).then(|| Asked { hosts, runs: union(runs) }))
+        Ok((!hosts.is_empty()).then(|| Asked { hosts, runs: few(runs) }))
+    }
+
+    /// The tree that hosts were asked about, if all of it is still here: what they have said holds
+    /// for that one, and nobody has to read it again.
+    pub(crate) fn asked_tree(
+        &self,
+        order: OrderId,
+        (source, dest): (&Path, &str),
+    ) -> Result<Option<Manifest>, Failure> {
+        let row = self.tables.order(order)?;
+        if row.is_none_or(|row| row.what != question(source, dest)) {
+            return Ok(None);
+        }
+        let Some(root) = self.asked_about(order, dest)? else { return Ok(None) };
+        let Some(manifest) = self.manifest(root)? else { return Ok(None) };
+        for chunk in manifest.entries.iter().flat_map(Entry::chunks) {
+            let is_here = self.store.has(&chunk.id);
+            if !is_here.map_err(|error| Failure::content(&error))? {
+                return Ok(None);
+            }
+        }
+        Ok(Some(manifest))
+    }
+
+    /// The root of the tree that a preflight was about, if it was about this destination.
+    fn asked_about(&self, order: OrderId, dest: &str) -> Result<Option<ContentId>, Failure> {
+        let push = self.tables.order(order)?.and_then(|row| row.push);
+        let push = push.filter(|push| push.verify && push.dest == dest);
+        Ok(push.and_then(|push| push.manifest.parse().ok()))
     }
 }
 
-/// All runs, in order and apart from each other.
-fn union(runs: Vec<Range<u32>>) -> Vec<Range<usize>> {
-    let mut places: Vec<_> = runs;
-    places.sort_unstable_by_key(|run| run.start);
-    let mut all = Lacks::joined(places, 0);
+/// A preflight in one line.
+pub(crate) fn question(source: &Path, dest: &str) -> String {
+    format!("preflight {} -> {dest}", source.display())
+}
+
+/// Runs of both, in order and apart from each other.
+fn union(one: Vec<Range<u32>>, other: Vec<Range<u32>>) -> Vec<Range<u32>> {
+    let mut all = [one, other].concat();
+    all.sort_unstable_by_key(|run| run.start);
+    Lacks::joined(all, 0)
+}
+
+/// The same with what is between them, if there are too many.
+fn few(runs: Vec<Range<u32>>) -> Vec<Range<usize>> {
+    let mut all = runs;
     let mut near = 1;
     while all.len() > RUNS {
         all = Lacks::joined(all, near);
@@ -71,14 +108,54 @@ fn union(runs: Vec<Range<u32>>) -> Vec<Range<usize>> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::sync::Arc;
+
+    use content::Store;
+    use serde_json::json;
+    use tokio::sync::mpsc;
+
     use super::*;
+    use crate::tables::{OrderRow, Tables};
+    use crate::types::NewPush;
+
+    #[test]
+    fn the_tree_that_hosts_were_asked_about_is_pushed_and_not_read_again() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let journal = relay::Journal::open(&dir.path().join("db"), 1 << 20).expect("opens");
+        let tables = Tables::open(journal).expect("they are made");
+        let store = Arc::new(Store::open(dir.path().join("store")).expect("opens"));
+        let packer = Packer { tables, store };
+        let source = dir.path().join("source");
+        fs::write(&source, "one").expect("writes");
+        let new = json!({
+            "targets": { "all": true }, "source": source, "dest": "/srv/x", "verify": true,
+            "preflight": true, "reach_ms": 1, "hold_ms": 1,
+        });
+        let new: NewPush = serde_json::from_value(new).expect("a push");
+        let (tell, _told) = mpsc::channel(8);
+        let asked = packer.pack(&new, HostSet::from_ranges([(1, 1)]), &tell).expect("packs");
+        let (id, draft) = (OrderId([7; 16]), asked.draft);
+        let row = OrderRow { what: draft.what, push: draft.push, ..OrderRow::default() };
+        packer.tables.add_order(id, &row, b"", None).expect("noted");
+
+        fs::write(&source, "two").expect("writes");
+        let asked_in = Some(id.to_string());
+        let new = NewPush { verify: false, preflight: false, asked: asked_in, ..new };
+        let step = |new: &NewPush| packer.step(new, &tell).expect("read").manifest;
+        assert_eq!(step(&new), asked.manifest);
+        let elsewhere = NewPush { dest: "/srv/y".into(), ..new.clone() };
+        assert_ne!(step(&elsewhere), asked.manifest, "it was about another place");
+        let pieces = asked.manifest.entries.iter().flat_map(Entry::chunks);
+        packer.store.remove(&pieces.map(|chunk| chunk.id).collect::<Vec<_>>()).expect("removes");
+        assert_ne!(step(&new), asked.manifest, "what has gone is read again");
+    }
 
     #[test]
     fn what_one_of_them_lacks_is_packed_for_all() {
-        assert_eq!(union(vec![5..7, 0..2, 6..9, 2..3, 20..21]), [0..3, 5..9, 20..21]);
-        assert_eq!(union(vec![0..10, 3..4, 20..21]), [0..10, 20..21]);
-        let many = (0..2_000).map(|n| 5 * n..5 * n + 1).collect();
-        let few = union(many);
+        assert_eq!(union(vec![0..2, 5..7, 20..21], vec![2..3, 6..9]), [0..3, 5..9, 20..21]);
+        assert_eq!(union(vec![0..10, 20..21], vec![3..4]), [0..10, 20..21]);
+        let few = few((0..2_000).map(|n| 5 * n..5 * n + 1).collect());
         assert!(few.len() <= RUNS && few[0].start == 0, "{}", few.len());
         assert_eq!(few.last().map(|run| run.end), Some(9_996));
     }

@@ -17,6 +17,7 @@ use protos::{Part, Push, Terms, Work};
 use tokio::sync::mpsc;
 use tracing::info;
 
+use crate::asked::question;
 use crate::fault::Failure;
 use crate::orders::Draft;
 use crate::packs;
@@ -99,19 +100,25 @@ impl Packer {
         let (source, dest) = check_paths(new)?;
         let (terms, exclude) = terms(new)?;
         self.store.make_room(0).map_err(|error| Failure::content(&error))?;
-        let (mut manifest, skipped) = self.read(&source, &exclude, tell)?;
+        let asked = asked(new)?;
+        let known = match asked {
+            Some(order) => self.asked_tree(order, (&source, &dest))?,
+            None => None,
+        };
+        let (mut manifest, skipped) = match known {
+            Some(manifest) => (manifest, Vec::new()),
+            None => self.read(&source, &exclude, tell)?,
+        };
         if new.numeric_ids {
             for entry in &mut manifest.entries {
                 (entry.owner, entry.group) = (content::Name::default(), content::Name::default());
             }
         }
-        let verb = match (new.verify, new.preflight) {
-            (true, true) => "preflight ",
-            (true, false) => "verify ",
-            (false, _) => "",
+        let what = match (new.verify, new.preflight) {
+            (true, true) => question(&source, &dest),
+            (true, false) => format!("verify {} -> {dest}", source.display()),
+            (false, _) => format!("{} -> {dest}", source.display()),
         };
-        let what = format!("{verb}{} -> {dest}", source.display());
-        let asked = asked(new)?;
         Ok(Step { dest, manifest, skipped, terms, what, asked })
     }
 

@@ -61,8 +61,9 @@ pub struct NewPush {
     /// With `verify`: whether hosts only say what would keep the push from going through.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub preflight: bool,
-    /// The id of a preflight of the same tree: hosts of which nothing else is known get what they
-    /// said then that they lack.
+    /// The id of a preflight of the same push: the tree that was read for it is pushed, as long as
+    /// it is in the store, and hosts of which nothing else is known get what they said then that
+    /// they lack.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asked: Option<String>,
     /// How fast its content may go over each link, in bits a second; 0: as fast as it can.
