@@ -44,6 +44,13 @@ pub fn wait_for<T>(
     }
 }
 
+/// A line of shell that waits until this file is there. It ends with its folder, too: what a node
+/// that was killed leaves behind must not outlive the test.
+pub fn until(go: &Path) -> String {
+    let dir = go.parent().unwrap_or(go).display();
+    format!("while [ -d {dir} ] && ! [ -e {} ]; do sleep 0.05; done", go.display())
+}
+
 /// How nodes beat and redial in tests, where a lost link should be noticed soon.
 pub const PACE: &str = "beat_interval_ms = 500\nredial_base_ms = 200\nredial_cap_ms = 2000\n";
 

@@ -14,7 +14,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use tests::{Fleet, LIMIT, wait_for};
+use tests::{Fleet, LIMIT, until, wait_for};
 
 use crate::order;
 
@@ -162,8 +162,7 @@ fn post_run(fleet: &Fleet, run: &Value) -> Result<String> {
 
 /// A command waits at the gate until it is opened.
 fn wait_at(fleet: &Fleet, gate: &str) -> String {
-    let dir = fleet.path().display();
-    format!("while [ -d {dir} ] && ! [ -e {dir}/{gate} ]; do sleep 0.05; done")
+    until(&fleet.path().join(gate))
 }
 
 fn open(fleet: &Fleet, gate: &str) -> Result<()> {
