@@ -380,5 +380,8 @@ pub(crate) fn at_most_long(
 }
 
 #[cfg(test)]
+#[path = "order_limit_tests.rs"]
+mod limit_tests;
+#[cfg(test)]
 #[path = "order_tests.rs"]
 mod tests;

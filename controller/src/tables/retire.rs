@@ -2,13 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use mesh::{Digest, OrderId};
+use mesh::OrderId;
 use redb::{ReadableTable, ReadableTableMetadata, WriteTransaction};
 
 use super::stages::drop_stage;
 use super::{
-    ANSWERS, BODIES, COUNTS, ORDERS, OrderRow, PLACED, PREVIOUS, Result, STOPPED, TOKENS, Tables,
-    TokenRow, parse,
+    ANSWERS, BODIES, COUNTS, ORDERS, OrderRow, Result, STOPPED, TOKENS, Tables, TokenRow, parse,
 };
 use crate::retention::{Keep, SILENCE_MS};
 
@@ -107,20 +106,6 @@ impl Tables {
         }
         Ok(gone.len())
     }
-
-    /// The trees that any host has said to have anywhere, and those that it had before.
-    pub(crate) fn all_placed(&self) -> Result<BTreeSet<Digest>> {
-        let table = self.journal.read()?.open_table(PLACED)?;
-        let mut trees = BTreeSet::new();
-        for row in table.iter()? {
-            trees.insert(Digest(row?.1.value()));
-        }
-        let table = self.journal.read()?.open_table(PREVIOUS)?;
-        for row in table.iter()? {
-            trees.insert(Digest(row?.1.value().0));
-        }
-        Ok(trees)
-    }
 }
 
 /// Drops an order with its answers and their output.
@@ -141,7 +126,7 @@ mod tests {
 
     use bytes::Bytes;
     use content::{ContentId, Store};
-    use mesh::{HostId, HostSet, Outcome, Report, State};
+    use mesh::{Digest, HostId, HostSet, Outcome, Report, State};
     use relay::Journal;
     use tokio::sync::RwLock;
 
