@@ -16,6 +16,9 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 pub mod clock;
+mod lines;
+
+pub use self::lines::{Lines, connect};
 
 /// How long anything that should happen may take, on a busy machine.
 pub const LIMIT: Duration = Duration::from_secs(60);

@@ -14,7 +14,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use tests::{Fleet, LIMIT, wait_for};
+use tests::{Fleet, LIMIT, connect, wait_for};
 
 use crate::order;
 
@@ -149,7 +149,7 @@ impl Watcher {
 
 /// Gives a run to the API, which no option of the CLI could give. Returns its id.
 fn post_run(fleet: &Fleet, run: &Value) -> Result<String> {
-    let mut stream = UnixStream::connect(fleet.state("controller").join("barid.sock"))?;
+    let mut stream = connect(fleet.state("controller").join("barid.sock"))?;
     let body = run.to_string();
     let head = "POST /v1/runs HTTP/1.0\r\nHost: barid\r\nContent-Type: application/json";
     write!(stream, "{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len())?;
