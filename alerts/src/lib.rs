@@ -27,6 +27,6 @@ pub use desk::{AskError, Desk, Setup, start};
 pub use info::{AlertInfo, ChannelInfo, NewAck, NewTest, Overview};
 pub use keep::{AlertRow, Change, FileKeeper, Keeper, Kept, SilenceRow};
 pub use message::{Message, Sender, Told, Written, short};
-pub use reactions::{Act, Wanted};
+pub use reactions::{Act, Wanted, next_wanted};
 pub use rules::{Rule, Seen};
 pub use settings::{Settings, SettingsError};

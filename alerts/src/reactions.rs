@@ -11,7 +11,7 @@ use bytes::Bytes;
 use mesh::alerts::{Alert, Severity};
 use mesh::bus::{Subject, is_reserved};
 use serde::Deserialize;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::channel::{self, Channel};
 use crate::settings::{Word, known_kind};
@@ -96,6 +96,17 @@ pub struct Wanted {
     pub host: Option<String>,
     /// What it has come to.
     pub reply: oneshot::Sender<Result<String, String>>,
+}
+
+/// The next thing that is still to be done. What has waited for so long that its reaction was told
+/// to have failed is not done behind that; `None`: nobody wants anything any more.
+pub async fn next_wanted(wanted: &mut mpsc::Receiver<Wanted>) -> Option<Wanted> {
+    loop {
+        let next = wanted.recv().await?;
+        if !next.reply.is_closed() {
+            return Some(next);
+        }
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -264,5 +275,28 @@ impl Reaction {
         self.kinds.contains(&condition.kind)
             && condition.severity >= self.severity
             && (self.sites.is_empty() || self.sites.contains(site))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_was_told_to_have_failed_is_not_done_later() {
+        let (acts, mut wanted) = mpsc::channel(2);
+        let want = async |subject: &str| {
+            let (reply, done) = oneshot::channel();
+            let (act, told) = (Act::Publish { subject: subject.into() }, Bytes::new());
+            let sent = acts.send(Wanted { act, told, host: None, reply }).await;
+            sent.expect("there is room");
+            done
+        };
+        drop(want("given up").await);
+        let _waits = want("waits").await;
+        let next = next_wanted(&mut wanted).await.expect("one waits");
+        assert_eq!(next.act, Act::Publish { subject: "waits".into() });
+        drop(acts);
+        assert!(next_wanted(&mut wanted).await.is_none());
     }
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use alerts::{Act, Desk, FileKeeper, Seen, Sender, Settings, Wanted};
+use alerts::{Act, Desk, FileKeeper, Seen, Sender, Settings, Wanted, next_wanted};
 use bytes::Bytes;
 use certs::Identity;
 use mesh::alerts::{Above, Missing};
@@ -81,7 +81,7 @@ pub(crate) fn start(
 
 /// Does what reactions of this node want.
 async fn react(hub: Hub, mut wanted: mpsc::Receiver<Wanted>) {
-    while let Some(Wanted { act, told, reply, .. }) = wanted.recv().await {
+    while let Some(Wanted { act, told, reply, .. }) = next_wanted(&mut wanted).await {
         let done = match act {
             Act::Publish { subject } => publish(&hub, &subject, told).await,
             Act::Run { .. } | Act::Distribute { .. } => {

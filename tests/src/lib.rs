@@ -16,6 +16,9 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 pub mod clock;
+mod lines;
+
+pub use self::lines::{Lines, connect};
 
 /// How long anything that should happen may take, on a busy machine.
 pub const LIMIT: Duration = Duration::from_secs(60);
@@ -42,6 +45,13 @@ pub fn wait_for<T>(
         ensure!(Instant::now() < until, "waited {} s in vain for: {what}", limit.as_secs());
         std::thread::park_timeout(Duration::from_millis(10));
     }
+}
+
+/// A line of shell that waits until this file is there. It ends with its folder, too: what a node
+/// that was killed leaves behind must not outlive the test.
+pub fn until(go: &Path) -> String {
+    let dir = go.parent().unwrap_or(go).display();
+    format!("while [ -d {dir} ] && ! [ -e {} ]; do sleep 0.05; done", go.display())
 }
 
 /// How nodes beat and redial in tests, where a lost link should be noticed soon.

@@ -53,14 +53,15 @@ impl Reacting {
     }
 
     /// Why a reaction is not to be done now, if it is not. What lies in the future was noted by a
-    /// wrong clock, and counts.
+    /// wrong clock, and counts as if it were now: once its time is over the reaction goes on.
     fn held(&mut self, reaction: &Reaction, now_ms: u64) -> Option<String> {
         if self.tasks.get(&reaction.name).is_some_and(|task| !task.is_finished()) {
             return Some("the last one still goes on".into());
         }
         let per_ms = u64::try_from(reaction.per.as_millis()).unwrap_or(u64::MAX);
         let begun = self.begun.entry(reaction.name.clone()).or_default();
-        begun.retain(|at| now_ms.saturating_sub(*at) < per_ms);
+        begun.iter_mut().for_each(|at| *at = (*at).min(now_ms));
+        begun.retain(|at| now_ms - at < per_ms);
         let (count, per) = (begun.len(), reaction.per.as_secs());
         (count >= reaction.most).then(|| format!("{count} times in {per} s are enough"))
     }
@@ -193,8 +194,11 @@ mod tests {
         let mut reacting = Reacting::open(path.clone());
         let held = reacting.held(&reaction, 1_009_999);
         assert_eq!(held.as_deref(), Some("2 times in 10 s are enough"));
-        assert!(reacting.held(&reaction, 500_000).is_some(), "a clock that was put back");
         assert_eq!(reacting.held(&reaction, 1_010_000), None, "the first is long ago");
+        let mut reacting = Reacting::open(path.clone());
+        assert!(reacting.held(&reaction, 500_000).is_some(), "a clock that was put back");
+        assert!(reacting.held(&reaction, 509_999).is_some());
+        assert_eq!(reacting.held(&reaction, 510_000), None, "and not for ever");
         reacting.tasks.insert("a".into(), tokio::spawn(std::future::pending()));
         let held = reacting.held(&reaction, 9_000_000);
         assert_eq!(held.as_deref(), Some("the last one still goes on"));

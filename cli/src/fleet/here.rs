@@ -100,28 +100,26 @@ pub(crate) async fn request(args: RequestArgs, screen: &mut Screen) -> Result<Ex
     say(args.node, FileAsk::Request { files: args.files }, screen).await
 }
 
-pub(crate) async fn subscribe(
+/// `wanted`: to subscribe, else to end that.
+pub(crate) async fn wish(
     args: WishArgs,
+    wanted: bool,
     client: &Client,
     screen: &mut Screen,
 ) -> Result<Exit, Failure> {
     let WishArgs { node, host, file } = args;
-    match host {
-        Some(host) => change(client, screen, Change::Subscribe { host, path: file }).await,
-        None => say(node, FileAsk::Subscribe { file }, screen).await,
-    }
-}
-
-pub(crate) async fn unsubscribe(
-    args: WishArgs,
-    client: &Client,
-    screen: &mut Screen,
-) -> Result<Exit, Failure> {
-    let WishArgs { node, host, file } = args;
-    match host {
-        Some(host) => change(client, screen, Change::Unsubscribe { host, path: file }).await,
-        None => say(node, FileAsk::Unsubscribe { file }, screen).await,
-    }
+    let Some(host) = host else {
+        let ask = match wanted {
+            true => FileAsk::Subscribe { file },
+            false => FileAsk::Unsubscribe { file },
+        };
+        return say(node, ask, screen).await;
+    };
+    let asked = match wanted {
+        true => Change::Subscribe { host, path: file },
+        false => Change::Unsubscribe { host, path: file },
+    };
+    change(client, screen, asked).await
 }
 
 pub(crate) async fn optional(

@@ -66,11 +66,19 @@ impl Happened {
     /// Looks whenever there are more events, and now and then. Runs until it is dropped.
     pub(crate) async fn run(self) {
         let mut grown = self.live.events.subscribe();
-        let (mut known, mut cursor) = (Known::new(), None);
+        let (mut known, mut cursor, mut is_known) = (Known::new(), None, false);
         loop {
             grown.borrow_and_update();
-            if let Err(failure) = self.read(&mut cursor, &mut known).await {
-                warn!(error = %failure.error.message, "events are not read for alerts");
+            match self.read(&mut cursor, &mut known).await {
+                Ok(()) => is_known = true,
+                Err(failure) => {
+                    warn!(error = %failure.error.message, "events are not read for alerts");
+                }
+            }
+            if !is_known {
+                // What had happened before a restart is not over because it is not read yet.
+                sleep(LOOK).await;
+                continue;
             }
             let (now, hosts) = (now_ms(), self.live.state().hosts.clone());
             known.retain(|(_, host), recent| {

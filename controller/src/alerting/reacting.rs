@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use alerts::{Act, Wanted};
+use alerts::{Act, Wanted, next_wanted};
 use bytes::Bytes;
 use relay::Running;
 use tokio::sync::mpsc;
@@ -23,7 +23,7 @@ const OUTPUT: u64 = 64 << 10;
 
 /// Does what is wanted, one after the other, until nobody wants anything any more.
 pub(crate) async fn react(api: Api, node: Arc<Running>, mut wanted: mpsc::Receiver<Wanted>) {
-    while let Some(Wanted { act, told, host, reply }) = wanted.recv().await {
+    while let Some(Wanted { act, told, host, reply }) = next_wanted(&mut wanted).await {
         let done = match act {
             Act::Publish { subject } => relay::publish(node.bus(), &subject, told).await,
             Act::Distribute { frequency } => distribute(&api, &frequency).await,

@@ -4,10 +4,12 @@
 //! nothing of it is kept. A host speaks for itself only. What it names is looked up among what is
 //! offered to it and becomes nothing else, no path here and no word of an order; and it may ask so
 //! often only, whatever becomes of it.
+//!
+//! Questions are taken in as fast as they come, whatever is being answered: what one host asks for,
+//! or how often, keeps nobody else's from being heard.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bus::Fault;
 use bus::files::{FILES, FileAsk, FileSaid, OfferedFile, SUBJECT};
@@ -16,27 +18,37 @@ use mesh::bus::Message;
 use mesh::{HostId, OrderId};
 use relay::bus::Received;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tracing::{debug, info, warn};
+use tokio::task::JoinSet;
+use tracing::{debug, error, info, warn};
 
 use super::book::Wish;
 use super::dist::Distributor;
 use super::domain::DomainPath;
 use super::offers::NotOffered;
+use super::queue::{Busy, Queue};
 use super::types::Distribution;
 use crate::fault::Failure;
 use crate::orders::blocking;
 
-/// So often may a host ask at once, and then once in this time.
-const BURST: u32 = 10;
-const EACH: Duration = Duration::from_secs(30);
+/// How many questions are answered at once. Some have files read and packed.
+const AT_ONCE: usize = 4;
+/// How many hosts are told at once that they ask too often. Whoever else does hears nothing.
+const REFUSING: usize = 16;
 /// Orders of hosts that have asked whose ends are waited for at once. Of more nothing is said.
 const WAITING: usize = 256;
 
-/// Answers hosts.
+/// Takes in what hosts ask.
 pub(crate) struct Requests {
+    answers: Answers,
+    queue: Queue<(Asker, Bytes)>,
+    refusing: Arc<Semaphore>,
+}
+
+/// Answers hosts.
+#[derive(Clone)]
+struct Answers {
     distributor: Distributor,
     waiting: Arc<Semaphore>,
-    turns: Turns,
 }
 
 /// Why nothing is done.
@@ -49,6 +61,19 @@ enum No {
 impl From<NotOffered> for No {
     fn from(error: NotOffered) -> No {
         No::Offer(error)
+    }
+}
+
+impl From<Busy> for No {
+    fn from(busy: Busy) -> No {
+        let text = match busy {
+            Busy::Host(wait) => {
+                let wait = wait.as_secs() + 1;
+                format!("this host asks too often: try again in {wait} s")
+            }
+            Busy::All => "too many hosts ask at once: try again in a minute".into(),
+        };
+        No::Other("busy", text)
     }
 }
 
@@ -68,43 +93,66 @@ struct Asker {
 
 impl Requests {
     pub(crate) fn new(distributor: Distributor) -> Requests {
-        let waiting = Arc::new(Semaphore::new(WAITING));
-        Requests { distributor, waiting, turns: Turns::default() }
+        let answers = Answers { distributor, waiting: Arc::new(Semaphore::new(WAITING)) };
+        let refusing = Arc::new(Semaphore::new(REFUSING));
+        Requests { answers, queue: Queue::new(), refusing }
     }
 
-    /// Answers, one after the other, until the node stops.
+    /// Answers, until the node stops.
     pub(crate) async fn run(mut self) {
-        let node = self.distributor.desk.node.clone();
+        let node = self.answers.distributor.desk.node.clone();
         let mut questions = match node.bus().subscribe(&[SUBJECT.into()]).await {
             Ok(questions) => questions,
             Err(error) => return warn!(%error, "what hosts ask for is not heard"),
         };
-        while let Some(received) = questions.next().await {
-            match received {
-                Received::Message(message) => self.hear(message).await,
-                // Whoever hears nothing asks again.
-                Received::Missed(count) => debug!(count, "hosts asked too many questions at once"),
+        let mut answering = JoinSet::new();
+        loop {
+            while answering.len() < AT_ONCE
+                && let Some((asker, body)) = self.queue.next()
+            {
+                answering.spawn(self.answers.clone().see_to(asker, body));
+            }
+            tokio::select! {
+                received = questions.next() => match received {
+                    Some(Received::Message(message)) => self.hear(message),
+                    // Whoever hears nothing asks again.
+                    Some(Received::Missed(count)) => {
+                        debug!(count, "hosts asked too many questions at once");
+                    }
+                    None => return,
+                },
+                Some(ended) = answering.join_next() => {
+                    if let Err(error) = ended {
+                        error!(%error, "a question of a host was not answered");
+                    }
+                }
             }
         }
     }
 
-    async fn hear(&mut self, message: Message) {
+    /// Waits for nothing.
+    fn hear(&mut self, message: Message) {
         let Some(request) = message.request else { return };
-        let hosts = self.distributor.live.state().hosts.clone();
+        let hosts = self.answers.distributor.live.state().hosts.clone();
         let Some(row) = hosts.get(&message.from) else { return };
         let asker = Asker { id: message.from, request, name: row.name.clone() };
-        if self.turns.0.len() > hosts.len() {
-            self.turns.keep(|id| hosts.contains_key(&id));
+        self.queue.forget(hosts.len(), |id| hosts.contains_key(&id));
+        let question = (asker.clone(), message.body);
+        let Err(busy) = self.queue.add(asker.id, question, Instant::now()) else { return };
+        if let Ok(place) = self.refusing.clone().try_acquire_owned() {
+            let answers = self.answers.clone();
+            debug!(host = asker.name, ?busy, "a host asks too often");
+            tokio::spawn(async move {
+                answers.say(&asker, &FileSaid::Refused(fault(busy.into()))).await;
+                drop(place);
+            });
         }
-        let said = match self.turns.take(asker.id, Instant::now()) {
-            Err(wait) => {
-                let wait = wait.as_secs() + 1;
-                let text = format!("this host asks too often: try again in {wait} s");
-                Err(No::Other("busy", text))
-            }
-            Ok(()) => self.answer(&asker, &message.body).await,
-        };
-        let said = said.unwrap_or_else(|no| {
+    }
+}
+
+impl Answers {
+    async fn see_to(self, asker: Asker, body: Bytes) {
+        let said = self.answer(&asker, &body).await.unwrap_or_else(|no| {
             let fault = fault(no);
             info!(host = asker.name, code = fault.code, "a host does not get what it asks for");
             FileSaid::Refused(fault)
@@ -240,52 +288,4 @@ fn fault(no: No) -> Fault {
         No::Other(code, message) => (code.into(), message, String::new()),
     };
     Fault { code, message, help }
-}
-
-/// How often hosts have asked: for each the time at which all of its turns are there again.
-#[derive(Default)]
-struct Turns(BTreeMap<HostId, Instant>);
-
-impl Turns {
-    /// Takes a turn of a host, or says how long until it has one.
-    fn take(&mut self, host: HostId, now: Instant) -> Result<(), Duration> {
-        let whole = self.0.get(&host).copied().map_or(now, |at| at.max(now));
-        let most = now + EACH * (BURST - 1);
-        if whole > most {
-            return Err(whole - most);
-        }
-        self.0.insert(host, whole + EACH);
-        Ok(())
-    }
-
-    /// Forgets who is not known any more.
-    fn keep(&mut self, is_known: impl Fn(HostId) -> bool) {
-        self.0.retain(|host, _| is_known(*host));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_host_asks_so_often_and_no_other_pays_for_it() {
-        let (mut turns, now) = (Turns::default(), Instant::now());
-        for n in 0..BURST {
-            assert_eq!(turns.take(HostId(1), now), Ok(()), "{n}");
-        }
-        assert_eq!(turns.take(HostId(1), now), Err(EACH));
-        assert_eq!(turns.take(HostId(2), now), Ok(()));
-        // Who is refused does not wait longer for it.
-        let later = now + EACH;
-        assert_eq!(turns.take(HostId(1), later), Ok(()));
-        assert_eq!(turns.take(HostId(1), later), Err(EACH));
-        let all = now + EACH * (BURST + 1);
-        for _ in 0..BURST {
-            assert_eq!(turns.take(HostId(1), all), Ok(()));
-        }
-        assert!(turns.take(HostId(1), all).is_err());
-        turns.keep(|host| host == HostId(2));
-        assert_eq!(turns.0.len(), 1);
-    }
 }

@@ -6,8 +6,8 @@
 //! `ask` what can be done with that. `store` keeps it in tables, `reading` its content, `desk`
 //! makes one change at a time, `plan`, `batch` and `dist` bring files to hosts, `running` says what
 //! may go on beside what, `schedule` when files are due, `turns` and `spread` when each host is.
-//! `routes` lets operators ask, `asked` hosts, to whom `offers` says what is for them; `distfile`
-//! writes the plan as a text.
+//! `routes` lets operators ask, `asked` hosts, each in its turn by `queue`, to whom `offers` says
+//! what is for them; `distfile` writes the plan as a text.
 
 pub(crate) mod ask;
 mod asked;
@@ -26,6 +26,7 @@ pub(crate) mod missing;
 mod offers;
 pub mod plan;
 pub mod precedence;
+mod queue;
 mod reading;
 pub(crate) mod routes;
 pub(crate) mod running;

@@ -67,8 +67,11 @@ impl Engine {
             let maybe = [&mut alert.fired, &mut alert.ended, &mut alert.told];
             early.chain(maybe.into_iter().flatten()).for_each(|at| *at = (*at).min(now));
             alert.fires.iter_mut().for_each(|at| *at = (*at).min(now));
-            if alert.phase == Phase::Pending {
-                alert.waits = now;
+            match alert.phase {
+                Phase::Pending => alert.waits = now,
+                // Nobody has looked since: whether it is over is said by whoever looks next.
+                Phase::Firing => alert.ended = alert.ended.map(|_| now),
+                Phase::Over => {}
             }
             engine.alerts.insert(alert.condition.key.clone(), alert);
         }

@@ -1,11 +1,10 @@
 //! Outputs that are alike: one text and its variables on the link, every byte at the controller.
 
 use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
-use tests::Fleet;
+use tests::{Fleet, connect};
 
 use crate::{answer, order};
 
@@ -13,7 +12,7 @@ const HOSTS: u64 = 12;
 
 /// What came to the controller over its only link, in bytes.
 fn received(fleet: &Fleet) -> Result<u64> {
-    let mut socket = UnixStream::connect(fleet.state("controller").join("barid.sock"))?;
+    let mut socket = connect(fleet.state("controller").join("barid.sock"))?;
     socket.write_all(b"GET /v1/links HTTP/1.0\r\nhost: barid\r\n\r\n")?;
     let mut text = String::new();
     socket.read_to_string(&mut text)?;

@@ -1,15 +1,15 @@
 //! The bus: messages between programs on any nodes, to whoever wants them and to nobody else.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, ChildStdout, Stdio};
+use std::process::{Child, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use tests::{Fleet, LIMIT, Spec, show, wait_for};
+use tests::{Fleet, LIMIT, Lines, Spec, connect, show, wait_for};
 
 use crate::metrics::scrape;
 
@@ -38,7 +38,7 @@ pub(super) fn wait_heard(fleet: &Fleet, node: &str, subject: &str, wanted: bool)
 /// Somebody who has subscribed. He ends with the test.
 pub(super) struct Subscriber {
     child: Child,
-    lines: BufReader<ChildStdout>,
+    lines: Lines,
 }
 
 impl Drop for Subscriber {
@@ -56,16 +56,15 @@ impl Subscriber {
     /// Whoever is started by this.
     pub(super) fn of(mut command: std::process::Command) -> Result<Subscriber> {
         let mut child = command.stdout(Stdio::piped()).spawn()?;
-        let lines = BufReader::new(child.stdout.take().context("its output")?);
-        let mut subscriber = Subscriber { child, lines };
+        let lines = Lines::of(child.stdout.take().context("its output")?);
+        let subscriber = Subscriber { child, lines };
         let ready = subscriber.line()?;
         ensure!(ready["ready"].is_array(), "{ready}");
         Ok(subscriber)
     }
 
-    pub(super) fn line(&mut self) -> Result<Value> {
-        let mut line = String::new();
-        self.lines.read_line(&mut line)?;
+    pub(super) fn line(&self) -> Result<Value> {
+        let line = self.lines.next_line()?;
         serde_json::from_str(&line).with_context(|| format!("a line: {line:?}"))
     }
 
@@ -218,15 +217,15 @@ fn who_reads_nothing_hurts_nobody_and_what_is_dropped_is_counted() -> Result<()>
     const COUNT: usize = 6_000;
     let fleet = Fleet::tree(1, 2)?;
     // He has asked, and reads nothing.
-    let mut deaf = UnixStream::connect(fleet.state("site1-host1").join("node.sock"))?;
+    let mut deaf = connect(fleet.state("site1-host1").join("node.sock"))?;
     write!(
         deaf,
         "POST /v1/bus/sub?subject=flood HTTP/1.1\r\nhost: barid\r\ncontent-length: 0\r\n\r\n"
     )?;
-    let mut reads = Subscriber::new(&fleet, "site1-host1", &["flood", "end"])?;
+    let reads = Subscriber::new(&fleet, "site1-host1", &["flood", "end"])?;
     wait_heard(&fleet, "site1-host2", "flood", true)?;
     let socket = fleet.state("site1-host2").join("node.sock");
-    let mut publisher = Publisher(UnixStream::connect(socket)?);
+    let mut publisher = Publisher(connect(socket)?);
     let reading = std::thread::spawn(move || -> Result<(usize, u64)> {
         let (mut count, mut missed) = (0, 0);
         loop {
@@ -312,7 +311,7 @@ fn other_users_may_what_the_policy_says() -> Result<()> {
     let (code, said) = publish("other.x")?;
     assert!(code == Some(5) && said.contains("user 65534 may not publish"), "{code:?} {said}");
     // Metrics are not to be had there.
-    let mut stream = UnixStream::connect(&socket)?;
+    let mut stream = connect(&socket)?;
     write!(stream, "GET /metrics HTTP/1.1\r\nhost: b\r\nconnection: close\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use rustix::fs::{XattrFlags, getxattr, setxattr};
-use tests::{Fleet, LIMIT, sample_tree, wait_for};
+use tests::{Fleet, LIMIT, sample_tree, until, wait_for};
 
 use crate::{answer, order};
 
@@ -71,11 +71,7 @@ fn a_host_that_dies_before_the_last_command_has_ended_runs_it_again() -> Result<
     let source = fleet.path().join("source");
     sample_tree(&source, 10_000)?;
     let (log, go) = (fleet.path().join("log"), fleet.path().join("go"));
-    let line = format!(
-        "echo $COUNT >> {}; while ! test -e {}; do sleep 0.05; done",
-        log.display(),
-        go.display()
-    );
+    let line = format!("echo $COUNT >> {}; {}", log.display(), until(&go));
     let id = push(&fleet, &source, &["--after", &line])?;
     let runs = || fs::read_to_string(&log).unwrap_or_default().lines().count();
     wait_for("the command to run", LIMIT, || Ok((runs() == 1).then_some(())))?;

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use simulations::wan::{Profile, UdpLink};
-use tests::{Fleet, LIMIT, Spec, wait_for};
+use tests::{Fleet, LIMIT, Spec, until, wait_for};
 
 use crate::order;
 
@@ -52,11 +52,7 @@ fn a_host_finds_another_parent_and_returns_to_the_first() -> Result<()> {
     let mut fleet = site()?;
     wait_parent(&fleet, "web", "r1")?;
     let (count, go) = (fleet.path().join("count"), fleet.path().join("go"));
-    let line = format!(
-        "echo started >> {}; while ! test -e {}; do sleep 0.05; done",
-        count.display(),
-        go.display()
-    );
+    let line = format!("echo started >> {}; {}", count.display(), until(&go));
     let id = order(&fleet, &["run", "-w", "web", "--async", "--json", "-u", "120s", "--", &line])?;
     wait_for("the command to start", LIMIT, || Ok(count.exists().then_some(())))?;
     fleet.kill("r1")?;

@@ -1,12 +1,11 @@
 //! The forms of output: what is alike together, what differs beside it, and every byte in a file.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use tests::{Fleet, show};
+use tests::{Fleet, Lines, show};
 
 /// What a verb writes to its two streams, if it ends with this code.
 fn said(fleet: &Fleet, code: i32, args: &[&str]) -> Result<(String, String)> {
@@ -100,8 +99,8 @@ fn equal_lines_come_once_as_soon_as_all_have_them() -> Result<()> {
     );
     let mut run = fleet.command(&["run", "-a", "-bL", "-q", &line]);
     let mut run = run.stdout(Stdio::piped()).spawn()?;
-    let mut lines = BufReader::new(run.stdout.take().context("it is piped")?).lines();
-    let mut next = || lines.next().context("a line")?.map_err(anyhow::Error::from);
+    let lines = Lines::of(run.stdout.take().context("it is piped")?);
+    let next = || lines.next_line();
     // The third host still waits; what all have by now is there.
     assert_eq!(next()?, "site1-host[1-3]: all");
     assert_eq!(next()?, "site1-host[1-2]: less");

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use tests::{Fleet, LIMIT, wait_for};
+use tests::{Fleet, LIMIT, until, wait_for};
 
 /// A command that leaves a line where it has started, and ends when it is let go.
 pub(crate) struct Gate {
@@ -19,12 +19,8 @@ impl Gate {
     }
 
     pub(crate) fn line(&self) -> String {
-        let dir = self.dir.display();
-        // It also ends with the test: what a node that was killed leaves behind must not stay.
-        format!(
-            "echo x >> {dir}/$BARID_NODE; \
-             while [ -d {dir} ] && ! [ -e {dir}/go ]; do sleep 0.05; done; echo done"
-        )
+        let (dir, go) = (self.dir.display(), until(&self.dir.join("go")));
+        format!("echo x >> {dir}/$BARID_NODE; {go}; echo done")
     }
 
     pub(crate) fn open(&self) -> Result<()> {

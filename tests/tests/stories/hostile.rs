@@ -5,7 +5,7 @@ use std::fs;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use tests::{Fleet, LIMIT, show, wait_for};
+use tests::{Fleet, LIMIT, show, until, wait_for};
 
 use crate::{answer, order};
 
@@ -28,10 +28,8 @@ fn noise_from_everybody_is_counted_and_bounded_and_holds_nobody_up() -> Result<(
     let peak = |name| peak_kib(fleet.pid(name)?);
     let before = nodes.map(peak);
     // They wait in the end, so that whoever is not held up answers before them.
-    let dir = fleet.path().display();
-    let line = format!(
-        "head -c {NOISE} /dev/urandom; while [ -d {dir} ] && ! [ -e {dir}/go ]; do sleep 0.05; done"
-    );
+    let go = fleet.path().join("go");
+    let line = format!("head -c {NOISE} /dev/urandom; {}", until(&go));
     let noise = order(&fleet, &["run", "-w", "site1-host[1-4]", "--async", "--json", &line])?;
     let mut viewer = fleet.command(&["attach", &noise]);
     let mut viewer = viewer.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
@@ -41,7 +39,7 @@ fn noise_from_everybody_is_counted_and_bounded_and_holds_nobody_up() -> Result<(
         assert!(show(&output.stdout).contains("well"));
     }
     ensure!(viewer.try_wait()?.is_none(), "the noise has not ended");
-    fs::write(fleet.path().join("go"), "")?;
+    fs::write(&go, "")?;
     let mut shown = 0;
     let status = wait_for("the viewer to end", LIMIT, || {
         shown = shown.max(peak_kib(viewer.id()).unwrap_or_default());

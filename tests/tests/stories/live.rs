@@ -14,7 +14,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use tests::{Fleet, LIMIT, wait_for};
+use tests::{Fleet, LIMIT, connect, until, wait_for};
 
 use crate::order;
 
@@ -149,7 +149,7 @@ impl Watcher {
 
 /// Gives a run to the API, which no option of the CLI could give. Returns its id.
 fn post_run(fleet: &Fleet, run: &Value) -> Result<String> {
-    let mut stream = UnixStream::connect(fleet.state("controller").join("barid.sock"))?;
+    let mut stream = connect(fleet.state("controller").join("barid.sock"))?;
     let body = run.to_string();
     let head = "POST /v1/runs HTTP/1.0\r\nHost: barid\r\nContent-Type: application/json";
     write!(stream, "{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len())?;
@@ -162,8 +162,7 @@ fn post_run(fleet: &Fleet, run: &Value) -> Result<String> {
 
 /// A command waits at the gate until it is opened.
 fn wait_at(fleet: &Fleet, gate: &str) -> String {
-    let dir = fleet.path().display();
-    format!("while [ -d {dir} ] && ! [ -e {dir}/{gate} ]; do sleep 0.05; done")
+    until(&fleet.path().join(gate))
 }
 
 fn open(fleet: &Fleet, gate: &str) -> Result<()> {

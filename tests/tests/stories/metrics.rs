@@ -6,11 +6,10 @@ pub(crate) mod page;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use tests::{Fleet, LIMIT, Spec, wait_for};
+use tests::{Fleet, LIMIT, Spec, connect, wait_for};
 
 use page::Page;
 
@@ -25,7 +24,7 @@ fn ask(mut stream: impl Read + Write, path: &str) -> Result<(String, String)> {
 
 fn ask_socket(fleet: &Fleet, node: &str, path: &str) -> Result<(String, String)> {
     let socket = if node == "controller" { "barid.sock" } else { "node.sock" };
-    ask(UnixStream::connect(fleet.state(node).join(socket))?, path)
+    ask(connect(fleet.state(node).join(socket))?, path)
 }
 
 pub(crate) fn scrape(fleet: &Fleet, node: &str, path: &str) -> Result<Page> {

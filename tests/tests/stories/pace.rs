@@ -6,7 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
-use tests::{Fleet, LIMIT, show, wait_for};
+use tests::{Fleet, LIMIT, show, until, wait_for};
 
 use crate::order;
 
@@ -24,10 +24,9 @@ impl Witness {
 
     /// A command that ends with this code, when it is let go.
     fn line(&self, code: u8) -> String {
-        let dir = self.dir.display();
+        let (dir, go) = (self.dir.display(), until(&self.dir.join("go")));
         format!(
-            "echo \"+ $BARID_NODE\" >> {dir}/log; \
-             while ! [ -e {dir}/go ]; do sleep 0.05; done; sleep 0.1; \
+            "echo \"+ $BARID_NODE\" >> {dir}/log; {go}; sleep 0.1; \
              echo \"- $BARID_NODE\" >> {dir}/log; exit {code}"
         )
     }

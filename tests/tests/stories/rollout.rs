@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use tests::{Fleet, LIMIT, PACE, binary, show, wait_for};
+use tests::{Fleet, LIMIT, PACE, binary, show, until, wait_for};
 
 use crate::order;
 
@@ -174,7 +174,7 @@ fn pausing_outlives_the_controller_and_aborting_is_for_good() -> Result<()> {
     let mut fleet = Fleet::tree(1, 3)?;
     let scene = Scene::new(&fleet)?;
     let go = scene.dir.join("go");
-    let gate = format!("errors<=0 check=\"while ! [ -e {} ]; do sleep 0.05; done\"", go.display());
+    let gate = format!("errors<=0 check=\"{}\"", until(&go));
     let waves = ["--waves", "1,2,100%", "--gate", &gate, "--async", "--json"];
     let given = scene.push(&fleet, &waves)?;
     let given: Value = serde_json::from_slice(&given.stdout)?;
@@ -219,8 +219,7 @@ fn a_wave_that_runs_goes_on_when_the_controller_is_back() -> Result<()> {
     let mut fleet = Fleet::tree(2, 2)?;
     let scene = Scene::new(&fleet)?;
     let (go, dir) = (scene.dir.join("go"), scene.dir.display().to_string());
-    let before =
-        format!("echo $BARID_NODE >> {dir}/log; while ! [ -e {dir}/go ]; do sleep 0.05; done");
+    let before = format!("echo $BARID_NODE >> {dir}/log; {}", until(&go));
     let push = ["push", &scene.source, "--dest", DEST, "-a", "--before", &before];
     let waves = ["--waves", "50%,100%", "--async", "--json"];
     order(&fleet, &[&push[..], &waves].concat())?;
@@ -243,8 +242,7 @@ fn a_pause_takes_a_running_wave_back_from_who_has_not_begun_and_resuming_gives_i
     fleet.kill("site1-host3")?;
     fleet.wait_up(3)?;
     let (go, dir) = (scene.dir.join("go"), scene.dir.display().to_string());
-    let before =
-        format!("echo $BARID_NODE >> {dir}/log; while ! [ -e {dir}/go ]; do sleep 0.05; done");
+    let before = format!("echo $BARID_NODE >> {dir}/log; {}", until(&go));
     let push = ["push", &scene.source, "--dest", DEST, "-a", "--before", &before, "-t", "2s"];
     let waves = ["--waves", "100%", "--gate", "errors<=0", "--async", "--json"];
     order(&fleet, &[&push[..], &waves].concat())?;

@@ -5,13 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tests::clock::Clock;
-use tests::{Fleet, LIMIT, PACE, Place, Spec, binary, show, wait_for};
+use tests::{Fleet, LIMIT, PACE, Place, Spec, binary, connect, show, wait_for};
 
 use crate::alerts::{give, wait_alerts, wait_channels, wait_word};
 use crate::bus::{Publisher, wait_heard};
@@ -82,13 +81,13 @@ fn a_limit_that_was_reached_is_an_alert_for_an_hour() -> Result<()> {
     grow(&mut fleet)?;
     // Somebody has subscribed, and reads nothing.
     let socket = fleet.state("h1").join("node.sock");
-    let mut deaf = UnixStream::connect(&socket)?;
+    let mut deaf = connect(&socket)?;
     write!(
         deaf,
         "POST /v1/bus/sub?subject=flood HTTP/1.1\r\nhost: barid\r\ncontent-length: 0\r\n\r\n"
     )?;
     wait_heard(&fleet, "h1", "flood", true)?;
-    let mut publisher = Publisher(UnixStream::connect(&socket)?);
+    let mut publisher = Publisher(connect(&socket)?);
     for _ in 0..3_000 {
         publisher.publish("flood", &[b'x'; 4_000])?;
     }

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
-use tests::{Fleet, LIMIT, wait_for};
+use tests::{Fleet, LIMIT, until, wait_for};
 
 use crate::order;
 
@@ -37,10 +37,8 @@ fn whoever_is_killed_nothing_starts_twice_and_everybody_answers() -> Result<()> 
 /// One run with deaths in it. Returns the states of all hosts.
 fn play(fleet: &mut Fleet, dir: &Path, round: usize) -> Result<Vec<String>> {
     let at = dir.display();
-    let line = format!(
-        "echo x >> {at}/$BARID_NODE; echo x >> {at}/all; \
-         while [ -d {at} ] && ! [ -e {at}/go ]; do sleep 0.05; done"
-    );
+    let go = until(&dir.join("go"));
+    let line = format!("echo x >> {at}/$BARID_NODE; echo x >> {at}/all; {go}");
     let sets = "site[1-3]-host[1-3]";
     let id =
         order(fleet, &["run", "-w", sets, "-t", "60s", "-u", "60s", "--async", "--json", &line])?;

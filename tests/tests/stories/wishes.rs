@@ -42,10 +42,11 @@ impl Site {
         Ok(())
     }
 
-    /// Waits until a host's questions reach the controller.
+    /// Waits until a host's questions reach the controller. One that is lost on the way, where a
+    /// relay does not know yet who wants it, is never answered: then it asks again.
     fn wait_heard(&self, host: &str) -> Result<()> {
         wait_for(&format!("{host} to be heard"), LIMIT, || {
-            let listed = self.asks(host, &["subscriptions"])?;
+            let listed = self.asks(host, &["subscriptions", "--within", "3s"])?;
             Ok(listed.status.success().then_some(()))
         })
     }

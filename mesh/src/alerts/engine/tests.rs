@@ -299,6 +299,27 @@ fn after_a_restart_nothing_is_told_twice_and_ends_are_told() {
 }
 
 #[test]
+fn what_was_thought_to_end_just_when_it_was_kept_does_not_end_by_a_restart() {
+    let mut desk = Desk::new();
+    desk.hold(&["a"]);
+    desk.pass(20);
+    desk.says(&["+a"]);
+    desk.hold(&[]);
+    desk.engine.ack(desk.now, "a", "eva", "").expect("it fires");
+    desk.drain();
+    desk.hold(&["a"]);
+    let kept: Vec<_> = desk.kept.into_values().collect();
+    assert!(kept[0].ended.is_some(), "so it was kept");
+    let mut desk = Desk { engine: Engine::new(pace(), kept, [], Time(secs(900))), ..Desk::new() };
+    desk.now = Time(secs(900));
+    desk.hold(&["a"]);
+    assert_eq!(desk.firing(), ["a"]);
+    desk.hold(&[]);
+    desk.pass(920);
+    assert_eq!(desk.firing(), [""; 0]);
+}
+
+#[test]
 fn who_may_have_been_told_by_a_process_that_died_is_told_of_the_end() {
     let mut desk = Desk::new();
     desk.hold(&["a", "b"]);
