@@ -29,6 +29,13 @@ impl Node {
         }
     }
 
+    /// Whether what the parent was told of an order before a restart counts, whichever parent there
+    /// is now. Not of a relay's: whoever was told may live elsewhere in the tree, where nobody
+    /// passes it on to the giver.
+    pub(super) fn is_told_for_good(&self, id: OrderId) -> bool {
+        id.giver().is_none()
+    }
+
     /// Tells a relay's watcher all that is known of an order that was given there.
     pub(super) fn tell_known(&mut self, known: Report, closed: bool) {
         let id = known.order;
@@ -156,6 +163,31 @@ mod tests {
         let outputs = again.give(Input::Degraded(false));
         assert_eq!(told(&outputs), [(HostSet::one(HostId(11)), 1)]);
         assert!(!closes(&outputs), "one is missing");
+    }
+
+    #[test]
+    fn what_another_parent_was_told_before_a_restart_is_told_again() {
+        let relays = Order { id: own(), ..run(&[11]) };
+        let controllers = Order { id: ORDER, ..run(&[11]) };
+        let mut saved = Saved::default();
+        for order in [controllers, relays] {
+            let mut report = Report::new(order.id);
+            report.tally.record(Outcome::bare(State::Ok), &HostSet::one(HostId(11)));
+            saved.answers.push(report);
+            saved.settled.push(order.id);
+            saved.orders.push(order.into());
+        }
+        let mut host = Bench::new(11, 1, saved);
+        let peer = Peer::Parent { place: 0, host: HostId(90) };
+        host.give(Input::LinkUp { link: PARENT, peer });
+        let frame = Frame::Hello { log: 5, held_log: 0, held: 0, events: false, profiles: false };
+        let mut all = host.give(Input::Frame { link: PARENT, frame });
+        all.extend(host.wait(1));
+        let told = all.iter().filter_map(|output| match output {
+            Output::Send { frame: Frame::Report { report, .. }, .. } => Some(report.order),
+            _ => None,
+        });
+        assert_eq!(told.collect::<Vec<_>>(), [own()]);
     }
 
     #[test]
