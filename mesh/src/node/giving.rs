@@ -29,6 +29,12 @@ impl Node {
         }
     }
 
+    /// Whether an id claims to be of this node, which knows no such order: it was forgotten when it
+    /// had expired, and nobody asks for its answers then, or somebody below has made it up.
+    pub(super) fn is_unheard_of(&self, id: OrderId) -> bool {
+        self.gives(id) && self.shares.get(id).is_none()
+    }
+
     /// Whether what the parent was told of an order before a restart counts, whichever parent there
     /// is now. Not of a relay's: whoever was told may live elsewhere in the tree, where nobody
     /// passes it on to the giver.
@@ -142,6 +148,19 @@ mod tests {
         all.extend(last);
         all.extend(relay.wait(60));
         assert!(!reports_up(&all), "nobody above knows the order");
+    }
+
+    #[test]
+    fn answers_to_an_order_that_it_has_not_given_are_held_and_nothing_else() {
+        let mut relay = relay(Saved::default());
+        let outputs = says(&mut relay, 21, 1, 11);
+        assert!(told(&outputs).is_empty());
+        assert!(!outputs.iter().any(|output| matches!(output, Output::Save { .. })));
+        assert!(relay.node.tally(own()).is_none());
+        let held = |output: &Output| {
+            matches!(output, Output::Send { frame: Frame::ReportsHeld { through: 1, .. }, .. })
+        };
+        assert!(outputs.iter().chain(&relay.wait(1)).any(held), "nor is it said again");
     }
 
     #[test]
