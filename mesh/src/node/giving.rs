@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use super::Node;
+use crate::sabotage::Bug;
 use crate::{Event, HostSet, Order, OrderId, Output, Report, Time};
 
 impl Node {
@@ -18,13 +19,15 @@ impl Node {
 
     /// Opens an order's share. `below`: who lives here.
     pub(super) fn adopt(&mut self, now: Time, order: &Arc<Order>, below: &HostSet) {
-        let own = self.gives(order.id);
-        let duty = match own {
+        let id = order.id;
+        let own = self.gives(id);
+        let speaks_for_all = own && !(id.giver().is_some() && self.has(Bug::SpeakForBelow));
+        let duty = match speaks_for_all {
             true => order.targets.clone(),
             false => order.targets.intersection(below),
         };
         self.shares.adopt(now, order, duty);
-        if let Some(share) = self.shares.get_mut(order.id) {
+        if let Some(share) = self.shares.get_mut(id) {
             share.own = own;
         }
     }
@@ -39,7 +42,7 @@ impl Node {
     /// is now. Not of a relay's: whoever was told may live elsewhere in the tree, where nobody
     /// passes it on to the giver.
     pub(super) fn is_told_for_good(&self, id: OrderId) -> bool {
-        id.giver().is_none()
+        id.giver().is_none() || self.has(Bug::TrustLastParent)
     }
 
     /// Tells a relay's watcher all that is known of an order that was given there.
