@@ -152,7 +152,9 @@ impl Node {
         node.shares.retell(now);
         node.restore_events(now, saved.own, saved.events);
         for id in saved.settled {
-            node.shares.restore_settled(id);
+            if node.is_told_for_good(id) {
+                node.shares.restore_settled(id);
+            }
         }
         node
     }

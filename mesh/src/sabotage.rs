@@ -80,12 +80,20 @@ pub enum Bug {
     StayLow,
     /// An order that comes a second time, from whomever, is carried out a second time.
     TakeTwice,
+    /// A relay's order leaves before the relay has it on disk.
+    GiveBeforeSave,
+    /// A relay answers for those alone who live below it, also of its own orders.
+    SpeakForBelow,
+    /// What another parent was told of a relay's order is not told to one that asks.
+    TellOnce,
+    /// After a restart what was told of a relay's order counts, whoever the parent is.
+    TrustLastParent,
 }
 
 #[cfg(feature = "sabotage")]
 impl Bug {
     /// Every bug there is.
-    pub const ALL: [Bug; 37] = [
+    pub const ALL: [Bug; 41] = [
         Bug::AckOrdersBeforeSave,
         Bug::AckReportsBeforeSave,
         Bug::StartBeforeIntent,
@@ -123,5 +131,9 @@ impl Bug {
         Bug::ForgetGrace,
         Bug::StayLow,
         Bug::TakeTwice,
+        Bug::GiveBeforeSave,
+        Bug::SpeakForBelow,
+        Bug::TellOnce,
+        Bug::TrustLastParent,
     ];
 }

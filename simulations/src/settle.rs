@@ -188,10 +188,6 @@ impl Sim {
         let bodies = giver.disk.image.bodies.get(&id);
         for host in order.targets.intersection(&everybody).difference(&elsewhere).iter() {
             let said = tally.outcome(host)?;
-            // Who lived elsewhere may have answered there, where nobody knows the order.
-            if id.giver().is_some() && said.state.is_provisional() {
-                continue;
-            }
             let own = self.checks.words.own(id, host);
             let own = own.and_then(|words| words.iter().max_by_key(|word| word.state.weight()));
             if own.is_some_and(|own| said.state.weight() < own.state.weight()) {

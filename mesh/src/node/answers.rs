@@ -54,7 +54,8 @@ impl Node {
         (log, seq): (u64, u64),
         mut report: Report,
     ) {
-        if self.reports_in.entry(child).or_default().accept(log, seq) {
+        let is_new = self.reports_in.entry(child).or_default().accept(log, seq);
+        if is_new && !self.is_unheard_of(report.order) {
             self.drop_hearsay(child, &mut report);
             let news = self.merge(now, report);
             self.keep(news);
@@ -113,8 +114,7 @@ impl Node {
     /// Returns what of them was news.
     pub(super) fn merge(&mut self, now: Time, report: Report) -> Report {
         let id = report.order;
-        if self.shares.get(id).is_none() && self.config.is_root() {
-            // The root forgets an order when it has expired; nobody asks for its answers then.
+        if self.config.is_root() && self.is_unheard_of(id) {
             return Report::new(id);
         }
         if self.shares.get(id).is_none() && self.shares.len() >= 3 * self.config.limits.orders {

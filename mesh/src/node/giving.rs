@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use super::Node;
+use crate::sabotage::Bug;
 use crate::{Event, HostSet, Order, OrderId, Output, Report, Time};
 
 impl Node {
@@ -18,15 +19,30 @@ impl Node {
 
     /// Opens an order's share. `below`: who lives here.
     pub(super) fn adopt(&mut self, now: Time, order: &Arc<Order>, below: &HostSet) {
-        let own = self.gives(order.id);
-        let duty = match own {
+        let id = order.id;
+        let own = self.gives(id);
+        let speaks_for_all = own && !(id.giver().is_some() && self.has(Bug::SpeakForBelow));
+        let duty = match speaks_for_all {
             true => order.targets.clone(),
             false => order.targets.intersection(below),
         };
         self.shares.adopt(now, order, duty);
-        if let Some(share) = self.shares.get_mut(order.id) {
+        if let Some(share) = self.shares.get_mut(id) {
             share.own = own;
         }
+    }
+
+    /// Whether an id claims to be of this node, which knows no such order: it was forgotten when it
+    /// had expired, and nobody asks for its answers then, or somebody below has made it up.
+    pub(super) fn is_unheard_of(&self, id: OrderId) -> bool {
+        self.gives(id) && self.shares.get(id).is_none()
+    }
+
+    /// Whether what the parent was told of an order before a restart counts, whichever parent there
+    /// is now. Not of a relay's: whoever was told may live elsewhere in the tree, where nobody
+    /// passes it on to the giver.
+    pub(super) fn is_told_for_good(&self, id: OrderId) -> bool {
+        id.giver().is_none() || self.has(Bug::TrustLastParent)
     }
 
     /// Tells a relay's watcher all that is known of an order that was given there.
@@ -138,6 +154,19 @@ mod tests {
     }
 
     #[test]
+    fn answers_to_an_order_that_it_has_not_given_are_held_and_nothing_else() {
+        let mut relay = relay(Saved::default());
+        let outputs = says(&mut relay, 21, 1, 11);
+        assert!(told(&outputs).is_empty());
+        assert!(!outputs.iter().any(|output| matches!(output, Output::Save { .. })));
+        assert!(relay.node.tally(own()).is_none());
+        let held = |output: &Output| {
+            matches!(output, Output::Send { frame: Frame::ReportsHeld { through: 1, .. }, .. })
+        };
+        assert!(outputs.iter().chain(&relay.wait(1)).any(held), "nor is it said again");
+    }
+
+    #[test]
     fn it_speaks_for_targets_that_are_nowhere_below_it() {
         let mut relay = relay(Saved::default());
         relay.give(Input::Submit(run(&[11, 77]).into()));
@@ -156,6 +185,31 @@ mod tests {
         let outputs = again.give(Input::Degraded(false));
         assert_eq!(told(&outputs), [(HostSet::one(HostId(11)), 1)]);
         assert!(!closes(&outputs), "one is missing");
+    }
+
+    #[test]
+    fn what_another_parent_was_told_before_a_restart_is_told_again() {
+        let relays = Order { id: own(), ..run(&[11]) };
+        let controllers = Order { id: ORDER, ..run(&[11]) };
+        let mut saved = Saved::default();
+        for order in [controllers, relays] {
+            let mut report = Report::new(order.id);
+            report.tally.record(Outcome::bare(State::Ok), &HostSet::one(HostId(11)));
+            saved.answers.push(report);
+            saved.settled.push(order.id);
+            saved.orders.push(order.into());
+        }
+        let mut host = Bench::new(11, 1, saved);
+        let peer = Peer::Parent { place: 0, host: HostId(90) };
+        host.give(Input::LinkUp { link: PARENT, peer });
+        let frame = Frame::Hello { log: 5, held_log: 0, held: 0, events: false, profiles: false };
+        let mut all = host.give(Input::Frame { link: PARENT, frame });
+        all.extend(host.wait(1));
+        let told = all.iter().filter_map(|output| match output {
+            Output::Send { frame: Frame::Report { report, .. }, .. } => Some(report.order),
+            _ => None,
+        });
+        assert_eq!(told.collect::<Vec<_>>(), [own()]);
     }
 
     #[test]

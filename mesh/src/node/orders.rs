@@ -31,7 +31,7 @@ impl Node {
             // The parent asks how it stands: a supposition may have reached it while the host was
             // routed elsewhere, and counted for nothing.
             self.shares.doubt(id);
-            if id.giver().is_some() {
+            if id.giver().is_some() && !self.has(Bug::TellOnce) {
                 // And its giver does not hear what another parent was told.
                 self.shares.tell_again(id);
             }
@@ -64,7 +64,7 @@ impl Node {
         for older in self.cancels.add(&order) {
             self.take_back(now, older);
         }
-        if self.gives(id) {
+        if self.gives(id) && !(id.giver().is_some() && self.has(Bug::GiveBeforeSave)) {
             // Nothing happens anywhere that its giver could forget: the order first, then its way.
             self.out.save(Record::Order(order.clone()));
             self.out.after(Gated::Offer(id));
