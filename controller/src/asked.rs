@@ -154,7 +154,7 @@ mod tests {
     #[test]
     fn what_one_of_them_lacks_is_packed_for_all() {
         assert_eq!(union(vec![0..2, 5..7, 20..21], vec![2..3, 6..9]), [0..3, 5..9, 20..21]);
-        assert_eq!(union(vec![0..10, 20..21], vec![3..4]), [0..10, 20..21]);
+        assert_eq!(union(vec![0..10, 20..21], vec![3..4, 4..5]), [0..10, 20..21]);
         let few = few((0..2_000).map(|n| 5 * n..5 * n + 1).collect());
         assert!(few.len() <= RUNS && few[0].start == 0, "{}", few.len());
         assert_eq!(few.last().map(|run| run.end), Some(9_996));
