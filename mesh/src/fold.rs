@@ -330,14 +330,6 @@ impl Shares {
         }
     }
 
-    /// Takes back all that was told of an order: it is told again.
-    pub(crate) fn tell_again(&mut self, order: OrderId) {
-        if let Some(share) = self.shares.get_mut(&order) {
-            (share.told, share.cut_told) = (Tally::new(), 0);
-            share.bodies_told.clear();
-        }
-    }
-
     /// Whether there is something about this order that the parent has not been told.
     pub(crate) fn has_news(&self, order: OrderId) -> bool {
         self.shares.get(&order).is_some_and(Share::has_news)
