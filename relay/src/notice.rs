@@ -90,15 +90,20 @@ impl Notices {
         self.note(kind, &name, &text);
     }
 
-    /// Messages of the bus found no room.
-    pub(crate) fn bus_dropped(&mut self, count: u64) {
-        let text = "messages of the bus found no room and were dropped";
-        let kind = kind("bus.dropped", Severity::Warning, self.class());
-        let mut happening = self.make(kind, "", text);
-        happening.count = count;
-        self.counts.noticed(kind.severity);
-        if self.queue.len() < QUEUE {
-            self.queue.push_back(happening);
+    /// So many messages of the bus found no room on their way, and of what is kept.
+    pub(crate) fn bus_dropped(&mut self, counts: [u64; 2]) {
+        let texts = [
+            "messages of the bus found no room and were dropped",
+            "messages that the bus keeps here were lost: barid bus kept says why",
+        ];
+        for (text, count) in texts.into_iter().zip(counts).filter(|(_, count)| *count > 0) {
+            let kind = kind("bus.dropped", Severity::Warning, self.class());
+            let mut happening = self.make(kind, "", text);
+            happening.count = count;
+            self.counts.noticed(kind.severity);
+            if self.queue.len() < QUEUE {
+                self.queue.push_back(happening);
+            }
         }
     }
 
