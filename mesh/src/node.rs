@@ -236,7 +236,7 @@ impl Node {
             self.say_known_down(now, order);
         }
         for order in self.shares.take_expired(now) {
-            self.expire(order);
+            self.expire(now, order);
         }
         self.give_up_late(now);
         self.save_events(now);

@@ -129,7 +129,12 @@ impl Node {
     }
 
     /// An order is past its validity: whoever is silent still gets a last word, then it goes.
-    pub(super) fn expire(&mut self, id: OrderId) {
+    /// Answers to an order that was never given here go when the parent has them.
+    pub(super) fn expire(&mut self, now: Time, id: OrderId) {
+        if self.shares.is_orphan(id) && (self.shares.has_news(id) || self.uplog.is_in_flight(id)) {
+            // Nobody but this node has the answers, and there is no parent who would take them.
+            return self.shares.remember_orphan(now, id);
+        }
         if self.gives(id)
             && let Some(share) = self.shares.get_mut(id)
             && share.order.is_some()
@@ -217,6 +222,40 @@ mod tests {
         // Unless nobody believed it.
         let again = relay.hear(2, run(&[11, 12]));
         assert!(sent(&again, 21));
+    }
+
+    #[test]
+    fn answers_to_an_order_that_never_came_are_kept_until_the_parent_has_them() {
+        let mut relay = Bench::new(9, 1, Saved::default());
+        relay.child(21, 11);
+        let mut report = Report::new(ORDER);
+        report.tally.record(Outcome::bare(State::Cancelled), &hosts(11, 11));
+        let frame = Frame::Report { log: 7, seq: 1, report };
+        relay.give(Input::Frame { link: LinkId(21), frame });
+        for _ in 0..48 {
+            relay.wait(1800);
+        }
+        assert!(relay.node.tally(ORDER).is_some(), "nobody else knows them");
+
+        let peer = Peer::Parent { place: 0, host: HostId(90) };
+        relay.give(Input::LinkUp { link: PARENT, peer });
+        let hello = Frame::Hello { log: 5, held_log: 0, held: 0, events: false, profiles: false };
+        let mut told = relay.give(Input::Frame { link: PARENT, frame: hello });
+        told.extend(relay.wait(1));
+        let sent = told.iter().find_map(|output| match output {
+            Output::Send { link: PARENT, frame: Frame::Report { log, seq, .. } } => {
+                Some((*log, *seq))
+            }
+            _ => None,
+        });
+        let (log, through) = sent.expect("they are told");
+        relay.wait(7200);
+        assert!(relay.node.tally(ORDER).is_some(), "the parent has not said that it has them");
+        let peer = Peer::Parent { place: 0, host: HostId(90) };
+        relay.give(Input::LinkUp { link: LinkId(2), peer });
+        relay.give(Input::Frame { link: LinkId(2), frame: Frame::ReportsHeld { log, through } });
+        relay.wait(7200);
+        assert!(relay.node.tally(ORDER).is_none());
     }
 
     #[test]
