@@ -31,7 +31,7 @@ impl Node {
             // The parent asks how it stands: a supposition may have reached it while the host was
             // routed elsewhere, and counted for nothing.
             self.shares.doubt(id);
-            if id.giver().is_some() && !self.has(Bug::TellOnce) {
+            if id.giver().is_some() {
                 // And its giver does not hear what another parent was told.
                 self.shares.tell_again(id);
             }
