@@ -19,8 +19,7 @@ use crate::agenda::Agenda;
 use crate::io::{Deadline, sooner};
 use crate::{Digest, HostSet, Order, OrderId, Report, Tally, Time, Wake};
 
-/// How long a node remembers answers to an order that it was never given, and longer while its
-/// parent does not have them.
+/// How long a node remembers answers to an order that it was never given, once they are told.
 const ORPHAN_TTL: Duration = Duration::from_secs(3600);
 /// Nodes remember an order a little longer than it is valid, so that none outlives its own ledger.
 const TTL_SLACK: Duration = Duration::from_secs(60);
@@ -255,7 +254,7 @@ impl Shares {
     pub(crate) fn merge(&mut self, now: Time, report: Report) -> (Report, bool) {
         let id = report.order;
         if !self.shares.contains_key(&id) {
-            self.remember_orphan(now, id);
+            self.expiries.set(id, now + ORPHAN_TTL);
         }
         let share = self.shares.entry(id).or_default();
         let mut news = Report::new(id);
@@ -421,19 +420,14 @@ impl Shares {
         self.sort(order);
     }
 
-    /// Whether there are answers to this order, which was never given here.
-    pub(crate) fn is_orphan(&self, order: OrderId) -> bool {
-        self.shares.get(&order).is_some_and(|share| share.order.is_none())
-    }
-
-    /// Remembers answers to an order that was never given here, for a while from now.
-    pub(crate) fn remember_orphan(&mut self, now: Time, order: OrderId) {
-        self.expiries.set(order, now + ORPHAN_TTL);
-    }
-
     /// The orders that are past their validity; the caller forgets them.
     pub(crate) fn take_expired(&mut self, now: Time) -> Vec<OrderId> {
         self.expiries.take_due(now)
+    }
+
+    /// Remembers answers to an order that never came here for a while longer.
+    pub(crate) fn remember(&mut self, order: OrderId, now: Time) {
+        self.expiries.set(order, now + ORPHAN_TTL);
     }
 
     /// The orders at which to look who was reached.

@@ -122,6 +122,10 @@ impl Node {
             rng,
             config,
         };
+        #[cfg(feature = "sabotage")]
+        {
+            node.bus.bug.0 = node.config.bug;
+        }
         for report in saved.answers {
             if !report.tally.settled().intersection(&node.me()).is_empty() {
                 node.ledger.answer(report.order);

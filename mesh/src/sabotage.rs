@@ -86,12 +86,22 @@ pub enum Bug {
     SpeakForBelow,
     /// After a restart what was told of a relay's order counts, whoever the parent is.
     TrustLastParent,
+    /// A message of the bus that comes by a second way is passed on again.
+    HearTwice,
+    /// Messages of different nodes under one number count as the same.
+    ForgetSender,
+    /// A message goes back to where it came from.
+    EchoMessage,
+    /// What is not wanted any more behind a link counts as wanted.
+    KeepInterest,
+    /// Messages wait for another one to go with, which goes first.
+    SwapMessages,
 }
 
 #[cfg(feature = "sabotage")]
 impl Bug {
     /// Every bug there is.
-    pub const ALL: [Bug; 40] = [
+    pub const ALL: [Bug; 45] = [
         Bug::AckOrdersBeforeSave,
         Bug::AckReportsBeforeSave,
         Bug::StartBeforeIntent,
@@ -132,5 +142,10 @@ impl Bug {
         Bug::GiveBeforeSave,
         Bug::SpeakForBelow,
         Bug::TrustLastParent,
+        Bug::HearTwice,
+        Bug::ForgetSender,
+        Bug::EchoMessage,
+        Bug::KeepInterest,
+        Bug::SwapMessages,
     ];
 }

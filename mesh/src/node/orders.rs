@@ -32,7 +32,7 @@ impl Node {
             // routed elsewhere, and counted for nothing.
             self.shares.doubt(id);
             if id.giver().is_some() {
-                // And its giver does not hear what another parent was told.
+                // And what was told may have gone another way than to its giver, and be forgotten.
                 self.shares.tell_again(id);
             }
             if !self.gives(id) {

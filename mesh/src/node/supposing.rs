@@ -128,12 +128,13 @@ impl Node {
         (report, again)
     }
 
-    /// An order is past its validity: whoever is silent still gets a last word, then it goes.
-    /// Answers to an order that was never given here go when the parent has them.
+    /// An order is past its validity: whoever is silent still gets a last word, then it goes. Of one
+    /// that never came here nobody knows the validity: what the children have handed over stays
+    /// until the parent has it, however long that is away.
     pub(super) fn expire(&mut self, now: Time, id: OrderId) {
-        if self.shares.is_orphan(id) && (self.shares.has_news(id) || self.uplog.is_in_flight(id)) {
-            // Nobody but this node has the answers, and there is no parent who would take them.
-            return self.shares.remember_orphan(now, id);
+        let is_told = !self.shares.has_news(id) && !self.uplog.is_in_flight(id);
+        if !is_told && self.shares.get(id).is_some_and(|share| share.order.is_none()) {
+            return self.shares.remember(id, now);
         }
         if self.gives(id)
             && let Some(share) = self.shares.get_mut(id)
@@ -155,7 +156,7 @@ mod tests {
 
     use super::super::bench::{Bench, ORDER, PARENT, answers, order};
     use super::*;
-    use crate::{Config, Frame, Input, LinkId, Peer, Saved};
+    use crate::{Config, Frame, Input, LinkId, Peer, Record, Saved};
 
     fn hosts(first: u32, last: u32) -> HostSet {
         HostSet::from_ranges([(first, last)])
@@ -171,6 +172,36 @@ mod tests {
         let peer = Peer::Parent { place: 0, host: HostId(90) };
         relay.give(Input::LinkUp { link: PARENT, peer });
         relay
+    }
+
+    #[test]
+    fn answers_to_an_order_that_never_came_here_wait_for_the_parent() {
+        let mut relay = Bench::new(9, 1, Saved::default());
+        relay.child(2, 11);
+        let mut report = Report::new(ORDER);
+        report.tally.record(Outcome::bare(State::Cancelled), &hosts(11, 11));
+        let frame = Frame::Report { log: 1, seq: 1, report: report.clone() };
+        relay.give(Input::Frame { link: LinkId(2), frame });
+        let forgets = |outputs: &[Output]| {
+            let forget = Record::Forget(ORDER);
+            outputs.iter().any(|o| matches!(o, Output::Save { record, .. } if *record == forget))
+        };
+        assert!(!forgets(&relay.wait(3 * 3600)), "the parent is away");
+        let peer = Peer::Parent { place: 0, host: HostId(90) };
+        relay.give(Input::LinkUp { link: PARENT, peer });
+        let frame = Frame::Hello { log: 5, held_log: 0, held: 0, events: false, profiles: false };
+        let mut outputs = relay.give(Input::Frame { link: PARENT, frame });
+        outputs.extend(relay.wait(1));
+        let told = outputs.iter().find_map(|output| match output {
+            Output::Send { frame: Frame::Report { log, seq, report }, .. } => {
+                Some((*log, *seq, report.clone()))
+            }
+            _ => None,
+        });
+        let (log, through, what) = told.expect("it is told");
+        assert_eq!(what, report);
+        relay.give(Input::Frame { link: PARENT, frame: Frame::ReportsHeld { log, through } });
+        assert!(forgets(&relay.wait(2 * 3600)), "the parent has it");
     }
 
     /// Time passes, and whoever is at the other end of these links beats.
@@ -222,40 +253,6 @@ mod tests {
         // Unless nobody believed it.
         let again = relay.hear(2, run(&[11, 12]));
         assert!(sent(&again, 21));
-    }
-
-    #[test]
-    fn answers_to_an_order_that_never_came_are_kept_until_the_parent_has_them() {
-        let mut relay = Bench::new(9, 1, Saved::default());
-        relay.child(21, 11);
-        let mut report = Report::new(ORDER);
-        report.tally.record(Outcome::bare(State::Cancelled), &hosts(11, 11));
-        let frame = Frame::Report { log: 7, seq: 1, report };
-        relay.give(Input::Frame { link: LinkId(21), frame });
-        for _ in 0..48 {
-            relay.wait(1800);
-        }
-        assert!(relay.node.tally(ORDER).is_some(), "nobody else knows them");
-
-        let peer = Peer::Parent { place: 0, host: HostId(90) };
-        relay.give(Input::LinkUp { link: PARENT, peer });
-        let hello = Frame::Hello { log: 5, held_log: 0, held: 0, events: false, profiles: false };
-        let mut told = relay.give(Input::Frame { link: PARENT, frame: hello });
-        told.extend(relay.wait(1));
-        let sent = told.iter().find_map(|output| match output {
-            Output::Send { link: PARENT, frame: Frame::Report { log, seq, .. } } => {
-                Some((*log, *seq))
-            }
-            _ => None,
-        });
-        let (log, through) = sent.expect("they are told");
-        relay.wait(7200);
-        assert!(relay.node.tally(ORDER).is_some(), "the parent has not said that it has them");
-        let peer = Peer::Parent { place: 0, host: HostId(90) };
-        relay.give(Input::LinkUp { link: LinkId(2), peer });
-        relay.give(Input::Frame { link: LinkId(2), frame: Frame::ReportsHeld { log, through } });
-        relay.wait(7200);
-        assert!(relay.node.tally(ORDER).is_none());
     }
 
     #[test]
