@@ -3,7 +3,8 @@
 //! The share of a node is the part of the targets that lives below it (its *duty*). Answers of
 //! children join the share's tally; what the parent has not been told yet goes up after a short
 //! wait, or at once when nobody is missing, as outcomes with host sets, and each distinct body
-//! once. Bodies are held within a budget over all shares; what it cuts is counted.
+//! once. Bodies are held within a budget over all shares, in memory and on disk: for new ones those
+//! go first that the parent holds already, and only then are new ones cut, which is counted.
 //!
 //! While answers keep coming the wait doubles from report to report, up to [`LONGEST_WAIT`] times
 //! what is configured: many hosts that answer over seconds would else be told of in hundreds of
@@ -281,16 +282,38 @@ impl Shares {
         (news, cut)
     }
 
-    /// Gives up the bodies of shares that are settled, for room for new ones.
-    pub(crate) fn trim(&mut self) {
-        let budget = self.body_budget / 2;
-        for share in self.shares.values_mut().filter(|share| share.settled) {
-            if self.body_bytes <= budget {
-                return;
-            }
-            self.body_bytes -= share.bodies.values().map(Bytes::len).sum::<usize>();
-            share.bodies.clear();
+    /// Gives up bodies that the parent holds, the oldest first, until those of a report fit that are
+    /// new here. Returns whose they were.
+    pub(crate) fn make_room(&mut self, report: &Report) -> Vec<OrderId> {
+        let share = self.shares.get(&report.order);
+        if !self.keep_bodies || share.is_some_and(|share| share.own) {
+            return Vec::new();
         }
+        let is_new = |digest: &Digest| {
+            let has = |share: &Share| {
+                share.bodies.contains_key(digest) || share.bodies_told.contains(digest)
+            };
+            !share.is_some_and(has)
+        };
+        let new = report.bodies.iter().filter(|(digest, _)| is_new(digest));
+        let wanted: usize = new.map(|(_, body)| body.len()).sum();
+        let mut gone = Vec::new();
+        for (id, share) in &mut self.shares {
+            if wanted == 0 || self.body_bytes + wanted <= self.body_budget {
+                break;
+            }
+            if share.settled && *id != report.order && !share.bodies.is_empty() {
+                self.body_bytes -= share.bodies.values().map(Bytes::len).sum::<usize>();
+                share.bodies.clear();
+                gone.push(*id);
+            }
+        }
+        gone
+    }
+
+    /// Bytes of bodies that are held.
+    pub(crate) fn body_bytes(&self) -> usize {
+        self.body_bytes
     }
 
     /// Has the news of an order told by this time.
@@ -518,6 +541,31 @@ mod tests {
         let cut: u64 = reports.iter().map(|report| report.cut).sum();
         let hosts: u64 = reports.iter().map(|report| report.tally.hosts().len()).sum();
         assert_eq!((bodies, cut, hosts), (5, 5, 10));
+    }
+
+    #[test]
+    fn what_the_parent_holds_goes_before_anything_is_cut() {
+        let mut shares = Shares::new(true, 5_000);
+        let of = |no: u8, body: u8| Report { order: OrderId([no; 16]), ..answer(1, body, 1_000) };
+        for no in 1..=5 {
+            assert!(shares.make_room(&of(no, no)).is_empty());
+            assert!(!shares.merge(Time::ZERO, of(no, no)).1);
+        }
+        for no in [2, 4] {
+            shares.get_mut(OrderId([no; 16])).expect("it is there").settled = true;
+        }
+        for (new, gone) in [(6, Some(2)), (7, Some(4)), (8, None)] {
+            let made: Vec<_> = shares.make_room(&of(new, new));
+            assert_eq!(made, gone.map(|no| OrderId([no; 16])).into_iter().collect::<Vec<_>>());
+            assert_eq!(shares.merge(Time::ZERO, of(new, new)).1, gone.is_none(), "{new}");
+            assert_eq!(shares.body_bytes(), 5_000);
+        }
+        // The answer itself is still there, and is told to another parent.
+        shares.retell(Time::ZERO);
+        let told = shares.take_report(OrderId([2; 16]), 1 << 16).expect("it is told");
+        assert_eq!((told.tally.hosts().len(), told.bodies.len()), (1, 0));
+        // What is known already wants no room.
+        assert!(shares.make_room(&of(7, 7)).is_empty());
     }
 
     #[test]

@@ -48,6 +48,9 @@ use crate::{
     Tally, Time, Wake,
 };
 
+/// What an event takes on disk, about.
+const EVENT_BYTES: usize = 1_024;
+
 /// A node of the tree: controller, relay or host, by its [`Config`].
 pub struct Node {
     config: Config,
@@ -318,6 +321,13 @@ impl Node {
     /// How many different events this node remembers: its own, and those that it has to tell.
     pub fn events(&self) -> (usize, usize) {
         self.happened.len()
+    }
+
+    /// What waits here, or is kept to be told once more, in bytes: bodies of answers, and about what
+    /// events take.
+    pub fn waiting(&self) -> usize {
+        let (own, held) = self.happened.len();
+        self.shares.body_bytes() + EVENT_BYTES * (own + held)
     }
 
     /// Of how many hosts this node remembers a profile, and the bytes of those that differ.

@@ -223,10 +223,14 @@ pub(crate) async fn drive(
             if let Some(dropped) = io.hub.take_dropped() {
                 io.notices.bus_dropped(dropped);
             }
+            if let Some(gone) = io.executor.as_ref().map(|executor| executor.spool.take_gone()) {
+                io.notices.spool_dropped(gone);
+            }
             let Some(happening) = io.notices.next() else { break };
             node.handle(io.clock.now(), Input::Happened(happening));
         }
         io.place = None;
+        io.share_spool(&node);
         io.flush_journal().await?;
         let wake = node.poll_timeout().map(|(at, _)| io.clock.0 + at.0);
         let sleep = async {
@@ -391,6 +395,17 @@ impl Io {
     fn look_up(&mut self, event: &Event) {
         if self.above.handle(event) {
             self.outlook.send_replace(Outlook::of(&self.above));
+        }
+    }
+
+    /// Has long outputs make way for what waits to be told.
+    fn share_spool(&mut self, node: &Node) {
+        let Some(executor) = &self.executor else { return };
+        if executor.spool.give_way(node.waiting() as u64) {
+            let spool = executor.spool.clone();
+            self.tasks.spawn(async move {
+                tokio::task::spawn_blocking(move || spool.settle()).await.ok();
+            });
         }
     }
 

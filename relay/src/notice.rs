@@ -102,6 +102,21 @@ impl Notices {
         }
     }
 
+    /// Long outputs have gone that nobody has fetched.
+    pub(crate) fn spool_dropped(&mut self, count: u64) {
+        if count == 0 {
+            return;
+        }
+        let text = "outputs that were kept for `barid out` have gone to make room";
+        let kind = kind("host.spool-dropped", Severity::Info, Class::Space);
+        let mut happening = self.make(kind, "", text);
+        happening.count = count;
+        self.counts.noticed(kind.severity);
+        if self.queue.len() < QUEUE {
+            self.queue.push_back(happening);
+        }
+    }
+
     /// The core has told something.
     pub(crate) fn told(&mut self, event: &Event) {
         let class = self.class();

@@ -122,10 +122,12 @@ impl Node {
             let old = self.shares.oldest_settled(now, |id, _| !self.ledger.knows(id));
             old.into_iter().for_each(|old| self.forget(old));
         }
+        for gone in self.shares.make_room(&report) {
+            self.out.save(Record::Trimmed(gone));
+        }
         let (news, cut) = self.shares.merge(now, report);
         if cut {
             self.out.push(Output::Tell(Event::Cut { what: "output", order: id }));
-            self.shares.trim();
         }
         if self.gives(id) {
             if let Some(share) = self.shares.get_mut(id) {
