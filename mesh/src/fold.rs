@@ -77,6 +77,11 @@ impl Share {
         !self.own && (self.cut > self.cut_told || self.tally.has_news_since(&self.told))
     }
 
+    /// Whether a body is here, or has been and was told.
+    fn has_had(&self, digest: &Digest) -> bool {
+        self.bodies.contains_key(digest) || self.bodies_told.contains(digest)
+    }
+
     /// All that is known of the order's answers, with the bodies that are at hand.
     pub(crate) fn known(&self, id: OrderId) -> Report {
         let (tally, bodies, cut) = (self.tally.clone(), self.bodies.clone(), self.cut);
@@ -251,30 +256,26 @@ impl Shares {
     }
 
     /// Joins answers into the share of their order. Returns what of them was news, with the
-    /// bodies that were new here, and whether the budget has cut a body.
-    pub(crate) fn merge(&mut self, now: Time, report: Report) -> (Report, bool) {
+    /// bodies that were new here, and how many bodies found no room.
+    pub(crate) fn merge(&mut self, now: Time, mut report: Report) -> (Report, u64) {
         let id = report.order;
         if !self.shares.contains_key(&id) {
             self.expiries.set(id, now + ORPHAN_TTL);
         }
+        let cut = self.fit(&mut report);
         let share = self.shares.entry(id).or_default();
         let mut news = Report::new(id);
         news.tally = share.tally.join(&report.tally);
         (news.cut, share.cut) = (report.cut, share.cut + report.cut);
-        let mut cut = false;
         for (digest, body) in report.bodies {
-            if share.bodies.contains_key(&digest) || share.bodies_told.contains(&digest) {
+            if share.has_had(&digest) {
                 continue;
             }
-            if !self.keep_bodies || share.own {
-                news.bodies.insert(digest, body);
-            } else if self.body_bytes + body.len() <= self.body_budget {
+            if self.keep_bodies && !share.own {
                 self.body_bytes += body.len();
                 share.bodies.insert(digest, body.clone());
-                news.bodies.insert(digest, body);
-            } else {
-                (share.cut, cut) = (share.cut + 1, true);
             }
+            news.bodies.insert(digest, body);
         }
         if !news.tally.is_empty() {
             self.sort(id);
@@ -282,27 +283,44 @@ impl Shares {
         (news, cut)
     }
 
-    /// Gives up bodies that the parent holds, the oldest first, until those of a report fit that are
-    /// new here. Returns whose they were.
-    pub(crate) fn make_room(&mut self, report: &Report) -> Vec<OrderId> {
+    /// Takes the bodies out of a report that are new here and find no room. Returns how many.
+    pub(crate) fn fit(&mut self, report: &mut Report) -> u64 {
+        let share = self.shares.get(&report.order);
+        if !self.keep_bodies || share.is_some_and(|share| share.own) {
+            return 0;
+        }
+        let (mut bytes, mut cut) = (self.body_bytes, 0);
+        report.bodies.retain(|digest, body| {
+            if share.is_some_and(|share| share.has_had(digest)) {
+                return true;
+            }
+            let fits = bytes + body.len() <= self.body_budget;
+            bytes += if fits { body.len() } else { 0 };
+            cut += u64::from(!fits);
+            fits
+        });
+        report.cut += cut;
+        cut
+    }
+
+    /// Gives up bodies of orders that are settled, so that the parent holds them, the oldest first,
+    /// until those of a report fit that are new here. Returns whose they were.
+    /// `anybodys`: the planted bug.
+    pub(crate) fn make_room(&mut self, report: &Report, anybodys: bool) -> Vec<OrderId> {
         let share = self.shares.get(&report.order);
         if !self.keep_bodies || share.is_some_and(|share| share.own) {
             return Vec::new();
         }
-        let is_new = |digest: &Digest| {
-            let has = |share: &Share| {
-                share.bodies.contains_key(digest) || share.bodies_told.contains(digest)
-            };
-            !share.is_some_and(has)
-        };
-        let new = report.bodies.iter().filter(|(digest, _)| is_new(digest));
+        let new = report.bodies.iter();
+        let new = new.filter(|(digest, _)| !share.is_some_and(|share| share.has_had(digest)));
         let wanted: usize = new.map(|(_, body)| body.len()).sum();
         let mut gone = Vec::new();
         for (id, share) in &mut self.shares {
             if wanted == 0 || self.body_bytes + wanted <= self.body_budget {
                 break;
             }
-            if share.settled && *id != report.order && !share.bodies.is_empty() {
+            let may_go = share.settled || anybodys;
+            if may_go && *id != report.order && !share.bodies.is_empty() {
                 self.body_bytes -= share.bodies.values().map(Bytes::len).sum::<usize>();
                 share.bodies.clear();
                 gone.push(*id);
@@ -533,8 +551,8 @@ mod tests {
     #[test]
     fn reports_keep_their_size_and_bodies_their_budget() {
         let mut shares = Shares::new(true, 5_000);
-        let cut = (1..=10).filter(|n| shares.merge(Time::ZERO, answer(*n, *n as u8, 1_000)).1);
-        assert_eq!(cut.count(), 5);
+        let cut = (1..=10).map(|n| shares.merge(Time::ZERO, answer(n, n as u8, 1_000)).1);
+        assert_eq!(cut.sum::<u64>(), 5);
         let reports = told(&mut shares, 2_500);
         assert!(reports.len() >= 3, "{}", reports.len());
         let bodies: usize = reports.iter().map(|report| report.bodies.len()).sum();
@@ -548,16 +566,17 @@ mod tests {
         let mut shares = Shares::new(true, 5_000);
         let of = |no: u8, body: u8| Report { order: OrderId([no; 16]), ..answer(1, body, 1_000) };
         for no in 1..=5 {
-            assert!(shares.make_room(&of(no, no)).is_empty());
-            assert!(!shares.merge(Time::ZERO, of(no, no)).1);
+            assert!(shares.make_room(&of(no, no), false).is_empty());
+            assert_eq!(shares.merge(Time::ZERO, of(no, no)).1, 0);
         }
         for no in [2, 4] {
             shares.get_mut(OrderId([no; 16])).expect("it is there").settled = true;
         }
         for (new, gone) in [(6, Some(2)), (7, Some(4)), (8, None)] {
-            let made: Vec<_> = shares.make_room(&of(new, new));
+            let made = shares.make_room(&of(new, new), false);
             assert_eq!(made, gone.map(|no| OrderId([no; 16])).into_iter().collect::<Vec<_>>());
-            assert_eq!(shares.merge(Time::ZERO, of(new, new)).1, gone.is_none(), "{new}");
+            let cut = shares.merge(Time::ZERO, of(new, new)).1;
+            assert_eq!(cut, u64::from(gone.is_none()), "{new}");
             assert_eq!(shares.body_bytes(), 5_000);
         }
         // The answer itself is still there, and is told to another parent.
@@ -565,7 +584,7 @@ mod tests {
         let told = shares.take_report(OrderId([2; 16]), 1 << 16).expect("it is told");
         assert_eq!((told.tally.hosts().len(), told.bodies.len()), (1, 0));
         // What is known already wants no room.
-        assert!(shares.make_room(&of(7, 7)).is_empty());
+        assert!(shares.make_room(&of(7, 7), false).is_empty());
     }
 
     #[test]

@@ -529,6 +529,8 @@ pub enum Event {
         what: &'static str,
         /// The order concerned.
         order: OrderId,
+        /// How many.
+        count: u64,
     },
 }
 

@@ -50,6 +50,8 @@ use crate::{
 
 /// What an event takes on disk, about.
 const EVENT_BYTES: usize = 1_024;
+/// And what it takes for each host that has seen it.
+const COUNT_BYTES: usize = 16;
 
 /// A node of the tree: controller, relay or host, by its [`Config`].
 pub struct Node {
@@ -129,7 +131,8 @@ impl Node {
             if !report.tally.settled().intersection(&node.me()).is_empty() {
                 node.ledger.answer(report.order);
             }
-            node.shares.merge(now, report);
+            let (id, cut) = (report.order, node.shares.merge(now, report).1);
+            node.say_cut(id, cut);
         }
         let below = node.routes.below();
         let intents: BTreeSet<_> = saved.intents.into_iter().collect();
@@ -327,7 +330,8 @@ impl Node {
     /// events take.
     pub fn waiting(&self) -> usize {
         let (own, held) = self.happened.len();
-        self.shares.body_bytes() + EVENT_BYTES * (own + held)
+        let events = EVENT_BYTES * (own + held) + COUNT_BYTES * self.happened.counts();
+        self.shares.body_bytes() + events
     }
 
     /// Of how many hosts this node remembers a profile, and the bytes of those that differ.

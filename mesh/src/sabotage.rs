@@ -88,12 +88,16 @@ pub enum Bug {
     TellOnce,
     /// After a restart what was told of a relay's order counts, whoever the parent is.
     TrustLastParent,
+    /// Room for outputs is made of those that the parent has not got yet.
+    DropUnheard,
+    /// Nobody is told that outputs found no room.
+    CutUntold,
 }
 
 #[cfg(feature = "sabotage")]
 impl Bug {
     /// Every bug there is.
-    pub const ALL: [Bug; 41] = [
+    pub const ALL: [Bug; 43] = [
         Bug::AckOrdersBeforeSave,
         Bug::AckReportsBeforeSave,
         Bug::StartBeforeIntent,
@@ -135,5 +139,7 @@ impl Bug {
         Bug::SpeakForBelow,
         Bug::TellOnce,
         Bug::TrustLastParent,
+        Bug::DropUnheard,
+        Bug::CutUntold,
     ];
 }

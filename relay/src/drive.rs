@@ -489,7 +489,7 @@ fn tell(event: &Event) {
         Event::PullFailed { content, fault } => {
             warn!(%content, ?fault, "content could not be had");
         }
-        Event::Cut { what, order } => warn!(%order, what, "a limit was reached"),
+        Event::Cut { what, order, count } => warn!(%order, what, count, "a limit was reached"),
         Event::Stopped { order, hosts, why } => {
             info!(%order, hosts = hosts.len(), ?why, "a run lets nobody begin any more");
         }

@@ -507,9 +507,9 @@ mod tests {
             let order = order_of(NOW);
             let mut report = Report::new(order.id);
             let body = Bytes::from_static(b"what it has written");
-            let outcome = mesh::Outcome { state: mesh::State::Ok, body: Some(hash(&body)) };
+            let outcome = mesh::Outcome { state: mesh::State::Ok, body: Some(crate::hash(&body)) };
             report.tally.record(outcome, &mesh::HostSet::one(HostId(1)));
-            report.bodies.insert(hash(&body), body);
+            report.bodies.insert(crate::hash(&body), body);
             let (id, order) = (order.id, Record::Order(Arc::new(order)));
             let records = [order, Record::Answers(report), Record::Settled(id)];
             let rows: Vec<_> = records.iter().map(Row::of).collect();

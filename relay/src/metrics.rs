@@ -82,7 +82,7 @@ impl Counts {
     pub(crate) fn told(&self, event: &Event) {
         match event {
             Event::Dropped { count } => self.dropped.add(*count),
-            Event::Cut { .. } => self.cut.add(1),
+            Event::Cut { count, .. } => self.cut.add(*count),
             _ => {}
         }
     }

@@ -285,8 +285,12 @@ impl Checks {
     ) -> Result<(), Violation> {
         let me = seat.host();
         match event {
-            Event::Cut { what: "orders", order } => {
+            Event::Cut { what: "orders", order, .. } => {
                 self.known.refused.insert((me, *order));
+                Ok(())
+            }
+            Event::Cut { order, .. } => {
+                self.known.cut.insert(*order);
                 Ok(())
             }
             Event::Answers(Report { order, .. }) | Event::Closed(order) if giver(*order) != me => {

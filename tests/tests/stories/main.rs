@@ -52,6 +52,7 @@ mod store;
 mod superseding;
 mod terms;
 mod trial;
+mod waiting;
 mod weak;
 mod week;
 mod whatif;
