@@ -94,6 +94,7 @@ impl Node {
         let unless = |bug, limit| if config.has(bug) { usize::MAX } else { limit };
         let window = unless(Bug::IgnoreWindow, limits.window);
         let pulls = unless(Bug::PullAll, limits.pulls);
+        let bodies = unless(Bug::KeepAll, limits.body_bytes);
         let mut node = Node {
             out: Outbox::default(),
             peers: BTreeMap::new(),
@@ -103,7 +104,7 @@ impl Node {
             lanes: Lanes::new(log, window),
             orders_in: Inlog::default(),
             reports_in: BTreeMap::new(),
-            shares: Shares::new(!root, limits.body_bytes),
+            shares: Shares::new(!root, bodies),
             cancels: Cancels::default(),
             uplog: Uplog::new(log, window),
             acks: Acks::new(config.ack_delay, limits.window),
@@ -331,7 +332,12 @@ impl Node {
     pub fn waiting(&self) -> usize {
         let (own, held) = self.happened.len();
         let events = EVENT_BYTES * (own + held) + COUNT_BYTES * self.happened.counts();
-        self.shares.body_bytes() + events
+        self.bodies() + events
+    }
+
+    /// What of that bodies take.
+    pub fn bodies(&self) -> usize {
+        self.shares.body_bytes()
     }
 
     /// Of how many hosts this node remembers a profile, and the bytes of those that differ.

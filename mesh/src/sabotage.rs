@@ -92,12 +92,14 @@ pub enum Bug {
     DropUnheard,
     /// Nobody is told that outputs found no room.
     CutUntold,
+    /// Outputs are kept however many there are.
+    KeepAll,
 }
 
 #[cfg(feature = "sabotage")]
 impl Bug {
     /// Every bug there is.
-    pub const ALL: [Bug; 43] = [
+    pub const ALL: [Bug; 44] = [
         Bug::AckOrdersBeforeSave,
         Bug::AckReportsBeforeSave,
         Bug::StartBeforeIntent,
@@ -141,5 +143,6 @@ impl Bug {
         Bug::TrustLastParent,
         Bug::DropUnheard,
         Bug::CutUntold,
+        Bug::KeepAll,
     ];
 }

@@ -176,6 +176,18 @@ impl Checks {
         Ok(())
     }
 
+    /// What waits at a node, or is kept to be told once more, takes no more room than it may.
+    pub(crate) fn fits(seat: &Seat) -> Result<(), Violation> {
+        let Some(process) = &seat.process else { return Ok(()) };
+        let (bodies, (own, held)) = (process.node.bodies(), process.node.events());
+        let (room, limits) = (seat.config.limits.body_bytes, &seat.config.events);
+        if bodies > room || own > limits.own || held > limits.held + limits.own {
+            let detail = format!("{:?} has {bodies} bytes, {own} and {held}", seat.host());
+            return Err(Violation::new("what waits fits", detail));
+        }
+        Ok(())
+    }
+
     /// A record is on disk now.
     pub(crate) fn durable(&mut self, seat: &Seat, record: &Record) -> Result<(), Violation> {
         let me = seat.host();
