@@ -21,6 +21,7 @@ use bytes::Bytes;
 
 use crate::io::Deadline;
 use crate::outbox::Outbox;
+use crate::sabotage::Bug;
 use crate::{Frame, HostId, LinkId, Output, Time, Wake};
 
 use self::recent::Recent;
@@ -91,12 +92,34 @@ pub(crate) struct Bus {
     told_at: Option<Time>,
     /// How long after that it is told again at the earliest.
     pause: Duration,
+    /// The planted bug, and what it holds back.
+    #[cfg(feature = "sabotage")]
+    pub(crate) bug: (Option<Bug>, Option<Message>),
 }
 
 impl Bus {
     pub(crate) fn new(recent: usize) -> Bus {
         let (here, sides) = (Interest::default(), BTreeMap::new());
-        Bus { here, sides, recent: Recent::new(recent), tell_at: None, told_at: None, pause: PAUSE }
+        Bus {
+            here,
+            sides,
+            recent: Recent::new(recent),
+            tell_at: None,
+            told_at: None,
+            pause: PAUSE,
+            #[cfg(feature = "sabotage")]
+            bug: (None, None),
+        }
+    }
+
+    #[cfg(feature = "sabotage")]
+    fn has(&self, bug: Bug) -> bool {
+        self.bug.0 == Some(bug)
+    }
+
+    #[cfg(not(feature = "sabotage"))]
+    const fn has(&self, _: Bug) -> bool {
+        false
     }
 
     /// A link stands. The child speaks first, so that nothing is sent to one that knows no bus.
@@ -125,12 +148,23 @@ impl Bus {
 
     /// What is wanted on the other side of a link from now on.
     pub(crate) fn handle_interest(&mut self, link: LinkId, interest: Interest, soon: Time) {
+        let interest = match self.has(Bug::KeepInterest) {
+            true => self.widened(link, interest),
+            false => interest,
+        };
         if let Some(side) = self.sides.get_mut(&link)
             && side.wants.as_ref() != Some(&interest)
         {
             side.wants = Some(interest);
             self.tell_by(soon);
         }
+    }
+
+    /// It together with what was wanted there before: [`Bug::KeepInterest`].
+    fn widened(&self, link: LinkId, interest: Interest) -> Interest {
+        let before = self.sides.get(&link).and_then(|side| side.wants.as_ref());
+        let patterns = before.into_iter().chain([&interest]).flat_map(Interest::patterns);
+        Interest::of(patterns.cloned(), PATTERNS)
     }
 
     fn tell_by(&mut self, at: Time) {
@@ -186,13 +220,30 @@ impl Bus {
 
     /// Passes a message on, from a link or from this node, to everybody else who wants it.
     pub(crate) fn pass(&mut self, from: Option<LinkId>, message: &Message, out: &mut Outbox) {
+        #[cfg(feature = "sabotage")]
+        if self.has(Bug::SwapMessages) && from.is_none() && message.request.is_none() {
+            match self.bug.1.take() {
+                None => self.bug.1 = Some(message.clone()),
+                Some(before) => {
+                    self.pass_on(from, message, out);
+                    self.pass_on(from, &before, out);
+                }
+            }
+            return;
+        }
+        self.pass_on(from, message, out);
+    }
+
+    fn pass_on(&mut self, from: Option<LinkId>, message: &Message, out: &mut Outbox) {
+        let sender = if self.has(Bug::ForgetSender) { HostId::ROOT } else { message.from };
         // Whoever has moved may be reached by the old way and the new one.
-        if !self.recent.is_new((message.from, message.id)) {
+        if !self.recent.is_new((sender, message.id)) && !self.has(Bug::HearTwice) {
             return;
         }
         if self.here.matches(&message.subject) {
             out.push(Output::Deliver(message.clone()));
         }
+        let from = from.filter(|_| !self.has(Bug::EchoMessage));
         for (link, side) in self.sides.iter().filter(|(link, _)| from != Some(**link)) {
             if side.wants.as_ref().is_some_and(|wants| wants.matches(&message.subject)) {
                 out.send(*link, Frame::Message(message.clone()));

@@ -20,7 +20,7 @@ use crate::agenda::Agenda;
 use crate::io::{Deadline, sooner};
 use crate::{Digest, HostSet, Order, OrderId, Report, Tally, Time, Wake};
 
-/// How long a node remembers answers to an order that it was never given.
+/// How long a node remembers answers to an order that it was never given, once they are told.
 const ORPHAN_TTL: Duration = Duration::from_secs(3600);
 /// Nodes remember an order a little longer than it is valid, so that none outlives its own ledger.
 const TTL_SLACK: Duration = Duration::from_secs(60);
@@ -464,6 +464,11 @@ impl Shares {
     /// The orders that are past their validity; the caller forgets them.
     pub(crate) fn take_expired(&mut self, now: Time) -> Vec<OrderId> {
         self.expiries.take_due(now)
+    }
+
+    /// Remembers answers to an order that never came here for a while longer.
+    pub(crate) fn remember(&mut self, order: OrderId, now: Time) {
+        self.expiries.set(order, now + ORPHAN_TTL);
     }
 
     /// The orders at which to look who was reached.

@@ -128,6 +128,10 @@ impl Node {
             rng,
             config,
         };
+        #[cfg(feature = "sabotage")]
+        {
+            node.bus.bug.0 = node.config.bug;
+        }
         for report in saved.answers {
             if !report.tally.settled().intersection(&node.me()).is_empty() {
                 node.ledger.answer(report.order);
@@ -243,7 +247,7 @@ impl Node {
             self.say_known_down(now, order);
         }
         for order in self.shares.take_expired(now) {
-            self.expire(order);
+            self.expire(now, order);
         }
         self.give_up_late(now);
         self.save_events(now);

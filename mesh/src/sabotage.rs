@@ -84,8 +84,6 @@ pub enum Bug {
     GiveBeforeSave,
     /// A relay answers for those alone who live below it, also of its own orders.
     SpeakForBelow,
-    /// What another parent was told of a relay's order is not told to one that asks.
-    TellOnce,
     /// After a restart what was told of a relay's order counts, whoever the parent is.
     TrustLastParent,
     /// Room for outputs is made of those that the parent has not got yet.
@@ -94,12 +92,22 @@ pub enum Bug {
     CutUntold,
     /// Outputs are kept however many there are.
     KeepAll,
+    /// A message of the bus that comes by a second way is passed on again.
+    HearTwice,
+    /// Messages of different nodes under one number count as the same.
+    ForgetSender,
+    /// A message goes back to where it came from.
+    EchoMessage,
+    /// What is not wanted any more behind a link counts as wanted.
+    KeepInterest,
+    /// Messages wait for another one to go with, which goes first.
+    SwapMessages,
 }
 
 #[cfg(feature = "sabotage")]
 impl Bug {
     /// Every bug there is.
-    pub const ALL: [Bug; 44] = [
+    pub const ALL: [Bug; 48] = [
         Bug::AckOrdersBeforeSave,
         Bug::AckReportsBeforeSave,
         Bug::StartBeforeIntent,
@@ -139,10 +147,14 @@ impl Bug {
         Bug::TakeTwice,
         Bug::GiveBeforeSave,
         Bug::SpeakForBelow,
-        Bug::TellOnce,
         Bug::TrustLastParent,
         Bug::DropUnheard,
         Bug::CutUntold,
         Bug::KeepAll,
+        Bug::HearTwice,
+        Bug::ForgetSender,
+        Bug::EchoMessage,
+        Bug::KeepInterest,
+        Bug::SwapMessages,
     ];
 }

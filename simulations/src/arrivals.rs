@@ -53,6 +53,9 @@ impl Sim {
     }
 
     pub(crate) fn arrive(&mut self, link: LinkId, to: Side, item: Item) -> Result<(), Violation> {
+        if let Item::Frame(Frame::Message(_) | Frame::Answer(_)) = &item {
+            self.chatter.crowd.arrived(link, to);
+        }
         let Some(path) = self.net.links.get_mut(&link) else { return Ok(()) };
         let (place, end) = (path.place, path.end_mut(to));
         let (node, life, phase, lost) = (end.node, end.life, end.phase, end.lost);

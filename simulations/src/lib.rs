@@ -19,6 +19,7 @@
 mod absences;
 pub mod alerting;
 mod arrivals;
+mod burst;
 mod bus;
 pub mod checks;
 pub mod coverage;

@@ -100,6 +100,10 @@ impl Sim {
 
     fn send(&mut self, node: usize, link: LinkId, frame: Frame) -> Result<(), Violation> {
         let side = self.open_side(node, link, "Send")?;
+        let is_bus = matches!(frame, Frame::Message(_) | Frame::Answer(_));
+        if is_bus && !self.bus_fits(node, link, side.other(), &frame) {
+            return Ok(());
+        }
         self.stats.frames += 1;
         self.stats.talk += u64::from(!matches!(frame, Frame::Beat { .. }));
         self.checks.sending(&self.seats[node], &frame, self.now)?;

@@ -49,6 +49,7 @@ impl Sim {
         }
         self.probe()?;
         self.last_word()?;
+        self.burst()?;
         match self.unsettled(healed) {
             None => Ok(()),
             Some(detail) => Err(Violation::new("convergence", detail)),

@@ -31,8 +31,8 @@ impl Node {
             // The parent asks how it stands: a supposition may have reached it while the host was
             // routed elsewhere, and counted for nothing.
             self.shares.doubt(id);
-            if id.giver().is_some() && !self.has(Bug::TellOnce) {
-                // And its giver does not hear what another parent was told.
+            if id.giver().is_some() {
+                // And what was told may have gone another way than to its giver, and be forgotten.
                 self.shares.tell_again(id);
             }
             if !self.gives(id) {

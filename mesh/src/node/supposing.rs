@@ -128,8 +128,14 @@ impl Node {
         (report, again)
     }
 
-    /// An order is past its validity: whoever is silent still gets a last word, then it goes.
-    pub(super) fn expire(&mut self, id: OrderId) {
+    /// An order is past its validity: whoever is silent still gets a last word, then it goes. Of one
+    /// that never came here nobody knows the validity: what the children have handed over stays
+    /// until the parent has it, however long that is away.
+    pub(super) fn expire(&mut self, now: Time, id: OrderId) {
+        let is_told = !self.shares.has_news(id) && !self.uplog.is_in_flight(id);
+        if !is_told && self.shares.get(id).is_some_and(|share| share.order.is_none()) {
+            return self.shares.remember(id, now);
+        }
         if self.gives(id)
             && let Some(share) = self.shares.get_mut(id)
             && share.order.is_some()
@@ -150,7 +156,7 @@ mod tests {
 
     use super::super::bench::{Bench, ORDER, PARENT, answers, order};
     use super::*;
-    use crate::{Config, Frame, Input, LinkId, Peer, Saved};
+    use crate::{Config, Frame, Input, LinkId, Peer, Record, Saved};
 
     fn hosts(first: u32, last: u32) -> HostSet {
         HostSet::from_ranges([(first, last)])
@@ -166,6 +172,36 @@ mod tests {
         let peer = Peer::Parent { place: 0, host: HostId(90) };
         relay.give(Input::LinkUp { link: PARENT, peer });
         relay
+    }
+
+    #[test]
+    fn answers_to_an_order_that_never_came_here_wait_for_the_parent() {
+        let mut relay = Bench::new(9, 1, Saved::default());
+        relay.child(2, 11);
+        let mut report = Report::new(ORDER);
+        report.tally.record(Outcome::bare(State::Cancelled), &hosts(11, 11));
+        let frame = Frame::Report { log: 1, seq: 1, report: report.clone() };
+        relay.give(Input::Frame { link: LinkId(2), frame });
+        let forgets = |outputs: &[Output]| {
+            let forget = Record::Forget(ORDER);
+            outputs.iter().any(|o| matches!(o, Output::Save { record, .. } if *record == forget))
+        };
+        assert!(!forgets(&relay.wait(3 * 3600)), "the parent is away");
+        let peer = Peer::Parent { place: 0, host: HostId(90) };
+        relay.give(Input::LinkUp { link: PARENT, peer });
+        let frame = Frame::Hello { log: 5, held_log: 0, held: 0, events: false, profiles: false };
+        let mut outputs = relay.give(Input::Frame { link: PARENT, frame });
+        outputs.extend(relay.wait(1));
+        let told = outputs.iter().find_map(|output| match output {
+            Output::Send { frame: Frame::Report { log, seq, report }, .. } => {
+                Some((*log, *seq, report.clone()))
+            }
+            _ => None,
+        });
+        let (log, through, what) = told.expect("it is told");
+        assert_eq!(what, report);
+        relay.give(Input::Frame { link: PARENT, frame: Frame::ReportsHeld { log, through } });
+        assert!(forgets(&relay.wait(2 * 3600)), "the parent has it");
     }
 
     /// Time passes, and whoever is at the other end of these links beats.
