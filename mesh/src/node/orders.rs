@@ -169,7 +169,7 @@ impl Node {
     }
 
     fn refuse(&mut self, now: Time, order: &Order, below: &HostSet) {
-        self.out.push(Output::Tell(Event::Cut { what: "orders", order: order.id }));
+        self.out.push(Output::Tell(Event::Cut { what: "orders", order: order.id, count: 1 }));
         let mut report = Report::new(order.id);
         let duty = match self.gives(order.id) && !self.config.is_root() {
             true => order.targets.clone(),
