@@ -71,7 +71,7 @@ pub struct Limits {
     pub pulls: usize,
     /// Requests for content that may wait, over all askers.
     pub wants: usize,
-    /// Bytes of bodies kept in memory over all orders; beyond, bodies are cut and counted.
+    /// Bytes of bodies kept in memory and on disk over all orders; beyond, bodies are cut and counted.
     pub body_bytes: usize,
     /// Bytes of bodies in one report.
     pub report_bytes: usize,
@@ -96,6 +96,8 @@ pub struct EventLimits {
     pub own: usize,
     /// Different events that a relay has not told its parent yet.
     pub held: usize,
+    /// Counts of hosts in all of them; one more event may bring them over it.
+    pub counts: usize,
     /// Different events that a host may bring a relay at once, and one more each second.
     pub burst: usize,
 }
@@ -147,6 +149,7 @@ impl Default for EventLimits {
             repeat: Duration::from_secs(10),
             own: 256,
             held: 16_384,
+            counts: 262_144,
             burst: 512,
         }
     }

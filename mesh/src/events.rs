@@ -85,6 +85,8 @@ pub(crate) struct Events {
     /// How many own events have found no room since that was last told.
     dropped: u64,
     held: BTreeMap<FoldKey, Held>,
+    /// How many counts of hosts there are in them.
+    counts: usize,
     due: Agenda<FoldKey>,
     /// When each signature was last told.
     told: BTreeMap<Signature, Time>,
@@ -119,6 +121,7 @@ impl Events {
             gone: Vec::new(),
             dropped: 0,
             held: BTreeMap::new(),
+            counts: 0,
             due: Agenda::default(),
             told: BTreeMap::new(),
             flight: None,
@@ -154,6 +157,11 @@ impl Events {
     /// Its own events of this signature.
     pub(crate) fn own(&self, signature: Signature) -> Option<Folded> {
         self.own.get(&signature).map(|own| own.folded.clone())
+    }
+
+    /// How many counts of hosts there are in those that the parent is to be told.
+    pub(crate) fn counts(&self) -> usize {
+        self.counts
     }
 
     /// How many different events are held.
@@ -255,7 +263,10 @@ impl Events {
             let known = self.held.get(&folded.key());
             let is_known =
                 known.is_some_and(|held| held.folded.counts.keys().any(|host| *host != self.me));
-            if !is_known && !self.may_open(now, child, serves) {
+            let brings =
+                |held: &Held| folded.counts.keys().any(|h| !held.folded.counts.contains_key(h));
+            let is_wider = known.is_none_or(brings) && self.counts >= self.limits.counts;
+            if is_wider || !is_known && !self.may_open(now, child, serves) {
                 break;
             }
             self.fold(now, folded, false, out);
@@ -317,7 +328,9 @@ impl Events {
             dirty: false,
             stored: false,
         });
+        let before = held.folded.counts.len();
         let mut grown = held.folded.join(folded);
+        self.counts += held.folded.counts.len() - before;
         if self.sums {
             grown.clear();
             for (host, count) in &folded.counts {
@@ -354,7 +367,10 @@ impl Events {
             dirty: false,
             stored: false,
         });
-        if !held.folded.join(folded).is_empty() {
+        let before = held.folded.counts.len();
+        let grown = held.folded.join(folded);
+        self.counts += held.folded.counts.len() - before;
+        if !grown.is_empty() {
             held.news.insert(self.me);
             self.tell_by(key, now);
         }
@@ -513,7 +529,9 @@ impl Events {
 
     fn forget(&mut self, key: FoldKey, out: &mut Outbox) {
         self.due.clear(key);
-        if self.held.remove(&key).is_some_and(|held| held.stored) {
+        let Some(held) = self.held.remove(&key) else { return };
+        self.counts -= held.folded.counts.len();
+        if held.stored {
             out.save(Record::EventsGone(vec![key]));
         }
     }
@@ -660,6 +678,26 @@ mod tests {
         sample.sample = from(8, 1, 1).sample;
         assert!(!take(7, sample));
         assert!(take(7, from(7, 1, 1)));
+    }
+
+    #[test]
+    fn equal_events_of_many_hosts_have_a_limit_too() {
+        let limits = EventLimits { counts: 3, ..EventLimits::default() };
+        let (mut kept, mut out) = (made(limits), Outbox::default());
+        let mut take = |kept: &mut Events, child, what, count| {
+            let events = vec![from(child, what, count)];
+            let taken = kept.take(at(0), (HostId(child), false), (LINK, 1), events, &mut out);
+            taken.expect("it is good");
+            kept.counts()
+        };
+        assert_eq!([7, 8, 9].map(|child| take(&mut kept, child, 1, 1)), [1, 2, 3]);
+        assert_eq!(take(&mut kept, 7, 1, 5), 3, "it counts on");
+        assert_eq!(take(&mut kept, 10, 1, 1), 3, "a host more");
+        assert_eq!(take(&mut kept, 7, 2, 1), 3, "another event");
+        assert_eq!(told(&mut kept, at(2)), Some((1, vec![("thing 1".into(), 0, 7)])));
+        held(&mut kept, at(3), 1, 9);
+        assert_eq!(kept.counts(), 0);
+        assert_eq!(take(&mut kept, 10, 1, 1), 1);
     }
 
     #[test]

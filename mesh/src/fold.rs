@@ -3,7 +3,8 @@
 //! The share of a node is the part of the targets that lives below it (its *duty*). Answers of
 //! children join the share's tally; what the parent has not been told yet goes up after a short
 //! wait, or at once when nobody is missing, as outcomes with host sets, and each distinct body
-//! once. Bodies are held within a budget over all shares; what it cuts is counted.
+//! once. Bodies are held within a budget over all shares, in memory and on disk: for new ones those
+//! go first that the parent holds already, and only then are new ones cut, which is counted.
 //!
 //! While answers keep coming the wait doubles from report to report, up to [`LONGEST_WAIT`] times
 //! what is configured: many hosts that answer over seconds would else be told of in hundreds of
@@ -74,6 +75,11 @@ impl Share {
 
     fn has_news(&self) -> bool {
         !self.own && (self.cut > self.cut_told || self.tally.has_news_since(&self.told))
+    }
+
+    /// Whether a body is here, or has been and was told.
+    fn has_had(&self, digest: &Digest) -> bool {
+        self.bodies.contains_key(digest) || self.bodies_told.contains(digest)
     }
 
     /// All that is known of the order's answers, with the bodies that are at hand.
@@ -250,30 +256,26 @@ impl Shares {
     }
 
     /// Joins answers into the share of their order. Returns what of them was news, with the
-    /// bodies that were new here, and whether the budget has cut a body.
-    pub(crate) fn merge(&mut self, now: Time, report: Report) -> (Report, bool) {
+    /// bodies that were new here, and how many bodies found no room.
+    pub(crate) fn merge(&mut self, now: Time, mut report: Report) -> (Report, u64) {
         let id = report.order;
         if !self.shares.contains_key(&id) {
             self.expiries.set(id, now + ORPHAN_TTL);
         }
+        let cut = self.fit(&mut report);
         let share = self.shares.entry(id).or_default();
         let mut news = Report::new(id);
         news.tally = share.tally.join(&report.tally);
         (news.cut, share.cut) = (report.cut, share.cut + report.cut);
-        let mut cut = false;
         for (digest, body) in report.bodies {
-            if share.bodies.contains_key(&digest) || share.bodies_told.contains(&digest) {
+            if share.has_had(&digest) {
                 continue;
             }
-            if !self.keep_bodies || share.own {
-                news.bodies.insert(digest, body);
-            } else if self.body_bytes + body.len() <= self.body_budget {
+            if self.keep_bodies && !share.own {
                 self.body_bytes += body.len();
                 share.bodies.insert(digest, body.clone());
-                news.bodies.insert(digest, body);
-            } else {
-                (share.cut, cut) = (share.cut + 1, true);
             }
+            news.bodies.insert(digest, body);
         }
         if !news.tally.is_empty() {
             self.sort(id);
@@ -281,16 +283,55 @@ impl Shares {
         (news, cut)
     }
 
-    /// Gives up the bodies of shares that are settled, for room for new ones.
-    pub(crate) fn trim(&mut self) {
-        let budget = self.body_budget / 2;
-        for share in self.shares.values_mut().filter(|share| share.settled) {
-            if self.body_bytes <= budget {
-                return;
-            }
-            self.body_bytes -= share.bodies.values().map(Bytes::len).sum::<usize>();
-            share.bodies.clear();
+    /// Takes the bodies out of a report that are new here and find no room. Returns how many.
+    pub(crate) fn fit(&mut self, report: &mut Report) -> u64 {
+        let share = self.shares.get(&report.order);
+        if !self.keep_bodies || share.is_some_and(|share| share.own) {
+            return 0;
         }
+        let (mut bytes, mut cut) = (self.body_bytes, 0);
+        report.bodies.retain(|digest, body| {
+            if share.is_some_and(|share| share.has_had(digest)) {
+                return true;
+            }
+            let fits = bytes + body.len() <= self.body_budget;
+            bytes += if fits { body.len() } else { 0 };
+            cut += u64::from(!fits);
+            fits
+        });
+        report.cut += cut;
+        cut
+    }
+
+    /// Gives up bodies of orders that are settled, so that the parent holds them, the oldest first,
+    /// until those of a report fit that are new here. Returns whose they were.
+    /// `anybodys`: the planted bug.
+    pub(crate) fn make_room(&mut self, report: &Report, anybodys: bool) -> Vec<OrderId> {
+        let share = self.shares.get(&report.order);
+        if !self.keep_bodies || share.is_some_and(|share| share.own) {
+            return Vec::new();
+        }
+        let new = report.bodies.iter();
+        let new = new.filter(|(digest, _)| !share.is_some_and(|share| share.has_had(digest)));
+        let wanted: usize = new.map(|(_, body)| body.len()).sum();
+        let mut gone = Vec::new();
+        for (id, share) in &mut self.shares {
+            if wanted == 0 || self.body_bytes + wanted <= self.body_budget {
+                break;
+            }
+            let may_go = share.settled || anybodys;
+            if may_go && *id != report.order && !share.bodies.is_empty() {
+                self.body_bytes -= share.bodies.values().map(Bytes::len).sum::<usize>();
+                share.bodies.clear();
+                gone.push(*id);
+            }
+        }
+        gone
+    }
+
+    /// Bytes of bodies that are held.
+    pub(crate) fn body_bytes(&self) -> usize {
+        self.body_bytes
     }
 
     /// Has the news of an order told by this time.
@@ -327,6 +368,14 @@ impl Shares {
             let supposed = lines.map(|(outcome, hosts)| (*outcome, hosts.clone())).collect();
             share.told.retract(&supposed);
             share.doubted = true;
+        }
+    }
+
+    /// Takes back all that was told of an order: it is told again.
+    pub(crate) fn tell_again(&mut self, order: OrderId) {
+        if let Some(share) = self.shares.get_mut(&order) {
+            (share.told, share.cut_told) = (Tally::new(), 0);
+            share.bodies_told.clear();
         }
     }
 
@@ -507,14 +556,40 @@ mod tests {
     #[test]
     fn reports_keep_their_size_and_bodies_their_budget() {
         let mut shares = Shares::new(true, 5_000);
-        let cut = (1..=10).filter(|n| shares.merge(Time::ZERO, answer(*n, *n as u8, 1_000)).1);
-        assert_eq!(cut.count(), 5);
+        let cut = (1..=10).map(|n| shares.merge(Time::ZERO, answer(n, n as u8, 1_000)).1);
+        assert_eq!(cut.sum::<u64>(), 5);
         let reports = told(&mut shares, 2_500);
         assert!(reports.len() >= 3, "{}", reports.len());
         let bodies: usize = reports.iter().map(|report| report.bodies.len()).sum();
         let cut: u64 = reports.iter().map(|report| report.cut).sum();
         let hosts: u64 = reports.iter().map(|report| report.tally.hosts().len()).sum();
         assert_eq!((bodies, cut, hosts), (5, 5, 10));
+    }
+
+    #[test]
+    fn what_the_parent_holds_goes_before_anything_is_cut() {
+        let mut shares = Shares::new(true, 5_000);
+        let of = |no: u8, body: u8| Report { order: OrderId([no; 16]), ..answer(1, body, 1_000) };
+        for no in 1..=5 {
+            assert!(shares.make_room(&of(no, no), false).is_empty());
+            assert_eq!(shares.merge(Time::ZERO, of(no, no)).1, 0);
+        }
+        for no in [2, 4] {
+            shares.get_mut(OrderId([no; 16])).expect("it is there").settled = true;
+        }
+        for (new, gone) in [(6, Some(2)), (7, Some(4)), (8, None)] {
+            let made = shares.make_room(&of(new, new), false);
+            assert_eq!(made, gone.map(|no| OrderId([no; 16])).into_iter().collect::<Vec<_>>());
+            let cut = shares.merge(Time::ZERO, of(new, new)).1;
+            assert_eq!(cut, u64::from(gone.is_none()), "{new}");
+            assert_eq!(shares.body_bytes(), 5_000);
+        }
+        // The answer itself is still there, and is told to another parent.
+        shares.retell(Time::ZERO);
+        let told = shares.take_report(OrderId([2; 16]), 1 << 16).expect("it is told");
+        assert_eq!((told.tally.hosts().len(), told.bodies.len()), (1, 0));
+        // What is known already wants no room.
+        assert!(shares.make_room(&of(7, 7), false).is_empty());
     }
 
     #[test]

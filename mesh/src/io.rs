@@ -289,6 +289,8 @@ pub enum Record {
     Answers(Report),
     /// Every answer that this node owes for the order has been acknowledged by the parent.
     Settled(OrderId),
+    /// The bodies of its answers need not be kept: the parent holds them, and others need the room.
+    Trimmed(OrderId),
     /// Root: these hosts, and those of earlier records, may begin a gated order.
     Released {
         /// The order.
@@ -527,6 +529,8 @@ pub enum Event {
         what: &'static str,
         /// The order concerned.
         order: OrderId,
+        /// How many.
+        count: u64,
     },
 }
 

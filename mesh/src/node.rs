@@ -48,6 +48,11 @@ use crate::{
     Tally, Time, Wake,
 };
 
+/// What an event takes on disk, about.
+const EVENT_BYTES: usize = 1_024;
+/// And what it takes for each host that has seen it.
+const COUNT_BYTES: usize = 16;
+
 /// A node of the tree: controller, relay or host, by its [`Config`].
 pub struct Node {
     config: Config,
@@ -89,6 +94,7 @@ impl Node {
         let unless = |bug, limit| if config.has(bug) { usize::MAX } else { limit };
         let window = unless(Bug::IgnoreWindow, limits.window);
         let pulls = unless(Bug::PullAll, limits.pulls);
+        let bodies = unless(Bug::KeepAll, limits.body_bytes);
         let mut node = Node {
             out: Outbox::default(),
             peers: BTreeMap::new(),
@@ -98,7 +104,7 @@ impl Node {
             lanes: Lanes::new(log, window),
             orders_in: Inlog::default(),
             reports_in: BTreeMap::new(),
-            shares: Shares::new(!root, limits.body_bytes),
+            shares: Shares::new(!root, bodies),
             cancels: Cancels::default(),
             uplog: Uplog::new(log, window),
             acks: Acks::new(config.ack_delay, limits.window),
@@ -130,7 +136,8 @@ impl Node {
             if !report.tally.settled().intersection(&node.me()).is_empty() {
                 node.ledger.answer(report.order);
             }
-            node.shares.merge(now, report);
+            let (id, cut) = (report.order, node.shares.merge(now, report).1);
+            node.say_cut(id, cut);
         }
         let below = node.routes.below();
         let intents: BTreeSet<_> = saved.intents.into_iter().collect();
@@ -322,6 +329,19 @@ impl Node {
     /// How many different events this node remembers: its own, and those that it has to tell.
     pub fn events(&self) -> (usize, usize) {
         self.happened.len()
+    }
+
+    /// What waits here, or is kept to be told once more, in bytes: bodies of answers, and about what
+    /// events take.
+    pub fn waiting(&self) -> usize {
+        let (own, held) = self.happened.len();
+        let events = EVENT_BYTES * (own + held) + COUNT_BYTES * self.happened.counts();
+        self.bodies() + events
+    }
+
+    /// What of that bodies take.
+    pub fn bodies(&self) -> usize {
+        self.shares.body_bytes()
     }
 
     /// Of how many hosts this node remembers a profile, and the bytes of those that differ.

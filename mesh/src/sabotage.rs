@@ -86,6 +86,12 @@ pub enum Bug {
     SpeakForBelow,
     /// After a restart what was told of a relay's order counts, whoever the parent is.
     TrustLastParent,
+    /// Room for outputs is made of those that the parent has not got yet.
+    DropUnheard,
+    /// Nobody is told that outputs found no room.
+    CutUntold,
+    /// Outputs are kept however many there are.
+    KeepAll,
     /// A message of the bus that comes by a second way is passed on again.
     HearTwice,
     /// Messages of different nodes under one number count as the same.
@@ -101,7 +107,7 @@ pub enum Bug {
 #[cfg(feature = "sabotage")]
 impl Bug {
     /// Every bug there is.
-    pub const ALL: [Bug; 45] = [
+    pub const ALL: [Bug; 48] = [
         Bug::AckOrdersBeforeSave,
         Bug::AckReportsBeforeSave,
         Bug::StartBeforeIntent,
@@ -142,6 +148,9 @@ impl Bug {
         Bug::GiveBeforeSave,
         Bug::SpeakForBelow,
         Bug::TrustLastParent,
+        Bug::DropUnheard,
+        Bug::CutUntold,
+        Bug::KeepAll,
         Bug::HearTwice,
         Bug::ForgetSender,
         Bug::EchoMessage,

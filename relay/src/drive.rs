@@ -223,10 +223,14 @@ pub(crate) async fn drive(
             if let Some(dropped) = io.hub.take_dropped() {
                 io.notices.bus_dropped(dropped);
             }
+            if let Some(gone) = io.executor.as_ref().map(|executor| executor.spool.take_gone()) {
+                io.notices.spool_dropped(gone);
+            }
             let Some(happening) = io.notices.next() else { break };
             node.handle(io.clock.now(), Input::Happened(happening));
         }
         io.place = None;
+        io.share_spool(&node);
         io.flush_journal().await?;
         let wake = node.poll_timeout().map(|(at, _)| io.clock.0 + at.0);
         let sleep = async {
@@ -394,6 +398,17 @@ impl Io {
         }
     }
 
+    /// Has long outputs make way for what waits to be told.
+    fn share_spool(&mut self, node: &Node) {
+        let Some(executor) = &self.executor else { return };
+        if executor.spool.give_way(node.waiting() as u64) {
+            let spool = executor.spool.clone();
+            self.tasks.spawn(async move {
+                tokio::task::spawn_blocking(move || spool.settle()).await.ok();
+            });
+        }
+    }
+
     /// Hands what is to be kept to the writer: all of one drain together, so that what belongs
     /// together shares a commit.
     async fn flush_journal(&mut self) -> Result<(), DriveError> {
@@ -474,7 +489,7 @@ fn tell(event: &Event) {
         Event::PullFailed { content, fault } => {
             warn!(%content, ?fault, "content could not be had");
         }
-        Event::Cut { what, order } => warn!(%order, what, "a limit was reached"),
+        Event::Cut { what, order, count } => warn!(%order, what, count, "a limit was reached"),
         Event::Stopped { order, hosts, why } => {
             info!(%order, hosts = hosts.len(), ?why, "a run lets nobody begin any more");
         }

@@ -495,6 +495,35 @@ mod tests {
     }
 
     #[test]
+    fn bodies_that_need_not_be_kept_leave_their_answers() {
+        for daybook in [true, false] {
+            let dir = tempfile::tempdir().expect("a temporary folder");
+            let path = dir.path().join("node.redb");
+            let open = || match daybook {
+                true => Journal::with_daybook(&path, 1 << 20).expect("it is opened"),
+                false => Journal::open(&path, 1 << 20).expect("it is opened"),
+            };
+            let journal = open();
+            let order = order_of(NOW);
+            let mut report = Report::new(order.id);
+            let body = Bytes::from_static(b"what it has written");
+            let outcome = mesh::Outcome { state: mesh::State::Ok, body: Some(crate::hash(&body)) };
+            report.tally.record(outcome, &mesh::HostSet::one(HostId(1)));
+            report.bodies.insert(crate::hash(&body), body);
+            let (id, order) = (order.id, Record::Order(Arc::new(order)));
+            let records = [order, Record::Answers(report), Record::Settled(id)];
+            let rows: Vec<_> = records.iter().map(Row::of).collect();
+            journal.save(&rows).expect("kept");
+            journal.save(&[Row::of(&Record::Trimmed(id))]).expect("kept");
+            drop(journal);
+            let saved = open().load(UNIX_EPOCH + NOW).expect("read");
+            let [report] = saved.answers.as_slice() else { panic!("{saved:?}") };
+            assert_eq!((report.bodies.len(), report.tally.hosts().len()), (0, 1));
+            assert_eq!(saved.settled, [id], "the parent has not lost anything");
+        }
+    }
+
+    #[test]
     fn the_daybook_and_the_tables_are_one_journal() {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let path = dir.path().join("node.redb");

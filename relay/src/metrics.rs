@@ -83,7 +83,7 @@ impl Counts {
     pub(crate) fn told(&self, event: &Event) {
         match event {
             Event::Dropped { count } => self.dropped.add(*count),
-            Event::Cut { .. } => self.cut.add(1),
+            Event::Cut { count, .. } => self.cut.add(*count),
             _ => {}
         }
     }
@@ -135,6 +135,7 @@ pub(crate) struct Sight {
     pub(crate) degraded: u64,
     pub(crate) orders: usize,
     pub(crate) events: (usize, usize),
+    pub(crate) waiting: usize,
     pub(crate) root_age: Duration,
     pub(crate) linked: bool,
 }
@@ -148,6 +149,7 @@ impl Sight {
             degraded: tree.degraded.len(),
             orders: node.orders(),
             events: node.events(),
+            waiting: node.waiting(),
             root_age: node.root_age(now),
             linked: node.parent().is_some(),
         }
@@ -271,6 +273,9 @@ impl Metrics {
         if let Some(spool) = spool {
             let help = "Long outputs that are kept here";
             page.gauge(Unit::Bytes, "barid_spool_bytes", help).put(&[], spool.bytes() as f64);
+            let help = "Long outputs that have gone to make room";
+            let gone = page.counter(Unit::None, "barid_spool_dropped", help);
+            gone.put(&[], spool.gone() as f64);
         }
         // A store that cannot be read says so in the log, whenever it is used.
         if let Ok(usage) = store.usage() {
@@ -291,6 +296,8 @@ fn put_sight(page: &mut Page, role: Role, sight: &Sight) {
     }
     let help = "Orders that this node remembers";
     page.gauge(Unit::None, "barid_orders", help).put(&[], sight.orders as f64);
+    let help = "Outputs in answers, and events, that wait here or are kept to be told once more";
+    page.gauge(Unit::Bytes, "barid_waiting_bytes", help).put(&[], sight.waiting as f64);
     let help = "Different events that this node remembers, its own and those it has to tell";
     let events = page.gauge(Unit::None, "barid_events_held", help);
     events.put(&[("of", "own")], sight.events.0 as f64);

@@ -97,13 +97,15 @@ impl Notices {
             "messages that the bus keeps here were lost: barid bus kept says why",
         ];
         for (text, count) in texts.into_iter().zip(counts).filter(|(_, count)| *count > 0) {
-            let kind = kind("bus.dropped", Severity::Warning, self.class());
-            let mut happening = self.make(kind, "", text);
-            happening.count = count;
-            self.counts.noticed(kind.severity);
-            if self.queue.len() < QUEUE {
-                self.queue.push_back(happening);
-            }
+            self.note_many(kind("bus.dropped", Severity::Warning, self.class()), text, count);
+        }
+    }
+
+    /// Long outputs have gone that nobody has fetched.
+    pub(crate) fn spool_dropped(&mut self, count: u64) {
+        let text = "outputs that were kept for `barid out` have gone to make room";
+        if count > 0 {
+            self.note_many(kind("host.spool-dropped", Severity::Info, Class::Space), text, count);
         }
     }
 
@@ -143,9 +145,10 @@ impl Notices {
                     &format!("content {content} could not be had: {}", word(*fault)),
                 );
             }
-            Event::Cut { what, order } => {
+            Event::Cut { what, order, count } => {
                 let kind = kind("run.cut", Severity::Warning, class);
-                self.note(kind, "", &format!("a limit was reached: {what} of order {order}"));
+                let text = format!("a limit was reached: {what} of order {order}");
+                self.note_many(kind, &text, *count);
             }
             Event::Dropped { count } => {
                 let kind = kind("host.events-dropped", Severity::Warning, class);
@@ -163,6 +166,15 @@ impl Notices {
         self.counts.noticed(kind.severity);
         if self.queue.len() < QUEUE {
             let happening = self.make(kind, name, text);
+            self.queue.push_back(happening);
+        }
+    }
+
+    /// Something of this kind has happened so often.
+    fn note_many(&mut self, kind: Kind, text: &str, count: u64) {
+        self.counts.noticed(kind.severity);
+        if self.queue.len() < QUEUE {
+            let happening = Happening { count, ..self.make(kind, "", text) };
             self.queue.push_back(happening);
         }
     }

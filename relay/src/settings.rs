@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 use crate::calendar::{Calendar, CalendarError, Entry};
 use crate::kind::LinkKind;
 
+/// Outputs in answers have so much room, however small the spool.
+const LEAST_BODIES: usize = 4 << 20;
+
 /// The settings of a relay or a host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -227,13 +230,27 @@ impl Settings {
         config.backoff.climb = Duration::from_millis(self.return_base_ms.max(1));
         config.backoff.climb_cap = Duration::from_millis(self.return_cap_ms);
         config.limits.children = self.max_children;
+        config.limits.body_bytes = self.body_bytes();
         config
+    }
+
+    /// How much of the spool's quota outputs in answers may take. They have some room in any case:
+    /// what nobody has heard yet is worth more than what may be fetched once more.
+    fn body_bytes(&self) -> usize {
+        let quota = usize::try_from(self.spool_mib.saturating_mul(1 << 20)).unwrap_or(usize::MAX);
+        quota.clamp(LEAST_BODIES, mesh::Limits::default().body_bytes)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_small_spool_bounds_outputs_in_answers() {
+        let of = |spool_mib| Settings { spool_mib, ..Settings::default() }.body_bytes();
+        assert_eq!([0, 4, 16, 64, u64::MAX].map(of), [4, 4, 16, 64, 64].map(|mib| mib << 20));
+    }
 
     #[test]
     fn the_example_is_valid() {

@@ -5,12 +5,16 @@
 //! files of all commands together have a quota: the oldest that nobody writes any more go first,
 //! and one stream may take a quarter of it. What does not fit is only counted. Nothing is synced:
 //! after a crash a file may be short, and whoever fetches it knows by the hash in the answer.
+//!
+//! The quota is shared with answers and events that wait here on their way up, and these files are
+//! the first to go: what somebody may want once more counts less than what nobody has heard yet.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mesh::{OrderId, Stream};
@@ -30,6 +34,8 @@ struct Inner {
     /// Bytes of all files together, at most.
     quota: u64,
     space: Space,
+    /// How much of the quota others need.
+    yielded: AtomicU64,
     files: Mutex<Files>,
 }
 
@@ -38,8 +44,9 @@ struct Files {
     /// Ids sort by time, so the oldest is the first.
     kept: BTreeMap<Key, Kept>,
     bytes: u64,
-    /// How many files have gone to make room.
+    /// How many files have gone to make room, and how many of them nobody was told of.
     gone: u64,
+    untold: u64,
 }
 
 struct Kept {
@@ -71,7 +78,8 @@ impl Spool {
                 _ => drop(fs::remove_file(entry.path())),
             }
         }
-        let spool = Spool(Arc::new(Inner { dir, quota, space, files: Mutex::new(files) }));
+        let (yielded, files) = (AtomicU64::new(0), Mutex::new(files));
+        let spool = Spool(Arc::new(Inner { dir, quota, space, yielded, files }));
         spool.make_room(0);
         spool
     }
@@ -109,6 +117,33 @@ impl Spool {
         Some((file, size))
     }
 
+    /// Others need so much of the quota from now on. Returns whether files must go for it, by
+    /// [`Spool::settle`].
+    pub(crate) fn give_way(&self, bytes: u64) -> bool {
+        let before = self.0.yielded.swap(bytes, Ordering::Relaxed);
+        bytes > before && self.bytes() > self.room()
+    }
+
+    /// Lets files go that are over what is left of the quota. Blocks.
+    pub(crate) fn settle(&self) {
+        self.make_room(0);
+    }
+
+    /// How many files have gone since this was last asked, without anybody having fetched them.
+    pub(crate) fn take_gone(&self) -> u64 {
+        std::mem::take(&mut self.lock().untold)
+    }
+
+    /// How many have gone since the start.
+    pub(crate) fn gone(&self) -> u64 {
+        self.lock().gone
+    }
+
+    /// What of the quota is for files.
+    fn room(&self) -> u64 {
+        self.0.quota.saturating_sub(self.0.yielded.load(Ordering::Relaxed))
+    }
+
     /// How many bytes it keeps.
     pub(crate) fn bytes(&self) -> u64 {
         self.lock().bytes
@@ -127,7 +162,8 @@ impl Spool {
     fn make_room(&self, bytes: u64) -> bool {
         let mut files = self.lock();
         let mut gone = 0;
-        while files.bytes.saturating_add(bytes) > self.0.quota {
+        let room = self.room();
+        while files.bytes.saturating_add(bytes) > room {
             let oldest = files.kept.iter().find(|(_, kept)| !kept.open).map(|(key, _)| *key);
             let Some(key) = oldest else { break };
             let kept = files.kept.remove(&key);
@@ -136,10 +172,11 @@ impl Spool {
             gone += 1;
         }
         files.gone += gone;
+        files.untold += gone;
         if gone > 0 {
             info!(gone, "old outputs have left the spool to make room");
         }
-        files.bytes.saturating_add(bytes) <= self.0.quota
+        files.bytes.saturating_add(bytes) <= room
     }
 
     fn path(&self, (order, stream): Key) -> PathBuf {
@@ -257,6 +294,24 @@ mod tests {
         assert_eq!((size(&kept, 3), size(&kept, 4), size(&kept, 5)), (None, Some(100), Some(100)));
         assert!(!dir.path().join("spool/stray").exists());
         assert_eq!(kept.lock().bytes, 200);
+    }
+
+    #[test]
+    fn files_make_way_for_what_waits_to_be_told() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let kept = spool(dir.path(), 400);
+        (1..=3).for_each(|n| assert_eq!(put(&kept, n, 100), 100));
+        assert!(!kept.give_way(100), "it fits");
+        assert!(kept.give_way(250));
+        kept.settle();
+        assert_eq!((size(&kept, 1), size(&kept, 2), size(&kept, 3)), (None, None, Some(100)));
+        assert_eq!((kept.take_gone(), kept.take_gone(), kept.gone()), (2, 0, 2));
+        // Others may need more than there is; then nothing is kept, until they need less.
+        assert!(kept.give_way(u64::MAX));
+        kept.settle();
+        assert_eq!((kept.bytes(), put(&kept, 4, 100)), (0, 0));
+        assert!(!kept.give_way(300));
+        assert_eq!(put(&kept, 5, 100), 100);
     }
 
     #[test]

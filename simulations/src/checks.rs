@@ -176,6 +176,18 @@ impl Checks {
         Ok(())
     }
 
+    /// What waits at a node, or is kept to be told once more, takes no more room than it may.
+    pub(crate) fn fits(seat: &Seat) -> Result<(), Violation> {
+        let Some(process) = &seat.process else { return Ok(()) };
+        let (bodies, (own, held)) = (process.node.bodies(), process.node.events());
+        let (room, limits) = (seat.config.limits.body_bytes, &seat.config.events);
+        if bodies > room || own > limits.own || held > limits.held + limits.own {
+            let detail = format!("{:?} has {bodies} bytes, {own} and {held}", seat.host());
+            return Err(Violation::new("what waits fits", detail));
+        }
+        Ok(())
+    }
+
     /// A record is on disk now.
     pub(crate) fn durable(&mut self, seat: &Seat, record: &Record) -> Result<(), Violation> {
         let me = seat.host();
@@ -285,8 +297,12 @@ impl Checks {
     ) -> Result<(), Violation> {
         let me = seat.host();
         match event {
-            Event::Cut { what: "orders", order } => {
+            Event::Cut { what: "orders", order, .. } => {
                 self.known.refused.insert((me, *order));
+                Ok(())
+            }
+            Event::Cut { order, .. } => {
+                self.known.cut.insert(*order);
                 Ok(())
             }
             Event::Answers(Report { order, .. }) | Event::Closed(order) if giver(*order) != me => {

@@ -144,6 +144,11 @@ impl Image {
                 self.settled.remove(&report.order);
             }
             Record::Settled(id) => drop(self.settled.insert(*id)),
+            Record::Trimmed(id) => {
+                self.bodies.remove(id);
+                let answers = self.answers.entry(*id).or_default();
+                answers.iter_mut().for_each(|report| report.bodies.clear());
+            }
             Record::Below { child, below } => drop(self.below.insert(*child, below.clone())),
             Record::Released { order, hosts } => {
                 self.released.entry(*order).or_default().push(hosts.clone());

@@ -155,6 +155,7 @@ impl Storm {
             flush: Duration::from_millis(self.flush_ms),
             repeat: Duration::from_millis(self.repeat_ms),
             held: self.held,
+            counts: 2 * self.held,
             burst: self.burst,
             ..EventLimits::default()
         }

@@ -206,6 +206,7 @@ impl Sim {
             process.node.handle(time, input);
         }
         self.drain(node)?;
+        Checks::fits(&self.seats[node])?;
         announced.map_or(Ok(()), |link| self.checks.done(me, link, self.now))
     }
 

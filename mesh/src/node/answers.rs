@@ -30,7 +30,11 @@ impl Node {
     }
 
     /// A word that this node gives itself and that is final: durable first, then told.
-    pub(super) fn give(&mut self, now: Time, report: Report) {
+    pub(super) fn give(&mut self, now: Time, mut report: Report) {
+        // What finds no room in memory must not fill the disk either.
+        self.make_room(&report);
+        let cut = self.shares.fit(&mut report);
+        self.say_cut(report.order, cut);
         self.out.save(Record::Answers(report.clone()));
         if self.has(Bug::AnswerBeforeSave) {
             self.merge(now, report);
@@ -122,11 +126,9 @@ impl Node {
             let old = self.shares.oldest_settled(now, |id, _| !self.ledger.knows(id));
             old.into_iter().for_each(|old| self.forget(old));
         }
+        self.make_room(&report);
         let (news, cut) = self.shares.merge(now, report);
-        if cut {
-            self.out.push(Output::Tell(Event::Cut { what: "output", order: id }));
-            self.shares.trim();
-        }
+        self.say_cut(id, cut);
         if self.gives(id) {
             if let Some(share) = self.shares.get_mut(id) {
                 share.own = true;
@@ -144,6 +146,21 @@ impl Node {
             }
         }
         news
+    }
+
+    /// Gives up bodies that the parent holds, also on disk, for those of a report.
+    fn make_room(&mut self, report: &Report) {
+        let anybodys = self.has(Bug::DropUnheard);
+        for gone in self.shares.make_room(report, anybodys) {
+            self.out.save(Record::Trimmed(gone));
+        }
+    }
+
+    /// So many outputs in answers to an order found no room.
+    pub(super) fn say_cut(&mut self, order: OrderId, count: u64) {
+        if count > 0 && !self.has(Bug::CutUntold) {
+            self.out.push(Output::Tell(Event::Cut { what: "output", order, count }));
+        }
     }
 
     /// Of an order that was given here: says once that each target has an outcome.

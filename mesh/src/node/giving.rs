@@ -223,5 +223,9 @@ mod tests {
         let outputs = relay.give(Input::Frame { link: LinkId(21), frame });
         assert!(told(&outputs).is_empty());
         assert!(reports_up(&outputs) || reports_up(&relay.wait(1)));
+        assert!(!reports_up(&relay.wait(1)));
+        let mut again = relay.hear(2, other);
+        again.extend(relay.wait(1));
+        assert!(reports_up(&again), "whoever asks again has a giver who has not heard it");
     }
 }

@@ -31,6 +31,10 @@ impl Node {
             // The parent asks how it stands: a supposition may have reached it while the host was
             // routed elsewhere, and counted for nothing.
             self.shares.doubt(id);
+            if id.giver().is_some() {
+                // And what was told may have gone another way than to its giver, and be forgotten.
+                self.shares.tell_again(id);
+            }
             if !self.gives(id) {
                 self.offer_to_all(now, id);
             }
@@ -165,7 +169,7 @@ impl Node {
     }
 
     fn refuse(&mut self, now: Time, order: &Order, below: &HostSet) {
-        self.out.push(Output::Tell(Event::Cut { what: "orders", order: order.id }));
+        self.out.push(Output::Tell(Event::Cut { what: "orders", order: order.id, count: 1 }));
         let mut report = Report::new(order.id);
         let duty = match self.gives(order.id) && !self.config.is_root() {
             true => order.targets.clone(),

@@ -14,7 +14,7 @@ use mesh::{Frame, HostId, OrderId, Report, Saved};
 use protos::{Incoming, OrderBody};
 use redb::{ReadTransaction, ReadableTable};
 
-use super::rows::kind;
+use super::rows::{kind, without_bodies};
 use super::{ANSWERS, BELOW, EVENTS, INTENTS, JournalError, ORDERS, OWN_EVENTS, RELEASED, SETTLED};
 use crate::daybook::Row;
 use crate::hash;
@@ -92,6 +92,13 @@ impl Image {
                 self.answers.entry(id).or_default().push(row.body);
             }
             kind::SETTLED => drop(self.settled.insert(id)),
+            kind::TRIMMED => {
+                for frame in self.answers.entry(id).or_default() {
+                    if let Some(bare) = without_bodies(frame) {
+                        *frame = bare;
+                    }
+                }
+            }
             kind::BELOW => drop(self.below.insert(row.child(), row.body)),
             kind::RELEASED => self.released.entry(id).or_default().push(row.body),
             kind::OWN_EVENT => drop(self.own_events.insert(row.id, row.body)),

@@ -6,7 +6,8 @@
 //! Not here: what the rows together say after a restart; that is in `image`.
 
 use bytes::Bytes;
-use mesh::{Folded, Frame, OrderId, Record, Subtree};
+use mesh::{Folded, Frame, OrderId, Record, Report, Subtree};
+use protos::Incoming;
 use redb::{ReadableTable, WriteTransaction};
 
 use super::{ANSWERS, BELOW, EVENTS, INTENTS, JournalError, ORDERS, OWN_EVENTS, RELEASED, SETTLED};
@@ -22,6 +23,7 @@ pub(super) mod kind {
     pub(crate) const BELOW: u8 = 5;
     pub(crate) const FORGET: u8 = 6;
     pub(crate) const RELEASED: u8 = 7;
+    pub(crate) const TRIMMED: u8 = 8;
     pub(crate) const OWN_EVENT: u8 = 60;
     pub(crate) const OWN_EVENTS_GONE: u8 = 61;
     pub(crate) const EVENT: u8 = 62;
@@ -40,6 +42,7 @@ impl Row {
                 row(kind::ANSWERS, &report.order, protos::encode_frame(&frame))
             }
             Record::Settled(id) => row(kind::SETTLED, id, Bytes::new()),
+            Record::Trimmed(id) => row(kind::TRIMMED, id, Bytes::new()),
             Record::Below { child, below } => {
                 let mut id = [0; 16];
                 id[..4].copy_from_slice(&child.0.to_be_bytes());
@@ -90,6 +93,7 @@ pub(crate) fn keep(txn: &WriteTransaction, row: &Row) -> Result<(), JournalError
             add(&mut txn.open_table(ANSWERS)?, row)?;
         }
         kind::SETTLED => drop(txn.open_table(SETTLED)?.insert(row.id, ())?),
+        kind::TRIMMED => trim(txn, row.order())?,
         kind::BELOW => drop(txn.open_table(BELOW)?.insert(row.child(), row.body.as_ref())?),
         kind::RELEASED => add(&mut txn.open_table(RELEASED)?, row)?,
         kind::FORGET => forget(txn, row.order())?,
@@ -126,6 +130,33 @@ pub(super) fn forget(txn: &WriteTransaction, id: OrderId) -> Result<(), JournalE
     txn.open_table(ANSWERS)?.retain_in((id.0, 0)..=(id.0, u64::MAX), |_, _| false)?;
     txn.open_table(RELEASED)?.retain_in((id.0, 0)..=(id.0, u64::MAX), |_, _| false)?;
     Ok(())
+}
+
+/// Takes the bodies out of the answers to an order.
+fn trim(txn: &WriteTransaction, id: OrderId) -> Result<(), JournalError> {
+    let mut table = txn.open_table(ANSWERS)?;
+    let mut bare = Vec::new();
+    for row in table.range((id.0, 0)..=(id.0, u64::MAX))? {
+        let (key, frame) = row?;
+        if let Some(frame) = without_bodies(frame.value()) {
+            bare.push((key.value(), frame));
+        }
+    }
+    for (key, frame) in bare {
+        table.insert(key, frame.as_ref())?;
+    }
+    Ok(())
+}
+
+/// A report without its bodies, if it has any.
+pub(super) fn without_bodies(frame: &[u8]) -> Option<Bytes> {
+    match protos::decode_frame(Bytes::copy_from_slice(frame), hash) {
+        Ok(Incoming::Frame(Frame::Report { log, seq, report })) if !report.bodies.is_empty() => {
+            let report = Report { bodies: Default::default(), ..report };
+            Some(protos::encode_frame(&Frame::Report { log, seq, report }))
+        }
+        _ => None,
+    }
 }
 
 /// Adds to what there is of the row's order.

@@ -21,6 +21,8 @@ pub(crate) struct Known {
     pub(super) got: BTreeSet<(HostId, OrderId)>,
     /// Nodes that said that an order was too much for them.
     pub(super) refused: BTreeSet<(HostId, OrderId)>,
+    /// Orders of which some output in an answer found no room somewhere, and that was told.
+    pub(crate) cut: BTreeSet<OrderId>,
     /// Nodes that forgot an order, by age or for room.
     pub(super) forgot: BTreeSet<(HostId, OrderId)>,
 }
