@@ -409,7 +409,8 @@ mod tests {
         jobs.count = 10_000;
         bench.worker.work(vec![Job::Keeps(vec![jobs], String::new())]);
         let (rare, all) = (100, 2_000);
-        let subject = |n: u64| if n % (all / rare) == 0 { "jobs.rare" } else { "jobs.often" };
+        let is_rare = |n: u64| n.is_multiple_of(all / rare);
+        let subject = |n: u64| if is_rare(n) { "jobs.rare" } else { "jobs.often" };
         bench.worker.work((0..all).map(|n| put(n, subject(n), 1)).collect());
         let mut take = |subject: &str| {
             let reply = bench.ask(Ask::Take { subject: subject.into(), wait_ms: 0 });
