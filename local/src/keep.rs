@@ -366,6 +366,8 @@ async fn kept(
 
 #[cfg(test)]
 mod tests {
+    use axum::extract::Query;
+
     use super::*;
 
     #[test]
