@@ -90,6 +90,13 @@ impl Notices {
         self.note(kind, &name, &text);
     }
 
+    /// A controller answers in whose place another was restored.
+    pub(crate) fn superseded(&mut self, address: &str) {
+        let kind = kind("controller.superseded", Severity::Warning, Class::Controller);
+        let text = format!("a controller that is over answers at {address}: it was told, and left");
+        self.note(kind, address, &text);
+    }
+
     /// So many messages of the bus found no room on their way, and of what is kept.
     pub(crate) fn bus_dropped(&mut self, counts: [u64; 2]) {
         let texts = [
