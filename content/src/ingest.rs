@@ -3,7 +3,8 @@
 //! The idea: one walk lists every name, then two threads read each file exactly once, cutting,
 //! hashing and storing as they go. A file is looked at before and after it is read; one that
 //! changed in between is read again, and after three tries the ingest fails and names it: a
-//! push must never carry a file that existed at no moment.
+//! push must never carry a file that existed at no moment. A file that is what it was at an
+//! earlier reading need not be read at all.
 //!
 //! It deliberately follows no link below the source (the source itself may be one), and reads
 //! nothing twice to be sure.
@@ -17,6 +18,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, SyncSender};
+use std::time::SystemTime;
 
 use rustix::fs::{FileType, Mode, OFlags, SeekFrom, Stat, readlinkat};
 
@@ -26,6 +28,7 @@ use crate::id::ContentId;
 use crate::manifest::{ChunkRef, Entry, Kind, Limits, Manifest, ManifestError};
 use crate::names::Names;
 use crate::patterns::Patterns;
+use crate::seen::{Marker, Marks, Seen};
 use crate::show::show;
 use crate::store::{Batch, Store, StoreError};
 use crate::tree::{self, Dirs};
@@ -41,9 +44,9 @@ pub struct Progress {
     pub files: u64,
     /// Bytes read so far.
     pub bytes: u64,
-    /// Files the walk found.
+    /// Files to be read.
     pub total_files: u64,
-    /// Bytes the walk found in them.
+    /// Bytes in them, as the walk saw it.
     pub total_bytes: u64,
 }
 
@@ -54,6 +57,8 @@ pub struct Ingested {
     pub manifest: Manifest,
     /// Sockets, pipes and devices, which a push does not carry.
     pub skipped: Vec<PathBuf>,
+    /// What the files were like, for [`ingest_again`].
+    pub marks: Marks,
 }
 
 /// Why nothing was ingested. The store may hold chunks that nobody refers to.
@@ -100,7 +105,19 @@ pub fn ingest(
     store: &Store,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Ingested, IngestError> {
-    read(source, exclude, Some(store), progress)
+    read(source, exclude, (Some(store), None), progress)
+}
+
+/// The same, but files that are what they were when they were seen, and whose content is still in
+/// the store, are not read.
+pub fn ingest_again(
+    source: &Path,
+    exclude: &Patterns,
+    store: &Store,
+    seen: Option<&Seen>,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Ingested, IngestError> {
+    read(source, exclude, (Some(store), seen), progress)
 }
 
 /// Only says what is in a tree or a file: nothing is stored, and a file that grows meanwhile is
@@ -110,24 +127,32 @@ pub fn look(
     exclude: &Patterns,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Ingested, IngestError> {
-    read(source, exclude, None, progress)
+    read(source, exclude, (None, None), progress)
 }
 
 fn read(
     source: &Path,
     exclude: &Patterns,
-    store: Option<&Store>,
+    (store, seen): (Option<&Store>, Option<&Seen>),
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Ingested, IngestError> {
+    let marker = Marker::new(source, SystemTime::now());
     let mut walk = Walk::new(source, exclude);
     let base = walk.run()?;
     let Walk { mut found, skipped, .. } = walk;
     found.sort_by(|a, b| a.path.cmp(&b.path));
+    let known = match (store, seen) {
+        (Some(store), Some(seen)) => {
+            seen.recall(found.iter().map(|file| (file.path.as_slice(), &file.stat)), store)?
+        }
+        _ => vec![None; found.len()],
+    };
     let reader = Reader { source, base: &base, store };
-    let contents = reader.all(&found, progress)?;
+    let contents = reader.all(&found, &known, progress)?;
 
     let mut names = Names::default();
     let mut entries: Vec<Entry> = Vec::with_capacity(found.len());
+    let mut stats = Vec::with_capacity(found.len());
     let heads = heads(&found);
     for (n, (Found { path, stat, link, attributes }, content)) in
         found.into_iter().zip(contents).enumerate()
@@ -137,6 +162,7 @@ fn read(
             let kind = Kind::HardLink { to: entries[*head].path.clone() };
             let (attributes, sparse) = (Attributes::default(), false);
             entries.push(Entry { path, kind, attributes, sparse, ..entries[*head].clone() });
+            stats.push(stat);
             continue;
         }
         // A file is described as it was when it was read, not as the walk saw it.
@@ -151,10 +177,11 @@ fn read(
         let (owner, group) = (names.user(uid), names.group(gid));
         let (mode, mtime) = (tree::mode(&stat), tree::mtime(&stat));
         entries.push(Entry { path, kind, mode, uid, gid, owner, group, mtime, attributes, sparse });
+        stats.push(stat);
     }
     let manifest = Manifest { entries };
     manifest.check(&Limits::default())?;
-    Ok(Ingested { manifest, skipped })
+    Ok(Ingested { manifest, skipped, marks: marker.marks(stats.iter()) })
 }
 
 /// What the walk saw.
@@ -287,28 +314,37 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// The content of every file, in the order given; `None` for what is not a file.
+    /// The content of every file, in the order given; `None` for what is not a file. Those that
+    /// are known are not read.
     fn all(
         &self,
         found: &[Found],
+        known: &[Option<&Entry>],
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Vec<Option<Content>>, IngestError> {
         let heads = heads(found);
-        let files = || {
-            let read = |(n, file): &(usize, &Found)| file.is_file() && !heads.contains_key(n);
-            found.iter().enumerate().filter(read).map(|(_, file)| file)
+        let is_wanted = |(n, file): (usize, &Found)| {
+            file.is_file() && !heads.contains_key(&n) && known[n].is_none()
         };
+        let wanted: Vec<bool> = found.iter().enumerate().map(is_wanted).collect();
+        let files =
+            || found.iter().zip(&wanted).filter(|(_, wanted)| **wanted).map(|(file, _)| file);
         let total_files = files().count() as u64;
         let total_bytes = files().map(|file| tree::size(&file.stat)).sum();
         let mut done = Progress { files: 0, bytes: 0, total_files, total_bytes };
         let next = AtomicUsize::new(0);
-        let mut contents: Vec<Option<Content>> = found.iter().map(|_| None).collect();
+        let remembered = |(file, entry): (&Found, &Option<&Entry>)| {
+            let Entry { attributes, sparse, .. } = (*entry)?;
+            let (chunks, attributes) = (entry.map(Entry::chunks)?.to_vec(), attributes.clone());
+            Some(Content { stat: file.stat, chunks, attributes, sparse: *sparse })
+        };
+        let mut contents: Vec<Option<Content>> = found.iter().zip(known).map(remembered).collect();
         std::thread::scope(|scope| {
             let (sender, receiver) = mpsc::sync_channel(64);
             let readers: Vec<_> = (0..READERS)
                 .map(|_| {
-                    let (sender, next, heads) = (sender.clone(), &next, &heads);
-                    scope.spawn(move || self.some(found, heads, next, &sender))
+                    let (sender, next, wanted) = (sender.clone(), &next, &wanted);
+                    scope.spawn(move || self.some(found, wanted, next, &sender))
                 })
                 .collect();
             drop(sender);
@@ -336,7 +372,7 @@ impl Reader<'_> {
     fn some(
         &self,
         found: &[Found],
-        heads: &BTreeMap<usize, usize>,
+        wanted: &[bool],
         next: &AtomicUsize,
         sender: &SyncSender<u64>,
     ) -> Result<Vec<(usize, Content)>, (usize, IngestError)> {
@@ -353,7 +389,7 @@ impl Reader<'_> {
         loop {
             let n = next.fetch_add(1, Ordering::Relaxed);
             let Some(file) = found.get(n) else { break };
-            if !file.is_file() || heads.contains_key(&n) {
+            if !wanted[n] {
                 continue;
             }
             let path = &file.path;

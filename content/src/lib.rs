@@ -23,6 +23,7 @@ mod outline;
 pub mod pack;
 mod patterns;
 mod pieces;
+mod seen;
 mod show;
 mod store;
 mod tree;
@@ -40,12 +41,13 @@ pub use chunk::{AVERAGE_CHUNK, MAX_CHUNK, MIN_CHUNK};
 pub use database::{Database, Tape, is_full};
 pub use delta::{Base, Decoded, Delta};
 pub use id::{ContentId, ContentIdError};
-pub use ingest::{IngestError, Ingested, Progress, ingest, look};
+pub use ingest::{IngestError, Ingested, Progress, ingest, ingest_again, look};
 pub use manifest::{Changes, ChunkRef, Entry, Kind, Limits, Manifest, ManifestError, Name};
 pub use outline::{GROUP, Outline, OutlineError};
 pub use pack::{Bundle, PackError, Part, Segment, plan};
 pub use patterns::{PATTERN_LIMIT, PATTERNS, PatternError, Patterns};
 pub use pieces::Pieces;
+pub use seen::{Marks, Seen};
 pub use store::{
     Batch, Bounds, Checked, MAX_OBJECT, Object, Owner, Partial, Pinned, Price, Store, StoreError,
     Usage, read_groups,

@@ -22,6 +22,7 @@ mod partial;
 mod room;
 mod worth;
 
+use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
@@ -188,6 +189,11 @@ impl Store {
     /// Whether the object is in the index. Its bytes are looked at when it is read.
     pub fn has(&self, id: &ContentId) -> Result<bool, StoreError> {
         Ok(self.index.find(id)?.is_some())
+    }
+
+    /// Those of these objects that are not in the index.
+    pub fn absent(&self, ids: &[ContentId]) -> Result<BTreeSet<ContentId>, StoreError> {
+        self.index.absent(ids)
     }
 
     /// How long the object is, if it is here.

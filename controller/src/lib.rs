@@ -49,6 +49,7 @@ pub mod rollout;
 mod serve;
 pub mod sets;
 pub mod site;
+mod source;
 mod stage;
 mod steer;
 mod stored;

@@ -5,13 +5,13 @@
 //! tree as one solid pack. Small parts travel inside the order itself.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use content::pack::{self, Bundle};
-use content::{ContentId, IngestError, Kind, Limits, Manifest, Patterns, Store};
+use content::{ContentId, Kind, Limits, Manifest, Store};
 use mesh::{Digest, HostId, HostSet, Need, OrderId};
 use protos::{Part, Push, Terms, Work};
 use tokio::sync::mpsc;
@@ -34,9 +34,6 @@ const BASES: usize = 8;
 const LEVEL: i32 = 9;
 /// How long installing may take on top of all waiting.
 const LONGEST: Duration = Duration::from_secs(6 * 3600);
-/// Reading progress is told after this many files.
-const TELL_EVERY: u64 = 500;
-
 /// Makes the packs of pushes.
 #[derive(Clone)]
 pub(crate) struct Packer {
@@ -107,7 +104,7 @@ impl Packer {
         };
         let (mut manifest, skipped) = match known {
             Some(manifest) => (manifest, Vec::new()),
-            None => self.read(&source, &exclude, tell)?,
+            None => self.read(&source, &exclude, terms.content_only, tell)?,
         };
         if new.numeric_ids {
             for entry in &mut manifest.entries {
@@ -212,35 +209,6 @@ impl Packer {
             push: Some(info),
         };
         Ok(Packed { draft, skipped, manifest, steps })
-    }
-
-    fn read(
-        &self,
-        source: &Path,
-        exclude: &Patterns,
-        tell: &mpsc::Sender<PushEvent>,
-    ) -> Result<(Manifest, Vec<String>), Failure> {
-        let mut next = 0;
-        let mut progress = |progress: content::Progress| {
-            if progress.files >= next {
-                next = progress.files + TELL_EVERY;
-                let (files, bytes) = (progress.files, progress.bytes);
-                tell.try_send(PushEvent::Reading { files, bytes }).ok();
-            }
-        };
-        let read = content::ingest(source, exclude, &self.store, &mut progress);
-        let read = read.map_err(|error| {
-            let text = relay::chain(&error);
-            match error {
-                IngestError::Changed { .. } => {
-                    Failure::conflict(text, "push again when it is quiet")
-                }
-                IngestError::Store(error) => Failure::content(&error),
-                _ => Failure::bad(text, "nothing was pushed"),
-            }
-        })?;
-        let skipped = read.skipped.iter().map(|path| path.display().to_string()).collect();
-        Ok((read.manifest, skipped))
     }
 
     /// Which base which of the targets have; those without a usable one under `None`.

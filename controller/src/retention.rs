@@ -118,6 +118,7 @@ impl Cleaner {
                 trees.insert(push.manifest);
             }
         }
+        needed.extend(self.tables.readings()?);
         let rolled_out = self.tables.rollouts()?;
         let rolled_out = rolled_out.iter().filter(|(_, row)| !row.is_done());
         let mut controlled = self.fleet.store.roots()?;

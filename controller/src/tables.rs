@@ -13,6 +13,7 @@ mod hosts;
 mod orders;
 mod placed;
 pub(crate) mod reached;
+mod readings;
 mod retire;
 pub(crate) mod rollouts;
 pub(crate) mod stages;
@@ -142,6 +143,7 @@ tables! {
     given::RECORDED,
     stages::STAGES,
     reached::REACHED,
+    readings::READINGS,
 }
 
 impl Tables {

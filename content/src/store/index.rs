@@ -108,6 +108,21 @@ impl Index {
         read().map_err(failed("read"))
     }
 
+    /// Those of these that are not here.
+    pub(super) fn absent(&self, ids: &[ContentId]) -> Result<BTreeSet<ContentId>, StoreError> {
+        let read = || -> Result<_, redb::Error> {
+            let table = self.database.current()?.begin_read()?.open_table(OBJECTS)?;
+            let mut absent = BTreeSet::new();
+            for id in ids {
+                if table.get(&id.0)?.is_none() {
+                    absent.insert(*id);
+                }
+            }
+            Ok(absent)
+        };
+        read().map_err(failed("read"))
+    }
+
     /// Every object that is here.
     pub(super) fn ids(&self) -> Result<Vec<ContentId>, StoreError> {
         let read = || -> Result<_, redb::Error> {
