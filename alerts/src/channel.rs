@@ -76,6 +76,14 @@ impl Channel {
         matches!(self, Channel::Mail(_) | Channel::Command(_) | Channel::File(_))
     }
 
+    /// By what it goes, in a line.
+    pub(crate) fn line(&self) -> String {
+        match self {
+            Channel::Command(command) => format!("command {}", command.line()),
+            other => other.kind().into(),
+        }
+    }
+
     /// What kind of channel it is.
     pub(crate) fn kind(&self) -> &'static str {
         match self {

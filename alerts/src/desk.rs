@@ -5,6 +5,7 @@
 mod answers;
 mod channels;
 mod events;
+mod reacted;
 mod reacting;
 mod worker;
 

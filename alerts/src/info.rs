@@ -15,6 +15,9 @@ pub struct Overview {
     pub silences: Vec<SilenceRow>,
     /// Its channels.
     pub channels: Vec<ChannelInfo>,
+    /// What it does by itself, in the order of the file.
+    #[serde(default)]
+    pub reactions: Vec<ReactionInfo>,
 }
 
 /// How an alert stands, for operators.
@@ -79,6 +82,52 @@ pub struct ChannelInfo {
     pub failing_ms: u64,
     /// What it said last, if that was no.
     pub error: String,
+}
+
+/// A reaction, and what has come of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReactionInfo {
+    /// Its name.
+    pub name: String,
+    /// The kinds of alerts that it is for.
+    pub kinds: Vec<String>,
+    /// The sites; none: all.
+    pub sites: Vec<String>,
+    /// At least of this severity.
+    pub severity: String,
+    /// What it does, in a line.
+    pub does: String,
+    /// At most so often within so many seconds.
+    pub most: u64,
+    /// So many.
+    pub per_s: u64,
+    /// How often it has begun within these.
+    pub begun: u64,
+    /// When it last began, if that is known; 0: it is not, or never.
+    pub begun_ms: u64,
+    /// Whether it goes on now.
+    pub goes_on: bool,
+    /// What it has come to last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<Reacted>,
+    /// How often it was held: not done, though an alert wanted it.
+    pub held_count: u64,
+    /// Why, the last time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<Reacted>,
+}
+
+/// What a reaction has come to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reacted {
+    /// `done`, `failed` or `held`.
+    pub state: String,
+    /// When, in unix milliseconds.
+    pub at_ms: u64,
+    /// For which alert, by its key.
+    pub alert: String,
+    /// What has come of it, or why nothing.
+    pub text: String,
 }
 
 /// Somebody takes an alert upon himself.

@@ -24,7 +24,7 @@ mod settings;
 pub use channel::{SendError, plain};
 pub use clock::Clock;
 pub use desk::{AskError, Desk, Setup, start};
-pub use info::{AlertInfo, ChannelInfo, NewAck, NewTest, Overview};
+pub use info::{AlertInfo, ChannelInfo, NewAck, NewTest, Overview, Reacted, ReactionInfo};
 pub use keep::{AlertRow, Change, FileKeeper, Keeper, Kept, SilenceRow};
 pub use message::{Message, Sender, Told, Written, short};
 pub use reactions::{Act, Wanted, next_wanted};

@@ -33,9 +33,9 @@ pub(crate) struct Reaction {
     pub(crate) name: String,
     /// In which line of the file it begins.
     pub(crate) line: usize,
-    kinds: BTreeSet<String>,
-    sites: BTreeSet<String>,
-    severity: Severity,
+    pub(crate) kinds: BTreeSet<String>,
+    pub(crate) sites: BTreeSet<String>,
+    pub(crate) severity: Severity,
     /// At most so often within so long.
     pub(crate) most: usize,
     pub(crate) per: Duration,
@@ -76,6 +76,22 @@ pub enum Act {
         /// Of which frequency.
         frequency: String,
     },
+}
+
+impl Action {
+    /// What it does, in a line.
+    pub(crate) fn line(&self) -> String {
+        match self {
+            Action::Command(channel) => channel.line(),
+            Action::Act(Act::Publish { subject }) => format!("publish on {subject}"),
+            Action::Act(Act::Distribute { frequency }) => format!("distribute {frequency}"),
+            Action::Act(Act::Run { hosts, line, user, .. }) => {
+                let at = hosts.as_deref().unwrap_or("the host of the alert");
+                let user = if user.is_empty() { String::new() } else { format!(" as {user}") };
+                format!("run at {at}{user}: {line}")
+            }
+        }
+    }
 }
 
 impl Act {

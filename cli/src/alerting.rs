@@ -1,5 +1,7 @@
 //! `barid alerts`: what is wrong now, who has it in hand, and who is not to be told of what.
 
+mod reactions;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -59,6 +61,12 @@ enum Verb {
     Silences,
     /// List the channels, and how they do
     Channels,
+    /// List what is done by itself when an alert fires, and what has come of it
+    Reactions {
+        /// The state folder of a relay or host, on its own machine [default: ask the controller]
+        #[arg(long, value_name = "DIR")]
+        state: Option<PathBuf>,
+    },
     /// Send a test message by a channel
     Test {
         /// The channel's name in alerts.toml
@@ -123,6 +131,7 @@ pub(crate) async fn main(
         }
         Verb::Silences => silences(client, screen).await,
         Verb::Channels => channels(client, screen).await,
+        Verb::Reactions { state } => reactions::list(state, client, screen).await,
         Verb::Test { channel, state } => test(channel, state, client, screen).await,
     }
 }

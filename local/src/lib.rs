@@ -6,6 +6,7 @@
 //! port that is taken is told and tried again, and a question too many is turned away.
 
 mod bus;
+mod desk;
 mod figures;
 mod files;
 mod keep;
@@ -56,7 +57,7 @@ pub fn start(setup: Setup) {
         tokio::spawn(listen::unix(path, 0o666, router.clone()));
     }
     let own = router.merge(metrics).merge(restore::router(node.clone()));
-    let own = own.merge(standing::router(node.clone()));
+    let own = own.merge(standing::router(node.clone())).merge(desk::router(node.clone()));
     tokio::spawn(restore::obey(node));
     tokio::spawn(listen::unix(state.join("node.sock"), 0o600, own));
 }

@@ -204,6 +204,11 @@ impl Metrics {
         self.0.desk.set(desk).ok();
     }
 
+    /// The desk of this node, if it has one.
+    pub(crate) fn desk(&self) -> Option<&Desk> {
+        self.0.desk.get()
+    }
+
     /// Programs at this node speak on the bus by this hub.
     pub(crate) fn set_hub(&self, hub: Hub) {
         self.0.hub.set(hub).ok();

@@ -477,6 +477,11 @@ impl Running {
         })
     }
 
+    /// The alerts of this node itself; none: it has no settings for them.
+    pub async fn alerts(&self) -> Option<alerts::Overview> {
+        self.metrics.desk()?.list().await.ok()
+    }
+
     /// Puts right what distributions have put in place here and what is distributed so often;
     /// empty: all of it. Where no orders are carried out there is nothing.
     pub async fn restore(&self, frequency: &str) -> Result<Vec<Restored>, JournalError> {

@@ -54,6 +54,10 @@ impl Drop for Group {
 }
 
 impl Command {
+    pub(super) fn line(&self) -> String {
+        self.argv.join(" ")
+    }
+
     pub(crate) async fn send(&self, message: &Message) -> Result<(), SendError> {
         let program = &self.argv[0];
         let input = serde_json::to_vec(message).expect("a message is plain data");

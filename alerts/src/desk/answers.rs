@@ -32,7 +32,7 @@ impl Worker {
             }
         };
         let channels = self.couriers.iter().map(channel).collect();
-        Overview { alerts, silences, channels }
+        Overview { alerts, silences, channels, reactions: self.reactions(now) }
     }
 
     fn asked(&self, now: Time, alert: &Alert) -> AlertInfo {

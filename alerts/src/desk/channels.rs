@@ -73,6 +73,8 @@ impl Worker {
 
     /// Takes new settings: channels get new couriers, and what waited goes on waiting.
     fn use_settings(&mut self, settings: Settings) {
+        let is_declared = |name: &str| settings.reactions.iter().any(|one| one.name == name);
+        self.reacting.past.retain(is_declared);
         let mut old = std::mem::take(&mut self.couriers);
         for (name, way) in settings.channels.clone() {
             let (outbox, health) = match old.remove(&name) {

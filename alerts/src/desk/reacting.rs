@@ -5,27 +5,30 @@
 //! itself should rather do too little. Nothing is done for an alert that is silenced, since
 //! somebody works there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use mesh::alerts::Alert;
-use mesh::{Class, Kind, Severity};
+use mesh::{Class, Kind, Severity, Time};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
+use super::reacted::{One, Past, short};
 use super::worker::Worker;
-use crate::clock::to_ms;
+use crate::clock::{Clock, to_ms};
 use crate::disk;
-use crate::message::Message;
+use crate::info::{Reacted, ReactionInfo};
+use crate::message::{Message, word};
 use crate::reactions::{Action, Reaction, Wanted};
 
 /// When each reaction has begun lately, in unix milliseconds, and what is still being done.
 pub(super) struct Reacting {
     path: PathBuf,
     begun: BTreeMap<String, Vec<u64>>,
+    pub(super) past: Past,
     tasks: BTreeMap<String, JoinHandle<()>>,
 }
 
@@ -49,13 +52,18 @@ impl Reacting {
             }),
             Err(_) => BTreeMap::new(),
         };
-        Reacting { path, begun, tasks: BTreeMap::new() }
+        let past = Past::open(path.with_file_name("reacted.json"));
+        Reacting { path, begun, past, tasks: BTreeMap::new() }
+    }
+
+    fn goes_on(&self, name: &str) -> bool {
+        self.tasks.get(name).is_some_and(|task| !task.is_finished())
     }
 
     /// Why a reaction is not to be done now, if it is not. What lies in the future was noted by a
     /// wrong clock, and counts as if it were now: once its time is over the reaction goes on.
     fn held(&mut self, reaction: &Reaction, now_ms: u64) -> Option<String> {
-        if self.tasks.get(&reaction.name).is_some_and(|task| !task.is_finished()) {
+        if self.goes_on(&reaction.name) {
             return Some("the last one still goes on".into());
         }
         let per_ms = u64::try_from(reaction.per.as_millis()).unwrap_or(u64::MAX);
@@ -77,6 +85,35 @@ impl Reacting {
 }
 
 impl Worker {
+    /// What is declared, and what has come of it.
+    pub(super) fn reactions(&self, now: Time) -> Vec<ReactionInfo> {
+        let now_ms = to_ms(now);
+        let names = |names: &BTreeSet<String>| names.iter().cloned().collect();
+        let one = |reaction: &Reaction| {
+            let name = &reaction.name;
+            let per_ms = u64::try_from(reaction.per.as_millis()).unwrap_or(u64::MAX);
+            let begun = self.reacting.begun.get(name).map_or(&[][..], Vec::as_slice);
+            let lately = |at: &&u64| now_ms.saturating_sub(**at) < per_ms;
+            let One { last, held, held_count } = self.reacting.past.of(name);
+            ReactionInfo {
+                name: name.clone(),
+                kinds: names(&reaction.kinds),
+                sites: names(&reaction.sites),
+                severity: word(reaction.severity).into(),
+                does: reaction.action.line(),
+                most: reaction.most as u64,
+                per_s: reaction.per.as_secs(),
+                begun: begun.iter().filter(lately).count() as u64,
+                begun_ms: begun.last().copied().unwrap_or(0),
+                goes_on: self.reacting.goes_on(name),
+                last,
+                held_count,
+                held,
+            }
+        };
+        self.settings.reactions.iter().map(one).collect()
+    }
+
     /// Does what is to be done for an alert that has begun to fire.
     pub(super) async fn react(&mut self, alert: &Alert) {
         let settings = self.settings.clone();
@@ -90,11 +127,13 @@ impl Worker {
             };
             if let Some(why) = held {
                 info!(name, key, why, "no reaction");
+                self.reacting.past.held(name, told("held", to_ms(now), key, &why)).await;
                 let text = format!("reaction {name} to {key} is held: {why}");
                 self.setup.events.send((HELD, text)).await.ok();
                 continue;
             }
             if let Err(why) = self.reacting.note(name, to_ms(now)).await {
+                self.reacting.past.ended(name, told("failed", to_ms(now), key, &why)).await;
                 self.setup.events.send((FAILED, failed(name, key, &why))).await.ok();
                 continue;
             }
@@ -104,12 +143,18 @@ impl Worker {
                 message: Message::firing(&self.setup.from, alert, to_ms(now)),
                 host: alert.condition.labels.get("host").cloned(),
                 key: key.clone(),
+                past: self.reacting.past.clone(),
+                clock: self.clock,
                 acts: self.setup.acts.clone(),
                 events: self.setup.events.clone(),
             };
             self.reacting.tasks.insert(name.clone(), tokio::spawn(work.run()));
         }
     }
+}
+
+fn told(state: &str, at_ms: u64, alert: &str, text: &str) -> Reacted {
+    Reacted { state: state.into(), at_ms, alert: short(alert), text: short(text) }
 }
 
 fn failed(name: &str, key: &str, why: &str) -> String {
@@ -123,6 +168,8 @@ struct Work {
     message: Message,
     host: Option<String>,
     key: String,
+    past: Past,
+    clock: Clock,
     acts: mpsc::Sender<Wanted>,
     events: mpsc::Sender<(Kind, String)>,
 }
@@ -136,6 +183,12 @@ impl Work {
             Ok(done) => done,
             Err(_) => Err(format!("it took longer than {} s", within.as_secs())),
         };
+        let at_ms = to_ms(self.clock.now());
+        let what = match &done {
+            Ok(text) => told("done", at_ms, key, text),
+            Err(text) => told("failed", at_ms, key, text),
+        };
+        self.past.ended(name, what).await;
         let event = match done {
             Ok(done) => (BEGUN, format!("reaction {name} to {key}: {done}")),
             Err(why) => (FAILED, failed(name, key, &why)),

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tests::{Fleet, LIMIT, Spec, show, wait_for};
 
 use crate::alerts::{give, wait_alerts};
@@ -77,6 +77,19 @@ fn the_controller_gives_an_order_when_a_host_is_lost_and_not_too_often() -> Resu
     let runs = fleet.json(&["runs", "--json"])?;
     assert_eq!(runs.as_array().map(Vec::len), Some(1), "one order in all: {runs:#}");
     assert!(events(&fleet, "alert.reaction", "reaction elsewhere")?.is_empty());
+    let known = fleet.json(&["alerts", "reactions", "--json"])?;
+    let known = known.as_array().context("a list")?;
+    let names: Vec<_> = known.iter().filter_map(|one| one["name"].as_str()).collect();
+    assert_eq!(names, ["look", "tell", "here", "elsewhere"]);
+    let look = &known[0];
+    assert_eq!(
+        (&look["begun"], &look["most"], &look["held_count"]),
+        (&json!(1), &json!(1), &json!(1))
+    );
+    assert_eq!((&look["last"]["state"], &look["held"]["state"]), (&json!("done"), &json!("held")));
+    assert_eq!(look["last"]["alert"], "host-lost/site1-host1", "also after the restart: {look:#}");
+    assert_eq!(look["held"]["alert"], "host-lost/site1-host3", "{look:#}");
+    assert!(known[3]["last"].is_null() && known[3]["held"].is_null(), "{:#}", known[3]);
 
     // Nothing is done where somebody works.
     fleet.restart("site1-host1")?;
@@ -114,7 +127,15 @@ fn a_relay_that_is_cut_off_does_what_its_own_file_says() -> Result<()> {
     })?;
     let told: Value = serde_json::from_str(&told)?;
     assert_eq!(told["alerts"][0]["key"], "controller-silent/lyon", "{told:#}");
-    // What was done is known when the controller is back.
+    // What was done can be seen there meanwhile, and is known when the controller is back.
+    let state = fleet.state("relay");
+    let state = state.to_str().context("a path")?;
+    wait_for("both to be done", LIMIT, || {
+        let known = fleet.json(&["alerts", "reactions", "--json", "--state", state])?;
+        let known = known.as_array().context("a list")?;
+        let is_done = |one: &Value| one["last"]["state"] == "done";
+        Ok((known.len() == 2 && known.iter().all(is_done)).then_some(()))
+    })?;
     fleet.restart("controller")?;
     fleet.wait_up(2)?;
     found(&fleet, "alert.reaction", "reaction alone to controller-silent/lyon: published on")?;
