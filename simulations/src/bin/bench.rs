@@ -15,6 +15,8 @@ mod api;
 mod beside;
 #[path = "../bench/bulk.rs"]
 mod bulk;
+#[path = "../bench/bus.rs"]
+mod bus;
 #[path = "../bench/chart.rs"]
 mod chart;
 #[path = "../bench/delta.rs"]
@@ -43,6 +45,8 @@ mod lab_run;
 mod links;
 #[path = "../bench/machine.rs"]
 mod machine;
+#[path = "../bench/nats.rs"]
+mod nats;
 #[path = "../bench/peers.rs"]
 mod peers;
 #[path = "../bench/plan.rs"]
@@ -202,6 +206,8 @@ enum Part {
     Bulk,
     /// One file to 100 hosts of a relay, beside nginx
     Fan,
+    /// Messages between programs through one to three links, beside nats-server
+    Bus,
     /// The memory of `barid run -b` on 50,000 answers
     Viewer,
     /// Everything but the parts that are run by name only
@@ -270,6 +276,9 @@ fn main() -> Result<()> {
     }
     if args.part == Part::Fan {
         return fan::measure(&copy, work.path());
+    }
+    if args.part == Part::Bus {
+        return bus::measure(&copy, work.path());
     }
     if args.part == Part::Viewer {
         let hosts = args.hosts.first().copied().unwrap_or(50_000);
