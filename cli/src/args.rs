@@ -116,7 +116,7 @@ pub(crate) enum Verb {
     Join(join::Args),
     /// Be a relay or host, as this machine's certificate says
     Node(node::Args),
-    /// Be the controller
+    /// Be the controller; make backups of it, and a controller out of one
     Controller(serve::Args),
     /// Start a fleet on this machine and watch it do the main job
     Demo(demo::DemoArgs),
@@ -278,6 +278,9 @@ mod tests {
             &["alerts", "test", "ops", "--state", "/s"],
             &["token", "revoke", "abc"],
             &["controller", "--state", "/s", "--listen", "127.0.0.1:0"],
+            &["controller", "backup", "/b", "--keep", "3"],
+            &["controller", "restore", "/b", "--state", "/s", "--name", "20261126T194500.000Z"],
+            &["controller", "show", "--json"],
             &["node", "--state", "/s", "--join", "-", "--name", "n", "--parent", "a:1"],
             &["join", "--state", "/s", "--parent", "a:1", "--token", "-"],
             &["tree"],
@@ -303,6 +306,8 @@ mod tests {
         ] {
             parse(line).unwrap_or_else(|error| panic!("{line:?}: {error}"));
         }
+        assert!(parse(&["controller"]).is_err(), "where?");
+        assert!(parse(&["controller", "restore", "/b"]).is_err(), "to where?");
         assert!(parse(&["token", "create", "--role", "king"]).is_err());
         assert!(parse(&["cancel"]).is_err(), "what is taken back must be named");
         assert!(parse(&["hosts", "-a", "--seed", "7"]).is_err(), "a seed of what?");

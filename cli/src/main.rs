@@ -15,6 +15,7 @@
 //! | `fleet` `fdist` | domains, hosts and files, by two kinds of names |
 //! | `steer` `survey` `whatif` `cap` | verbs about the tree |
 //! | `serve` `node` `join` | verbs that are a part of the mesh |
+//! | `backup` | backups of the controller, and a controller out of one |
 //! | `demo` `emulated` | a fleet on this machine, behind emulated lines if wanted |
 //! | `sim` | the simulator, another binary |
 //! | `targets` `hostfile` `guard` `plan` | which hosts, and whether that many are meant |
@@ -30,6 +31,7 @@ mod alerting;
 mod alike;
 mod args;
 mod attach;
+mod backup;
 mod branches;
 mod bus;
 mod cancel;
@@ -127,7 +129,7 @@ fn main() -> ExitCode {
 fn dispatch(cli: Cli, screen: &mut Screen) -> Result<Exit, Failure> {
     let verbose = cli.global.verbose;
     match cli.verb {
-        Verb::Controller(args) => serve::main(args, verbose),
+        Verb::Controller(args) if args.verb.is_none() => serve::main(args, verbose),
         Verb::Node(args) => node::main(args, verbose),
         Verb::Join(args) => join::main(args, verbose, screen),
         Verb::Sim(args) => Err(laboratory::sim(args)),
@@ -172,8 +174,8 @@ async fn ask(verb: Verb, client: &Client, screen: &mut Screen) -> Result<Exit, F
         Verb::Host(args) => fleet::verbs::host(args, client, screen).await,
         Verb::File(args) => fleet::verbs::file(args, client, screen).await,
         Verb::Demo(args) => Box::pin(demo::run(&args)).await,
-        Verb::Controller(_)
-        | Verb::Node(_)
+        Verb::Controller(args) => backup::main(args.verb, client, screen).await,
+        Verb::Node(_)
         | Verb::Join(_)
         | Verb::Sim(_)
         | Verb::Bench(_)

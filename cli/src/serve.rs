@@ -8,6 +8,7 @@ use std::time::Duration;
 use certs::Role;
 use tracing::info;
 
+use crate::backup;
 use crate::exit::Exit;
 use crate::fail::Failure;
 use crate::node::{Stop, runtime};
@@ -15,10 +16,13 @@ use crate::units::parse_some_duration;
 
 /// Options of `barid controller`.
 #[derive(Clone, Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) verb: Option<backup::Verb>,
     /// The controller's private folder; the first start makes it, and the mesh
-    #[arg(long, value_name = "DIR")]
-    state: PathBuf,
+    #[arg(long, value_name = "DIR", required = true)]
+    state: Option<PathBuf>,
     /// Where relays and hosts dial (UDP)
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
@@ -63,7 +67,7 @@ pub(crate) fn main(args: Args, verbose: u8) -> Result<Exit, Failure> {
     crate::logs::init("info", verbose)?;
     let Args { init, until_eof, .. } = args;
     let options = controller::Options {
-        state: args.state,
+        state: args.state.unwrap_or_default(),
         listen: args.listen,
         certificate: args.certificate,
         keep: args.keep,

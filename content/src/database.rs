@@ -84,6 +84,18 @@ impl Database {
         self.open_again()
     }
 
+    /// Copies the file as it is at one moment. Meanwhile nobody writes, and `also` is done, so that
+    /// what it looks at is of the same moment; whoever wants to write waits.
+    pub fn copy<T>(&self, to: &Path, also: impl FnOnce() -> T) -> Result<T, redb::Error> {
+        let database = self.current()?;
+        // It has the right to write and does not use it. What was committed is whole on disk.
+        let _alone = database.begin_write()?;
+        let done = also();
+        std::fs::copy(&self.path, to)?;
+        File::open(to)?.sync_all()?;
+        Ok(done)
+    }
+
     /// Whether the last thing that happened to the file was that it found no space.
     pub fn is_full(&self) -> bool {
         self.fate.full.load(Ordering::Acquire) && !self.is_broken()
@@ -303,6 +315,28 @@ mod tests {
         drop(database);
         let database = Database::open(&path, 1 << 20).expect("it is opened");
         assert!(has(&database, 1) && has(&database, failed));
+    }
+
+    #[test]
+    fn a_copy_has_all_that_was_committed_and_nothing_of_what_comes_after() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = dir.path().join("database.redb");
+        let database = std::sync::Arc::new(Database::open(&path, 1 << 20).expect("it is made"));
+        (0..20).for_each(|key| put(&database, key).expect("there is room"));
+        let writer = std::thread::spawn({
+            let database = database.clone();
+            move || (20..60).for_each(|key| put(&database, key).expect("there is room"))
+        });
+        for n in 0..5 {
+            let to = dir.path().join(format!("copy-{n}"));
+            let last = database.copy(&to, || (0..60).take_while(|key| has(&database, *key)).last());
+            let last = last.expect("it is copied").expect("there are some");
+            let copy = Database::open(&to, 1 << 20).expect("it is whole");
+            assert!((0..=last).all(|key| has(&copy, key)), "{last}");
+            assert!(!(last + 1..60).any(|key| has(&copy, key)), "{last}");
+        }
+        writer.join().expect("it ends");
+        assert!((0..60).all(|key| has(&database, key)), "nobody was kept from writing for good");
     }
 
     #[test]

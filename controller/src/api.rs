@@ -11,7 +11,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
-use axum::{Json, Router};
+use axum::{Json, Router, middleware};
 use bytes::Bytes;
 use mesh::HostId;
 use serde::Deserialize;
@@ -34,8 +34,8 @@ use crate::tables::{HostRow, Tables};
 use crate::traffic::Meter;
 use crate::viewers::Viewers;
 use crate::{
-    alerting, delegate, events, following, inventory, labels, meaning, order_routes, output,
-    planning, report, rollout, stage, steer, stored,
+    alerting, backup, delegate, events, following, inventory, labels, meaning, order_routes,
+    output, planning, report, rollout, stage, steer, stored,
 };
 
 /// The largest request body.
@@ -124,6 +124,8 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/v1/rollouts/{id}/pause", post(rollout::routes::pause))
         .route("/v1/rollouts/{id}/resume", post(rollout::routes::resume))
         .route("/v1/rollouts/{id}/abort", post(rollout::routes::abort))
+        .route("/v1/controller", get(backup::show))
+        .route("/v1/backups", post(backup::make))
         .route("/v1/store", get(stored::usage))
         .route("/v1/store/check", post(stored::check))
         .route("/v1/store/gc", post(stored::sweep))
@@ -135,6 +137,7 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/v1/orders/{id}/retry", post(order_routes::retry))
         .fallback(|| async { Failure::unknown("not-found", "there is no such path", "") })
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .layer(middleware::from_fn_with_state(api.clone(), backup::guard))
         .with_state(api)
 }
 

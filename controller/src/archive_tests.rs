@@ -81,6 +81,7 @@ impl World {
             gate: None,
             rate: 0,
             supersedes: Vec::new(),
+            epoch: 0,
             work: Work::Run(run),
         }
     }

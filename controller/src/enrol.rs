@@ -6,6 +6,7 @@
 //! given away only to a token that was made for exactly that name: so a host that was installed
 //! anew returns under its old name and number, and nobody else can take it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -41,6 +42,8 @@ pub(crate) struct Enroller {
     pub(crate) certificate: Duration,
     /// The longest that any was ever made for: so long a removed key may still have one.
     pub(crate) longest: Duration,
+    /// When this controller was restored; 0: never.
+    pub(crate) epoch: u64,
     /// Told when the inventory has changed.
     pub(crate) changed: Arc<dyn Fn() + Send + Sync>,
     /// Told after that when a key may have been removed.
@@ -114,7 +117,7 @@ impl Enroller {
 
     pub(crate) fn removals(&self) -> Result<Removals, relay::JournalError> {
         let (version, keys) = self.tables.removed(self.removed_since())?;
-        Ok(Removals { mesh: self.authority.mesh().0, version, keys })
+        Ok(Removals { mesh: self.authority.mesh().0, version, keys, epoch: self.epoch })
     }
 
     /// Of a key that was removed before this no certificate is valid any more, in milliseconds.
@@ -129,6 +132,20 @@ impl Enroller {
         let body = list.encode();
         let signature = self.authority.sign_removals(&body);
         Ok((list.version > 0).then_some(SignedRemovals { body, signature }))
+    }
+
+    /// Keys were removed that are not in the backup from which this controller was restored.
+    fn try_recall(&self, keys: &BTreeSet<[u8; 32]>) -> Result<(), Failure> {
+        let room = protos::REMOVED_KEYS.saturating_sub(self.removals()?.keys.len());
+        let (hosts, new) = self.tables.recall_keys(keys, (now_ms(), room))?;
+        if new == 0 {
+            return Ok(());
+        }
+        info!(keys = new, hosts = hosts.len(), "a node knows of keys that were removed before");
+        self.tables.remove_hosts(&hosts, now_ms())?;
+        (self.changed)();
+        (self.removed)();
+        Ok(())
     }
 
     fn try_enrol(&self, request: &JoinRequest) -> Result<JoinReply, String> {
@@ -237,6 +254,17 @@ impl Registrar for Enroller {
 
     fn keep(&self, record: SignedRecord) -> RecordReply {
         self.archive.keep(record)
+    }
+
+    fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    fn recall(&self, keys: &BTreeSet<[u8; 32]>) {
+        if let Err(failure) = self.try_recall(keys) {
+            // Whoever has told it tells it again on the next link.
+            warn!(error = %failure.error.message, "removed keys of before are not entered");
+        }
     }
 }
 

@@ -10,6 +10,7 @@ mod answers;
 mod api;
 mod archive;
 mod asked;
+mod backup;
 mod caps;
 mod cause;
 mod clock;
@@ -62,4 +63,5 @@ pub mod types;
 mod upcall;
 mod viewers;
 
+pub use backup::{BadBackup, RestoreError, restore};
 pub use serve::{Options, RunError, run};

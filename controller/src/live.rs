@@ -15,6 +15,7 @@ use tokio::sync::{Notify, broadcast, watch};
 use crate::clock::now_ms;
 use crate::outcomes;
 use crate::tables::facts::{AllFacts, note_facts};
+use crate::tables::restored::{Origin, note_unheard};
 use crate::tables::{self, HostRow, Labels};
 
 /// How many updates a watcher may lie behind.
@@ -63,6 +64,8 @@ pub(crate) struct State {
     pub(crate) labels: Arc<BTreeMap<HostId, Labels>>,
     /// What hosts say of themselves.
     pub(crate) facts: Arc<AllFacts>,
+    /// From what this controller was restored, if it was.
+    pub(crate) origin: Origin,
     /// The subtrees of the controller's own children.
     pub(crate) below: BTreeMap<HostId, HostSet>,
     /// Of runs that are open and let hosts begin a few at a time: who may.
@@ -137,14 +140,16 @@ impl Witness for Scribe {
     }
 
     fn keeps(&self, event: &Event) -> bool {
-        matches!(
-            event,
-            Event::Answers(_)
-                | Event::Closed(_)
-                | Event::Stopped { .. }
-                | Event::Happened(_)
-                | Event::Profiles(_)
-        )
+        let restored = || self.live.state().origin.epoch > 0;
+        matches!(event, Event::Unheard(_)) && restored()
+            || matches!(
+                event,
+                Event::Answers(_)
+                    | Event::Closed(_)
+                    | Event::Stopped { .. }
+                    | Event::Happened(_)
+                    | Event::Profiles(_)
+            )
     }
 
     fn note(&mut self, txn: &WriteTransaction, event: &Event) -> Result<(), JournalError> {
@@ -153,6 +158,10 @@ impl Witness for Scribe {
                 tables::note_answers(txn, report)?;
                 let hosts = self.live.state().hosts.clone();
                 outcomes::note(txn, report, &hosts, now_ms())
+            }
+            Event::Unheard(report) => {
+                let origin = self.live.state().origin;
+                note_unheard(txn, report, origin, now_ms())
             }
             Event::Closed(id) => {
                 tables::note_closed(txn, *id, now_ms())?;

@@ -14,6 +14,7 @@ use mesh::{Gate, HostId, HostSet, Need, OrderId};
 use protos::{Envelope, ORDER_KIND, OrderBody, Run, Variable, Work};
 use relay::Running;
 
+use crate::backup;
 use crate::clock::to_ms;
 use crate::fault::Failure;
 use crate::given::Given;
@@ -117,6 +118,7 @@ impl Desk {
             gate: draft.gate.clone(),
             rate: draft.push.as_ref().map_or(0, |push| push.rate),
             supersedes,
+            epoch: self.tables.origin()?.epoch,
             work: draft.work.clone(),
         };
         let help = "split it: fewer targets, arguments or files in one order";
@@ -143,6 +145,10 @@ impl Desk {
         draft: Draft,
         note: Option<Note>,
     ) -> Result<(OrderId, OrderRow), Failure> {
+        let by = *self.node.superseded().borrow();
+        if let Some(epoch) = by {
+            return Err(backup::superseded(epoch));
+        }
         let ends = draft.kind == CANCEL || draft.kind == LAPSE;
         if let Some(message) = self.node.no_room()
             && !ends

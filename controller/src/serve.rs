@@ -15,8 +15,8 @@ use axum::Router;
 use certs::Authority;
 use mesh::Kind;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
-use tracing::info;
+use tokio::task::{AbortHandle, JoinHandle};
+use tracing::{info, warn};
 
 use self::members::meet;
 use self::opening::Opened;
@@ -153,6 +153,8 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     let tables = opened.tables.clone();
     let (api, figures, tasks) = work(opened, &options, (&node, enroller, meter.clone()))?;
     socket::write_listen(&state, &listen)?;
+    let ending = tasks.iter().map(JoinHandle::abort_handle).collect();
+    tokio::spawn(rest(node.clone(), api.alerts.clone(), ending));
     let served = socket::serve(&state, router(api).merge(figures), stop, ended).await;
     tasks.iter().for_each(|task| task.abort());
     meter.keep(&tables);
@@ -286,6 +288,29 @@ fn alerts(
         tokio::spawn(pass_events(noticed, node)),
     ];
     (desk, wanted, tasks)
+}
+
+/// Ends all that a controller does by itself when another was restored in its place: its word
+/// counts no more, and what it would tell people is not so.
+async fn rest(node: Arc<relay::Running>, alerts: alerts::Desk, tasks: Vec<AbortHandle>) {
+    if node.superseded().wait_for(Option::is_some).await.is_err() {
+        return;
+    }
+    tasks.iter().for_each(AbortHandle::abort);
+    let by_itself = |silence: &alerts::SilenceRow| silence.author == "controller";
+    if alerts.list().await.is_ok_and(|all| all.silences.iter().any(by_itself)) {
+        return;
+    }
+    let of_all = alerts::SilenceRow {
+        from_ms: now_ms(),
+        until_ms: now_ms() + 10 * 365 * 24 * 3600 * 1000,
+        author: "controller".into(),
+        reason: "another controller was restored in the place of this one".into(),
+        ..alerts::SilenceRow::default()
+    };
+    if let Err(error) = alerts.silence(of_all).await {
+        warn!(%error, "alerts of a controller that is over are still told");
+    }
 }
 
 /// Who speaks in alerts and reports.

@@ -14,6 +14,7 @@ mod orders;
 mod placed;
 pub(crate) mod reached;
 mod readings;
+pub(crate) mod restored;
 mod retire;
 pub(crate) mod rollouts;
 pub(crate) mod stages;

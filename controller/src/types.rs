@@ -4,6 +4,7 @@
 //! added. Times are Unix milliseconds, sizes are bytes, durations carry their unit in their name.
 //! Here is what every answer may be, an error; the rest lies by what it is about.
 
+mod backups;
 mod events;
 mod hosts;
 mod orders;
@@ -18,6 +19,7 @@ mod tree;
 
 use serde::{Deserialize, Serialize};
 
+pub use backups::{Backup, ControllerInfo, NewBackup, Restored, RestoredOrder};
 pub use events::{EventInfo, Filter, Problem, Report, ReportPart};
 pub use hosts::{HostInfo, LinkInfo, NewLabels, NewToken, Status, TokenInfo};
 pub use orders::{Answer, KeptOutput, NewCancel, OrderDetail, OrderEvent, OrderInfo, Superseded};

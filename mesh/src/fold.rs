@@ -436,6 +436,12 @@ impl Shares {
         Some(report)
     }
 
+    /// The orders of which the parent holds every answer.
+    pub(crate) fn settled_orders(&self) -> Vec<OrderId> {
+        let settled = self.shares.iter().filter(|(_, share)| share.settled);
+        settled.map(|(id, _)| *id).collect()
+    }
+
     /// Nothing that was told counts any more: there is another parent.
     pub(crate) fn retell(&mut self, now: Time) {
         for (id, share) in &mut self.shares {

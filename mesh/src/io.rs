@@ -142,6 +142,9 @@ pub enum Input {
         /// At which place of the new list the present parent is, if it is on it.
         here: Option<usize>,
     },
+    /// The root was restored from a backup: what was told to anybody above may be lost there, also
+    /// what was acknowledged. All that is remembered is told once more.
+    Restored,
     /// This node cannot do all that it should from now on, or can again: its disk is full.
     Degraded(bool),
     /// This host has noticed something.
@@ -477,6 +480,10 @@ pub enum Event {
     Spoken(bool),
     /// Root: answers came in; to be made durable no later than the save that follows.
     Answers(Report),
+    /// Root: answers to an order that it does not know, as they came; to be made durable no later
+    /// than the save that follows. An order that is over may be such, or one that was given before
+    /// the root was restored from a backup. Whoever invents one can send them, too.
+    Unheard(Report),
     /// Root: each target of the order has an outcome now.
     Closed(OrderId),
     /// Root: these hosts may begin a gated order, beside those that were told before.

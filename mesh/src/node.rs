@@ -14,6 +14,7 @@ mod gating;
 mod giving;
 mod links;
 mod orders;
+mod restored;
 mod supposing;
 mod watching;
 
@@ -212,6 +213,7 @@ impl Node {
                     self.answer(now, order, outcome, body);
                 }
             }
+            Input::Restored => self.tell_all_again(now),
             Input::Degraded(degraded) => {
                 if self.routes.set_degraded(degraded) {
                     self.routes_changed(now);

@@ -16,12 +16,15 @@ pub(crate) struct Uplog {
     next: u64,
     link: Option<LinkId>,
     parent: Option<HostId>,
+    /// Whether the next parent counts as another one, whoever it is.
+    anew: bool,
     in_flight: VecDeque<(u64, Report)>,
 }
 
 impl Uplog {
     pub(crate) fn new(log: u64, window: usize) -> Uplog {
-        Uplog { log, window, next: 0, link: None, parent: None, in_flight: VecDeque::new() }
+        let (link, parent, anew, in_flight) = (None, None, false, VecDeque::new());
+        Uplog { log, window, next: 0, link, parent, anew, in_flight }
     }
 
     /// The number of this node's log, for its hello.
@@ -53,7 +56,8 @@ impl Uplog {
         out: &mut Outbox,
     ) -> Option<Vec<OrderId>> {
         self.link = Some(link);
-        let moved = self.parent.replace(parent).is_some_and(|old| old != parent);
+        let other = self.parent.replace(parent).is_some_and(|old| old != parent);
+        let moved = std::mem::take(&mut self.anew) || other;
         if moved {
             self.in_flight.clear();
             return None;
@@ -63,6 +67,12 @@ impl Uplog {
             out.send(link, Frame::Report { log: self.log, seq: *seq, report: report.clone() });
         }
         Some(acked)
+    }
+
+    /// Nothing that was told counts any more, neither with this parent nor with the next.
+    pub(crate) fn start_over(&mut self) {
+        self.in_flight.clear();
+        self.anew = true;
     }
 
     pub(crate) fn handle_down(&mut self) {

@@ -377,6 +377,7 @@ mod tests {
             gate: None,
             rate: 0,
             supersedes: Vec::new(),
+            epoch: 0,
             work: Work::Run(command()),
         }
     }

@@ -140,6 +140,8 @@ pub struct OrderBody {
     pub rate: u64,
     /// Older orders that it takes the place of, and for which of its targets; at most 64.
     pub supersedes: Vec<(OrderId, HostSet)>,
+    /// The epoch of the controller that gives it; of an order of a relay 0.
+    pub epoch: u64,
     /// What to do.
     pub work: Work,
 }
@@ -261,6 +263,7 @@ impl OrderBody {
             gate: self.gate.as_ref().map(gate::encode),
             rate: self.rate,
             supersedes: self.supersedes.iter().map(superseded).collect(),
+            epoch: self.epoch,
         }
     }
 }
@@ -292,6 +295,7 @@ fn read(body: pb::OrderBody) -> Result<OrderBody, OrderError> {
         gate: body.gate.as_ref().map(gate::decode).transpose()?,
         rate: body.rate,
         supersedes: body.supersedes.iter().map(superseded).collect::<Result<_, _>>()?,
+        epoch: body.epoch,
         work: match body.work.ok_or(OrderError::Work)? {
             pb::order_body::Work::Run(run) => Work::Run(Run::read(run)?),
             pb::order_body::Work::Push(push) => Work::Push(Push::read(push, Terms::default())?),

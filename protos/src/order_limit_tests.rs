@@ -21,6 +21,7 @@ fn sample(work: Work) -> OrderBody {
         gate: None,
         rate: 0,
         supersedes: Vec::new(),
+        epoch: 0,
         work,
     }
 }

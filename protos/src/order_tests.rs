@@ -179,10 +179,11 @@ fn order() -> impl Strategy<Value = OrderBody> {
     let push = push().prop_map(Work::Push);
     let work = prop_oneof![run().prop_map(Work::Run), push, dist, cancel, steer, stage];
     let gate = proptest::option::of(gate());
-    let need = (vec(need, 0..3), rate(), vec(any::<[u8; 16]>(), 0..3));
+    let need = (vec(need, 0..3), rate(), vec(any::<[u8; 16]>(), 0..3), any::<u64>());
     (ids, some_hosts(), validity, waits, name(), need, work, gate).prop_map(
         |((mesh, id), targets, validity, (a, b), issued_by, needs, work, gate)| OrderBody {
             rate: needs.1,
+            epoch: needs.3,
             supersedes: match work {
                 Work::Push(_) | Work::Dist(_) => {
                     needs.2.iter().map(|older| (OrderId(*older), targets.clone())).collect()

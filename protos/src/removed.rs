@@ -32,6 +32,10 @@ pub struct Removals {
     pub version: u64,
     /// Public keys; at most [`REMOVED_KEYS`].
     pub keys: BTreeSet<[u8; 32]>,
+    /// Since when the controller is the one that it is: the moment at which it was last restored
+    /// from a backup, in milliseconds since 1970; 0: never. Of two controllers with the same keys
+    /// the one with the higher epoch is the controller.
+    pub epoch: u64,
 }
 
 /// Bytes that are no list of removals. Nothing has changed; the peer is at fault.
@@ -50,7 +54,7 @@ impl Removals {
     pub fn encode(&self) -> Bytes {
         let keys = self.keys.iter().map(|key| Bytes::copy_from_slice(key)).collect();
         let mesh = Bytes::copy_from_slice(&self.mesh);
-        pb::Removals { mesh, version: self.version, keys }.encode_to_vec().into()
+        pb::Removals { mesh, version: self.version, keys, epoch: self.epoch }.encode_to_vec().into()
     }
 
     /// Reads bytes whose signature was good.
@@ -65,7 +69,7 @@ impl Removals {
             ensure(rising, "removals.keys", "is not in ascending order")?;
             keys.insert(key);
         }
-        Ok(Removals { mesh, version: list.version, keys })
+        Ok(Removals { mesh, version: list.version, keys, epoch: list.epoch })
     }
 }
 
@@ -103,10 +107,10 @@ mod tests {
         #[test]
         fn round_trip(
             mesh in any::<[u8; 16]>(),
-            version in any::<u64>(),
+            (version, epoch) in any::<(u64, u64)>(),
             keys in proptest::collection::btree_set(any::<[u8; 32]>(), 0..5),
         ) {
-            let list = Removals { mesh, version, keys };
+            let list = Removals { mesh, version, keys, epoch };
             let signed = SignedRemovals { body: list.encode(), signature: [7; 64] };
             let again = SignedRemovals::decode(signed.encode()).expect("it was encoded so");
             prop_assert_eq!(&again, &signed);
@@ -132,7 +136,7 @@ mod tests {
     fn keys_come_in_one_order() {
         let (a, b) = (Bytes::from_static(&[1; 32]), Bytes::from_static(&[2; 32]));
         let mesh = Bytes::from_static(&[0; 16]);
-        let list = pb::Removals { mesh, version: 1, keys: vec![b, a] };
+        let list = pb::Removals { mesh, version: 1, keys: vec![b, a], epoch: 0 };
         let error = Removals::decode(&list.encode_to_vec().into()).expect_err("it is refused");
         assert_eq!(error.to_string(), "removals.keys is not in ascending order");
     }

@@ -51,6 +51,8 @@ pub enum Incoming {
         unpacks: bool,
         /// Whether it can read previews of what no answer keeps.
         tails: bool,
+        /// The epoch of the list of removed keys that it has; none: it takes no list from a child.
+        epoch: Option<u64>,
     },
     /// A beat, with what its sender says besides.
     Beat {
@@ -108,20 +110,33 @@ pub enum FrameError {
 /// What is over a limit of the wire is encoded all the same and refused by the peer: a frame
 /// longer than [`FRAME_LIMIT`], a host set of more than 65,536 ranges.
 pub fn encode_frame(frame: &Frame) -> Bytes {
-    encode_with(frame, Allowance::default(), 0)
+    encode_with(frame, Aside::default())
 }
 
 /// The same for a child's link, of which a beat says what content it may carry.
 pub fn encode_allowing(frame: &Frame, allowance: Allowance) -> Bytes {
-    encode_with(frame, allowance, 0)
+    encode_with(frame, Aside { allowance, ..Aside::default() })
 }
 
 /// The same for a parent's link, on which a beat says that it is this time, in seconds since 1970.
 pub fn encode_frame_at(frame: &Frame, clock_s: u64) -> Bytes {
-    encode_with(frame, Allowance::default(), clock_s)
+    encode_with(frame, Aside { clock_s, ..Aside::default() })
 }
 
-fn encode_with(frame: &Frame, allowance: Allowance, clock_s: u64) -> Bytes {
+/// The same for a hello, which says of which epoch the sender's list of removed keys is.
+pub fn encode_hello(frame: &Frame, epoch: u64) -> Bytes {
+    encode_with(frame, Aside { epoch: Some(epoch), ..Aside::default() })
+}
+
+/// What the shell of a node says with a frame of the core.
+#[derive(Clone, Copy, Default)]
+struct Aside {
+    allowance: Allowance,
+    clock_s: u64,
+    epoch: Option<u64>,
+}
+
+fn encode_with(frame: &Frame, aside: Aside) -> Bytes {
     let kind = match frame {
         &Frame::Hello { log, held_log, held, events, profiles } => Kind::Hello(pb::Hello {
             major: VERSION.0.into(),
@@ -133,11 +148,12 @@ fn encode_with(frame: &Frame, allowance: Allowance, clock_s: u64) -> Bytes {
             events,
             profiles,
             tails: true,
+            epoch: aside.epoch,
         }),
         &Frame::Beat { root, interval, root_interval, speaks } => {
             let (interval_ms, root_ms) = (interval_ms(interval), interval_ms(root_interval));
             let root_interval_ms = if root_ms == interval_ms { 0 } else { root_ms };
-            let Allowance { rate: cap, yields } = allowance;
+            let Aside { allowance: Allowance { rate: cap, yields }, clock_s, .. } = aside;
             Kind::Beat(pb::Beat {
                 root,
                 interval_ms,
@@ -215,8 +231,8 @@ pub fn decode_frame(bytes: Bytes, hash: fn(&[u8]) -> Digest) -> Result<Incoming,
     let frame = shape::decode::<pb::Frame>(bytes)?;
     let frame = match frame.kind.ok_or(FrameError::Kind)? {
         Kind::Hello(hello) => {
-            let pb::Hello { unpacks, tails, .. } = hello;
-            return Ok(Incoming::Hello { frame: decode_hello(&hello)?, unpacks, tails });
+            let pb::Hello { unpacks, tails, epoch, .. } = hello;
+            return Ok(Incoming::Hello { frame: decode_hello(&hello)?, unpacks, tails, epoch });
         }
         Kind::Packed(packed) => return Ok(Incoming::Packed(Packed(packed))),
         Kind::Beat(pb::Beat {

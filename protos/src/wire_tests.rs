@@ -216,7 +216,7 @@ proptest! {
                 Incoming::Order { log, seq, envelope: order.body.clone() }
             }
             frame @ Frame::Hello { .. } => {
-                Incoming::Hello { frame, unpacks: true, tails: true }
+                Incoming::Hello { frame, unpacks: true, tails: true, epoch: None }
             }
             frame @ Frame::Beat { .. } => {
                 Incoming::Beat { frame, allowance: Allowance::default(), clock_s: 0 }
@@ -237,15 +237,22 @@ proptest! {
                 prop_assert_eq!(again, Incoming::Frame(frame));
             }
             Ok(Incoming::Beat { frame, allowance, clock_s }) => {
-                let bytes = encode_with(&frame, allowance, clock_s);
+                let aside = Aside { allowance, clock_s, ..Aside::default() };
+                let bytes = encode_with(&frame, aside);
                 let again = decode_frame(bytes, hash).expect("it was encoded so");
                 prop_assert_eq!(again, Incoming::Beat { frame, allowance, clock_s });
             }
             Ok(Incoming::Order { envelope, .. }) => prop_assert!(!envelope.is_empty()),
             Ok(Incoming::Removals(list)) => prop_assert!(!list.body.is_empty()),
-            Ok(Incoming::Hello { frame, .. }) => {
+            Ok(Incoming::Hello { frame, epoch, .. }) => {
                 let is_hello = matches!(frame, Frame::Hello { .. });
                 prop_assert!(is_hello);
+                let bytes = encode_hello(&frame, epoch.unwrap_or_default());
+                let said = match decode_frame(bytes, hash) {
+                    Ok(Incoming::Hello { epoch, .. }) => epoch,
+                    _ => None,
+                };
+                prop_assert_eq!(said, Some(epoch.unwrap_or_default()));
             }
             // What is in it is for the link's own state to say.
             Ok(Incoming::Heard | Incoming::Packed(_)) => {}

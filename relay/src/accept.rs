@@ -149,6 +149,9 @@ impl Acceptor {
                 return self.turn_away(&conn, &PeerFault::Removed);
             }
             Ok(_) if self.removed.is_out() => return self.turn_away(&conn, &PeerFault::Out),
+            Ok(_) if self.removed.is_superseded() => {
+                return self.turn_away(&conn, &PeerFault::Superseded);
+            }
             Ok(leaf) => leaf,
             Err(fault) => return self.turn_away(&conn, &fault),
         };
@@ -177,6 +180,7 @@ impl Acceptor {
             bus_room: self.bus_room.clone(),
             removed: self.removed.clone(),
             credit: Credit::new(true),
+            met: None,
             packs: None,
             tails: Arc::default(),
             caps: None,

@@ -243,6 +243,7 @@ mod tests {
             gate: None,
             rate: 0,
             supersedes: Vec::new(),
+            epoch: 0,
             work: Work::Push(push),
         }
     }

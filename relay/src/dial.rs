@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mesh::{Input, Peer};
+use mesh::{HostId, Input, Peer};
 use quinn::{ClientConfig, Connection, ConnectionError, Endpoint};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 use tracing::{debug, info};
 
@@ -127,6 +127,7 @@ impl Dialler {
             bus_room: self.bus_room,
             removed: self.removed,
             credit: Credit::new(self.serves),
+            met: (peer.host() == HostId::ROOT).then(|| Arc::new(watch::Sender::new(false))),
             packs: self.serves.then(Arc::default),
             tails: Arc::default(),
             caps: Some(self.caps),

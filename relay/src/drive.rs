@@ -52,6 +52,8 @@ pub(crate) enum Arrival {
     Publish { message: Message, reply: oneshot::Sender<bool>, _place: OwnedSemaphorePermit },
     /// A new link, before any of its frames.
     Linked(Link),
+    /// A parent has said hello, and which epoch it knows.
+    Met { link: LinkId, epoch: Option<u64> },
     /// A pull by a link has ended.
     Pulled { link: LinkId, content: Digest, result: Result<(), PullFault> },
     /// Somebody wants content and waits for the reply.
@@ -310,6 +312,12 @@ impl Io {
                     node.handle(now, Input::Parents { count, here });
                 }
             }
+            Arrival::Met { link, epoch } => {
+                let link = self.links.lock().get(&link).cloned();
+                if let Some(link) = link.filter(|link| self.removed.met(link, epoch)) {
+                    self.notices.superseded(&link.dialled);
+                }
+            }
             Arrival::Pulled { link, content, result } => {
                 // When a link goes, the core takes up its pulls anew: its word comes too late.
                 if self.links.lock().contains_key(&link) {
@@ -498,6 +506,7 @@ fn tell(event: &Event) {
         | Event::Happened(_)
         | Event::Profiles(_)
         | Event::Released { .. }
+        | Event::Unheard(_)
         | Event::Closed(_)
         | Event::Reachable(_)
         | Event::Below { .. } => {

@@ -4,6 +4,7 @@
 //! authority whose key is pinned in the token has signed it. So any relay may carry the question
 //! to the controller: it can lose it, but neither read the token nor alter the answer.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +33,15 @@ pub trait Registrar: Send + Sync {
     fn keep(&self, _: SignedRecord) -> RecordReply {
         RecordReply::Refused("no records are kept here".into())
     }
+
+    /// The epoch of this controller: when it was restored, in milliseconds since 1970; 0: never.
+    fn epoch(&self) -> u64 {
+        0
+    }
+
+    /// A node knows of keys that were removed from the mesh and that the list here may lack, since
+    /// it is as old as a backup.
+    fn recall(&self, _: &BTreeSet<[u8; 32]>) {}
 }
 
 /// Who asks.

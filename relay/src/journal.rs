@@ -200,6 +200,12 @@ impl Journal {
         }
     }
 
+    /// Copies the database as it is at one moment, in which `also` is done as well. Whoever wants
+    /// to write waits. Not with a daybook, of which the copy has nothing.
+    pub fn copy<T>(&self, to: &Path, also: impl FnOnce() -> T) -> Result<T, JournalError> {
+        Ok(self.database.copy(to, also)?)
+    }
+
     /// Keeps an order's envelope in a transaction of the caller's, before the core is given it: a
     /// node that starts anew then knows it.
     pub fn keep_order(
@@ -436,6 +442,7 @@ mod tests {
             gate: None,
             rate: 0,
             supersedes: Vec::new(),
+            epoch: 0,
         };
         let envelope = Envelope {
             kind: ORDER_KIND.into(),

@@ -18,7 +18,7 @@ mod read;
 mod streams;
 mod write;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -77,6 +77,8 @@ pub(crate) struct Link {
     pub(crate) traffic: Option<Traffic>,
     /// Content on its way down, if the peer is a child.
     pub(crate) bulk: Option<Arc<Bulk>>,
+    /// The epoch that the parent has said, once it has said hello; none: it knows of none.
+    pub(crate) epoch: OnceLock<Option<u64>>,
     /// The last beat, which can be said again.
     beat: Mutex<Option<Box<Frame>>>,
     queues: [mpsc::Sender<Queued>; CLASSES.len()],
@@ -136,7 +138,7 @@ impl Link {
         let receivers = [Some(v), Some(w), Some(x), Some(y), Some(z)];
         let (queues, live) = ([a, b, c, d.clone(), e], d);
         let bus_waiting = Weights::new(BUS_WAITING);
-        let (endpoint, dialled, traffic, bulk, beat, interest) = Default::default();
+        let (endpoint, dialled, traffic, bulk, epoch, beat, interest) = Default::default();
         let there = Queues { receivers, live, counters: counters.clone() };
         let link = Link {
             id,
@@ -150,6 +152,7 @@ impl Link {
             counters,
             traffic,
             bulk,
+            epoch,
             beat,
             queues,
             bus_waiting,
@@ -219,7 +222,7 @@ impl Link {
         }
     }
 
-    /// Queues the list of removed keys. A child that does not read loses its link by other frames.
+    /// Queues a list of removed keys. A peer that does not read loses its link by other frames.
     pub(crate) fn send_removals(&self, frame: Bytes) {
         self.queues[1].try_send(Queued::Removals(frame)).ok();
     }

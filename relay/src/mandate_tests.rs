@@ -54,7 +54,7 @@ impl World {
 
     fn removed(&self) -> Removed {
         let credentials = self.credentials(HOST.0, Role::Host, &NodeKey::generate());
-        Removed::open(self.dir.path(), &credentials, Links::default())
+        Removed::open(self.dir.path(), &credentials, Links::default(), None)
     }
 
     fn verifier(&self, removed: Removed) -> Verifier {
@@ -94,6 +94,7 @@ impl World {
             gate: None,
             rate: 0,
             supersedes: Vec::new(),
+            epoch: 0,
             work: Work::Run(command()),
         }
     }
@@ -115,8 +116,12 @@ fn now() -> SystemTime {
 }
 
 fn removals(world: &World, keys: &[[u8; 32]]) -> protos::SignedRemovals {
+    list(world, 0, keys)
+}
+
+fn list(world: &World, epoch: u64, keys: &[[u8; 32]]) -> protos::SignedRemovals {
     let keys = keys.iter().copied().collect();
-    let body = protos::Removals { mesh: [1; 16], version: 1, keys }.encode();
+    let body = protos::Removals { mesh: [1; 16], version: 1 + epoch, keys, epoch }.encode();
     protos::SignedRemovals { signature: world.authority.sign_removals(&body), body }
 }
 
@@ -175,6 +180,31 @@ fn what_was_taken_back_is_refused_and_so_is_a_relay_that_was_removed() {
         let refused = verifier.check(&given, now()).expect_err("it is taken back");
         assert!(matches!(refused.fault, OrderFault::TakenBack(RELAY)), "{}", refused.fault);
         assert!(verifier.admit(&given).is_err(), "nor is it passed on");
+    }
+}
+
+#[test]
+fn what_a_controller_has_given_whose_epoch_is_over_is_passed_on_and_not_begun() {
+    let world = World::new();
+    let removed = world.removed();
+    let verifier = world.verifier(removed.clone());
+    let signer = world.authority.order_signer();
+    let order = |epoch| {
+        let body = OrderBody { id: OrderId([2; 16]), epoch, ..world.order() };
+        sealed(ORDER_KIND, body.encode(), |kind, body| signer.sign(kind, body))
+    };
+    let given = world.given(world.signed(&world.delegation()), &world.order(), &world.relay);
+    assert!(verifier.check(&order(0), now()).is_ok());
+    removed.take(&list(&world, 100, &[])).expect("it is good");
+    for over in [0, 99] {
+        let refused = verifier.check(&order(over), now()).expect_err("it is over");
+        assert!(matches!(refused.fault, OrderFault::Over) && refused.meant, "{}", refused.fault);
+        assert_eq!(refused.state(), State::Refused);
+        // Whoever has begun it answers as ever, so it stays an order like any other.
+        assert!(verifier.admit(&order(over)).is_ok());
+    }
+    for good in [order(100), order(101), given] {
+        verifier.check(&good, now()).expect("it is of this epoch, or a relay's");
     }
 }
 

@@ -188,7 +188,8 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
     let traffic = Traffic::default();
     let client = Current::new(endpoint::client(&setup.credentials, setup.settings.link, beat));
     let join = Current::new(endpoint::join_server(&setup.credentials));
-    let removed = Removed::open(&setup.state, &setup.credentials, links.clone());
+    let registrar = setup.registrar.clone();
+    let removed = Removed::open(&setup.state, &setup.credentials, links.clone(), registrar);
     let mut transfers = Transfers::new(setup.store.clone(), inbox.clone());
     let paced = transfers.paced.clone();
     saved.orders.iter().for_each(|order| paced.recall(order));
@@ -493,7 +494,13 @@ impl Running {
     /// Gives the root's node the list of removed keys: whoever it names is cut off here and, as
     /// soon as they have heard of it, at every node. Blocks. An older list changes nothing.
     pub fn remove(&self, list: &SignedRemovals) -> Result<(), RemovalsFault> {
-        self.removed.take(list)
+        self.removed.take(list).map(drop)
+    }
+
+    /// At the root: the epoch of the controller that was restored in its place, once it has heard
+    /// of one. From then on it serves nobody.
+    pub fn superseded(&self) -> watch::Receiver<Option<u64>> {
+        self.removed.superseded()
     }
 
     /// Why nothing new can be taken on at present, if the state disk is short of room.

@@ -90,6 +90,13 @@ impl Notices {
         self.note(kind, &name, &text);
     }
 
+    /// A controller answers in whose place another was restored.
+    pub(crate) fn superseded(&mut self, address: &str) {
+        let kind = kind("controller.superseded", Severity::Warning, Class::Controller);
+        let text = format!("a controller that is over answers at {address}: it was told, and left");
+        self.note(kind, address, &text);
+    }
+
     /// Messages of the bus found no room.
     pub(crate) fn bus_dropped(&mut self, count: u64) {
         let text = "messages of the bus found no room and were dropped";

@@ -4,6 +4,13 @@
 //! keeps it over restarts, and ends the links of whoever it names, whichever side has dialled.
 //! Every link begins with the list and gets each change at once. A node that is cut off from the
 //! controller knows what it last heard.
+//!
+//! The list also says of which epoch the controller is, and a later epoch goes before any version;
+//! what follows from that is in `epoch`. A list of a later epoch was made by a controller that was
+//! restored from a backup, and may lack keys that were removed since. What the list before it has
+//! is therefore heeded, and kept, until a list has it too.
+
+mod epoch;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -11,17 +18,20 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
 use certs::{Credentials, MeshId};
 use mesh::Peer;
 use protos::{Removals, SignedRemovals};
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::drive::Links;
+use crate::join::Registrar;
 use crate::link::{Link, PeerFault};
 
 /// The file in the state folder.
 const FILE: &str = "removals";
+/// The list of an earlier epoch, as long as it has keys that the one of this epoch lacks.
+const BEFORE: &str = "removals.before";
 
 /// The list of one node.
 #[derive(Clone)]
@@ -34,6 +44,10 @@ struct Inner {
     path: PathBuf,
     links: Links,
     list: Mutex<List>,
+    /// At the root: whom to tell of removed keys that its list lacks.
+    registrar: Option<Arc<dyn Registrar>>,
+    /// At the root: the later epoch, once it has heard of one.
+    superseded: watch::Sender<Option<u64>>,
     /// Whether a parent has said that this node was removed, and none has taken it since.
     out: AtomicBool,
 }
@@ -46,10 +60,25 @@ impl fmt::Debug for Removed {
 
 #[derive(Default)]
 struct List {
+    epoch: u64,
     version: u64,
     keys: BTreeSet<[u8; 32]>,
-    /// The frame that tells children.
-    frame: Option<Bytes>,
+    /// As it is told to others.
+    signed: Option<SignedRemovals>,
+    /// The list of an earlier epoch that has keys which this one lacks, and its keys.
+    before: Option<(SignedRemovals, BTreeSet<[u8; 32]>)>,
+}
+
+impl List {
+    /// The list of an earlier epoch that has keys which this one will lack: the one that there is
+    /// already, or the present list.
+    fn before(&self, next: &Removals) -> Option<(SignedRemovals, BTreeSet<[u8; 32]>)> {
+        let own = self.signed.clone().filter(|_| next.epoch > self.epoch);
+        let own = own.map(|signed| (signed, self.keys.clone()));
+        let lacking = |keys: &BTreeSet<_>| keys.difference(&next.keys).count();
+        let candidates = own.into_iter().chain(self.before.clone());
+        candidates.filter(|(_, keys)| lacking(keys) > 0).max_by_key(|(_, keys)| lacking(keys))
+    }
 }
 
 /// A list that is not to be believed. Nothing has changed; whoever sent it is at fault.
@@ -68,42 +97,72 @@ pub enum RemovalsFault {
 
 impl Removed {
     /// What was known before. A list that is damaged is as good as none: the parent has it.
-    pub(crate) fn open(dir: &Path, credentials: &Credentials, links: Links) -> Removed {
+    pub(crate) fn open(
+        dir: &Path,
+        credentials: &Credentials,
+        links: Links,
+        registrar: Option<Arc<dyn Registrar>>,
+    ) -> Removed {
         let removed = Removed(Arc::new(Inner {
             mesh: credentials.identity().mesh,
             authority: credentials.authority().to_vec(),
             path: dir.join(FILE),
             links,
             list: Mutex::default(),
+            registrar,
+            superseded: watch::Sender::new(None),
             out: AtomicBool::new(false),
         }));
-        if let Ok(bytes) = std::fs::read(&removed.0.path) {
-            let path = removed.0.path.display();
-            match SignedRemovals::decode(bytes.into()) {
-                Err(error) => warn!(%path, error = %crate::chain(&error), "not a list of removals"),
-                Ok(signed) => match removed.read(&signed) {
-                    Ok(list) => removed.put(&signed, list),
-                    Err(error) => warn!(%path, error = %crate::chain(&error), "not used"),
-                },
-            }
+        if let Some((signed, list)) = removed.find(&dir.join(BEFORE)) {
+            removed.put(&signed, list);
         }
+        if let Some((signed, list)) = removed.find(&dir.join(FILE)) {
+            removed.put(&signed, list);
+        }
+        removed.follow_epoch();
         removed
+    }
+
+    /// A list that was kept in this file.
+    fn find(&self, path: &Path) -> Option<(SignedRemovals, Removals)> {
+        let bytes = std::fs::read(path).ok()?;
+        let path = path.display();
+        let signed = SignedRemovals::decode(bytes.into())
+            .inspect_err(|error| {
+                warn!(%path, error = %crate::chain(error), "not a list of removals");
+            })
+            .ok()?;
+        let list = self.read(&signed);
+        let list = list.inspect_err(|error| warn!(%path, error = %crate::chain(error), "not used"));
+        Some((signed, list.ok()?))
     }
 
     /// Whether a key is no longer of the mesh.
     pub(crate) fn has(&self, key: &[u8; 32]) -> bool {
-        self.list().keys.contains(key)
+        let list = self.list();
+        let before = list.before.as_ref().is_some_and(|(_, keys)| keys.contains(key));
+        before || list.keys.contains(key)
     }
 
     /// Takes a list: if it is later than the one known, whoever it names is cut off and every child
-    /// is told.
-    pub(crate) fn take(&self, signed: &SignedRemovals) -> Result<(), RemovalsFault> {
+    /// is told. Returns whether it is of a later epoch.
+    pub(crate) fn take(&self, signed: &SignedRemovals) -> Result<bool, RemovalsFault> {
         let list = self.read(signed)?;
-        if list.version <= self.list().version {
-            return Ok(());
+        let (is_later, restored, before) = {
+            let known = self.list();
+            let is_later = (list.epoch, list.version) > (known.epoch, known.version);
+            (is_later, list.epoch > known.epoch, known.before(&list))
+        };
+        if !is_later {
+            return Ok(false);
         }
-        info!(version = list.version, keys = list.keys.len(), "keys were removed from the mesh");
-        if let Err(error) = self.keep(signed) {
+        info!(
+            epoch = list.epoch,
+            version = list.version,
+            keys = list.keys.len(),
+            "a later list of the keys that were removed from the mesh"
+        );
+        if let Err(error) = self.keep(signed, before.map(|(signed, _)| signed)) {
             // After a restart the parent says it again.
             warn!(path = %self.0.path.display(), %error, "the list of removals is not kept");
         }
@@ -111,7 +170,10 @@ impl Removed {
         for link in self.0.links.all() {
             self.greet(&link);
         }
-        Ok(())
+        if restored {
+            self.follow_epoch();
+        }
+        Ok(restored)
     }
 
     /// Whether this node itself was removed, by the last word of a parent.
@@ -142,9 +204,9 @@ impl Removed {
             return false;
         }
         if let Peer::Child { .. } = link.peer
-            && let Some(frame) = self.list().frame.clone()
+            && let Some(signed) = self.list().signed.clone()
         {
-            link.send_removals(frame);
+            link.send_removals(protos::encode_removals(&signed));
         }
         true
     }
@@ -156,15 +218,29 @@ impl Removed {
         if list.mesh == self.0.mesh.0 { Ok(list) } else { Err(RemovalsFault::Mesh) }
     }
 
-    fn put(&self, signed: &SignedRemovals, Removals { version, keys, .. }: Removals) {
+    fn put(&self, signed: &SignedRemovals, next: Removals) {
         let mut list = self.list();
-        if version > list.version {
-            *list = List { version, keys, frame: Some(protos::encode_removals(signed)) };
+        if (next.epoch, next.version) > (list.epoch, list.version) {
+            let before = list.before(&next);
+            let Removals { version, keys, epoch, .. } = next;
+            *list = List { epoch, version, keys, signed: Some(signed.clone()), before };
         }
     }
 
-    fn keep(&self, signed: &SignedRemovals) -> std::io::Result<()> {
-        certs::files::replace_secret(&self.0.path, &signed.encode()).map_err(std::io::Error::other)
+    /// What the new list lacks is kept first, so that no key comes back by a crash in between.
+    fn keep(&self, signed: &SignedRemovals, before: Option<SignedRemovals>) -> std::io::Result<()> {
+        let put = |path: &Path, signed: &SignedRemovals| {
+            let kept = certs::files::replace_secret(path, &signed.encode());
+            kept.map_err(std::io::Error::other)
+        };
+        let path = self.0.path.with_file_name(BEFORE);
+        let is_whole = before.is_none();
+        before.map_or(Ok(()), |before| put(&path, &before))?;
+        put(&self.0.path, signed)?;
+        if is_whole {
+            std::fs::remove_file(&path).ok();
+        }
+        Ok(())
     }
 
     fn list(&self) -> MutexGuard<'_, List> {
@@ -195,8 +271,17 @@ mod tests {
     }
 
     fn list(authority: &Authority, mesh: MeshId, version: u64, keys: &[u8]) -> SignedRemovals {
+        list_of(authority, mesh, (0, version), keys)
+    }
+
+    fn list_of(
+        authority: &Authority,
+        mesh: MeshId,
+        (epoch, version): (u64, u64),
+        keys: &[u8],
+    ) -> SignedRemovals {
         let keys = keys.iter().map(|key| [*key; 32]).collect();
-        let body = Removals { mesh: mesh.0, version, keys }.encode();
+        let body = Removals { mesh: mesh.0, version, keys, epoch }.encode();
         SignedRemovals { signature: authority.sign_removals(&body), body }
     }
 
@@ -206,7 +291,7 @@ mod tests {
         let ours = authority(&dir.path().join("ours"));
         let other = authority(&dir.path().join("other"));
         let credentials = credentials(&ours);
-        let open = || Removed::open(dir.path(), &credentials, Links::default());
+        let open = || Removed::open(dir.path(), &credentials, Links::default(), None);
         let removed = open();
         assert!(!removed.has(&[1; 32]));
         removed.take(&list(&ours, ours.mesh(), 2, &[1, 2])).expect("it is good");
@@ -225,5 +310,29 @@ mod tests {
         assert!(open().has(&[2; 32]) && !open().has(&[3; 32]));
         std::fs::write(dir.path().join(FILE), bent.encode()).expect("written");
         assert!(!open().has(&[2; 32]) && !open().has(&[4; 32]));
+    }
+
+    #[test]
+    fn a_list_of_a_later_epoch_brings_no_removed_key_back() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let ours = authority(&dir.path().join("ours"));
+        let credentials = credentials(&ours);
+        let open = || Removed::open(dir.path(), &credentials, Links::default(), None);
+        let list = |at, keys: &[u8]| list_of(&ours, ours.mesh(), at, keys);
+        let removed = open();
+        assert!(!removed.take(&list((0, 7), &[1, 2])).expect("it is good"));
+        // The backup is older than the removal of 2.
+        assert!(removed.take(&list((100, 100), &[1])).expect("it is good"), "it was restored");
+        assert!(!removed.take(&list((0, 8), &[1, 2, 3])).expect("it is good"), "it is over");
+        for removed in [&removed, &open()] {
+            assert_eq!(removed.epoch(), 100);
+            assert!(removed.has(&[1; 32]) && removed.has(&[2; 32]) && !removed.has(&[3; 32]));
+        }
+        // As soon as the new controller knows, the old list is not needed any more.
+        assert!(!removed.take(&list((100, 101), &[1, 2, 4])).expect("it is good"));
+        assert!(!dir.path().join(BEFORE).exists());
+        for removed in [&removed, &open()] {
+            assert!(removed.has(&[2; 32]) && removed.has(&[4; 32]));
+        }
     }
 }

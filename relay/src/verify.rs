@@ -53,6 +53,10 @@ pub(crate) enum OrderFault {
     Given(#[from] GivenFault),
     #[error("the controller has taken back what it let relay {0} order")]
     TakenBack(HostId),
+    #[error(
+        "given before the controller was restored from a backup: give it again if it is wanted"
+    )]
+    Over,
     #[error("not valid before {0} s from now: the clocks of controller and host differ")]
     TooEarly(u64),
     #[error("no longer valid since {0} s")]
@@ -84,7 +88,13 @@ impl Verifier {
     pub(crate) fn check(&self, bytes: &Bytes, now: SystemTime) -> Result<OrderBody, Refused> {
         let body = self.genuine(bytes)?;
         let (id, meant) = (Some(body.id), body.targets.contains(self.host));
-        validity(&body, now).map_err(|fault| Refused { id, meant, fault })?;
+        let refused = |fault| Refused { id, meant, fault };
+        // A relay's own orders have no epoch: what it may order is said by its delegation.
+        let is_over = |removed: &Removed| body.id.giver().is_none() && removed.is_over(body.epoch);
+        if self.removed.as_ref().is_some_and(is_over) {
+            return Err(refused(OrderFault::Over));
+        }
+        validity(&body, now).map_err(refused)?;
         Ok(body)
     }
 
@@ -253,6 +263,7 @@ mod tests {
             gate: None,
             rate: 0,
             supersedes: Vec::new(),
+            epoch: 0,
             work: Work::Run(run),
         }
     }

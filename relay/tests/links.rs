@@ -125,6 +125,7 @@ impl Mesh {
             gate: None,
             rate: 0,
             supersedes: Vec::new(),
+            epoch: 0,
             work: Work::Run(run),
         };
         let bytes = body.encode();

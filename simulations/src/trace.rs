@@ -95,6 +95,7 @@ pub(crate) fn marks(input: &Input) -> [u64; 2] {
         Input::Ended { order, .. } => [10, u64::from(order.0[15])],
         Input::Submit(order) => [11, u64::from(order.id.0[15])],
         Input::Watch { orders } => [12, orders.len() as u64],
+        Input::Restored => [20, 0],
         Input::Degraded(degraded) => [14, u64::from(*degraded)],
         Input::Parents { here, .. } => [15, here.map_or(0, |place| place as u64 + 1)],
         Input::Happened(what) => [16, u64::from(what.fact.signature.0[0])],

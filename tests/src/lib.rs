@@ -117,6 +117,8 @@ pub struct Fleet {
     places: BTreeMap<String, Place>,
     routes: BTreeMap<String, String>,
     processes: BTreeMap<String, Process>,
+    /// The controller that operators ask.
+    root: String,
 }
 
 impl Drop for Fleet {
@@ -173,7 +175,8 @@ impl Fleet {
     ) -> Result<Fleet> {
         let dir = tempfile::Builder::new().prefix("barid-test-").tempdir_in(dir)?;
         let (routes, processes) = (BTreeMap::new(), BTreeMap::new());
-        let mut fleet = Fleet { dir, binary, pace: pace.into(), places, routes, processes };
+        let (pace, root) = (pace.into(), "controller".to_owned());
+        let mut fleet = Fleet { dir, binary, pace, places, routes, processes, root };
         let state = fleet.state("controller");
         fs::create_dir_all(&state)?;
         set_private(&state)?;
@@ -314,6 +317,24 @@ impl Fleet {
         Ok(())
     }
 
+    /// Starts another controller, with the state folder of this name, and asks that one from now
+    /// on.
+    pub fn take_over(&mut self, name: &str, listen: &str) -> Result<()> {
+        let state = text(&self.state(name)).to_owned();
+        let args = ["controller", "--state", &state, "--listen", listen];
+        self.spawn(name, args.map(String::from).to_vec())?;
+        self.ask(name);
+        wait_for("the controller to answer", LIMIT, || {
+            self.check_alive(name)?;
+            Ok(self.barid(&["hosts"])?.status.success().then_some(()))
+        })
+    }
+
+    /// Asks the controller of this name from now on.
+    pub fn ask(&mut self, name: &str) {
+        self.root = name.into();
+    }
+
     /// Starts a killed process again, with the same arguments and state.
     pub fn restart(&mut self, name: &str) -> Result<()> {
         let args = self.processes.get(name).context("no such process")?.args.clone();
@@ -376,7 +397,7 @@ impl Fleet {
     /// An operator's command, to be run.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.binary);
-        command.arg("--socket").arg(self.state("controller").join("barid.sock")).args(args);
+        command.arg("--socket").arg(self.state(&self.root).join("barid.sock")).args(args);
         command.stdin(Stdio::null());
         command
     }

@@ -49,6 +49,7 @@ impl Opened {
         live.state().hosts = Arc::new(tables.hosts()?);
         live.state().labels = Arc::new(tables.labels()?);
         live.state().facts = Arc::new(tables.facts()?);
+        live.state().origin = tables.origin()?;
         Ok(Opened { state, journal, authority, tables, store, fleet, live })
     }
 
@@ -71,6 +72,7 @@ impl Opened {
             },
             certificate,
             longest: Duration::from_millis(longest),
+            epoch: self.tables.origin()?.epoch,
             changed: on_change(self.live.clone(), self.tables.clone(), self.fleet.clone()),
             removed: on_removal(published.clone()),
         };

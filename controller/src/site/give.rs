@@ -91,6 +91,7 @@ impl Desk {
             gate: draft.gate.clone(),
             rate: 0,
             supersedes: Vec::new(),
+            epoch: 0,
             work: draft.work.clone(),
         };
         let help = "split it: fewer targets or arguments in one order";

@@ -192,8 +192,8 @@ impl Tables {
     }
 }
 
-const REMOVALS: &str = "removals";
-const LAST_HOST: &str = "last-host";
+pub(super) const REMOVALS: &str = "removals";
+pub(super) const LAST_HOST: &str = "last-host";
 const LIFETIME: &str = "longest-certificate-ms";
 
 /// The keys that were removed at this time or later.

@@ -63,6 +63,9 @@ impl Node {
             self.drop_hearsay(child, &mut report);
             let news = self.merge(now, report);
             self.keep(news);
+        } else if is_new && self.config.is_root() {
+            self.drop_hearsay(child, &mut report);
+            self.tell_unheard(report);
         }
         if self.has(Bug::AckReportsBeforeSave) {
             self.ack_reports(now, child, log, seq);

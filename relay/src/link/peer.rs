@@ -25,6 +25,8 @@ pub(crate) enum PeerFault {
     Removed,
     #[error("this relay was removed from the mesh: try another parent")]
     Out,
+    #[error("another controller was restored in the place of this one: try another parent")]
+    Superseded,
 }
 
 /// The number of a host as the core knows it.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use mesh::{Frame, Input, Outcome, Peer};
+use mesh::{Frame, HostId, Input, Outcome, Peer};
 use protos::{Allowance, Incoming, SignedRemovals, Unpacker};
 use quinn::RecvStream;
 use tokio::sync::mpsc;
@@ -60,7 +60,12 @@ impl Reader {
                     }
                     Input::Frame { link: self.id, frame }
                 }
-                Incoming::Hello { frame, unpacks, tails } => {
+                Incoming::Hello { frame, unpacks, tails, epoch } => {
+                    if !self.meet(epoch).await {
+                        // It is told why, and the link ends.
+                        self.conn.closed().await;
+                        return Ok(());
+                    }
                     self.packs.iter().for_each(|packs| packs.store(unpacks, Ordering::Relaxed));
                     self.tails.store(tails, Ordering::Relaxed);
                     Input::Frame { link: self.id, frame }
@@ -144,14 +149,40 @@ impl Reader {
         Ok(())
     }
 
-    /// Only a parent says who was removed; who has said it first is the authority.
+    /// A list of removed keys, which the authority has signed, whoever brings it.
     async fn take_removals(&self, list: SignedRemovals) -> Result<(), LinkError> {
-        if !matches!(self.peer, Peer::Parent { .. }) {
-            return Err(LinkError::Protocol("a list of removals from a child"));
+        let (removed, peer) = (self.removed.clone(), self.peer);
+        let taken = tokio::task::spawn_blocking(move || match peer {
+            Peer::Parent { .. } => removed.take(&list),
+            Peer::Child { .. } => removed.hear(&list),
+        });
+        let taken = taken.await.expect("taking a list does not panic");
+        if taken.map_err(LinkError::Removals)? {
+            self.inbox.send(Arrival::Input(Input::Restored)).await.ok();
         }
-        let removed = self.removed.clone();
-        let taken = tokio::task::spawn_blocking(move || removed.take(&list)).await;
-        taken.expect("taking a list does not panic").map_err(LinkError::Removals)
+        Ok(())
+    }
+
+    /// A peer has said hello. Returns whether it may be heard: not if it is a controller whose
+    /// epoch is over.
+    async fn meet(&self, epoch: Option<u64>) -> bool {
+        let Peer::Parent { host, .. } = self.peer else { return true };
+        let over = self.removed.is_over(epoch.unwrap_or_default()) && host == HostId::ROOT;
+        if let Some(met) = &self.met {
+            met.send_replace(!over);
+        }
+        self.inbox.send(Arrival::Met { link: self.id, epoch }).await.ok();
+        !over
+    }
+
+    /// Waits until it is known whether the peer may be heard. `false`: the link has ended.
+    pub(super) async fn may_hear(&self) -> bool {
+        let Some(met) = &self.met else { return true };
+        let mut met = met.subscribe();
+        tokio::select! {
+            met = met.wait_for(|met| *met) => met.is_ok(),
+            _ = self.conn.closed() => false,
+        }
     }
 
     /// A child has said what content it is to get.

@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicBool;
 use mesh::{LinkId, Peer};
 use protos::StreamKind;
 use quinn::{Connection, RecvStream, SendStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tracing::{debug, warn};
 
 use super::framed::LinkError;
@@ -55,6 +55,8 @@ pub(crate) struct Reader {
     pub(crate) room: Room,
     pub(crate) removed: Removed,
     pub(crate) credit: Credit,
+    /// Of the controller's child: whether the controller may be heard, by its hello.
+    pub(crate) met: Option<Arc<watch::Sender<bool>>>,
     /// For messages of the bus that wait for the drive loop.
     pub(crate) bus_room: Arc<Semaphore>,
     /// Of a node that speaks for others: whether its parent can read packed reports.
@@ -110,7 +112,8 @@ impl Reader {
         let follower = urgent.then(|| conn.clone());
         let says_time = matches!(self.peer, Peer::Child { .. });
         let (packs, caps) = (self.packs.clone(), self.caps.clone());
-        let coder = Coder { packs, packer: None, caps, says_time, tails: self.tails.clone() };
+        let (tails, removed) = (self.tails.clone(), self.removed.clone());
+        let coder = Coder { packs, packer: None, caps, says_time, tails, removed };
         tokio::spawn(async move {
             let written = tokio::select! {
                 written = write_frames(
@@ -134,6 +137,9 @@ impl Reader {
         let reader = self.clone();
         tokio::spawn(async move {
             let recv = (recv, &received.frames[class].received);
+            if kind != StreamKind::Control && !reader.may_hear().await {
+                return;
+            }
             let read = match kind {
                 StreamKind::Live => reader.read_live(recv, live).await,
                 StreamKind::Bus => reader.read_bus(recv).await,

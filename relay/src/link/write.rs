@@ -18,6 +18,7 @@ use super::framed::LinkError;
 use crate::cap::Caps;
 use crate::follow::{FOLLOW, follow};
 use crate::live::Credit;
+use crate::removed::Removed;
 use crate::skew;
 
 /// A writer gathers this much before it hands bytes to the connection.
@@ -92,6 +93,8 @@ pub(super) struct Coder {
     pub(super) says_time: bool,
     /// Whether the parent can read previews of what no answer keeps.
     pub(super) tails: Arc<AtomicBool>,
+    /// Whose epoch a hello says.
+    pub(super) removed: Removed,
 }
 
 impl Coder {
@@ -103,13 +106,14 @@ impl Coder {
     }
 
     /// The bytes of a frame: of a report packed, if the parent can unpack it; of a beat with what
-    /// content may come, or what time it is.
+    /// content may come, or what time it is; of a hello with the epoch that is known here.
     fn encode(&mut self, frame: &Frame) -> Bytes {
         let packs = self.packs.as_ref().is_some_and(|packs| packs.load(Ordering::Relaxed));
         let packed = match frame {
             Frame::Report { log, seq, report } if packs => {
                 self.packer.get_or_insert_with(Packer::default).pack(*log, *seq, report)
             }
+            Frame::Hello { .. } => Some(protos::encode_hello(frame, self.removed.epoch())),
             Frame::Beat { .. } if self.says_time => {
                 Some(protos::encode_frame_at(frame, skew::unix_s()))
             }

@@ -90,7 +90,7 @@ fn x22_a_relay_that_hangs_is_told_of_and_one_that_was_removed_tells_it_itself() 
     Ok(())
 }
 
-/// The first half of the example; nobody can be promoted in the controller's place.
+/// The first half of the example; the second is in `restored`.
 #[test]
 fn x26_a_relay_whose_controller_is_gone_has_its_clients_put_files_right() -> Result<()> {
     let mut site = crate::dist::site()?;

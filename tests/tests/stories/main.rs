@@ -38,6 +38,7 @@ mod reactions;
 mod remove;
 mod renew;
 mod reports;
+mod restored;
 mod rollback;
 mod rollout;
 mod rules;
