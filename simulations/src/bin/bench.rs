@@ -59,6 +59,8 @@ mod scale;
 mod scale_model;
 #[path = "../bench/sets.rs"]
 mod sets;
+#[path = "../bench/siblings.rs"]
+mod siblings;
 #[path = "../bench/simulator.rs"]
 mod simulator;
 #[path = "../bench/site.rs"]
@@ -202,6 +204,8 @@ enum Part {
     Bulk,
     /// One file to 100 hosts of a relay, beside nginx
     Fan,
+    /// A push to 96 hosts of a relay, alone and beside four slow ones; some five minutes
+    Siblings,
     /// The memory of `barid run -b` on 50,000 answers
     Viewer,
     /// Everything but the parts that are run by name only
@@ -270,6 +274,9 @@ fn main() -> Result<()> {
     }
     if args.part == Part::Fan {
         return fan::measure(&copy, work.path());
+    }
+    if args.part == Part::Siblings {
+        return siblings::measure(&copy);
     }
     if args.part == Part::Viewer {
         let hosts = args.hosts.first().copied().unwrap_or(50_000);
