@@ -1,5 +1,7 @@
 //! What crosses the socket: JSON, and in streams one object a line.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -102,6 +104,10 @@ pub struct Kept {
     pub dropped: u64,
     /// Of a queue: how many somebody has.
     pub taken: u64,
+    /// How many were lost since the node was started, by why: `limit`, `age`, `pace`, `disk` or
+    /// `size`.
+    #[serde(default)]
+    pub lost: BTreeMap<String, u64>,
     /// Of a stream: those readers who are furthest behind.
     pub readers: Vec<Reader>,
 }

@@ -100,6 +100,7 @@ fn question(push: &NewPush) -> NewPush {
         special: Vec::new(),
         rate: 0,
         max_link_bytes: None,
+        begins: String::new(),
         waves: None,
         stage: false,
         all_at_once: true,

@@ -146,9 +146,14 @@ pub(crate) struct Args {
     #[arg(conflicts_with_all = [
         "source", "dest", "exclude", "delete", "max_delete", "tree", "compare", "younger",
         "savetargets", "numeric_ids", "before", "after", "special", "verify", "plan", "rate",
-        "max_bytes_per_link", "preflight", "stage",
+        "preflight", "stage",
     ])]
     pub(crate) start: Option<String>,
+    /// Begin at this time, as in 22:00, `2026-12-01 02:30 UTC` or `22:00 site` (the clocks of the
+    /// hosts' sites); the controller holds it until then
+    #[arg(long, value_name = "TIME", help_heading = "In two steps")]
+    #[arg(conflicts_with_all = ["verify", "stage", "plan"])]
+    pub(crate) start_at: Option<String>,
     #[command(flatten)]
     pub(crate) guard: GuardArgs,
 }
@@ -192,6 +197,7 @@ pub(crate) async fn main(
         hold_ms: millis(args.hold),
         waves: waves(args.waves, args.gate),
         all_at_once: args.all_at_once,
+        begins: args.start_at.clone().unwrap_or_default(),
         stage: args.stage,
     };
     if args.plan {
@@ -206,7 +212,7 @@ pub(crate) async fn main(
             Asked::Over(exit) => return Ok(exit),
         }
     }
-    let usual = push.waves.is_none();
+    let usual = push.waves.is_none() && push.begins.is_empty();
     let how = Order { path: "/v1/pushes", quiet: args.quiet, detach: args.detach, usual };
     follow(client, screen, &how, &push).await
 }
@@ -225,6 +231,8 @@ async fn start(
         hold_ms: millis(args.hold),
         waves: waves(args.waves, args.gate),
         all_at_once: args.all_at_once,
+        begins: args.start_at.unwrap_or_default(),
+        max_link_bytes: args.max_bytes_per_link,
     };
     // Whoever is not named was confirmed when it was staged.
     if let Some(targets) = new.targets.take() {
@@ -232,7 +240,7 @@ async fn start(
         new.targets = Some(targets);
     }
     let path = format!("/v1/pushes/{}/start", segment(id)?);
-    let usual = new.waves.is_none();
+    let usual = new.waves.is_none() && new.begins.is_empty();
     let how = Order { path: &path, quiet: args.quiet, detach: args.detach, usual };
     follow(client, screen, &how, &new).await
 }

@@ -170,6 +170,7 @@ fn show(info: &RolloutInfo, screen: &mut Screen) -> Result<(), Failure> {
     screen.print(&format!("{}\n", standing(info)))?;
     let gate = if info.gate.is_empty() { USUAL_GATE } else { &info.gate };
     screen.print(&format!("gate: {}\n\n", escape_line(gate)))?;
+    let has_newer = info.waves.iter().any(|wave| wave.superseded > 0);
     let row = |(at, wave): (usize, &WaveInfo)| {
         let mut set: String = wave.set.chars().take(SET_WIDTH).collect();
         if set.len() < wave.set.len() {
@@ -178,11 +179,14 @@ fn show(info: &RolloutInfo, screen: &mut Screen) -> Result<(), Failure> {
         let counts = [wave.hosts, wave.ok, wave.errors, wave.missed, wave.pending, wave.left_out];
         let mut row = vec![(at + 1).to_string()];
         row.extend(counts.map(show_count));
+        row.extend(has_newer.then(|| show_count(wave.superseded)));
         row.extend([wave.orders.join(" "), set]);
         row
     };
     let rows: Vec<Vec<String>> = info.waves.iter().enumerate().map(row).collect();
-    let heads = ["WAVE", "HOSTS", "OK", "FAILED", "MISSED", "PENDING", "LEFT OUT", "ORDERS", "WHO"];
+    let mut heads = vec!["WAVE", "HOSTS", "OK", "FAILED", "MISSED", "PENDING", "LEFT OUT"];
+    heads.extend(has_newer.then_some("NEWER"));
+    heads.extend(["ORDERS", "WHO"]);
     screen.print(&table(&heads, &rows))?;
     ways(info).iter().try_for_each(|way| screen.print(&format!("{way}\n")))?;
     Ok(())
@@ -199,6 +203,7 @@ fn standing(info: &RolloutInfo) -> String {
             let stage = match info.stage.as_str() {
                 "soaking" => format!("soaks for {}", show_duration(until(info.soaks_until_ms))),
                 "checking" => "its check runs".into(),
+                "waiting" => format!("begins in {}", show_duration(until(info.begins_ms))),
                 "due" => "is to be given".into(),
                 _ => "goes on".into(),
             };
@@ -326,7 +331,12 @@ fn progress(info: &RolloutInfo) -> String {
         false => format!("; left out: {}", info.left_out.join(", ")),
     };
     match (info.state.as_str(), info.stage.as_str()) {
-        ("paused", "due") => format!("paused before {head}: barid rollout resume {}", info.short),
+        ("running", "waiting") => {
+            format!("begins at {}: barid rollout abort {}", show_time(info.begins_ms), info.short)
+        }
+        ("paused", "due" | "waiting") => {
+            format!("paused before {head}: barid rollout resume {}", info.short)
+        }
         ("paused", "given") if info.taken_back > 0 => {
             let (back, short) = (show_count(info.taken_back), &info.short);
             format!("paused in {head}: taken back from {back}: barid rollout resume {short}")
@@ -369,6 +379,7 @@ mod tests {
             missed: 0,
             pending: 0,
             left_out: 0,
+            superseded: 0,
             orders: vec!["ab12cd".into()],
         };
         RolloutInfo {
@@ -382,6 +393,7 @@ mod tests {
             ended_ms: 0,
             state: state.into(),
             stage: stage.into(),
+            begins_ms: 0,
             soaks_until_ms: 0,
             why: if state == "stopped" { "3 of 50 hosts have failed".into() } else { "".into() },
             wave: 1,

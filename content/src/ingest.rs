@@ -431,10 +431,13 @@ impl Reader<'_> {
             let (file, before) = open().map_err(failed("open", self.source, path))?;
             let mut chunks = Vec::new();
             let mut sink = |bytes: &[u8]| -> Result<(), Stop> {
-                let id = ContentId::of(bytes);
+                let id = match batch {
+                    Some(batch) => batch.add(bytes)?,
+                    None => ContentId::of(bytes),
+                };
                 let len = u32::try_from(bytes.len()).expect("the cutter keeps chunks short");
                 chunks.push(ChunkRef { id, len });
-                Ok(batch.as_mut().map_or(Ok(()), |batch| batch.put(id, bytes))?)
+                Ok(())
             };
             match stable(file, &before, self.store.is_none(), cutter, &mut sink) {
                 Ok(Some((attributes, sparse))) => {

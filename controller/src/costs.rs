@@ -62,11 +62,21 @@ fn sizes<'a>(pushes: impl IntoIterator<Item = &'a Push>) -> BTreeMap<Digest, u64
 impl Api {
     /// Refuses a push that would put more on a link than the operator wants. Blocks.
     pub(crate) fn check_budget(&self, new: &NewPush, draft: &Draft) -> Result<(), Failure> {
+        self.check_budget_beyond(new, draft, &HostSet::new())
+    }
+
+    /// The same where some hosts have the content already.
+    pub(crate) fn check_budget_beyond(
+        &self,
+        new: &NewPush,
+        draft: &Draft,
+        there: &HostSet,
+    ) -> Result<(), Failure> {
         let Some(budget) = new.max_link_bytes else { return Ok(()) };
         let cost = Cost::of(self, draft)?;
         let state = self.live.state();
         for (child, below) in state.below.iter() {
-            let bytes = cost.over(&draft.targets.intersection(below));
+            let bytes = cost.over(&draft.targets.intersection(below).difference(there));
             if bytes > budget && !draft.targets.intersection(below).is_empty() {
                 let name = state.hosts.get(child).map_or("", |row| row.name.as_str());
                 let message =

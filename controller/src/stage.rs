@@ -44,8 +44,8 @@ pub(crate) fn check_stage(new: &NewPush) -> Result<(), Failure> {
         let message = "a verification puts nothing in place: there is nothing to stage";
         return Err(Failure::bad(message, "leave --stage out"));
     }
-    if new.waves.is_some() || new.all_at_once {
-        let message = "a stage changes nothing: it needs no waves";
+    if new.waves.is_some() || new.all_at_once || !new.begins.is_empty() {
+        let message = "a stage changes nothing: it needs no waves, and no time to begin at";
         return Err(Failure::bad(message, "give them with --start"));
     }
     Ok(())
@@ -84,12 +84,14 @@ pub(crate) async fn start(
         None => None,
     };
     let (tables, hosts) = (api.tables.clone(), api.live.state().hosts.clone());
-    let (row, stage) = blocking(move || {
+    let (row, stage, tally) = blocking(move || {
         let (id, row) = find(&tables, &id)?;
         let stage = tables.stage(id)?.ok_or_else(|| not_staged(&row))?;
-        Ok((row, stage))
+        Ok((row, stage, tables.tally(id)?.0))
     })
     .await?;
+    let ok = tally.lines().filter(|(outcome, _)| outcome.state == mesh::State::Ok);
+    let there = ok.fold(HostSet::new(), |all, (_, hosts)| all.union(hosts));
     let targets = match chosen {
         Some(chosen) => chosen,
         // Whoever has left the mesh since is nobody's target.
@@ -98,16 +100,28 @@ pub(crate) async fn start(
     check(&row, &targets)?;
     let push = new.over(stage.new.clone());
     let cut = api.waves_of(&push, &targets).await?;
+    if cut.as_ref().is_some_and(|cut| cut.begins_ms >= row.expires_ms) {
+        let message = "the stage has expired by then: hosts do not keep its content so long";
+        return Err(Failure::bad(message, "stage it again; --hold says for how long"));
+    }
     let maker = api.clone();
-    let step = move |packer: &Packer| staged(packer, &push, &stage).map(|step| (push, step));
+    let step =
+        move |packer: &Packer| staged(packer, &push, &stage).map(|step| (push.clone(), step));
     Ok(match cut {
         Some(cut) => rolling(api, hosts, move |_| {
-            let (push, step) = step(&maker.packer)?;
-            maker.keep_rollout(push, step, targets, cut)
+            let (push, found) = step(&maker.packer)?;
+            if push.max_link_bytes.is_some() {
+                let (_, all) = step(&maker.packer)?;
+                let packed = maker.packer.prepare_for(&push, all, targets.clone())?;
+                maker.check_budget_beyond(&push, &packed.draft, &there)?;
+            }
+            maker.keep_rollout(push, found, targets, cut)
         }),
         None => pushing(api, hosts, move |_| {
             let (push, step) = step(&maker.packer)?;
-            maker.packer.prepare_for(&push, step, targets)
+            let packed = maker.packer.prepare_for(&push, step, targets)?;
+            maker.check_budget_beyond(&push, &packed.draft, &there)?;
+            Ok(packed)
         }),
     })
 }
@@ -120,6 +134,8 @@ impl NewStart {
             hold_ms: self.hold_ms,
             waves: self.waves.clone(),
             all_at_once: self.all_at_once,
+            begins: self.begins.clone(),
+            max_link_bytes: self.max_link_bytes,
             ..push
         }
     }

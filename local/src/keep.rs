@@ -114,14 +114,16 @@ fn needed(parameters: &Parameters, name: &'static str) -> Result<u64, Failure> {
     number(parameters, name)?.ok_or_else(|| Failure::bad(format!("one `{name}` is needed")))
 }
 
-fn reader(parameters: &Parameters) -> Result<String, Failure> {
+/// By which name somebody reads. Whoever may read a stream has a place of his own in it, and moves
+/// that of nobody else: the names of all but the node's own user begin with his number.
+fn reader(who: Who, parameters: &Parameters) -> Result<String, Failure> {
     let reader = one(parameters, "as")?;
     let plain = reader.bytes().all(|byte| byte.is_ascii_graphic());
     if reader.is_empty() || reader.len() > NAME || !plain {
         let what = "must be 1 to 128 printable characters of ASCII without blanks";
         return Err(Failure::bad(format!("as is {reader:?} and {what}")));
     }
-    Ok(reader.into())
+    Ok(if who.is_own() { reader.into() } else { format!("{}:{reader}", who.uid) })
 }
 
 async fn read(
@@ -130,7 +132,7 @@ async fn read(
     parameters: Parameters,
 ) -> Result<Response, Failure> {
     let subject = subject(&api, who, &parameters).await?;
-    let reader = reader(&parameters)?;
+    let reader = reader(who, &parameters)?;
     let from = match one(&parameters, "from") {
         Ok("new") => Begin::New,
         Ok("first") | Err(_) => Begin::First,
@@ -275,7 +277,7 @@ async fn ack(
     parameters: Parameters,
 ) -> Answer<Value> {
     let subject = subject(&api, who, &parameters).await?;
-    let (reader, seq) = (reader(&parameters)?, needed(&parameters, "seq")?);
+    let (reader, seq) = (reader(who, &parameters)?, needed(&parameters, "seq")?);
     let keeper = Keeper::new(&api.hub);
     let at = holder(&keeper, &parameters, &subject, Kind::Stream).await?;
     keeper.ask(at, &Ask::Ack { subject, reader, seq }).await?;
@@ -288,7 +290,7 @@ async fn forget(
     parameters: Parameters,
 ) -> Answer<Value> {
     let subject = subject(&api, who, &parameters).await?;
-    let reader = reader(&parameters)?;
+    let reader = reader(who, &parameters)?;
     let keeper = Keeper::new(&api.hub);
     let at = holder(&keeper, &parameters, &subject, Kind::Stream).await?;
     keeper.ask(at, &Ask::Forget { subject, reader }).await?;
@@ -356,7 +358,27 @@ async fn kept(
         next: kept.next,
         dropped: kept.dropped,
         taken: kept.taken,
+        lost: kept.lost,
         readers: kept.readers.into_iter().map(|(name, through)| Reader { name, through }).collect(),
     };
     Ok(Json(AllKept { kept: reply.kept.into_iter().map(one).collect(), wrong: reply.wrong }))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::extract::Query;
+
+    use super::*;
+
+    #[test]
+    fn whoever_reads_moves_the_place_of_nobody_else() {
+        let of = |uid, name: &str| {
+            let parameters = Query(vec![("as".to_owned(), name.to_owned())]);
+            reader(Who { uid, gid: uid }, &parameters).map_err(|Failure(_, fault)| fault.message)
+        };
+        assert_eq!(of(0, "indexer").as_deref(), Ok("indexer"));
+        assert_eq!(of(54_321, "indexer").as_deref(), Ok("54321:indexer"));
+        assert_eq!(of(54_321, "0:indexer").as_deref(), Ok("54321:0:indexer"));
+        assert!(of(0, "").is_err() && of(0, "a b").is_err() && of(0, &"x".repeat(129)).is_err());
+    }
 }

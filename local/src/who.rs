@@ -1,5 +1,6 @@
 //! Who is at the other end of a Unix socket, as the kernel says.
 
+use nix::unistd::geteuid;
 use tokio::net::UnixStream;
 
 /// A user and his group.
@@ -18,5 +19,10 @@ impl Who {
             Ok(peer) => Who { uid: peer.uid(), gid: peer.gid() },
             Err(_) => Who { uid: NOBODY, gid: NOBODY },
         }
+    }
+
+    /// Whether it is root, or the user as whom the node runs.
+    pub(crate) fn is_own(self) -> bool {
+        self.uid == 0 || self.uid == geteuid().as_raw()
     }
 }

@@ -45,6 +45,8 @@ const ANSWERS: usize = 256;
 const ANSWERABLE: usize = 4_096;
 /// Programs that wait at once for a place before the drive loop, beside the links.
 const SPEAKERS: usize = 16;
+/// What is dropped for what this node keeps, by what it waited for.
+pub(crate) const KEEP: &str = "keep";
 /// How often drops are told, at most.
 const TELL: Duration = Duration::from_secs(1);
 
@@ -133,8 +135,8 @@ struct Inner {
     published: Counter,
     delivered: Counter,
     dropped: Words<1>,
-    /// Drops that are not told yet.
-    untold: AtomicU64,
+    /// Drops that are not told yet: on the way, and of what is kept.
+    untold: [AtomicU64; 2],
     told: Mutex<Option<Instant>>,
 }
 
@@ -255,7 +257,7 @@ impl Hub {
             published: Counter::default(),
             delivered: Counter::default(),
             dropped: Words::default(),
-            untold: AtomicU64::new(0),
+            untold: Default::default(),
             told: Mutex::new(None),
         }))
     }
@@ -471,13 +473,13 @@ impl Hub {
     pub(crate) fn dropped(&self, place: &'static str, count: u64) {
         if count > 0 {
             self.0.dropped.add([place], count);
-            self.0.untold.fetch_add(count, Ordering::Relaxed);
+            self.0.untold[usize::from(place == KEEP)].fetch_add(count, Ordering::Relaxed);
         }
     }
 
-    /// How many drops are to be told now.
-    pub(crate) fn take_dropped(&self) -> Option<u64> {
-        if self.0.untold.load(Ordering::Relaxed) == 0 {
+    /// How many drops are to be told now: on the way, and of what is kept.
+    pub(crate) fn take_dropped(&self) -> Option<[u64; 2]> {
+        if self.0.untold.iter().all(|count| count.load(Ordering::Relaxed) == 0) {
             return None;
         }
         let mut told = self.0.told.lock().unwrap_or_else(PoisonError::into_inner);
@@ -485,7 +487,7 @@ impl Hub {
             return None;
         }
         *told = Some(Instant::now());
-        Some(self.0.untold.swap(0, Ordering::Relaxed))
+        Some(self.0.untold.each_ref().map(|count| count.swap(0, Ordering::Relaxed)))
     }
 
     pub(crate) fn put(&self, page: &mut Page) {
@@ -574,7 +576,7 @@ mod tests {
             hub.deliver(&message(1));
             assert_eq!(reads.next().await, Some(Received::Message(message(1))), "once for both");
         }
-        assert_eq!(hub.take_dropped(), Some(10));
+        assert_eq!(hub.take_dropped(), Some([10, 0]));
         assert_eq!(hub.take_dropped(), None, "it is told");
         assert_eq!(slow.next().await, Some(Received::Missed(10)));
         assert_eq!(slow.next().await, Some(Received::Message(message(1))));
@@ -603,7 +605,7 @@ mod tests {
         for _ in 0..100 {
             hub.deliver(&message(BUS_BYTES));
         }
-        assert_eq!(hub.take_dropped(), Some(100 - (WAITING / BUS_BYTES) as u64));
+        assert_eq!(hub.take_dropped(), Some([100 - (WAITING / BUS_BYTES) as u64, 0]));
         assert!(matches!(slow.next().await, Some(Received::Missed(_))));
         assert!(matches!(slow.next().await, Some(Received::Message(_))));
         hub.deliver(&message(BUS_BYTES));

@@ -10,10 +10,16 @@
 //! What was lost before it came here is not here: `confirm` says whether a message has come and is
 //! on disk.
 
+mod answers;
 mod ask;
+mod change;
+mod entry;
+mod figures;
+mod losses;
 mod serve;
 mod settings;
 mod store;
+mod takers;
 mod words;
 mod worker;
 
@@ -21,6 +27,7 @@ pub use self::ask::{Confirmed, KeepError, Keeper};
 pub use self::settings::Policy;
 pub use self::words::{Ask, Begin, Fault, KEPT_BYTES, Kept, Record, Reply};
 
+pub(crate) use self::figures::Shelves;
 pub(crate) use self::serve::start;
 
 use mesh::bus::RESERVED;

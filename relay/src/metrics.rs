@@ -20,6 +20,7 @@ use tokio::time::timeout;
 
 use crate::bus::Hub;
 use crate::drive::{Arrival, Links};
+use crate::keep::Shelves;
 use crate::space::Space;
 use crate::spool::Spool;
 
@@ -171,6 +172,7 @@ struct Inner {
     started: SystemTime,
     desk: OnceLock<Desk>,
     hub: OnceLock<Hub>,
+    shelves: OnceLock<Shelves>,
 }
 
 impl Metrics {
@@ -180,7 +182,7 @@ impl Metrics {
         (links, traffic, inbox): (Links, Traffic, mpsc::Sender<Arrival>),
         (space, spool, store): (Space, Option<Spool>, Arc<Store>),
     ) -> Metrics {
-        let (started, desk, hub) = (SystemTime::now(), OnceLock::new(), OnceLock::new());
+        let (desk, hub, shelves) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
         Metrics(Arc::new(Inner {
             role,
             counts,
@@ -190,9 +192,10 @@ impl Metrics {
             space,
             spool,
             store,
-            started,
+            started: SystemTime::now(),
             desk,
             hub,
+            shelves,
         }))
     }
 
@@ -204,6 +207,11 @@ impl Metrics {
     /// Programs at this node speak on the bus by this hub.
     pub(crate) fn set_hub(&self, hub: Hub) {
         self.0.hub.set(hub).ok();
+    }
+
+    /// This node keeps messages of the bus there.
+    pub(crate) fn set_shelves(&self, shelves: Shelves) {
+        self.0.shelves.set(shelves).ok();
     }
 
     /// How the core stands, if it says so in time.
@@ -237,6 +245,9 @@ impl Metrics {
         inner.traffic.put(&mut page, &inner.links.all());
         inner.counts.put(&mut page);
         inner.hub.get().inspect(|hub| hub.put(&mut page));
+        if let Some(shelves) = inner.shelves.get() {
+            shelves.put(&mut page).await;
+        }
         let this = self.clone();
         let disk = move || {
             this.put_disk(&mut page);

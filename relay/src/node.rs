@@ -215,7 +215,7 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
     let bus_room = Arc::new(Semaphore::new(bus::PLACES));
     let hub = Hub::new((HostId(identity.id), &identity.name), inbox.clone(), bus_room.clone());
     metrics.set_hub(hub.clone());
-    keep::start(&setup.state, hub.clone(), space.clone());
+    metrics.set_shelves(keep::start(&setup.state, hub.clone(), space.clone()));
     let caps = Caps::open(&setup.state, &setup.settings.cap, setup.settings.yields)?;
     let outputs = Outputs::new(
         HostId(identity.id),

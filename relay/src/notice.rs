@@ -97,10 +97,15 @@ impl Notices {
         self.note(kind, address, &text);
     }
 
-    /// Messages of the bus found no room.
-    pub(crate) fn bus_dropped(&mut self, count: u64) {
-        let text = "messages of the bus found no room and were dropped";
-        self.note_many(kind("bus.dropped", Severity::Warning, self.class()), text, count);
+    /// So many messages of the bus found no room on their way, and of what is kept.
+    pub(crate) fn bus_dropped(&mut self, counts: [u64; 2]) {
+        let texts = [
+            "messages of the bus found no room and were dropped",
+            "messages that the bus keeps here were lost: barid bus kept says why",
+        ];
+        for (text, count) in texts.into_iter().zip(counts).filter(|(_, count)| *count > 0) {
+            self.note_many(kind("bus.dropped", Severity::Warning, self.class()), text, count);
+        }
     }
 
     /// Long outputs have gone that nobody has fetched.

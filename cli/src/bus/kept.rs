@@ -229,13 +229,19 @@ fn show(all: &AllKept, screen: &mut Screen) -> Result<Exit, Failure> {
             0 => String::new(),
             lost => format!(", {lost} lost"),
         };
+        let why: Vec<_> =
+            kept.lost.iter().map(|(w, n)| format!("{} {n}", escape_line(w))).collect();
+        let why = match why.is_empty() {
+            true => String::new(),
+            false => format!(" (since the node was started: {})", why.join(", ")),
+        };
         let taken = match kept.taken {
             0 => String::new(),
             taken => format!(", {taken} taken"),
         };
         screen.print(&format!(
             "{name}  {policy} of {subject}: {messages} messages, {bytes} bytes, next {next}\
-             {taken}{lost}\n"
+             {taken}{lost}{why}\n"
         ))?;
         for reader in &kept.readers {
             let (name, through) = (escape_line(&reader.name), reader.through);

@@ -197,17 +197,14 @@ impl Survey {
         target: &Manifest,
         store: &Store,
     ) -> Result<Vec<ChunkRef>, ApplyError> {
-        let mut seen = BTreeSet::new();
-        let mut wanted = Vec::new();
-        for (_, entry) in self.writes(target) {
-            for chunk in entry.chunks() {
-                let new = !self.found.contains_key(&chunk.id) && seen.insert(chunk.id);
-                if new && !store.has(&chunk.id)? {
-                    wanted.push(*chunk);
-                }
-            }
-        }
-        Ok(wanted)
+        let chunks = self.writes(target).flat_map(|(_, entry)| entry.chunks());
+        let elsewhere = chunks.filter(|chunk| !self.found.contains_key(&chunk.id));
+        let elsewhere: Vec<ChunkRef> = elsewhere.copied().collect();
+        let mut ids: Vec<ContentId> = elsewhere.iter().map(|chunk| chunk.id).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let mut absent = store.absent(&ids)?;
+        Ok(elsewhere.into_iter().filter(|chunk| absent.remove(&chunk.id)).collect())
     }
 
     /// Refuses what cannot fit, before the first byte is fetched or written. Says how many bytes

@@ -42,19 +42,33 @@ impl<'a> Batch<'a> {
 
     /// Adds an object, after checking that the id is the hash of the bytes.
     pub fn put(&mut self, id: ContentId, bytes: &[u8]) -> Result<(), StoreError> {
+        if bytes.len() <= MAX_OBJECT && ContentId::of(bytes) != id {
+            return Err(StoreError::Mismatch { id });
+        }
+        self.insert(id, bytes)
+    }
+
+    /// Adds an object of which only the bytes are known. Returns its id.
+    pub fn add(&mut self, bytes: &[u8]) -> Result<ContentId, StoreError> {
+        let id = ContentId::of(bytes);
+        self.insert(id, bytes)?;
+        Ok(id)
+    }
+
+    fn insert(&mut self, id: ContentId, bytes: &[u8]) -> Result<(), StoreError> {
         if bytes.len() > MAX_OBJECT {
             return Err(StoreError::TooLarge { id, len: bytes.len() });
         }
-        if ContentId::of(bytes) != id {
-            return Err(StoreError::Mismatch { id });
-        }
-        if self.ids.contains(&id) || self.store.has(&id)? {
+        if self.ids.contains(&id) {
             return Ok(());
         }
         let len = u32::try_from(bytes.len()).expect("an object has at most 32 MiB");
+        // Many small ones are looked for together once they are to be written.
         if bytes.len() < LARGE {
             self.small.push((id, self.held.len(), len));
             self.held.extend_from_slice(bytes);
+        } else if self.store.has(&id)? {
+            return Ok(());
         } else {
             self.make_room(u64::from(len))?;
             let path = self.store.temp_path();
@@ -80,19 +94,21 @@ impl<'a> Batch<'a> {
             return Ok(());
         }
         let store = self.store;
+        let ids: Vec<ContentId> = self.ids.iter().copied().collect();
+        let new = store.absent(&ids)?;
+        self.small.retain(|(id, ..)| new.contains(id));
+        if self.small.is_empty() && self.large.is_empty() {
+            self.reset();
+            return Ok(());
+        }
         // If there is none, what was written beside is removed with this batch.
         self.make_room(0)?;
         let mut writer = store.writer();
         // Another batch may have brought some of it meanwhile.
-        let mut known = BTreeSet::new();
-        for id in &self.ids {
-            if store.has(id)? {
-                known.insert(*id);
-            }
-        }
-        self.small.retain(|(id, ..)| !known.contains(id));
+        let new = store.absent(&ids)?;
+        self.small.retain(|(id, ..)| new.contains(id));
         let mut places = Vec::new();
-        let put = self.put_all(&mut writer, &known, &mut places);
+        let put = self.put_all(&mut writer, &new, &mut places);
         if put.is_err() {
             // What is not in the index would lie there until the next start.
             for (id, place) in places {
@@ -108,18 +124,19 @@ impl<'a> Batch<'a> {
 
     /// Room for what is gathered, and so much more.
     fn make_room(&self, more: u64) -> Result<(), StoreError> {
-        self.store.make_room_beside(self.unsynced, self.held.len() as u64 + more)
+        let small: u64 = self.small.iter().map(|(_, _, len)| u64::from(*len)).sum();
+        self.store.make_room_beside(self.unsynced, small + more)
     }
 
     /// Moves and appends everything into its place, and tells the index.
     fn put_all(
         &self,
         writer: &mut Writer,
-        known: &BTreeSet<ContentId>,
+        new: &BTreeSet<ContentId>,
         places: &mut Vec<(ContentId, Place)>,
     ) -> Result<(), StoreError> {
         let store = self.store;
-        let large: Vec<_> = self.large.iter().filter(|(id, ..)| !known.contains(id)).collect();
+        let large: Vec<_> = self.large.iter().filter(|(id, ..)| new.contains(id)).collect();
         let together = large.len() > FEW;
         let mut filled = BTreeSet::new();
         for (id, temp, len) in large {

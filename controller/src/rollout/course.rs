@@ -40,6 +40,9 @@ pub struct Course {
     stage: Stage,
     /// Whether no other wave is to open, and the last one not to end.
     paused: bool,
+    /// Before this nothing is given; 0: it begins at once.
+    #[serde(default)]
+    begins_ms: u64,
 }
 
 /// What is to be done next.
@@ -60,7 +63,22 @@ pub enum Next {
 impl Course {
     /// A rollout that has not begun.
     pub fn new(waves: usize) -> Course {
-        Course { waves, wave: 0, stage: Stage::Due, paused: false }
+        Course { waves, wave: 0, stage: Stage::Due, paused: false, begins_ms: 0 }
+    }
+
+    /// The same, that begins at this time.
+    pub fn beginning(self, begins_ms: u64) -> Course {
+        Course { begins_ms, ..self }
+    }
+
+    /// When it begins; 0: at once.
+    pub fn begins_ms(&self) -> u64 {
+        self.begins_ms
+    }
+
+    /// Whether its time has not come yet.
+    pub fn waits(&self, now_ms: u64) -> bool {
+        self.stage == Stage::Due && now_ms < self.begins_ms
     }
 
     /// Which wave goes on, from 0.
@@ -92,6 +110,7 @@ impl Course {
     pub fn step(&mut self, now_ms: u64, gate: &WaveGate, count: Count, ended: bool) -> Next {
         match self.stage {
             Stage::Due if self.paused => Next::Rest,
+            Stage::Due if self.waits(now_ms) => Next::Wait(Some(self.begins_ms)),
             Stage::Due => Next::Give,
             Stage::Given => match gate.judge(count, ended) {
                 Verdict::Open => Next::Wait(None),
@@ -236,6 +255,21 @@ mod tests {
 
     fn gate(text: &str) -> WaveGate {
         text.parse().expect("it is a gate")
+    }
+
+    #[test]
+    fn nothing_is_given_before_its_time() {
+        let gate = gate("errors<=0");
+        let mut course = Course::new(1).beginning(50);
+        assert_eq!(course.step(49, &gate, Count::default(), false), Next::Wait(Some(50)));
+        assert!(course.pause());
+        assert_eq!(course.step(60, &gate, Count::default(), false), Next::Rest, "it is paused");
+        assert!(course.resume());
+        assert_eq!(course.step(40, &gate, Count::default(), false), Next::Wait(Some(50)));
+        assert_eq!(course.step(50, &gate, Count::default(), false), Next::Give);
+        // Kept before there was such a time.
+        let old = r#"{"waves":1,"wave":0,"stage":"due","paused":false}"#;
+        assert_eq!(serde_json::from_str::<Course>(old).expect("it is one"), Course::new(1));
     }
 
     #[test]

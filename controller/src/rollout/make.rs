@@ -1,12 +1,16 @@
 //! Beginning a rollout: what is asked for is read and checked, its waves are cut, and it is kept.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
+use jiff::Zoned;
+use jiff::tz::TimeZone;
 use mesh::{HostId, HostSet, OrderId};
 use tokio::sync::mpsc;
 
 use super::driver::{MOST, Rollouts};
 use super::gate::WaveGate;
+use super::moment::moment;
 use super::row::{Goods, RolloutRow};
 use super::waves::{Tier, USUAL, WavesError, cut, spread, tiers};
 use crate::api::{Api, Hosts};
@@ -26,7 +30,12 @@ pub(crate) struct Cut {
     /// The gate, as it is written.
     pub(crate) gate: String,
     pub(crate) waves: Vec<HostSet>,
+    /// When it is to begin; 0: at once.
+    pub(crate) begins_ms: u64,
 }
+
+/// The gate of what goes to everybody at once at a later time: there is no wave behind it.
+const OPEN: &str = "errors<=100% missed<=100%";
 
 impl Api {
     /// The waves in which a push goes: those that were asked for, or the usual ones if it is for
@@ -49,10 +58,45 @@ impl Api {
             (None, false) if !new.verify && self.waves_above < targets.len() => {
                 Waves { waves: USUAL.into(), ..Waves::default() }
             }
-            (None, _) => return Ok(None),
+            (None, _) if new.begins.is_empty() => return Ok(None),
+            (None, _) if new.verify => {
+                let message = "a verification changes nothing, and is made at once";
+                return Err(Failure::bad(message, "leave --start-at out"));
+            }
+            (None, _) => Waves { waves: "100%".into(), gate: OPEN.into() },
         };
         let sets = self.sets_of(&waves).await?;
-        self.rollouts.cut(&waves, targets, &sets).map(Some)
+        let mut cut = self.rollouts.cut(&waves, targets, &sets)?;
+        if !new.begins.is_empty() {
+            let read = moment(&new.begins, || self.clocks_of(targets), &Zoned::now());
+            let help = "as in 22:00, 2026-12-01 02:30 UTC, 06:00 Europe/Paris or 22:00 site";
+            cut.begins_ms = read.map_err(|error| Failure::bad(error.to_string(), help))?;
+        }
+        Ok(Some(cut))
+    }
+
+    /// The clocks of the sites that these hosts are at, if they have the same.
+    fn clocks_of(&self, targets: &HostSet) -> Result<TimeZone, String> {
+        let (book, hosts) = (self.fleet.known().book.clone(), self.live.state().hosts.clone());
+        let mut zones = BTreeMap::new();
+        for host in targets.iter().filter_map(|id| hosts.get(&id)) {
+            let zone = book.sites.get(&host.site).map(|site| site.zone.as_str());
+            let zone =
+                zone.filter(|zone| !zone.is_empty()).ok_or_else(|| match host.site.as_str() {
+                    "" => format!("{} is at no site, and so has no clocks of one", host.name),
+                    site => format!("nobody has said what time it is at {site}"),
+                })?;
+            zones.insert(zone, &host.site);
+        }
+        match zones.iter().next() {
+            Some((zone, _)) if zones.len() == 1 => {
+                TimeZone::get(zone).map_err(|_| format!("the clocks of {zone} are not known here"))
+            }
+            _ => {
+                let sites: Vec<_> = zones.values().map(|site| site.as_str()).collect();
+                Err(format!("{} have different clocks: one push for each", sites.join(" and ")))
+            }
+        }
     }
 
     /// Who is meant by each of the sets in a list of waves.
@@ -136,7 +180,8 @@ fn check_room(open: usize) -> Result<(), Failure> {
 fn row(what: String, goods: Goods, cut: &Cut) -> (OrderId, RolloutRow) {
     let now = SystemTime::now();
     let size = (cut.waves.len(), cut.waves.iter().map(HostSet::len).sum());
-    let row = RolloutRow::new((what, goods), cut.gate.clone(), size, to_ms(now));
+    let mut row = RolloutRow::new((what, goods), cut.gate.clone(), size, to_ms(now));
+    row.course = row.course.beginning(cut.begins_ms);
     (new_id(now), row)
 }
 
@@ -176,7 +221,7 @@ impl Rollouts {
                 return Err(Failure::bad(message, "make the wave larger, or ask for a percentage"));
             }
         }
-        Ok(Cut { gate: new.gate.clone(), waves })
+        Ok(Cut { gate: new.gate.clone(), waves, begins_ms: 0 })
     }
 
     /// The waves in which a distribution goes: those that were asked for, or the frequency's.

@@ -13,6 +13,7 @@ use super::gate::WaveGate;
 use super::row::{RolloutRow, WaveOrder, find};
 use super::standing::{Standing, at_sites};
 use crate::api::{Answer, Api, body};
+use crate::clock::now_ms;
 use crate::fault::Failure;
 use crate::lines::line_stream;
 use crate::orders::blocking;
@@ -177,6 +178,7 @@ pub(super) fn info(
     in_full: bool,
 ) -> Result<RolloutInfo, Failure> {
     let (stage, soaks_until_ms, why) = match row.course.stage() {
+        Stage::Due if row.course.waits(now_ms()) => ("waiting", 0, String::new()),
         Stage::Due => ("due", 0, String::new()),
         Stage::Given => ("given", 0, String::new()),
         Stage::Soaking(until_ms) => ("soaking", *until_ms, String::new()),
@@ -202,6 +204,7 @@ pub(super) fn info(
         ended_ms: row.ended_ms,
         state: row.state().into(),
         stage: stage.into(),
+        begins_ms: row.course.begins_ms(),
         soaks_until_ms,
         why,
         wave: row.course.wave() as u64 + 1,
@@ -232,6 +235,7 @@ fn waves(
             missed: count.missed,
             pending,
             left_out: left_out.len(),
+            superseded: counted.intersection(&standing.superseded).len(),
             orders: orders.filter_map(WaveOrder::id).map(short).collect(),
         }
     };

@@ -1,7 +1,8 @@
 //! How the hosts of a rollout stand, by what they have answered to its orders.
 //!
 //! Of the orders of one round a host must be ok in all that it is a target of; a later round takes
-//! the place of an earlier one for the hosts that it was given to.
+//! the place of an earlier one for the hosts that it was given to. Where a newer push has taken the
+//! place of an order that was not begun, the host has what is newer or will: it counts in no gate.
 
 use std::collections::BTreeMap;
 
@@ -28,6 +29,8 @@ pub(crate) struct Standing {
     pub(crate) owed: HostSet,
     /// Whoever a pause would have it taken back from and may have begun it.
     pub(crate) waits: HostSet,
+    /// Whoever has not begun it and gets a newer push in its place.
+    pub(super) superseded: HostSet,
     /// Of those who were missed: who had it taken back.
     pub(super) cancelled: HostSet,
     /// Of those who were missed: who has said nothing himself.
@@ -51,7 +54,8 @@ impl Standing {
             standing.ended &= order.closed_ms > 0 || Some(given.wave) != last;
             let targets = order.targets();
             standing.renew(&targets.difference(&seen));
-            standing.add(&targets, &tables.tally(id)?.0);
+            let tally = tables.tally(id)?.0;
+            standing.add(&targets, &tally, &order.not_begun(&tally));
             seen = seen.union(&targets);
         }
         standing.round = seen;
@@ -62,13 +66,16 @@ impl Standing {
     /// A new round: what these hosts have said before counts no more.
     fn renew(&mut self, targets: &HostSet) {
         self.given = self.given.union(targets);
-        let sets = [&mut self.errors, &mut self.missed, &mut self.pending];
+        let sets = [&mut self.errors, &mut self.missed, &mut self.pending, &mut self.superseded];
         for set in sets.into_iter().chain([&mut self.cancelled, &mut self.unheard]) {
             *set = set.difference(targets);
         }
     }
 
-    fn add(&mut self, targets: &HostSet, tally: &Tally) {
+    /// `superseded`: who has not begun this order, since a newer one has taken its place.
+    fn add(&mut self, targets: &HostSet, tally: &Tally, superseded: &HostSet) {
+        self.superseded = self.superseded.union(&superseded.intersection(targets));
+        let targets = &targets.difference(superseded);
         for (outcome, hosts) in tally.lines() {
             let hosts = hosts.intersection(targets);
             match outcome.state {
@@ -107,12 +114,14 @@ impl Standing {
 
     /// Whoever has what was rolled out.
     pub(crate) fn ok(&self) -> HostSet {
-        let not = self.errors.union(&self.missed).union(&self.pending);
+        let not = self.errors.union(&self.missed).union(&self.pending).union(&self.superseded);
         self.given.difference(&not)
     }
 
-    /// How a part of the hosts stands: all of them were to get it.
+    /// How a part of the hosts stands: all of them were to get it, and those who get something
+    /// newer instead are none of them any more.
     pub(crate) fn count(&self, hosts: &HostSet) -> Count {
+        let hosts = &hosts.difference(&self.superseded);
         let errors = self.errors.intersection(hosts);
         let missed = self.missed.difference(&errors).intersection(hosts);
         let pending = self.pending.intersection(hosts);
@@ -203,17 +212,42 @@ mod tests {
         let mut standing = Standing::default();
         standing.renew(&hosts(1, 6));
         let first = [(State::Ok, hosts(1, 3)), (State::Failed(1), hosts(4, 4))];
-        standing.add(&hosts(1, 6), &tally(&first));
-        standing.add(&hosts(3, 4), &tally(&[(State::NotReached, hosts(3, 3))]));
+        standing.add(&hosts(1, 6), &tally(&first), &HostSet::new());
+        standing.add(&hosts(3, 4), &tally(&[(State::NotReached, hosts(3, 3))]), &HostSet::new());
         assert_eq!((standing.ok(), standing.errors.clone()), (hosts(1, 2), hosts(4, 4)));
         // Host 7 was not given anything, since it lacked nothing.
         let count = standing.count(&hosts(1, 7));
         assert_eq!(count, Count { hosts: 7, ok: 3, errors: 1, missed: 1 });
         assert_eq!(count.pending(), 2);
         standing.renew(&hosts(3, 6));
-        standing.add(&hosts(3, 6), &tally(&[(State::Ok, hosts(3, 6))]));
+        standing.add(&hosts(3, 6), &tally(&[(State::Ok, hosts(3, 6))]), &HostSet::new());
         assert_eq!(standing.count(&hosts(1, 7)).ok, 7);
     }
+
+    #[test]
+    fn who_gets_a_newer_push_instead_counts_in_no_gate() {
+        let mut tally = Tally::new();
+        let lines = [
+            (State::Ok, hosts(1, 2)),
+            (State::Failed(1), hosts(3, 3)),
+            (State::Skipped, hosts(4, 4)),
+            (State::NotReached, hosts(5, 5)),
+        ];
+        for (state, hosts) in &lines {
+            tally.record(Outcome::bare(*state), hosts);
+        }
+        let mut standing = Standing::default();
+        standing.renew(&hosts(1, 7));
+        // Of 6 there is no word yet, and 7 was given the older one alone.
+        standing.add(&hosts(1, 7), &tally, &hosts(4, 6));
+        let count = standing.count(&hosts(1, 7));
+        assert_eq!(count, Count { hosts: 4, ok: 2, errors: 1, missed: 0 });
+        assert_eq!(standing.ok(), hosts(1, 2), "who has something else does not have this");
+        // Whoever is given it once more is no longer among them.
+        standing.renew(&hosts(4, 6));
+        assert_eq!(standing.count(&hosts(4, 6)).hosts, 3);
+    }
+
     #[test]
     fn who_had_it_taken_back_by_a_pause_is_owed_it_unless_he_had_begun() {
         let mut row = RolloutRow::sample(1);
@@ -232,7 +266,7 @@ mod tests {
         for (state, hosts) in &lines {
             tally.record(Outcome::bare(*state), hosts);
         }
-        standing.add(&hosts(1, 9), &tally);
+        standing.add(&hosts(1, 9), &tally, &HostSet::new());
         // 6 goes on, 7 is on its way to say so or not, and of 9 it was never taken back.
         standing.give_back(&row, &hosts(3, 6).difference(&hosts(5, 5)));
         assert_eq!((standing.owed.clone(), standing.waits.clone()), (hosts(4, 5), hosts(6, 7)));

@@ -83,6 +83,10 @@ pub struct NewPush {
     /// Whether everybody gets it at once, however many they are.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub all_at_once: bool,
+    /// When it is to begin: `[DATE] TIME [ZONE]`, as in `22:00` or `2026-12-01 02:30 UTC`; the zone
+    /// `site` means the clocks of the hosts' sites. Empty: at once.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub begins: String,
     /// Whether only its content travels now, and stays where it is needed for `hold_ms`, until it
     /// is started.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -107,6 +111,13 @@ pub struct NewStart {
     /// Whether everybody gets it at once, however many they are.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub all_at_once: bool,
+    /// When it is to begin, as of a push.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub begins: String,
+    /// How many bytes may go over each of the controller's links, beyond what was staged; with more
+    /// nothing is started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_link_bytes: Option<u64>,
 }
 
 /// A line for the shell for each changed file that a pattern means.

@@ -35,9 +35,12 @@ pub struct RolloutInfo {
     pub ended_ms: u64,
     /// `running`, `paused`, `stopped`, `aborted` or `done`.
     pub state: String,
-    /// Of one that goes on: `due`, `given`, `soaking` or `checking`.
+    /// Of one that goes on: `waiting` for its beginning, `due`, `given`, `soaking` or `checking`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub stage: String,
+    /// When it is to begin; 0: at once.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub begins_ms: u64,
     /// Until when it soaks; 0: it does not.
     #[serde(default)]
     pub soaks_until_ms: u64,
@@ -80,6 +83,9 @@ pub struct WaveInfo {
     /// How many are left out with their site.
     #[serde(default)]
     pub left_out: u64,
+    /// How many get something newer instead, which has taken its place before they had begun.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub superseded: u64,
     /// The short ids of its orders, in the sequence in which they were given.
     pub orders: Vec<String>,
 }

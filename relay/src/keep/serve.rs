@@ -15,12 +15,13 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{info, warn};
 
+use super::figures::Shelves;
 use super::settings::{self, Keep};
 use super::store::LOOK;
 use super::words::{Ask, Has, Reply, Who};
-use super::worker::{self, Job, Worker};
-use super::{HAS, WHO, at_subject, has_subject};
-use crate::bus::{Hub, Received, Subscription};
+use super::worker::{Job, Worker};
+use super::{HAS, WHO, answers, at_subject, has_subject};
+use crate::bus::{Hub, KEEP, Received, Subscription};
 use crate::space::Space;
 
 /// How often it is looked whether the settings have changed.
@@ -35,8 +36,12 @@ const LONGEST: Duration = Duration::from_secs(30);
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// Keeps what the settings say, until the runtime ends. Nothing is opened before they say anything.
-pub(crate) fn start(state: &Path, hub: Hub, space: Space) {
-    tokio::spawn(Server::new(state, hub, space).run());
+/// Returns what it is seen by.
+pub(crate) fn start(state: &Path, hub: Hub, space: Space) -> Shelves {
+    let server = Server::new(state, hub, space);
+    let shelves = server.shelves.clone();
+    tokio::spawn(server.run());
+    shelves
 }
 
 /// What tells whether the settings have changed.
@@ -46,6 +51,7 @@ struct Server {
     path: PathBuf,
     hub: Hub,
     asked: Asked,
+    shelves: Shelves,
     /// Gone once the thread runs.
     worker: Option<(Worker, mpsc::Receiver<Job>)>,
     stamp: Stamp,
@@ -72,13 +78,14 @@ impl Server {
             state.join("bus").join("keep.redb"),
             grow,
             Box::new(move || space.lack(space.floor()).is_none()),
-            Box::new(move |count| lost.dropped("keep", count)),
+            Box::new(move |count| lost.dropped(KEEP, count)),
         );
         let places = Arc::new(Semaphore::new(ASKS));
         Server {
             path: state.join("bus.toml"),
             asked: Asked { hub: hub.clone(), jobs, grown, places },
             hub,
+            shelves: Shelves::default(),
             worker: Some((worker, inbox)),
             stamp: None,
             keeps: Arc::default(),
@@ -121,8 +128,9 @@ impl Server {
         };
         if let Some((worker, inbox)) = self.worker.take_if(|_| !self.keeps.is_empty()) {
             let thread = std::thread::Builder::new().name("keep".into());
-            if let Err(error) = thread.spawn(move || worker.run(inbox)) {
-                warn!(%error, "the bus keeps nothing here");
+            match thread.spawn(move || worker.run(inbox)) {
+                Ok(_) => self.shelves.begin(self.asked.jobs.clone()),
+                Err(error) => warn!(%error, "the bus keeps nothing here"),
             }
         }
         if self.worker.is_none() {
@@ -198,7 +206,7 @@ async fn questions(mut subscription: Subscription, keeps: Arc<Vec<Keep>>, asked:
         let Received::Message(message) = received else { continue };
         if message.subject.as_str() == WHO {
             let who = serde_json::from_slice::<Who>(&message.body);
-            if who.is_ok_and(|who| worker::keeps(&keeps, &who.subject, who.policy)) {
+            if who.is_ok_and(|who| answers::keeps(&keeps, &who.subject, who.policy)) {
                 asked.answer(&message, Reply::default().encode()).await;
             }
             continue;
@@ -247,7 +255,7 @@ impl Asked {
     }
 
     /// Answers a question when there is something to say, or its time is over.
-    async fn ask(&self, ask: Ask) -> Reply {
+    async fn ask(&self, mut ask: Ask) -> Reply {
         let wait = Duration::from_millis(ask.wait_ms()).min(LONGEST);
         let until = Instant::now() + wait;
         let mut grown = self.grown.clone();
@@ -262,6 +270,10 @@ impl Asked {
             };
             if !reply.is_empty() || Instant::now() >= until {
                 return reply;
+            }
+            // What was looked at need not be again whenever something comes.
+            if let Ask::Read { after, .. } = &mut ask {
+                *after = Some(reply.through);
             }
             timeout_at(until.min(Instant::now() + AGAIN), grown.changed()).await.ok();
         }

@@ -5,31 +5,36 @@
 //! loss depends on the policy, and losses are counted. Age is counted in the time that the node
 //! runs, so that a wrong clock throws nothing away.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use content::Database;
-use mesh::bus::{Message, Pattern, Subject};
-use redb::{Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
-use serde::{Deserialize, Serialize};
+use mesh::bus::{Pattern, Subject};
+use redb::{Durability, ReadableDatabase, ReadableTable, TableDefinition};
 
+use super::change::Change;
+use super::entry::Entry;
 use super::settings::{Keep, Policy};
 use super::words::{Kept, Record, Room};
 use crate::JournalError;
 
-type Result<T> = std::result::Result<T, JournalError>;
+pub(super) type Result<T> = std::result::Result<T, JournalError>;
 
 /// A message, by its shelf and number: the length of a head in JSON, the head, the body.
-const MESSAGES: TableDefinition<(&str, u64), &[u8]> = TableDefinition::new("bus.messages.v1");
+pub(super) const MESSAGES: TableDefinition<(&str, u64), &[u8]> =
+    TableDefinition::new("bus.messages.v1");
 /// Of the policy `latest`: the number of the newest message of a subject.
-const SUBJECTS: TableDefinition<(&str, &str), u64> = TableDefinition::new("bus.subjects.v1");
+pub(super) const SUBJECTS: TableDefinition<(&str, &str), u64> =
+    TableDefinition::new("bus.subjects.v1");
 /// What a reader has acknowledged, and of which subjects he reads, by shelf and reader.
-const READERS: TableDefinition<(&str, &str), (u64, &str)> = TableDefinition::new("bus.readers.v1");
+pub(super) const READERS: TableDefinition<(&str, &str), (u64, &str)> =
+    TableDefinition::new("bus.readers.v1");
 /// The next number of a shelf, how many messages are there, their bytes, and how many were lost.
-const SHELVES: TableDefinition<&str, (u64, u64, u64, u64)> = TableDefinition::new("bus.shelves.v1");
+pub(super) const SHELVES: TableDefinition<&str, (u64, u64, u64, u64)> =
+    TableDefinition::new("bus.shelves.v1");
 /// How long the node has run, in milliseconds.
-const UPTIME: TableDefinition<(), u64> = TableDefinition::new("bus.uptime.v1");
+pub(super) const UPTIME: TableDefinition<(), u64> = TableDefinition::new("bus.uptime.v1");
 
 /// Memory for the database.
 const CACHE: usize = 8 << 20;
@@ -37,76 +42,20 @@ const CACHE: usize = 8 << 20;
 pub(super) const LOOK: Duration = Duration::from_secs(10);
 /// How many messages are looked at for one answer.
 const SCAN: u64 = 10_000;
-/// How many readers of one shelf there may be, and of how many it is told.
-const READERS_OF_ONE: usize = 256;
+/// Of how many readers of a shelf it is told.
 const TOLD: usize = 20;
-
-/// A message as it is kept; or, without a subject, the word that some are missing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Entry {
-    pub(super) subject: String,
-    pub(super) from: u32,
-    pub(super) node: String,
-    pub(super) at_ms: u64,
-    pub(super) missed: u64,
-    pub(super) body: Bytes,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Head {
-    subject: String,
-    from: u32,
-    node: String,
-    at_ms: u64,
-    up_ms: u64,
-    #[serde(default)]
-    missed: u64,
-}
-
-impl Entry {
-    pub(super) fn of(message: &Message, at_ms: u64) -> Entry {
-        let (subject, from) = (message.subject.as_str().into(), message.from.0);
-        let (node, body) = (message.node.clone(), message.body.clone());
-        Entry { subject, from, node, at_ms, missed: 0, body }
-    }
-
-    /// So many messages did not come here.
-    pub(super) fn gap(missed: u64, at_ms: u64) -> Entry {
-        let (subject, node, body) = (String::new(), String::new(), Bytes::new());
-        Entry { subject, from: 0, node, at_ms, missed, body }
-    }
-
-    fn encode(&self, up_ms: u64) -> Vec<u8> {
-        let (subject, node) = (self.subject.clone(), self.node.clone());
-        let (from, at_ms, missed) = (self.from, self.at_ms, self.missed);
-        let head = serde_json::to_vec(&Head { subject, from, node, at_ms, up_ms, missed });
-        let head = head.expect("plain data is valid JSON");
-        let len = u32::try_from(head.len()).expect("names are short");
-        [&len.to_be_bytes()[..], &head, &self.body].concat()
-    }
-
-    /// None: it is no entry.
-    fn decode(row: &[u8]) -> Option<(Entry, u64)> {
-        let (len, rest) = row.split_first_chunk::<4>()?;
-        let (head, body) = rest.split_at_checked(u32::from_be_bytes(*len) as usize)?;
-        let Head { subject, from, node, at_ms, up_ms, missed } =
-            serde_json::from_slice(head).ok()?;
-        let body = Bytes::copy_from_slice(body);
-        Some((Entry { subject, from, node, at_ms, missed, body }, up_ms))
-    }
-}
 
 /// A shelf.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Shelf {
-    next: u64,
-    count: u64,
-    bytes: u64,
-    dropped: u64,
+pub(super) struct Shelf {
+    pub(super) next: u64,
+    pub(super) count: u64,
+    pub(super) bytes: u64,
+    pub(super) dropped: u64,
 }
 
 impl Shelf {
-    fn of(row: Option<(u64, u64, u64, u64)>) -> Shelf {
+    pub(super) fn of(row: Option<(u64, u64, u64, u64)>) -> Shelf {
         let (next, count, bytes, dropped) = row.unwrap_or((1, 0, 0, 0));
         Shelf { next, count, bytes, dropped }
     }
@@ -121,6 +70,8 @@ pub(super) struct Found {
     /// How many are missing before the first record.
     pub(super) missed: u64,
     pub(super) more: bool,
+    /// How many messages were looked at.
+    pub(super) looked: u64,
 }
 
 /// The database.
@@ -137,11 +88,7 @@ impl Store {
         let database = Database::open(path, CACHE).map_err(failed)?;
         let mut store = Store { database, before_ms: 0, since: Instant::now() };
         let change = store.begin()?;
-        change.txn.open_table(MESSAGES)?;
-        change.txn.open_table(SUBJECTS)?;
-        change.txn.open_table(READERS)?;
-        change.txn.open_table(SHELVES)?;
-        let before = change.txn.open_table(UPTIME)?.get(())?.map(|up| up.value());
+        let before = change.open()?;
         change.commit()?;
         store.before_ms = before.unwrap_or(0);
         Ok(store)
@@ -158,7 +105,7 @@ impl Store {
         txn.set_durability(Durability::Immediate)?;
         // What is written is chosen by others.
         txn.set_two_phase_commit(true);
-        Ok(Change { txn, up_ms: self.up_ms() })
+        Ok(Change::new(txn, self.up_ms()))
     }
 
     /// What comes behind a number, as much as fits into an answer. `skip`: what is not meant.
@@ -182,6 +129,7 @@ impl Store {
             let before = if is_stream { seq.saturating_sub(expected) } else { 0 };
             let entry = Entry::decode(row.value());
             let gap = entry.as_ref().map_or(1, |(entry, _)| entry.missed) + before;
+            found.looked = looked + 1;
             // What is missing is told before what comes behind it.
             let full = looked == SCAN || found.records.len() == most;
             if full || is_stream && gap > 0 && !found.records.is_empty() {
@@ -239,15 +187,16 @@ impl Store {
             next: shelf.next,
             dropped: shelf.dropped,
             taken: 0,
+            lost: BTreeMap::new(),
             readers,
         })
     }
 }
 
 /// A reader of a shelf: his name, what he has acknowledged, of which subjects he reads.
-struct Reader(String, u64, String);
+pub(super) struct Reader(pub(super) String, pub(super) u64, pub(super) String);
 
-fn readers(
+pub(super) fn readers(
     table: &impl ReadableTable<(&'static str, &'static str), (u64, &'static str)>,
     shelf: &str,
 ) -> Result<Vec<Reader>> {
@@ -263,183 +212,11 @@ fn readers(
     Ok(found)
 }
 
-/// A change that is being made.
-pub(super) struct Change {
-    txn: WriteTransaction,
-    up_ms: u64,
-}
-
-impl Change {
-    /// Puts something on a shelf. Returns its number, and how many others are lost by that.
-    pub(super) fn put(&self, keep: &Keep, entry: &Entry) -> Result<(u64, u64)> {
-        let mut shelf = self.shelf(keep)?;
-        let seq = shelf.next;
-        let row = entry.encode(self.up_ms);
-        {
-            let mut messages = self.txn.open_table(MESSAGES)?;
-            if keep.policy == Policy::Latest {
-                let mut subjects = self.txn.open_table(SUBJECTS)?;
-                let key = (&*keep.shelf, &*entry.subject);
-                let old = subjects.insert(key, seq)?.map(|old| old.value());
-                if let Some(old) = old
-                    && let Some(gone) = messages.remove((&*keep.shelf, old))?
-                {
-                    shelf.count -= 1;
-                    shelf.bytes = shelf.bytes.saturating_sub(gone.value().len() as u64);
-                }
-            }
-            messages.insert((&*keep.shelf, seq), &*row)?;
-        }
-        (shelf.next, shelf.count) = (seq + 1, shelf.count + 1);
-        shelf.bytes += row.len() as u64;
-        let dropped = self.shrink(keep, &mut shelf)?;
-        shelf.dropped += dropped + entry.missed;
-        self.set_shelf(keep, shelf)?;
-        Ok((seq, dropped))
-    }
-
-    /// Lets what is too old go. Returns how many are lost.
-    pub(super) fn age(&self, keep: &Keep) -> Result<u64> {
-        let mut shelf = self.shelf(keep)?;
-        let before = shelf;
-        let dropped = self.shrink(keep, &mut shelf)?;
-        shelf.dropped += dropped;
-        if shelf != before {
-            self.set_shelf(keep, shelf)?;
-        }
-        Ok(dropped)
-    }
-
-    /// Pushes the oldest out until the limits are held.
-    fn shrink(&self, keep: &Keep, shelf: &mut Shelf) -> Result<u64> {
-        let age_ms = keep.age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
-        let name = &*keep.shelf;
-        let mut messages = self.txn.open_table(MESSAGES)?;
-        let (mut dropped, mut readers) = (0, None);
-        loop {
-            let first = {
-                let row = messages.range((name, 0)..=(name, u64::MAX))?.next().transpose()?;
-                row.map(|(key, row)| {
-                    let row = row.value();
-                    (key.value().1, row.len() as u64, Entry::decode(row))
-                })
-            };
-            let Some((seq, len, entry)) = first else { return Ok(dropped) };
-            let up_ms = entry.as_ref().map_or(0, |(_, up_ms)| *up_ms);
-            let crowded = shelf.count > keep.count || shelf.bytes > keep.bytes && shelf.count > 1;
-            let old = age_ms.is_some_and(|age| self.up_ms.saturating_sub(up_ms) > age);
-            if !crowded && !old {
-                return Ok(dropped);
-            }
-            messages.remove((name, seq))?;
-            shelf.count = shelf.count.saturating_sub(1);
-            shelf.bytes = shelf.bytes.saturating_sub(len);
-            let is_lost = match keep.policy {
-                Policy::Latest => {
-                    let mut subjects = self.txn.open_table(SUBJECTS)?;
-                    let subject = entry.map_or(String::new(), |(entry, _)| entry.subject);
-                    subjects.remove((name, &*subject))?;
-                    crowded
-                }
-                Policy::Queue => true,
-                Policy::Stream => {
-                    if readers.is_none() {
-                        readers = Some(self.readers(name)?);
-                    }
-                    let subject = entry.and_then(|(entry, _)| Subject::new(&entry.subject).ok());
-                    let lacks = |(had, pattern): &(u64, Pattern)| {
-                        seq > *had && subject.as_ref().is_some_and(|it| pattern.matches(it))
-                    };
-                    readers.iter().flatten().any(lacks)
-                }
-            };
-            dropped += u64::from(is_lost);
-        }
-    }
-
-    /// What each reader has, and of which subjects he reads.
-    fn readers(&self, shelf: &str) -> Result<Vec<(u64, Pattern)>> {
-        let readers = readers(&self.txn.open_table(READERS)?, shelf)?;
-        let known = |Reader(_, seq, of): Reader| Some((seq, Pattern::new(&of).ok()?));
-        Ok(readers.into_iter().filter_map(known).collect())
-    }
-
-    /// A reader who is new begins: behind what is there, or before it; one who is not reads of
-    /// these subjects from now on. Returns behind which number; none: there are too many.
-    pub(super) fn begin_reader(
-        &self,
-        (keep, pattern): (&Keep, &Pattern),
-        reader: &str,
-        new: bool,
-    ) -> Result<Option<u64>> {
-        let shelf = self.shelf(keep)?;
-        let mut table = self.txn.open_table(READERS)?;
-        let name = &*keep.shelf;
-        let known = table.get((name, reader))?.map(|row| row.value().0);
-        if known.is_none() && readers(&table, name)?.len() >= READERS_OF_ONE {
-            return Ok(None);
-        }
-        let messages = self.txn.open_table(MESSAGES)?;
-        let first = messages.range((name, 0)..=(name, u64::MAX))?.next().transpose()?;
-        let first = first.map_or(shelf.next, |(key, _)| key.value().1);
-        let after = known.unwrap_or(if new { shelf.next } else { first } - 1);
-        table.insert((name, reader), (after, pattern.as_str()))?;
-        Ok(Some(after))
-    }
-
-    /// A reader has what is there up to a number. Whether he is known, and the number.
-    pub(super) fn ack(&self, keep: &Keep, reader: &str, seq: u64) -> Result<bool> {
-        let shelf = self.shelf(keep)?;
-        let mut table = self.txn.open_table(READERS)?;
-        let key = (&*keep.shelf, reader);
-        let known = table.get(key)?.map(|row| (row.value().0, row.value().1.to_owned()));
-        let Some((before, of)) = known.filter(|_| seq < shelf.next) else { return Ok(false) };
-        if seq > before {
-            table.insert(key, (seq, &*of))?;
-        }
-        Ok(true)
-    }
-
-    /// A reader will not come again. Whether he was known.
-    pub(super) fn forget(&self, keep: &Keep, reader: &str) -> Result<bool> {
-        let mut table = self.txn.open_table(READERS)?;
-        let known = table.remove((&*keep.shelf, reader))?.is_some();
-        Ok(known)
-    }
-
-    /// A message of a queue is done. Whether it was there.
-    pub(super) fn done(&self, keep: &Keep, seq: u64) -> Result<bool> {
-        let gone = {
-            let mut messages = self.txn.open_table(MESSAGES)?;
-            messages.remove((&*keep.shelf, seq))?.map(|row| row.value().len() as u64)
-        };
-        let Some(len) = gone else { return Ok(false) };
-        let mut shelf = self.shelf(keep)?;
-        shelf.count = shelf.count.saturating_sub(1);
-        shelf.bytes = shelf.bytes.saturating_sub(len);
-        self.set_shelf(keep, shelf)?;
-        Ok(true)
-    }
-
-    fn shelf(&self, keep: &Keep) -> Result<Shelf> {
-        let row = self.txn.open_table(SHELVES)?.get(&*keep.shelf)?.map(|row| row.value());
-        Ok(Shelf::of(row))
-    }
-
-    fn set_shelf(&self, keep: &Keep, shelf: Shelf) -> Result<()> {
-        let Shelf { next, count, bytes, dropped } = shelf;
-        self.txn.open_table(SHELVES)?.insert(&*keep.shelf, (next, count, bytes, dropped))?;
-        Ok(())
-    }
-
-    pub(super) fn commit(self) -> Result<()> {
-        self.txn.open_table(UPTIME)?.insert((), self.up_ms)?;
-        Ok(self.txn.commit()?)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
+    use super::super::change::Lost;
     use super::*;
 
     fn keep(policy: Policy, count: u64) -> Keep {
@@ -474,7 +251,9 @@ mod tests {
     }
 
     fn put(store: &Store, keep: &Keep, subject: &str, body: &str) -> (u64, u64) {
-        change(store, |change| change.put(keep, &entry(subject, body)))
+        let (seq, lost) = change(store, |change| change.put(keep, &entry(subject, body)));
+        assert_eq!(lost.old, 0);
+        (seq, lost.crowded)
     }
 
     /// What is found, as bodies, and how many are missing.
@@ -564,9 +343,9 @@ mod tests {
         assert_eq!(put(&store, &small, "a.x", &"x".repeat(2_000)), (3, 1));
         assert_eq!(put(&store, &small, "a.x", "4"), (4, 1), "one that is too large goes next");
         let old = Keep { age: Some(Duration::from_secs(60)), ..queue };
-        assert_eq!(change(&store, |change| change.age(&old)), 0);
+        assert_eq!(change(&store, |change| change.age(&old)), Lost::default());
         store.before_ms += 61_000;
-        assert_eq!(change(&store, |change| change.age(&old)), 1);
+        assert_eq!(change(&store, |change| change.age(&old)), Lost { crowded: 0, old: 1 });
         let kept = store.kept(&old).expect("it is read");
         assert_eq!((kept.messages, kept.bytes, kept.dropped), (0, 0, 3));
     }
@@ -583,6 +362,5 @@ mod tests {
         assert_eq!((found.records.len(), found.through, found.more), (1, 1, true));
         let found = store.read((&keep, &pattern), 2, 9, |_| false).expect("it is read");
         assert_eq!((found.records.len(), found.through, found.more), (1, 3, false));
-        assert!(Entry::decode(&[0, 0, 0, 9, 1]).is_none() && Entry::decode(&[1]).is_none());
     }
 }

@@ -3,6 +3,8 @@
 //! A question is JSON. An answer is a line of JSON, and behind it the bodies of the messages that
 //! it tells of, so that none need be escaped. What has come from elsewhere may be anything.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use mesh::bus::BUS_BYTES;
 use serde::{Deserialize, Serialize};
@@ -131,8 +133,8 @@ pub struct Record {
 }
 
 impl Record {
-    pub(super) fn new(seq: u64, entry: super::store::Entry) -> Record {
-        let super::store::Entry { subject, from, node, at_ms, body, .. } = entry;
+    pub(super) fn new(seq: u64, entry: super::entry::Entry) -> Record {
+        let super::entry::Entry { subject, from, node, at_ms, body, .. } = entry;
         Record { seq, subject, from, node, at_ms, len: body.len(), body }
     }
 
@@ -172,6 +174,11 @@ pub struct Kept {
     /// How many are taken, of a queue.
     #[serde(default)]
     pub taken: u64,
+    /// How many were lost since the node was started, by why: `limit` (count or bytes), `age`,
+    /// `pace` (they came faster than they could be taken), `disk` (it has no room, or fails) and
+    /// `size`.
+    #[serde(default)]
+    pub lost: BTreeMap<String, u64>,
     /// Readers, and what they have acknowledged; those furthest behind.
     #[serde(default)]
     pub readers: Vec<(String, u64)>,

@@ -5,18 +5,18 @@ use std::fs;
 use std::process::{Command, Output};
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tests::{Fleet, LIMIT, show, wait_for};
 
 use crate::bus::{Subscriber, bus, publish};
 
 /// Lets a node keep something.
-fn keep(fleet: &Fleet, node: &str, lines: &str) -> Result<()> {
+pub(crate) fn keep(fleet: &Fleet, node: &str, lines: &str) -> Result<()> {
     Ok(fs::write(fleet.state(node).join("bus.toml"), format!("[[keep]]\n{lines}"))?)
 }
 
 /// Publishes a message that is on disk somewhere when this is over, as soon as somebody keeps it.
-fn put(fleet: &Fleet, node: &str, subject: &str, data: &str) -> Result<Value> {
+pub(crate) fn put(fleet: &Fleet, node: &str, subject: &str, data: &str) -> Result<Value> {
     wait_for(&format!("{subject} to be kept"), LIMIT, || {
         let output = bus(fleet, node, &["pub", "--kept", subject, data])?.output()?;
         if !output.status.success() {
@@ -134,7 +134,8 @@ fn a_stream_is_read_from_where_its_reader_was_and_what_he_missed_is_told() -> Re
     let late = lines(read(&["--as", "indexer", "--count", "6"])?, 0)?;
     let missed: Vec<_> = late.iter().filter_map(|line| line["missed"].as_u64()).collect();
     assert_eq!((missed, said(&late)[0]), (vec![2], "9"), "{late:#?}");
-    assert_eq!(kept(&fleet)?["dropped"], 2);
+    let now = kept(&fleet)?;
+    assert_eq!((&now["dropped"], &now["lost"]), (&2.into(), &json!({"limit": 2})), "{now:#}");
     let event = wait_for("the loss to be an event", LIMIT, || {
         let output = fleet.barid(&["events", "--json", "--since", "1h", "bus.dropped"])?;
         let lines = show(&output.stdout);
@@ -142,6 +143,10 @@ fn a_stream_is_read_from_where_its_reader_was_and_what_he_missed_is_told() -> Re
         Ok(event.filter(|event| event["count"] == 2))
     })?;
     assert_eq!(event["severity"], "warning", "{event:#}");
+    assert!(
+        event["line"].as_str().is_some_and(|line| line.contains("barid bus kept")),
+        "{event:#}"
+    );
     // Who is new begins where he wants, and hears of his own subjects alone.
     let of_one = ["read", "audit.logout", "--as", "other", "--count", "1"];
     let other = lines(bus(&fleet, host, &of_one)?, 0)?;

@@ -11,6 +11,9 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use tests::{Fleet, LIMIT, Spec, connect, wait_for};
 
+use crate::bus::{bus, publish};
+use crate::kept::{keep, put};
+
 use page::Page;
 
 /// One question by HTTP. Returns the head and the body.
@@ -34,8 +37,8 @@ pub(crate) fn scrape(fleet: &Fleet, node: &str, path: &str) -> Result<Page> {
     Page::read(&body).with_context(|| format!("the page of {node}{path}:\n{body}"))
 }
 
-/// A site whose relay has channels and a port for its metrics, with something done and something
-/// failed, so that every family has a sample.
+/// A site whose relay has channels and a port for its metrics and keeps messages of the bus, with
+/// something done and something failed, so that every family has a sample.
 fn busy_site() -> Result<Fleet> {
     let mut fleet =
         Fleet::prepared(tests::binary()?, tests::PACE, &["--metrics", "127.0.0.1:0"], |state| {
@@ -57,6 +60,12 @@ fn busy_site() -> Result<Fleet> {
     fs::write(source.join("file"), tests::noise(1, 300_000))?;
     let source = source.to_str().context("a path")?;
     ensure!(fleet.barid(&["push", source, "-a", "--dest", "/srv"])?.status.success());
+    keep(&fleet, "r1", "name = \"jobs\"\nsubject = \"jobs.>\"\npolicy = \"queue\"\n")?;
+    put(&fleet, "web1", "jobs.a", "1")?;
+    put(&fleet, "web1", "jobs.a", "2")?;
+    // Too long to be kept.
+    ensure!(publish(&fleet, "web1", "jobs.a", &"x".repeat(61_441))?);
+    ensure!(bus(&fleet, "r1", &["take", "jobs.>", "--count", "1", "--hold"])?.status()?.success());
     Ok(fleet)
 }
 
@@ -90,6 +99,12 @@ fn every_node_has_a_page_and_the_controller_fetches_those_of_others() -> Result<
         Some(1.0)
     );
     assert_eq!(relay.value("barid_links", &[("side", "host")]), Some(2.0));
+    let jobs =
+        |page: &Page, name, more| page.value(name, &[&[("keep", "jobs")][..], more].concat());
+    assert_eq!(jobs(&relay, "barid_bus_kept_messages", &[("policy", "queue")]), Some(2.0));
+    assert_eq!(jobs(&relay, "barid_bus_kept_waiting", &[]), Some(1.0), "one is taken");
+    assert!(jobs(&relay, "barid_bus_kept_bytes", &[]) > Some(100.0));
+    assert_eq!(jobs(&relay, "barid_bus_kept_lost_total", &[("why", "size")]), Some(1.0));
     let sent = [("side", "host"), ("dir", "sent"), ("class", "content")];
     let sent = relay.value("barid_link_bytes_total", &sent);
     assert!(sent.is_some_and(|bytes| bytes > 0.0), "{sent:?}");

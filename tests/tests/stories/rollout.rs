@@ -280,6 +280,42 @@ fn a_pause_takes_a_running_wave_back_from_who_has_not_begun_and_resuming_gives_i
     Ok(())
 }
 
+/// A push to everybody while a wave waits for somebody: he gets the newer tree alone, which is no
+/// failure of the rollout.
+#[test]
+fn a_newer_push_takes_the_place_of_a_wave_and_nobody_has_missed_it() -> Result<()> {
+    let mut fleet = Fleet::tree(1, 2)?;
+    let scene = Scene::new(&fleet)?;
+    fleet.kill("site1-host2")?;
+    fleet.wait_up(2)?;
+    let push = ["push", &scene.source, "--dest", DEST, "-a", "--async", "--json"];
+    let waves = ["--waves", "100%", "--gate", "errors<=0 missed<=100% soak=1h"];
+    order(&fleet, &[&push[..], &waves].concat())?;
+    let wave = |rollout: &Value| {
+        let wave = &rollout["waves"][0];
+        let counts = ["ok", "missed", "pending", "superseded"];
+        counts.map(|count| wave[count].as_u64().unwrap_or_default())
+    };
+    let wait = |counts: [u64; 4]| {
+        wait_for(&format!("the wave to stand at {counts:?}"), LIMIT, || {
+            Ok((wave(&rollout(&fleet)?) == counts).then_some(()))
+        })
+    };
+    wait([1, 1, 0, 0])?;
+    scene.set_version("2\n")?;
+    let newer = order(&fleet, &push)?;
+    wait([1, 0, 0, 1])?;
+    let shown = show(&fleet.barid(&["rollout", "show"])?.stdout);
+    assert!(shown.contains("NEWER") && shown.contains("soaks"), "{shown}");
+    fleet.restart("site1-host2")?;
+    fleet.wait_states(&newer, &[("ok", 2)])?;
+    assert_eq!(wave(&rollout(&fleet)?), [1, 0, 0, 1], "it has said that it skips it");
+    for host in ["site1-host1", "site1-host2"] {
+        assert_eq!(fs::read_to_string(fleet.at(host, DEST).join("version"))?, "2\n", "{host}");
+    }
+    Ok(())
+}
+
 #[test]
 fn a_site_that_breaks_is_left_out_and_the_others_go_on() -> Result<()> {
     let fleet = Fleet::tree(2, 3)?;

@@ -134,3 +134,65 @@ fn what_is_no_stage_is_not_started() -> Result<()> {
     assert_eq!(wrong.status.code(), Some(2), "{}", show(&wrong.stderr));
     Ok(())
 }
+
+/// So many seconds from now, as it is written for `--start-at`.
+fn in_seconds(seconds: u32) -> Result<String> {
+    let (ahead, form) = (format!("+{seconds} seconds"), "+%F %T UTC");
+    let said = std::process::Command::new("date").args(["-u", "-d", &ahead, form]).output()?;
+    Ok(show(&said.stdout).trim().to_owned())
+}
+
+#[test]
+fn a_start_waits_for_its_time_and_may_not_cost_more_than_is_said() -> Result<()> {
+    let mut scene = Scene::new()?;
+    let away = "site1-host3";
+    scene.fleet.kill(away)?;
+    scene.fleet.wait_up(3)?;
+    let id = scene.stage(&["-t", "2s"])?;
+    scene.fleet.wait_states(&id, &[("ok", 2), ("not-reached", 1)])?;
+    // Who has missed the stage would need all of it.
+    let little = ["--max-bytes-per-link", "20K"];
+    let start = ["push", "--start", &id, "--async"];
+    let dear = scene.fleet.barid(&[&start[..], &little].concat())?;
+    assert_eq!(dear.status.code(), Some(1), "{dear:?}");
+    assert!(show(&dear.stderr).contains("bytes would go over the link to site1-relay"), "{dear:?}");
+    let far = in_seconds(20 * 24 * 3600)?;
+    let late = scene.fleet.barid(&[&start[..], &["--start-at", &far]].concat())?;
+    assert!(show(&late.stderr).contains("the stage has expired by then"), "{late:?}");
+    for (when, why) in [
+        ("soon", "`soon` is no time zone"),
+        ("22:00 site", "nobody has said what time it is at site1"),
+        ("2020-01-01 10:00", "2020-01-01 10:00 has passed"),
+    ] {
+        let refused = scene.fleet.barid(&[&start[..], &["--start-at", when]].concat())?;
+        assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+        assert!(show(&refused.stderr).contains(why), "{refused:?}");
+    }
+    let here = ["-w", "site1-host[1-2]"];
+    let hour = in_seconds(3600)?;
+    scene.start(&id, &[&here[..], &little, &["--start-at", &hour]].concat())?;
+    for _ in 0..2 {
+        let shown = scene.fleet.json(&["rollout", "show", "last", "--json"])?;
+        assert_eq!((&shown["state"], &shown["stage"]), (&json!("running"), &json!("waiting")));
+        assert_eq!(shown["waves"][0]["pending"], 2, "{shown}");
+        scene.fleet.kill("controller")?;
+        scene.fleet.restart("controller")?;
+        scene.fleet.wait_up(3)?;
+    }
+    let shown = show(&scene.fleet.barid(&["rollout", "show"])?.stdout);
+    assert!(shown.contains("running: wave 1 of 1 begins in "), "{shown}");
+    assert!(!scene.there("site1-host1").exists());
+    assert!(scene.fleet.barid(&["rollout", "abort", "last"])?.status.success());
+
+    let soon = in_seconds(15)?;
+    scene.start(&id, &[&here[..], &little, &["--start-at", &soon]].concat())?;
+    let done = tests::wait_for("it to begin and end", tests::LIMIT, || {
+        let shown = scene.fleet.json(&["rollout", "show", "last", "--json"])?;
+        Ok((shown["state"] == "done").then_some(shown))
+    })?;
+    let order = done["waves"][0]["orders"][0].as_str().context("an order")?;
+    let given = scene.fleet.order(order)?["order"]["issued_ms"].as_u64();
+    assert!(given >= done["begins_ms"].as_u64() && given > Some(0), "{done}");
+    assert!(scene.there("site1-host2").exists());
+    Ok(())
+}
