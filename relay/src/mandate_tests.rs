@@ -162,6 +162,13 @@ fn a_host_obeys_what_was_delegated_and_nothing_beyond() {
     let kind = |kind: &str| sealed(kind, world.delegation().encode(), |_, b| signer.sign(kind, b));
     let wrong = world.given(kind(ORDER_KIND), &world.order(), &world.relay);
     assert!(matches!(fault(wrong), OrderFault::Given(GivenFault::Delegation)));
+    // Longer than the delegation is good for, or the work of another kind.
+    let long = OrderBody { not_after_ms: 60_001, ..world.order() };
+    let long = fault(world.given(delegation.clone(), &long, &world.relay));
+    assert_eq!(long.to_string(), "relay 7: it is valid beyond the time that was delegated");
+    let steer = OrderBody { work: Work::Steer(protos::Steer::Survey), ..world.order() };
+    let steer = fault(world.given(delegation.clone(), &steer, &world.relay));
+    assert_eq!(steer.to_string(), "relay 7: it asks for a kind of work that was not delegated");
     let late = verifier.check(&good, now() + Duration::from_secs(11)).expect_err("it is over");
     assert!(matches!(late.fault, OrderFault::TooLate(_)));
     assert!(late.meant && late.id == Some(world.order().id));

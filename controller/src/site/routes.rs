@@ -83,6 +83,9 @@ async fn hosts(State(desk): State<Desk>) -> Answer<Vec<HostInfo>> {
         if info.parent == "controller" {
             info.parent = own.clone();
         }
+        if info.via == info.name && info.name != *own {
+            info.via = own.clone();
+        }
     }
     Ok(Json(infos))
 }

@@ -57,6 +57,7 @@ pub struct HostInfo {
     /// Whether it is reachable now.
     pub up: bool,
     /// The name of the controller's direct child through which it is reached; its own if it is one.
+    /// At a relay: of its own child, or the relay's for that child.
     pub via: String,
     /// When it enrolled.
     pub enrolled_ms: u64,

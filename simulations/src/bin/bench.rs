@@ -63,6 +63,8 @@ mod scale;
 mod scale_model;
 #[path = "../bench/sets.rs"]
 mod sets;
+#[path = "../bench/siblings.rs"]
+mod siblings;
 #[path = "../bench/simulator.rs"]
 mod simulator;
 #[path = "../bench/site.rs"]
@@ -208,6 +210,8 @@ enum Part {
     Fan,
     /// Messages between programs through one to three links, beside nats-server
     Bus,
+    /// A push to 96 hosts of a relay, alone and beside four slow ones; some five minutes
+    Siblings,
     /// The memory of `barid run -b` on 50,000 answers
     Viewer,
     /// Everything but the parts that are run by name only
@@ -279,6 +283,9 @@ fn main() -> Result<()> {
     }
     if args.part == Part::Bus {
         return bus::measure(&copy, work.path());
+    }
+    if args.part == Part::Siblings {
+        return siblings::measure(&copy);
     }
     if args.part == Part::Viewer {
         let hosts = args.hosts.first().copied().unwrap_or(50_000);

@@ -77,6 +77,9 @@ fn a_site_that_is_cut_off_takes_its_operators_orders_and_tells_of_them_later() -
         Ok(hosts.iter().all(|host| host["up"] == true).then_some(hosts))
     })?;
     assert_eq!(up.len(), 3, "itself and its hosts: {up:?}");
+    for host in up.iter().filter(|host| host["name"] != RELAY) {
+        assert_eq!((&host["via"], &host["parent"]), (&RELAY.into(), &RELAY.into()), "{host}");
+    }
     let tree = at_relay(&fleet, &["tree"])?;
     assert!(show(&tree.stdout).starts_with("site1-relay  "), "{}", show(&tree.stdout));
 
