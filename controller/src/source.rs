@@ -1,7 +1,7 @@
 //! Reading the source of a push.
 //!
 //! Of a large one it is remembered what it was like, so that the next push reads only what has
-//! changed. That is an object in the store and a row that names it; either may be lost without harm.
+//! changed. That is an object in the store and a row that names it; neither is missed if it goes.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
