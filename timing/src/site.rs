@@ -190,7 +190,7 @@ mod tests {
 
         /// Looks at it; the controller was heard so long ago, and is silent after a minute.
         fn at(&mut self, now_ms: u64, age_ms: u64) -> SiteTodo {
-            let word = Word { heard_ms: now_ms - age_ms, stale: age_ms > MINUTE };
+            let word = Word { heard_ms: now_ms.saturating_sub(age_ms), stale: age_ms > MINUTE };
             let here: BTreeMap<HostId, &str> = self
                 .here
                 .iter()
