@@ -100,7 +100,11 @@ impl Keeper {
         let schedule = self.rollouts.distributor.fleet.known().schedule();
         if self.told.as_ref() != Some(&schedule) {
             let tell = self.tell.clone();
-            blocking(move || Ok(tell())).await?;
+            let told = move || {
+                tell();
+                Ok(())
+            };
+            blocking(told).await?;
             self.told = Some(schedule);
         }
         Ok(())
