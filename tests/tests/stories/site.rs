@@ -74,10 +74,10 @@ fn a_site_that_is_cut_off_does_what_is_due_once_and_tells_it() -> Result<()> {
     site.fleet.restart("controller")?;
     let told = |like: &str, by: &str| {
         wait_for(&format!("{like:?} by {by}"), LIMIT, || {
-            let told = events(&site)?.into_iter();
+            let mut told = events(&site)?.into_iter();
             let is_it =
                 |event: &Value| event["set"] == by && event["line"].to_string().contains(like);
-            Ok(told.filter(is_it).next())
+            Ok(told.find(is_it))
         })
         .with_context(|| format!("{:#?}", events(&site)))
     };
