@@ -30,6 +30,11 @@ pub const LONGEST_WAIT: u32 = 32;
 const LINE_BYTES: usize = 48;
 const RANGE_BYTES: usize = 10;
 
+/// What a line about these hosts costs on the wire, about.
+pub(crate) fn line_bytes(hosts: &HostSet) -> usize {
+    LINE_BYTES + RANGE_BYTES * hosts.ranges().len()
+}
+
 #[derive(Default)]
 pub(crate) struct Share {
     pub(crate) order: Option<Arc<Order>>,
@@ -133,6 +138,11 @@ impl Shares {
     /// How many orders of the root are remembered.
     pub(crate) fn orders(&self) -> usize {
         self.orders
+    }
+
+    /// How many orders are remembered that relays have given.
+    pub(crate) fn given(&self) -> usize {
+        self.given
     }
 
     /// How many orders are remembered that count against the same limit as this one: a relay's
@@ -411,7 +421,7 @@ impl Shares {
                 !share.bodies_told.contains(digest) && !report.bodies.contains_key(digest)
             });
             let body = body.and_then(|digest| Some((digest, share.bodies.get(&digest)?)));
-            size += LINE_BYTES + RANGE_BYTES * hosts.ranges().len();
+            size += line_bytes(hosts);
             size += body.map_or(0, |(_, bytes)| bytes.len());
             if size > limit && !report.tally.is_empty() {
                 break;

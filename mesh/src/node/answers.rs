@@ -62,9 +62,11 @@ impl Node {
         if is_new && !self.is_unheard_of(report.order) {
             self.drop_hearsay(child, &mut report);
             let news = self.merge(now, report);
+            self.hand_back(now, &news);
             self.keep(news);
         } else if is_new && self.config.is_root() {
             self.drop_hearsay(child, &mut report);
+            self.hand_back(now, &report);
             self.tell_unheard(report);
         }
         if self.has(Bug::AckReportsBeforeSave) {
