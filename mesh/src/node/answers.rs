@@ -200,12 +200,12 @@ impl Node {
     pub(super) fn settle(&mut self, orders: Vec<OrderId>) {
         for id in orders {
             let told = !self.uplog.is_in_flight(id) && !self.shares.has_news(id);
-            if let Some(share) = self.shares.get_mut(id)
+            if let Some(share) = self.shares.get(id)
                 && told
                 && !share.settled
                 && share.is_settled()
             {
-                share.settled = true;
+                self.shares.settle(id);
                 self.out.save(Record::Settled(id));
             }
         }
