@@ -50,6 +50,7 @@ mod slow;
 mod stage;
 mod stale;
 mod store;
+mod subscribers;
 mod superseding;
 mod terms;
 mod trial;
