@@ -1,4 +1,5 @@
-//! `barid alerts reactions`: what a node does by itself when an alert fires, and what has come of it.
+//! `barid alerts reactions`: what a node does by itself when an alert fires, and what has come of
+//! it.
 
 use std::path::PathBuf;
 
