@@ -5,7 +5,7 @@
 //! cases are left, and only the last one has to be known to people: two writes within one tick of
 //! the kernel's clock, so a file that was changed just before it was read is not remembered; file
 //! systems whose times come from another machine, so nothing there is; and whoever writes through a
-//! mapping that was writable before the file was read, which the kernel notes at the next writeback.
+//! mapping that was writable before the file was read, which the kernel notes when it writes back.
 //!
 //! It deliberately holds no content: what is not in the store any more is read again.
 

@@ -108,24 +108,18 @@ fn few(runs: Vec<Range<u32>>) -> Vec<Range<usize>> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::sync::Arc;
-
-    use content::Store;
     use serde_json::json;
+    use std::fs;
     use tokio::sync::mpsc;
 
     use super::*;
-    use crate::tables::{OrderRow, Tables};
+    use crate::tables::OrderRow;
     use crate::types::NewPush;
 
     #[test]
     fn the_tree_that_hosts_were_asked_about_is_pushed_and_not_read_again() {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        let journal = relay::Journal::open(&dir.path().join("db"), 1 << 20).expect("opens");
-        let tables = Tables::open(journal).expect("they are made");
-        let store = Arc::new(Store::open(dir.path().join("store")).expect("opens"));
-        let packer = Packer { tables, store };
+        let packer = Packer::in_folder(dir.path());
         let source = dir.path().join("source");
         fs::write(&source, "one").expect("writes");
         let new = json!({

@@ -64,6 +64,14 @@ pub(crate) struct Packed {
 }
 
 impl Packer {
+    /// One with tables and a store of its own, for tests.
+    #[cfg(test)]
+    pub(crate) fn in_folder(folder: &std::path::Path) -> Packer {
+        let journal = relay::Journal::open(&folder.join("db"), 1 << 20).expect("opens");
+        let tables = Tables::open(journal).expect("they are made");
+        Packer { tables, store: Arc::new(Store::open(folder.join("store")).expect("opens")) }
+    }
+
     /// Reads and packs. Blocks; progress goes to `tell`, which may lag without harm.
     pub(crate) fn pack(
         &self,

@@ -1,7 +1,7 @@
 //! Reading the source of a push.
 //!
 //! Of a large one it is remembered what it was like, so that the next push reads only what has
-//! changed. That is an object in the store and a row that names it; either may be lost without harm.
+//! changed. That is an object in the store and a row that names it; neither is missed if it goes.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -84,20 +84,13 @@ impl Packer {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::sync::Arc;
-
-    use content::Store;
 
     use super::*;
-    use crate::tables::Tables;
 
     #[test]
     fn a_large_source_is_remembered_and_what_is_lost_of_that_does_no_harm() {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        let journal = relay::Journal::open(&dir.path().join("db"), 1 << 20).expect("opens");
-        let tables = Tables::open(journal).expect("they are made");
-        let store = Arc::new(Store::open(dir.path().join("store")).expect("opens"));
-        let packer = Packer { tables, store };
+        let packer = Packer::in_folder(dir.path());
         let source = dir.path().join("source");
         fs::create_dir(&source).expect("makes");
         let (tell, _told) = mpsc::channel(8);

@@ -71,7 +71,7 @@ pub struct Limits {
     pub pulls: usize,
     /// Requests for content that may wait, over all askers.
     pub wants: usize,
-    /// Bytes of bodies kept in memory and on disk over all orders; beyond, bodies are cut and counted.
+    /// Bytes of bodies over all orders, in memory and on disk; what is beyond is cut and counted.
     pub body_bytes: usize,
     /// Bytes of bodies in one report.
     pub report_bytes: usize,

@@ -333,8 +333,8 @@ impl Node {
         self.happened.len()
     }
 
-    /// What waits here, or is kept to be told once more, in bytes: bodies of answers, and about what
-    /// events take.
+    /// What waits here, or is kept to be told once more, in bytes: bodies of answers, and about
+    /// what events take.
     pub fn waiting(&self) -> usize {
         let (own, held) = self.happened.len();
         let events = EVENT_BYTES * (own + held) + COUNT_BYTES * self.happened.counts();

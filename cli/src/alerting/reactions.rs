@@ -1,5 +1,4 @@
-//! `barid alerts reactions`: what a node does by itself when an alert fires, and what has come of
-//! it.
+//! `barid alerts reactions`: what a node does by itself when an alert fires, and what came of it.
 
 use std::path::PathBuf;
 
@@ -91,7 +90,8 @@ mod tests {
             ..ReactionInfo::default()
         };
         let never = row(&reaction);
-        let expected = ["errors-many,host-lost at lyon, critical", "0 of 2 in 1h", "never", "-"];
+        let expected =
+            ["errors-many,host-lost at lyon, critical", "0 of 2 in 1 h 0 m", "never", "-"];
         assert_eq!([&never[1], &never[3], &never[4], &never[5]], expected);
         assert!(!never[2].contains('\u{1b}'), "{never:?}");
         let at_ms = crate::units::millis(since(0)) - 61_000;
@@ -100,8 +100,8 @@ mod tests {
         reaction.held = Some(Reacted { text: "enough".into(), ..last.clone() });
         (reaction.last, reaction.held_count) = (Some(last), 7);
         let then = row(&reaction);
-        assert!(then[4].starts_with("failed 1m") && then[4].ends_with(" ago"), "{then:?}");
-        assert!(then[5].starts_with("7, 1m") && then[5].ends_with(": enough"), "{then:?}");
+        assert!(then[4].starts_with("failed 1 m") && then[4].ends_with(" ago"), "{then:?}");
+        assert!(then[5].starts_with("7, 1 m") && then[5].ends_with(": enough"), "{then:?}");
         let (_, text) = trouble(&reaction).expect("it has failed");
         assert_eq!(text, "failed for host-lost/web1: no such set");
         reaction.goes_on = true;

@@ -128,9 +128,9 @@ impl Node {
         (report, again)
     }
 
-    /// An order is past its validity: whoever is silent still gets a last word, then it goes. Of one
-    /// that never came here nobody knows the validity: what the children have handed over stays
-    /// until the parent has it, however long that is away.
+    /// An order is past its validity: whoever is silent still gets a last word, then it goes. Of
+    /// one that never came here nobody knows the validity: what the children have handed over
+    /// stays until the parent has it, however long that is away.
     pub(super) fn expire(&mut self, now: Time, id: OrderId) {
         let is_told = !self.shares.has_news(id) && !self.uplog.is_in_flight(id);
         if !is_told && self.shares.get(id).is_some_and(|share| share.order.is_none()) {

@@ -1,4 +1,4 @@
-//! What was not kept, or went before everybody had it: counted by why, and where a stream has a gap.
+//! What was not kept, or went before everybody had it: counted by why; and the gaps of a stream.
 
 use std::collections::BTreeMap;
 

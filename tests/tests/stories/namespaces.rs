@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use simulations::lab::{self, Lab, Machine, Plan};
 use simulations::wan::{Link, Loss, Profile, Shape, Way};
-use tests::{Fleet, LIMIT, PACE, Place, Spec, listing, sample_tree, wait_for};
+use tests::{Fleet, LIMIT, Place, Spec, listing, sample_tree, wait_for};
 
 use crate::order;
 
@@ -20,6 +20,8 @@ const HOSTS: [&str; 2] = ["site1-host1", "site1-host2"];
 const DEST: &str = "/srv/app";
 const PORT: u16 = 7000;
 /// Less than it takes to miss three beats, and more.
+/// Both ends of a link beat as slowly from the first moment, so that it is stale after 15 s.
+const PACE: &str = "beat_interval_ms = 5000\nredial_base_ms = 200\nredial_cap_ms = 2000\n";
 const SHORT: Duration = Duration::from_secs(5);
 const LONG: Duration = Duration::from_secs(20);
 

@@ -305,8 +305,10 @@ fn a_newer_push_takes_the_place_of_a_wave_and_nobody_has_missed_it() -> Result<(
     scene.set_version("2\n")?;
     let newer = order(&fleet, &push)?;
     wait([1, 0, 0, 1])?;
-    let shown = show(&fleet.barid(&["rollout", "show"])?.stdout);
-    assert!(shown.contains("NEWER") && shown.contains("soaks"), "{shown}");
+    wait_for("the wave to soak without who gets the newer push", LIMIT, || {
+        let shown = show(&fleet.barid(&["rollout", "show"])?.stdout);
+        Ok((shown.contains("NEWER") && shown.contains("soaks")).then_some(()))
+    })?;
     fleet.restart("site1-host2")?;
     fleet.wait_states(&newer, &[("ok", 2)])?;
     assert_eq!(wave(&rollout(&fleet)?), [1, 0, 0, 1], "it has said that it skips it");
