@@ -29,6 +29,7 @@ mod live;
 mod metrics;
 mod namespaces;
 mod out;
+mod outage;
 mod pace;
 mod plans;
 mod preflight;
