@@ -16,6 +16,7 @@ mod dist;
 mod domains;
 mod enrol;
 mod events;
+mod export;
 mod facts;
 mod failover;
 mod flood;
