@@ -8,9 +8,9 @@
 //! programs.
 
 mod patience;
+mod state;
 mod weights;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -27,26 +27,20 @@ use tokio::time::{Instant, sleep};
 use crate::drive::Arrival;
 
 pub(crate) use self::patience::{Patience, Prospect, Room};
-use self::weights::{ENTRY, Rooms, Waits};
+use self::state::{OF_USER, Owner, State, Subscriber, Waiting};
+use self::weights::{Rooms, Waits};
 pub(crate) use self::weights::{Weight, Weights};
 
 /// Messages of all links that may wait for the drive loop.
 pub(crate) const PLACES: usize = 64;
-/// Subscribers of one node, and the patterns of one of them.
-const SUBSCRIBERS: usize = 4_096;
+/// Patterns of one subscriber.
 const OF_ONE: usize = 64;
-/// Patterns of all subscribers of one node: each message is compared with all of them. And of those
-/// of one user.
-const OF_ALL: usize = 4_096;
-const OF_USER: usize = 1_024;
 /// Messages that may wait for one subscriber, and their bytes.
 const QUEUE: usize = 1_024;
 const WAITING: usize = 4 << 20;
 /// Requests of one node that wait for answers, and answers that wait for one of them.
 const REQUESTS: usize = 4_096;
 const ANSWERS: usize = 256;
-/// Requests that programs here have got and may answer; of more the oldest are forgotten.
-const ANSWERABLE: usize = 4_096;
 /// Programs that wait at once for a place before the drive loop, beside the links.
 const SPEAKERS: usize = 16;
 /// What is dropped for what this node keeps, by what it waited for.
@@ -119,99 +113,6 @@ struct Inner {
     /// Drops that are not told yet: on the way, and of what is kept.
     untold: [AtomicU64; 2],
     told: Mutex<Option<Instant>>,
-}
-
-#[derive(Default)]
-struct State {
-    next: u64,
-    subscribers: BTreeMap<u64, Subscriber>,
-    requests: BTreeMap<u64, Waiting>,
-    answerable: Answerable,
-}
-
-impl State {
-    /// Whether there is room for one more subscriber with so many patterns.
-    fn admit(&self, owner: Owner, patterns: usize) -> Result<(), BusError> {
-        let known = |whose: &dyn Fn(Owner) -> bool| -> usize {
-            let these = self.subscribers.values().filter(|one| whose(one.owner));
-            these.map(|one| one.patterns.len()).sum()
-        };
-        if let Owner::User(user) = owner
-            && known(&|other| other == owner) + patterns > OF_USER
-        {
-            return Err(BusError::Share { user });
-        }
-        if self.subscribers.len() >= SUBSCRIBERS {
-            return Err(BusError::Full { what: "subscribers", most: SUBSCRIBERS });
-        }
-        if known(&|_| true) + patterns > OF_ALL {
-            return Err(BusError::Full { what: "patterns", most: OF_ALL });
-        }
-        Ok(())
-    }
-}
-
-/// Requests that have come to programs here, the youngest last.
-#[derive(Default)]
-struct Answerable {
-    known: BTreeSet<(HostId, u64)>,
-    row: VecDeque<(HostId, u64)>,
-}
-
-impl Answerable {
-    fn note(&mut self, request: (HostId, u64)) {
-        if self.known.insert(request) {
-            self.row.push_back(request);
-        }
-        while self.row.len() > ANSWERABLE {
-            self.row.pop_front().map(|oldest| self.known.remove(&oldest));
-        }
-    }
-}
-
-/// Whose a subscription is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Owner {
-    /// The node itself, which alone hears what is its own.
-    Node,
-    /// The node's own user, or root.
-    Own,
-    /// Another user, who has a share.
-    User(u32),
-}
-
-struct Subscriber {
-    owner: Owner,
-    patterns: Vec<Pattern>,
-    queue: mpsc::Sender<Waits<Message>>,
-    waiting: Weights,
-    patience: Patience,
-    missed: Arc<AtomicU64>,
-}
-
-impl Subscriber {
-    /// Whether a message is for him.
-    fn wants(&self, subject: &Subject) -> bool {
-        (self.owner == Owner::Node || !is_reserved(subject.as_str()))
-            && self.patterns.iter().any(|pattern| pattern.matches(subject))
-    }
-
-    /// The room that he has for so many bytes.
-    fn room(&self, bytes: usize) -> Room {
-        let places = match self.queue.capacity() {
-            0 => Room::None,
-            free if free < QUEUE / 2 => Room::Some,
-            _ => Room::Half,
-        };
-        places.min(self.waiting.room(bytes + ENTRY))
-    }
-}
-
-/// A request that waits for answers.
-#[derive(Clone)]
-struct Waiting {
-    queue: mpsc::Sender<Waits<Answer>>,
-    waiting: Weights,
 }
 
 /// What somebody has subscribed to. Dropping it ends that.
@@ -442,13 +343,11 @@ impl Hub {
         Interest::of(patterns, PATTERNS)
     }
 
-    /// What is to be expected of programs here that want a message.
+    /// What is to be expected of programs here that want a message. Each is looked at, so that it is
+    /// known who has read since he was full.
     pub(crate) fn look(&self, subject: &Subject, prospect: &mut Prospect) {
         let state = self.state();
         for subscriber in state.subscribers.values().filter(|one| one.wants(subject)) {
-            if prospect.has_room() {
-                return;
-            }
             prospect.note(&subscriber.patience, subscriber.room(prospect.bytes()));
         }
     }
@@ -553,9 +452,7 @@ impl Subscription {
         }
         Some(Received::Message(self.queue.recv().await?.take()))
     }
-}
 
-impl Subscription {
     /// What has come already.
     pub fn ready(&mut self) -> Option<Received> {
         let missed = self.missed.swap(0, Ordering::Relaxed);
@@ -591,7 +488,8 @@ impl Drop for Asked {
 
 #[cfg(test)]
 mod tests {
-    use super::weights::{ALL, SHARE};
+    use super::state::{ANSWERABLE, OF_ALL, SUBSCRIBERS};
+    use super::weights::{ALL, ENTRY, SHARE};
     use super::*;
 
     fn message(body: usize) -> Message {

@@ -68,11 +68,6 @@ impl Prospect {
         }
     }
 
-    /// Whether nothing more can come of it.
-    pub(crate) fn has_room(&self) -> bool {
-        self.has_room
-    }
-
     /// Whether the message is to wait.
     pub(crate) fn is_awaited(&self) -> bool {
         self.is_awaited && !self.has_room
