@@ -16,9 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use mesh::bus::{
-    Answer, BUS_BYTES, Interest, Message, PATTERNS, Pattern, Subject, SubjectError, is_reserved,
-};
+use mesh::bus::{Answer, BUS_BYTES, Interest, Message, PATTERNS, Pattern, Subject, SubjectError};
 use mesh::{HostId, Input};
 use metrics::{Counter, Page, Unit, Words};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -343,8 +341,8 @@ impl Hub {
         Interest::of(patterns, PATTERNS)
     }
 
-    /// What is to be expected of programs here that want a message. Each is looked at, so that it is
-    /// known who has read since he was full.
+    /// What is to be expected of programs here that want a message. Each is looked at, so that it
+    /// is known who has read since he was full.
     pub(crate) fn look(&self, subject: &Subject, prospect: &mut Prospect) {
         let state = self.state();
         for subscriber in state.subscribers.values().filter(|one| one.wants(subject)) {

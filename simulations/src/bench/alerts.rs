@@ -84,8 +84,8 @@ pub(crate) fn measure(barid: &Path) -> Result<()> {
     let head = ["kill -9 of", "told by", "kills", "p50", "p99", "least", "most", "the bound"];
     table::print(&head, &rows);
     println!(
-        "\nThe bound: {MISSED} beats of {BEAT_S} s, {HOLD_S} s for which it must last, and {GATHER_S} s \
-         in which news are gathered. Of a relay's hosts nothing is told."
+        "\nThe bound: {MISSED} beats of {BEAT_S} s, {HOLD_S} s for which it must last, and \
+         {GATHER_S} s in which news are gathered. Of a relay's hosts nothing is told."
     );
     Ok(())
 }

@@ -207,7 +207,7 @@ fn on_a_bad_day_what_is_told_is_what_is_true() -> Result<()> {
     let others: Vec<_> = told.iter().filter(is_of_crowd).collect();
     assert!(others.is_empty(), "of who is behind a cause nothing is told: {others:?}");
 
-    // The controller dies: a relay says so for its site, and a host for the one whose relay is mute.
+    // The controller dies: a relay says so for its site, and a host where the relay is mute.
     day.fleet.kill("controller")?;
     relay.hears(true, "controller-silent/site1")?;
     host.hears(true, "controller-silent/site3")?;
