@@ -10,7 +10,7 @@ use super::entry::Entry;
 use super::settings::{Keep, Policy};
 use super::store::{MESSAGES, READERS, Reader, Result, SHELVES, SUBJECTS, Shelf, UPTIME, readers};
 
-/// How many readers of one shelf there may be, and of those of one user, unless he is the node's own.
+/// How many readers of one shelf there may be, and how many of one user beside the node's own.
 const READERS_OF_ONE: usize = 256;
 const READERS_OF_USER: usize = 32;
 /// How many messages make room in one step: when a limit has become much smaller, the rest goes in
