@@ -57,7 +57,7 @@ pub(crate) enum Arrival {
         _place: OwnedSemaphorePermit,
     },
     /// A new link, before any of its frames.
-    Linked(Link),
+    Linked(Box<Link>),
     /// A parent has said hello, and which epoch it knows.
     Met { link: LinkId, epoch: Option<u64> },
     /// A pull by a link has ended.
@@ -304,7 +304,7 @@ impl Io {
             }
             Arrival::Linked(mut link) => {
                 link.traffic = Some(self.traffic.clone());
-                let (id, peer, link) = (link.id, link.peer, Arc::new(link));
+                let (id, peer, link) = (link.id, link.peer, Arc::new(*link));
                 self.links.lock().insert(id, link.clone());
                 self.notices.meet(peer.host(), &link.name);
                 // After it is among the links, so that no list falls between.
