@@ -11,6 +11,7 @@
 //! reports. After a pause it begins anew, so that a lone answer is as quick as ever.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +30,11 @@ pub const LONGEST_WAIT: u32 = 32;
 /// What a line of a tally costs on the wire, about: an outcome with its digest, and a range.
 const LINE_BYTES: usize = 48;
 const RANGE_BYTES: usize = 10;
+
+/// What a line about these hosts costs on the wire, about.
+pub(crate) fn line_bytes(hosts: &HostSet) -> usize {
+    LINE_BYTES + RANGE_BYTES * hosts.ranges().len()
+}
 
 #[derive(Default)]
 pub(crate) struct Share {
@@ -95,6 +101,12 @@ pub(crate) struct Shares {
     body_budget: usize,
     body_bytes: usize,
     shares: BTreeMap<OrderId, Share>,
+    /// Those whose bodies the parent may hold: each that does is among them, and some that do not
+    /// any more.
+    held_above: BTreeSet<OrderId>,
+    /// How many orders were looked at to make room.
+    #[cfg(test)]
+    looks: usize,
     /// How many of them have their order, of the root's and of those that relays have given.
     orders: usize,
     given: usize,
@@ -119,6 +131,9 @@ impl Shares {
             body_budget,
             body_bytes: 0,
             shares: BTreeMap::new(),
+            held_above: BTreeSet::new(),
+            #[cfg(test)]
+            looks: 0,
             orders: 0,
             given: 0,
             open: BTreeSet::new(),
@@ -133,6 +148,11 @@ impl Shares {
     /// How many orders of the root are remembered.
     pub(crate) fn orders(&self) -> usize {
         self.orders
+    }
+
+    /// How many orders are remembered that relays have given.
+    pub(crate) fn given(&self) -> usize {
+        self.given
     }
 
     /// How many orders are remembered that count against the same limit as this one: a relay's
@@ -274,6 +294,9 @@ impl Shares {
             if self.keep_bodies && !share.own {
                 self.body_bytes += body.len();
                 share.bodies.insert(digest, body.clone());
+                if share.settled {
+                    self.held_above.insert(id);
+                }
             }
             news.bodies.insert(digest, body);
         }
@@ -315,18 +338,43 @@ impl Shares {
         let new = new.filter(|(digest, _)| !share.is_some_and(|share| share.has_had(digest)));
         let wanted: usize = new.map(|(_, body)| body.len()).sum();
         let mut gone = Vec::new();
-        for (id, share) in &mut self.shares {
-            if wanted == 0 || self.body_bytes + wanted <= self.body_budget {
-                break;
+        if anybodys {
+            self.held_above = self.shares.keys().copied().collect();
+        }
+        let mut from = None;
+        while wanted > 0 && self.body_bytes + wanted > self.body_budget {
+            let Some(id) = self.next_held_above(from) else { break };
+            from = Some(id);
+            if id == report.order {
+                continue;
             }
-            let may_go = share.settled || anybodys;
-            if may_go && *id != report.order && !share.bodies.is_empty() {
+            self.held_above.remove(&id);
+            let Some(share) = self.shares.get_mut(&id) else { continue };
+            if (share.settled || anybodys) && !share.bodies.is_empty() {
                 self.body_bytes -= share.bodies.values().map(Bytes::len).sum::<usize>();
                 share.bodies.clear();
-                gone.push(*id);
+                gone.push(id);
             }
         }
         gone
+    }
+
+    /// The first order behind this one whose bodies the parent may hold.
+    fn next_held_above(&mut self, from: Option<OrderId>) -> Option<OrderId> {
+        #[cfg(test)]
+        {
+            self.looks += 1;
+        }
+        let start = from.map_or(Bound::Unbounded, Bound::Excluded);
+        self.held_above.range((start, Bound::Unbounded)).next().copied()
+    }
+
+    /// The parent holds every answer to an order that there will be.
+    pub(crate) fn settle(&mut self, order: OrderId) {
+        if let Some(share) = self.shares.get_mut(&order) {
+            share.settled = true;
+            self.held_above.insert(order);
+        }
     }
 
     /// Bytes of bodies that are held.
@@ -387,11 +435,14 @@ impl Shares {
     /// Takes an order as told in full and answered in full, as it was before a restart.
     pub(crate) fn restore_settled(&mut self, order: OrderId) {
         if let Some(share) = self.shares.get_mut(&order) {
-            share.settled = share.is_settled();
+            let settled = share.is_settled();
             share.told = share.tally.clone();
             share.bodies_told = share.bodies.keys().copied().collect();
-            share.cut_told = share.cut;
+            (share.cut_told, share.settled) = (share.cut, false);
             self.flushes.clear(order);
+            if settled {
+                self.settle(order);
+            }
         }
     }
 
@@ -411,7 +462,7 @@ impl Shares {
                 !share.bodies_told.contains(digest) && !report.bodies.contains_key(digest)
             });
             let body = body.and_then(|digest| Some((digest, share.bodies.get(&digest)?)));
-            size += LINE_BYTES + RANGE_BYTES * hosts.ranges().len();
+            size += line_bytes(hosts);
             size += body.map_or(0, |(_, bytes)| bytes.len());
             if size > limit && !report.tally.is_empty() {
                 break;
@@ -460,6 +511,7 @@ impl Shares {
         for agenda in [&mut self.flushes, &mut self.checks, &mut self.downs, &mut self.expiries] {
             agenda.clear(order);
         }
+        self.held_above.remove(&order);
         if let Some(share) = self.shares.remove(&order) {
             *self.count(order) -= usize::from(share.order.is_some());
             self.body_bytes -= share.bodies.values().map(Bytes::len).sum::<usize>();
@@ -581,7 +633,7 @@ mod tests {
             assert_eq!(shares.merge(Time::ZERO, of(no, no)).1, 0);
         }
         for no in [2, 4] {
-            shares.get_mut(OrderId([no; 16])).expect("it is there").settled = true;
+            shares.settle(OrderId([no; 16]));
         }
         for (new, gone) in [(6, Some(2)), (7, Some(4)), (8, None)] {
             let made = shares.make_room(&of(new, new), false);
@@ -596,6 +648,38 @@ mod tests {
         assert_eq!((told.tally.hosts().len(), told.bodies.len()), (1, 0));
         // What is known already wants no room.
         assert!(shares.make_room(&of(7, 7), false).is_empty());
+    }
+
+    /// Reports for which no room can be made cost nothing for each order that is remembered, and
+    /// making room costs what is dropped.
+    #[test]
+    fn making_room_looks_at_what_it_drops() {
+        const ORDERS: usize = 5_000;
+        let mut shares = Shares::new(true, ORDERS);
+        let id = |n: usize| {
+            let mut id = [0; 16];
+            id[..8].copy_from_slice(&(n as u64).to_be_bytes());
+            OrderId(id)
+        };
+        let of = |n: usize, bytes| Report { order: id(n), ..answer(1, 7, bytes) };
+        (0..ORDERS).for_each(|n| drop(shares.merge(Time::ZERO, of(n, 1))));
+        for n in 0..1_000 {
+            assert!(shares.make_room(&of(ORDERS + n, 1), false).is_empty());
+        }
+        assert_eq!(shares.looks, 1_000);
+        // Those that the parent holds go one for one; who has news again stays.
+        (0..100).for_each(|n| shares.settle(id(n)));
+        shares.retell(Time::ZERO);
+        (100..200).for_each(|n| shares.settle(id(n)));
+        for n in 100..150 {
+            assert_eq!(shares.make_room(&of(ORDERS, 1), false), [id(n)]);
+            shares.merge(Time::ZERO, of(ORDERS + n, 1));
+        }
+        assert_eq!(shares.looks, 1_000 + 100 + 50);
+        // An order makes no room for itself.
+        shares.settle(id(ORDERS + 149));
+        let more = Report { order: id(ORDERS + 149), ..answer(2, 8, 51) };
+        assert_eq!(shares.make_room(&more, false).len(), 50);
     }
 
     #[test]

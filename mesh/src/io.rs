@@ -409,6 +409,19 @@ pub enum Frame {
     },
     /// Up: what a command has just written.
     Said(Said),
+    /// Up, and down to where they live now: what these hosts have answered to an order of a relay
+    /// that they have left. Needs no answer, and is asked again.
+    Seek {
+        /// The order, whose id names the relay.
+        order: OrderId,
+        /// Who is sought.
+        hosts: HostSet,
+    },
+    /// The way back: what was found, as the hosts' own words.
+    Found {
+        /// About that order.
+        report: Report,
+    },
     /// Down: these hosts may begin a gated order. Saying so twice changes nothing.
     Go {
         /// The order, which may come later.
@@ -581,6 +594,8 @@ pub enum Wake {
     Bus,
     /// To tell profiles.
     Profiles,
+    /// To ask for answers that have gone another way.
+    Seek,
 }
 
 /// A deadline with its cause.

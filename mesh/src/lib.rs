@@ -38,6 +38,7 @@ pub mod sabotage;
 #[cfg(not(feature = "sabotage"))]
 #[allow(dead_code, unreachable_pub, reason = "the names of the bugs stay, the bugs do not")]
 mod sabotage;
+mod seek;
 mod set;
 pub mod similar;
 

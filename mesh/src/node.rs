@@ -15,6 +15,7 @@ mod giving;
 mod links;
 mod orders;
 mod restored;
+mod seeking;
 mod supposing;
 mod watching;
 
@@ -40,6 +41,7 @@ use crate::pull::Pulls;
 use crate::pulse::Pulse;
 use crate::route::Routes;
 use crate::sabotage::Bug;
+use crate::seek::Seek;
 use crate::uplink::Uplink;
 use crate::uplog::Uplog;
 use crate::watch::Watch;
@@ -75,6 +77,7 @@ pub struct Node {
     watch: Watch,
     gates: Gates,
     windows: Windows,
+    seek: Seek,
     happened: Events,
     bus: Bus,
     profiles: Profiles,
@@ -114,6 +117,7 @@ impl Node {
             watch: Watch::default(),
             gates: Gates::new(2 * limits.orders + 16),
             windows: Windows::default(),
+            seek: Seek::default(),
             happened: Events::new(
                 config.host,
                 root,
@@ -252,6 +256,7 @@ impl Node {
             self.expire(now, order);
         }
         self.give_up_late(now);
+        self.seek(now);
         self.save_events(now);
         self.follow_up(now);
         self.acks.handle_timeout(now, &mut self.out);
@@ -278,7 +283,7 @@ impl Node {
         let shares = self.shares.poll_timeout(self.uplog.has_room());
         let happened = self.happened.poll_timeout(self.listener.is_some());
         let profiles = self.profiles.poll_timeout().filter(|_| announce.is_none());
-        let happened = sooner(happened, profiles);
+        let happened = sooner(sooner(happened, profiles), self.seek.poll_timeout());
         let gates = sooner(self.gates.poll_timeout(), self.windows.poll_timeout());
         let links = sooner(self.uplink.poll_timeout(), self.pulse.poll_timeout());
         sooner(

@@ -86,6 +86,8 @@ pub enum Bug {
     SpeakForBelow,
     /// After a restart what was told of a relay's order counts, whoever the parent is.
     TrustLastParent,
+    /// A relay does not ask for answers to its own orders that have gone another way.
+    ForgetAstray,
     /// Room for outputs is made of those that the parent has not got yet.
     DropUnheard,
     /// Nobody is told that outputs found no room.
@@ -107,7 +109,7 @@ pub enum Bug {
 #[cfg(feature = "sabotage")]
 impl Bug {
     /// Every bug there is.
-    pub const ALL: [Bug; 48] = [
+    pub const ALL: [Bug; 49] = [
         Bug::AckOrdersBeforeSave,
         Bug::AckReportsBeforeSave,
         Bug::StartBeforeIntent,
@@ -148,6 +150,7 @@ impl Bug {
         Bug::GiveBeforeSave,
         Bug::SpeakForBelow,
         Bug::TrustLastParent,
+        Bug::ForgetAstray,
         Bug::DropUnheard,
         Bug::CutUntold,
         Bug::KeepAll,

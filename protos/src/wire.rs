@@ -53,6 +53,8 @@ pub enum Incoming {
         tails: bool,
         /// The epoch of the list of removed keys that it has; none: it takes no list from a child.
         epoch: Option<u64>,
+        /// Whether it takes questions about orders of relays.
+        seeks: bool,
     },
     /// A beat, with what its sender says besides.
     Beat {
@@ -149,6 +151,7 @@ fn encode_with(frame: &Frame, aside: Aside) -> Bytes {
             profiles,
             tails: true,
             epoch: aside.epoch,
+            seeks: true,
         }),
         &Frame::Beat { root, interval, root_interval, speaks } => {
             let (interval_ms, root_ms) = (interval_ms(interval), interval_ms(root_interval));
@@ -177,6 +180,11 @@ fn encode_with(frame: &Frame, aside: Aside) -> Bytes {
         &Frame::ReportsHeld { log, through } => Kind::ReportsHeld(pb::ReportsHeld { log, through }),
         Frame::Watch { orders } => Kind::Watch(encode_watch(orders)),
         Frame::Said(said) => Kind::Said(encode_said(said)),
+        Frame::Seek { order, hosts } => Kind::Seek(pb::Seek {
+            order: Bytes::copy_from_slice(&order.0),
+            hosts: hosts::encode(hosts),
+        }),
+        Frame::Found { report } => Kind::Found(pb::Sought { report: Some(encode_report(report)) }),
         Frame::Go { order, hosts, left } => Kind::Go(encode_go(*order, hosts, *left)),
         Frame::Events { no, events } => Kind::Events(fact::encode(*no, events)),
         &Frame::EventsHeld { no, held } => {
@@ -231,8 +239,9 @@ pub fn decode_frame(bytes: Bytes, hash: fn(&[u8]) -> Digest) -> Result<Incoming,
     let frame = shape::decode::<pb::Frame>(bytes)?;
     let frame = match frame.kind.ok_or(FrameError::Kind)? {
         Kind::Hello(hello) => {
-            let pb::Hello { unpacks, tails, epoch, .. } = hello;
-            return Ok(Incoming::Hello { frame: decode_hello(&hello)?, unpacks, tails, epoch });
+            let pb::Hello { unpacks, tails, epoch, seeks, .. } = hello;
+            let frame = decode_hello(&hello)?;
+            return Ok(Incoming::Hello { frame, unpacks, tails, epoch, seeks });
         }
         Kind::Packed(packed) => return Ok(Incoming::Packed(Packed(packed))),
         Kind::Beat(pb::Beat {
@@ -271,6 +280,10 @@ pub fn decode_frame(bytes: Bytes, hash: fn(&[u8]) -> Digest) -> Result<Incoming,
         Kind::Watch(watch) => Frame::Watch { orders: decode_watch(&watch)? },
         Kind::Said(said) => Frame::Said(decode_said(said)?),
         Kind::Go(go) => decode_go(&go)?,
+        Kind::Seek(seek) => decode_seek(&seek)?,
+        Kind::Found(found) => {
+            Frame::Found { report: decode_report(given("found.report", found.report)?, hash)? }
+        }
         Kind::Events(events) => fact::decode(&events, hash)?,
         Kind::EventsHeld(pb::EventsHeld { no, held }) => {
             Frame::EventsHeld { no, held: held as usize }
@@ -452,6 +465,14 @@ fn decode_go(go: &pb::Go) -> Result<Frame, FieldError> {
     not_empty("go.hosts", hosts.ranges().len())?;
     within("go.left_ms", go.left_ms, (0, millis(LONGEST)))?;
     Ok(Frame::Go { order, hosts, left: Duration::from_millis(go.left_ms) })
+}
+
+fn decode_seek(seek: &pb::Seek) -> Result<Frame, FieldError> {
+    let order = OrderId(array("seek.order", &seek.order)?);
+    ensure(order.giver().is_some(), "seek.order", "is of no relay")?;
+    let hosts = hosts::decode("seek.hosts", &seek.hosts)?;
+    not_empty("seek.hosts", hosts.ranges().len())?;
+    Ok(Frame::Seek { order, hosts })
 }
 
 pub(crate) fn encode_state(state: State) -> (pb::State, i32) {

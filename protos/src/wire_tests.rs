@@ -139,6 +139,10 @@ fn frame() -> impl Strategy<Value = Frame> {
         (any::<[u8; 16]>(), some_hosts(), 0u64..=31_622_400_000).prop_map(|(order, hosts, ms)| {
             Frame::Go { order: OrderId(order), hosts, left: Duration::from_millis(ms) }
         }),
+        (any::<[u8; 16]>(), any::<u32>(), some_hosts()).prop_map(|(order, relay, hosts)| {
+            Frame::Seek { order: OrderId(order).given_by(HostId(relay)), hosts }
+        }),
+        report().prop_map(|report| Frame::Found { report }),
     ]
 }
 
@@ -216,7 +220,7 @@ proptest! {
                 Incoming::Order { log, seq, envelope: order.body.clone() }
             }
             frame @ Frame::Hello { .. } => {
-                Incoming::Hello { frame, unpacks: true, tails: true, epoch: None }
+                Incoming::Hello { frame, unpacks: true, tails: true, epoch: None, seeks: true }
             }
             frame @ Frame::Beat { .. } => {
                 Incoming::Beat { frame, allowance: Allowance::default(), clock_s: 0 }

@@ -183,6 +183,7 @@ impl Acceptor {
             met: None,
             packs: None,
             tails: Arc::default(),
+            seeks: Arc::default(),
             caps: None,
             bulk: Some(bulk.clone()),
             paced: self.transfers.paced.clone(),

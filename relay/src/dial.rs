@@ -130,6 +130,7 @@ impl Dialler {
             met: (peer.host() == HostId::ROOT).then(|| Arc::new(watch::Sender::new(false))),
             packs: self.serves.then(Arc::default),
             tails: Arc::default(),
+            seeks: Arc::default(),
             caps: Some(self.caps),
             bulk: None,
             paced: self.paced,

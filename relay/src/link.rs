@@ -176,6 +176,7 @@ impl Link {
             Frame::Report { .. } | Frame::ReportsHeld { .. } => 2,
             Frame::Events { .. } | Frame::EventsHeld { .. } => 2,
             Frame::Profiles { .. } | Frame::ProfilesHeld { .. } => 2,
+            Frame::Seek { .. } | Frame::Found { .. } => return self.send_seek(frame),
             Frame::Watch { .. } | Frame::Said(_) => LIVE,
             Frame::Interest(_) => {
                 self.send_interest(frame);
@@ -188,6 +189,16 @@ impl Link {
             Err(mpsc::error::TrySendError::Full(_)) if class != LIVE => Err(Full),
             _ => Ok(()),
         }
+    }
+
+    /// Queues a question about answers that have gone another way, or what was found. It is asked
+    /// again if it is dropped, so it takes no room from what must not be.
+    fn send_seek(&self, frame: Frame) -> Result<(), Full> {
+        let queue = &self.queues[2];
+        if queue.capacity() > queue.max_capacity() / 2 {
+            queue.try_send(Queued::Frame(frame, None)).ok();
+        }
+        Ok(())
     }
 
     /// Tells what is wanted on the bus. What was not sent yet is not worth sending any more, so it

@@ -256,7 +256,7 @@ impl Checks {
     ) -> Result<(), Violation> {
         let me = seat.host();
         match frame {
-            Frame::Report { report, .. } => {
+            Frame::Report { report, .. } | Frame::Found { report } => {
                 sums_up(report)?;
                 self.words.is_true(me, report)
             }
@@ -269,6 +269,7 @@ impl Checks {
             Frame::Beat { root, .. } => self.pace.beating(me, *root),
             Frame::Hello { .. } | Frame::Below(_) => Ok(()),
             Frame::Watch { .. } | Frame::Said(_) | Frame::Go { .. } => Ok(()),
+            Frame::Seek { .. } => Ok(()),
             Frame::Interest(_) | Frame::Message(_) | Frame::Answer(_) => Ok(()),
             Frame::Events { events, .. } => self.happened.telling(me, events),
             Frame::EventsHeld { .. } | Frame::ProfilesHeld { .. } => Ok(()),

@@ -105,7 +105,8 @@ impl Sim {
             return Ok(());
         }
         self.stats.frames += 1;
-        self.stats.talk += u64::from(!matches!(frame, Frame::Beat { .. }));
+        let is_beat = matches!(frame, Frame::Beat { .. } | Frame::Seek { .. });
+        self.stats.talk += u64::from(!is_beat);
         self.checks.sending(&self.seats[node], &frame, self.now)?;
         self.checks.gated.telling(HostId(node as u32), link, &frame);
         if !self.viewers.began && matches!(frame, Frame::Watch { .. } | Frame::Said(_)) {

@@ -177,7 +177,7 @@ impl Sim {
         let node = &giver.process.as_ref()?.node;
         let work = self.work(id)?;
         let (order, tally) = (&work.order, node.tally(id));
-        // Who lives elsewhere answers there, where nobody waits for it.
+        // Who lives elsewhere is sought there, but not given what it has not got.
         let elsewhere = match id.giver() {
             Some(_) => everybody.difference(&node.up()),
             None => HostSet::new(),
@@ -187,7 +187,7 @@ impl Sim {
         }
         let tally = tally?;
         let bodies = giver.disk.image.bodies.get(&id);
-        for host in order.targets.intersection(&everybody).difference(&elsewhere).iter() {
+        for host in order.targets.intersection(&everybody).iter() {
             let said = tally.outcome(host)?;
             let own = self.checks.words.own(id, host);
             let own = own.and_then(|words| words.iter().max_by_key(|word| word.state.weight()));
@@ -198,6 +198,7 @@ impl Sim {
             // Who waits for a release that never comes must be told so.
             let got = self.checks.known.has_got(host, id) && !(crowded && order.gate.is_some());
             let soon = work.at + order.hold > healed + HOME.max(self.patience());
+            let soon = soon && !elsewhere.contains(host);
             if (got || soon && !crowded) && said.state.is_provisional() {
                 let how = if got { "has it" } else { "could have it" };
                 return Some(format!("{host:?} {how}, its giver says {said:?} of {id:?}"));

@@ -126,6 +126,8 @@ fn frame_mark(frame: &Frame) -> u64 {
         Frame::Interest(interest) => 15 + ((interest.patterns().count() as u64) << 4),
         Frame::Message(message) => 16 + (message.id << 5),
         Frame::Answer(answer) => 17 + (answer.request << 5),
+        Frame::Seek { hosts, .. } => 18 + (hosts.len() << 5),
+        Frame::Found { report } => 19 + (report.tally.hosts().len() << 5),
     }
 }
 
@@ -175,6 +177,8 @@ fn frame(frame: &Frame) -> String {
             text
         }
         Frame::ProfilesHeld { no, held } => format!("ProfilesHeld #{no} {held}"),
+        Frame::Seek { order, hosts } => format!("Seek {order:?} {hosts}"),
+        Frame::Found { report } => format!("Found {:?} {:?}", report.order, report.tally),
         Frame::Go { order, hosts, left } => format!("Go {order:?} {hosts} for {left:?}"),
         Frame::Interest(_) | Frame::Message(_) | Frame::Answer(_) => format!("{frame:?}"),
     }

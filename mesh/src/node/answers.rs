@@ -62,9 +62,11 @@ impl Node {
         if is_new && !self.is_unheard_of(report.order) {
             self.drop_hearsay(child, &mut report);
             let news = self.merge(now, report);
+            self.hand_back(now, &news);
             self.keep(news);
         } else if is_new && self.config.is_root() {
             self.drop_hearsay(child, &mut report);
+            self.hand_back(now, &report);
             self.tell_unheard(report);
         }
         if self.has(Bug::AckReportsBeforeSave) {
@@ -198,12 +200,12 @@ impl Node {
     pub(super) fn settle(&mut self, orders: Vec<OrderId>) {
         for id in orders {
             let told = !self.uplog.is_in_flight(id) && !self.shares.has_news(id);
-            if let Some(share) = self.shares.get_mut(id)
+            if let Some(share) = self.shares.get(id)
                 && told
                 && !share.settled
                 && share.is_settled()
             {
-                share.settled = true;
+                self.shares.settle(id);
                 self.out.save(Record::Settled(id));
             }
         }

@@ -119,6 +119,7 @@ impl Node {
         self.acks.handle_down(link);
         self.watch.handle_down(link);
         self.gates.handle_down(link);
+        self.seek.handle_down(link);
         self.bus.handle_down(link, now + self.config.flush);
         #[cfg(feature = "sabotage")]
         if self.has(Bug::LosePulls) && self.uplink.link() == Some(link) {
@@ -210,6 +211,8 @@ impl Node {
             (Peer::Parent { .. }, Frame::Go { order, hosts, left }) => {
                 self.handle_go(now, order, &hosts, now + left);
             }
+            (_, Frame::Seek { order, hosts }) => self.handle_seek(now, link, peer, (order, hosts)),
+            (_, Frame::Found { report }) => self.handle_found(now, peer, report),
             (Peer::Child { .. }, Frame::Events { no, events }) => {
                 self.handle_events(now, link, peer, (no, events));
             }
@@ -235,6 +238,7 @@ impl Node {
 
     fn handle_parent_hello(&mut self, now: Time, link: LinkId, host: HostId, held: (u64, u64)) {
         self.uplink.handle_hello(now, link, &mut self.rng);
+        self.stir_seek(now);
         #[cfg(feature = "sabotage")]
         if self.has(Bug::StayLow) {
             self.uplink.stay();
@@ -310,6 +314,7 @@ impl Node {
 
     pub(super) fn routes_changed(&mut self, now: Time) {
         self.windows.stir_all(now);
+        self.stir_seek(now);
         self.profiles.routes_changed(now + self.config.flush);
         self.routes.announce_by(now + self.config.flush);
     }

@@ -60,7 +60,7 @@ impl Reader {
                     }
                     Input::Frame { link: self.id, frame }
                 }
-                Incoming::Hello { frame, unpacks, tails, epoch } => {
+                Incoming::Hello { frame, unpacks, tails, epoch, seeks } => {
                     if !self.meet(epoch).await {
                         // It is told why, and the link ends.
                         self.conn.closed().await;
@@ -68,6 +68,7 @@ impl Reader {
                     }
                     self.packs.iter().for_each(|packs| packs.store(unpacks, Ordering::Relaxed));
                     self.tails.store(tails, Ordering::Relaxed);
+                    self.seeks.store(seeks, Ordering::Relaxed);
                     Input::Frame { link: self.id, frame }
                 }
                 Incoming::Packed(packed) => {

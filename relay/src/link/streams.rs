@@ -63,6 +63,8 @@ pub(crate) struct Reader {
     pub(crate) packs: Option<Arc<AtomicBool>>,
     /// Whether the peer can read previews of what no answer keeps.
     pub(crate) tails: Arc<AtomicBool>,
+    /// Whether the peer takes questions about answers that have gone another way.
+    pub(crate) seeks: Arc<AtomicBool>,
     /// Of a child: what it says of the content that it is to get.
     pub(crate) caps: Option<Caps>,
     /// Of a parent: the content that the child gets.
@@ -112,8 +114,9 @@ impl Reader {
         let follower = urgent.then(|| conn.clone());
         let says_time = matches!(self.peer, Peer::Child { .. });
         let (packs, caps) = (self.packs.clone(), self.caps.clone());
-        let (tails, removed) = (self.tails.clone(), self.removed.clone());
-        let coder = Coder { packs, packer: None, caps, says_time, tails, removed };
+        let (tails, seeks) = (self.tails.clone(), self.seeks.clone());
+        let removed = self.removed.clone();
+        let coder = Coder { packs, packer: None, caps, says_time, tails, seeks, removed };
         tokio::spawn(async move {
             let written = tokio::select! {
                 written = write_frames(

@@ -93,6 +93,8 @@ pub(super) struct Coder {
     pub(super) says_time: bool,
     /// Whether the parent can read previews of what no answer keeps.
     pub(super) tails: Arc<AtomicBool>,
+    /// Whether the peer takes questions about answers that have gone another way.
+    pub(super) seeks: Arc<AtomicBool>,
     /// Whose epoch a hello says.
     pub(super) removed: Removed,
 }
@@ -100,9 +102,16 @@ pub(super) struct Coder {
 impl Coder {
     /// Whether this must not be sent, since the peer would take it for nonsense.
     fn withholds(&self, queued: &Queued) -> bool {
-        let Queued::Frame(Frame::Said(said), _) = queued else { return false };
-        let end = said.offset.saturating_add(said.bytes.len() as u64);
-        end > u64::from(protos::OUTPUT_LIMIT) && !self.tails.load(Ordering::Relaxed)
+        match queued {
+            Queued::Frame(Frame::Said(said), _) => {
+                let end = said.offset.saturating_add(said.bytes.len() as u64);
+                end > u64::from(protos::OUTPUT_LIMIT) && !self.tails.load(Ordering::Relaxed)
+            }
+            Queued::Frame(Frame::Seek { .. } | Frame::Found { .. }, _) => {
+                !self.seeks.load(Ordering::Relaxed)
+            }
+            _ => false,
+        }
     }
 
     /// The bytes of a frame: of a report packed, if the parent can unpack it; of a beat with what

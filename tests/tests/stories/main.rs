@@ -2,6 +2,7 @@
 
 mod alerts;
 mod alike;
+mod astray;
 mod bad_input;
 mod bus;
 mod cache;
