@@ -212,7 +212,7 @@ impl Site {
         let mut notices = Vec::new();
         if todo.missed > 0 {
             let text = format!(
-                "{frequency} was due {} times while neither the controller nor this relay was there",
+                "{frequency} was due {} times while the controller and this relay were not there",
                 todo.missed
             );
             notices.push((MISSED, text));

@@ -6,10 +6,10 @@
 //! controller knows what it last heard.
 //!
 //! The list also has the schedule by which sites go on when the controller is silent; what is done
-//! with it is not here. And it says of which epoch the controller is, and a later epoch goes before any version;
-//! what follows from that is in `epoch`. A list of a later epoch was made by a controller that was
-//! restored from a backup, and may lack keys that were removed since. What the list before it has
-//! is therefore heeded, and kept, until a list has it too.
+//! with it is not here. And it says of which epoch the controller is, and a later epoch goes before
+//! any version; what follows from that is in `epoch`. A list of a later epoch was made by a
+//! controller that was restored from a backup, and may lack keys that were removed since. What the
+//! list before it has is therefore heeded, and kept, until a list has it too.
 
 mod epoch;
 
