@@ -225,6 +225,8 @@ mod tests {
             "report day -1",
             "mkhost -s",
             "mkether",
+            "generator cc.adm:/etc/hosts mkhost -s",
+            "generator cc.adm:/etc/ethers none",
             "chslave 130.62.6 r2",
             "network r1",
         ] {

@@ -1,7 +1,7 @@
 //! Commands about files under control.
 
 use controller::fleet::types::{
-    Change, EntryInfo, FileDomains, FileStatus, Origin, Question, RevisionInfo,
+    Change, EntryInfo, FileDomains, FileStatus, Generator, Origin, Question, RevisionInfo,
 };
 
 use super::{absolute, ask, change, is_domainpath};
@@ -88,6 +88,31 @@ pub(crate) struct MergeArgs {
     /// The one that shares it from now on
     #[arg(value_name = "OTHER")]
     to: String,
+}
+
+/// What `generator` takes.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct GeneratorArgs {
+    /// With mkhost: hosts may have several addresses
+    #[arg(short = 's')]
+    several: bool,
+    /// The file: DOMAIN:PATH
+    #[arg(value_name = "DOMAINPATH")]
+    path: String,
+    /// What makes it
+    #[arg(value_enum, value_name = "GENERATOR")]
+    generator: Makes,
+}
+
+/// What makes a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Makes {
+    /// The hosts file, from the host records
+    Mkhost,
+    /// The ethers file, from the host records
+    Mkether,
+    /// People do
+    None,
 }
 
 /// What `setedit` takes.
@@ -252,6 +277,25 @@ pub(crate) async fn merge(
     screen: &mut Screen,
 ) -> Result<Exit, Failure> {
     change(client, screen, Change::Merge { from: args.from, to: args.to }).await
+}
+
+pub(crate) async fn generator(
+    args: GeneratorArgs,
+    client: &Client,
+    screen: &mut Screen,
+) -> Result<Exit, Failure> {
+    let GeneratorArgs { several, path, generator } = args;
+    let generator = match generator {
+        Makes::Mkhost if several => Some(Generator::MkhostSeveral),
+        _ if several => {
+            let message = "-s is for mkhost: of the others nobody has several";
+            return Err(Failure::new(Exit::Usage, "usage", message));
+        }
+        Makes::Mkhost => Some(Generator::Mkhost),
+        Makes::Mkether => Some(Generator::Mkether),
+        Makes::None => None,
+    };
+    change(client, screen, Change::SetGenerator { path, generator }).await
 }
 
 pub(crate) async fn set_edit(

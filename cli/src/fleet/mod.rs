@@ -51,6 +51,8 @@ pub(crate) enum Command {
     Freq(files::FreqArgs),
     /// Let one file share the content of another
     Mrg(files::MergeArgs),
+    /// Let the content of a file be made from the host records, whenever these change
+    Generator(files::GeneratorArgs),
     /// Set what edits a file
     Setedit(files::SetEditArgs),
     /// Set what each client runs after that file was updated there
@@ -170,6 +172,7 @@ pub(crate) async fn run(
         Command::Diff(args) => content::diff(args, client, screen).await,
         Command::Rollback(args) => files::rollback(args, client, screen).await,
         Command::Mkhost(args) => hosts::mkhost(args, client, screen).await,
+        Command::Generator(args) => files::generator(args, client, screen).await,
         Command::Mkether => hosts::mkether(client, screen).await,
         Command::Chslave(args) => hosts::chslave(args, client, screen).await,
         Command::Network(args) => hosts::network(args, client, screen).await,

@@ -108,6 +108,8 @@ enum FileVerb {
     Rollback(files::RollbackArgs),
     /// Let one file share the content of another
     Merge(files::MergeArgs),
+    /// Let the content of a file be made from the host records, whenever these change
+    Generator(files::GeneratorArgs),
     /// Change how often a file is distributed
     Frequency(files::FreqArgs),
     /// Set what each client runs after that file was updated there
@@ -232,6 +234,7 @@ pub(crate) async fn file(
         FileVerb::History(args) => Command::History(args),
         FileVerb::Rollback(args) => Command::Rollback(args),
         FileVerb::Merge(args) => Command::Mrg(args),
+        FileVerb::Generator(args) => Command::Generator(args),
         FileVerb::Frequency(args) => Command::Freq(args),
         FileVerb::Command(args) => Command::Shell(args),
         FileVerb::Editor(args) => Command::Setedit(args),

@@ -161,6 +161,7 @@ impl Reader<'_> {
             exclude: exclude.clone(),
             lock: row.lock.as_ref().map_or_else(String::new, |lock| lock.by()),
             optional: subscribers.is_some(),
+            generator: row.generator,
         })
     }
 

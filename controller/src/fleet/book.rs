@@ -14,7 +14,7 @@ use super::domain::{Domain, DomainPath};
 use super::hostdata::Record;
 use super::levels::{Level, Levels};
 use super::precedence::{self, Clash, Member, Offer, Winners};
-use super::types::{Author, Frequency, Site};
+use super::types::{Author, Frequency, Generator, Site};
 
 /// What may be changed of a book, and what follows from the inventory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,6 +82,9 @@ pub(crate) enum Wish {
 pub(crate) struct Source {
     pub(crate) revision: Revision,
     pub(crate) lock: Option<Lock>,
+    /// What makes it, if people do not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) generator: Option<Generator>,
 }
 
 /// Content as it was at one time.

@@ -148,7 +148,7 @@ impl Fleet {
         let old = self.known();
         let mut book = (*old.book).clone();
         let mut lock = None;
-        let effect = match change {
+        let mut effect = match change {
             Change::Lock { path } => {
                 let token: String =
                     certs::random::<16>().iter().map(|byte| format!("{byte:02x}")).collect();
@@ -158,6 +158,7 @@ impl Fleet {
             }
             change => self.apply(&mut book, change, read, &mut pen)?,
         };
+        self.make(&mut book, &old.book, &mut effect, &mut pen)?;
         let changed = book != *old.book;
         let notes = effect.notes.clone();
         if changed {
@@ -225,6 +226,7 @@ impl Fleet {
             Change::Put { content, path, lock, note, .. } => {
                 pen.note = note;
                 let path = entry(&path)?;
+                book.check_by_hand(&path)?;
                 let manifest = self.origin(book, content, read)?;
                 let wrong = |what| Refusal::Entry { path: path.clone(), what };
                 let old = self.shelf.manifest(self.root(book, &path)?)?;
@@ -237,6 +239,9 @@ impl Fleet {
             }
             Change::Rollback { path, revision } => {
                 self.roll_back(book, &entry(&path)?, revision, pen)?
+            }
+            Change::SetGenerator { path, generator } => {
+                book.set_generator(&entry(&path)?, generator)?
             }
             Change::Merge { from, to } => book.merge(&entry(&from)?, &entry(&to)?)?,
             Change::SetFrequency { path, frequency } => {
@@ -306,6 +311,7 @@ impl Fleet {
         number: u32,
         pen: &mut Pen,
     ) -> Result<Effect, Failure> {
+        book.check_by_hand(path)?;
         let source = book.entry(path)?.source;
         let newest = book.sources[&source].revision.number;
         let wanted = if number == 0 { newest.saturating_sub(1) } else { number };
@@ -317,6 +323,33 @@ impl Fleet {
         self.shelf.manifest(&old.content.root)?;
         pen.note = format!("back to revision {wanted}");
         Ok(book.put(path, old.content, None, pen)?)
+    }
+
+    /// Makes what is made from the host records, where these or what makes it have changed.
+    fn make(
+        &self,
+        book: &mut Book,
+        old: &Book,
+        effect: &mut Effect,
+        pen: &mut Pen,
+    ) -> Result<(), Failure> {
+        for (number, generator) in book.to_be_made(old) {
+            let table = generator.table(book);
+            let manifest = self.shelf.manifest(&book.sources[&number].revision.content.root)?;
+            let manifest = self.shelf.with_text(manifest, &table.text, pen.at_ms)?;
+            pen.note = generator.word().into();
+            let made = book.put_made(number, self.shelf.keep(&manifest)?, pen);
+            if made.revisions.is_empty() {
+                continue;
+            }
+            let paths: Vec<String> = made.touched.iter().map(DomainPath::to_string).collect();
+            let (paths, word) = (paths.join(" "), generator.word());
+            effect.notes.push(format!("{paths}: made anew by {word}"));
+            effect.notes.extend(table.complaints.iter().map(|what| format!("{paths}: {what}")));
+            effect.touched.extend(made.touched);
+            effect.revisions.extend(made.revisions);
+        }
+        Ok(())
     }
 
     /// Writes the new book, and lets it count. `renewed`: hosts of which nothing is known any more.

@@ -2,12 +2,13 @@
 //!
 //! The pure modules hold all rules and know neither tables nor clocks: `domain` and `levels` what
 //! names there are, `hostdata` and `distdata` the text forms, `precedence` which entry a host
-//! gets, `missing` who lacks it, `book` all of it as one value, `change` and
-//! `ask` what can be done with that. `store` keeps it in tables, `reading` its content, `desk`
-//! makes one change at a time, `plan`, `batch` and `dist` bring files to hosts, `running` says what
-//! may go on beside what, `schedule` begins what is due, `spread` says whose turn it is. When, is in the crate `timing`.
-//! `routes` lets operators ask, `asked` hosts, each in its turn by `queue`, to whom `offers` says
-//! what is for them; `distfile` writes the plan as a text.
+//! gets, `missing` who lacks it, `generator` what is made from host records, `book` all of it as
+//! one value, `change` and `ask` what can be done with that. `store` keeps it in tables, `reading`
+//! its content, `desk` makes one change at a time, `plan`, `batch` and `dist` bring files to hosts,
+//! `running` says what may go on beside what, `schedule` begins what is due, `spread` says whose
+//! turn it is; when that is the crate `timing` says. `routes` lets operators ask, `asked` hosts,
+//! each in its turn by `queue`, to whom `offers` says what is for them; `distfile` writes the plan
+//! as a text.
 
 pub(crate) mod ask;
 mod asked;
@@ -19,6 +20,7 @@ pub(crate) mod dist;
 pub mod distdata;
 mod distfile;
 pub mod domain;
+mod generator;
 pub mod hostdata;
 pub mod levels;
 pub(crate) mod missing;

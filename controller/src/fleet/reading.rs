@@ -52,6 +52,24 @@ impl Shelf {
         Ok(read.manifest)
     }
 
+    /// A file with other bytes; with the same it is what it was. Blocks.
+    pub(crate) fn with_text(
+        &self,
+        mut manifest: Manifest,
+        text: &str,
+        at_ms: u64,
+    ) -> Result<Manifest, Failure> {
+        self.store.make_room(0).map_err(|error| Failure::content(&error))?;
+        let kind = content::ingest_bytes(text.as_bytes(), &self.store);
+        let kind = kind.map_err(|error| Failure::internal(relay::chain(&error)))?;
+        let entry = &mut manifest.entries[0];
+        if entry.kind != kind {
+            let seconds = i64::try_from(at_ms / 1000).unwrap_or(i64::MAX);
+            (entry.kind, entry.mtime, entry.sparse) = (kind, (seconds, 0), false);
+        }
+        Ok(manifest)
+    }
+
     /// Keeps a manifest, and says what it is of. Blocks.
     pub(crate) fn keep(&self, manifest: &Manifest) -> Result<Content, Failure> {
         let root = manifest.root();

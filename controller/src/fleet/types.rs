@@ -8,7 +8,7 @@ mod config;
 mod dist;
 mod questions;
 
-pub use changes::{Author, Change, Changed, NewChange, Origin};
+pub use changes::{Author, Change, Changed, Generator, NewChange, Origin};
 pub use config::{Frequency, Site};
 pub use dist::{Distribution, NewDist};
 pub use questions::{

@@ -468,6 +468,43 @@ fn x24_host_tables() -> Result<()> {
 }
 
 #[test]
+fn x24_a_generated_file_follows_the_host_records() -> Result<()> {
+    let site = site()?;
+    let path = "cc.adm:/etc/hosts";
+    site.write("first", "by hand\n")?;
+    site.done(&format!("-o install ./first {path} day"))?;
+    site.done(&format!("-o chmod 640 {path}"))?;
+    let notes = site.done(&format!("-o generator {path} mkhost"))?;
+    assert!(notes.contains("made anew by mkhost"), "{notes}");
+    let table = site.done("-o mkhost")?;
+    site.prints(&format!("-o cat {path}"), &table)?;
+    let revisions =
+        || -> Result<usize> { Ok(site.done(&format!("-o history {path}"))?.lines().count()) };
+    let made = revisions()?;
+    assert!(site.done(&format!("-o ls -l {path}"))?.contains("rw-r-----"));
+
+    // It follows, and only where its bytes are others.
+    site.done("-o sethost h2 --aliases mirror")?;
+    assert!(site.done(&format!("-o cat {path}"))?.contains(" h2 mirror\n"));
+    assert_eq!(revisions()?, made + 1);
+    site.done("-o sethost h2 --relay r2")?;
+    site.done(&format!("-o generator {path} mkhost -s"))?;
+    assert_eq!(revisions()?, made + 1);
+
+    // Nobody writes it by hand, as long as it is made.
+    let why = "is made by mkhost -s from the host records";
+    site.refused(&format!("-o cp ./first {path}"), 1, why)?;
+    site.refused(&format!("-o rollback {path}"), 1, why)?;
+    site.refused(&format!("-o edit -e true {path}"), 1, why)?;
+    site.done(&format!("-o generator {path} none"))?;
+    site.done(&format!("-o cp ./first {path}"))?;
+    site.done("-o sethost h2 --aliases other")?;
+    site.prints(&format!("-o cat {path}"), "by hand\n")?;
+    site.refused("-o generator cc.adm:/nosuch mkhost", 1, "cc.adm:/nosuch")?;
+    Ok(())
+}
+
+#[test]
 fn text_forms_are_read_as_they_were_written() -> Result<()> {
     let site = site()?;
     site.write("a", "a\n")?;

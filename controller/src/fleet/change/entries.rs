@@ -119,7 +119,7 @@ impl Book {
         self.last_source += 1;
         let source = self.last_source;
         let revision = pen.revision(1, content);
-        let row = Source { revision: revision.clone(), lock: None };
+        let row = Source { revision: revision.clone(), lock: None, generator: None };
         Arc::make_mut(&mut self.sources).insert(source, Arc::new(row));
         let entry = Entry { source, frequency, command, editor, delete, exclude, subscribers };
         Arc::make_mut(&mut self.entries).insert(path.clone(), Arc::new(entry));
@@ -137,15 +137,7 @@ impl Book {
     ) -> Done {
         let number = self.entry(path)?.source;
         self.check_lock(path, lock)?;
-        let source = &self.sources[&number];
-        if source.revision.content == content {
-            return Ok(Effect::default());
-        }
-        let revision = pen.revision(source.revision.number + 1, content);
-        let row = Source { revision: revision.clone(), lock: source.lock.clone() };
-        Arc::make_mut(&mut self.sources).insert(number, Arc::new(row));
-        let touched = self.sharing(number).cloned().collect();
-        Ok(Effect { touched, revisions: vec![(number, revision)], ..Effect::default() })
+        Ok(self.put_made(number, content, pen))
     }
 
     pub(crate) fn merge(&mut self, from: &DomainPath, to: &DomainPath) -> Done {
@@ -207,10 +199,10 @@ impl Book {
 
     pub(crate) fn lock(&mut self, path: &DomainPath, token: String, pen: &Pen) -> Done {
         let number = self.entry(path)?.source;
+        self.check_by_hand(path)?;
         self.check_lock(path, None)?;
         let lock = Lock { by: pen.by.clone(), at_ms: pen.at_ms, token };
-        let row = Source { lock: Some(lock), ..(*self.sources[&number]).clone() };
-        Arc::make_mut(&mut self.sources).insert(number, Arc::new(row));
+        self.replace(number, Source { lock: Some(lock), ..(*self.sources[&number]).clone() });
         Ok(Effect::default())
     }
 
@@ -222,8 +214,7 @@ impl Book {
             self.check_lock(path, token)?;
         }
         let notes = vec![format!("{path}: was locked by {} since {}", lock.by(), lock.since())];
-        let row = Source { lock: None, ..(**source).clone() };
-        Arc::make_mut(&mut self.sources).insert(number, Arc::new(row));
+        self.replace(number, Source { lock: None, ..(**source).clone() });
         Ok(Effect { notes, ..Effect::default() })
     }
 
@@ -242,6 +233,10 @@ impl Book {
             None if token.is_some() => Err(Refusal::NotLocked(path.clone())),
             _ => Ok(()),
         }
+    }
+
+    pub(crate) fn replace(&mut self, number: u64, source: Source) {
+        Arc::make_mut(&mut self.sources).insert(number, Arc::new(source));
     }
 
     fn root(&self, source: u64) -> Option<&str> {
@@ -265,7 +260,7 @@ impl Book {
 }
 
 impl Pen {
-    fn revision(&self, number: u32, content: Content) -> Revision {
+    pub(crate) fn revision(&self, number: u32, content: Content) -> Revision {
         let note = self.note.chars().take(1024).collect();
         Revision { number, content, by: self.by.text(), at_ms: self.at_ms, note }
     }

@@ -152,6 +152,13 @@ pub enum Change {
         #[serde(default)]
         note: String,
     },
+    /// What makes the content of an entry from the host records from here on.
+    SetGenerator {
+        /// The entry.
+        path: String,
+        /// Nothing: people do.
+        generator: Option<Generator>,
+    },
     /// Other attributes.
     SetAttributes {
         /// The entries.
@@ -219,6 +226,20 @@ pub enum Change {
         #[serde(default)]
         lock: Option<String>,
     },
+}
+
+/// What makes content from the host records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Generator {
+    /// The hosts file; hosts with several addresses are complained about.
+    #[serde(rename = "mkhost")]
+    Mkhost,
+    /// The hosts file; hosts may have several addresses.
+    #[serde(rename = "mkhost -s")]
+    MkhostSeveral,
+    /// The ethers file.
+    #[serde(rename = "mkether")]
+    Mkether,
 }
 
 /// Where content comes from.

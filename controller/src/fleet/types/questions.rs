@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Generator;
+
 /// `POST /v1/fleet/ask`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "kebab-case", deny_unknown_fields)]
@@ -194,6 +196,9 @@ pub struct EntryInfo {
     /// Of a folder: patterns of what is left out of it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exclude: Vec<String>,
+    /// What makes it from the host records, if people do not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generator: Option<Generator>,
     /// Who has locked it, if somebody has.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub lock: String,
