@@ -21,6 +21,7 @@ pub(crate) use mail::MailEntry;
 pub(crate) use syslog::SyslogEntry;
 pub(crate) use webhook::WebhookEntry;
 
+use crate::export::Batch;
 use crate::message::Message;
 
 /// A way by which messages leave.
@@ -68,6 +69,28 @@ impl Channel {
             Channel::File(file) => file.send(message).await,
             Channel::Journald(journald) => journald.send(message).await,
             Channel::Mail(mail) => mail.send(message).await,
+        }
+    }
+
+    /// Hands events on, as lines of JSON. The same holds as for a message.
+    pub(crate) async fn export(&self, batch: &Batch) -> Result<(), SendError> {
+        match self {
+            Channel::Webhook(webhook) => webhook.export(batch).await,
+            Channel::Syslog(syslog) => syslog.export(batch).await,
+            Channel::File(file) => file.write(batch.lines()).await,
+            other => Err(SendError::Refused(format!("events do not go by {}", other.kind()))),
+        }
+    }
+
+    /// Why events cannot go this way.
+    pub(crate) fn no_events(&self) -> Option<String> {
+        match self {
+            Channel::Webhook(_) | Channel::File(_) => None,
+            Channel::Syslog(syslog) if syslog.is_whole() => None,
+            Channel::Syslog(_) => {
+                Some("go by tcp or unix, not by udp, which loses and cuts".into())
+            }
+            other => Some(format!("go by webhook, syslog or file, not by {}", other.kind())),
         }
     }
 

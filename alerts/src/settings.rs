@@ -13,6 +13,7 @@ use serde::Deserialize;
 
 use crate::channel::{self, Channel, SendError};
 use crate::desk::AskError;
+use crate::export::Batch;
 use crate::message::Message;
 use crate::reactions::{self, Action, Reaction};
 use crate::rules::{RULES, Rule, Seen};
@@ -41,6 +42,8 @@ pub(crate) struct Way {
     pub(crate) timeout: Duration,
     /// Which reports.
     pub(crate) reports: BTreeSet<Kind>,
+    /// Events of which subjects.
+    pub(crate) events: Vec<String>,
 }
 
 /// A kind of report.
@@ -176,6 +179,8 @@ struct ChannelEntry {
     alerts: bool,
     #[serde(default)]
     reports: BTreeSet<Kind>,
+    #[serde(default)]
+    events: Vec<String>,
     severity: Option<Word>,
     #[serde(default)]
     sites: BTreeSet<String>,
@@ -233,8 +238,11 @@ impl Settings {
         Settings::checked(file, line).map_err(wrong)
     }
 
-    /// What they say that this node cannot do, if it gives no orders.
+    /// What they say that only the controller can do.
     pub(crate) fn orders(&self) -> Option<String> {
+        if let Some((name, _)) = self.channels.iter().find(|(_, way)| !way.events.is_empty()) {
+            return Some(format!("channels.{name}: events: only the controller hands them on"));
+        }
         let gives = |reaction: &&Reaction| match &reaction.action {
             Action::Act(act) => act.is_order(),
             Action::Command(_) => false,
@@ -310,6 +318,20 @@ impl Settings {
         way.send(message).await.map_err(|error| failed(error.to_string()))
     }
 
+    /// The channels by which events go, and of which subjects.
+    pub fn exports(&self) -> BTreeMap<String, Vec<String>> {
+        let some = self.channels.iter().filter(|(_, way)| !way.events.is_empty());
+        some.map(|(name, way)| (name.clone(), way.events.clone())).collect()
+    }
+
+    /// Hands events on by one channel, now and once.
+    pub async fn export(&self, channel: &str, batch: &Batch) -> Result<(), AskError> {
+        let unknown = || AskError::Unknown { what: "channel", name: channel.into() };
+        let way = self.channels.get(channel).ok_or_else(unknown)?;
+        let failed = |error: String| AskError::Channel { name: channel.into(), error };
+        way.export(batch).await.map_err(|error| failed(error.to_string()))
+    }
+
     /// How long something of this kind must last.
     pub fn hold(&self, kind: &str) -> Duration {
         let own = self.rules.get(kind).and_then(|rule| rule.hold_s).map(Duration::from_secs);
@@ -351,7 +373,19 @@ impl Way {
 
     /// Sends a message within the channel's time.
     pub(crate) async fn send(&self, message: &Message) -> Result<(), SendError> {
-        match tokio::time::timeout(self.timeout, self.channel.send(message)).await {
+        self.in_time(self.channel.send(message)).await
+    }
+
+    /// Hands events on within the channel's time.
+    async fn export(&self, batch: &Batch) -> Result<(), SendError> {
+        self.in_time(self.channel.export(batch)).await
+    }
+
+    async fn in_time(
+        &self,
+        sent: impl Future<Output = Result<(), SendError>>,
+    ) -> Result<(), SendError> {
+        match tokio::time::timeout(self.timeout, sent).await {
             Ok(result) => result,
             Err(_) => {
                 let limit = self.timeout.as_secs();
@@ -416,13 +450,22 @@ fn way(name: &str, entry: ChannelEntry) -> Result<Way, String> {
     if !reports.is_empty() && !channel.has_reports() {
         return Err(format!("reports go by mail, command or file, not by {}", channel.kind()));
     }
-    if reports.is_empty() && !entry.alerts {
-        return Err("without alerts and reports nothing goes by it".into());
+    let events = entry.events;
+    if let Some(wrong) =
+        events.iter().find(|subject| !mesh::is_subject(&subject.replace('*', "any")))
+    {
+        return Err(format!("events: {wrong:?} is no subject: for example run, run.failed, *"));
+    }
+    if let Some(why) = channel.no_events().filter(|_| !events.is_empty()) {
+        return Err(format!("events {why}"));
+    }
+    if reports.is_empty() && events.is_empty() && !entry.alerts {
+        return Err("without alerts, reports and events nothing goes by it".into());
     }
     let severity = entry.severity.map_or(Severity::Info, Severity::from);
     let (alerts, sites, kinds) = (entry.alerts, entry.sites, entry.kinds);
     let filter = Filter { alerts, severity, sites, kinds };
-    Ok(Way { channel, filter, timeout: Duration::from_secs(entry.timeout_s), reports })
+    Ok(Way { channel, filter, timeout: Duration::from_secs(entry.timeout_s), reports, events })
 }
 
 #[cfg(test)]
@@ -483,8 +526,25 @@ mod tests {
         refused(week, "unknown variant");
         let nothing = "channels.a = { alerts = false, file = { path = '/x' } }";
         refused(nothing, "nothing goes by it");
+        let events = "channels.a = { events = ['run..x'], file = { path = '/x' } }";
+        refused(events, "\"run..x\" is no subject");
+        let events = "channels.a = { events = ['*'], syslog = { udp = 'x:1' } }";
+        refused(events, "events go by tcp or unix, not by udp");
+        let events = "channels.a = { events = ['*'], command = { argv = ['/x'] } }";
+        refused(events, "events go by webhook, syslog or file, not by command");
         let kinds = "channels.a = { kinds = ['x'], file = { path = '/x' } }";
         refused(kinds, "kinds: x: no such kind");
+    }
+
+    #[test]
+    fn only_the_controller_hands_events_on() {
+        let settings =
+            read("channels.a = { alerts = false, events = ['run'], file = { path = '/x' } }");
+        let settings = settings.expect("valid");
+        assert_eq!(settings.exports()["a"], ["run"]);
+        let wrong = settings.orders().expect("a relay has no events to hand on");
+        assert!(wrong.starts_with("channels.a: events: only the controller"), "{wrong}");
+        assert_eq!(read("").expect("valid").orders(), None);
     }
 
     #[test]

@@ -75,7 +75,7 @@ impl Wanted {
 }
 
 /// Whether a subject is this one, or below it. `*` stands for any word.
-fn is_below(subject: &str, pattern: &str) -> bool {
+pub(crate) fn is_below(subject: &str, pattern: &str) -> bool {
     let mut words = subject.split('.');
     pattern.is_empty()
         || pattern.split('.').all(|wanted| {
@@ -147,7 +147,7 @@ async fn tell(
     }
 }
 
-fn info(row: &EventRow, hosts: &BTreeMap<HostId, HostRow>) -> EventInfo {
+pub(crate) fn info(row: &EventRow, hosts: &BTreeMap<HostId, HostRow>) -> EventInfo {
     let Folded { fact, sample, .. } = &row.folded;
     let names = names(hosts, &row.folded);
     let site = |host: &HostId| hosts.get(host).map(|row| row.site.clone());

@@ -20,6 +20,7 @@ mod costs;
 mod delegate;
 mod enrol;
 mod events;
+mod export;
 mod fault;
 mod figures;
 mod filters;

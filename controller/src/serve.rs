@@ -26,6 +26,7 @@ use crate::clock::now_ms;
 use crate::closing::close;
 use crate::collect::Collections;
 use crate::enrol::Enroller;
+use crate::export::Export;
 use crate::figures::{Counted, Figures};
 use crate::fleet::Requests;
 use crate::fleet::dist::Distributor;
@@ -211,6 +212,8 @@ fn work(
         fleet: fleet.clone(),
         tables: tables.clone(),
     };
+    let from = sender(&authority);
+    let export = Export::new(alerts.clone(), from, live.clone(), tables.clone());
     let counted = Counted::default();
     let whose = (alerts.clone(), desk.clone());
     let figures = Figures::new(whose, live.clone(), tables.clone(), counted.clone());
@@ -224,8 +227,9 @@ fn work(
     });
     tasks.extend([
         tokio::spawn(post.run()),
+        tokio::spawn(export.run()),
         tokio::spawn(counted.run(live.clone(), tables.clone())),
-        tokio::spawn(schedule::run(rollouts.clone())),
+        tokio::spawn(schedule::run(rollouts.clone(), enroller.removed.clone())),
         tokio::spawn(rollouts.clone().run(begun)),
         tokio::spawn(Requests::new(distributor.clone()).run()),
         tokio::spawn(pass_watches(watched, node.clone())),

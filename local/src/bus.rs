@@ -32,10 +32,13 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::keep;
 use crate::listen::REQUEST;
 use crate::policy::{Denied, Does, Policy};
+use crate::room::Crowded;
 use crate::who::Who;
 
 /// Lines that may wait for a slow reader, beside what waits in his queue.
 const LINES: usize = 4;
+/// Messages that have come are written in pieces of about so many bytes.
+const CHUNK: usize = 16 << 10;
 /// How long a request waits for answers, unless it says otherwise, and at most.
 const DEADLINE: Duration = Duration::from_secs(5);
 const LONGEST: Duration = Duration::from_secs(3600);
@@ -88,8 +91,17 @@ impl From<BusError> for Failure {
             BusError::Subject { .. } | BusError::TooLong(_) | BusError::Unasked(..) => {
                 Failure::bad(text)
             }
-            BusError::Full(_) => {
-                let help = "end some that are not needed";
+            BusError::TooMany => {
+                let help = "subscribe twice, or to coarser ones: app.> instead of app.a, app.b";
+                Failure::new(StatusCode::BAD_REQUEST, "bad-request", text, help)
+            }
+            BusError::Share { .. } => {
+                let help = "end subscriptions of this user, or take coarser patterns: app.> \
+                            instead of app.a, app.b";
+                Failure::new(StatusCode::SERVICE_UNAVAILABLE, "full", text, help)
+            }
+            BusError::Full { .. } => {
+                let help = "end programs that are not needed";
                 Failure::new(StatusCode::SERVICE_UNAVAILABLE, "full", text, help)
             }
             BusError::Gone => Failure::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", text, ""),
@@ -141,10 +153,10 @@ impl<S: Send + Sync> FromRequest<S> for Whole {
 }
 
 /// The answer to whoever comes when there is no more room.
-pub(crate) fn full(what: &str) -> Response {
-    let help = "end some that are not needed";
+pub(crate) fn full(what: &Crowded) -> Response {
+    let help = "each program that subscribes holds one: end some that are not needed";
     let status = StatusCode::SERVICE_UNAVAILABLE;
-    Failure::new(status, "full", what.to_owned(), help).into_response()
+    Failure::new(status, "full", what.to_string(), help).into_response()
 }
 
 /// The routes to the bus of a node.
@@ -212,7 +224,10 @@ async fn subscribe(
     for pattern in &patterns {
         api.check(who, Does::Subscribe, pattern).await?;
     }
-    let mut subscription = api.hub.subscribe(&patterns).await?;
+    let mut subscription = match who.is_own() {
+        true => api.hub.subscribe(&patterns).await?,
+        false => api.hub.subscribe_as(who.uid, &patterns).await?,
+    };
     let (lines, response) = line_stream();
     tokio::spawn(async move {
         if lines.send(line(&Line::Ready(patterns.clone()))).await.is_err() {
@@ -226,17 +241,27 @@ async fn subscribe(
                 received = subscription.next() => received,
                 () = lines.closed() => return,
             };
-            let next = match received {
-                Some(Received::Message(message)) => Line::Message(shown(message)),
-                Some(Received::Missed(count)) => Line::Missed(count),
-                None => return,
-            };
-            if lines.send(line(&next)).await.is_err() {
+            let Some(received) = received else { return };
+            let mut chunk = line(&told(received)).to_vec();
+            // Few large pieces: who reads keeps up with many who publish.
+            while chunk.len() < CHUNK
+                && let Some(received) = subscription.ready()
+            {
+                chunk.extend_from_slice(&line(&told(received)));
+            }
+            if lines.send(chunk.into()).await.is_err() {
                 return;
             }
         }
     });
     Ok(response)
+}
+
+fn told(received: Received) -> Line {
+    match received {
+        Received::Message(message) => Line::Message(shown(message)),
+        Received::Missed(count) => Line::Missed(count),
+    }
 }
 
 async fn ask(

@@ -22,7 +22,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
-use crate::room::{Limits, Room};
+use crate::room::{Limits, Place, Room};
 use crate::who::Who;
 
 /// How long until the next try, if a socket cannot be had.
@@ -138,24 +138,34 @@ impl Door {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        if let Some(place) = self.room.take(who.map(|who| who.uid)) {
-            let router = match who {
-                Some(who) => router.clone().layer(Extension(ConnectInfo(who))),
-                None => router.clone(),
-            };
+        let crowded = match self.room.take(who.map(|who| who.uid)) {
+            Ok(place) => return admit(stream, who, place, router),
+            Err(crowded) => crowded,
+        };
+        if let Ok(turn) = self.turned_away.clone().try_acquire_owned() {
+            debug!(?who, %crowded, "a connection is turned away");
             tokio::spawn(async move {
-                attend(stream, router).await;
-                drop(place);
-            });
-        } else if let Ok(turn) = self.turned_away.clone().try_acquire_owned() {
-            debug!(?who, "too many connections; one is turned away");
-            tokio::spawn(async move {
-                let full = async || crate::bus::full("too many connections to this socket");
+                let full = async move || crate::bus::full(&crowded);
                 timeout(FAREWELL, attend(stream, Router::new().fallback(full))).await.ok();
                 drop(turn);
             });
         }
     }
+}
+
+/// Serves one who has a place.
+fn admit<S>(stream: S, who: Option<Who>, place: Place, router: &Router)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let router = match who {
+        Some(who) => router.clone().layer(Extension(ConnectInfo(who))),
+        None => router.clone(),
+    };
+    tokio::spawn(async move {
+        attend(stream, router).await;
+        drop(place);
+    });
 }
 
 /// Answers the requests of one connection. A program that has gone is no error.
@@ -229,7 +239,10 @@ mod tests {
         let mut late = enter();
         late.write_all(request).await.expect("written");
         let turned = said(late).await;
-        assert!(turned.starts_with("HTTP/1.1 503") && turned.contains("too many"), "{turned}");
+        assert!(
+            turned.starts_with("HTTP/1.1 503") && turned.contains("has 1 connections"),
+            "{turned}"
+        );
         let begun = tokio::time::Instant::now();
         assert_eq!(said(slow).await, "", "it never said what it wants");
         assert!(begun.elapsed() <= REQUEST + Duration::from_secs(1), "{:?}", begun.elapsed());

@@ -29,6 +29,17 @@ struct Taken {
     by_user: BTreeMap<u32, usize>,
 }
 
+/// There is no place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Crowded {
+    /// For nobody.
+    #[error("this socket has {0} connections, the most it takes")]
+    All(usize),
+    /// For this user.
+    #[error("user {user} has {most} connections to this socket, the most of one user")]
+    User { user: u32, most: usize },
+}
+
 /// A place of one connection, free again when it is dropped.
 pub(crate) struct Place {
     room: Room,
@@ -40,20 +51,24 @@ impl Room {
         Room { taken: Arc::default(), limits }
     }
 
-    /// A place for a user, if the kernel says who it is; `None`: there is no more.
-    pub(crate) fn take(&self, user: Option<u32>) -> Option<Place> {
+    /// A place for a user, if the kernel says who it is.
+    pub(crate) fn take(&self, user: Option<u32>) -> Result<Place, Crowded> {
         let mut taken = self.lock();
         let trusted = |user: u32| user == 0 || user == geteuid().as_raw();
         let user = user.filter(|user| !trusted(*user));
         let his = user.and_then(|user| taken.by_user.get(&user)).copied().unwrap_or_default();
-        if taken.all >= self.limits.all || (user.is_some() && his >= self.limits.each) {
-            return None;
+        let Limits { all, each } = self.limits;
+        if let Some(user) = user.filter(|_| his >= each) {
+            return Err(Crowded::User { user, most: each });
+        }
+        if taken.all >= all {
+            return Err(Crowded::All(all));
         }
         taken.all += 1;
         if let Some(user) = user {
             taken.by_user.insert(user, his + 1);
         }
-        Some(Place { room: self.clone(), user })
+        Ok(Place { room: self.clone(), user })
     }
 
     fn lock(&self) -> MutexGuard<'_, Taken> {
@@ -86,15 +101,17 @@ mod tests {
         let [one, other] = [mine.wrapping_add(1), mine.wrapping_add(2)];
         let first = room.take(Some(one)).expect("a place");
         let _second = room.take(Some(one)).expect("a place");
-        assert!(room.take(Some(one)).is_none());
+        let crowded = room.take(Some(one)).err().expect("his share is used up");
+        let text = format!("user {one} has 2 connections to this socket, the most of one user");
+        assert_eq!(crowded.to_string(), text);
         let _third = room.take(Some(other)).expect("another has his own");
         drop(first);
         assert_eq!(room.lock().by_user[&one], 1);
-        let own: Vec<_> = (0..2).map_while(|_| room.take(Some(mine))).collect();
+        let own: Vec<_> = (0..2).map_while(|_| room.take(Some(mine)).ok()).collect();
         assert_eq!(own.len(), 2);
-        assert!(room.take(Some(one)).is_none() && room.take(None).is_none(), "four in all");
+        assert_eq!(room.take(None).err(), Some(Crowded::All(4)));
         drop(own);
-        let unknown: Vec<_> = (0..9).map_while(|_| room.take(None)).collect();
+        let unknown: Vec<_> = (0..9).map_while(|_| room.take(None).ok()).collect();
         assert_eq!(unknown.len(), 2);
         drop((unknown, _second, _third));
         assert!(room.lock().all == 0 && room.lock().by_user.is_empty());

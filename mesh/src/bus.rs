@@ -71,6 +71,22 @@ pub struct Answer {
     pub body: Bytes,
 }
 
+/// Who wants a message, as far as a node knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanting {
+    /// Whether somebody at this node does.
+    pub here: bool,
+    /// Behind which links somebody does.
+    pub links: Vec<LinkId>,
+}
+
+impl Wanting {
+    /// Whether anybody at all does.
+    pub fn is_heard(&self) -> bool {
+        self.here || !self.links.is_empty()
+    }
+}
+
 /// The other side of a link.
 #[derive(Default)]
 struct Side {
@@ -212,10 +228,11 @@ impl Bus {
         }
     }
 
-    /// Whether anybody at all wants this subject, as far as this node knows.
-    pub(crate) fn is_heard(&self, subject: &Subject) -> bool {
-        let mut sides = self.sides.values().filter_map(|side| side.wants.as_ref());
-        self.here.matches(subject) || sides.any(|wants| wants.matches(subject))
+    /// Who wants this subject, as far as this node knows.
+    pub(crate) fn wanting(&self, subject: &Subject) -> Wanting {
+        let wants = |side: &Side| side.wants.as_ref().is_some_and(|wants| wants.matches(subject));
+        let links = self.sides.iter().filter(|(_, side)| wants(side)).map(|(link, _)| *link);
+        Wanting { here: self.here.matches(subject), links: links.collect() }
     }
 
     /// Passes a message on, from a link or from this node, to everybody else who wants it.

@@ -167,7 +167,7 @@ impl Acceptor {
         let serves = matches!(peer, Peer::Child { serves: true, .. });
         let bulk = Arc::new(Bulk::new(self.rate_limit, serves));
         link.bulk = Some(bulk.clone());
-        if self.inbox.send(Arrival::Linked(link)).await.is_err() {
+        if self.inbox.send(Arrival::Linked(Box::new(link))).await.is_err() {
             return;
         }
         let reader = Reader {

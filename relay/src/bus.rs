@@ -7,85 +7,44 @@
 //! also when others have taken what all share. A node that is cut off goes on serving its own
 //! programs.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+mod patience;
+mod state;
+mod weights;
+
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
-use mesh::bus::{
-    Answer, BUS_BYTES, Interest, Message, PATTERNS, Pattern, Subject, SubjectError, is_reserved,
-};
+use mesh::bus::{Answer, BUS_BYTES, Interest, Message, PATTERNS, Pattern, Subject, SubjectError};
 use mesh::{HostId, Input};
 use metrics::{Counter, Page, Unit, Words};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::{Instant, sleep};
 
 use crate::drive::Arrival;
 
+pub(crate) use self::patience::{Patience, Prospect, Room};
+use self::state::{OF_USER, Owner, State, Subscriber, Waiting};
+use self::weights::{Rooms, Waits};
+pub(crate) use self::weights::{Weight, Weights};
+
 /// Messages of all links that may wait for the drive loop.
 pub(crate) const PLACES: usize = 64;
-/// Subscribers of one node, and the patterns of one of them.
-const SUBSCRIBERS: usize = 4_096;
+/// Patterns of one subscriber.
 const OF_ONE: usize = 64;
-/// Patterns of all subscribers of one node: each message is compared with all of them.
-const OF_ALL: usize = 4_096;
-/// Bytes that may wait for all subscribers and all requests of one node; what waits for several is
-/// counted once.
-const ALL_WAITING: usize = 64 << 20;
-/// Bytes beyond that for those for whom no more than a share waits.
-const SPARE: usize = 64 << 20;
-const SHARE: usize = BUS_BYTES;
 /// Messages that may wait for one subscriber, and their bytes.
 const QUEUE: usize = 1_024;
 const WAITING: usize = 4 << 20;
 /// Requests of one node that wait for answers, and answers that wait for one of them.
 const REQUESTS: usize = 4_096;
 const ANSWERS: usize = 256;
-/// Requests that programs here have got and may answer; of more the oldest are forgotten.
-const ANSWERABLE: usize = 4_096;
 /// Programs that wait at once for a place before the drive loop, beside the links.
 const SPEAKERS: usize = 16;
 /// What is dropped for what this node keeps, by what it waited for.
 pub(crate) const KEEP: &str = "keep";
 /// How often drops are told, at most.
 const TELL: Duration = Duration::from_secs(1);
-
-/// A limit in bytes on what waits somewhere.
-#[derive(Clone, Debug)]
-pub(crate) struct Weights {
-    waiting: Arc<AtomicUsize>,
-    limit: usize,
-}
-
-/// What one thing weighs there, for as long as it waits.
-#[derive(Debug)]
-pub(crate) struct Weight {
-    waiting: Arc<AtomicUsize>,
-    bytes: usize,
-}
-
-impl Weights {
-    pub(crate) fn new(limit: usize) -> Weights {
-        Weights { waiting: Arc::default(), limit }
-    }
-
-    /// Takes so many bytes, if there is room. Nothing is too heavy for a place that is empty.
-    pub(crate) fn take(&self, bytes: usize) -> Option<Weight> {
-        let before = self.waiting.fetch_add(bytes, Ordering::AcqRel);
-        let weight = Weight { waiting: self.waiting.clone(), bytes };
-        (before == 0 || before + bytes <= self.limit).then_some(weight)
-    }
-
-    fn now(&self) -> usize {
-        self.waiting.load(Ordering::Acquire)
-    }
-}
-
-impl Drop for Weight {
-    fn drop(&mut self) {
-        self.waiting.fetch_sub(self.bytes, Ordering::AcqRel);
-    }
-}
 
 /// Something that was not done on the bus; nothing has left this node.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -104,8 +63,22 @@ pub enum BusError {
     #[error("the message has {0} bytes; the limit is {BUS_BYTES}")]
     TooLong(usize),
     /// A limit of this node is reached.
-    #[error("this node takes no more {0}")]
-    Full(&'static str),
+    #[error("this node has {most} {what}, the most it takes")]
+    Full {
+        /// Of what.
+        what: &'static str,
+        /// How many.
+        most: usize,
+    },
+    /// One user has all that he may.
+    #[error("user {user} would have more than {OF_USER} patterns, the most of one user at a node")]
+    Share {
+        /// Who.
+        user: u32,
+    },
+    /// There are too many patterns at once.
+    #[error("a subscription has {OF_ONE} patterns at most")]
+    TooMany,
     /// No program here has got this request, or it is long ago.
     #[error("no request {1} of node {0} has come to a program here")]
     Unasked(HostId, u64),
@@ -130,9 +103,9 @@ struct Inner {
     /// Held from looking what is wanted here until the core is told, so that the last word is the
     /// newest.
     telling: tokio::sync::Mutex<()>,
-    waiting: Weights,
-    spare: Weights,
+    rooms: Rooms,
     published: Counter,
+    waited: Counter,
     delivered: Counter,
     dropped: Words<1>,
     /// Drops that are not told yet: on the way, and of what is kept.
@@ -140,75 +113,11 @@ struct Inner {
     told: Mutex<Option<Instant>>,
 }
 
-#[derive(Default)]
-struct State {
-    next: u64,
-    subscribers: BTreeMap<u64, Subscriber>,
-    requests: BTreeMap<u64, Waiting>,
-    answerable: Answerable,
-}
-
-/// Requests that have come to programs here, the youngest last.
-#[derive(Default)]
-struct Answerable {
-    known: BTreeSet<(HostId, u64)>,
-    row: VecDeque<(HostId, u64)>,
-}
-
-impl Answerable {
-    fn note(&mut self, request: (HostId, u64)) {
-        if self.known.insert(request) {
-            self.row.push_back(request);
-        }
-        while self.row.len() > ANSWERABLE {
-            self.row.pop_front().map(|oldest| self.known.remove(&oldest));
-        }
-    }
-}
-
-struct Subscriber {
-    /// It is the node itself, which alone hears what is its own.
-    is_own: bool,
-    patterns: Vec<Pattern>,
-    queue: mpsc::Sender<(Message, Weighed)>,
-    waiting: Weights,
-    missed: Arc<AtomicU64>,
-}
-
-/// A request that waits for answers.
-#[derive(Clone)]
-struct Waiting {
-    queue: mpsc::Sender<(Answer, Weighed)>,
-    waiting: Weights,
-}
-
-/// What something weighs for the one for whom it waits, and for the node, which holds it once for
-/// all of them.
-type Weighed = (Weight, Arc<Weight>);
-
-/// The room of a node for one thing.
-struct Hold {
-    bytes: usize,
-    /// Of what all share.
-    common: Option<Arc<Weight>>,
-    /// If there is none: for those for whom little waits.
-    spare: Option<Arc<Weight>>,
-}
-
-impl Hold {
-    /// The room for one for whom so much waits.
-    fn weigh(&self, waiting: &Weights) -> Option<Weighed> {
-        let own = waiting.take(self.bytes)?;
-        let little = self.spare.as_ref().filter(|_| waiting.now() <= SHARE);
-        Some((own, self.common.as_ref().or(little)?.clone()))
-    }
-}
-
 /// What somebody has subscribed to. Dropping it ends that.
 pub struct Subscription {
     id: u64,
     hub: Hub,
-    queue: mpsc::Receiver<(Message, Weighed)>,
+    queue: mpsc::Receiver<Waits<Message>>,
     missed: Arc<AtomicU64>,
 }
 
@@ -219,6 +128,14 @@ pub enum Received {
     Message(Message),
     /// So many did not find room since the last one.
     Missed(u64),
+}
+
+/// What the drive loop says to a message that is to be published.
+pub(crate) enum Taken {
+    /// It is on its way. Whether anybody wants it, as far as this node knows.
+    Gone(bool),
+    /// Nobody who wants it has room; it comes back.
+    Wait(Message),
 }
 
 /// A message that was published.
@@ -233,7 +150,7 @@ pub(crate) struct Published {
 pub struct Asked {
     id: u64,
     hub: Hub,
-    answers: mpsc::Receiver<(Answer, Weighed)>,
+    answers: mpsc::Receiver<Waits<Answer>>,
     /// Whether anybody wants the request, as far as this node knows.
     pub heard: bool,
 }
@@ -252,9 +169,9 @@ impl Hub {
             speakers: Semaphore::new(SPEAKERS),
             state: Mutex::default(),
             telling: tokio::sync::Mutex::default(),
-            waiting: Weights::new(ALL_WAITING),
-            spare: Weights::new(SPARE),
+            rooms: Rooms::default(),
             published: Counter::default(),
+            waited: Counter::default(),
             delivered: Counter::default(),
             dropped: Words::default(),
             untold: Default::default(),
@@ -273,7 +190,16 @@ impl Hub {
 
     /// Subscribes to whatever matches one of these patterns, from here on.
     pub async fn subscribe(&self, patterns: &[String]) -> Result<Subscription, BusError> {
-        self.listen(patterns, false).await
+        self.listen(patterns, Owner::Own).await
+    }
+
+    /// The same for a program of another user.
+    pub async fn subscribe_as(
+        &self,
+        user: u32,
+        patterns: &[String],
+    ) -> Result<Subscription, BusError> {
+        self.listen(patterns, Owner::User(user)).await
     }
 
     /// The same for the node itself.
@@ -281,12 +207,12 @@ impl Hub {
         &self,
         patterns: &[String],
     ) -> Result<Subscription, BusError> {
-        self.listen(patterns, true).await
+        self.listen(patterns, Owner::Node).await
     }
 
-    async fn listen(&self, patterns: &[String], is_own: bool) -> Result<Subscription, BusError> {
+    async fn listen(&self, patterns: &[String], owner: Owner) -> Result<Subscription, BusError> {
         if patterns.len() > OF_ONE {
-            return Err(BusError::Full("patterns of one subscriber"));
+            return Err(BusError::TooMany);
         }
         let pattern = |text: &String| {
             let wrong = |fault| BusError::Subject { what: "pattern", text: text.clone(), fault };
@@ -297,17 +223,12 @@ impl Hub {
         let missed = Arc::<AtomicU64>::default();
         let id = {
             let mut state = self.state();
-            if state.subscribers.len() >= SUBSCRIBERS {
-                return Err(BusError::Full("subscribers"));
-            }
-            let known: usize = state.subscribers.values().map(|one| one.patterns.len()).sum();
-            if known + patterns.len() > OF_ALL {
-                return Err(BusError::Full("patterns"));
-            }
+            state.admit(owner, patterns.len())?;
             state.next += 1;
             let id = state.next;
             let (missed, waiting) = (missed.clone(), Weights::new(WAITING));
-            let one = Subscriber { is_own, patterns, queue, waiting, missed };
+            let patience = Patience::default();
+            let one = Subscriber { owner, patterns, queue, waiting, patience, missed };
             state.subscribers.insert(id, one);
             id
         };
@@ -333,7 +254,7 @@ impl Hub {
         {
             let mut state = self.state();
             if state.requests.len() >= REQUESTS {
-                return Err(BusError::Full("requests"));
+                return Err(BusError::Full { what: "open requests", most: REQUESTS });
             }
             // Their number is limited, and so are their bytes.
             let waiting = Weights::new(ANSWERS * BUS_BYTES);
@@ -379,14 +300,27 @@ impl Hub {
         check_body(&body)?;
         let id = u64::from_le_bytes(certs::random::<8>());
         let (from, node) = (self.0.host, self.0.node.clone());
-        let message = Message { id, from, node, subject, request, body };
-        let (reply, heard) = oneshot::channel();
-        let _place = self.place().await;
-        let sent = self.0.inbox.send(Arrival::Publish { message, reply, _place }).await;
-        sent.map_err(|_| BusError::Gone)?;
-        self.0.published.add(1);
-        let heard = heard.await.map_err(|_| BusError::Gone)?;
-        Ok(Published { id, heard })
+        let mut message = Message { id, from, node, subject, request, body };
+        let (until, mut pause) = (Instant::now() + patience::LONGEST, patience::FIRST);
+        loop {
+            let (reply, said) = oneshot::channel();
+            let _place = self.place().await;
+            let waits = Instant::now() < until;
+            let sent = self.0.inbox.send(Arrival::Publish { message, waits, reply, _place }).await;
+            sent.map_err(|_| BusError::Gone)?;
+            match said.await.map_err(|_| BusError::Gone)? {
+                Taken::Gone(heard) => {
+                    self.0.published.add(1);
+                    return Ok(Published { id, heard });
+                }
+                Taken::Wait(back) => message = back,
+            }
+            if pause == patience::FIRST {
+                self.0.waited.add(1);
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(patience::NEXT);
+        }
     }
 
     /// Tells the core what is wanted here.
@@ -407,24 +341,26 @@ impl Hub {
         Interest::of(patterns, PATTERNS)
     }
 
+    /// What is to be expected of programs here that want a message. Each is looked at, so that it
+    /// is known who has read since he was full.
+    pub(crate) fn look(&self, subject: &Subject, prospect: &mut Prospect) {
+        let state = self.state();
+        for subscriber in state.subscribers.values().filter(|one| one.wants(subject)) {
+            prospect.note(&subscriber.patience, subscriber.room(prospect.bytes()));
+        }
+    }
+
     /// A message has come for programs at this node.
     pub(crate) fn deliver(&self, message: &Message) {
         let mut lost = 0;
         let mut state = self.state();
         let request = message.request.map(|request| (message.from, request));
         let mut is_here = false;
-        let hold = self.hold(message.body.len());
-        let reserved = is_reserved(message.subject.as_str());
-        for subscriber in state.subscribers.values() {
-            if reserved && !subscriber.is_own {
-                continue;
-            }
-            if !subscriber.patterns.iter().any(|pattern| pattern.matches(&message.subject)) {
-                continue;
-            }
+        let hold = self.0.rooms.hold(message.clone(), message.body.len());
+        for subscriber in state.subscribers.values().filter(|one| one.wants(&message.subject)) {
             match (hold.weigh(&subscriber.waiting), subscriber.queue.try_reserve()) {
-                (Some(weighed), Ok(place)) => {
-                    place.send((message.clone(), weighed));
+                (Some(waits), Ok(place)) => {
+                    place.send(waits);
                     self.0.delivered.add(1);
                     is_here = true;
                 }
@@ -443,25 +379,16 @@ impl Hub {
         self.dropped("subscriber", lost);
     }
 
-    /// Room for something that has come, for as long as it waits for anybody.
-    fn hold(&self, bytes: usize) -> Hold {
-        let common = self.0.waiting.take(bytes).map(Arc::new);
-        let spare = match common {
-            Some(_) => None,
-            None => self.0.spare.take(bytes).map(Arc::new),
-        };
-        Hold { bytes, common, spare }
-    }
-
     /// An answer has come for a program at this node. One that nobody waits for is late.
     pub(crate) fn answered(&self, answer: Answer) {
         let waiting = self.state().requests.get(&answer.request).cloned();
         let Some(waiting) = waiting else { return };
-        let has_room = match self.hold(answer.body.len()).weigh(&waiting.waiting) {
-            Some(weighed) => !matches!(
-                waiting.queue.try_send((answer, weighed)),
-                Err(mpsc::error::TrySendError::Full(_))
-            ),
+        let bytes = answer.body.len();
+        let has_room = match self.0.rooms.hold(answer, bytes).weigh(&waiting.waiting) {
+            Some(waits) => {
+                let sent = waiting.queue.try_send(waits);
+                !matches!(sent, Err(mpsc::error::TrySendError::Full(_)))
+            }
             None => false,
         };
         if !has_room {
@@ -494,6 +421,9 @@ impl Hub {
         let help = "Messages that programs at this node have published on the bus";
         let published = page.counter(Unit::None, "barid_bus_published", help);
         published.put(&[], self.0.published.now() as f64);
+        let help = "Messages that programs here published, and that waited until there was room";
+        let waited = page.counter(Unit::None, "barid_bus_waited", help);
+        waited.put(&[], self.0.waited.now() as f64);
         let help = "Messages of the bus that were handed to programs at this node";
         let delivered = page.counter(Unit::None, "barid_bus_delivered", help);
         delivered.put(&[], self.0.delivered.now() as f64);
@@ -518,8 +448,16 @@ impl Subscription {
         if missed > 0 {
             return Some(Received::Missed(missed));
         }
-        let (message, _weighed) = self.queue.recv().await?;
-        Some(Received::Message(message))
+        Some(Received::Message(self.queue.recv().await?.take()))
+    }
+
+    /// What has come already.
+    pub fn ready(&mut self) -> Option<Received> {
+        let missed = self.missed.swap(0, Ordering::Relaxed);
+        if missed > 0 {
+            return Some(Received::Missed(missed));
+        }
+        Some(Received::Message(self.queue.try_recv().ok()?.take()))
     }
 }
 
@@ -536,7 +474,7 @@ impl Drop for Subscription {
 impl Asked {
     /// The next answer.
     pub async fn next(&mut self) -> Option<Answer> {
-        self.answers.recv().await.map(|(answer, _weighed)| answer)
+        self.answers.recv().await.map(Waits::take)
     }
 }
 
@@ -548,6 +486,8 @@ impl Drop for Asked {
 
 #[cfg(test)]
 mod tests {
+    use super::state::{ANSWERABLE, OF_ALL, SUBSCRIBERS};
+    use super::weights::{ALL, ENTRY, SHARE};
     use super::*;
 
     fn message(body: usize) -> Message {
@@ -605,7 +545,8 @@ mod tests {
         for _ in 0..100 {
             hub.deliver(&message(BUS_BYTES));
         }
-        assert_eq!(hub.take_dropped(), Some([100 - (WAITING / BUS_BYTES) as u64, 0]));
+        let fit = (WAITING / (BUS_BYTES + ENTRY)) as u64;
+        assert_eq!(hub.take_dropped(), Some([100 - fit, 0]));
         assert!(matches!(slow.next().await, Some(Received::Missed(_))));
         assert!(matches!(slow.next().await, Some(Received::Message(_))));
         hub.deliver(&message(BUS_BYTES));
@@ -621,26 +562,28 @@ mod tests {
         };
         let mut reads = hub.subscribe(&["a.b".into()]).await.expect("there is room");
         let mut hang = Vec::new();
-        for _ in 0..ALL_WAITING / WAITING {
+        for _ in 0..ALL / WAITING {
             hang.push(hub.subscribe(&[">".into()]).await.expect("there is room"));
         }
         for _ in 0..2 * WAITING / BUS_BYTES {
             hub.deliver(&message(BUS_BYTES));
             assert!(matches!(reads.next().await, Some(Received::Message(_))), "none is missing");
         }
-        assert_eq!(hub.0.waiting.now(), WAITING, "they wait for the same");
+        let (common, _) = hub.0.rooms.now();
+        assert!(common < WAITING + (1 << 20), "they wait for the same: {common}");
         drop(hang);
         let mut hang = Vec::new();
-        for n in 0..=ALL_WAITING / WAITING {
+        for n in 0..ALL / WAITING + 2 {
             let subject = format!("h.{n}");
             hang.push(hub.subscribe(std::slice::from_ref(&subject)).await.expect("there is room"));
             for _ in 0..WAITING / BUS_BYTES {
                 hub.deliver(&to(&subject));
             }
         }
-        assert_eq!((hub.0.waiting.now(), hub.0.spare.now()), (ALL_WAITING, SHARE));
+        let (common, spare) = hub.0.rooms.now();
+        assert!(common > ALL - 2 * SHARE && (1..2 * SHARE).contains(&spare), "{common} {spare}");
         for burst in [1, 2, 64] {
-            (0..burst).for_each(|_| hub.deliver(&message(SHARE / burst)));
+            (0..burst).for_each(|_| hub.deliver(&message(SHARE / burst - ENTRY)));
             for _ in 0..burst {
                 let next = reads.next().await;
                 assert!(matches!(next, Some(Received::Message(_))), "{burst}: {next:?}");
@@ -674,14 +617,39 @@ mod tests {
                 let (queue, messages) = mpsc::channel(1);
                 let (missed, waiting) = (Arc::default(), Weights::new(1));
                 let patterns = Vec::new();
-                let one = Subscriber { is_own: false, patterns, queue, waiting, missed };
+                let owner = Owner::Own;
+                let patience = Patience::default();
+                let one = Subscriber { owner, patterns, queue, waiting, patience, missed };
                 hub.state().subscribers.insert(id, one);
                 messages
             })
             .collect();
         let error = hub.subscribe(&["a".into()]).await.err().expect("it is full");
-        assert_eq!(error.to_string(), "this node takes no more subscribers");
+        let text = "this node has 4096 subscribers, the most it takes";
+        assert_eq!(error.to_string(), text);
         assert_eq!(all.len(), SUBSCRIBERS);
+    }
+
+    #[tokio::test]
+    async fn one_user_leaves_patterns_for_the_others() {
+        let (hub, mut arrivals) = hub();
+        tokio::spawn(async move { while arrivals.recv().await.is_some() {} });
+        let many = vec!["a".to_owned(); OF_ONE];
+        let mut held = Vec::new();
+        for _ in 0..OF_USER / OF_ONE {
+            held.push(hub.subscribe_as(1_000, &many).await.expect("it is his share"));
+        }
+        let error = hub.subscribe_as(1_000, &many[..1]).await.err().expect("it is used up");
+        let text = "user 1000 would have more than 1024 patterns, the most of one user at a node";
+        assert_eq!(error.to_string(), text);
+        assert!(hub.subscribe_as(1_001, &many).await.is_ok(), "another has his own");
+        held.pop();
+        assert!(hub.subscribe_as(1_000, &many).await.is_ok());
+        for _ in 0..(OF_ALL - OF_USER) / OF_ONE + 1 {
+            held.push(hub.subscribe(&many).await.expect("root has no share"));
+        }
+        let error = hub.subscribe(&many).await.err().expect("all are used up");
+        assert_eq!(error.to_string(), "this node has 4096 patterns, the most it takes");
     }
 
     #[tokio::test]
@@ -706,6 +674,55 @@ mod tests {
         drop(held.pop());
         assert!(arrivals.recv().await.is_some());
         talk.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+
+    /// Says to each message what the drive loop would, if nobody else wants it.
+    async fn attend(hub: Hub, mut arrivals: mpsc::Receiver<Arrival>) {
+        while let Some(arrival) = arrivals.recv().await {
+            let Arrival::Publish { message, waits, reply, .. } = arrival else { continue };
+            let mut prospect = Prospect::new(message.body.len());
+            hub.look(&message.subject, &mut prospect);
+            if waits && prospect.is_awaited() {
+                reply.send(Taken::Wait(message)).ok();
+                continue;
+            }
+            reply.send(Taken::Gone(true)).ok();
+            hub.deliver(&message);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_publishes_goes_at_the_pace_of_who_reads_and_waits_for_nobody_else() {
+        let (hub, arrivals) = hub();
+        tokio::spawn(attend(hub.clone(), arrivals));
+        let mut reads = hub.subscribe(&["a.b".into()]).await.expect("there is room");
+        let deaf = hub.subscribe(&["a.>".into()]).await.expect("there is room");
+        let many = 8 * QUEUE as u64;
+        let speak = async |count| {
+            let begun = Instant::now();
+            for _ in 0..count {
+                hub.publish("a.b", Bytes::new()).await.expect("it goes on");
+            }
+            begun.elapsed()
+        };
+        let read = async {
+            for _ in 0..many {
+                sleep(Duration::from_millis(1)).await;
+                assert!(matches!(reads.next().await, Some(Received::Message(_))), "none is lost");
+            }
+        };
+        tokio::join!(speak(many), read);
+        assert_eq!(deaf.missed.load(Ordering::Relaxed), many - QUEUE as u64, "he has his queue");
+        drop(reads);
+        let took = speak(many).await;
+        assert!(took < Duration::from_secs(1), "he was waited for long enough: {took:?}");
+        // One who has read, and then hangs.
+        let mut deaf = deaf;
+        while let Some(heard) = deaf.ready() {
+            drop(heard);
+        }
+        let took = speak(many).await;
+        assert!((1..3).contains(&took.as_secs()), "once: {took:?}");
     }
 
     #[tokio::test]
@@ -739,7 +756,7 @@ mod tests {
         let Some(Arrival::Publish { message, reply, .. }) = arrivals.recv().await else {
             panic!("it is published");
         };
-        reply.send(true).expect("it waits");
+        assert!(reply.send(Taken::Gone(true)).is_ok(), "it waits");
         let mut asked = asking.await.expect("it ends").expect("it is asked");
         let request = message.request.expect("it is a request");
         let (to, from, node) = (HostId(1), HostId(2), String::new());

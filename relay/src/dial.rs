@@ -113,7 +113,7 @@ impl Dialler {
         let (mut link, queues) = Link::new(id, peer, who, conn.clone());
         link.endpoint = Some(endpoint);
         link.dialled = addr;
-        if self.inbox.send(Arrival::Linked(link)).await.is_err() {
+        if self.inbox.send(Arrival::Linked(Box::new(link))).await.is_err() {
             return;
         }
         let removed = self.removed.clone();

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use mesh::bus::Message;
+use mesh::bus::{Message, Wanting};
 use mesh::{
     Asker, Digest, Event, Frame, HostId, Input, LinkId, Node, Output, Peer, PullFault, Record,
     Said, Time,
@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use tracing::{debug, error, info, trace, warn};
 
 use crate::alerting::Outlook;
-use crate::bus::Hub;
+use crate::bus::{Hub, Prospect, Taken};
 use crate::congestion;
 use crate::dial::Dialler;
 use crate::exec::Executor;
@@ -49,9 +49,15 @@ pub(crate) enum Arrival {
     /// Something of the bus, and the place that it takes here.
     Bus { input: Input, _place: OwnedSemaphorePermit },
     /// A program at this node publishes something. Returns whether anybody wants it.
-    Publish { message: Message, reply: oneshot::Sender<bool>, _place: OwnedSemaphorePermit },
+    Publish {
+        message: Message,
+        /// Whether it waits if nobody who wants it has room.
+        waits: bool,
+        reply: oneshot::Sender<Taken>,
+        _place: OwnedSemaphorePermit,
+    },
     /// A new link, before any of its frames.
-    Linked(Link),
+    Linked(Box<Link>),
     /// A parent has said hello, and which epoch it knows.
     Met { link: LinkId, epoch: Option<u64> },
     /// A pull by a link has ended.
@@ -286,14 +292,19 @@ impl Io {
                 trace!(?input, "in");
                 node.handle(now, input);
             }
-            Arrival::Publish { message, reply, _place } => {
+            Arrival::Publish { message, waits, reply, _place } => {
+                let wanting = node.wanting(&message.subject);
                 // Whoever asked may have left.
-                reply.send(node.is_heard(&message.subject)).ok();
-                node.handle(now, Input::Publish(message));
+                if waits && self.is_to_wait(&wanting, &message) {
+                    drop(reply.send(Taken::Wait(message)));
+                } else {
+                    drop(reply.send(Taken::Gone(wanting.is_heard())));
+                    node.handle(now, Input::Publish(message));
+                }
             }
             Arrival::Linked(mut link) => {
                 link.traffic = Some(self.traffic.clone());
-                let (id, peer, link) = (link.id, link.peer, Arc::new(link));
+                let (id, peer, link) = (link.id, link.peer, Arc::new(*link));
                 self.links.lock().insert(id, link.clone());
                 self.notices.meet(peer.host(), &link.name);
                 // After it is among the links, so that no list falls between.
@@ -339,6 +350,21 @@ impl Io {
             Arrival::Look(reply) => drop(reply.send(Sight::of(node, now))),
             Arrival::Subtree(reply) => drop(reply.send(node.subtree())),
         }
+    }
+
+    /// Whether nobody who wants a message has room for it, and one of them is worth waiting for.
+    fn is_to_wait(&self, wanting: &Wanting, message: &Message) -> bool {
+        let mut prospect = Prospect::new(message.body.len());
+        let links = self.links.lock();
+        wanting
+            .links
+            .iter()
+            .filter_map(|id| links.get(id))
+            .for_each(|link| link.look(&mut prospect));
+        if wanting.here {
+            self.hub.look(&message.subject, &mut prospect);
+        }
+        prospect.is_awaited()
     }
 
     fn apply(&mut self, output: Output) {

@@ -28,7 +28,7 @@ use tokio::sync::mpsc;
 
 use self::streams::{BUS, LIVE};
 use crate::bulk::Bulk;
-use crate::bus::{Weight, Weights};
+use crate::bus::{Patience, Prospect, Room, Weight, Weights};
 use crate::drive::Arrival;
 use crate::live::{PLACES, Place};
 use crate::metrics::traffic::Traffic;
@@ -83,6 +83,8 @@ pub(crate) struct Link {
     beat: Mutex<Option<Box<Frame>>>,
     queues: [mpsc::Sender<Queued>; CLASSES.len()],
     bus_waiting: Weights,
+    /// Whether programs here that publish wait for it.
+    patience: Patience,
     /// What the peer is still to be told of what is wanted on the bus.
     interest: Arc<Mutex<Option<Frame>>>,
 }
@@ -138,7 +140,8 @@ impl Link {
         let receivers = [Some(v), Some(w), Some(x), Some(y), Some(z)];
         let (queues, live) = ([a, b, c, d.clone(), e], d);
         let bus_waiting = Weights::new(BUS_WAITING);
-        let (endpoint, dialled, traffic, bulk, epoch, beat, interest) = Default::default();
+        let (endpoint, dialled, traffic, bulk, epoch) = Default::default();
+        let (beat, patience, interest) = Default::default();
         let there = Queues { receivers, live, counters: counters.clone() };
         let link = Link {
             id,
@@ -156,6 +159,7 @@ impl Link {
             beat,
             queues,
             bus_waiting,
+            patience,
             interest,
         };
         (link, there)
@@ -217,6 +221,19 @@ impl Link {
         let room = queue.capacity() > INTEREST;
         let weight = self.bus_waiting.take(bytes).filter(|_| room).ok_or(Full)?;
         queue.try_send(Queued::Bus(frame, weight)).map_err(|_| Full)
+    }
+
+    /// What is to be expected of this link for a message.
+    pub(crate) fn look(&self, prospect: &mut Prospect) {
+        let queue = &self.queues[BUS];
+        let places = match queue.capacity() {
+            free if free <= INTEREST => Room::None,
+            free if free < QUEUE / 2 => Room::Some,
+            _ => Room::Half,
+        };
+        if !queue.is_closed() {
+            prospect.note(&self.patience, places.min(self.bus_waiting.room(prospect.bytes())));
+        }
     }
 
     /// How many frames wait for their streams.

@@ -56,6 +56,11 @@ impl File {
     pub(crate) async fn send(&self, message: &Message) -> Result<(), SendError> {
         let mut line = serde_json::to_vec(message).expect("a message is plain data");
         line.push(b'\n');
+        self.write(line).await
+    }
+
+    /// Appends whole lines.
+    pub(crate) async fn write(&self, lines: Vec<u8>) -> Result<(), SendError> {
         let turn = timeout(PATIENCE, self.turn.clone().acquire_owned()).await;
         let Ok(Ok(turn)) = turn else {
             let path = self.path.display();
@@ -68,7 +73,7 @@ impl File {
             // A pipe that nobody reads is an error, and nothing to wait for.
             options.create(true).append(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed());
             let mut file = options.open(path)?;
-            file.write_all(&line)?;
+            file.write_all(&lines)?;
             // What is no file, such as a pipe, cannot be synced.
             if file.metadata()?.is_file() { file.sync_data() } else { Ok(()) }
         };

@@ -4,11 +4,12 @@
 use std::path::PathBuf;
 
 use serde::Deserialize;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket, UnixDatagram, UnixStream};
 
 use super::{Channel, SendError, plain};
 use crate::clock;
+use crate::export::{Batch, Exported};
 use crate::message::{Message, Told};
 
 /// Facility 3: system daemons.
@@ -57,6 +58,33 @@ impl SyslogEntry {
 }
 
 impl Syslog {
+    /// Whether lines of any length arrive whole.
+    pub(crate) fn is_whole(&self) -> bool {
+        !matches!(self.to, To::Udp(_))
+    }
+
+    /// A line for each event, with its JSON as the text. By TCP they count as taken once the
+    /// receiver has read them all and closes: that is the only answer there is.
+    pub(crate) async fn export(&self, batch: &Batch) -> Result<(), SendError> {
+        let lines: Vec<String> = batch.events.iter().map(|one| event(batch, one)).collect();
+        match &self.to {
+            To::Unix(path) => unix(path, &lines).await,
+            To::Udp(_) => Err(SendError::Refused("events do not go by udp".into())),
+            To::Tcp(addr) => {
+                let failed = |error| SendError::io(addr, &error);
+                let mut stream = TcpStream::connect(addr).await.map_err(failed)?;
+                for line in &lines {
+                    let counted = format!("{} {line}", line.len());
+                    stream.write_all(counted.as_bytes()).await.map_err(failed)?;
+                }
+                stream.shutdown().await.map_err(failed)?;
+                while stream.read(&mut [0; 256]).await.map_err(failed)? > 0 {}
+                // Who had closed before all had arrived has said so, too.
+                stream.take_error().map_err(failed)?.map_or(Ok(()), |error| Err(failed(error)))
+            }
+        }
+    }
+
     pub(crate) async fn send(&self, message: &Message) -> Result<(), SendError> {
         let lines: Vec<String> = message.alerts.iter().map(|told| line(message, told)).collect();
         match &self.to {
@@ -125,13 +153,23 @@ pub(super) fn level(told: &Told) -> u8 {
     }
 }
 
-fn line(message: &Message, told: &Told) -> String {
-    let priority = FACILITY * 8 + level(told);
-    let at = clock::rfc3339(message.at_ms);
-    let host = match message.from.node.as_str() {
+/// What a line begins with: of which severity, when, and who speaks.
+fn begin(level: u8, at_ms: u64, node: &str) -> String {
+    let (priority, at) = (FACILITY * 8 + level, clock::rfc3339(at_ms));
+    let host = match node {
         "" => "-".into(),
         name => header(name),
     };
+    format!("<{priority}>1 {at} {host} barid {}", std::process::id())
+}
+
+fn event(batch: &Batch, event: &Exported) -> String {
+    let begin = begin(event.level, event.at_ms, &batch.from.node);
+    format!("{begin} event - {}", event.json)
+}
+
+fn line(message: &Message, told: &Told) -> String {
+    let begin = begin(level(told), message.at_ms, &message.from.node);
     let fields = [
         ("key", &told.key),
         ("kind", &told.kind),
@@ -144,8 +182,7 @@ fn line(message: &Message, told: &Told) -> String {
     let fields: String = fields.into_iter().map(field).collect();
     let text = plain(&words(told));
     // 32473 is the number that RFC 5612 sets aside for those who have none.
-    let pid = std::process::id();
-    format!("<{priority}>1 {at} {host} barid {pid} alert [alert@32473{fields}] {text}")
+    format!("{begin} alert [alert@32473{fields}] {text}")
 }
 
 /// Printable ASCII without spaces, as a header wants it.

@@ -22,6 +22,7 @@ use tokio_rustls::TlsConnector;
 
 use super::{Channel, SendError, plain, secret};
 use crate::clock::rfc3339;
+use crate::export::Batch;
 use crate::message::{Message, Told};
 
 /// How much of an answer is read.
@@ -113,33 +114,51 @@ struct Entry<'a> {
     fingerprint: &'a str,
 }
 
+/// What is posted: a body, what it is, and what tells it from others.
+struct Parcel<'a> {
+    body: Vec<u8>,
+    kind: &'a str,
+    key: &'a str,
+}
+
 impl Webhook {
     pub(crate) async fn send(&self, message: &Message) -> Result<(), SendError> {
+        let (body, kind, key) = (self.payload(message), "application/json", &message.id);
+        self.deliver(&Parcel { body, kind, key }).await
+    }
+
+    /// A line of JSON for each event.
+    pub(crate) async fn export(&self, batch: &Batch) -> Result<(), SendError> {
+        let (body, kind, key) = (batch.lines(), "application/x-ndjson", &batch.key);
+        self.deliver(&Parcel { body, kind, key }).await
+    }
+
+    async fn deliver(&self, parcel: &Parcel<'_>) -> Result<(), SendError> {
         let host = self.host.trim_start_matches('[').trim_end_matches(']');
         let at = format!("{}:{}", self.host, self.port);
         let stream = TcpStream::connect((host, self.port)).await;
         let stream = stream.map_err(|error| SendError::io(&at, &error))?;
         if !self.tls {
-            return self.post(stream, message).await;
+            return self.post(stream, parcel).await;
         }
         let config = self.config().map_err(SendError::Later)?;
         let name = ServerName::try_from(host.to_owned());
         let name = name.map_err(|_| SendError::Refused(format!("{host} is no name for TLS")))?;
         let stream = TlsConnector::from(config).connect(name, stream).await;
-        self.post(stream.map_err(|error| SendError::io(&at, &error))?, message).await
+        self.post(stream.map_err(|error| SendError::io(&at, &error))?, parcel).await
     }
 
     async fn post(
         &self,
         stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-        message: &Message,
+        parcel: &Parcel<'_>,
     ) -> Result<(), SendError> {
         let broken = |error: hyper::Error| SendError::Later(format!("{}: {error}", self.host));
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
         let connection = tokio::spawn(connection);
         let answered = async {
-            let request = self.request(message)?;
+            let request = self.request(parcel)?;
             let answer = sender.send_request(request).await.map_err(broken)?;
             let status = answer.status();
             let body = Limited::new(answer.into_body(), ANSWER).collect().await;
@@ -151,8 +170,7 @@ impl Webhook {
         result
     }
 
-    fn request(&self, message: &Message) -> Result<Request<Full<Bytes>>, SendError> {
-        let body = self.payload(message);
+    fn request(&self, parcel: &Parcel<'_>) -> Result<Request<Full<Bytes>>, SendError> {
         let path = self.uri.path_and_query().map_or("/", |path| path.as_str());
         let host = match self.uri.port_u16() {
             Some(port) => format!("{}:{port}", self.host),
@@ -160,17 +178,17 @@ impl Webhook {
         };
         let mut request = Request::post(path)
             .header("host", host)
-            .header("content-type", "application/json")
+            .header("content-type", parcel.kind)
             .header("user-agent", concat!("barid/", env!("CARGO_PKG_VERSION")))
-            .header("idempotency-key", &message.id);
+            .header("idempotency-key", parcel.key);
         for (name, value) in &self.headers {
             request = request.header(name, value);
         }
         if let Some(key) = &self.key {
-            let tag = HEXLOWER.encode(hmac::sign(key, &body).as_ref());
+            let tag = HEXLOWER.encode(hmac::sign(key, &parcel.body).as_ref());
             request = request.header("x-barid-signature", format!("sha256={tag}"));
         }
-        let request = request.body(Full::new(Bytes::from(body)));
+        let request = request.body(Full::new(Bytes::from(parcel.body.clone())));
         request.map_err(|error| SendError::Refused(error.to_string()))
     }
 

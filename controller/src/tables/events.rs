@@ -46,6 +46,9 @@ const RETIRED: &str = "retired";
 const RETIRED_UNTIL: &str = "retired-until";
 const GROWTH_FROM: &str = "growth-from";
 
+/// Before the name of a channel: up to which cursor it has events.
+const EXPORTED: &str = "exported-";
+
 /// Until when reports of a kind have been sent, by a word of its own.
 const SENT: [(&str, &str); 2] = [("hour", "report-sent-hour"), ("day", "report-sent-day")];
 
@@ -372,6 +375,20 @@ impl Tables {
         };
         let txn = self.journal.begin()?;
         txn.open_table(EVENT_COUNTS)?.insert(*word, until_ms)?;
+        txn.commit()?;
+        Ok(())
+    }
+
+    /// Up to which cursor events were handed on by a channel.
+    pub(crate) fn exported(&self, channel: &str) -> Result<u64> {
+        let counts = self.journal.read()?.open_table(EVENT_COUNTS)?;
+        Ok(counts.get(&*format!("{EXPORTED}{channel}"))?.map_or(0, |cursor| cursor.value()))
+    }
+
+    /// They were, up to this one.
+    pub(crate) fn note_exported(&self, channel: &str, cursor: u64) -> Result<()> {
+        let txn = self.journal.begin()?;
+        txn.open_table(EVENT_COUNTS)?.insert(&*format!("{EXPORTED}{channel}"), cursor)?;
         txn.commit()?;
         Ok(())
     }

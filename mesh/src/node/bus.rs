@@ -1,7 +1,7 @@
 //! The bus at a node: who may say what on which link, and the way of answers.
 
 use super::Node;
-use crate::bus::{Answer, Interest, Message, Subject};
+use crate::bus::{Answer, Interest, Message, Subject, Wanting};
 use crate::{Frame, HostId, LinkId, Output, Peer, Reason, Time};
 
 impl Node {
@@ -46,9 +46,9 @@ impl Node {
         }
     }
 
-    /// Whether anybody wants this subject, as far as this node knows.
-    pub fn is_heard(&self, subject: &Subject) -> bool {
-        self.bus.is_heard(subject)
+    /// Who wants this subject, as far as this node knows.
+    pub fn wanting(&self, subject: &Subject) -> Wanting {
+        self.bus.wanting(subject)
     }
 
     /// Whether a peer speaks for nobody but whom it may. A host that does is hung up; who has just
@@ -162,7 +162,7 @@ mod tests {
         let mut node = relay();
         hear(&mut node, 10, Frame::Interest(interest("a.>")));
         let subject = Subject::new("a.b").expect("a subject");
-        assert!(node.is_heard(&subject));
+        assert!(node.wanting(&subject).is_heard());
         let later = Time(std::time::Duration::from_secs(1));
         node.handle_timeout(later);
         let told = |node: &mut Node| {
@@ -174,7 +174,7 @@ mod tests {
         };
         assert_eq!(told(&mut node), Some(interest("a.>")));
         node.handle(later, Input::LinkDown { link: LinkId(10) });
-        assert!(!node.is_heard(&subject));
+        assert!(!node.wanting(&subject).is_heard());
         node.handle_timeout(Time(std::time::Duration::from_secs(2)));
         assert_eq!(told(&mut node), Some(Interest::default()));
     }

@@ -113,8 +113,11 @@ impl Worker {
                 let begun = change.begin_reader((&keep, &pattern), reader, from == Begin::New)?;
                 change.commit()?;
                 match begun {
-                    Some(begun) => begun,
-                    None => return Ok(Reply::fault("full", "there are too many readers")),
+                    Ok(begun) => begun,
+                    Err(crowded) => {
+                        let text = format!("{crowded}: forget one who stays away for good");
+                        return Ok(Reply::fault("full", text));
+                    }
                 }
             }
         };

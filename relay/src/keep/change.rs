@@ -10,8 +10,9 @@ use super::entry::Entry;
 use super::settings::{Keep, Policy};
 use super::store::{MESSAGES, READERS, Reader, Result, SHELVES, SUBJECTS, Shelf, UPTIME, readers};
 
-/// How many readers of one shelf there may be.
+/// How many readers of one shelf there may be, and how many of one user beside the node's own.
 const READERS_OF_ONE: usize = 256;
+const READERS_OF_USER: usize = 32;
 /// How many messages make room in one step: when a limit has become much smaller, the rest goes in
 /// the next ones, and nobody waits for all of them.
 const SHRINK: usize = 10_000;
@@ -28,6 +29,30 @@ pub(super) struct Lost {
 impl Lost {
     pub(super) fn all(self) -> u64 {
         self.crowded + self.old
+    }
+}
+
+/// Why there is no room for one more reader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Crowded {
+    #[error("{READERS_OF_ONE} read this stream already, the most it takes")]
+    All,
+    #[error("user {0} has {READERS_OF_USER} readers of this stream already, the most of one user")]
+    User(u32),
+}
+
+/// Whose a reader is: the names of all but the node's own user begin with his number.
+fn user(reader: &str) -> Option<u32> {
+    reader.split_once(':').and_then(|(user, _)| user.parse().ok())
+}
+
+/// What speaks against one more reader.
+fn crowded(known: &[Reader], reader: &str) -> Option<Crowded> {
+    let his = |user_id| known.iter().filter(|Reader(name, ..)| user(name) == Some(user_id)).count();
+    match user(reader) {
+        Some(one) if his(one) >= READERS_OF_USER => Some(Crowded::User(one)),
+        _ if known.len() >= READERS_OF_ONE => Some(Crowded::All),
+        _ => None,
     }
 }
 
@@ -148,26 +173,28 @@ impl Change {
     }
 
     /// A reader who is new begins: behind what is there, or before it; one who is not reads of
-    /// these subjects from now on. Returns behind which number; none: there are too many.
+    /// these subjects from now on. Returns behind which number.
     pub(super) fn begin_reader(
         &self,
         (keep, pattern): (&Keep, &Pattern),
         reader: &str,
         new: bool,
-    ) -> Result<Option<u64>> {
+    ) -> Result<std::result::Result<u64, Crowded>> {
         let shelf = self.shelf(keep)?;
         let mut table = self.txn.open_table(READERS)?;
         let name = &*keep.shelf;
         let known = table.get((name, reader))?.map(|row| row.value().0);
-        if known.is_none() && readers(&table, name)?.len() >= READERS_OF_ONE {
-            return Ok(None);
+        if known.is_none()
+            && let Some(crowded) = crowded(&readers(&table, name)?, reader)
+        {
+            return Ok(Err(crowded));
         }
         let messages = self.txn.open_table(MESSAGES)?;
         let first = messages.range((name, 0)..=(name, u64::MAX))?.next().transpose()?;
         let first = first.map_or(shelf.next, |(key, _)| key.value().1);
         let after = known.unwrap_or(if new { shelf.next } else { first } - 1);
         table.insert((name, reader), (after, pattern.as_str()))?;
-        Ok(Some(after))
+        Ok(Ok(after))
     }
 
     /// A reader has what is there up to a number. Whether he is known, and the number.

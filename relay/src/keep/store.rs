@@ -295,7 +295,7 @@ mod tests {
         let all = Pattern::new("a.>").expect("a pattern");
         let begin =
             |reader, new| change(&store, |change| change.begin_reader((&keep, &all), reader, new));
-        assert_eq!((begin("old", false), begin("new", true)), (Some(1), Some(4)));
+        assert_eq!((begin("old", false), begin("new", true)), (Ok(1), Ok(4)));
         assert_eq!(read(&store, &keep, "a.>", 1), (vec!["2".into(), "3".into(), "4".into()], 0, 4));
         let ack = |reader, seq| change(&store, |change| change.ack(&keep, reader, seq));
         assert!(ack("old", 2) && ack("old", 1) && !ack("old", 5) && !ack("nobody", 1));
@@ -312,10 +312,37 @@ mod tests {
         let other = Pattern::new("a.y").expect("a pattern");
         assert_eq!(store.reader((&keep, &other), "new").expect("it is read"), None);
         let narrow = change(&store, |change| change.begin_reader((&keep, &other), "new", false));
-        assert_eq!(narrow, Some(4), "he goes on where he was");
+        assert_eq!(narrow, Ok(4), "he goes on where he was");
         assert_eq!(put(&store, &keep, "a.x", "8"), (8, 1), "5 was of y");
         assert_eq!(put(&store, &keep, "a.x", "9"), (9, 1), "and so was 6");
         assert_eq!(put(&store, &keep, "a.x", "10"), (10, 0), "7 was not");
+    }
+
+    #[test]
+    fn one_user_leaves_places_of_a_stream_for_the_others() {
+        let (_dir, store) = store();
+        let keep = keep(Policy::Stream, 3);
+        let all = Pattern::new("a.>").expect("a pattern");
+        let begin = |reader: &str| {
+            change(&store, |change| change.begin_reader((&keep, &all), reader, false))
+        };
+        let mut of_user = 0;
+        while begin(&format!("1000:{of_user}")).is_ok() {
+            of_user += 1;
+        }
+        assert_eq!(of_user, 32);
+        assert_eq!(
+            begin("1000:32").map_err(|full| full.to_string()),
+            Err("user 1000 has 32 readers of this stream already, the most of one user".into())
+        );
+        assert!(begin("1000:5").is_ok(), "one who is known comes again");
+        assert!(begin("1001:0").is_ok() && begin("indexer").is_ok(), "others find room");
+        change(&store, |change| change.forget(&keep, "1000:5"));
+        assert!(begin("1000:32").is_ok(), "who forgets one has room for another");
+        let own = (0..999).take_while(|n| begin(&n.to_string()).is_ok()).count();
+        assert_eq!(own, 256 - 34, "the node's own user has what is there");
+        let full = begin("1001:1").expect_err("there is no more");
+        assert_eq!(full.to_string(), "256 read this stream already, the most it takes");
     }
 
     #[test]

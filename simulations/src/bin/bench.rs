@@ -9,6 +9,8 @@
 //! It measures the release binary that lies beside it and does not build it.
 
 // What cannot be shared with the simulator lives beside it, not in it.
+#[path = "../bench/alerts.rs"]
+mod alerts;
 #[path = "../bench/api.rs"]
 mod api;
 #[path = "../bench/beside.rs"]
@@ -210,6 +212,8 @@ enum Part {
     Fan,
     /// Messages between programs through one to three links, beside nats-server
     Bus,
+    /// From a kill to the word of it: hosts, relays, the controller; some three minutes
+    Alerts,
     /// A push to 96 hosts of a relay, alone and beside four slow ones; some five minutes
     Siblings,
     /// The memory of `barid run -b` on 50,000 answers
@@ -283,6 +287,9 @@ fn main() -> Result<()> {
     }
     if args.part == Part::Bus {
         return bus::measure(&copy, work.path());
+    }
+    if args.part == Part::Alerts {
+        return alerts::measure(&copy);
     }
     if args.part == Part::Siblings {
         return siblings::measure(&copy);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -166,6 +166,20 @@ fn take_mail(stream: TcpStream, heard: &Heard<String>) -> Option<()> {
             _ => say("250 fine\r\n")?,
         }
     }
+}
+
+/// Everything that is sent to a UDP port, one text for each datagram.
+pub(super) fn udp_lines() -> Result<(SocketAddr, Heard<String>)> {
+    let socket = UdpSocket::bind("127.0.0.1:0")?;
+    let (addr, texts) = (socket.local_addr()?, Heard::default());
+    let heard = texts.clone();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 65_536];
+        while let Ok(length) = socket.recv(&mut buffer) {
+            heard.push(String::from_utf8_lossy(&buffer[..length]).into_owned());
+        }
+    });
+    Ok((addr, texts))
 }
 
 /// Everything that is sent to a TCP port, one text for each connection.
