@@ -59,7 +59,9 @@ pub(crate) fn remedy(kind: &str, answer: &Answer, set: &str) -> Option<String> {
             Some("the node there runs as a user who may not do this".into())
         }
         "failed" if kind == "run" && answer.code == Some(127) => {
-            Some("is it installed there, and in PATH? `barid run ... --shell` uses /bin/sh".into())
+            let text = "is it installed there, and in PATH? A file of --with is {file} in the \
+                        command, and `barid run ... --shell` uses /bin/sh";
+            Some(text.into())
         }
         _ => None,
     }

@@ -13,7 +13,8 @@ use std::time::{Duration, SystemTime};
 use certs::{Authority, Identity, Leaf, MeshId, Role, Token, TokenCheck, TokenId};
 use mesh::HostSet;
 use protos::{
-    Grant, GrantBody, JoinReply, JoinRequest, RecordReply, Removals, SignedRecord, SignedRemovals,
+    Grant, GrantBody, JoinReply, JoinRequest, RecordReply, Removals, Schedule, SignedRecord,
+    SignedRemovals,
 };
 use relay::Registrar;
 use tracing::{info, warn};
@@ -21,6 +22,7 @@ use tracing::{info, warn};
 use crate::archive::Archive;
 use crate::clock::{now_ms, to_ms};
 use crate::fault::Failure;
+use crate::fleet::Fleet;
 use crate::tables::{Accepted, Enrolment, HostRow, Tables, TokenRow};
 use crate::types::{NewToken, TokenInfo};
 
@@ -44,6 +46,8 @@ pub(crate) struct Enroller {
     pub(crate) longest: Duration,
     /// When this controller was restored; 0: never.
     pub(crate) epoch: u64,
+    /// Has the schedule.
+    pub(crate) fleet: Fleet,
     /// Told when the inventory has changed.
     pub(crate) changed: Arc<dyn Fn() + Send + Sync>,
     /// Told after that when a key may have been removed.
@@ -117,7 +121,8 @@ impl Enroller {
 
     pub(crate) fn removals(&self) -> Result<Removals, relay::JournalError> {
         let (version, keys) = self.tables.removed(self.removed_since())?;
-        Ok(Removals { mesh: self.authority.mesh().0, version, keys, epoch: self.epoch })
+        let (mesh, schedule) = (self.authority.mesh().0, Schedule::default());
+        Ok(Removals { mesh, version, keys, epoch: self.epoch, schedule })
     }
 
     /// Of a key that was removed before this no certificate is valid any more, in milliseconds.
@@ -126,9 +131,16 @@ impl Enroller {
         SystemTime::now().checked_sub(past).map_or(0, to_ms)
     }
 
-    /// The list of removed keys as the whole mesh is to know it, if any key ever was.
+    /// The list of removed keys and the schedule as the whole mesh is to know them, if there ever
+    /// was any.
     pub(crate) fn signed_removals(&self) -> Result<Option<SignedRemovals>, relay::JournalError> {
-        let list = self.removals()?;
+        let mut schedule = self.fleet.known().schedule();
+        let left_out = schedule.fit();
+        if left_out > 0 {
+            warn!(left_out, "not all of the schedule finds room: sites cannot go on with the rest");
+        }
+        self.tables.note_schedule(&schedule)?;
+        let list = Removals { schedule, ..self.removals()? };
         let body = list.encode();
         let signature = self.authority.sign_removals(&body);
         Ok((list.version > 0).then_some(SignedRemovals { body, signature }))

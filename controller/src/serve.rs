@@ -229,7 +229,7 @@ fn work(
         tokio::spawn(post.run()),
         tokio::spawn(export.run()),
         tokio::spawn(counted.run(live.clone(), tables.clone())),
-        tokio::spawn(schedule::run(rollouts.clone())),
+        tokio::spawn(schedule::run(rollouts.clone(), enroller.removed.clone())),
         tokio::spawn(rollouts.clone().run(begun)),
         tokio::spawn(Requests::new(distributor.clone()).run()),
         tokio::spawn(pass_watches(watched, node.clone())),

@@ -11,9 +11,11 @@ mod figures;
 mod files;
 mod keep;
 mod listen;
+mod once;
 mod policy;
 mod restore;
 mod room;
+mod site;
 mod standing;
 mod who;
 
@@ -24,6 +26,7 @@ use std::sync::Arc;
 use axum::Router;
 use relay::Running;
 
+use crate::once::Once;
 use crate::policy::Policy;
 
 pub use figures::{metrics_of, page};
@@ -58,7 +61,9 @@ pub fn start(setup: Setup) {
     }
     let own = router.merge(metrics).merge(restore::router(node.clone()));
     let own = own.merge(standing::router(node.clone())).merge(desk::router(node.clone()));
-    tokio::spawn(restore::obey(node));
+    let once = Arc::new(Once::open(&state));
+    tokio::spawn(restore::obey(node.clone(), once.clone()));
+    tokio::spawn(site::keep(node, once, state.clone()));
     tokio::spawn(listen::unix(state.join("node.sock"), 0o600, own));
 }
 

@@ -2,7 +2,8 @@
 //! site that is cut off.
 //!
 //! A relay asks its own children by the bus, and a node obeys its parent alone. What shall be there
-//! every host knows itself, from the orders that it has had: the word brings nothing.
+//! every host knows itself, from the orders that it has had: the word brings nothing. When a relay
+//! does it by itself is in `site`, and that nothing is done twice then in `once`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,13 +17,14 @@ use bytes::Bytes;
 use mesh::HostId;
 use mesh::bus::Message;
 use relay::Running;
-use relay::bus::{Asked, Received};
+use relay::bus::{Asked, BusError, Received};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::warn;
 
 use crate::bus::{Failure, Parameters, Whole, line, line_stream, one};
+use crate::once::Once;
 
 /// What a relay says it on. All nodes listen to one subject, whoever their parents are.
 const SUBJECT: &str = "barid.restore";
@@ -86,6 +88,13 @@ struct Word {
     /// Their numbers; none: all.
     #[serde(default)]
     hosts: Vec<u32>,
+    /// When the frequency was due, if it is for that: then it is done once. 0: it is not.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    due_ms: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// The route, at a node whose children are to put things right.
@@ -122,32 +131,62 @@ async fn restore(
     }
     let named =
         if hosts.is_empty() { Vec::new() } else { children.keys().map(|id| id.0).collect() };
-    let word = Word { frequency, hosts: named };
-    let body = serde_json::to_vec(&word).expect("a plain word is valid JSON");
     let until = Instant::now() + within;
-    let asked = node.bus().ask(SUBJECT, body.into()).await?;
+    let asked = Asking::new(&node, &Word { frequency, hosts: named, due_ms: 0 }, children).await?;
     let (lines, response) = line_stream();
     tokio::spawn(async move {
-        let mut silent = children;
-        if asked.heard {
-            timeout_at(until, gather(asked, &mut silent, &lines)).await.ok();
-        }
+        let mut asked = asked;
+        timeout_at(until, pass_on(&mut asked, &lines)).await.ok();
+        let silent = asked.silent;
         let end = RestoreLine::End { silent: silent.into_values().collect() };
         timeout(LAST, lines.send(line(&end))).await.ok();
     });
     Ok(response)
 }
 
+/// Children that were told to put something right, and what they say.
+pub(crate) struct Asking {
+    asked: Asked,
+    /// Who has not spoken.
+    pub(crate) silent: BTreeMap<HostId, String>,
+}
+
+impl Asking {
+    async fn new(
+        node: &Running,
+        word: &Word,
+        silent: BTreeMap<HostId, String>,
+    ) -> Result<Asking, BusError> {
+        let body = serde_json::to_vec(word).expect("a plain word is valid JSON");
+        let asked = node.bus().ask(SUBJECT, body.into()).await?;
+        Ok(Asking { asked, silent })
+    }
+
+    /// Has these children do what was due then.
+    pub(crate) async fn due(
+        node: &Running,
+        (frequency, due_ms): (&str, u64),
+        children: BTreeMap<HostId, String>,
+    ) -> Result<Asking, BusError> {
+        let hosts = children.keys().map(|id| id.0).collect();
+        Asking::new(node, &Word { frequency: frequency.into(), hosts, due_ms }, children).await
+    }
+
+    /// What the next of them says; none: all have spoken, or nobody hears it.
+    pub(crate) async fn next(&mut self) -> Option<(HostId, String, RestoreDone)> {
+        while self.asked.heard && !self.silent.is_empty() {
+            let answer = self.asked.next().await?;
+            let Ok(done) = serde_json::from_slice::<RestoreDone>(&answer.body) else { continue };
+            let Some(host) = self.silent.remove(&answer.from) else { continue };
+            return Some((answer.from, host, done));
+        }
+        None
+    }
+}
+
 /// Passes on what children say, until all have spoken.
-async fn gather(
-    mut asked: Asked,
-    silent: &mut BTreeMap<HostId, String>,
-    lines: &mpsc::Sender<Bytes>,
-) {
-    while !silent.is_empty() {
-        let Some(answer) = asked.next().await else { return };
-        let Ok(done) = serde_json::from_slice::<RestoreDone>(&answer.body) else { continue };
-        let Some(host) = silent.remove(&answer.from) else { continue };
+async fn pass_on(asked: &mut Asking, lines: &mpsc::Sender<Bytes>) {
+    while let Some((_, host, done)) = asked.next().await {
         if lines.send(line(&RestoreLine::Host { host, done })).await.is_err() {
             return;
         }
@@ -155,7 +194,7 @@ async fn gather(
 }
 
 /// Does what the parent says, whoever that is, until the node stops.
-pub(crate) async fn obey(node: Arc<Running>) {
+pub(crate) async fn obey(node: Arc<Running>, once: Arc<Once>) {
     let mut words = match node.bus().subscribe(&[SUBJECT.into()]).await {
         Ok(words) => words,
         Err(error) => return warn!(%error, "the parent's wishes are not heard"),
@@ -164,35 +203,48 @@ pub(crate) async fn obey(node: Arc<Running>) {
         let Received::Message(message) = received else { continue };
         let mut links = node.links().into_iter();
         if links.any(|link| link.is_parent && link.host == message.from) {
-            carry_out(&node, &message).await;
+            carry_out(&node, &once, &message).await;
         }
     }
 }
 
-async fn carry_out(node: &Running, message: &Message) {
-    let Ok(Word { frequency, hosts }) = serde_json::from_slice(&message.body) else { return };
+async fn carry_out(node: &Running, once: &Once, message: &Message) {
+    let Ok(Word { frequency, hosts, due_ms }) = serde_json::from_slice(&message.body) else {
+        return;
+    };
     if !hosts.is_empty() && !hosts.contains(&node.host().0) {
         return;
     }
-    let mut done = RestoreDone::default();
-    match node.restore(&frequency).await {
-        Err(error) => done.failed.push((String::new(), relay::chain(&error))),
-        Ok(all) => {
-            done.files = all.len() as u64;
-            for one in all {
-                if done.restored.len() + done.failed.len() >= NAMED {
-                    done.more += u64::from(one.changed > 0 || !one.fault.is_empty());
-                } else if !one.fault.is_empty() {
-                    done.failed.push((one.dest, one.fault));
-                } else if one.changed > 0 {
-                    done.restored.push(one.dest);
-                }
-            }
-        }
-    }
+    let done = match due_ms {
+        0 => put_right(node, &frequency).await,
+        due_ms => once.put_right(node, &frequency, due_ms).await,
+    };
     let Some(request) = message.request else { return };
     let body = serde_json::to_vec(&done).expect("a plain answer is valid JSON");
     if let Err(error) = node.bus().answer(message.from, request, body.into()).await {
         warn!(%error, "the parent is not told what was put right");
     }
+}
+
+/// Puts right what is distributed so often; empty: all of it.
+pub(crate) async fn put_right(node: &Running, frequency: &str) -> RestoreDone {
+    let mut done = RestoreDone::default();
+    let all = match node.restore(frequency).await {
+        Ok(all) => all,
+        Err(error) => {
+            done.failed.push((String::new(), relay::chain(&error)));
+            return done;
+        }
+    };
+    done.files = all.len() as u64;
+    for one in all {
+        if done.restored.len() + done.failed.len() >= NAMED {
+            done.more += u64::from(one.changed > 0 || !one.fault.is_empty());
+        } else if !one.fault.is_empty() {
+            done.failed.push((one.dest, one.fault));
+        } else if one.changed > 0 {
+            done.restored.push(one.dest);
+        }
+    }
+    done
 }

@@ -37,7 +37,7 @@ fn told(standing: Option<relay::Standing>) -> Response {
         let fault = bus::Fault { code: "busy".into(), message: message.into(), help: "".into() };
         return (StatusCode::SERVICE_UNAVAILABLE, Json(fault)).into_response();
     };
-    let relay::Standing { controller_age, linked, below, up } = standing;
+    let relay::Standing { controller_age, linked, below, up, .. } = standing;
     let controller_age_ms = u64::try_from(controller_age.as_millis()).unwrap_or(u64::MAX);
     Json(Standing { controller_age_ms, linked, below, up }).into_response()
 }

@@ -322,16 +322,9 @@ impl Events {
             return;
         }
         let key = folded.key();
-        let held = self.held.entry(key).or_insert_with(|| Held {
-            folded: Folded { counts: BTreeMap::new(), ..folded.clone() },
-            news: BTreeSet::new(),
-            dirty: false,
-            stored: false,
-        });
-        let before = held.folded.counts.len();
-        let mut grown = held.folded.join(folded);
-        self.counts += held.folded.counts.len() - before;
-        if self.sums {
+        let sums = self.sums;
+        let (held, mut grown) = self.hold(key, folded);
+        if sums {
             grown.clear();
             for (host, count) in &folded.counts {
                 *held.folded.counts.entry(*host).or_default() += count;
@@ -361,6 +354,16 @@ impl Events {
             return;
         }
         let key = folded.key();
+        let me = self.me;
+        let (held, grown) = self.hold(key, folded);
+        if !grown.is_empty() {
+            held.news.insert(me);
+            self.tell_by(key, now);
+        }
+    }
+
+    /// Joins events into what is held of them: of whom there are more now, and how many.
+    fn hold(&mut self, key: FoldKey, folded: &Folded) -> (&mut Held, Vec<(HostId, u64)>) {
         let held = self.held.entry(key).or_insert_with(|| Held {
             folded: Folded { counts: BTreeMap::new(), ..folded.clone() },
             news: BTreeSet::new(),
@@ -370,10 +373,7 @@ impl Events {
         let before = held.folded.counts.len();
         let grown = held.folded.join(folded);
         self.counts += held.folded.counts.len() - before;
-        if !grown.is_empty() {
-            held.news.insert(self.me);
-            self.tell_by(key, now);
-        }
+        (held, grown)
     }
 
     fn tell_by(&mut self, key: FoldKey, at: Time) {

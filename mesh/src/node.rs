@@ -361,6 +361,11 @@ impl Node {
         self.pulse.root_age(now)
     }
 
+    /// How the root's word stands here: whether there was any, and whether it is silent.
+    pub fn root_word(&self) -> (bool, bool) {
+        self.pulse.root_word()
+    }
+
     /// Takes the steps that waited for the disk.
     fn handle_saved(&mut self, now: Time, through: u64) {
         self.saved = self.saved.max(through);

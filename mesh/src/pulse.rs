@@ -74,6 +74,11 @@ impl Pulse {
         if self.is_root { Duration::ZERO } else { now.since(self.root_moved) }
     }
 
+    /// Whether the root was heard of at all, and whether it is silent.
+    pub(crate) fn root_word(&self) -> (bool, bool) {
+        (self.root > 0, self.root_stale)
+    }
+
     pub(crate) fn handle_up(&mut self, now: Time, link: LinkId, up: bool, out: &mut Outbox) {
         let ours = if up { self.uplink_interval } else { self.interval };
         self.links.insert(link, Pace { last: now, interval: ours, ours, next: now });

@@ -32,6 +32,8 @@ pub struct DistItem {
     pub push: Push,
     /// A line for the shell once something was written there; empty: nothing. At most 4 KiB.
     pub command: Bytes,
+    /// How often it is distributed; empty: as the order says. At most 64 bytes.
+    pub frequency: String,
 }
 
 /// What a host says of the files of a distribution, by their places in the order; of those that
@@ -60,6 +62,7 @@ impl Dist {
         let item = |item: &DistItem| pb::DistItem {
             push: Some(item.push.to_pb()),
             command: item.command.clone(),
+            frequency: item.frequency.clone(),
             terms: (!item.push.terms.are_usual()).then(|| item.push.terms.to_pb()),
         };
         let items = self.items.iter().map(item).collect();
@@ -71,7 +74,7 @@ impl Dist {
             let push = crate::field::given("dist.push", item.push)?;
             let terms = item.terms.map(Terms::read).transpose()?.unwrap_or_default();
             let push = Push::read(push, terms)?;
-            Ok(DistItem { push, command: item.command })
+            Ok(DistItem { push, command: item.command, frequency: item.frequency })
         };
         let items = dist.items.into_iter().map(item).collect::<Result<_, FieldError>>()?;
         Ok(Dist { items, frequency: dist.frequency })
@@ -87,6 +90,8 @@ impl Dist {
             ensure(!item.push.terms.verify, "dist.terms", "only looks")?;
             at_most_bytes("dist.command", item.command.len(), COMMAND_LIMIT)?;
             no_nul("dist.command", &item.command)?;
+            at_most_bytes("dist_item.frequency", item.frequency.len(), FREQUENCY_LIMIT)?;
+            no_nul("dist_item.frequency", item.frequency.as_bytes())?;
         }
         Ok(())
     }

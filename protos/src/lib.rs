@@ -41,6 +41,7 @@ mod push;
 mod record;
 mod removed;
 mod run;
+mod schedule;
 mod shape;
 mod steer;
 mod stream;
@@ -76,6 +77,7 @@ pub use push::{Bundle, Part, Push};
 pub use record::{RECORD_KIND, RECORD_LIMIT, Record, RecordError, RecordReply, SignedRecord};
 pub use removed::{REMOVED_KEYS, Removals, RemovalsError, SignedRemovals};
 pub use run::{FILES, FILES_LIMIT, File, Run, STDIN_LIMIT, Variable};
+pub use schedule::Schedule;
 pub use shape::Malformed;
 pub use steer::{Cap, LEAST_RATE, PARENTS, Steer};
 pub use stream::{

@@ -161,8 +161,9 @@ fn order() -> impl Strategy<Value = OrderBody> {
         1 => Work::Recall(OrderId(id)),
         _ => Work::Cancel(OrderId(id)),
     });
-    let item = (push(), name())
-        .prop_map(|(push, command)| crate::dist::DistItem { push, command: command.into() });
+    let item = (push(), name(), "[a-z]{0,3}").prop_map(|(push, command, frequency)| {
+        crate::dist::DistItem { push, command: command.into(), frequency }
+    });
     let looks = |item: &crate::dist::DistItem| item.push.terms.verify;
     let item = item.prop_filter("it only looks", move |item| !looks(item));
     let dist = (vec(item, 1..3), "[a-z]{0,5}")

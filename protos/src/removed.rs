@@ -1,7 +1,9 @@
 //! Who belongs to the mesh no more: the keys of removed nodes, in a list that the authority signs.
 //!
 //! The list is whole each time and has a version, so that whoever holds a later one needs no older
-//! one, and an older one changes nothing. Whether the signature is good is for the caller to say.
+//! one, and an older one changes nothing. It is on its way to every node and kept there, and so it
+//! also says what else of the controller's word must outlive its silence: `epoch`, `schedule`.
+//! Whether the signature is good is for the caller to say.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +11,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use crate::field::{array, at_most, ensure, not_empty};
-use crate::{FieldError, Malformed, pb, shape};
+use crate::{FieldError, Malformed, Schedule, pb, shape};
 
 /// The most keys of one list.
 pub const REMOVED_KEYS: usize = 16_384;
@@ -36,6 +38,8 @@ pub struct Removals {
     /// from a backup, in milliseconds since 1970; 0: never. Of two controllers with the same keys
     /// the one with the higher epoch is the controller.
     pub epoch: u64,
+    /// What is due when, at sites that do not hear the controller.
+    pub schedule: Schedule,
 }
 
 /// Bytes that are no list of removals. Nothing has changed; the peer is at fault.
@@ -54,7 +58,9 @@ impl Removals {
     pub fn encode(&self) -> Bytes {
         let keys = self.keys.iter().map(|key| Bytes::copy_from_slice(key)).collect();
         let mesh = Bytes::copy_from_slice(&self.mesh);
-        pb::Removals { mesh, version: self.version, keys, epoch: self.epoch }.encode_to_vec().into()
+        let (frequencies, zones) = self.schedule.to_pb();
+        let (version, epoch) = (self.version, self.epoch);
+        pb::Removals { mesh, version, keys, epoch, frequencies, zones }.encode_to_vec().into()
     }
 
     /// Reads bytes whose signature was good.
@@ -69,7 +75,8 @@ impl Removals {
             ensure(rising, "removals.keys", "is not in ascending order")?;
             keys.insert(key);
         }
-        Ok(Removals { mesh, version: list.version, keys, epoch: list.epoch })
+        let schedule = Schedule::from_pb(list.frequencies, list.zones)?;
+        Ok(Removals { mesh, version: list.version, keys, epoch: list.epoch, schedule })
     }
 }
 
@@ -109,8 +116,9 @@ mod tests {
             mesh in any::<[u8; 16]>(),
             (version, epoch) in any::<(u64, u64)>(),
             keys in proptest::collection::btree_set(any::<[u8; 32]>(), 0..5),
+            schedule in crate::schedule::testing::any(),
         ) {
-            let list = Removals { mesh, version, keys, epoch };
+            let list = Removals { mesh, version, keys, epoch, schedule };
             let signed = SignedRemovals { body: list.encode(), signature: [7; 64] };
             let again = SignedRemovals::decode(signed.encode()).expect("it was encoded so");
             prop_assert_eq!(&again, &signed);
@@ -122,6 +130,7 @@ mod tests {
             any::<u64>().prop_map(|version| Removals {
                 keys: [[1; 32], [2; 32]].into(),
                 version,
+                schedule: crate::schedule::testing::plain(),
                 ..Removals::default()
             }),
             Removals::encode,
@@ -136,7 +145,7 @@ mod tests {
     fn keys_come_in_one_order() {
         let (a, b) = (Bytes::from_static(&[1; 32]), Bytes::from_static(&[2; 32]));
         let mesh = Bytes::from_static(&[0; 16]);
-        let list = pb::Removals { mesh, version: 1, keys: vec![b, a], epoch: 0 };
+        let list = pb::Removals { mesh, version: 1, keys: vec![b, a], ..pb::Removals::default() };
         let error = Removals::decode(&list.encode_to_vec().into()).expect_err("it is refused");
         assert_eq!(error.to_string(), "removals.keys is not in ascending order");
     }

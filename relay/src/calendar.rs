@@ -1,7 +1,7 @@
 //! How much content a link may carry at which time: a week, by the clocks of a place.
 //!
 //! Entries name days, times of the day and a rate; of those that hold at a moment the lowest rate
-//! counts, and where none does there is no cap. What days and times are `week` says.
+//! counts, and where none does there is no cap. What days and times are the crate `timing` says.
 
 use std::time::SystemTime;
 
@@ -9,8 +9,7 @@ use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
 use protos::LEAST_RATE;
 use serde::{Deserialize, Serialize};
-
-use crate::week::{Week, WeekError};
+use timing::{Week, WeekError};
 
 /// The most entries of one calendar.
 const ENTRIES: usize = 32;

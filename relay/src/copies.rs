@@ -38,6 +38,7 @@ pub(crate) struct Placed {
     pub(crate) dest: Bytes,
     pub(crate) manifest: Digest,
     pub(crate) command: Bytes,
+    pub(crate) frequency: String,
 }
 
 /// A note.
@@ -53,17 +54,12 @@ pub(crate) struct Note {
 
 impl Copies<'_> {
     /// Notes what an order has put in place.
-    pub(crate) fn note(
-        &self,
-        order: OrderId,
-        frequency: &str,
-        placed: &[Placed],
-    ) -> Result<(), CopyError> {
+    pub(crate) fn note(&self, order: OrderId, placed: &[Placed]) -> Result<(), CopyError> {
         let old: BTreeMap<Bytes, Note> =
             self.notes()?.into_iter().map(|note| (note.dest.clone(), note)).collect();
         let mut rows: Vec<(Vec<u8>, Option<Digest>)> = Vec::new();
-        for Placed { dest, manifest, command } in placed {
-            if let Some(old) = old.get(dest).filter(|old| old.frequency != frequency) {
+        for Placed { dest, manifest, command, frequency } in placed {
+            if let Some(old) = old.get(dest).filter(|old| old.frequency != *frequency) {
                 rows.push(([dest, MARK, old.frequency.as_bytes()].concat(), None));
             }
             rows.push(([dest, MARK, frequency.as_bytes()].concat(), Some(*manifest)));
@@ -186,13 +182,14 @@ mod tests {
         let journal = Journal::open(&dir.path().join("db"), 1 << 20).expect("opens");
         let store = Store::open(dir.path().join("store")).expect("opens");
         let copies = Copies { journal: &journal, store: &store };
-        let placed = |dest: &'static str, command: &'static str| Placed {
+        let placed = |dest: &'static str, command: &'static str, frequency: &str| Placed {
+            frequency: frequency.into(),
             dest: Bytes::from_static(dest.as_bytes()),
             manifest: Digest([7; 32]),
             command: Bytes::from_static(command.as_bytes()),
         };
         let (one, two) = (OrderId([1; 16]), OrderId([2; 16]));
-        copies.note(one, "day", &[placed("/a", "true"), placed("/a/b", "")]).expect("noted");
+        copies.note(one, &[placed("/a", "true", "day"), placed("/a/b", "", "day")]).expect("noted");
         journal.set_installed(b"/a", Digest([7; 32]), one).expect("noted");
         let told = |copies: &Copies<'_>| -> Vec<(Bytes, String, OrderId, bool)> {
             let notes = copies.notes().expect("read").into_iter();
@@ -203,7 +200,7 @@ mod tests {
         };
         assert_eq!(told(&copies), [row("/a", "day", one, true), row("/a/b", "day", one, false)]);
         // Another frequency, and no command any more.
-        copies.note(two, "hour", &[placed("/a", "")]).expect("noted");
+        copies.note(two, &[placed("/a", "", "hour")]).expect("noted");
         assert_eq!(told(&copies), [row("/a", "hour", two, false), row("/a/b", "day", one, false)]);
     }
 }

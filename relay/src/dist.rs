@@ -46,7 +46,8 @@ pub(crate) async fn distribute(
     };
     let (mut done, mut settled, mut kept) = (Done::default(), Vec::new(), Vec::new());
     for (n, item) in (0_u32..).zip(dist.items) {
-        let DistItem { push, command } = item;
+        let DistItem { push, command, frequency } = item;
+        let frequency = if frequency.is_empty() { dist.frequency.clone() } else { frequency };
         let manifest = push.manifest;
         let (worker, handle) = (installs.clone(), Handle::current());
         let dest = push.dest.clone();
@@ -62,7 +63,8 @@ pub(crate) async fn distribute(
         let in_place = matches!(placed, Ok(Some(_)));
         let is_new = done.note(n, placed);
         if in_place {
-            kept.push(Placed { dest: dest.clone(), manifest, command: command.clone() });
+            let (dest, command) = (dest.clone(), command.clone());
+            kept.push(Placed { dest, manifest, command, frequency });
         }
         if command.is_empty() {
             continue;
@@ -81,8 +83,8 @@ pub(crate) async fn distribute(
     if let Err(error) = owed.ended(settled).await {
         warn!(error = %crate::chain(&error), "commands may run once more");
     }
-    let (keeper, frequency) = (installs.clone(), dist.frequency);
-    let keep = move || keeper.keep_copies(order, &frequency, &kept);
+    let keeper = installs.clone();
+    let keep = move || keeper.keep_copies(order, &kept);
     if let Ok(Err(error)) = tokio::task::spawn_blocking(keep).await {
         warn!(error = %crate::chain(&error), "what is in place cannot all be put right later");
     }

@@ -248,14 +248,9 @@ impl Installs {
     }
 
     /// Notes what an order has put in place, and keeps copies of what is small.
-    pub(crate) fn keep_copies(
-        &self,
-        order: OrderId,
-        frequency: &str,
-        placed: &[Placed],
-    ) -> Result<(), CopyError> {
+    pub(crate) fn keep_copies(&self, order: OrderId, placed: &[Placed]) -> Result<(), CopyError> {
         let copies = Copies { journal: &self.journal, store: &self.transfers.store };
-        copies.note(order, frequency, placed)?;
+        copies.note(order, placed)?;
         for Placed { dest, manifest, .. } in placed {
             if let Some(target) = copies.manifest(*manifest)? {
                 copies.keep(&self.root, dest, &target);

@@ -68,7 +68,6 @@ mod sweep;
 mod terms;
 mod transfer;
 mod verify;
-mod week;
 mod writer;
 
 pub use alerting::publish;
@@ -89,7 +88,6 @@ pub use removed::RemovalsFault;
 pub use restore::Restored;
 pub use settings::{Settings, SettingsError};
 pub use sweep::{spare_in_store, sweep_store};
-pub use week::{Week, WeekError};
 pub use writer::{NoWitness, Witness};
 
 /// The name of some bytes: their BLAKE3 hash.

@@ -121,7 +121,8 @@ fn removals(world: &World, keys: &[[u8; 32]]) -> protos::SignedRemovals {
 
 fn list(world: &World, epoch: u64, keys: &[[u8; 32]]) -> protos::SignedRemovals {
     let keys = keys.iter().copied().collect();
-    let body = protos::Removals { mesh: [1; 16], version: 1 + epoch, keys, epoch }.encode();
+    let (mesh, version, schedule) = ([1; 16], 1 + epoch, protos::Schedule::default());
+    let body = protos::Removals { mesh, version, keys, epoch, schedule }.encode();
     protos::SignedRemovals { signature: world.authority.sign_removals(&body), body }
 }
 

@@ -137,6 +137,7 @@ pub(crate) struct Sight {
     pub(crate) events: (usize, usize),
     pub(crate) waiting: usize,
     pub(crate) root_age: Duration,
+    pub(crate) root_word: (bool, bool),
     pub(crate) linked: bool,
 }
 
@@ -151,6 +152,7 @@ impl Sight {
             events: node.events(),
             waiting: node.waiting(),
             root_age: node.root_age(now),
+            root_word: node.root_word(),
             linked: node.parent().is_some(),
         }
     }

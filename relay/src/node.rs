@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use certs::Credentials;
 use content::Store;
 use mesh::{HostId, Input, Kind, Node, Order, OrderId, Said};
-use protos::{OutputRequest, RecordReply, SignedRecord, SignedRemovals};
+use protos::{OutputRequest, RecordReply, Schedule, SignedRecord, SignedRemovals};
 use quinn::Endpoint;
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -114,6 +114,7 @@ pub enum StartError {
 pub struct Running {
     addr: Option<SocketAddr>,
     who: (HostId, String),
+    site: String,
     inbox: mpsc::Sender<Arrival>,
     paced: Paced,
     previews: broadcast::Sender<Said>,
@@ -137,6 +138,10 @@ pub struct Running {
 pub struct Standing {
     /// Since when the controller's word was fresh here.
     pub controller_age: Duration,
+    /// Whether the controller was heard since the node has started.
+    pub heard: bool,
+    /// Whether it counts as silent.
+    pub silent: bool,
     /// Whether it has a parent.
     pub linked: bool,
     /// How many nodes are below it.
@@ -379,6 +384,7 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
     Ok(Running {
         addr,
         who: (HostId(identity.id), identity.name),
+        site: identity.site,
         inbox,
         paced,
         previews,
@@ -402,6 +408,16 @@ impl Running {
     /// Its number.
     pub fn host(&self) -> HostId {
         self.who.0
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.who.1
+    }
+
+    /// Its site.
+    pub fn site(&self) -> &str {
+        &self.site
     }
 
     /// Where it listens.
@@ -470,6 +486,8 @@ impl Running {
         let sight = self.metrics.look().await?;
         Some(Standing {
             controller_age: sight.root_age,
+            heard: sight.root_word.0,
+            silent: sight.root_word.1,
             linked: sight.linked,
             // Itself is none of them.
             below: sight.below.saturating_sub(1),
@@ -489,6 +507,11 @@ impl Running {
             Some(executor) => executor.restore(frequency).await,
             None => Ok(Vec::new()),
         }
+    }
+
+    /// What is due when, by the controller's last word: for when it is silent.
+    pub fn schedule(&self) -> Arc<Schedule> {
+        self.removed.schedule()
     }
 
     /// How the links stand.

@@ -5,7 +5,8 @@
 //! Every link begins with the list and gets each change at once. A node that is cut off from the
 //! controller knows what it last heard.
 //!
-//! The list also says of which epoch the controller is, and a later epoch goes before any version;
+//! The list also has the schedule by which sites go on when the controller is silent; what is done
+//! with it is not here. And it says of which epoch the controller is, and a later epoch goes before any version;
 //! what follows from that is in `epoch`. A list of a later epoch was made by a controller that was
 //! restored from a backup, and may lack keys that were removed since. What the list before it has
 //! is therefore heeded, and kept, until a list has it too.
@@ -20,7 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use certs::{Credentials, MeshId};
 use mesh::Peer;
-use protos::{Removals, SignedRemovals};
+use protos::{Removals, Schedule, SignedRemovals};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -63,6 +64,8 @@ struct List {
     epoch: u64,
     version: u64,
     keys: BTreeSet<[u8; 32]>,
+    /// What is due when, for sites that do not hear the controller.
+    schedule: Arc<Schedule>,
     /// As it is told to others.
     signed: Option<SignedRemovals>,
     /// The list of an earlier epoch that has keys which this one lacks, and its keys.
@@ -144,6 +147,11 @@ impl Removed {
         before || list.keys.contains(key)
     }
 
+    /// What is due when, by the controller's last word.
+    pub(crate) fn schedule(&self) -> Arc<Schedule> {
+        self.list().schedule.clone()
+    }
+
     /// Takes a list: if it is later than the one known, whoever it names is cut off and every child
     /// is told. Returns whether it is of a later epoch.
     pub(crate) fn take(&self, signed: &SignedRemovals) -> Result<bool, RemovalsFault> {
@@ -222,8 +230,9 @@ impl Removed {
         let mut list = self.list();
         if (next.epoch, next.version) > (list.epoch, list.version) {
             let before = list.before(&next);
-            let Removals { version, keys, epoch, .. } = next;
-            *list = List { epoch, version, keys, signed: Some(signed.clone()), before };
+            let Removals { version, keys, epoch, schedule, .. } = next;
+            let (signed, schedule) = (Some(signed.clone()), Arc::new(schedule));
+            *list = List { epoch, version, keys, schedule, signed, before };
         }
     }
 
@@ -281,7 +290,7 @@ mod tests {
         keys: &[u8],
     ) -> SignedRemovals {
         let keys = keys.iter().map(|key| [*key; 32]).collect();
-        let body = Removals { mesh: mesh.0, version, keys, epoch }.encode();
+        let body = Removals { mesh: mesh.0, version, keys, epoch, ..Removals::default() }.encode();
         SignedRemovals { signature: authority.sign_removals(&body), body }
     }
 

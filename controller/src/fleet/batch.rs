@@ -50,7 +50,7 @@ impl Batch {
 
     pub(super) fn take(&mut self, item: DistItem, needs: Vec<Need>, bytes: u64) {
         self.content += needs.iter().map(|need| need.content.len()).sum::<usize>();
-        self.bytes += weight(&item.push) + item.command.len();
+        self.bytes += weight(&item.push) + item.command.len() + item.frequency.len();
         self.inline += item.push.inline.iter().map(Bytes::len).sum::<usize>();
         self.weight += bytes;
         self.needs.extend(needs);

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use content::Manifest;
 use mesh::{HostId, HostSet};
+use protos::Schedule;
 use relay::Journal;
 
 use super::ask::Reader;
@@ -13,7 +14,7 @@ use super::change::{Effect, HostEdit, Pen, Policy, PolicyEdit, Refusal};
 use super::domain::{Domain, DomainPath};
 use super::reading::{Attributes, Shelf, with_attributes, with_old_attributes};
 use super::store::{Moves, Store};
-use super::types::{Change, Changed, NewChange, Origin};
+use super::types::{Change, Changed, Frequency, NewChange, Origin};
 use crate::clock::now_ms;
 use crate::fault::Failure;
 use crate::tables::HostRow;
@@ -36,6 +37,21 @@ pub(crate) struct Known {
 }
 
 impl Known {
+    /// What is due when: the frequencies that begin by themselves and of which there are files.
+    pub(crate) fn schedule(&self) -> Schedule {
+        let used: BTreeSet<&str> =
+            self.book.entries.values().map(|entry| entry.frequency.as_str()).collect();
+        let is_used = |(name, frequency): &(&String, &Frequency)| {
+            frequency.automatic && used.contains(name.as_str())
+        };
+        let frequencies = self.book.frequencies.iter().filter(is_used);
+        let frequencies: BTreeMap<_, _> =
+            frequencies.map(|(name, frequency)| (name.clone(), frequency.times())).collect();
+        let zones = self.book.sites.iter().map(|(site, is)| (site.clone(), is.zone.clone()));
+        let zones = if frequencies.is_empty() { BTreeMap::new() } else { zones.collect() };
+        Schedule { frequencies, zones }
+    }
+
     pub(crate) fn reader(&self) -> Reader<'_> {
         Reader { book: &self.book, roll: &self.roll }
     }

@@ -365,7 +365,10 @@ impl Distributor {
                 batch = Batch::default();
             }
             let command = Bytes::copy_from_slice(entry.command.as_bytes());
-            batch.take(DistItem { push, command }, needs, bytes + weight as u64);
+            // Of an order of every frequency each host notes of which one a file is.
+            let is_told = entry.frequency == frequency;
+            let frequency = if is_told { String::new() } else { entry.frequency.clone() };
+            batch.take(DistItem { push, command, frequency }, needs, bytes + weight as u64);
             batch.files.push((path.clone(), root.clone()));
         }
         if !batch.items.is_empty() {

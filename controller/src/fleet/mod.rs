@@ -2,10 +2,10 @@
 //!
 //! The pure modules hold all rules and know neither tables nor clocks: `domain` and `levels` what
 //! names there are, `hostdata` and `distdata` the text forms, `precedence` which entry a host
-//! gets, `missing` who lacks it, `cron` when it is due, `book` all of it as one value, `change` and
+//! gets, `missing` who lacks it, `book` all of it as one value, `change` and
 //! `ask` what can be done with that. `store` keeps it in tables, `reading` its content, `desk`
 //! makes one change at a time, `plan`, `batch` and `dist` bring files to hosts, `running` says what
-//! may go on beside what, `schedule` when files are due, `turns` and `spread` when each host is.
+//! may go on beside what, `schedule` begins what is due, `spread` says whose turn it is. When, is in the crate `timing`.
 //! `routes` lets operators ask, `asked` hosts, each in its turn by `queue`, to whom `offers` says
 //! what is for them; `distfile` writes the plan as a text.
 
@@ -14,7 +14,6 @@ mod asked;
 mod batch;
 pub(crate) mod book;
 pub(crate) mod change;
-pub(crate) mod cron;
 pub(crate) mod desk;
 pub(crate) mod dist;
 pub mod distdata;
@@ -33,10 +32,8 @@ pub(crate) mod running;
 pub(crate) mod schedule;
 mod spread;
 pub(crate) mod store;
-mod turns;
 pub mod types;
 
 pub(crate) use asked::Requests;
-pub(crate) use cron::text as clock_text;
 pub(crate) use desk::{Fleet, Known};
 pub(crate) use store::{forget_plan, note_answers, plan_of};

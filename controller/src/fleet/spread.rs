@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 
 use mesh::{HostId, HostSet};
 
-use super::cron::{Cron, moment};
+use timing::{Cron, LastRun, Turns, Waiting, moment, places};
+
 use super::desk::Known;
 use super::hostdata::is_place_holder;
-use super::schedule::LastRun;
-use super::turns::{Sorted, Turns, Waiting, places, zone_of};
 use super::types::{Frequency, HostTurn};
 use crate::tables::HostRow;
 
@@ -33,10 +32,15 @@ pub(crate) fn hosts(
     };
     let named = rows.iter().map(|(id, row, link)| (*id, row.name.as_str(), link.as_str()));
     let places = places(named, hash);
+    // The clocks of a site: its own, or those of the frequency.
+    let zone = |site: &str| {
+        let own = known.book.sites.get(site).map(|site| site.zone.as_str());
+        timing::zone(own.unwrap_or(&frequency.zone))
+    };
     let waiting = |(id, row, _): &(HostId, &HostRow, String)| Waiting {
         id: *id,
         place: places.get(id).copied().unwrap_or((0, 1)),
-        zone: zone_of(&known.book.sites, &row.site, frequency),
+        zone: zone(&row.site),
     };
     rows.iter().map(waiting).collect()
 }
@@ -48,18 +52,6 @@ pub(crate) fn members(known: &Known, name: &str) -> HostSet {
     of_it.fold(HostSet::new(), |all, (_, places)| all.union(&known.roll.ids(places)))
 }
 
-/// Who of those that wait may begin now and who has missed it. The latter wait no more.
-pub(crate) fn take(run: &mut LastRun, turns: &Turns, hosts: &[Waiting], now_ms: u64) -> Sorted {
-    let pending = run.waiting();
-    let waiting: Vec<Waiting> =
-        hosts.iter().filter(|host| pending.contains(host.id)).cloned().collect();
-    let sorted = turns.sort(run.due_ms, &waiting, now_ms);
-    // Whoever gets nothing any more does not wait either.
-    let left = waiting.iter().map(|host| host.id).collect::<HostSet>();
-    run.wait(&left.difference(&sorted.missed));
-    sorted
-}
-
 /// When hosts have their next turns.
 pub(crate) fn next_turns(
     run: &LastRun,
@@ -68,8 +60,9 @@ pub(crate) fn next_turns(
     asked: &[(HostId, String)],
     now_ms: u64,
 ) -> Vec<HostTurn> {
-    let turns = Turns::of(frequency).ok().flatten().unwrap_or_default();
-    let next = Cron::new(frequency).ok().and_then(|cron| cron.next(moment(now_ms)));
+    let times = frequency.times();
+    let turns = Turns::of(&times).ok().flatten().unwrap_or_default();
+    let next = Cron::new(&times).ok().and_then(|cron| cron.next(moment(now_ms)));
     let next = next.and_then(|next| u64::try_from(next.as_millisecond()).ok());
     let pending = run.waiting();
     let turn = |(id, name): &(HostId, String)| {

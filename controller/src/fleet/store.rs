@@ -12,12 +12,12 @@ use mesh::{Digest, HostSet, OrderId, Report};
 use redb::{ReadableTable, TableDefinition, TableHandle, WriteTransaction};
 use relay::{Journal, JournalError};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use timing::LastRun;
 
 use super::book::{Book, Config, Entry, Revision, Source};
 use super::domain::DomainPath;
 use super::levels::Levels;
 use super::missing::Standing;
-use super::schedule::LastRun;
 use crate::clock::now_ms;
 use crate::tables::reached::{Reached, note_reached};
 

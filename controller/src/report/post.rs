@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use alerts::{AskError, Sender, Written};
 use jiff::Zoned;
+use timing::clock_text;
 use tracing::{info, warn};
 
 use super::make::{Ask, make};
@@ -17,7 +18,7 @@ use super::{Style, text};
 use crate::clock::now_ms;
 use crate::fault::Failure;
 use crate::filters::Filters;
-use crate::fleet::{Fleet, clock_text};
+use crate::fleet::Fleet;
 use crate::live::Live;
 use crate::orders::blocking;
 use crate::period::{Every, Period, closed};

@@ -9,6 +9,7 @@ use std::fmt;
 use std::time::Duration;
 
 use thiserror::Error;
+use timing::{digits, duration};
 
 /// The longest soak: content is kept, and somebody has to remember.
 const LONGEST_SOAK: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -68,11 +69,6 @@ impl fmt::Display for Share {
             },
         }
     }
-}
-
-fn digits(text: &str) -> Option<u64> {
-    let is_number = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    is_number.then(|| text.parse().ok()).flatten()
 }
 
 /// What a wave must have come to.
@@ -204,26 +200,6 @@ fn words(text: &str) -> Result<Vec<String>, GateError> {
     }
     words.extend(word);
     Ok(words)
-}
-
-/// Reads `90s`, `10m`, `2h`, `1d`, `1h30m`; a bare number is seconds.
-pub(crate) fn duration(text: &str) -> Option<Duration> {
-    if let Some(secs) = digits(text) {
-        return Some(Duration::from_secs(secs));
-    }
-    let (mut sum, mut rest) = (0u64, text);
-    while !rest.is_empty() {
-        let end = rest.find(|c: char| !c.is_ascii_digit())?;
-        let number = digits(&rest[..end])?;
-        let units = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
-        let (unit, scale) = units.into_iter().find(|(unit, _)| {
-            let after = rest[end..].strip_prefix(unit);
-            after.is_some_and(|after| !after.starts_with(|c: char| c.is_ascii_alphabetic()))
-        })?;
-        sum = sum.checked_add(number.checked_mul(scale)?)?;
-        rest = &rest[end + unit.len()..];
-    }
-    (!text.is_empty()).then(|| Duration::from_millis(sum))
 }
 
 /// How a wave stands.

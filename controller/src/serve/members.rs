@@ -1,4 +1,5 @@
-//! Who has come and who has gone: the inventory is read again, and the mesh is told.
+//! Who has come and who has gone: the inventory is read again, and the mesh is told. With that it
+//! is told what is due when.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,10 +13,12 @@ use crate::fleet::Fleet;
 use crate::live::Live;
 use crate::tables::{HostRow, Tables};
 
-/// Tells the mesh who was removed from it.
+/// Tells the mesh who was removed from it, and what is due when.
 pub(super) struct Publisher {
     pub(super) enroller: Enroller,
     pub(super) node: Arc<relay::Running>,
+    /// Held while a list is made and told: of two at once the older must not come last.
+    pub(super) turn: Mutex<()>,
 }
 
 impl Publisher {
@@ -26,6 +29,7 @@ impl Publisher {
     }
 
     fn publish(&self) {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         match self.enroller.signed_removals() {
             Ok(Some(list)) => {
                 if let Err(error) = self.node.remove(&list) {
@@ -67,7 +71,7 @@ pub(super) fn on_change(live: Live, tables: Tables, fleet: Fleet) -> Arc<dyn Fn(
     })
 }
 
-/// Tells the mesh that somebody was removed.
+/// Tells the mesh that somebody was removed, or that something else is due.
 pub(super) fn on_removal(publisher: Arc<OnceLock<Publisher>>) -> Arc<dyn Fn() + Send + Sync> {
     Arc::new(move || {
         if let Some(publisher) = publisher.get() {

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use certs::{Authority, Credentials, MeshId, NodeKey, Role};
@@ -73,6 +73,7 @@ impl Opened {
             certificate,
             longest: Duration::from_millis(longest),
             epoch: self.tables.origin()?.epoch,
+            fleet: self.fleet.clone(),
             changed: on_change(self.live.clone(), self.tables.clone(), self.fleet.clone()),
             removed: on_removal(published.clone()),
         };
@@ -87,7 +88,8 @@ impl Opened {
             obeys: false,
         })?;
         let node = Arc::new(node);
-        Publisher { enroller: enroller.clone(), node: node.clone() }.begin(&published);
+        let turn = Mutex::default();
+        Publisher { enroller: enroller.clone(), node: node.clone(), turn }.begin(&published);
         Ok((node, enroller))
     }
 }

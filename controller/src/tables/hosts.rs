@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mesh::{HostId, HostSet};
-use protos::REMOVED_KEYS;
+use protos::{REMOVED_KEYS, Removals, Schedule};
 use redb::{ReadableTable, WriteTransaction};
 
 use super::{
@@ -172,6 +172,28 @@ impl Tables {
         Ok((version, removed_since(&txn.open_table(REMOVED)?, since_ms)?))
     }
 
+    /// The mesh is to know this schedule: with another than before the list of removed keys, with
+    /// which it travels, has another version.
+    pub(crate) fn note_schedule(&self, schedule: &Schedule) -> Result<()> {
+        let mut start = [0; 8];
+        let text = Removals { schedule: schedule.clone(), ..Removals::default() }.encode();
+        start.copy_from_slice(&relay::hash(&text).0[..8]);
+        let hash = if *schedule == Schedule::default() { 0 } else { u64::from_le_bytes(start) };
+        let known = self.journal.read()?.open_table(COUNTS)?.get(SCHEDULE)?.map(|row| row.value());
+        if known.unwrap_or(0) == hash {
+            return Ok(());
+        }
+        let txn = self.journal.begin()?;
+        {
+            let mut counts = txn.open_table(COUNTS)?;
+            counts.insert(SCHEDULE, hash)?;
+            let version = counts.get(REMOVALS)?.map_or(0, |version| version.value());
+            counts.insert(REMOVALS, version + 1)?;
+        }
+        txn.commit()?;
+        Ok(())
+    }
+
     /// Certificates are made for so long from now on. Returns the longest for which any was ever
     /// made: a removed key may have one of those.
     pub(crate) fn note_lifetime(&self, lifetime_ms: u64) -> Result<u64> {
@@ -195,6 +217,8 @@ impl Tables {
 pub(super) const REMOVALS: &str = "removals";
 pub(super) const LAST_HOST: &str = "last-host";
 const LIFETIME: &str = "longest-certificate-ms";
+/// The hash of the schedule that the mesh knows; 0: it knows none.
+const SCHEDULE: &str = "schedule";
 
 /// The keys that were removed at this time or later.
 fn removed_since(
@@ -279,6 +303,21 @@ mod tests {
         assert_eq!(tables.hosts().expect("reads")[&HostId(1)].key, [1; 32]);
         assert!(enrol(2, 101).is_ok(), "their certificates have ended by now");
         assert_eq!(tables.removed(101).expect("reads").1, BTreeSet::from([[1; 32]]));
+    }
+
+    #[test]
+    fn another_schedule_is_another_version() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let journal = relay::Journal::open(&dir.path().join("db"), 1 << 20).expect("opens");
+        let tables = Tables::open(journal).expect("opens");
+        let hourly = timing::Times::new("0 * * * *", "UTC");
+        let frequencies = [("hour".to_owned(), hourly)].into();
+        let (none, some) = (Schedule::default(), Schedule { frequencies, ..Schedule::default() });
+        let versions = [&none, &some, &some, &none, &none].map(|schedule| {
+            tables.note_schedule(schedule).expect("noted");
+            tables.removed(0).expect("reads").0
+        });
+        assert_eq!(versions, [0, 1, 1, 2, 2]);
     }
 
     #[test]

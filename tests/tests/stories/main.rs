@@ -49,6 +49,7 @@ mod run;
 mod schedule;
 mod sets;
 mod siblings;
+mod site;
 mod slow;
 mod stage;
 mod stale;

@@ -5,14 +5,13 @@
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
+use timing::Cron;
 
 use super::{Done, Effect, Refusal};
 use crate::fleet::book::{Book, Config};
-use crate::fleet::cron;
 use crate::fleet::domain::Wild;
 use crate::fleet::hostdata;
 use crate::fleet::levels::Levels;
-use crate::fleet::turns;
 use crate::fleet::types::Frequency;
 use crate::rollout::gate::WaveGate;
 use crate::rollout::waves;
@@ -77,8 +76,14 @@ fn check_frequency(name: &str, frequency: &Frequency) -> Result<(), String> {
         return Err(format!("{name:?} is no name of a frequency"));
     }
     let within = |what: String| format!("frequency {name}: {what}");
-    cron::check(frequency).map_err(|error| within(error.to_string()))?;
-    turns::check(frequency).map_err(|error| within(error.to_string()))?;
+    let times = frequency.times();
+    Cron::check(&times).map_err(|error| within(error.to_string()))?;
+    let is_spread = [&times.splay, &times.expires].iter().any(|text| !text.is_empty());
+    if !frequency.waves.is_empty() && (is_spread || !times.windows.is_empty()) {
+        let what = "it goes in waves, which have a pace of their own: no splay, windows or expires";
+        return Err(within(what.into()));
+    }
+    timing::check_turns(&times).map_err(|error| within(error.to_string()))?;
     if frequency.waves.is_empty() && !frequency.gate.is_empty() {
         return Err(within("a gate, and no waves".into()));
     }

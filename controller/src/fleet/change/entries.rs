@@ -6,9 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use timing::clock_text;
+
 use super::{Done, Effect, Pen, Refusal, shortened};
 use crate::fleet::book::{Book, Content, Entry, Lock, Revision, Source};
-use crate::fleet::clock_text;
 use crate::fleet::distdata;
 use crate::fleet::domain::{DomainPath, Wild};
 use crate::fleet::hostdata::LineError;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use timing::Times;
 
 use crate::types::Waves;
 
@@ -58,6 +59,17 @@ impl Frequency {
         let (waves, gate, splay) = Default::default();
         let (windows, expires) = Default::default();
         Frequency { cron, zone, automatic: true, waves, gate, splay, windows, expires }
+    }
+
+    /// What it says of its times.
+    pub(crate) fn times(&self) -> Times {
+        Times {
+            cron: self.cron.clone(),
+            zone: self.zone.clone(),
+            splay: self.splay.clone(),
+            windows: self.windows.clone(),
+            expires: self.expires.clone(),
+        }
     }
 
     /// The waves in which it goes, if it does.

@@ -11,11 +11,10 @@ use std::collections::BTreeMap;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
 use mesh::{HostId, HostSet};
-use relay::{Week, WeekError};
 
-use super::cron::{Cron, moment};
-use super::types::{Frequency, Site};
-use crate::rollout::gate::duration;
+use crate::cron::{Cron, moment};
+use crate::week::{Week, WeekError};
+use crate::{Times, duration};
 
 /// The most windows of one frequency.
 const WINDOWS: usize = 32;
@@ -30,32 +29,43 @@ const MONDAY: u64 = 4 * 24 * 60;
 
 /// Why a frequency says no turns.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum TurnsError {
+pub enum TurnsError {
+    /// A time that is none.
     #[error("{0} {1:?}: write a time as 90s, 10m or 6h, at most 7d")]
     Time(&'static str, String),
+    /// A window that is none.
     #[error("windows: {0:?} is neither days nor hours: write mon-fri 22-06, sat,sun or 01-05")]
     Window(String),
+    /// Days or hours that are none.
     #[error("windows: {0}")]
     Week(#[from] WeekError),
+    /// Too many windows.
     #[error("windows: more than {WINDOWS}")]
     Many,
-    #[error("it goes in waves, which have a pace of their own: no splay, windows or expires")]
-    Waves,
+    /// It expires before everybody had a turn.
     #[error("splay {splay:?} is longer than it has until it expires: {expires:?}")]
-    Short { splay: String, expires: String },
+    Short {
+        /// Over how long hosts are spread.
+        splay: String,
+        /// Within how long they must have begun.
+        expires: String,
+    },
+    /// It is due again before everybody had a turn.
     #[error(
         "splay {0:?} is not shorter than the {1}m until it is due again: some had no turn ever"
     )]
     Again(String, u64),
+    /// A window closes before everybody had a turn.
     #[error("splay {0:?} is not shorter than the shortest window, {1}m: some had no turn ever")]
     Narrow(String, u64),
+    /// It is due again before it expires.
     #[error("expires {0:?} is not shorter than the {1}m until it is due again: it never would")]
     Endless(String, u64),
 }
 
 /// How a frequency is spread.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Turns {
+pub struct Turns {
     splay_ms: u64,
     windows: Vec<Week>,
     expires_ms: Option<u64>,
@@ -63,34 +73,32 @@ pub(crate) struct Turns {
 
 /// A host that has not begun.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Waiting {
-    pub(crate) id: HostId,
+pub struct Waiting {
+    /// Who.
+    pub id: HostId,
     /// Its place among the hosts of its relay, and how many these are.
-    pub(crate) place: (u64, u64),
+    pub place: (u64, u64),
     /// The clocks of its site.
-    pub(crate) zone: TimeZone,
+    pub zone: TimeZone,
 }
 
 /// What is to be done about those who have not begun.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Sorted {
+pub struct Sorted {
     /// They begin now.
-    pub(crate) begin: HostSet,
+    pub begin: HostSet,
     /// Too late for them.
-    pub(crate) missed: HostSet,
+    pub missed: HostSet,
     /// When somebody is next.
-    pub(crate) next_ms: Option<u64>,
+    pub next_ms: Option<u64>,
 }
 
 impl Turns {
     /// As a frequency says it; none if everybody begins when it is due.
-    pub(crate) fn of(frequency: &Frequency) -> Result<Option<Turns>, TurnsError> {
-        let Frequency { splay, windows, expires, waves, .. } = frequency;
+    pub fn of(times: &Times) -> Result<Option<Turns>, TurnsError> {
+        let Times { splay, windows, expires, .. } = times;
         if splay.is_empty() && windows.is_empty() && expires.is_empty() {
             return Ok(None);
-        }
-        if !waves.is_empty() {
-            return Err(TurnsError::Waves);
         }
         if windows.len() > WINDOWS {
             return Err(TurnsError::Many);
@@ -106,7 +114,7 @@ impl Turns {
     }
 
     /// When a host has its turn, if it was due then; none: no window opens within two weeks.
-    pub(crate) fn turn(&self, due_ms: u64, host: &Waiting) -> Option<u64> {
+    pub fn turn(&self, due_ms: u64, host: &Waiting) -> Option<u64> {
         let (place, of) = host.place;
         let later = u128::from(self.splay_ms) * u128::from(place) / u128::from(of.max(1));
         let begins = self.open(due_ms, &host.zone)?;
@@ -116,14 +124,14 @@ impl Turns {
 
     /// The same for one who has not begun yet: whose turn came while nobody could begin it, and who
     /// is not in a window now, waits for the next.
-    pub(crate) fn turn_from(&self, due_ms: u64, host: &Waiting, now_ms: u64) -> Option<u64> {
+    pub fn turn_from(&self, due_ms: u64, host: &Waiting, now_ms: u64) -> Option<u64> {
         let turn = self.turn(due_ms, host)?;
         self.open(turn.max(now_ms), &host.zone)
     }
 
     /// Who begins now, and who has missed what was due then. Whose turn is in the next seconds
     /// begins with those who have theirs, if he is in a window already.
-    pub(crate) fn sort(&self, due_ms: u64, waiting: &[Waiting], now_ms: u64) -> Sorted {
+    pub fn sort(&self, due_ms: u64, waiting: &[Waiting], now_ms: u64) -> Sorted {
         let (mut begin, mut missed) = (Vec::new(), Vec::new());
         let mut next_ms = None;
         let expires_ms = self.expires_ms.map(|after| due_ms.saturating_add(after));
@@ -163,11 +171,11 @@ impl Turns {
 
 /// Whether everybody can have his turn, and can miss it, before it is due again. What was recorded
 /// when nobody checked that goes on as it is.
-pub(crate) fn check(frequency: &Frequency) -> Result<(), TurnsError> {
-    let Frequency { splay, expires, .. } = frequency;
-    let Some(turns) = Turns::of(frequency)? else { return Ok(()) };
+pub fn check(times: &Times) -> Result<(), TurnsError> {
+    let Times { splay, expires, .. } = times;
+    let Some(turns) = Turns::of(times)? else { return Ok(()) };
     // Whether its time is one is checked elsewhere.
-    let pauses = Cron::new(frequency).map(|cron| cron.pauses());
+    let pauses = Cron::new(times).map(|cron| cron.pauses());
     let (shortest, longest) = pauses.unwrap_or((u64::MAX, u64::MAX));
     if turns.splay_ms >= shortest {
         return Err(TurnsError::Again(splay.clone(), shortest / MINUTE_MS));
@@ -199,7 +207,7 @@ fn shortest_window(windows: &[Week]) -> Option<u64> {
 
 /// The place of each host among those of its relay. `of`: its relay or, where nobody has recorded
 /// one, its site; `hash`: what puts the hosts of one into a sequence.
-pub(crate) fn places<'a>(
+pub fn places<'a>(
     hosts: impl Iterator<Item = (HostId, &'a str, &'a str)>,
     hash: impl Fn(&str) -> [u8; 8],
 ) -> BTreeMap<HostId, (u64, u64)> {
@@ -214,17 +222,6 @@ pub(crate) fn places<'a>(
         places.extend((0_u64..).zip(link.iter()).map(|(place, (_, id))| (*id, (place, of))));
     }
     places
-}
-
-/// The clocks of a site: its own, or those of the frequency.
-pub(crate) fn zone_of(
-    sites: &BTreeMap<String, Site>,
-    site: &str,
-    frequency: &Frequency,
-) -> TimeZone {
-    let name = sites.get(site).map_or(frequency.zone.as_str(), |site| site.zone.as_str());
-    // What was recorded is known, unless this machine has forgotten a place since.
-    TimeZone::get(name).unwrap_or(TimeZone::UTC)
 }
 
 fn time(what: &'static str, text: &str) -> Result<Option<u64>, TurnsError> {
@@ -258,11 +255,11 @@ mod tests {
     const HOUR: u64 = 60 * MINUTE;
 
     fn turns(splay: &str, windows: &[&str], expires: &str) -> Result<Option<Turns>, TurnsError> {
-        Turns::of(&Frequency {
+        Turns::of(&Times {
             splay: splay.into(),
             windows: windows.iter().map(|text| (*text).to_owned()).collect(),
             expires: expires.into(),
-            ..Frequency::new("0 * * * *", "UTC")
+            ..Times::new("0 * * * *", "UTC")
         })
     }
 
@@ -385,23 +382,17 @@ mod tests {
         refused("", &["someday 22-06"], "", "days \"someday\"");
         refused("", &["22-25"], "", "hours \"22-25\"");
         refused("2h", &[], "1h", "longer than it has");
-        let waves = Frequency {
-            splay: "1m".into(),
-            waves: "1,100%".into(),
-            ..Frequency::new("0 * * * *", "UTC")
-        };
-        assert_eq!(Turns::of(&waves), Err(TurnsError::Waves));
         assert_eq!(turns("", &[], ""), Ok(None));
     }
 
     #[test]
     fn a_spread_that_leaves_somebody_without_a_turn_is_refused() {
         let check = |cron: &str, splay: &str, windows: &[&str], expires: &str, why: &str| {
-            let frequency = Frequency {
+            let frequency = Times {
                 splay: splay.into(),
                 windows: windows.iter().map(|text| (*text).to_owned()).collect(),
                 expires: expires.into(),
-                ..Frequency::new(cron, "UTC")
+                ..Times::new(cron, "UTC")
             };
             let text = super::check(&frequency).err().map_or("fine".into(), |e| e.to_string());
             assert!(text.contains(why), "{text}");

@@ -10,7 +10,7 @@ use jiff::civil::{Date, Weekday, date};
 use jiff::tz::{AmbiguousOffset, TimeZone};
 use jiff::{Timestamp, ToSpan, Zoned};
 
-use super::types::Frequency;
+use crate::Times;
 
 /// By how many days from the first of January 2026 on pauses are measured.
 const MEASURED: usize = 60;
@@ -23,7 +23,7 @@ const WEEKDAYS: [&str; 7] = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
 
 /// When something is due.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Cron {
+pub struct Cron {
     minutes: u64,
     hours: u64,
     days: u64,
@@ -36,13 +36,33 @@ pub(crate) struct Cron {
 
 /// Why a text says no time.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum CronError {
+pub enum CronError {
+    /// Not five fields.
     #[error("cron {text:?}: {found} fields instead of 5: minute hour day month weekday")]
-    Fields { text: String, found: usize },
+    Fields {
+        /// The line.
+        text: String,
+        /// How many it has.
+        found: usize,
+    },
+    /// A field that is none.
     #[error("cron {text:?}: {part:?} is no {field} of {first} to {last}")]
-    Field { text: String, part: String, field: &'static str, first: u32, last: u32 },
+    Field {
+        /// The line.
+        text: String,
+        /// What is wrong in it.
+        part: String,
+        /// Which field that is.
+        field: &'static str,
+        /// Its least number.
+        first: u32,
+        /// Its greatest.
+        last: u32,
+    },
+    /// No day is ever meant.
     #[error("cron {0:?}: no day is ever meant")]
     Never(String),
+    /// A place that nobody knows.
     #[error("unknown time zone {0:?}: a name as in Europe/Berlin, known to this machine, or UTC")]
     Zone(String),
 }
@@ -62,18 +82,10 @@ const FIELDS: [Field; 5] = [
     Field { name: "weekday", first: 0, last: 7, names: &WEEKDAYS },
 ];
 
-/// Whether a frequency says a time.
-pub(crate) fn check(frequency: &Frequency) -> Result<(), CronError> {
-    let cron = Cron::new(frequency)?;
-    match cron.next(Timestamp::UNIX_EPOCH) {
-        Some(_) => Ok(()),
-        None => Err(CronError::Never(frequency.cron.clone())),
-    }
-}
-
 impl Cron {
-    pub(crate) fn new(frequency: &Frequency) -> Result<Cron, CronError> {
-        let Frequency { cron: text, zone, .. } = frequency;
+    /// As a frequency says it.
+    pub fn new(times: &Times) -> Result<Cron, CronError> {
+        let Times { cron: text, zone, .. } = times;
         let parts: Vec<&str> = text.split_whitespace().collect();
         if parts.len() != FIELDS.len() {
             return Err(CronError::Fields { text: text.clone(), found: parts.len() });
@@ -101,8 +113,17 @@ impl Cron {
         Ok(Cron { minutes, hours, days, months, weekdays, either, zone })
     }
 
+    /// The same, unless no day is ever meant.
+    pub fn check(times: &Times) -> Result<Cron, CronError> {
+        let cron = Cron::new(times)?;
+        match cron.next(Timestamp::UNIX_EPOCH) {
+            Some(_) => Ok(cron),
+            None => Err(CronError::Never(times.cron.clone())),
+        }
+    }
+
     /// The first time after this one.
-    pub(crate) fn next(&self, after: Timestamp) -> Option<Timestamp> {
+    pub fn next(&self, after: Timestamp) -> Option<Timestamp> {
         let now = Zoned::new(after, self.zone.clone());
         // Put-back clocks may show yesterday's date once more.
         let mut date = now.date().yesterday().ok()?;
@@ -117,7 +138,7 @@ impl Cron {
     }
 
     /// How often it was due after `from` and until `to`, at most so often.
-    pub(crate) fn count(&self, from: Timestamp, to: Timestamp, most: usize) -> usize {
+    pub fn count(&self, from: Timestamp, to: Timestamp, most: usize) -> usize {
         let date = |time| Zoned::new(time, self.zone.clone()).date();
         let (Ok(mut day), Ok(end)) = (date(from).yesterday(), date(to).tomorrow()) else {
             return 0;
@@ -133,7 +154,7 @@ impl Cron {
     }
 
     /// When it was due last, at or before this time.
-    pub(crate) fn last(&self, to: Timestamp) -> Option<Timestamp> {
+    pub fn last(&self, to: Timestamp) -> Option<Timestamp> {
         let mut date = Zoned::new(to, self.zone.clone()).date().tomorrow().ok()?;
         for _ in 0..DAYS {
             let before = date.yesterday().ok()?;
@@ -150,7 +171,7 @@ impl Cron {
 
     /// The shortest and the longest time between two times that it is due, in milliseconds, by two
     /// months of a year. What is not due twice in these is longer than any of them.
-    pub(crate) fn pauses(&self) -> (u64, u64) {
+    pub fn pauses(&self) -> (u64, u64) {
         let days: Vec<Date> = date(2026, 1, 1).series(1.day()).take(MEASURED).collect();
         let midnight =
             |date: &Date| self.zone.to_ambiguous_zoned(date.at(0, 0, 0, 0)).compatible().ok();
@@ -231,13 +252,13 @@ fn item_bits(item: &str, field: &Field) -> Option<u64> {
 }
 
 /// A time in words, by UTC.
-pub(crate) fn text(ms: u64) -> String {
+pub fn text(ms: u64) -> String {
     let time = i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
     time.map_or_else(|| "?".into(), |time| time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string())
 }
 
 /// A moment as jiff has it.
-pub(crate) fn moment(ms: u64) -> Timestamp {
+pub fn moment(ms: u64) -> Timestamp {
     let time = i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
     time.unwrap_or_else(|| Timestamp::MAX - 1.second())
 }
@@ -248,8 +269,8 @@ mod tests {
 
     use super::*;
 
-    fn frequency(cron: &str, zone: &str) -> Frequency {
-        Frequency::new(cron, zone)
+    fn frequency(cron: &str, zone: &str) -> Times {
+        Times::new(cron, zone)
     }
 
     #[track_caller]
@@ -329,7 +350,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said() {
         let check = |cron: &str, zone: &str, says: &str| {
-            let error = super::check(&frequency(cron, zone)).expect_err(cron).to_string();
+            let error = Cron::check(&frequency(cron, zone)).expect_err(cron).to_string();
             assert!(error.contains(says), "{cron}: {error}");
         };
         check("0 * * *", "UTC", "4 fields instead of 5");

@@ -1,0 +1,159 @@
+//! What this host has put right by the schedule of its site: each time that was due once, whoever
+//! says it, however often.
+//!
+//! What was done is kept with what came of it. So a relay that was killed, and asks again, is told
+//! the same; and a host that has another relay since does nothing twice.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use mesh::{Class, Kind, Severity};
+use relay::Running;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
+use tracing::warn;
+
+use crate::restore::{RestoreDone, put_right};
+
+/// The file in the state folder.
+const FILE: &str = "restored.json";
+/// Of so many frequencies the last time is kept.
+const FREQUENCIES: usize = 256;
+/// So many files are named in an event.
+const NAMED: usize = 8;
+
+const DONE: Kind =
+    Kind { subject: "schedule.site", severity: Severity::Info, class: Class::Client };
+const FAILED: Kind =
+    Kind { subject: "schedule.failed", severity: Severity::Error, class: Class::Client };
+
+/// What was done last, by frequency.
+pub(crate) struct Once {
+    path: PathBuf,
+    last: Mutex<BTreeMap<String, Last>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Last {
+    due_ms: u64,
+    done: RestoreDone,
+}
+
+impl Once {
+    /// What was kept. What is not readable counts as nothing: then something may be looked at once
+    /// more.
+    pub(crate) fn open(state: &Path) -> Once {
+        let path = state.join(FILE);
+        let last = std::fs::read(&path).ok().and_then(|bytes| {
+            let read = serde_json::from_slice(&bytes);
+            read.inspect_err(|error| warn!(path = %path.display(), %error, "not readable")).ok()
+        });
+        Once { path, last: Mutex::new(last.unwrap_or_default()) }
+    }
+
+    /// Puts right what is distributed so often, unless that was done for this time.
+    pub(crate) async fn put_right(
+        &self,
+        node: &Running,
+        frequency: &str,
+        due_ms: u64,
+    ) -> RestoreDone {
+        let mut last = self.last.lock().await;
+        if let Some(known) = known(&last, frequency, due_ms) {
+            return known;
+        }
+        let done = put_right(node, frequency).await;
+        for (kind, text) in told(frequency, &done) {
+            node.notice(kind, &text).await;
+        }
+        note(&mut last, frequency, Last { due_ms, done: done.clone() });
+        let bytes = serde_json::to_vec(&*last).expect("plain values are valid JSON");
+        if let Err(error) = certs::files::replace_secret(&self.path, &bytes) {
+            let error = relay::chain(&error);
+            warn!(error, "after a restart this may be looked at once more");
+        }
+        done
+    }
+}
+
+fn known(last: &BTreeMap<String, Last>, frequency: &str, due_ms: u64) -> Option<RestoreDone> {
+    let last = last.get(frequency).filter(|last| last.due_ms == due_ms)?;
+    Some(last.done.clone())
+}
+
+fn note(last: &mut BTreeMap<String, Last>, frequency: &str, now: Last) {
+    last.insert(frequency.to_owned(), now);
+    if last.len() > FREQUENCIES {
+        let oldest = last.iter().min_by_key(|(_, last)| last.due_ms).map(|(name, _)| name.clone());
+        oldest.map(|name| last.remove(&name));
+    }
+}
+
+/// What there is to tell of it.
+fn told(frequency: &str, done: &RestoreDone) -> Vec<(Kind, String)> {
+    let list = |texts: Vec<String>, more: u64| {
+        let left = texts.len().saturating_sub(NAMED) as u64 + more;
+        let named = texts.into_iter().take(NAMED).collect::<Vec<_>>().join(", ");
+        if left > 0 { format!("{named} and {left} more") } else { named }
+    };
+    let mut told = Vec::new();
+    if !done.failed.is_empty() {
+        let texts = done.failed.iter().map(|(dest, why)| format!("{dest}: {why}")).collect();
+        let text = format!("{frequency}, without the controller: {}", list(texts, 0));
+        told.push((FAILED, text));
+    }
+    if !done.restored.is_empty() {
+        let texts = list(done.restored.clone(), done.more);
+        let text = format!("{frequency}, without the controller: put right: {texts}");
+        told.push((DONE, text));
+    }
+    if told.is_empty() && done.files > 0 {
+        told.push((DONE, format!("{frequency}, without the controller: all is right")));
+    }
+    told
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn done(restored: &[&str], failed: &[(&str, &str)]) -> RestoreDone {
+        RestoreDone {
+            files: 3,
+            restored: restored.iter().map(|dest| (*dest).to_owned()).collect(),
+            failed: failed.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect(),
+            more: 0,
+        }
+    }
+
+    #[test]
+    fn a_time_is_done_once_and_what_came_of_it_is_known() {
+        let mut last = BTreeMap::new();
+        let day = done(&["/etc/motd"], &[]);
+        note(&mut last, "day", Last { due_ms: 60, done: day.clone() });
+        assert_eq!(known(&last, "day", 60), Some(day));
+        assert_eq!((known(&last, "day", 120), known(&last, "hour", 60)), (None, None));
+        for n in 0..FREQUENCIES as u64 {
+            note(&mut last, &format!("f{n}"), Last { due_ms: 100 + n, done: done(&[], &[]) });
+        }
+        assert_eq!((last.len(), known(&last, "day", 60)), (FREQUENCIES, None));
+    }
+
+    #[test]
+    fn what_is_told_names_files_and_reasons() {
+        let text = |done: &RestoreDone| -> Vec<String> {
+            let told = told("day", done).into_iter();
+            told.map(|(kind, text)| format!("{} {text}", kind.subject)).collect()
+        };
+        let right = "schedule.site day, without the controller: all is right";
+        assert_eq!(text(&done(&[], &[])), [right]);
+        assert_eq!(text(&RestoreDone::default()), [""; 0]);
+        let both = done(&["/a", "/b"], &[("/c", "no room")]);
+        let failed = "schedule.failed day, without the controller: /c: no room";
+        let put = "schedule.site day, without the controller: put right: /a, /b";
+        assert_eq!(text(&both), [failed, put]);
+        let many: Vec<&str> = (0..10).map(|_| "/a").collect();
+        let many = RestoreDone { more: 5, ..done(&many, &[]) };
+        assert!(text(&many)[0].ends_with("/a and 7 more"), "{many:?}");
+    }
+}
