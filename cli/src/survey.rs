@@ -237,5 +237,12 @@ mod tests {
         assert_eq!(kinds, ["single point"]);
         let kinds: Vec<_> = examine(&alone).into_iter().map(|found| found.kind).collect();
         assert_eq!(kinds, ["idle"]);
+        let mut many: Vec<_> =
+            (0..MANY).map(|n| host(&format!("n{n}"), "relay", "r1", true)).collect();
+        many.push(host("r1", "relay", "controller", true));
+        let full: Vec<_> =
+            examine(&many).into_iter().filter(|found| found.kind == "full").collect();
+        assert_eq!((full.len(), full[0].what.as_str()), (1, "r1"));
+        assert!(full[0].text.starts_with("has 1"), "{}", full[0].text);
     }
 }

@@ -28,6 +28,8 @@ const HOLD_S: u64 = 10;
 const GATHER_S: u64 = 5;
 const BEAT_S: u64 = 5;
 const MISSED: u64 = 3;
+/// What docs/operations.md promises: rules and channels look every few seconds besides.
+const BOUND: Duration = Duration::from_secs(40);
 const LIMIT: Duration = Duration::from_secs(120);
 /// Nodes beat as they would in the field; redialling is quick.
 const PACE: &str = "redial_base_ms = 200\nredial_cap_ms = 2000\n";
@@ -67,7 +69,6 @@ pub(crate) fn measure(barid: &Path) -> Result<()> {
     let controller = until_told(controller.collect())?;
 
     table::heading("From a kill to the word of it");
-    let bound = Duration::from_secs(MISSED * BEAT_S + HOLD_S + GATHER_S);
     let rows: Vec<Vec<String>> = [
         ("a host", "controller", hosts),
         ("a relay with hosts", "controller", relays),
@@ -77,15 +78,16 @@ pub(crate) fn measure(barid: &Path) -> Result<()> {
     .map(|(what, who, times)| {
         let mut row = vec![what.to_owned(), who.to_owned()];
         row.extend(Spread::of(times).cells());
-        row.push(table::time(bound));
+        row.push(table::time(BOUND));
         row
     })
     .collect();
     let head = ["kill -9 of", "told by", "kills", "p50", "p99", "least", "most", "the bound"];
     table::print(&head, &rows);
     println!(
-        "\nThe bound: {MISSED} beats of {BEAT_S} s, {HOLD_S} s for which it must last, and \
-         {GATHER_S} s in which news are gathered. Of a relay's hosts nothing is told."
+        "\nThe bound: {MISSED} beats of {BEAT_S} s, {HOLD_S} s for which it must last, \
+         {GATHER_S} s in which news are gathered, and what it takes until rules look again. Of a \
+         relay's hosts nothing is told."
     );
     Ok(())
 }

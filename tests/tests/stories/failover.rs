@@ -112,6 +112,42 @@ fn a_relay_is_drained_and_taken_back() -> Result<()> {
     wait_parent(&fleet, "web", "r1")
 }
 
+/// What an operator is told of a tree before something in it fails.
+#[test]
+fn what_is_weak_about_a_tree_is_said() -> Result<()> {
+    let mut fleet = site()?;
+    wait_parent(&fleet, "web", "r1")?;
+    let found = |fleet: &Fleet| -> Result<Vec<(String, String)>> {
+        let found = fleet.barid(&["tree", "check", "--json"])?;
+        let text = |finding: &serde_json::Value, key: &str| finding[key].as_str().map(String::from);
+        let found: serde_json::Value = serde_json::from_slice(&found.stdout)?;
+        let found = found.as_array().context("a list of findings")?.iter();
+        found.map(|f| text(f, "kind").zip(text(f, "what")).context("a finding")).collect()
+    };
+    let pair = |kind: &str, what: &str| (kind.to_owned(), what.to_owned());
+    assert_eq!(found(&fleet)?, [pair("idle", "r2")]);
+    for (role, name, site, parent) in [
+        ("host", "stray", "lyon", "controller"),
+        ("relay", "only", "oslo", "controller"),
+        ("host", "db1", "oslo", "only"),
+        ("host", "db2", "oslo", "only"),
+    ] {
+        fleet.add(&Spec::new(role, name, parent).at(site))?;
+    }
+    fleet.wait_up(7)?;
+    wait_parent(&fleet, "db2", "only")?;
+    let all = [pair("past its relay", "stray"), pair("single point", "only"), pair("idle", "r2")];
+    assert_eq!(found(&fleet)?, all);
+    let check = fleet.barid(&["tree", "check"])?;
+    let text = tests::show(&check.stdout);
+    assert_eq!(check.status.code(), Some(1), "{text}");
+    assert!(text.contains("only  the only relay of 2 hosts at site oslo"), "{text}");
+    fleet.kill("r1")?;
+    wait_parent(&fleet, "web", "r2")?;
+    assert!(found(&fleet)?.contains(&pair("idle", "r1")), "its child has gone to the other");
+    Ok(())
+}
+
 /// A node is given a parent that its configuration does not name, and then its own again. An
 /// address where nobody answers changes nothing, and is told.
 #[test]
