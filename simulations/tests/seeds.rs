@@ -14,7 +14,7 @@ const SEEDS: u64 = 2_000;
 const FEWER: u64 = 250;
 const OUTAGES: u64 = 40;
 /// Within how many seeds a planted bug must be found.
-const BUG_SEEDS: u64 = 1_000;
+const BUG_SEEDS: u64 = 2_000;
 
 fn seeds() -> u64 {
     match std::env::var("BARID_SEEDS") {

@@ -16,7 +16,7 @@ use crate::sabotage::Bug;
 use crate::{Frame, HostId, HostSet, LinkId, OrderId, Peer, Report, Tally, Time};
 
 impl Node {
-    /// Somebody has come or gone, or the parent: it may be time to ask, if there is what to ask for.
+    /// Somebody has come or gone, or the parent: it may be time to ask.
     pub(super) fn stir_seek(&mut self, now: Time) {
         if !self.config.is_root() && self.shares.given() > 0 {
             self.seek.stir(now);
