@@ -38,14 +38,13 @@ impl Node {
         }
     }
 
-    /// Who has lived below this relay, is not reached here now, and has not given its own word on
-    /// an order of it.
+    /// Who is not reached below this relay now, and has not given its own word on an order of it:
+    /// whoever has left, and whoever never lived here and had the order from a relay that has left.
     fn astray(&self, id: OrderId) -> HostSet {
         let share = self.shares.get(id).filter(|_| id.giver() == Some(self.config.host));
         let Some(share) = share else { return HostSet::new() };
         let Some(order) = &share.order else { return HostSet::new() };
-        let away = self.routes.below().difference(&self.routes.up());
-        order.targets.intersection(&away).difference(&share.tally.settled())
+        order.targets.difference(&self.routes.up()).difference(&share.tally.settled())
     }
 
     /// A relay, or whoever passes it on, asks what hosts have answered.
