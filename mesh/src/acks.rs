@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::io::Deadline;
 use crate::outbox::Outbox;
+use crate::wake::Deadline;
 use crate::{Frame, LinkId, Time, Wake};
 
 /// The last acknowledgement of a link that has not been sent, and how many entries it stands for.

@@ -19,9 +19,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::io::Deadline;
 use crate::outbox::Outbox;
 use crate::sabotage::Bug;
+use crate::wake::Deadline;
 use crate::{Frame, HostId, LinkId, Output, Time, Wake};
 
 use self::recent::Recent;

@@ -11,8 +11,8 @@ use std::time::Duration;
 use rand::RngExt;
 use rand::rngs::SmallRng;
 
-use crate::io::Deadline;
 use crate::outbox::Outbox;
+use crate::wake::Deadline;
 use crate::{Backoff, HostId, LinkId, Output, Reason, Time, Wake};
 
 /// How long a better parent may be silent on a link that it has taken.

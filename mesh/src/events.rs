@@ -21,8 +21,8 @@ use std::time::Duration;
 use crate::agenda::Agenda;
 use crate::config::EventLimits;
 use crate::fact::{FoldKey, Folded, Happening, MOST, Severity, Signature, WINDOW_MS};
-use crate::io::{Deadline, sooner};
 use crate::outbox::{EventsAck, Gated, Outbox};
+use crate::wake::{Deadline, sooner};
 use crate::{Event, Frame, HostId, LinkId, Output, Record, Time, Wake};
 
 /// What a host or a fact costs on the wire, about.

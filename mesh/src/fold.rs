@@ -18,7 +18,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::agenda::Agenda;
-use crate::io::{Deadline, sooner};
+use crate::wake::{Deadline, sooner};
 use crate::{Digest, HostSet, Order, OrderId, Report, Tally, Time, Wake};
 
 /// How long a node remembers answers to an order that it was never given, once they are told.

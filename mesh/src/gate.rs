@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::agenda::Agenda;
-use crate::io::Deadline;
 use crate::outbox::Outbox;
+use crate::wake::Deadline;
 use crate::{Frame, HostId, HostSet, LinkId, OrderId, Time, Wake};
 
 /// Releases that end within the same quarter of a second end together, so that a run over many

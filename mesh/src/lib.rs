@@ -19,6 +19,7 @@ mod config;
 mod events;
 mod fact;
 mod fold;
+mod frame;
 mod gate;
 mod ids;
 mod inlog;
@@ -32,6 +33,7 @@ mod outcome;
 mod profile;
 mod pull;
 mod pulse;
+mod record;
 mod route;
 #[cfg(feature = "sabotage")]
 pub mod sabotage;
@@ -44,8 +46,10 @@ pub mod similar;
 
 mod subtree;
 mod time;
+mod told;
 mod uplink;
 mod uplog;
+mod wake;
 mod watch;
 mod window;
 
@@ -55,15 +59,17 @@ pub use fact::{
     Severity, Signature, TEXT_BYTES, WINDOW_MS, is_subject, one_line, template,
 };
 pub use fold::LONGEST_WAIT;
+pub use frame::Frame;
 pub use ids::{Digest, HostId, LinkId, OrderId, RequestId};
-pub use io::{
-    Asker, Event, Frame, Input, Output, Peer, PullFault, Reason, Record, Saved, Stop, Wake,
-};
+pub use io::{Asker, Input, Output, Peer, PullFault, Reason};
 pub use node::Node;
 pub use order::{Batch, Gate, Need, Order, Report, Share};
 pub use outcome::{Outcome, State, Tally};
 pub use profile::{PROFILE_BYTES, PROFILE_LINES, Profile, Profiled};
+pub use record::{Record, Saved};
 pub use set::HostSet;
 pub use subtree::{BRANCHES, Subtree};
 pub use time::Time;
+pub use told::{Event, Stop};
+pub use wake::Wake;
 pub use watch::{SAID_BYTES, Said, Stream, WATCHED};

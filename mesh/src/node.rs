@@ -32,7 +32,6 @@ use crate::events::Events;
 use crate::fold::Shares;
 use crate::gate::Gates;
 use crate::inlog::Inlog;
-use crate::io::sooner;
 use crate::lanes::Lanes;
 use crate::ledger::Ledger;
 use crate::outbox::{Gated, Outbox};
@@ -44,6 +43,7 @@ use crate::sabotage::Bug;
 use crate::seek::Seek;
 use crate::uplink::Uplink;
 use crate::uplog::Uplog;
+use crate::wake::sooner;
 use crate::watch::Watch;
 use crate::window::Windows;
 use crate::{

@@ -16,8 +16,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::config::Limits;
-use crate::io::Deadline;
 use crate::outbox::Outbox;
+use crate::wake::Deadline;
 use crate::{Event, Frame, HostId, HostSet, LinkId, Output, Time, Wake};
 
 /// How long the text of a profile may be, in bytes.

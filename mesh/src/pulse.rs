@@ -9,9 +9,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::io::Deadline;
 use crate::outbox::Outbox;
 use crate::sabotage::Bug;
+use crate::wake::Deadline;
 use crate::{Config, Event, Frame, LinkId, Output, Time, Wake};
 
 struct Pace {

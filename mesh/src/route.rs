@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::io::Deadline;
+use crate::wake::Deadline;
 use crate::{HostId, HostSet, LinkId, Subtree, Time, Wake};
 
 /// A direct child and its subtree.

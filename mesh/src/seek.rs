@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::io::Deadline;
+use crate::wake::Deadline;
 use crate::{HostSet, LinkId, OrderId, Time, Wake};
 
 /// How long whoever has gone is given to be found elsewhere, before the first question.

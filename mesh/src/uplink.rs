@@ -9,8 +9,8 @@ use rand::RngExt;
 use rand::rngs::SmallRng;
 
 use crate::climb::Climb;
-use crate::io::{Deadline, sooner};
 use crate::outbox::Outbox;
+use crate::wake::{Deadline, sooner};
 use crate::{Backoff, HostId, LinkId, Output, Time, Wake};
 
 enum State {

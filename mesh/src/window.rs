@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::agenda::Agenda;
-use crate::io::Deadline;
+use crate::wake::Deadline;
 use crate::{Gate, HostSet, Order, OrderId, State, Stop, Tally, Time, Wake};
 
 /// Hosts of which it is known by about the same moment that they are over are given up together.
