@@ -12,8 +12,7 @@ use bytes::Bytes;
 use crate::bus::{Answer, Interest, Message};
 use crate::fact::Happening;
 use crate::{
-    Digest, Event, Frame, HostId, LinkId, Order, OrderId, Outcome, Profile, Record, RequestId,
-    Said, Saved, Wake,
+    Digest, Event, Frame, HostId, LinkId, Order, OrderId, Outcome, Profile, Record, RequestId, Said,
 };
 
 /// The other end of a link, as its certificate proves it.

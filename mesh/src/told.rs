@@ -46,7 +46,7 @@ pub enum Event {
     },
     /// Root: nobody will be released any more for a gated order, though some never were and may
     /// still wait for it. They are to be told by an order under which it
-    /// [lapses](Order::lapses).
+    /// [lapses](crate::Order::lapses).
     Stopped {
         /// The order.
         order: OrderId,
