@@ -72,12 +72,7 @@ impl Syslog {
             To::Udp(_) => Err(SendError::Refused("events do not go by udp".into())),
             To::Tcp(addr) => {
                 let failed = |error| SendError::io(addr, &error);
-                let mut stream = TcpStream::connect(addr).await.map_err(failed)?;
-                for line in &lines {
-                    let counted = format!("{} {line}", line.len());
-                    stream.write_all(counted.as_bytes()).await.map_err(failed)?;
-                }
-                stream.shutdown().await.map_err(failed)?;
+                let mut stream = tcp(addr, &lines).await.map_err(failed)?;
                 while stream.read(&mut [0; 256]).await.map_err(failed)? > 0 {}
                 // Who had closed before all had arrived has said so, too.
                 stream.take_error().map_err(failed)?.map_or(Ok(()), |error| Err(failed(error)))
@@ -103,16 +98,21 @@ impl Syslog {
                 Ok(())
             }
             To::Tcp(addr) => {
-                let failed = |error| SendError::io(addr, &error);
-                let mut stream = TcpStream::connect(addr).await.map_err(failed)?;
-                for line in &lines {
-                    let counted = format!("{} {line}", line.len());
-                    stream.write_all(counted.as_bytes()).await.map_err(failed)?;
-                }
-                stream.shutdown().await.map_err(failed)
+                tcp(addr, &lines).await.map_err(|error| SendError::io(addr, &error)).map(drop)
             }
         }
     }
+}
+
+/// Sends lines, each with its length before it, and says that there are no more.
+async fn tcp(addr: &str, lines: &[String]) -> std::io::Result<TcpStream> {
+    let mut stream = TcpStream::connect(addr).await?;
+    for line in lines {
+        let counted = format!("{} {line}", line.len());
+        stream.write_all(counted.as_bytes()).await?;
+    }
+    stream.shutdown().await?;
+    Ok(stream)
 }
 
 /// `/dev/log` is a datagram socket with most, and a stream with some.
