@@ -5,28 +5,15 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use tests::{Fleet, LIMIT, Spec, show, wait_for};
+use tests::{Fleet, LIMIT, show, wait_for};
 
 use crate::answer;
+use crate::failover::two_relays;
 use crate::gate::Gate;
 
 /// Two relays of a site, and a host that has both for its parents.
 fn site() -> Result<Fleet> {
-    let mut fleet = Fleet::new()?;
-    for (role, name, parents) in [
-        ("relay", "r1", &["controller"][..]),
-        ("relay", "r2", &["controller"]),
-        ("host", "web", &["r1", "r2"]),
-    ] {
-        fleet.add(&Spec {
-            role,
-            name: name.into(),
-            site: "lyon".into(),
-            parents: parents.iter().map(|name| name.to_string()).collect(),
-            config: String::new(),
-        })?;
-    }
-    fleet.wait_up(3)?;
+    let fleet = two_relays("")?;
     let delegated = fleet.barid(&["tree", "delegate", "r1", "--for", "3h"])?;
     ensure!(delegated.status.success(), "{}", show(&delegated.stderr));
     Ok(fleet)

@@ -9,8 +9,12 @@ use crate::order;
 /// Nodes that look for a better parent every second.
 const EAGER: &str = "return_base_ms = 1000\nreturn_cap_ms = 2000\n";
 
-/// Two relays of a site, and a host that has both for its parents.
 fn site() -> Result<Fleet> {
+    two_relays(EAGER)
+}
+
+/// Two relays of a site, and a host that has both for its parents.
+pub(crate) fn two_relays(config: &str) -> Result<Fleet> {
     let mut fleet = Fleet::new()?;
     for (role, name, parents) in [
         ("relay", "r1", &["controller"][..]),
@@ -22,7 +26,7 @@ fn site() -> Result<Fleet> {
             name: name.into(),
             site: "lyon".into(),
             parents: parents.iter().map(|name| name.to_string()).collect(),
-            config: EAGER.into(),
+            config: config.into(),
         })?;
     }
     fleet.wait_up(3)?;
