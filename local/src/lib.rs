@@ -11,6 +11,7 @@ mod figures;
 mod files;
 mod keep;
 mod listen;
+mod notes;
 mod once;
 mod policy;
 mod restore;

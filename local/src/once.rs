@@ -11,8 +11,8 @@ use mesh::{Class, Kind, Severity};
 use relay::Running;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
-use tracing::warn;
 
+use crate::notes;
 use crate::restore::{RestoreDone, put_right};
 
 /// The file in the state folder.
@@ -44,11 +44,8 @@ impl Once {
     /// more.
     pub(crate) fn open(state: &Path) -> Once {
         let path = state.join(FILE);
-        let last = std::fs::read(&path).ok().and_then(|bytes| {
-            let read = serde_json::from_slice(&bytes);
-            read.inspect_err(|error| warn!(path = %path.display(), %error, "not readable")).ok()
-        });
-        Once { path, last: Mutex::new(last.unwrap_or_default()) }
+        let last = notes::read(&path);
+        Once { path, last: Mutex::new(last) }
     }
 
     /// Puts right what is distributed so often, unless that was done for this time.
@@ -67,11 +64,8 @@ impl Once {
             node.notice(kind, &text).await;
         }
         note(&mut last, frequency, Last { due_ms, done: done.clone() });
-        let bytes = serde_json::to_vec(&*last).expect("plain values are valid JSON");
-        if let Err(error) = certs::files::replace_secret(&self.path, &bytes) {
-            let error = relay::chain(&error);
-            warn!(error, "after a restart this may be looked at once more");
-        }
+        // If it cannot be, this may be looked at once more after a restart.
+        notes::write(&self.path, &*last);
         done
     }
 }
@@ -91,19 +85,15 @@ fn note(last: &mut BTreeMap<String, Last>, frequency: &str, now: Last) {
 
 /// What there is to tell of it.
 fn told(frequency: &str, done: &RestoreDone) -> Vec<(Kind, String)> {
-    let list = |texts: Vec<String>, more: u64| {
-        let left = texts.len().saturating_sub(NAMED) as u64 + more;
-        let named = texts.into_iter().take(NAMED).collect::<Vec<_>>().join(", ");
-        if left > 0 { format!("{named} and {left} more") } else { named }
-    };
     let mut told = Vec::new();
     if !done.failed.is_empty() {
-        let texts = done.failed.iter().map(|(dest, why)| format!("{dest}: {why}")).collect();
-        let text = format!("{frequency}, without the controller: {}", list(texts, 0));
+        let texts = done.failed.iter().map(|(dest, why)| format!("{dest}: {why}"));
+        let texts = notes::list(&texts.collect::<Vec<_>>(), NAMED, 0);
+        let text = format!("{frequency}, without the controller: {texts}");
         told.push((FAILED, text));
     }
     if !done.restored.is_empty() {
-        let texts = list(done.restored.clone(), done.more);
+        let texts = notes::list(&done.restored, NAMED, done.more);
         let text = format!("{frequency}, without the controller: put right: {texts}");
         told.push((DONE, text));
     }

@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{info, warn};
 
+use crate::notes;
 use crate::once::Once;
 use crate::restore::{Asking, RestoreDone};
 
@@ -69,6 +70,8 @@ struct Site {
     groups: JoinSet<()>,
     ended: mpsc::Receiver<Ended>,
     end: mpsc::Sender<Ended>,
+    /// What has been told and may not be on disk yet, by frequency: when it was due, since when.
+    telling: BTreeMap<String, (u64, Instant)>,
     /// Frequencies whose times this machine does not understand, so that it is told once.
     unclear: BTreeSet<String>,
     /// Everybody who was ever here since this node has started, by name.
@@ -89,10 +92,7 @@ type Notice = (Kind, String);
 
 impl Site {
     fn open(node: Arc<Running>, once: Arc<Once>, path: PathBuf) -> Site {
-        let runs = std::fs::read(&path).ok().and_then(|bytes| {
-            let read = serde_json::from_slice(&bytes);
-            read.inspect_err(|error| warn!(path = %path.display(), %error, "not readable")).ok()
-        });
+        let runs = notes::read(&path);
         let (end, ended) = mpsc::channel(TOGETHER);
         Site {
             node,
@@ -100,9 +100,10 @@ impl Site {
             ended,
             end,
             path,
-            runs: runs.unwrap_or_default(),
+            runs,
             in_turn: BTreeMap::new(),
             groups: JoinSet::new(),
+            telling: BTreeMap::new(),
             unclear: BTreeSet::new(),
             names: BTreeMap::new(),
         }
@@ -110,6 +111,7 @@ impl Site {
 
     /// Does what is due. Returns how long to wait.
     async fn step(&mut self) -> Duration {
+        self.tell_done().await;
         let schedule = self.node.schedule();
         if schedule.frequencies.is_empty() && self.runs.is_empty() {
             return LOOK;
@@ -151,6 +153,43 @@ impl Site {
             }
         }
         pause
+    }
+
+    /// Tells what has come of times of which all have had their turns. It is noted as told only
+    /// once the event is on disk, too: who is killed before tells it again.
+    async fn tell_done(&mut self) {
+        let (mut notices, mut is_noted) = (Vec::new(), true);
+        for (frequency, run) in &mut self.runs {
+            let is_over = self.in_turn.get(frequency).is_none_or(HostSet::is_empty);
+            if run.told || !run.is_done() || !is_over || run.said == Said::default() {
+                continue;
+            }
+            let Said { hosts, restored, failed } = run.said;
+            let due_ms = run.run.due_ms;
+            match self.telling.get(frequency).filter(|(due, _)| *due == due_ms) {
+                Some((_, since)) => {
+                    run.told = since.elapsed() >= LOOK;
+                    is_noted &= !run.told;
+                }
+                None => {
+                    self.telling.insert(frequency.clone(), (due_ms, Instant::now()));
+                    let at = clock_text(due_ms);
+                    let text = format!(
+                        "{frequency}, due {at}, went on without the controller: {hosts} nodes, \
+                         {restored} with something put right, {failed} with something that is not \
+                         right"
+                    );
+                    notices.push((DONE, text));
+                }
+            }
+        }
+        self.telling.retain(|frequency, _| self.runs.get(frequency).is_some_and(|run| !run.told));
+        if !is_noted {
+            self.save();
+        }
+        for (kind, text) in notices {
+            self.node.notice(kind, &text).await;
+        }
     }
 
     /// Who is here: this node, and its children.
@@ -262,11 +301,10 @@ impl Site {
         let mut notices = Vec::new();
         for Ended { frequency, due_ms, hosts, said } in all {
             let left = self.in_turn.remove(&frequency).unwrap_or_default().difference(&hosts);
-            let is_last = left.is_empty();
             self.in_turn.insert(frequency.clone(), left);
             let at = clock_text(due_ms);
             if let Err(silent) = &said {
-                let what = format!("no word of {}", list(silent));
+                let what = format!("no word of {}", notes::list(silent, NAMED, 0));
                 let text = format!("{frequency}, due {at}, without the controller: {what}");
                 notices.push((MISSED, text));
             }
@@ -278,14 +316,6 @@ impl Site {
                 run.said.restored += u64::from(!done.restored.is_empty());
                 run.said.failed += u64::from(!done.failed.is_empty());
             }
-            if is_last && run.is_done() {
-                let Said { hosts, restored, failed } = run.said;
-                let text = format!(
-                    "{frequency}, due {at}, went on without the controller: {hosts} nodes, \
-                     {restored} with something put right, {failed} with something that is not right"
-                );
-                notices.push((DONE, text));
-            }
         }
         for (kind, text) in notices {
             self.node.notice(kind, &text).await;
@@ -294,17 +324,12 @@ impl Site {
     }
 
     fn save(&self) -> bool {
-        let bytes = serde_json::to_vec(&self.runs).expect("plain values are valid JSON");
-        let saved = certs::files::replace_secret(&self.path, &bytes);
-        let saved = saved.inspect_err(|error| {
-            warn!(error = %relay::chain(error), "what is due here is not noted");
-        });
-        saved.is_ok()
+        notes::write(&self.path, &self.runs)
     }
 
     fn names(&self, hosts: &HostSet) -> String {
         let name = |id: HostId| self.names.get(&id).cloned().unwrap_or_else(|| format!("#{id}"));
-        list(&hosts.iter().map(name).collect::<Vec<_>>())
+        notes::list(&hosts.iter().map(name).collect::<Vec<_>>(), NAMED, 0)
     }
 }
 
@@ -330,15 +355,6 @@ async fn ask(
     if !silent.is_empty() {
         let hosts = silent.keys().copied().collect();
         end.send(ended(hosts, Err(silent.into_values().collect()))).await.ok();
-    }
-}
-
-/// Some names, and how many more there are.
-fn list(names: &[String]) -> String {
-    let named = names.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
-    match names.len().saturating_sub(NAMED) {
-        0 => named,
-        more => format!("{named} and {more} more"),
     }
 }
 

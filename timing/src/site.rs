@@ -57,6 +57,9 @@ pub struct SiteRun {
     /// What hosts have said since it was due.
     #[serde(default)]
     pub said: Said,
+    /// Whether that has been told.
+    #[serde(default)]
+    pub told: bool,
 }
 
 /// What hosts have said of one time that was due.
@@ -164,7 +167,7 @@ impl SiteRun {
     /// Nothing more comes of the time that it was due last.
     fn end(&mut self) -> (HostSet, u64) {
         let late = (self.run.waiting(), self.run.due_ms);
-        (self.met, self.said) = (Vec::new(), Said::default());
+        (self.met, self.said, self.told) = (Vec::new(), Said::default(), false);
         late
     }
 }
