@@ -53,6 +53,10 @@ pub struct OrderInfo {
     /// The relay whose own operator has given it; else it was given here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub given_by: Option<String>,
+    /// Who has given it, as far as is known: `root`, or `ada (root)` if somebody says that he is
+    /// ada, and is root; or what did it by itself, as `schedule`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub by: String,
     /// For a push or a distribution: the newer orders that have taken its place.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub superseded: Vec<Superseded>,
