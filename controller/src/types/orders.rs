@@ -155,7 +155,7 @@ pub struct KeptOutput {
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub enum OrderEvent {
     /// Hosts have answered; a later line about the same host replaces an earlier one.
-    Answer(Answer),
+    Answer(Box<Answer>),
     /// With `?output=live`: what a command has written at one host, while it runs. A preview:
     /// pieces may be missing, come again or follow after the answer, which has everything.
     Output {
@@ -183,7 +183,7 @@ pub enum OrderEvent {
     /// Each target has an outcome.
     Closed {
         /// The order as it stands.
-        order: OrderInfo,
+        order: Box<OrderInfo>,
     },
     /// The stream ends early; ask again.
     Lagged,
