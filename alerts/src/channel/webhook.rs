@@ -72,7 +72,7 @@ impl WebhookEntry {
         if let Some(path) = self.authorization_file.as_deref() {
             headers.insert("authorization".to_owned(), secret(path)?);
         }
-        let tls = tls.then(|| Files { ca: self.ca_file, own: None });
+        let tls = tls.then_some(Files { ca: self.ca_file, own: None });
         tls.as_ref().map(Files::config).transpose()?;
         let external_url = self.external_url;
         let webhook = Webhook { uri, host, port, tls, key, headers, external_url };
