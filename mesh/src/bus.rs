@@ -103,6 +103,9 @@ pub(crate) struct Bus {
     /// What is wanted at this node.
     here: Interest,
     sides: BTreeMap<LinkId, Side>,
+    /// Who wants the subject that was looked up last: it is looked up again when the message is
+    /// passed on, and many messages on one subject come in a row. None: that may have changed.
+    last: Option<(Subject, Wanting)>,
     recent: Recent<(HostId, u64)>,
     tell_at: Option<Time>,
     told_at: Option<Time>,
@@ -119,6 +122,7 @@ impl Bus {
         Bus {
             here,
             sides,
+            last: None,
             recent: Recent::new(recent),
             tell_at: None,
             told_at: None,
@@ -141,6 +145,7 @@ impl Bus {
     /// A link stands. The child speaks first, so that nothing is sent to one that knows no bus.
     /// `soon`: when it does.
     pub(crate) fn handle_up(&mut self, soon: Time, link: LinkId, is_parent: bool) {
+        self.last = None;
         self.sides.insert(link, Side { is_parent, ..Side::default() });
         if is_parent {
             self.tell_by(soon);
@@ -149,6 +154,7 @@ impl Bus {
 
     /// A link is gone. `soon`: when the others are told.
     pub(crate) fn handle_down(&mut self, link: LinkId, soon: Time) {
+        self.last = None;
         if self.sides.remove(&link).is_some_and(|side| side.wants.is_some()) {
             self.tell_by(soon);
         }
@@ -157,7 +163,7 @@ impl Bus {
     /// What is wanted at this node from now on.
     pub(crate) fn handle_here(&mut self, interest: Interest, soon: Time) {
         if self.here != interest {
-            self.here = interest;
+            (self.here, self.last) = (interest, None);
             self.tell_by(soon);
         }
     }
@@ -171,7 +177,7 @@ impl Bus {
         if let Some(side) = self.sides.get_mut(&link)
             && side.wants.as_ref() != Some(&interest)
         {
-            side.wants = Some(interest);
+            (side.wants, self.last) = (Some(interest), None);
             self.tell_by(soon);
         }
     }
@@ -229,7 +235,15 @@ impl Bus {
     }
 
     /// Who wants this subject, as far as this node knows.
-    pub(crate) fn wanting(&self, subject: &Subject) -> Wanting {
+    pub(crate) fn wanting(&mut self, subject: &Subject) -> &Wanting {
+        let last = match self.last.take() {
+            Some(last) if last.0 == *subject => last,
+            _ => (subject.clone(), self.found(subject)),
+        };
+        &self.last.insert(last).1
+    }
+
+    fn found(&self, subject: &Subject) -> Wanting {
         let wants = |side: &Side| side.wants.as_ref().is_some_and(|wants| wants.matches(subject));
         let links = self.sides.iter().filter(|(_, side)| wants(side)).map(|(link, _)| *link);
         Wanting { here: self.here.matches(subject), links: links.collect() }
@@ -257,14 +271,13 @@ impl Bus {
         if !self.recent.is_new((sender, message.id)) && !self.has(Bug::HearTwice) {
             return;
         }
-        if self.here.matches(&message.subject) {
+        let from = from.filter(|_| !self.has(Bug::EchoMessage));
+        let wanting = self.wanting(&message.subject);
+        if wanting.here {
             out.push(Output::Deliver(message.clone()));
         }
-        let from = from.filter(|_| !self.has(Bug::EchoMessage));
-        for (link, side) in self.sides.iter().filter(|(link, _)| from != Some(**link)) {
-            if side.wants.as_ref().is_some_and(|wants| wants.matches(&message.subject)) {
-                out.send(*link, Frame::Message(message.clone()));
-            }
+        for link in wanting.links.iter().filter(|link| from != Some(**link)) {
+            out.send(*link, Frame::Message(message.clone()));
         }
     }
 }

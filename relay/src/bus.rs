@@ -245,7 +245,7 @@ impl Hub {
             let (missed, waiting) = (missed.clone(), Weights::new(WAITING));
             let patience = Patience::default();
             let one = Subscriber { owner, patterns, queue, waiting, patience, missed };
-            state.subscribers.insert(id, one);
+            state.enter(id, one);
             id
         };
         let subscription = Subscription { id, hub: self.clone(), queue: messages, missed };
@@ -352,7 +352,7 @@ impl Hub {
     fn interest(&self) -> Interest {
         let patterns: Vec<Pattern> = {
             let state = self.state();
-            state.subscribers.values().flat_map(|one| one.patterns.iter().cloned()).collect()
+            state.all().flat_map(|one| one.patterns.iter().cloned()).collect()
         };
         Interest::of(patterns, PATTERNS)
     }
@@ -360,8 +360,8 @@ impl Hub {
     /// What is to be expected of programs here that want a message. Each is looked at, so that it
     /// is known who has read since he was full.
     pub(crate) fn look(&self, subject: &Subject, prospect: &mut Prospect) {
-        let state = self.state();
-        for subscriber in state.subscribers.values().filter(|one| one.wants(subject)) {
+        let mut state = self.state();
+        for subscriber in state.wanting(subject) {
             prospect.note(&subscriber.patience, subscriber.room(prospect.bytes()));
         }
     }
@@ -373,7 +373,7 @@ impl Hub {
         let request = message.request.map(|request| (message.from, request));
         let mut is_here = false;
         let hold = self.0.rooms.hold(message.clone(), message.body.len());
-        for subscriber in state.subscribers.values().filter(|one| one.wants(&message.subject)) {
+        for subscriber in state.wanting(&message.subject) {
             match (hold.weigh(&subscriber.waiting), subscriber.queue.try_reserve()) {
                 (Some(waits), Ok(place)) => {
                     place.send(waits);
@@ -455,7 +455,7 @@ impl Hub {
         self.0.dropped.put(["for"], dropped);
         let help = "Programs that have subscribed to something at this node";
         let subscribers = page.gauge(Unit::None, "barid_bus_subscribers", help);
-        subscribers.put(&[], self.state().subscribers.len() as f64);
+        subscribers.put(&[], self.state().all().len() as f64);
     }
 }
 
@@ -487,7 +487,7 @@ impl Subscription {
 impl Drop for Subscription {
     fn drop(&mut self) {
         let hub = self.hub.clone();
-        hub.state().subscribers.remove(&self.id);
+        hub.state().leave(self.id);
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move { hub.tell_interest().await });
         }
@@ -545,8 +545,33 @@ mod tests {
         assert_eq!(slow.next().await, Some(Received::Missed(10)));
         assert_eq!(slow.next().await, Some(Received::Message(message(1))));
         drop((slow, other));
-        assert_eq!(hub.state().subscribers.len(), 1);
+        assert_eq!(hub.state().all().len(), 1);
         assert_eq!(hub.interest().patterns().count(), 2, "what is left");
+    }
+
+    #[tokio::test]
+    async fn who_comes_and_goes_is_seen_while_one_subject_is_published() {
+        let (hub, _arrivals) = hub();
+        let room = |hub: &Hub| {
+            let mut prospect = Prospect::new(1);
+            hub.look(&message(1).subject, &mut prospect);
+            prospect.has_room()
+        };
+        assert!(!room(&hub), "nobody wants it");
+        let mut one = hub.subscribe(&["a.b".into()]).await.expect("there is room");
+        hub.deliver(&message(1));
+        let mut two = hub.subscribe(&["a.*".into()]).await.expect("there is room");
+        hub.deliver(&message(2));
+        assert_eq!(one.next().await, Some(Received::Message(message(1))));
+        for each in [&mut one, &mut two] {
+            assert_eq!(each.next().await, Some(Received::Message(message(2))));
+        }
+        drop(one);
+        hub.deliver(&message(3));
+        assert_eq!(two.next().await, Some(Received::Message(message(3))));
+        assert!(room(&hub) && hub.take_dropped().is_none());
+        drop(two);
+        assert!(!room(&hub));
     }
 
     #[tokio::test]
@@ -645,7 +670,7 @@ mod tests {
                 let owner = Owner::Own;
                 let patience = Patience::default();
                 let one = Subscriber { owner, patterns, queue, waiting, patience, missed };
-                hub.state().subscribers.insert(id, one);
+                hub.state().enter(id, one);
                 messages
             })
             .collect();

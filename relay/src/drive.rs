@@ -295,7 +295,7 @@ impl Io {
             Arrival::Publish { message, waits, reply, _place } => {
                 let wanting = node.wanting(&message.subject);
                 // Whoever asked may have left.
-                if waits && self.is_to_wait(&wanting, &message) {
+                if waits && self.is_to_wait(wanting, &message) {
                     drop(reply.send(Taken::Wait(message)));
                 } else {
                     drop(reply.send(Taken::Gone(wanting.is_heard())));

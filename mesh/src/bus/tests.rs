@@ -142,7 +142,7 @@ fn a_message_goes_where_it_is_wanted_and_never_back_or_twice() {
     bus.handle_here(interest(&[]), Time::ZERO);
     assert!(bus.wanting(&subject("a")).is_heard(), "by the parent's side");
     bus.handle_down(LinkId(1), Time::ZERO);
-    let (a, b) = (bus.wanting(&subject("a")), bus.wanting(&subject("b")));
+    let [a, b] = ["a", "b"].map(|text| bus.wanting(&subject(text)).clone());
     assert!(!a.is_heard() && b.is_heard(), "{a:?} {b:?}");
     assert_eq!(pass(&mut bus, Some(3), 4), Vec::<u64>::new());
 }
@@ -330,7 +330,7 @@ mod random {
         }
 
         /// In any tree a message reaches whoever wants it, once, and crosses no other link; also
-        /// after somebody has moved.
+        /// after somebody has moved, or wants something else.
         #[test]
         fn each_who_wants_it_once_and_no_link_for_nothing(
             parents in proptest::collection::vec(any::<prop::sample::Index>(), 0..9),
@@ -338,6 +338,7 @@ mod random {
             mover in any::<prop::sample::Index>(),
             to in any::<prop::sample::Index>(),
             at in any::<prop::sample::Index>(),
+            other in patterns(),
             subject in words(""),
         ) {
             let count = parents.len() + 1;
@@ -354,6 +355,10 @@ mod random {
                 tree.rehome(mover, to);
                 tree.check(at.index(count), 2, &subject);
             }
+            tree.here[mover] = Interest::of(other, PATTERNS);
+            tree.buses[mover].handle_here(tree.here[mover].clone(), Time::ZERO);
+            tree.settle();
+            tree.check(at.index(count), 3, &subject);
         }
     }
 }

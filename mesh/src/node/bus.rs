@@ -47,7 +47,7 @@ impl Node {
     }
 
     /// Who wants this subject, as far as this node knows.
-    pub fn wanting(&self, subject: &Subject) -> Wanting {
+    pub fn wanting(&mut self, subject: &Subject) -> &Wanting {
         self.bus.wanting(subject)
     }
 

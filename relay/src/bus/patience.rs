@@ -54,6 +54,12 @@ impl Prospect {
         self.bytes
     }
 
+    /// Whether somebody who wants it has room.
+    #[cfg(test)]
+    pub(super) fn has_room(&self) -> bool {
+        self.has_room
+    }
+
     /// One who wants it, and the room that he has.
     pub(crate) fn note(&mut self, patience: &Patience, room: Room) {
         let mut since = patience.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -27,12 +27,42 @@ pub(super) const ANSWERABLE: usize = 4_096;
 #[derive(Default)]
 pub(super) struct State {
     pub(super) next: u64,
-    pub(super) subscribers: BTreeMap<u64, Subscriber>,
+    subscribers: BTreeMap<u64, Subscriber>,
+    /// Who wants the subject that was looked up last; none: that may have changed.
+    last: Option<(Subject, Vec<u64>)>,
     pub(super) requests: BTreeMap<u64, Waiting>,
     pub(super) answerable: Answerable,
 }
 
 impl State {
+    /// One more who listens.
+    pub(super) fn enter(&mut self, id: u64, one: Subscriber) {
+        self.last = None;
+        self.subscribers.insert(id, one);
+    }
+
+    /// Whoever leaves.
+    pub(super) fn leave(&mut self, id: u64) {
+        self.last = None;
+        self.subscribers.remove(&id);
+    }
+
+    /// All who listen to anything.
+    pub(super) fn all(&self) -> impl ExactSizeIterator<Item = &Subscriber> {
+        self.subscribers.values()
+    }
+
+    /// Those whom a message is for. It is looked up twice, before a message is taken and when it
+    /// is delivered, and many on one subject come in a row.
+    pub(super) fn wanting(&mut self, subject: &Subject) -> impl Iterator<Item = &Subscriber> {
+        if self.last.as_ref().is_none_or(|(last, _)| last != subject) {
+            let these = self.subscribers.iter().filter(|(_, one)| one.wants(subject));
+            self.last = Some((subject.clone(), these.map(|(id, _)| *id).collect()));
+        }
+        let these = self.last.iter().flat_map(|(_, these)| these);
+        these.filter_map(|id| self.subscribers.get(id))
+    }
+
     /// Whether there is room for one more subscriber with so many patterns.
     pub(super) fn admit(&self, owner: Owner, patterns: usize) -> Result<(), BusError> {
         let known = |whose: &dyn Fn(Owner) -> bool| -> usize {
@@ -94,7 +124,7 @@ pub(super) struct Subscriber {
 
 impl Subscriber {
     /// Whether a message is for him.
-    pub(super) fn wants(&self, subject: &Subject) -> bool {
+    fn wants(&self, subject: &Subject) -> bool {
         (self.owner == Owner::Node || !is_reserved(subject.as_str()))
             && self.patterns.iter().any(|pattern| pattern.matches(subject))
     }
