@@ -50,7 +50,7 @@ enum Verb {
         #[arg(long, value_name = "TEXT", default_value = "")]
         note: String,
     },
-    /// Let nobody be told of some alerts for a while; with --from it is a maintenance window
+    /// Let nobody be told of some alerts for a while; with --in it is a maintenance window
     Silence(Box<SilenceArgs>),
     /// End a silence
     Unsilence {

@@ -37,7 +37,12 @@ impl From<AskError> for Failure {
         let text = error.to_string();
         match error {
             AskError::Unknown { what, .. } => {
-                Failure::unknown(&format!("unknown-{what}"), text, "barid alerts ls lists them")
+                let help = match what {
+                    "channel" => "barid alerts channels lists them",
+                    "silence" => "barid alerts silences lists them",
+                    _ => "barid alerts ls lists them",
+                };
+                Failure::unknown(&format!("unknown-{what}"), text, help)
             }
             AskError::Over(_) => Failure::conflict(text, "what is over needs nobody"),
             AskError::Full => Failure::conflict(text, "end some: barid alerts unsilence ID"),
