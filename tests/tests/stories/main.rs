@@ -11,6 +11,7 @@ mod caps;
 mod check;
 mod commands;
 mod crash;
+mod day;
 mod delegate;
 mod demo;
 mod dist;
