@@ -2,7 +2,6 @@
 
 pub mod flows;
 mod memory;
-pub mod rest;
 
 pub use ::wan::*;
 pub use memory::{MemoryLink, MemorySocket, Side};
