@@ -60,7 +60,7 @@ impl Heard {
     }
 }
 
-/// Whether two beats are missed. Who begins may beat an eighth of an interval later.
+/// Whether two beats are missed. One may be a little late.
 fn is_suspect(silence: Duration, interval: Duration) -> bool {
     !interval.is_zero() && silence > interval * 2 + interval / 8
 }
