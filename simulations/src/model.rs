@@ -221,8 +221,7 @@ fn answers(shape: &Shape, ends: Ends, mixed: bool) -> Vec<Crossed> {
             Ends::Over(window) => {
                 let reports = |heard: &Vec<_>| {
                     let own = rng.random_range(0.0..window);
-                    let mut times: Vec<_> =
-                        heard.iter().map(|(at, _)| *at).chain([own]).collect();
+                    let mut times: Vec<_> = heard.iter().map(|(at, _)| *at).chain([own]).collect();
                     times.sort_by(f64::total_cmp);
                     tell(&times, shape.flush)
                 };
