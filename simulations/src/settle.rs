@@ -21,8 +21,8 @@ const WITHIN: Duration = Duration::from_secs(300);
 const LAST_HOLD: Duration = Duration::from_secs(100);
 /// How long the tree is watched for silence.
 const SILENCE: Duration = Duration::from_secs(15);
-/// How often a node may ask by a link within that time for answers to one order that have gone another way.
-/// It begins with a pause of five seconds.
+/// How often a node may ask by a link within that time for answers to one order that have gone
+/// another way. It begins with a pause of five seconds.
 const ASKS: u32 = 3;
 /// How long the last order may take.
 const PROBE: Duration = Duration::from_secs(20);
