@@ -67,6 +67,10 @@ pub(crate) async fn push(State(api): State<Api>, bytes: Bytes) -> Result<Respons
     let maker = api.clone();
     if new.stage {
         check_stage(&new)?;
+        if new.waves.is_some() {
+            // So it is to be started: what cannot be is not staged either.
+            api.waves_of(&new, &targets).await?;
+        }
         return Ok(staging(api, hosts, move |tell| {
             let packed = maker.packer.pack(&new, targets, tell)?;
             maker.check_budget(&new, &packed.draft)?;
