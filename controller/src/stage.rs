@@ -8,14 +8,15 @@
 
 use std::time::Duration;
 
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use axum::response::Response;
 use bytes::Bytes;
 use mesh::HostSet;
 use protos::{Terms, Work};
 use serde::{Deserialize, Serialize};
 
-use crate::api::{Api, body};
+use crate::api::body;
+use crate::asker::Asked;
 use crate::clock::now_ms;
 use crate::fault::Failure;
 use crate::order_routes::{pushing, rolling};
@@ -75,7 +76,7 @@ impl StageRow {
 
 /// `POST /v1/pushes/{id}/start`
 pub(crate) async fn start(
-    State(api): State<Api>,
+    Asked(api): Asked,
     Path(id): Path<String>,
     bytes: Bytes,
 ) -> Result<Response, Failure> {
