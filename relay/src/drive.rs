@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use tracing::{debug, error, info, trace, warn};
 
 use crate::alerting::Outlook;
-use crate::bus::{Hub, Prospect, Taken};
+use crate::bus::{BROKEN, Hub, Prospect, Taken};
 use crate::congestion;
 use crate::dial::Dialler;
 use crate::exec::Executor;
@@ -386,8 +386,10 @@ impl Io {
             }
             Output::Send { link, frame: frame @ (Frame::Message(_) | Frame::Answer(_)) } => {
                 let link = self.links.lock().get(&link).cloned();
-                if link.is_some_and(|link| link.send_bus(frame).is_err()) {
-                    self.hub.dropped("link", 1);
+                match link {
+                    Some(link) => link.send_bus(frame, &self.hub),
+                    // It was closed here, which the core is about to hear.
+                    None => self.hub.dropped(BROKEN, 1),
                 }
             }
             Output::Send { link, frame } => self.send(link, frame),

@@ -30,6 +30,7 @@ mod draw;
 mod events;
 mod faults;
 pub mod fleet;
+pub mod folding;
 mod gated;
 mod given;
 pub mod lab;

@@ -341,6 +341,15 @@ impl Net {
         }
     }
 
+    /// The parent that a node is linked to.
+    pub(crate) fn parent(&self, node: usize) -> Option<usize> {
+        self.links.values().find_map(|link| {
+            let [child, parent] = Side::BOTH.map(|side| link.end(side));
+            let is_open = child.node == node && child.phase == Phase::Open && !link.broken;
+            is_open.then_some(parent.node)
+        })
+    }
+
     /// The child of a link, if the link is open at its end.
     pub(crate) fn open_child(&self, link: LinkId) -> Option<usize> {
         let end = self.links.get(&link)?.end(Side::Child);
