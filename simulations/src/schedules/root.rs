@@ -134,10 +134,8 @@ impl Sim {
         if self.dies_here(0)? {
             return Ok(false);
         }
-        if todo.open {
-            if self.note_run(name, |run| run.open = false) {
-                self.checks.timed.noted(name);
-            }
+        if todo.open && self.note_run(name, |run| run.open = false) {
+            self.checks.timed.noted(name);
         }
         if !todo.turns.is_empty() {
             let new = NewDist { only: Some(todo.turns.clone()), ..NewDist::of(name) };
