@@ -35,6 +35,10 @@ impl Sim {
         self.run_until(self.plan.horizon)?;
         let healed = self.now;
         self.heal()?;
+        if !self.plan.calendar.edicts.is_empty() {
+            self.run_until(self.now + HOME.max(self.patience()))?;
+            self.end_schedules()?;
+        }
         loop {
             self.run_until(self.now + Duration::from_secs(5))?;
             match self.unsettled(healed) {
@@ -135,6 +139,9 @@ impl Sim {
         }
         if let Some(no) = self.rolls.iter().position(|roll| !roll.rests()) {
             return Some(format!("rollout {no} neither goes on nor stops"));
+        }
+        if let Some(detail) = self.unscheduled() {
+            return Some(detail);
         }
         if let Some(detail) = self.uncounted().or_else(|| self.outdated()) {
             return Some(detail);

@@ -63,6 +63,7 @@ impl Sim {
             disk: Default::default(),
             process: None,
             life: 0,
+            skew_ms: 0,
         });
         let mut sim = Sim {
             now: Duration::ZERO,
@@ -99,6 +100,7 @@ impl Sim {
             sim.queue.push(sim.plan.faults[index].0, Event::Fault { index });
         }
         sim.plan_events();
+        sim.plan_schedules();
         if sim.plan.viewers {
             sim.queue.push(Duration::ZERO, Event::Visit);
         }
@@ -158,6 +160,13 @@ impl Sim {
                 self.cut(link, noticed);
                 Ok(())
             }
+            Event::Edict { no } => {
+                self.edict(no);
+                Ok(())
+            }
+            Event::Look { node, life } => self.look(node, life),
+            Event::Silent { node, life, no } => self.silent(node, life, no),
+            Event::Righted { node, life } => self.righted(node, life),
             Event::Room { node } => self.room(node),
             Event::Heal { from, to } => {
                 let dice = (&mut self.rng, &mut self.queue);
@@ -196,6 +205,7 @@ impl Sim {
             // What still comes by a link that the node has closed is not taken.
             Input::Frame { link, frame } if self.checks.holds(me, *link) => {
                 self.checks.gated.hearing(me, *link, frame, self.now);
+                self.overhear(node, *link, frame);
                 matches!(frame, Frame::Below { .. }).then_some(*link)
             }
             _ => None,
@@ -234,6 +244,7 @@ impl Sim {
         if self.trace.wants_text() {
             self.trace.line(now, node, "starts");
         }
+        self.open_desk(node);
         self.drain(node)?;
         self.profile(node, false)?;
         if self.now < self.seats[node].disk.full_until {
