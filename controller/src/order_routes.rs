@@ -68,6 +68,10 @@ pub(crate) async fn push(Asked(api): Asked, bytes: Bytes) -> Result<Response, Fa
     let maker = api.clone();
     if new.stage {
         check_stage(&new)?;
+        if new.waves.is_some() {
+            // So it is to be started: what cannot be is not staged either.
+            api.waves_of(&new, &targets).await?;
+        }
         return Ok(staging(api, hosts, move |tell| {
             let packed = maker.packer.pack(&new, targets, tell)?;
             maker.check_budget(&new, &packed.draft)?;

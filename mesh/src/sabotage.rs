@@ -104,12 +104,22 @@ pub enum Bug {
     KeepInterest,
     /// Messages wait for another one to go with, which goes first.
     SwapMessages,
+    /// A relay does not wait until the controller counts as silent before it does what is due.
+    DoubtNothing,
+    /// Who had no turn before it was due again is forgotten.
+    ForgetLate,
+    /// A frequency whose times were changed is counted as if it always had been due then.
+    CountOld,
+    /// Who has not begun in time has his turn all the same.
+    IgnoreExpiry,
+    /// A host does what it is told although it has done it.
+    DoAgain,
 }
 
 #[cfg(feature = "sabotage")]
 impl Bug {
     /// Every bug there is.
-    pub const ALL: [Bug; 49] = [
+    pub const ALL: [Bug; 54] = [
         Bug::AckOrdersBeforeSave,
         Bug::AckReportsBeforeSave,
         Bug::StartBeforeIntent,
@@ -159,5 +169,10 @@ impl Bug {
         Bug::EchoMessage,
         Bug::KeepInterest,
         Bug::SwapMessages,
+        Bug::DoubtNothing,
+        Bug::ForgetLate,
+        Bug::CountOld,
+        Bug::IgnoreExpiry,
+        Bug::DoAgain,
     ];
 }

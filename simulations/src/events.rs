@@ -133,9 +133,9 @@ pub struct Storm {
 }
 
 impl Storm {
-    /// Draws one.
-    pub(crate) fn draw(rng: &mut SmallRng) -> Storm {
-        if rng.random_bool(0.5) {
+    /// Draws one, in this share of runs.
+    pub(crate) fn draw(rng: &mut SmallRng, share: f64) -> Storm {
+        if rng.random_bool(1.0 - share) {
             return Storm::default();
         }
         Storm {

@@ -44,6 +44,7 @@ mod queue;
 mod rolling;
 pub mod scale;
 pub mod scenario;
+pub mod schedules;
 pub mod script;
 mod seat;
 mod settle;

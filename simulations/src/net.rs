@@ -16,6 +16,7 @@ use rand::rngs::SmallRng;
 
 use crate::plan::{Profile, Span, Weather};
 use crate::queue::{Event, Queue};
+use crate::schedules::{Job, List};
 
 /// An end of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +54,12 @@ pub(crate) enum Item {
     Frame(Frame),
     /// The link is gone.
     Down,
+    /// What is due when, by the controller's word.
+    List(Box<List>),
+    /// Something is due, and it is the child's turn.
+    Due(Box<Job>),
+    /// What was due under this number is done; how it was.
+    Did(u64, u64),
     /// A child's shell asks for content.
     Ask(Digest),
     /// The front of the content.
@@ -339,6 +346,15 @@ impl Net {
                 }
             }
         }
+    }
+
+    /// The links that a node has open, of which it is this side.
+    pub(crate) fn open_links(&self, node: usize, side: Side) -> Vec<LinkId> {
+        let open = self.links.iter().filter(|(_, link)| {
+            let end = link.end(side);
+            end.node == node && end.phase == Phase::Open
+        });
+        open.map(|(id, _)| *id).collect()
     }
 
     /// The parent that a node is linked to.

@@ -9,6 +9,7 @@ use mesh::{
 };
 
 use crate::disk::Disk;
+use crate::schedules::Desk;
 
 /// A computer.
 pub(crate) struct Seat {
@@ -17,6 +18,8 @@ pub(crate) struct Seat {
     pub(crate) process: Option<Process>,
     /// How many processes it has had.
     pub(crate) life: u64,
+    /// How far its clock is from what it should be.
+    pub(crate) skew_ms: i64,
 }
 
 /// A process: a node and what its shell remembers.
@@ -52,6 +55,8 @@ pub(crate) struct Process {
     pub(crate) below: BTreeMap<HostId, HostSet>,
     /// What is above this node.
     pub(crate) above: Above,
+    /// What it knows of schedules.
+    pub(crate) desk: Desk,
 }
 
 impl Seat {
@@ -80,6 +85,7 @@ impl Process {
             shown: Subtree::default(),
             below: BTreeMap::new(),
             above: Above::default(),
+            desk: Desk::default(),
         }
     }
 
