@@ -104,12 +104,16 @@ pub enum Bug {
     KeepInterest,
     /// Messages wait for another one to go with, which goes first.
     SwapMessages,
+    /// A child is sent again to a sibling that has failed it.
+    AskFailed,
+    /// A child is sent to a sibling that gets the content from it.
+    FetchInCircles,
 }
 
 #[cfg(feature = "sabotage")]
 impl Bug {
     /// Every bug there is.
-    pub const ALL: [Bug; 49] = [
+    pub const ALL: [Bug; 51] = [
         Bug::AckOrdersBeforeSave,
         Bug::AckReportsBeforeSave,
         Bug::StartBeforeIntent,
@@ -159,5 +163,7 @@ impl Bug {
         Bug::EchoMessage,
         Bug::KeepInterest,
         Bug::SwapMessages,
+        Bug::AskFailed,
+        Bug::FetchInCircles,
     ];
 }

@@ -117,6 +117,8 @@ pub(crate) struct WorkDice {
     /// How many of the runs are given by relays.
     pub(crate) given: Share,
     pub(crate) superseded: Share,
+    /// To how many hosts a parent sends content itself.
+    pub(crate) fanout: Dice,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -209,6 +211,7 @@ impl Default for WorkDice {
             rollouts: no_number(),
             given: never(),
             superseded: never(),
+            fanout: no_number(),
         }
     }
 }
