@@ -1,4 +1,4 @@
-//! ChannelInfo: the ways by which a message leaves. Each sends one message, or says why not.
+//! Channels: the ways by which a message leaves. Each sends one message, or says why not.
 //!
 //! A channel keeps nothing and tries nothing twice: its courier does. What goes wrong is either of
 //! the kind that may pass ([`SendError::Later`]), or the receiver has said that it never will take
@@ -9,6 +9,7 @@ mod file;
 mod journald;
 mod mail;
 mod syslog;
+mod tls;
 mod webhook;
 
 use std::io;
@@ -88,7 +89,7 @@ impl Channel {
             Channel::Webhook(_) | Channel::File(_) => None,
             Channel::Syslog(syslog) if syslog.is_whole() => None,
             Channel::Syslog(_) => {
-                Some("go by tcp or unix, not by udp, which loses and cuts".into())
+                Some("go by tls, tcp or unix, not by udp, which loses and cuts".into())
             }
             other => Some(format!("go by webhook, syslog or file, not by {}", other.kind())),
         }

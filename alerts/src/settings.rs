@@ -515,9 +515,19 @@ mod tests {
         let missing = "channels.a.webhook = { url = 'http://x/', secret_file = '/nonexistent' }";
         refused(missing, "/nonexistent: No such file");
         refused("channels.a.syslog = { udp = 'x' }", "\"x\" is not HOST:PORT");
-        refused("channels.a.syslog = {}", "give one of unix, udp, tcp");
+        refused("channels.a.syslog = {}", "give one of unix, udp, tcp, tls");
+        refused("channels.a.syslog = { tls = 'x' }", "\"x\" is not HOST:PORT");
+        let ca = "channels.a.syslog = { tls = 'x:6514', ca_file = '/nonexistent' }";
+        refused(ca, "syslog.tls: /nonexistent: ");
+        let half = "channels.a.syslog = { tls = 'x:6514', cert_file = '/x' }";
+        refused(half, "cert_file and key_file go together");
+        let plain = "channels.a.syslog = { tcp = 'x:514', ca_file = '/x' }";
+        refused(plain, "ca_file, cert_file and key_file are for tls");
         let mail = "channels.a.mail = { server = 's', from = 'x', to = ['a@b.c'] }";
         refused(mail, "mail.from: \"x\" is no address");
+        let plain = "channels.a.mail = { server = 's', tls = 'none', ca_file = '/x', \
+                     from = 'b@c.d', to = ['a@b.c'] }";
+        refused(plain, "mail: ca_file is for tls");
         refused("deadman = { channel = 'a' }", "deadman.channel: there is no channel \"a\"");
         refused("repeat_s = 0", "must be more than 0");
         let reports = "channels.a = { reports = ['hour'], syslog = { udp = 'x:1' } }";
@@ -529,7 +539,7 @@ mod tests {
         let events = "channels.a = { events = ['run..x'], file = { path = '/x' } }";
         refused(events, "\"run..x\" is no subject");
         let events = "channels.a = { events = ['*'], syslog = { udp = 'x:1' } }";
-        refused(events, "events go by tcp or unix, not by udp");
+        refused(events, "events go by tls, tcp or unix, not by udp");
         let events = "channels.a = { events = ['*'], command = { argv = ['/x'] } }";
         refused(events, "events go by webhook, syslog or file, not by command");
         let kinds = "channels.a = { kinds = ['x'], file = { path = '/x' } }";

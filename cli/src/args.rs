@@ -254,6 +254,7 @@ mod tests {
             &["push", "/srv/www", "-a", "--waves", "@canary,5%,100%", "--gate", "errors<=1%"],
             &["push", "/srv/www", "-a", "--all-at-once"],
             &["push", "/srv/www", "-a", "--stage", "--hold", "3d"],
+            &["push", "/srv/www", "-a", "--stage", "--waves", "1,100%"],
             &["push", "--start", "last", "--waves", "1,100%"],
             &["push", "--start", "7k3q2a", "-w", "a", "--async"],
             &["rollout"],
@@ -315,7 +316,7 @@ mod tests {
         assert!(parse(&["push", "/x", "-a", "--max-delete", "5"]).is_err(), "nothing is deleted");
         assert!(parse(&["push", "-a"]).is_err(), "what?");
         assert!(parse(&["push", "/x", "--start", "last"]).is_err(), "it was read before");
-        assert!(parse(&["push", "/x", "-a", "--stage", "--waves", "1,100%"]).is_err());
+        assert!(parse(&["push", "/x", "-a", "--stage", "--verify"]).is_err());
         assert!(parse(&["push", "/x", "-a", "--delete=some"]).is_err());
         assert!(parse(&["push", "/x", "-a", "--delete", "--tree"]).is_err());
         assert!(parse(&["push", "/x", "-a", "--special", "echo"]).is_err());

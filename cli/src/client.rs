@@ -9,6 +9,7 @@ use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 
 use bytes::{Buf, Bytes, BytesMut};
+use controller::USER_HEADER;
 use controller::types::ApiError;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -21,6 +22,11 @@ use tokio::net::UnixStream;
 
 use crate::exit::Exit;
 use crate::fail::Failure;
+
+/// Who we were before we became who we are, as far as `sudo` tells.
+fn became() -> Option<String> {
+    std::env::var("SUDO_USER").ok().filter(|user| user.bytes().all(|byte| byte.is_ascii_graphic()))
+}
 
 /// The code of a connection that broke; nothing is known about the request then.
 const BROKEN: &str = "connection-lost";
@@ -132,13 +138,15 @@ impl Client {
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;
         // The connection ends when the answer has been read or is dropped.
         tokio::spawn(connection);
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(method)
             .uri(path)
             .header("host", "barid")
-            .header("content-type", "application/json")
-            .body(Full::new(body))
-            .map_err(|error| Failure::local(&error))?;
+            .header("content-type", "application/json");
+        if let Some(user) = became() {
+            request = request.header(USER_HEADER, user);
+        }
+        let request = request.body(Full::new(body)).map_err(|error| Failure::local(&error))?;
         let response = sender.send_request(request).await.map_err(|error| broken(&error))?;
         if response.status().is_success() {
             return Ok(response);

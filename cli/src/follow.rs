@@ -301,7 +301,7 @@ impl<'a> Follow<'a> {
         match event {
             OrderEvent::Answer(answer) => {
                 let printed = self.screen.json.then(|| answer.clone());
-                let (answer, news) = self.gathered.add(answer);
+                let (answer, news) = self.gathered.add(*answer);
                 self.save.save(&answer, &news)?;
                 if let Some(mut printed) = printed {
                     // A stream asked for again repeats itself; ours does not.
@@ -348,10 +348,10 @@ impl<'a> Follow<'a> {
                 self.tell_progress()?;
             }
             OrderEvent::Closed { order } => {
-                self.order = order;
                 if self.screen.json {
-                    self.screen.json(&OrderEvent::Closed { order: self.order.clone() })?;
+                    self.screen.json(&OrderEvent::Closed { order: order.clone() })?;
                 }
+                self.order = *order;
                 return Ok(true);
             }
             OrderEvent::Lagged => {}

@@ -81,6 +81,7 @@ mod runs;
 mod save;
 mod screen;
 mod serve;
+mod stage;
 mod steer;
 mod store;
 mod survey;

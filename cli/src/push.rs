@@ -21,6 +21,7 @@ use crate::progress::{show_sites, spinner};
 use crate::render::View;
 use crate::run::detached;
 use crate::screen::Screen;
+use crate::stage::After;
 use crate::targets::TargetArgs;
 use crate::units::{
     millis, parse_bytes, parse_duration, parse_some_duration, show_bytes, show_count, show_time,
@@ -39,6 +40,7 @@ Examples:
   barid push agent.rpm -g lyon --dest /opt/agent.rpm --async
   barid push /srv/www -a --stage --hold 3d          content only, by day or by night
   barid push --start last                           and in place, at once everywhere
+  barid push /srv/www -a --stage --waves 1,5%,100%  content first, and then in waves
 
 Patterns: a name wherever it occurs, `/logs` at the top only, `cache/` folders only; `*` and `?`
 stop at a slash, `**` between slashes does not.";
@@ -137,9 +139,8 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with = "waves", help_heading = "Waves")]
     pub(crate) all_at_once: bool,
     /// Bring the content into the stores of relays and hosts, for --hold, and put nothing in place
-    /// until --start
-    #[arg(long, help_heading = "In two steps")]
-    #[arg(conflicts_with_all = ["verify", "plan", "waves", "gate", "all_at_once"])]
+    /// until --start; with --waves, --gate or --all-at-once start so once it is at every host
+    #[arg(long, help_heading = "In two steps", conflicts_with_all = ["verify", "plan"])]
     pub(crate) stage: bool,
     /// Put in place what was staged, at its hosts or those of them that -w says
     #[arg(long, value_name = "ID", help_heading = "In two steps")]
@@ -170,6 +171,7 @@ pub(crate) async fn main(
     if let Some(id) = args.start.clone() {
         return start(args, &id, client, screen).await;
     }
+    let then = After::of(&args)?;
     // Without `--start` there is one.
     let source = absolute(args.source.as_deref().unwrap_or(Path::new("")))?;
     let dest = destination(args.dest.as_deref().unwrap_or(&source))?;
@@ -214,7 +216,11 @@ pub(crate) async fn main(
     }
     let usual = push.waves.is_none() && push.begins.is_empty();
     let how = Order { path: "/v1/pushes", quiet: args.quiet, detach: args.detach, usual };
-    follow(client, screen, &how, &push).await
+    let (exit, id) = followed(client, screen, &how, &push).await?;
+    match (then, id) {
+        (Some(then), Some(id)) => then.start(exit, &id, (client, screen)).await,
+        _ => Ok(exit),
+    }
 }
 
 /// Puts in place what was staged, and tells how it goes.
@@ -270,16 +276,29 @@ pub(crate) async fn follow(
     how: &Order<'_>,
     new: &impl serde::Serialize,
 ) -> Result<Exit, Failure> {
+    Ok(followed(client, screen, how, new).await?.0)
+}
+
+/// The same, with the id of the order, if it is one order.
+async fn followed(
+    client: &Client,
+    screen: &mut Screen,
+    how: &Order<'_>,
+    new: &impl serde::Serialize,
+) -> Result<(Exit, Option<String>), Failure> {
     let before = sent_by_site(client).await?;
     let mut events = client.post_lines(how.path, new).await?;
     let order = ordered(&mut events, screen, how.quiet, how.detach).await?;
     drop(events);
     let order = match order {
         Given::Order(order) => *order,
-        Given::Rollout(rollout) => return rolled(client, screen, how, &rollout).await,
+        Given::Rollout(rollout) => {
+            return Ok((rolled(client, screen, how, &rollout).await?, None));
+        }
     };
+    let id = Some(order.short.clone());
     if how.detach {
-        return detached(screen, &order);
+        return Ok((detached(screen, &order)?, id));
     }
     let view = View { gather: true, quiet: how.quiet, ..View::default() };
     let mut follow = Follow::new(client, screen, view, order)?;
@@ -292,7 +311,7 @@ pub(crate) async fn follow(
             follow.screen().print(&format!("  sent over links: {sites}\n"))?;
         }
     }
-    follow.finish(ended)
+    Ok((follow.finish(ended)?, id))
 }
 
 /// What a push has become.

@@ -23,6 +23,7 @@ pub(crate) fn order(targets: &str) -> OrderInfo {
         stays_until_ms: 0,
         output_limit: None,
         given_by: None,
+        by: String::new(),
         superseded: Vec::new(),
     }
 }

@@ -69,7 +69,7 @@ async fn list(limit: u32, client: &Client, screen: &mut Screen) -> Result<Exit, 
     }
     let is_terminal = screen.is_terminal();
     let rows: Vec<Vec<String>> = orders.iter().map(|order| row(order, is_terminal)).collect();
-    let heads = ["ID", "KIND", "GIVEN", "STANDS", "STATES", "TARGETS", "WHAT"];
+    let heads = ["ID", "KIND", "GIVEN", "BY", "STANDS", "STATES", "TARGETS", "WHAT"];
     screen.print(&render::table(&heads, &rows))?;
     let status: Status = client.get("/v1/status").await?;
     let retired = show_count(status.retired);
@@ -98,6 +98,7 @@ fn row(order: &OrderInfo, is_terminal: bool) -> Vec<String> {
         order.short.clone(),
         order.kind.clone(),
         given,
+        order.by.clone(),
         standing(order),
         states.collect::<Vec<_>>().join(", "),
         clip(&order.targets, TARGETS_WIDTH),
@@ -136,7 +137,11 @@ async fn show(args: ShowArgs, client: &Client, screen: &mut Screen) -> Result<Ex
         if !view.quiet {
             let given = show_time(order.issued_ms);
             let what = what(&order);
-            screen.say(&format!("{} {}  {given}  {what}", order.kind, order.short))?;
+            let by = match order.by.as_str() {
+                "" => String::new(),
+                by => format!("by {by}  "),
+            };
+            screen.say(&format!("{} {}  {given}  {by}{what}", order.kind, order.short))?;
         }
         render::gathered(screen, &view, &order, &gathered)?;
         if order.push.is_some() || order.stage.is_some() {

@@ -29,14 +29,13 @@ mod release;
 mod remove;
 mod rules;
 mod survey;
+mod sweep;
 mod switch;
 mod sync;
 mod write;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-
-use rustix::fs::{AtFlags, unlinkat};
 
 pub use self::drift::{Drift, Preflight};
 pub use self::error::{ApplyError, Stage};
@@ -46,9 +45,8 @@ pub use self::release::Before;
 pub use self::rules::{Delete, MaxDelete, Rules};
 use self::survey::Action;
 use self::write::Writer;
-use crate::manifest::{ChunkRef, Entry, Kind, Limits, Manifest};
+use crate::manifest::{ChunkRef, Entry, Limits, Manifest};
 use crate::store::Store;
-use crate::tree::Dirs;
 
 /// Puts trees in place, all of them below one root.
 #[derive(Debug, Clone)]
@@ -197,46 +195,6 @@ impl Installer {
         applied.attributes_lost = writer.attributes_lost;
         applied.updated = survey.writes(job.target).map(|(n, _)| n).collect();
         Ok(applied)
-    }
-
-    /// Removes the temporary files that a killed apply of this job left, and counts them.
-    pub fn sweep(&self, job: &Job<'_>) -> Result<u64, ApplyError> {
-        check(job)?;
-        let Job { tag, target, .. } = *job;
-        let ground = ground::resolve(&self.root, job)?;
-        if !ground.missing.is_empty() {
-            return Ok(0);
-        }
-        let root = ground.dir.try_clone();
-        let mut dirs = Dirs::new(root.map_err(ground.failed(Stage::Open, b""))?);
-        let mut removed = 0;
-        for (n, entry) in target.entries.iter().enumerate().filter(|(_, e)| e.kind != Kind::Dir) {
-            let (mut dir, _) = ground.place(entry);
-            loop {
-                // A directory that is not there holds no leftovers.
-                let parent = dirs.at(dir).ok();
-                // The second is that of a file that was about to be kept.
-                for n in [n, n + target.entries.len()] {
-                    let Some(parent) = parent else { break };
-                    match unlinkat(parent, temp_name(tag, n), AtFlags::empty()) {
-                        Ok(()) => removed += 1,
-                        Err(rustix::io::Errno::NOENT) => {}
-                        Err(err) => {
-                            return Err(ground.failed(Stage::Remove, &entry.path)(err.into()));
-                        }
-                    }
-                    if job.rules.save.is_empty() {
-                        break;
-                    }
-                }
-                // Below what was to be replaced by a directory they lie above it.
-                if dir.is_empty() || job.rules.delete == Delete::Nothing {
-                    break;
-                }
-                dir = extra::split(dir).0;
-            }
-        }
-        Ok(removed)
     }
 }
 

@@ -310,10 +310,17 @@ fn check_chunks(size: u64, chunks: &[ChunkRef]) -> Result<(), &'static str> {
 }
 
 fn check_place(before: &[Entry], entry: &Entry) -> Result<(), &'static str> {
-    if before.last().is_some_and(|last| last.path >= entry.path) {
-        return Err("not in order, or there twice");
-    }
     let (parent, _) = entry.split();
+    if let Some(last) = before.last() {
+        if last.path >= entry.path {
+            return Err("not in order, or there twice");
+        }
+        // The place of a neighbour is good, and so is one right below a directory.
+        let beside = !last.path.is_empty() && last.split().0 == parent;
+        if beside || (last.path == parent && last.kind == Kind::Dir) {
+            return Ok(());
+        }
+    }
     match before.binary_search_by(|other| other.path.as_slice().cmp(parent)) {
         Ok(found) if before[found].kind == Kind::Dir => Ok(()),
         Ok(_) => Err("its parent is not a directory"),

@@ -70,6 +70,7 @@ impl Reader<'_> {
             push: row.push.clone(),
             output_limit: row.run.as_ref().map(|run| output_limit(run).into()),
             given_by: row.given_by.clone(),
+            by: row.by.clone(),
             superseded: self.superseded(row, tally),
             stays_until_ms: if stage.is_some() { row.expires_ms } else { 0 },
             stage,

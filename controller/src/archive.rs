@@ -153,6 +153,7 @@ fn row(body: &OrderBody, relay: &str) -> Result<OrderRow, String> {
         closer: None,
         superseded: Vec::new(),
         given_by: Some(relay.into()),
+        by: body.issued_by.clone(),
     })
 }
 

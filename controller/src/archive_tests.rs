@@ -56,33 +56,18 @@ impl World {
     }
 
     fn order(&self) -> OrderBody {
-        let run = Run {
-            argv: vec!["uptime".into(), "-p".into()],
-            shell: false,
-            user: String::new(),
-            dir: Bytes::new(),
-            env: Vec::new(),
-            timeout: Duration::from_secs(5),
-            output_limit: 1,
-            stdin: Vec::new(),
-            files: Vec::new(),
-            umask: None,
-        };
+        let run = Run { output_limit: 1, ..Run::new(["uptime", "-p"], Duration::from_secs(5)) };
         OrderBody {
-            mesh: [1; 16],
-            id: OrderId([2; 16]).given_by(RELAY),
-            targets: HostSet::from_ranges([(8, 9)]),
-            not_before_ms: 0,
-            not_after_ms: 20_000,
             reach: Duration::from_secs(5),
             hold: Duration::from_secs(5),
             issued_by: "operator".into(),
-            needs: Vec::new(),
-            gate: None,
-            rate: 0,
-            supersedes: Vec::new(),
-            epoch: 0,
-            work: Work::Run(run),
+            ..OrderBody::new(
+                [1; 16],
+                OrderId([2; 16]).given_by(RELAY),
+                HostSet::from_ranges([(8, 9)]),
+                0..=20_000,
+                Work::Run(run),
+            )
         }
     }
 

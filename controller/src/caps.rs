@@ -6,12 +6,12 @@
 
 use std::time::SystemTime;
 
-use axum::extract::State;
 use bytes::Bytes;
 use mesh::HostSet;
 use protos::Steer;
 
 use crate::api::{Answer, Api, Hosts, body};
+use crate::asker::Asked;
 use crate::clock::to_ms;
 use crate::fault::Failure;
 use crate::live;
@@ -19,7 +19,7 @@ use crate::steer::give;
 use crate::types::{Cap, NewCap, OrderInfo};
 
 /// `POST /v1/tree/cap`
-pub(crate) async fn cap(State(api): State<Api>, bytes: Bytes) -> Answer<OrderInfo> {
+pub(crate) async fn cap(Asked(api): Asked, bytes: Bytes) -> Answer<OrderInfo> {
     let new: NewCap = body(&bytes)?;
     let now = SystemTime::now();
     let (cap, what) = match new.cap {

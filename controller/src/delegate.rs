@@ -13,6 +13,7 @@ use mesh::{HostId, HostSet};
 use protos::{DELEGATION_KIND, Delegate, Delegation, Envelope, KNOWN_NODES, KnownNode, Work};
 
 use crate::api::{Answer, Api, Hosts, body};
+use crate::asker::Asked;
 use crate::clock::now_ms;
 use crate::enrol::Enroller;
 use crate::fault::Failure;
@@ -41,7 +42,7 @@ pub(crate) async fn list(State(api): State<Api>) -> Answer<Vec<DelegationInfo>> 
 }
 
 /// `POST /v1/delegations`
-pub(crate) async fn delegate(State(api): State<Api>, bytes: Bytes) -> Answer<Delegated> {
+pub(crate) async fn delegate(Asked(api): Asked, bytes: Bytes) -> Answer<Delegated> {
     let new: NewDelegation = body(&bytes)?;
     let hosts = api.live.state().hosts.clone();
     let id = relay(&hosts, &new.relay)?;

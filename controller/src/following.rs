@@ -91,10 +91,10 @@ impl Follower {
         let known = self.read(id, row.clone(), hosts.clone()).await?;
         let closed = known.order.closed_ms > 0;
         for answer in known.answers {
-            lines.send(OrderEvent::Answer(answer)).await?;
+            lines.send(OrderEvent::Answer(Box::new(answer))).await?;
         }
         if closed {
-            return Ok(lines.send(OrderEvent::Closed { order: known.order }).await?);
+            return Ok(lines.send(OrderEvent::Closed { order: Box::new(known.order) }).await?);
         }
         let tables = self.tables.clone();
         let mut heard = blocking(move || Ok(tables.tally(id)?.0.hosts().clone())).await?;
@@ -134,13 +134,14 @@ impl Follower {
                         reader.answers(id, &report.tally, &targets, &report.bodies)
                     });
                     for answer in answers.await? {
-                        lines.send(OrderEvent::Answer(answer)).await?;
+                        lines.send(OrderEvent::Answer(Box::new(answer))).await?;
                     }
                 }
                 Ok(Update::Closed(closed)) if closed == id => {
                     lines.send(self.progress(&heard, &targets, &start)).await?;
                     let now = self.read(id, row, hosts).await?;
-                    return Ok(lines.send(OrderEvent::Closed { order: now.order }).await?);
+                    let order = Box::new(now.order);
+                    return Ok(lines.send(OrderEvent::Closed { order }).await?);
                 }
                 Ok(other) => debug_assert!(other.order() != id),
                 Err(RecvError::Lagged(_)) => return Ok(lines.send(OrderEvent::Lagged).await?),

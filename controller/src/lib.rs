@@ -10,6 +10,7 @@ mod answers;
 mod api;
 mod archive;
 mod asked;
+mod asker;
 mod backup;
 mod caps;
 mod cause;
@@ -65,5 +66,6 @@ pub mod types;
 mod upcall;
 mod viewers;
 
+pub use asker::USER_HEADER;
 pub use backup::{BadBackup, RestoreError, restore};
 pub use serve::{Options, RunError, run};

@@ -17,6 +17,7 @@ use tracing::info;
 
 use crate::answers::Reader;
 use crate::api::{Answer, Api, Hosts, body};
+use crate::asker::Asked;
 use crate::fault::Failure;
 use crate::lines::line_stream;
 use crate::orders::{Desk, Draft, blocking};
@@ -32,7 +33,7 @@ use crate::types::{
 };
 
 /// `POST /v1/runs`
-pub(crate) async fn run(State(api): State<Api>, bytes: Bytes) -> Answer<OrderInfo> {
+pub(crate) async fn run(Asked(api): Asked, bytes: Bytes) -> Answer<OrderInfo> {
     let new: NewRun = body(&bytes)?;
     api.give(new).await.map(Json)
 }
@@ -44,7 +45,7 @@ pub(crate) async fn piece(State(api): State<Api>, bytes: Bytes) -> Answer<Piece>
 
 /// `POST /v1/orders/{id}/retry`
 pub(crate) async fn retry(
-    State(api): State<Api>,
+    Asked(api): Asked,
     Path(id): Path<String>,
     bytes: Bytes,
 ) -> Answer<OrderInfo> {
@@ -61,12 +62,16 @@ pub(crate) async fn retry(
 }
 
 /// `POST /v1/pushes`
-pub(crate) async fn push(State(api): State<Api>, bytes: Bytes) -> Result<Response, Failure> {
+pub(crate) async fn push(Asked(api): Asked, bytes: Bytes) -> Result<Response, Failure> {
     let new: NewPush = body(&bytes)?;
     let (hosts, targets) = api.meant(new.targets.clone()).await?;
     let maker = api.clone();
     if new.stage {
         check_stage(&new)?;
+        if new.waves.is_some() {
+            // So it is to be started: what cannot be is not staged either.
+            api.waves_of(&new, &targets).await?;
+        }
         return Ok(staging(api, hosts, move |tell| {
             let packed = maker.packer.pack(&new, targets, tell)?;
             maker.check_budget(&new, &packed.draft)?;
@@ -85,7 +90,7 @@ pub(crate) async fn push(State(api): State<Api>, bytes: Bytes) -> Result<Respons
 }
 
 /// `POST /v1/rollbacks`
-pub(crate) async fn rollback(State(api): State<Api>, bytes: Bytes) -> Result<Response, Failure> {
+pub(crate) async fn rollback(Asked(api): Asked, bytes: Bytes) -> Result<Response, Failure> {
     let new: NewRollback = body(&bytes)?;
     if new.push.is_empty() == new.dest.is_empty() || (!new.dest.is_empty() && new.targets.is_none())
     {
@@ -130,7 +135,7 @@ fn given_by(tables: &Tables, text: &str) -> Result<OrderRow, Failure> {
 
 /// `POST /v1/orders/{id}/cancel`
 pub(crate) async fn cancel(
-    State(api): State<Api>,
+    Asked(api): Asked,
     Path(id): Path<String>,
     bytes: Bytes,
 ) -> Answer<OrderInfo> {

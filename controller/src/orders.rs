@@ -46,6 +46,8 @@ pub(crate) struct Desk {
     pub(crate) tables: Tables,
     pub(crate) store: Arc<Store>,
     pub(crate) node: Arc<Running>,
+    /// On whose behalf: each order names him.
+    pub(crate) by: Arc<str>,
 }
 
 /// What an order is made of, beside its id and signature.
@@ -81,6 +83,14 @@ impl Draft {
 }
 
 impl Desk {
+    /// The same; the orders that it gives name this one, if it is known.
+    pub(crate) fn on_behalf_of(&self, by: &str) -> Desk {
+        match by {
+            "" => self.clone(),
+            by => Desk { by: by.into(), ..self.clone() },
+        }
+    }
+
     /// An order with its signed envelope, as it travels, and how long it is good.
     pub(crate) fn sealed(
         &self,
@@ -113,7 +123,7 @@ impl Desk {
             not_after_ms: to_ms(now + ttl),
             reach,
             hold,
-            issued_by: "operator".into(),
+            issued_by: self.by.to_string(),
             needs: draft.needs.clone(),
             gate: draft.gate.clone(),
             rate: draft.push.as_ref().map_or(0, |push| push.rate),
@@ -145,8 +155,8 @@ impl Desk {
         draft: Draft,
         note: Option<Note>,
     ) -> Result<(OrderId, OrderRow), Failure> {
-        let by = *self.node.superseded().borrow();
-        if let Some(epoch) = by {
+        let superseded = *self.node.superseded().borrow();
+        if let Some(epoch) = superseded {
             return Err(backup::superseded(epoch));
         }
         let ends = draft.kind == CANCEL || draft.kind == LAPSE;
@@ -179,6 +189,7 @@ impl Desk {
             retries: draft.retries.map(|older| older.to_string()),
             closer: None,
             given_by: None,
+            by: body.issued_by.clone(),
             superseded: Vec::new(),
         };
         let kept_envelope = envelope.clone();

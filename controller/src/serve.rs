@@ -181,6 +181,7 @@ fn work(
         tables: tables.clone(),
         store: store.clone(),
         node: node.clone(),
+        by: "controller".into(),
     };
     let pushes = Arc::default();
     let cleaner = Cleaner {
@@ -229,7 +230,7 @@ fn work(
         tokio::spawn(post.run()),
         tokio::spawn(export.run()),
         tokio::spawn(counted.run(live.clone(), tables.clone())),
-        tokio::spawn(schedule::run(rollouts.clone(), enroller.removed.clone())),
+        tokio::spawn(schedule::run(rollouts.on_behalf_of("schedule"), enroller.removed.clone())),
         tokio::spawn(rollouts.clone().run(begun)),
         tokio::spawn(Requests::new(distributor.clone()).run()),
         tokio::spawn(pass_watches(watched, node.clone())),

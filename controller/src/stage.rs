@@ -8,14 +8,15 @@
 
 use std::time::Duration;
 
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use axum::response::Response;
 use bytes::Bytes;
 use mesh::HostSet;
 use protos::{Terms, Work};
 use serde::{Deserialize, Serialize};
 
-use crate::api::{Api, body};
+use crate::api::body;
+use crate::asker::Asked;
 use crate::clock::now_ms;
 use crate::fault::Failure;
 use crate::order_routes::{pushing, rolling};
@@ -32,7 +33,7 @@ pub(crate) const STAGE: &str = "stage";
 /// What is kept of a stage.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct StageRow {
-    /// What was asked for.
+    /// What was asked for, without the waves in which it may be started.
     pub(crate) new: NewPush,
     /// What it weighs, and the tree's root hash.
     pub(crate) info: PushInfo,
@@ -44,9 +45,9 @@ pub(crate) fn check_stage(new: &NewPush) -> Result<(), Failure> {
         let message = "a verification puts nothing in place: there is nothing to stage";
         return Err(Failure::bad(message, "leave --stage out"));
     }
-    if new.waves.is_some() || new.all_at_once || !new.begins.is_empty() {
-        let message = "a stage changes nothing: it needs no waves, and no time to begin at";
-        return Err(Failure::bad(message, "give them with --start"));
+    if !new.begins.is_empty() {
+        let message = "a stage changes nothing: it needs no time to begin at";
+        return Err(Failure::bad(message, "give it with --start"));
     }
     Ok(())
 }
@@ -58,7 +59,8 @@ impl StageRow {
         let (Work::Push(push), Some(info)) = (draft.work, draft.push) else {
             return Err(Failure::internal("only a push is staged"));
         };
-        let row = StageRow { new: NewPush { stage: false, ..new.clone() }, info: info.clone() };
+        let new = NewPush { stage: false, waves: None, all_at_once: false, ..new.clone() };
+        let row = StageRow { new, info: info.clone() };
         let draft = Draft {
             kind: STAGE,
             what: format!("stage {}", draft.what),
@@ -74,7 +76,7 @@ impl StageRow {
 
 /// `POST /v1/pushes/{id}/start`
 pub(crate) async fn start(
-    State(api): State<Api>,
+    Asked(api): Asked,
     Path(id): Path<String>,
     bytes: Bytes,
 ) -> Result<Response, Failure> {

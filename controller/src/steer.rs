@@ -7,12 +7,12 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::State;
 use bytes::Bytes;
 use mesh::{HostId, HostSet};
 use protos::{Steer, Work};
 
 use crate::api::{Answer, Api, Hosts, body};
+use crate::asker::Asked;
 use crate::fault::Failure;
 use crate::orders::{Draft, blocking};
 use crate::tables::{HostRow, Tables};
@@ -26,7 +26,7 @@ const LONGEST: Duration = Duration::from_secs(120);
 const LOOKED_THROUGH: usize = 10_000;
 
 /// `POST /v1/tree/move`
-pub(crate) async fn move_to(State(api): State<Api>, bytes: Bytes) -> Answer<OrderInfo> {
+pub(crate) async fn move_to(Asked(api): Asked, bytes: Bytes) -> Answer<OrderInfo> {
     let new: NewMove = body(&bytes)?;
     let (hosts, targets) = api.meant(new.targets).await?;
     let what = match new.to.is_empty() {
@@ -37,7 +37,7 @@ pub(crate) async fn move_to(State(api): State<Api>, bytes: Bytes) -> Answer<Orde
 }
 
 /// `POST /v1/tree/drain`
-pub(crate) async fn drain(State(api): State<Api>, bytes: Bytes) -> Answer<OrderInfo> {
+pub(crate) async fn drain(Asked(api): Asked, bytes: Bytes) -> Answer<OrderInfo> {
     let new: NewDrain = body(&bytes)?;
     let hosts = api.live.state().hosts.clone();
     let relay = relay(&hosts, &new.relay)?;
@@ -67,7 +67,7 @@ fn left(relay: &str) -> String {
 }
 
 /// `POST /v1/tree/survey`
-pub(crate) async fn survey(State(api): State<Api>, bytes: Bytes) -> Answer<OrderInfo> {
+pub(crate) async fn survey(Asked(api): Asked, bytes: Bytes) -> Answer<OrderInfo> {
     let new: NewSurvey = body(&bytes)?;
     let (hosts, targets) = api.meant(new.targets).await?;
     give(&api, hosts, targets, "parents?".into(), Steer::Survey, new.reach_ms).await

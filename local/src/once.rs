@@ -4,12 +4,11 @@
 //! What was done is kept with what came of it. So a relay that was killed, and asks again, is told
 //! the same; and a host that has another relay since does nothing twice.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use mesh::{Class, Kind, Severity};
 use relay::Running;
-use serde::{Deserialize, Serialize};
+use timing::Planted;
 use tokio::sync::Mutex;
 
 use crate::notes;
@@ -17,8 +16,6 @@ use crate::restore::{RestoreDone, put_right};
 
 /// The file in the state folder.
 const FILE: &str = "restored.json";
-/// Of so many frequencies the last time is kept.
-const FREQUENCIES: usize = 256;
 /// So many files are named in an event.
 const NAMED: usize = 8;
 
@@ -30,13 +27,7 @@ const FAILED: Kind =
 /// What was done last, by frequency.
 pub(crate) struct Once {
     path: PathBuf,
-    last: Mutex<BTreeMap<String, Last>>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Last {
-    due_ms: u64,
-    done: RestoreDone,
+    last: Mutex<timing::Once<RestoreDone>>,
 }
 
 impl Once {
@@ -56,30 +47,17 @@ impl Once {
         due_ms: u64,
     ) -> RestoreDone {
         let mut last = self.last.lock().await;
-        if let Some(known) = known(&last, frequency, due_ms) {
+        if let Some(known) = last.known(frequency, due_ms, Planted::default()) {
             return known;
         }
         let done = put_right(node, frequency).await;
         for (kind, text) in told(frequency, &done) {
             node.notice(kind, &text).await;
         }
-        note(&mut last, frequency, Last { due_ms, done: done.clone() });
+        last.note(frequency, due_ms, done.clone());
         // If it cannot be, this may be looked at once more after a restart.
         notes::write(&self.path, &*last);
         done
-    }
-}
-
-fn known(last: &BTreeMap<String, Last>, frequency: &str, due_ms: u64) -> Option<RestoreDone> {
-    let last = last.get(frequency).filter(|last| last.due_ms == due_ms)?;
-    Some(last.done.clone())
-}
-
-fn note(last: &mut BTreeMap<String, Last>, frequency: &str, now: Last) {
-    last.insert(frequency.to_owned(), now);
-    if last.len() > FREQUENCIES {
-        let oldest = last.iter().min_by_key(|(_, last)| last.due_ms).map(|(name, _)| name.clone());
-        oldest.map(|name| last.remove(&name));
     }
 }
 
@@ -114,19 +92,6 @@ mod tests {
             failed: failed.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect(),
             more: 0,
         }
-    }
-
-    #[test]
-    fn a_time_is_done_once_and_what_came_of_it_is_known() {
-        let mut last = BTreeMap::new();
-        let day = done(&["/etc/motd"], &[]);
-        note(&mut last, "day", Last { due_ms: 60, done: day.clone() });
-        assert_eq!(known(&last, "day", 60), Some(day));
-        assert_eq!((known(&last, "day", 120), known(&last, "hour", 60)), (None, None));
-        for n in 0..FREQUENCIES as u64 {
-            note(&mut last, &format!("f{n}"), Last { due_ms: 100 + n, done: done(&[], &[]) });
-        }
-        assert_eq!((last.len(), known(&last, "day", 60)), (FREQUENCIES, None));
     }
 
     #[test]

@@ -31,6 +31,7 @@ mod node;
 mod order;
 mod outbox;
 mod outcome;
+mod patience;
 mod profile;
 mod pull;
 mod pulse;
@@ -60,13 +61,13 @@ pub use fact::{
     Severity, Signature, TEXT_BYTES, WINDOW_MS, is_subject, one_line, template,
 };
 pub use fanout::{Ask, Fanout, FanoutLimits, Lost, Way};
-pub use fold::LONGEST_WAIT;
 pub use frame::Frame;
 pub use ids::{Digest, HostId, LinkId, OrderId, RequestId};
 pub use io::{Asker, Input, Output, Peer, PullFault, Reason};
 pub use node::Node;
 pub use order::{Batch, Gate, Need, Order, Report, Share};
 pub use outcome::{Outcome, State, Tally};
+pub use patience::{LONGEST_WAIT, Patience};
 pub use profile::{PROFILE_BYTES, PROFILE_LINES, Profile, Profiled};
 pub use record::{Record, Saved};
 pub use set::HostSet;

@@ -21,6 +21,8 @@ struct Pace {
     /// How often we want to beat, and when next.
     ours: Duration,
     next: Time,
+    /// The root's number as the peer has last said it on this link.
+    root: Option<u64>,
 }
 
 /// What a beat says.
@@ -81,7 +83,7 @@ impl Pulse {
 
     pub(crate) fn handle_up(&mut self, now: Time, link: LinkId, up: bool, out: &mut Outbox) {
         let ours = if up { self.uplink_interval } else { self.interval };
-        self.links.insert(link, Pace { last: now, interval: ours, ours, next: now });
+        self.links.insert(link, Pace { last: now, interval: ours, ours, next: now, root: None });
         self.beat(now, link, out);
     }
 
@@ -99,7 +101,8 @@ impl Pulse {
     }
 
     /// Takes a beat; only the parent's says anything of the root. A root that came back from a
-    /// backup may count from a lower number, so any change is a move.
+    /// backup may count from a lower number, so any change on one link is a move. What a parent
+    /// says first is none unless it is more than was known: it may have heard nothing for long.
     pub(crate) fn handle_beat(
         &mut self,
         now: Time,
@@ -108,7 +111,9 @@ impl Pulse {
         from_parent: bool,
         out: &mut Outbox,
     ) {
+        let mut said = None;
         if let Some(pace) = self.links.get_mut(&link) {
+            said = pace.root.replace(beat.root);
             pace.interval = beat.interval.clamp(INTERVALS.0, INTERVALS.1);
         }
         if from_parent {
@@ -118,7 +123,8 @@ impl Pulse {
         if from_parent && std::mem::replace(&mut self.spoken, beat.speaks) != beat.speaks {
             out.push(Output::Tell(Event::Spoken(beat.speaks)));
         }
-        if from_parent && beat.root != self.root {
+        let moved = said.map_or(beat.root > self.root, |said| beat.root != said);
+        if from_parent && moved {
             self.root = beat.root;
             self.root_moved = now;
             if std::mem::take(&mut self.root_stale) {
@@ -236,6 +242,28 @@ mod tests {
         let at = |secs| Time::ZERO + Duration::from_secs(secs);
         assert!(pulse.handle_timeout(at(55), &mut out).is_empty());
         assert_eq!(pulse.handle_timeout(at(61), &mut out), [LinkId(1)]);
+    }
+
+    #[test]
+    fn what_another_parent_has_heard_long_ago_is_no_news() {
+        let config = Config::new(HostId(1), 2, false);
+        let (mut pulse, mut out) = (Pulse::new(&config, Time::ZERO), Outbox::default());
+        let at = |secs| Time::ZERO + Duration::from_secs(secs);
+        let mut says = |pulse: &mut Pulse, secs, link, root| {
+            let beat = beat(root, config.beat_interval);
+            pulse.handle_beat(at(secs), LinkId(link), beat, true, &mut out);
+            pulse.root_age(at(secs)).as_secs()
+        };
+        (1..=3).for_each(|n| pulse.handle_up(at(0), LinkId(n), true, &mut Outbox::default()));
+        assert_eq!(says(&mut pulse, 1, 1, 40), 0);
+        // One that has just started, and one that was cut off.
+        assert_eq!(says(&mut pulse, 11, 2, 0), 10);
+        assert_eq!(says(&mut pulse, 16, 3, 20), 15);
+        assert_eq!(says(&mut pulse, 17, 2, 0), 16);
+        // A root that counts from nothing again.
+        assert_eq!(says(&mut pulse, 18, 2, 3), 0);
+        assert_eq!(says(&mut pulse, 20, 3, 20), 2);
+        assert_eq!(says(&mut pulse, 21, 1, 41), 0);
     }
 
     #[test]

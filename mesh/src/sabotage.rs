@@ -108,12 +108,22 @@ pub enum Bug {
     AskFailed,
     /// A child is sent to a sibling that gets the content from it.
     FetchInCircles,
+    /// A relay does not wait until the controller counts as silent before it does what is due.
+    DoubtNothing,
+    /// Who had no turn before it was due again is forgotten.
+    ForgetLate,
+    /// A frequency whose times were changed is counted as if it always had been due then.
+    CountOld,
+    /// Who has not begun in time has his turn all the same.
+    IgnoreExpiry,
+    /// A host does what it is told although it has done it.
+    DoAgain,
 }
 
 #[cfg(feature = "sabotage")]
 impl Bug {
     /// Every bug there is.
-    pub const ALL: [Bug; 51] = [
+    pub const ALL: [Bug; 56] = [
         Bug::AckOrdersBeforeSave,
         Bug::AckReportsBeforeSave,
         Bug::StartBeforeIntent,
@@ -165,5 +175,10 @@ impl Bug {
         Bug::SwapMessages,
         Bug::AskFailed,
         Bug::FetchInCircles,
+        Bug::DoubtNothing,
+        Bug::ForgetLate,
+        Bug::CountOld,
+        Bug::IgnoreExpiry,
+        Bug::DoAgain,
     ];
 }

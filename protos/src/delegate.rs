@@ -349,36 +349,21 @@ mod tests {
     }
 
     fn command() -> Run {
-        Run {
-            argv: vec!["true".into()],
-            shell: false,
-            user: String::new(),
-            dir: Bytes::new(),
-            env: Vec::new(),
-            timeout: Duration::from_secs(60),
-            output_limit: 1,
-            stdin: Vec::new(),
-            files: Vec::new(),
-            umask: None,
-        }
+        Run { output_limit: 1, ..Run::new(["true"], Duration::from_secs(60)) }
     }
 
     fn order() -> OrderBody {
         OrderBody {
-            mesh: [1; 16],
-            id: OrderId([4; 16]).given_by(RELAY),
-            targets: HostSet::from_ranges([(8, 9)]),
-            not_before_ms: 1_000_000,
-            not_after_ms: 1_100_000,
             reach: Duration::from_secs(5),
             hold: Duration::from_secs(5),
             issued_by: "operator".into(),
-            needs: Vec::new(),
-            gate: None,
-            rate: 0,
-            supersedes: Vec::new(),
-            epoch: 0,
-            work: Work::Run(command()),
+            ..OrderBody::new(
+                [1; 16],
+                OrderId([4; 16]).given_by(RELAY),
+                HostSet::from_ranges([(8, 9)]),
+                1_000_000..=1_100_000,
+                Work::Run(command()),
+            )
         }
     }
 

@@ -8,6 +8,7 @@
 //! own), whether the signature is good, whether the order is meant for this host and mesh, and
 //! whether now is between its times.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -173,6 +174,34 @@ pub enum Work {
 }
 
 impl OrderBody {
+    /// An order of which nothing but this is said: nobody is waited for, nothing is needed for it,
+    /// all begin at once, and it takes no other's place. `valid` is the first and the last moment
+    /// at which it may start, in milliseconds since 1970.
+    pub fn new(
+        mesh: [u8; 16],
+        id: OrderId,
+        targets: HostSet,
+        valid: RangeInclusive<u64>,
+        work: Work,
+    ) -> OrderBody {
+        OrderBody {
+            mesh,
+            id,
+            targets,
+            not_before_ms: *valid.start(),
+            not_after_ms: *valid.end(),
+            reach: Duration::ZERO,
+            hold: Duration::ZERO,
+            issued_by: String::new(),
+            needs: Vec::new(),
+            gate: None,
+            rate: 0,
+            supersedes: Vec::new(),
+            epoch: 0,
+            work,
+        }
+    }
+
     /// The bytes to sign. They decode if [`OrderBody::check`] finds no fault.
     pub fn encode(&self) -> Vec<u8> {
         self.to_pb().encode_to_vec()

@@ -9,20 +9,16 @@ use crate::{
 
 fn sample(work: Work) -> OrderBody {
     OrderBody {
-        mesh: [1; 16],
-        id: OrderId([2; 16]),
-        targets: HostSet::from_ranges([(1, 40)]),
-        not_before_ms: 1_000,
-        not_after_ms: 61_000,
         reach: Duration::from_secs(5),
         hold: Duration::from_secs(60),
         issued_by: "ada".to_owned(),
-        needs: Vec::new(),
-        gate: None,
-        rate: 0,
-        supersedes: Vec::new(),
-        epoch: 0,
-        work,
+        ..OrderBody::new(
+            [1; 16],
+            OrderId([2; 16]),
+            HostSet::from_ranges([(1, 40)]),
+            1_000..=61_000,
+            work,
+        )
     }
 }
 
@@ -42,16 +38,9 @@ fn sample_gate() -> Gate {
 
 fn sample_run() -> Run {
     Run {
-        argv: vec![Bytes::from_static(b"uname"), Bytes::from_static(b"-a")],
-        shell: false,
         user: "root".to_owned(),
-        dir: Bytes::new(),
-        env: Vec::new(),
-        timeout: Duration::from_secs(30),
         output_limit: 65_536,
-        stdin: Vec::new(),
-        files: Vec::new(),
-        umask: None,
+        ..Run::new(["uname", "-a"], Duration::from_secs(30))
     }
 }
 

@@ -79,6 +79,23 @@ pub struct Variable {
 }
 
 impl Run {
+    /// A command of which nothing but this is said: it runs as whom and where the host's own
+    /// process does, reads nothing, and nothing is kept of what it writes.
+    pub fn new(argv: impl IntoIterator<Item = impl Into<Bytes>>, timeout: Duration) -> Run {
+        Run {
+            argv: argv.into_iter().map(Into::into).collect(),
+            shell: false,
+            user: String::new(),
+            dir: Bytes::new(),
+            env: Vec::new(),
+            timeout,
+            output_limit: 0,
+            stdin: Vec::new(),
+            files: Vec::new(),
+            umask: None,
+        }
+    }
+
     pub(crate) fn to_pb(&self) -> pb::Run {
         let variable = |variable: &Variable| {
             let Variable { name, value } = variable.clone();

@@ -41,7 +41,12 @@ const REQUESTS: usize = 4_096;
 const ANSWERS: usize = 256;
 /// Programs that wait at once for a place before the drive loop, beside the links.
 const SPEAKERS: usize = 16;
-/// What is dropped for what this node keeps, by what it waited for.
+/// What is dropped, by what it waited for: a link without room, one that broke, a subscriber, a
+/// request, what this node keeps.
+pub(crate) const LINK: &str = "link";
+pub(crate) const BROKEN: &str = "broken-link";
+const SUBSCRIBER: &str = "subscriber";
+const REQUEST: &str = "request";
 pub(crate) const KEEP: &str = "keep";
 /// How often drops are told, at most.
 const TELL: Duration = Duration::from_secs(1);
@@ -108,8 +113,8 @@ struct Inner {
     waited: Counter,
     delivered: Counter,
     dropped: Words<1>,
-    /// Drops that are not told yet: on the way, and of what is kept.
-    untold: [AtomicU64; 2],
+    /// Drops that are not told yet, as [`Dropped`] has them.
+    untold: [AtomicU64; 3],
     told: Mutex<Option<Instant>>,
 }
 
@@ -128,6 +133,17 @@ pub enum Received {
     Message(Message),
     /// So many did not find room since the last one.
     Missed(u64),
+}
+
+/// Messages that were dropped, and are to be told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Dropped {
+    /// They found no room.
+    pub(crate) room: u64,
+    /// They were lost where they are kept.
+    pub(crate) kept: u64,
+    /// They waited for a link that broke.
+    pub(crate) links: u64,
 }
 
 /// What the drive loop says to a message that is to be published.
@@ -376,7 +392,7 @@ impl Hub {
             state.answerable.note(request);
         }
         drop(state);
-        self.dropped("subscriber", lost);
+        self.dropped(SUBSCRIBER, lost);
     }
 
     /// An answer has come for a program at this node. One that nobody waits for is late.
@@ -392,20 +408,25 @@ impl Hub {
             None => false,
         };
         if !has_room {
-            self.dropped("request", 1);
+            self.dropped(REQUEST, 1);
         }
     }
 
-    /// So many messages found no room.
+    /// So many messages found no room, or lost what they waited for.
     pub(crate) fn dropped(&self, place: &'static str, count: u64) {
         if count > 0 {
             self.0.dropped.add([place], count);
-            self.0.untold[usize::from(place == KEEP)].fetch_add(count, Ordering::Relaxed);
+            let why = match place {
+                KEEP => 1,
+                BROKEN => 2,
+                _ => 0,
+            };
+            self.0.untold[why].fetch_add(count, Ordering::Relaxed);
         }
     }
 
-    /// How many drops are to be told now: on the way, and of what is kept.
-    pub(crate) fn take_dropped(&self) -> Option<[u64; 2]> {
+    /// How many drops are to be told now.
+    pub(crate) fn take_dropped(&self) -> Option<Dropped> {
         if self.0.untold.iter().all(|count| count.load(Ordering::Relaxed) == 0) {
             return None;
         }
@@ -414,7 +435,9 @@ impl Hub {
             return None;
         }
         *told = Some(Instant::now());
-        Some(self.0.untold.each_ref().map(|count| count.swap(0, Ordering::Relaxed)))
+        let [room, kept, links] = &self.0.untold;
+        let take = |count: &AtomicU64| count.swap(0, Ordering::Relaxed);
+        Some(Dropped { room: take(room), kept: take(kept), links: take(links) })
     }
 
     pub(crate) fn put(&self, page: &mut Page) {
@@ -427,7 +450,7 @@ impl Hub {
         let help = "Messages of the bus that were handed to programs at this node";
         let delivered = page.counter(Unit::None, "barid_bus_delivered", help);
         delivered.put(&[], self.0.delivered.now() as f64);
-        let help = "Messages of the bus that found no room, by what they waited for";
+        let help = "Messages of the bus that were dropped, by what they waited for";
         let dropped = page.counter(Unit::None, "barid_bus_dropped", help);
         self.0.dropped.put(["for"], dropped);
         let help = "Programs that have subscribed to something at this node";
@@ -516,7 +539,8 @@ mod tests {
             hub.deliver(&message(1));
             assert_eq!(reads.next().await, Some(Received::Message(message(1))), "once for both");
         }
-        assert_eq!(hub.take_dropped(), Some([10, 0]));
+        let room = |room| Some(Dropped { room, ..Dropped::default() });
+        assert_eq!(hub.take_dropped(), room(10));
         assert_eq!(hub.take_dropped(), None, "it is told");
         assert_eq!(slow.next().await, Some(Received::Missed(10)));
         assert_eq!(slow.next().await, Some(Received::Message(message(1))));
@@ -546,7 +570,8 @@ mod tests {
             hub.deliver(&message(BUS_BYTES));
         }
         let fit = (WAITING / (BUS_BYTES + ENTRY)) as u64;
-        assert_eq!(hub.take_dropped(), Some([100 - fit, 0]));
+        let dropped = Dropped { room: 100 - fit, ..Dropped::default() };
+        assert_eq!(hub.take_dropped(), Some(dropped));
         assert!(matches!(slow.next().await, Some(Received::Missed(_))));
         assert!(matches!(slow.next().await, Some(Received::Message(_))));
         hub.deliver(&message(BUS_BYTES));

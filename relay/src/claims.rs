@@ -231,20 +231,8 @@ mod tests {
         };
         let content = parts.iter().map(|object| Digest(object.0.0)).collect();
         OrderBody {
-            mesh: [1; 16],
-            id: OrderId([n; 16]),
-            targets: hosts.clone(),
-            not_before_ms: 0,
-            not_after_ms: 1,
-            reach: Duration::ZERO,
-            hold: Duration::ZERO,
-            issued_by: String::new(),
-            needs: vec![Need { hosts, content }],
-            gate: None,
-            rate: 0,
-            supersedes: Vec::new(),
-            epoch: 0,
-            work: Work::Push(push),
+            needs: vec![Need { hosts: hosts.clone(), content }],
+            ..OrderBody::new([1; 16], OrderId([n; 16]), hosts, 0..=1, Work::Push(push))
         }
     }
 

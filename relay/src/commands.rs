@@ -171,16 +171,10 @@ impl Executor {
 
     async fn shell(&self, job: &Job, line: &str, env: Vec<Variable>) -> (State, Answer) {
         let run = Run {
-            argv: vec![Bytes::copy_from_slice(line.as_bytes())],
             shell: true,
-            user: String::new(),
-            dir: Bytes::new(),
             env,
-            timeout: LONGEST,
             output_limit: OUTPUT_LIMIT,
-            stdin: Vec::new(),
-            files: Vec::new(),
-            umask: None,
+            ..Run::new([line.to_owned()], LONGEST)
         };
         let (name, giver, live, spool) = (&*self.name, &self.giver, &self.live, &self.spool);
         let host = Host { name, giver, live, spool };

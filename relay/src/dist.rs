@@ -178,16 +178,10 @@ pub(crate) async fn run_command(
 ) -> (State, Answer) {
     let file = protos::Variable { name: "FILE".into(), value: dest.clone() };
     let run = Run {
-        argv: vec![line],
         shell: true,
-        user: String::new(),
-        dir: Bytes::new(),
         env: vec![file],
-        timeout: COMMAND_TIME,
         output_limit: COMMAND_OUTPUT,
-        stdin: Vec::new(),
-        files: Vec::new(),
-        umask: None,
+        ..Run::new([line], COMMAND_TIME)
     };
     run::run(run, host, job).await
 }

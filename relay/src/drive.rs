@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use mesh::bus::{Message, Wanting};
 use mesh::{
@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use tracing::{debug, error, info, trace, warn};
 
 use crate::alerting::Outlook;
-use crate::bus::{Hub, Prospect, Taken};
+use crate::bus::{BROKEN, Hub, Prospect, Taken};
 use crate::congestion;
 use crate::dial::Dialler;
 use crate::exec::Executor;
@@ -102,6 +102,10 @@ pub struct LinkStatus {
     pub cap: u64,
     /// Whether it gives way to other traffic.
     pub yields: bool,
+    /// For how long nothing has come from the peer.
+    pub silent: Duration,
+    /// Whether the peer has missed two beats.
+    pub suspect: bool,
 }
 
 /// A view of the links for others than the drive loop.
@@ -146,6 +150,7 @@ impl Links {
 
 fn status(link: &Link) -> LinkStatus {
     let stats = link.conn.stats();
+    let (silent, suspect) = link.counters.heard.silence();
     let load = |n: &std::sync::atomic::AtomicU64| n.load(std::sync::atomic::Ordering::Relaxed);
     LinkStatus {
         host: link.peer.host(),
@@ -160,6 +165,8 @@ fn status(link: &Link) -> LinkStatus {
         content_received: load(&link.counters.content_received),
         cap: link.bulk.as_ref().map_or(0, |bulk| bulk.rate()),
         yields: congestion::yields(&link.conn),
+        silent,
+        suspect,
     }
 }
 
@@ -386,8 +393,10 @@ impl Io {
             }
             Output::Send { link, frame: frame @ (Frame::Message(_) | Frame::Answer(_)) } => {
                 let link = self.links.lock().get(&link).cloned();
-                if link.is_some_and(|link| link.send_bus(frame).is_err()) {
-                    self.hub.dropped("link", 1);
+                match link {
+                    Some(link) => link.send_bus(frame, &self.hub),
+                    // It was closed here, which the core is about to hear.
+                    None => self.hub.dropped(BROKEN, 1),
                 }
             }
             Output::Send { link, frame } => self.send(link, frame),

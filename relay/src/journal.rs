@@ -418,31 +418,16 @@ mod tests {
         let mut id = [7; 16];
         id[..6].copy_from_slice(&born_ms.to_be_bytes()[2..]);
         let body = OrderBody {
-            mesh: [0; 16],
-            id: OrderId(id),
-            targets: mesh::HostSet::one(HostId(1)),
-            not_before_ms: born_ms,
-            not_after_ms: born_ms + 600_000,
             reach: MINUTE,
             hold: MINUTE,
             issued_by: "operator".into(),
-            needs: Vec::new(),
-            work: Work::Run(Run {
-                argv: vec!["true".into()],
-                shell: false,
-                user: String::new(),
-                dir: Bytes::new(),
-                env: Vec::new(),
-                timeout: MINUTE,
-                output_limit: 0,
-                stdin: Vec::new(),
-                files: Vec::new(),
-                umask: None,
-            }),
-            gate: None,
-            rate: 0,
-            supersedes: Vec::new(),
-            epoch: 0,
+            ..OrderBody::new(
+                [0; 16],
+                OrderId(id),
+                mesh::HostSet::one(HostId(1)),
+                born_ms..=born_ms + 600_000,
+                Work::Run(Run::new(["true"], MINUTE)),
+            )
         };
         let envelope = Envelope {
             kind: ORDER_KIND.into(),

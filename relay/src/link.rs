@@ -8,14 +8,15 @@
 //! what does not fit is dropped.
 //!
 //! Here is the sending side, which the drive loop owns. `streams` starts the tasks, `read` and
-//! `write` are what they do, `framed` is how messages lie on a stream, `counters` what has crossed,
-//! `peer` who is at the other end.
+//! `write` are what they do, `framed` is how messages lie on a stream, `unsent` what of the bus is
+//! lost with its link, `counters` what has crossed, `peer` who is at the other end.
 
 mod counters;
 mod framed;
 mod peer;
 mod read;
 mod streams;
+mod unsent;
 mod write;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -27,8 +28,9 @@ use quinn::{Connection, VarInt};
 use tokio::sync::mpsc;
 
 use self::streams::{BUS, LIVE};
+use self::unsent::Unsent;
 use crate::bulk::Bulk;
-use crate::bus::{Patience, Prospect, Room, Weight, Weights};
+use crate::bus::{BROKEN, Hub, LINK, Patience, Prospect, Room, Weights};
 use crate::drive::Arrival;
 use crate::live::{PLACES, Place};
 use crate::metrics::traffic::Traffic;
@@ -101,8 +103,8 @@ impl Drop for Link {
 enum Queued {
     /// A frame, with the place that it takes if it is a preview.
     Frame(Frame, Option<Place>),
-    /// A message or an answer of the bus, with what it weighs.
-    Bus(Frame, Weight),
+    /// A message or an answer of the bus.
+    Bus(Unsent),
     /// What is wanted on the bus: the newest word of it, whatever has been said since it waits.
     Interest(Arc<Mutex<Option<Frame>>>),
     /// The word that a preview was taken.
@@ -211,16 +213,22 @@ impl Link {
         }
     }
 
-    /// Queues a message or an answer of the bus, if there is room; else it is dropped.
-    pub(crate) fn send_bus(&self, frame: Frame) -> Result<(), Full> {
+    /// Queues a message or an answer of the bus, if there is room; else it is dropped, which is
+    /// counted.
+    pub(crate) fn send_bus(&self, frame: Frame, hub: &Hub) {
         let (bytes, queue) = (body_of(&frame).len(), &self.queues[BUS]);
-        // A peer without a bus has no queue any more, and was told nothing of what is wanted here.
         if queue.is_closed() {
-            return Ok(());
+            // The link has just ended, or the peer has no bus.
+            return hub.dropped(BROKEN, 1);
         }
         let room = queue.capacity() > INTEREST;
-        let weight = self.bus_waiting.take(bytes).filter(|_| room).ok_or(Full)?;
-        queue.try_send(Queued::Bus(frame, weight)).map_err(|_| Full)
+        match self.bus_waiting.take(bytes).filter(|_| room) {
+            // What comes back, since the link has ended just now, counts itself.
+            Some(weight) => {
+                queue.try_send(Queued::Bus(Unsent::new(frame, weight, hub))).ok();
+            }
+            None => hub.dropped(LINK, 1),
+        }
     }
 
     /// What is to be expected of this link for a message.

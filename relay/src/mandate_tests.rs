@@ -21,18 +21,7 @@ struct World {
 }
 
 fn command() -> Run {
-    Run {
-        argv: vec!["true".into()],
-        shell: false,
-        user: String::new(),
-        dir: Bytes::new(),
-        env: Vec::new(),
-        timeout: Duration::from_secs(5),
-        output_limit: 1,
-        stdin: Vec::new(),
-        files: Vec::new(),
-        umask: None,
-    }
+    Run { output_limit: 1, ..Run::new(["true"], Duration::from_secs(5)) }
 }
 
 impl World {
@@ -82,20 +71,16 @@ impl World {
 
     fn order(&self) -> OrderBody {
         OrderBody {
-            mesh: [1; 16],
-            id: OrderId([2; 16]).given_by(RELAY),
-            targets: HostSet::one(HOST),
-            not_before_ms: 0,
-            not_after_ms: 20_000,
             reach: Duration::from_secs(5),
             hold: Duration::from_secs(5),
             issued_by: "operator".into(),
-            needs: Vec::new(),
-            gate: None,
-            rate: 0,
-            supersedes: Vec::new(),
-            epoch: 0,
-            work: Work::Run(command()),
+            ..OrderBody::new(
+                [1; 16],
+                OrderId([2; 16]).given_by(RELAY),
+                HostSet::one(HOST),
+                0..=20_000,
+                Work::Run(command()),
+            )
         }
     }
 

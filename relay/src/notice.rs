@@ -11,6 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use certs::Role;
 use mesh::{Class, Event, Happening, HostId, Kind, Peer, Severity};
 
+use crate::bus::Dropped;
 use crate::exec::word;
 use crate::metrics::Counts;
 use crate::skew::Said;
@@ -97,14 +98,19 @@ impl Notices {
         self.note(kind, address, &text);
     }
 
-    /// So many messages of the bus found no room on their way, and of what is kept.
-    pub(crate) fn bus_dropped(&mut self, counts: [u64; 2]) {
-        let texts = [
-            "messages of the bus found no room and were dropped",
-            "messages that the bus keeps here were lost: barid bus kept says why",
+    /// Messages of the bus were dropped.
+    pub(crate) fn bus_dropped(&mut self, dropped: Dropped) {
+        let room = "messages of the bus found no room and were dropped";
+        let kept = "messages that the bus keeps here were lost: barid bus kept says why";
+        // That the link broke is told, and an alert if it lasts: this is no other trouble.
+        let links = "messages of the bus waited for a link that broke, and were lost";
+        let all = [
+            ("bus.dropped", room, dropped.room),
+            ("bus.dropped", kept, dropped.kept),
+            ("bus.cut-off", links, dropped.links),
         ];
-        for (text, count) in texts.into_iter().zip(counts).filter(|(_, count)| *count > 0) {
-            self.note_many(kind("bus.dropped", Severity::Warning, self.class()), text, count);
+        for (subject, text, count) in all.into_iter().filter(|(_, _, count)| *count > 0) {
+            self.note_many(kind(subject, Severity::Warning, self.class()), text, count);
         }
     }
 

@@ -168,18 +168,7 @@ mod tests {
     use super::*;
 
     fn run() -> Work {
-        Work::Run(protos::Run {
-            argv: vec!["true".into()],
-            shell: false,
-            user: String::new(),
-            dir: bytes::Bytes::new(),
-            env: Vec::new(),
-            timeout: Duration::from_secs(1),
-            output_limit: 0,
-            stdin: Vec::new(),
-            files: Vec::new(),
-            umask: None,
-        })
+        Work::Run(protos::Run::new(["true"], Duration::from_secs(1)))
     }
 
     #[test]

@@ -238,33 +238,18 @@ mod tests {
 
     /// A run of at most a minute, valid for two from the epoch on.
     fn body() -> OrderBody {
-        let run = Run {
-            argv: vec!["true".into()],
-            shell: false,
-            user: String::new(),
-            dir: Bytes::new(),
-            env: Vec::new(),
-            timeout: Duration::from_secs(60),
-            output_limit: 1,
-            stdin: Vec::new(),
-            files: Vec::new(),
-            umask: None,
-        };
+        let run = Run { output_limit: 1, ..Run::new(["true"], Duration::from_secs(60)) };
         OrderBody {
-            mesh: [1; 16],
-            id: OrderId([2; 16]),
-            targets: HostSet::one(HOST),
-            not_before_ms: 0,
-            not_after_ms: 120_000,
             reach: Duration::from_secs(5),
             hold: Duration::from_secs(5),
             issued_by: "operator".into(),
-            needs: Vec::new(),
-            gate: None,
-            rate: 0,
-            supersedes: Vec::new(),
-            epoch: 0,
-            work: Work::Run(run),
+            ..OrderBody::new(
+                [1; 16],
+                OrderId([2; 16]),
+                HostSet::one(HOST),
+                0..=120_000,
+                Work::Run(run),
+            )
         }
     }
 

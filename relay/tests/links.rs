@@ -101,32 +101,21 @@ impl Mesh {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis();
         let now = u64::try_from(now).expect("not too far");
         let run = Run {
-            argv: vec![Bytes::copy_from_slice(line.as_bytes())],
             shell: true,
-            user: String::new(),
-            dir: Bytes::new(),
-            env: Vec::new(),
-            timeout: Duration::from_secs(10),
             output_limit: 1_000,
-            stdin: Vec::new(),
-            files: Vec::new(),
-            umask: None,
+            ..Run::new([line.to_owned()], Duration::from_secs(10))
         };
         let body = OrderBody {
-            mesh: self.authority.mesh().0,
-            id: OrderId(certs::random::<16>()),
-            targets,
-            not_before_ms: now - 1_000,
-            not_after_ms: now + 60_000,
             reach: Duration::from_secs(20),
             hold: Duration::from_secs(20),
             issued_by: "test".into(),
-            needs: Vec::new(),
-            gate: None,
-            rate: 0,
-            supersedes: Vec::new(),
-            epoch: 0,
-            work: Work::Run(run),
+            ..OrderBody::new(
+                self.authority.mesh().0,
+                OrderId(certs::random::<16>()),
+                targets,
+                now - 1_000..=now + 60_000,
+                Work::Run(run),
+            )
         };
         let bytes = body.encode();
         let signer = self.authority.order_signer();

@@ -5,20 +5,27 @@
 //! below whom is asked of the root, since a node with several parents may be anywhere. The rules
 //! are those that ship; here is no clock but the simulator's.
 
+mod draw;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use mesh::alerts::{
-    Alert, Condition, Engine, Fallen, Missing, News, Pace, Severity, Silence, Step, What, World,
+    Alert, Condition, Engine, Fallen, Lost, Missing, News, Pace, Severity, Silence, Step, What,
+    World,
 };
 use mesh::{HostId, HostSet, Subtree, Time};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::checks::Violation;
-use crate::plan::{Fault, Place, Plan};
+use crate::plan::Fault;
 use crate::sim::Sim;
 use crate::trace::Sink;
+
+use self::draw::{kinds, plan};
+
+pub use self::draw::Faults;
 
 /// Within how long of a change the alerts are true.
 pub const WITHIN: Duration = Duration::from_secs(45);
@@ -29,9 +36,23 @@ const HOLD: Duration = Duration::from_secs(10);
 /// How long a node that was behind something may take to come back.
 const RETURNING: Duration = Duration::from_secs(20);
 
+/// What is wrong with the root's rules, so that the checks can show that they look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Planted {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// They see nothing of one host.
+    Blind,
+    /// Who is only unknown behind a relay counts as lost.
+    Storm,
+}
+
 /// What a run has seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Told {
+    /// The faults.
+    pub faults: Faults,
     /// Alerts of the root that were told as firing.
     pub root: u64,
     /// Alerts of other nodes that were told as firing.
@@ -41,8 +62,8 @@ pub struct Told {
 }
 
 /// Plays one seed.
-pub fn run(seed: u64) -> Result<Told, Violation> {
-    let mut world = Watched::new(seed);
+pub fn run(seed: u64, planted: Planted) -> Result<Told, Violation> {
+    let mut world = Watched { planted, ..Watched::new(seed) };
     while world.sim.now < world.end {
         world.sim.run_until(world.sim.now + LOOK)?;
         world.look()?;
@@ -71,72 +92,11 @@ struct Watched {
     /// When something last happened to a node or to what is above it.
     touched: Vec<Duration>,
     told: Told,
+    planted: Planted,
 }
 
 fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
-}
-
-/// Fair weather between the faults, and faults that last.
-fn plan(seed: u64) -> Plan {
-    let mut plan = Plan::scale(seed, 1, 1);
-    let mut rng = SmallRng::seed_from_u64(seed ^ 0x616c_6572);
-    plan.tree = tree(&mut rng);
-    plan.work.clear();
-    plan.beat = secs(rng.random_range(1..=5));
-    (plan.backoff.base, plan.backoff.settled) = (secs(1) / 2, secs(10));
-    plan.backoff.cap = secs(4);
-    plan.horizon = secs(rng.random_range(120..400));
-    plan.faults = faults(&mut rng, &plan.tree, plan.horizon);
-    plan
-}
-
-/// A root, relays in one or two tiers, and hosts, some with a second parent.
-fn tree(rng: &mut SmallRng) -> Vec<Place> {
-    let nodes = rng.random_range(3..22);
-    let relays = rng.random_range(1..=(nodes / 3).clamp(1, 6));
-    let second = if relays > 2 && rng.random_bool(0.5) { relays / 2 } else { 0 };
-    let mut tree = vec![Place { parents: Vec::new(), serves: true, children: None }];
-    for node in 1..nodes {
-        let (above, spare) = match node {
-            node if node <= relays - second => (0..1, 0.0),
-            node if node <= relays => (1..relays - second + 1, 0.5),
-            _ if rng.random_bool(0.1) => (0..1, 0.0),
-            _ => (1..relays + 1, 0.4),
-        };
-        let mut parents = vec![rng.random_range(above.clone())];
-        let other = rng.random_range(above);
-        if rng.random_bool(spare) && !parents.contains(&other) {
-            parents.push(other);
-        }
-        tree.push(Place { parents, serves: node <= relays, children: None });
-    }
-    tree
-}
-
-fn faults(rng: &mut SmallRng, tree: &[Place], horizon: Duration) -> Vec<(Duration, Fault)> {
-    let mut faults = Vec::new();
-    for _ in 0..rng.random_range(1..8) {
-        let mut at = horizon.mul_f64(rng.random_range(0.1..1.0));
-        let node = rng.random_range(1..tree.len());
-        let parents = &tree[node].parents;
-        let parent = parents[rng.random_range(0..parents.len())];
-        let lasts = secs([2, 20, 60, 120][rng.random_range(0..4)]);
-        let lasts = lasts.mul_f64(rng.random_range(0.5..1.0));
-        let fault = match rng.random_range(0..10) {
-            0..4 => Fault::Kill { node, down: lasts },
-            4 => Fault::Kill { node: 0, down: lasts },
-            5 => Fault::Cut { child: node, noticed: rng.random_bool(0.5) },
-            _ => Fault::Part { from: node, to: parent, both: true, lasts },
-        };
-        let times = if rng.random_bool(0.25) { rng.random_range(2..12) } else { 1 };
-        for _ in 0..times {
-            faults.push((at, fault.clone()));
-            at += lasts + secs(rng.random_range(1..30));
-        }
-    }
-    faults.sort_by_key(|(at, _)| *at);
-    faults
 }
 
 impl Watched {
@@ -154,8 +114,9 @@ impl Watched {
         }
         let desks = (0..nodes).map(|_| Desk::default()).collect();
         let touched = vec![Duration::ZERO; nodes];
-        let (truth, told) = (BTreeMap::new(), Told::default());
-        Watched { sim, end, desks, speaks, truth, touched, told }
+        let told = Told { faults: kinds(&sim.plan), ..Told::default() };
+        let (truth, planted) = (BTreeMap::new(), Planted::Nothing);
+        Watched { sim, end, desks, speaks, truth, touched, told, planted }
     }
 
     /// Gives each node's rules what it sees, and compares what they make of it.
@@ -215,7 +176,7 @@ impl Watched {
             let lives = self.sim.seats[node].process.is_some();
             let lives_at = |parent: &usize| self.sim.seats[*parent].process.is_some();
             reached[node] = lives
-                && match self.parent(node).filter(lives_at) {
+                && match self.sim.net.parent(node).filter(lives_at) {
                     Some(parent) => open(&parent),
                     None => node == 0 || tree[node].parents.iter().any(open),
                 };
@@ -245,7 +206,19 @@ impl Watched {
         let desk = &mut self.desks[0];
         desk.alive(life, now);
         let Some((_, fallen)) = &mut desk.engine else { return };
-        let lost = fallen.look(now, World { known: &known, up, branches, below });
+        let mut lost = fallen.look(now, World { known: &known, up, branches, below });
+        match self.planted {
+            Planted::Nothing => {}
+            Planted::Blind => lost.retain(|lost| lost.what != What::Node(HostId(1))),
+            Planted::Storm => {
+                let behind = lost.iter().flat_map(|lost| lost.behind.iter());
+                let behind: Vec<HostId> = behind.collect();
+                lost.extend(behind.into_iter().map(|host| {
+                    let (what, behind) = (What::Node(host), HostSet::default());
+                    Lost { what, behind, hold: Duration::ZERO, cause: None }
+                }));
+            }
+        }
         let mut causes = BTreeMap::new();
         for lost in &lost {
             if let What::Node(_) = lost.what {
@@ -350,7 +323,7 @@ impl Watched {
         }
         let mut at = node;
         while !reached[node] && !told {
-            let Some(parent) = self.parent(at) else { break };
+            let Some(parent) = self.sim.net.parent(at) else { break };
             told = self.is_told(parent);
             at = parent;
         }
@@ -365,17 +338,6 @@ impl Watched {
     fn is_told(&self, node: usize) -> bool {
         let engine = self.desks[node].engine.as_ref().filter(|_| self.speaks[node]);
         engine.is_some_and(|(engine, _)| engine.alerts().any(Alert::is_firing))
-    }
-
-    /// The parent that a node is linked to.
-    fn parent(&self, node: usize) -> Option<usize> {
-        use crate::net::{Phase, Side};
-        let mut links = self.sim.net.links.values();
-        links.find_map(|link| {
-            let [child, parent] = Side::BOTH.map(|side| link.end(side));
-            let open = child.node == node && child.phase == Phase::Open && !link.broken;
-            open.then_some(parent.node)
-        })
     }
 }
 

@@ -66,7 +66,22 @@ impl Sim {
             end.phase = Phase::Open;
         }
         match (item, phase) {
-            (Item::Up(peer), Phase::Coming) => self.feed(node, Input::LinkUp { link, peer }),
+            (Item::Up(peer), Phase::Coming) => {
+                self.feed(node, Input::LinkUp { link, peer })?;
+                if to == Side::Parent {
+                    self.tell_list(node, link);
+                }
+                Ok(())
+            }
+            (Item::List(list), Phase::Open) if !lost => {
+                self.take_list(node, *list);
+                Ok(())
+            }
+            (Item::Due(job), Phase::Open) if !lost => self.told_due(node, link, *job),
+            (Item::Did(no, how), Phase::Open) if !lost => {
+                self.told_done(node, link, no, how);
+                Ok(())
+            }
             (Item::Down, Phase::Coming) if to == Side::Child => {
                 self.net.close(link, to);
                 self.feed(node, Input::DialFailed { place })

@@ -31,6 +31,7 @@ use crate::gated::Gated;
 use crate::plan::{Plan, Work, giver};
 use crate::profiles::Profiles;
 use crate::rolling::Rolled;
+use crate::schedules::account::Timed;
 use crate::seat::Seat;
 
 /// A broken promise.
@@ -79,6 +80,8 @@ pub struct Checks {
     pub(crate) profiles: Profiles,
     /// Who was lost when.
     pub(crate) absences: Absences,
+    /// What was due when, and what came of it.
+    pub(crate) timed: Timed,
     /// The tree is whole and stays so: no supposition about anybody can be true.
     pub(crate) calm: bool,
 }
@@ -98,6 +101,7 @@ impl Checks {
             happened: Happened::default(),
             profiles: Profiles::default(),
             absences: Absences::default(),
+            timed: Timed::default(),
             calm: false,
         };
         plan.work.iter().for_each(|work| checks.add(work));

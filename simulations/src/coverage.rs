@@ -26,6 +26,7 @@ pub(crate) enum Strike {
     Corrupt,
     FullDisk,
     FailDisk,
+    Clock,
 }
 
 /// What the node is in the middle of; several hold at once.
@@ -49,9 +50,10 @@ enum State {
     Owing,
     Full,
     CutOff,
+    Turn,
 }
 
-const STRIKES: [(Strike, &str); 11] = [
+const STRIKES: [(Strike, &str); 12] = [
     (Strike::Kill, "kill"),
     (Strike::Trip, "kill at a save"),
     (Strike::Cut, "cut"),
@@ -63,9 +65,10 @@ const STRIKES: [(Strike, &str); 11] = [
     (Strike::Corrupt, "wrong content"),
     (Strike::FullDisk, "full disk"),
     (Strike::FailDisk, "failing disk"),
+    (Strike::Clock, "clock"),
 ];
 
-const STATES: [(State, &str); 18] = [
+const STATES: [(State, &str); 19] = [
     (State::Root, "root"),
     (State::Relay, "relay"),
     (State::Host, "host"),
@@ -84,6 +87,7 @@ const STATES: [(State, &str); 18] = [
     (State::Owing, "owes"),
     (State::Full, "full"),
     (State::CutOff, "cut off"),
+    (State::Turn, "turns"),
 ];
 
 /// A process is recovering for so long, if its disk had something.
@@ -137,7 +141,9 @@ fn can_be(strike: Strike, state: State) -> bool {
         // The root has no parent.
         State::Root | State::ReleaseUnsaved => !on_uplink,
         // What is dead saves nothing, sends nothing, and is not killed.
-        State::Dead => matches!(strike, Strike::Part | Strike::Isolate | Strike::FullDisk),
+        State::Dead => {
+            matches!(strike, Strike::Part | Strike::Isolate | Strike::FullDisk | Strike::Clock)
+        }
         // Who dials has no link that could break, and a link that stands half is dialled.
         State::Dialling => !on_uplink || strike == Strike::HalfOpen,
         // Whoever gets content has asked for it.
@@ -207,6 +213,7 @@ impl Sim {
             }
             State::Owing => node != 0 && image.owes(),
             State::Full => self.now < seat.disk.full_until,
+            State::Turn => !process.desk.groups.is_empty() || !process.desk.jobs.is_empty(),
             State::CutOff => self.net.is_cut_off(node),
         }
     }

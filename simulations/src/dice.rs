@@ -188,7 +188,7 @@ impl<'de> Visitor<'de> for ShareVisitor {
     }
 }
 
-fn one_share<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+pub(crate) fn one_share<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
     match Share::deserialize(from)?.0.as_slice() {
         [share] => Ok(*share),
         _ => Err(D::Error::custom("one number from 0 to 1, not a list")),

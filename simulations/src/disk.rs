@@ -17,6 +17,8 @@ use mesh::{
 use rand::RngExt;
 use rand::rngs::SmallRng;
 
+use crate::schedules::Notes;
+
 /// What a restart finds.
 #[derive(Default)]
 pub(crate) struct Image {
@@ -38,6 +40,8 @@ pub(crate) struct Image {
     pub(crate) tallies: BTreeMap<OrderId, Tally>,
     /// The bodies kept for each order; at the root, those of its controller's tables.
     pub(crate) bodies: BTreeMap<OrderId, BTreeSet<Digest>>,
+    /// What it has of schedules, in files of their own.
+    pub(crate) notes: Notes,
 }
 
 /// What goes to the disk.

@@ -17,6 +17,7 @@ use crate::given;
 use crate::plan::{CONTENTS, Fault, Options, Place, Plan, Profile, Weather, Work, content, run};
 use crate::rolling::Rolling;
 use crate::scenario::{FaultKind, LimitDice, LinkDice, Scenario, TreeDice, WorkDice};
+use crate::schedules::calendar::{self, Calendar};
 
 impl Scenario {
     /// Draws the plan of a seed.
@@ -49,8 +50,9 @@ impl Scenario {
             viewers: self.work.viewers.hits(rng),
             fanout: 0,
             gated: self.work.last_gated.hits(rng),
-            events: Storm::draw(rng),
+            events: Storm::draw(rng, self.work.events),
             rollouts: Vec::new(),
+            calendar: Calendar::default(),
             bug: options.bug,
         };
         // Drawn last, so that a seed without any is what it was before there were some.
@@ -70,6 +72,7 @@ impl Scenario {
         }
         given::draw(&mut plan, &self.work.given);
         fan::draw_width(&mut plan, &self.work.fanout);
+        calendar::draw(&mut plan, (&self.work.schedules, &self.faults.clocks));
         plan
     }
 

@@ -40,6 +40,8 @@ pub(crate) struct Happened {
     durable: BTreeMap<Kind, u64>,
     /// How many of them its disk says there were, window by window.
     said: BTreeMap<Kind, BTreeMap<u32, u64>>,
+    /// Records that each node has told its parent, the same ones again included.
+    records: BTreeMap<HostId, u64>,
 }
 
 impl Happened {
@@ -76,7 +78,8 @@ impl Happened {
     }
 
     /// A node tells events: no more of them than its host has on disk.
-    pub(crate) fn telling(&self, me: HostId, events: &[Folded]) -> Result<(), Violation> {
+    pub(crate) fn telling(&mut self, me: HostId, events: &[Folded]) -> Result<(), Violation> {
+        *self.records.entry(me).or_default() += events.len() as u64;
         for folded in events {
             for (host, count) in &folded.counts {
                 let said = self.said.get(&(*host, folded.fact.signature));
@@ -88,6 +91,11 @@ impl Happened {
             }
         }
         Ok(())
+    }
+
+    /// How many records a node has told its parent.
+    pub(crate) fn records(&self, me: HostId) -> u64 {
+        self.records.get(&me).copied().unwrap_or_default()
     }
 
     /// What the root has miscounted.
@@ -125,9 +133,9 @@ pub struct Storm {
 }
 
 impl Storm {
-    /// Draws one.
-    pub(crate) fn draw(rng: &mut SmallRng) -> Storm {
-        if rng.random_bool(0.5) {
+    /// Draws one, in this share of runs.
+    pub(crate) fn draw(rng: &mut SmallRng, share: f64) -> Storm {
+        if rng.random_bool(1.0 - share) {
             return Storm::default();
         }
         Storm {

@@ -31,6 +31,7 @@ impl Sim {
                     self.cut(link, noticed);
                 }
             }
+            Fault::Clock { node, by_ms } => self.jump(node, by_ms),
             Fault::Steer { node } => {
                 let parents = &mut self.plan.tree[node].parents;
                 parents.rotate_left(1);

@@ -157,6 +157,7 @@ impl Shape {
             tree,
             work: Vec::new(),
             rollouts: Vec::new(),
+            calendar: crate::schedules::calendar::Calendar::default(),
             faults: Vec::new(),
             events: Default::default(),
             horizon: Duration::ZERO,

@@ -16,6 +16,7 @@ use rand::rngs::SmallRng;
 
 use crate::plan::{Profile, Span, Weather};
 use crate::queue::{Event, Queue};
+use crate::schedules::{Job, List};
 
 /// An end of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +54,12 @@ pub(crate) enum Item {
     Frame(Frame),
     /// The link is gone.
     Down,
+    /// What is due when, by the controller's word.
+    List(Box<List>),
+    /// Something is due, and it is the child's turn.
+    Due(Box<Job>),
+    /// What was due under this number is done; how it was.
+    Did(u64, u64),
     /// A child's shell asks for content.
     Ask(Digest),
     /// The front of the content.
@@ -351,6 +358,22 @@ impl Net {
     pub(crate) fn open_end(&self, link: LinkId, side: Side) -> Option<usize> {
         let end = self.links.get(&link)?.end(side);
         (end.phase == Phase::Open).then_some(end.node)
+    /// The links that a node has open, of which it is this side.
+    pub(crate) fn open_links(&self, node: usize, side: Side) -> Vec<LinkId> {
+        let open = self.links.iter().filter(|(_, link)| {
+            let end = link.end(side);
+            end.node == node && end.phase == Phase::Open
+        });
+        open.map(|(id, _)| *id).collect()
+    }
+
+    /// The parent that a node is linked to.
+    pub(crate) fn parent(&self, node: usize) -> Option<usize> {
+        self.links.values().find_map(|link| {
+            let [child, parent] = Side::BOTH.map(|side| link.end(side));
+            let is_open = child.node == node && child.phase == Phase::Open && !link.broken;
+            is_open.then_some(parent.node)
+        })
     }
 
     /// The child of a link, if the link is open at its end.

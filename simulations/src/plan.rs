@@ -14,6 +14,7 @@ use mesh::{Backoff, Config, Digest, HostId, HostSet, Limits, Order, OrderId};
 use crate::events::Storm;
 use crate::gated;
 use crate::rolling::Rolling;
+use crate::schedules::calendar::Calendar;
 
 /// A span of time to draw from: shortest and longest.
 pub type Span = (Duration, Duration);
@@ -48,6 +49,8 @@ pub struct Plan {
     pub work: Vec<Work>,
     /// What the operator rolls out in waves.
     pub rollouts: Vec<Rolling>,
+    /// What is due when, by whose clocks.
+    pub calendar: Calendar,
     /// Faults with a time.
     pub faults: Vec<(Duration, Fault)>,
     /// Whether the last order lets only half of the hosts run at a time.
@@ -179,6 +182,13 @@ pub enum Fault {
         /// For how long it is dead.
         down: Duration,
     },
+    /// A node's clock is put forward or back.
+    Clock {
+        /// Whose.
+        node: usize,
+        /// By how many milliseconds.
+        by_ms: i64,
+    },
     /// A node is told to prefer another of its parents.
     Steer {
         /// Which.
@@ -216,6 +226,7 @@ impl Plan {
             weather: Weather::fair(),
             work: vec![work],
             rollouts: Vec::new(),
+            calendar: Calendar::default(),
             faults: Vec::new(),
             horizon: secs(15),
             viewers: false,

@@ -48,6 +48,14 @@ pub(crate) enum Event {
     Fetch(Fetch),
     /// A program answers a message of the bus.
     Reply { node: usize, life: u64, answer: Answer },
+    /// The operator sets when a frequency is due.
+    Edict { no: usize },
+    /// A relay, or the root, looks at its schedule.
+    Look { node: usize, life: u64 },
+    /// Children that have not spoken are not waited for any more.
+    Silent { node: usize, life: u64, no: u64 },
+    /// A host has put something right.
+    Righted { node: usize, life: u64 },
     /// A host notices something.
     Notice { node: usize },
     /// A full disk may have room again.

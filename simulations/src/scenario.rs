@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use thiserror::Error;
 
-use crate::dice::{Dice, Odds, Share, Tight};
+use crate::dice::{Dice, Odds, Share, Tight, one_share};
 use crate::plan::{Options, Plan};
 use crate::script;
 
@@ -119,6 +119,11 @@ pub(crate) struct WorkDice {
     pub(crate) superseded: Share,
     /// To how many hosts a parent sends content itself.
     pub(crate) fanout: Dice,
+    /// In which share of runs hosts notice things.
+    #[serde(deserialize_with = "one_share")]
+    pub(crate) events: f64,
+    /// How many frequencies there are.
+    pub(crate) schedules: Dice,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -128,6 +133,8 @@ pub(crate) struct FaultDice {
     pub(crate) kinds: Vec<FaultKind>,
     pub(crate) each: Share,
     pub(crate) lasts_ms: Dice,
+    /// How often clocks jump, where something is due by them.
+    pub(crate) clocks: Dice,
 }
 
 /// A kind of fault that a seed may draw.
@@ -212,6 +219,8 @@ impl Default for WorkDice {
             given: never(),
             superseded: never(),
             fanout: no_number(),
+            events: 0.0,
+            schedules: no_number(),
         }
     }
 }
@@ -219,7 +228,9 @@ impl Default for WorkDice {
 impl Default for FaultDice {
     fn default() -> FaultDice {
         let kinds = Vec::new();
-        FaultDice { count: no_number(), kinds, each: Share::fixed(1.0), lasts_ms: soon() }
+        let each = Share::fixed(1.0);
+        let (count, clocks) = (no_number(), no_number());
+        FaultDice { count, kinds, each, lasts_ms: soon(), clocks }
     }
 }
 
@@ -381,6 +392,8 @@ mod tests {
         refused(&with("[work]\norders = -1"), &["line 14", "-1"]);
         refused(&with("[work]\npushes = 1.5"), &["line 14", "0 to 1"]);
         refused(&with("[work]\npushes = []"), &["line 14", "nothing to choose"]);
+        refused(&with("[work]\nevents = 2"), &["line 14", "0 to 1"]);
+        refused(&with("[work]\nschedules = \"some\""), &["line 14", "3 to 21"]);
         refused(&with("[faults]\nkinds = [\"meteor\"]"), &["line 14", "meteor"]);
         refused("about = \"no tree\"\n", &["tree"]);
         let error = Source::find("no/such").expect_err("there is none").to_string();

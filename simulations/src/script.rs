@@ -8,6 +8,7 @@
 mod faults;
 mod orders;
 mod rollouts;
+mod schedules;
 mod weather;
 mod words;
 
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use self::faults::FaultLines;
 use self::orders::OrderLines;
 use self::rollouts::RolloutLines;
+use self::schedules::{ClockLines, ScheduleLines};
 use self::weather::WeatherLines;
 use self::words::{is_false, is_zero, millis, ms};
 use crate::events::Storm;
@@ -52,6 +54,10 @@ pub struct Script {
     orders: Vec<OrderLines>,
     #[serde(default, rename = "rollout", skip_serializing_if = "Vec::is_empty")]
     rollouts: Vec<RolloutLines>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    clocks: Option<ClockLines>,
+    #[serde(default, rename = "schedule", skip_serializing_if = "Vec::is_empty")]
+    schedules: Vec<ScheduleLines>,
     #[serde(default, rename = "fault", skip_serializing_if = "Vec::is_empty")]
     faults: Vec<FaultLines>,
 }
@@ -102,6 +108,8 @@ impl Script {
             nodes: plan.tree.iter().map(NodeLines::of).collect(),
             orders: plan.work.iter().map(OrderLines::of).collect(),
             rollouts: plan.rollouts.iter().map(RolloutLines::of).collect(),
+            clocks: ClockLines::of(&plan.calendar),
+            schedules: plan.calendar.edicts.iter().map(ScheduleLines::of).collect(),
             faults: plan.faults.iter().map(|(at, fault)| FaultLines::of(*at, fault)).collect(),
         }
     }
@@ -128,6 +136,7 @@ impl Script {
                 .into_iter()
                 .map(RolloutLines::rolling)
                 .collect::<Result<_, _>>()?,
+            calendar: schedules::calendar(self.clocks, self.schedules)?,
             faults: faults.collect::<Result<_, _>>()?,
             gated: self.gated,
             viewers: self.viewers,
@@ -268,5 +277,9 @@ mod tests {
         refused("parents = [0]", "parents = [99]", "99");
         refused("seed", "sneed = 1\nseed", "sneed");
         refused("targets = \"", "targets = \"x", "no set");
+        let late = "[clocks]\norigin_ms = 1792800000000\nhaste = 60\n\n[[schedule]]\nname = \"f0\"\n\
+            at_ms = 0\n[schedule.due]\nminute = 5\nevery = 61\nzone = \"UTC\"\n\n[weather";
+        refused("[weather", late, "[[schedule]] f0: every = 61 is not from 1 to 60");
+        refused("[weather", &late.replace("61", "60").replace("UTC", "Moon"), "Moon");
     }
 }

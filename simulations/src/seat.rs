@@ -10,6 +10,7 @@ use mesh::{
 };
 
 use crate::disk::Disk;
+use crate::schedules::Desk;
 
 /// A computer.
 pub(crate) struct Seat {
@@ -18,6 +19,8 @@ pub(crate) struct Seat {
     pub(crate) process: Option<Process>,
     /// How many processes it has had.
     pub(crate) life: u64,
+    /// How far its clock is from what it should be.
+    pub(crate) skew_ms: i64,
 }
 
 /// A process: a node and what its shell remembers.
@@ -59,6 +62,8 @@ pub(crate) struct Process {
     pub(crate) away: BTreeSet<(LinkId, Digest)>,
     /// Of a host: what it fetches from which sibling, by the word of which parent's process.
     pub(crate) fetching: BTreeMap<Digest, (usize, (usize, u64))>,
+    /// What it knows of schedules.
+    pub(crate) desk: Desk,
 }
 
 impl Seat {
@@ -90,6 +95,7 @@ impl Process {
             fanout,
             away: BTreeSet::new(),
             fetching: BTreeMap::new(),
+            desk: Desk::default(),
         }
     }
 

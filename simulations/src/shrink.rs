@@ -34,6 +34,7 @@ pub fn shrink(failure: Box<Failure>, most: u32) -> Shrunk {
         search.drop_faults();
         search.drop_orders();
         search.drop_rollouts();
+        search.drop_schedules();
         search.drop_nodes();
         search.calm_down();
         search.narrow();
@@ -57,7 +58,7 @@ fn size(plan: &Plan) -> (usize, usize, usize, u64, usize) {
     let targets = plan.work.iter().map(|work| work.order.targets.len()).sum();
     let odds = odds(&mut plan.weather.clone()).into_iter().filter(|odds| **odds > 0.0).count();
     let tight = usize::from(plan.limits != Limits::default());
-    let orders = plan.work.len() + plan.rollouts.len();
+    let orders = plan.work.len() + plan.rollouts.len() + plan.calendar.edicts.len();
     (plan.tree.len(), orders, plan.faults.len(), targets, odds + tight)
 }
 
@@ -149,6 +150,17 @@ impl Search {
             |plan, from, until| {
                 let mut plan = plan.clone();
                 plan.rollouts.drain(from..until);
+                Some(plan)
+            },
+        );
+    }
+
+    fn drop_schedules(&mut self) {
+        self.drop_parts(
+            |plan| plan.calendar.edicts.len(),
+            |plan, from, until| {
+                let mut plan = plan.clone();
+                plan.calendar.edicts.drain(from..until);
                 Some(plan)
             },
         );
@@ -282,6 +294,7 @@ fn without_node(plan: &Plan, gone: usize) -> Option<Plan> {
             | Fault::Cut { child: node, .. }
             | Fault::Isolate { node, .. }
             | Fault::Steer { node }
+            | Fault::Clock { node, .. }
             | Fault::FullDisk { node, .. }
             | Fault::FailDisk { node, .. } => *node = moved(*node),
             Fault::Part { from, to, .. } => (*from, *to) = (moved(*from), moved(*to)),
@@ -296,6 +309,7 @@ fn nodes_of(fault: &Fault) -> [usize; 2] {
         | Fault::Cut { child: node, .. }
         | Fault::Isolate { node, .. }
         | Fault::Steer { node }
+        | Fault::Clock { node, .. }
         | Fault::FullDisk { node, .. }
         | Fault::FailDisk { node, .. } => [node, node],
         Fault::Part { from, to, .. } => [from, to],

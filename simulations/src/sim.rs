@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use mesh::{Digest, Frame, HostId, Input, Node, Order, OrderId, Saved};
+use mesh::{Digest, Frame, HostId, Input, LinkId, Node, Order, OrderId, Saved};
 use rand::rngs::SmallRng;
 use rand::{Rng, RngExt, SeedableRng};
 
@@ -39,6 +39,8 @@ pub struct Sim {
     pub(crate) checks: Checks,
     pub(crate) trace: Trace,
     pub(crate) stats: Stats,
+    /// While nothing happens: how often each node asks by each link for answers to each order.
+    pub(crate) asks: Option<BTreeMap<(usize, LinkId, OrderId), u32>>,
     pub(crate) viewers: Viewers,
     pub(crate) chatter: Chatter,
     pub(crate) coverage: Coverage,
@@ -64,6 +66,7 @@ impl Sim {
             disk: Default::default(),
             process: None,
             life: 0,
+            skew_ms: 0,
         });
         let mut sim = Sim {
             now: Duration::ZERO,
@@ -74,6 +77,7 @@ impl Sim {
             checks: Checks::new(&plan),
             trace: Trace::new(sink),
             stats: Stats { nodes: plan.tree.len(), ..Stats::default() },
+            asks: None,
             viewers: Viewers::default(),
             chatter: Chatter::default(),
             coverage: Coverage::default(),
@@ -100,6 +104,7 @@ impl Sim {
             sim.queue.push(sim.plan.faults[index].0, Event::Fault { index });
         }
         sim.plan_events();
+        sim.plan_schedules();
         if sim.plan.viewers {
             sim.queue.push(Duration::ZERO, Event::Visit);
         }
@@ -159,6 +164,13 @@ impl Sim {
                 self.cut(link, noticed);
                 Ok(())
             }
+            Event::Edict { no } => {
+                self.edict(no);
+                Ok(())
+            }
+            Event::Look { node, life } => self.look(node, life),
+            Event::Silent { node, life, no } => self.silent(node, life, no),
+            Event::Righted { node, life } => self.righted(node, life),
             Event::Room { node } => self.room(node),
             Event::Heal { from, to } => {
                 let dice = (&mut self.rng, &mut self.queue);
@@ -198,6 +210,7 @@ impl Sim {
             // What still comes by a link that the node has closed is not taken.
             Input::Frame { link, frame } if self.checks.holds(me, *link) => {
                 self.checks.gated.hearing(me, *link, frame, self.now);
+                self.overhear(node, *link, frame);
                 matches!(frame, Frame::Below { .. }).then_some(*link)
             }
             _ => None,
@@ -238,6 +251,7 @@ impl Sim {
         if self.trace.wants_text() {
             self.trace.line(now, node, "starts");
         }
+        self.open_desk(node);
         self.drain(node)?;
         self.profile(node, false)?;
         if self.now < self.seats[node].disk.full_until {

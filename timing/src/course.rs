@@ -32,12 +32,42 @@ pub struct LastRun {
     pub due_ms: u64,
     #[serde(default)]
     waiting: Vec<(u32, u32)>,
+    /// By which times it counts, and since when, if they were others before.
+    #[serde(default)]
+    by: String,
+    #[serde(default)]
+    since_ms: u64,
+    /// What was noted has not been begun and told, or it is not known whether it was.
+    #[serde(default)]
+    pub open: bool,
 }
 
 impl LastRun {
     /// One that is due from then on.
     pub fn new(at_ms: u64) -> LastRun {
         LastRun { at_ms, ..LastRun::default() }
+    }
+
+    /// The one that follows: it was begun, or left to somebody else, now.
+    pub(crate) fn next(&self, at_ms: u64) -> LastRun {
+        LastRun { at_ms, by: self.by.clone(), ..LastRun::default() }
+    }
+
+    /// What was due by other times counts no more: it is due by these from now on. Who waits for
+    /// his turn goes on waiting.
+    pub(crate) fn follow(&mut self, times: &Times, now_ms: u64) {
+        let by = format!("{} {}", times.cron, times.zone);
+        if self.by != by {
+            if !self.by.is_empty() {
+                self.since_ms = now_ms;
+            }
+            self.by = by;
+        }
+    }
+
+    /// From when on it counts what was due.
+    pub(crate) fn counts_from(&self) -> u64 {
+        self.at_ms.max(self.since_ms)
     }
 
     /// Who waits for a turn.
@@ -69,8 +99,10 @@ impl LastRun {
 
     /// A clock that was far ahead does not silence it.
     pub(crate) fn believe(&mut self, now_ms: u64) {
-        if self.at_ms > now_ms.saturating_add(BACK_MS) {
-            self.at_ms = now_ms;
+        for at_ms in [&mut self.at_ms, &mut self.since_ms] {
+            if *at_ms > now_ms.saturating_add(BACK_MS) {
+                *at_ms = now_ms;
+            }
         }
     }
 }
@@ -80,7 +112,8 @@ impl LastRun {
 pub struct Todo {
     /// Whether it begins for everybody.
     pub begin: bool,
-    /// How often it was missed.
+    /// How often it was missed. Once that is told, and what begins has begun, the run is
+    /// no more [open](LastRun::open).
     pub missed: u64,
     /// When it was due, if it is spread.
     pub due_ms: u64,
@@ -88,8 +121,12 @@ pub struct Todo {
     pub turns: HostSet,
     /// Who had none in time. They wait no more.
     pub expired: HostSet,
+    /// Who still waited when it was due again, and since when. They wait anew.
+    pub late: (HostSet, u64),
     /// When there is something to be done next, if that is known.
     pub next_ms: Option<u64>,
+    /// Whether this is to be noted once it is told, and has begun.
+    pub open: bool,
 }
 
 /// What to do about a frequency.
@@ -115,19 +152,25 @@ pub fn look(
 ) -> Todo {
     let mut todo = Todo::default();
     let turns = Turns::of(times).ok().flatten().filter(|_| !rolled);
-    match decide(times, run.at_ms, now) {
+    run.follow(times, now);
+    match decide(times, run.counts_from(), now) {
         Step::Wait(until) => todo.next_ms = Some(until),
         Step::Never => {}
         Step::Begin { missed } => {
-            *run = LastRun { at_ms: now, begun: true, missed, ..LastRun::default() };
-            todo.missed = missed;
-            todo.begin = turns.is_none();
+            // Whether the one before was begun nobody knows.
+            let missed = missed + if run.open { run.missed + 1 } else { 0 };
+            todo.late = (run.waiting(), run.due_ms);
+            *run = LastRun { begun: true, missed, open: true, ..run.next(now) };
             if turns.is_some() {
                 run.due_ms = last_due(times, now);
                 // Whoever still waited since it was due before is superseded.
                 run.wait(&hosts().iter().map(|host| host.id).collect());
             }
         }
+    }
+    if run.open {
+        // Whoever dies between this and what follows from it does it once more.
+        (todo.open, todo.missed, todo.begin) = (true, run.missed, turns.is_none());
     }
     todo.due_ms = run.due_ms;
     if rolled {
@@ -257,6 +300,48 @@ mod tests {
         assert_eq!((todo.begin, todo.turns), (false, both));
         let todo = look(&mut run, (&hourly(), true), in_turn(), hosts, HOUR + 1);
         assert!(todo.turns.is_empty() && run.waiting().is_empty(), "its waves have everybody");
+    }
+
+    #[test]
+    fn what_was_noted_and_not_begun_is_begun_once_more() {
+        let at = |run: &mut LastRun, now| {
+            let todo = look(run, (&hourly(), false), None, Vec::new, now);
+            (todo.begin, todo.missed)
+        };
+        let mut run = LastRun::new(HOUR / 2);
+        assert_eq!(at(&mut run, 2 * HOUR), (true, 1));
+        let killed = run.clone();
+        run.open = false;
+        assert_eq!(at(&mut run, 2 * HOUR + 1), (false, 0));
+        let mut run = killed.clone();
+        assert_eq!(at(&mut run, 2 * HOUR + 1), (true, 1));
+        let mut run = killed;
+        assert_eq!(at(&mut run, 3 * HOUR), (true, 2), "nobody knows what became of it");
+    }
+
+    #[test]
+    fn who_had_no_turn_before_it_was_due_again_is_told() {
+        let day = 24 * HOUR;
+        let mut run = LastRun::new(day - 1);
+        at(&mut run, day, None);
+        run.open = false;
+        let hosts = || vec![host(1, 0, 2), host(2, 1, 2)];
+        let todo = look(&mut run, (&spread_daily(), false), None, hosts, 2 * day);
+        assert_eq!(todo.late, (HostSet::from_ranges([(1, 2)]), day));
+    }
+
+    #[test]
+    fn a_time_that_is_changed_counts_from_then_on() {
+        let mut run = LastRun::new(HOUR);
+        let daily = Times::new("0 0 * * *", "UTC");
+        let mut at = |times: &Times, now| {
+            let todo = look(&mut run, (times, false), None, Vec::new, now);
+            run.open = false;
+            (todo.begin, todo.missed, todo.next_ms)
+        };
+        assert_eq!(at(&daily, 10 * HOUR), (false, 0, Some(24 * HOUR)));
+        assert_eq!(at(&hourly(), 10 * HOUR + 1), (false, 0, Some(11 * HOUR)));
+        assert_eq!(at(&hourly(), 11 * HOUR), (true, 0, None));
     }
 
     #[test]

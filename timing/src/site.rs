@@ -13,7 +13,8 @@ use mesh::{HostId, HostSet};
 use serde::{Deserialize, Serialize};
 
 use crate::course::{Step, decide};
-use crate::{LastRun, Times, Turns, Waiting, last_due, places};
+use crate::planted::has;
+use crate::{LastRun, Planted, Times, Turns, Waiting, last_due, places};
 
 /// How the controller's word stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +42,8 @@ pub struct Sight<'a> {
     pub now_ms: u64,
     /// What puts hosts into a sequence.
     pub hash: fn(&str) -> [u8; 8],
+    /// What is planted in it.
+    pub planted: Planted,
 }
 
 /// What a site has come to with a frequency.
@@ -100,9 +103,12 @@ impl SiteRun {
 
     /// Looks at it.
     pub fn look(&mut self, sight: &Sight<'_>) -> SiteTodo {
-        let &Sight { times, word, now_ms, .. } = sight;
+        let &Sight { times, word, now_ms, planted, .. } = sight;
         let mut todo = SiteTodo::default();
-        match decide(times, self.run.at_ms, now_ms) {
+        if !has!(planted, CountOld) {
+            self.run.follow(times, now_ms);
+        }
+        match decide(times, self.run.counts_from(), now_ms) {
             Step::Wait(until) => todo.next_ms = Some(until),
             Step::Never => {}
             Step::Begin { missed } => {
@@ -111,11 +117,11 @@ impl SiteRun {
                     // Of what was due while nobody was here the controller knows nothing either.
                     todo.missed = if self.alone { missed } else { 0 };
                     todo.late = self.end();
-                    self.run = LastRun::new(now_ms);
-                } else if word.stale {
+                    self.run = self.run.next(now_ms);
+                } else if word.stale || has!(planted, DoubtNothing) {
                     todo.missed = missed;
                     todo.late = self.end();
-                    self.run = LastRun::new(now_ms);
+                    self.run = self.run.next(now_ms);
                     (self.run.begun, self.run.missed, self.run.due_ms) = (true, missed, due_ms);
                 } else {
                     todo.open = true;
@@ -156,6 +162,7 @@ impl SiteRun {
         };
         let waiting: Vec<Waiting> = waiting.iter().map(wait).collect();
         let turns = Turns::of(times).ok().flatten().unwrap_or_default();
+        let turns = if has!(sight.planted, IgnoreExpiry) { turns.endless() } else { turns };
         let sorted = turns.sort(self.run.due_ms, &waiting, now_ms);
         self.run.had(&sorted.missed);
         todo.due_ms = self.run.due_ms;
@@ -207,6 +214,7 @@ mod tests {
                 word,
                 now_ms,
                 hash: |name| [name.as_bytes()[0]; 8],
+                planted: Planted::default(),
             })
         }
     }

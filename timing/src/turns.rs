@@ -113,6 +113,11 @@ impl Turns {
         Ok(Some(Turns { splay_ms, windows, expires_ms }))
     }
 
+    /// The same, but nobody is too late.
+    pub(crate) fn endless(self) -> Turns {
+        Turns { expires_ms: None, ..self }
+    }
+
     /// When a host has its turn, if it was due then; none: no window opens within two weeks.
     pub fn turn(&self, due_ms: u64, host: &Waiting) -> Option<u64> {
         let (place, of) = host.place;

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
 use mesh::{HostId, HostSet};
-use timing::{LastRun, Sight, SiteRun, Times, Word, look};
+use timing::{LastRun, Planted, Sight, SiteRun, Times, Word, look};
 
 const SECOND: u64 = 1000;
 const MINUTE: u64 = 60 * SECOND;
@@ -215,6 +215,7 @@ impl World<'_> {
                 word: Word { heard_ms, stale },
                 now_ms: at,
                 hash: |_| [0; 8],
+                planted: Planted::default(),
             });
             let begun = (!todo.turns.is_empty()).then_some(todo.due_ms);
             let has_resolved = site.run.at_ms != noted;
@@ -387,6 +388,7 @@ fn whatever_the_controllers_clock_passes_is_begun_or_said_to_be_missed() {
                     continue;
                 }
                 let todo = look(&mut run, (&times, false), None, Vec::new, at);
+                run.open = false;
                 let since = due.partition_point(|due| *due <= seen);
                 let passed = &due[since..due.partition_point(|due| *due <= at)];
                 assert_eq!(todo.begin, !passed.is_empty(), "{} seed {seed} at {at}", course.cron);

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use lettre::message::header::ContentType;
 use lettre::message::{Mailbox, Mailboxes};
 use lettre::transport::smtp::authentication::Credentials;
-use lettre::transport::smtp::client::{Certificate, Tls, TlsParameters};
+use lettre::transport::smtp::client::{Certificate, CertificateStore, Tls, TlsParameters};
 use lettre::{AsyncSmtpTransport, AsyncTransport, Tokio1Executor};
 use serde::Deserialize;
 
+use super::tls::certificates;
 use super::{Channel, SendError, plain, secret};
 use crate::clock::rfc3339;
 use crate::message::{Message, Told};
@@ -67,13 +68,18 @@ impl MailEntry {
         if login.is_some() && self.tls == TlsWord::None {
             return Err("mail: a password is not sent without TLS".into());
         }
+        if self.ca_file.is_some() && self.tls == TlsWord::None {
+            return Err("mail: ca_file is for tls = \"starttls\" or \"tls\"".into());
+        }
         let tls = || -> Result<TlsParameters, String> {
             let mut tls = TlsParameters::builder(self.server.clone());
             if let Some(path) = &self.ca_file {
-                let wrong = |why: String| format!("{}: {why}", path.display());
-                let pem = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
-                let cert = Certificate::from_pem(&pem).map_err(|error| wrong(error.to_string()))?;
-                tls = tls.add_root_certificate(cert);
+                tls = tls.certificate_store(CertificateStore::None);
+                for cert in certificates(path)? {
+                    let cert = Certificate::from_der(cert.to_vec());
+                    let wrong = |error| format!("{}: {error}", path.display());
+                    tls = tls.add_root_certificate(cert.map_err(wrong)?);
+                }
             }
             tls.build().map_err(|error| format!("mail.tls: {error}"))
         };

@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
@@ -13,13 +12,11 @@ use hyper::client::conn::http1;
 use hyper::{Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use ring::hmac;
-use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, RootCertStore};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 
+use super::tls::Files;
 use super::{Channel, SendError, plain, secret};
 use crate::clock::rfc3339;
 use crate::export::Batch;
@@ -34,8 +31,8 @@ pub(crate) struct Webhook {
     uri: Uri,
     host: String,
     port: u16,
-    tls: bool,
-    ca_file: Option<PathBuf>,
+    /// What TLS goes by, where it is spoken.
+    tls: Option<Files>,
     key: Option<hmac::Key>,
     headers: BTreeMap<String, String>,
     external_url: String,
@@ -75,11 +72,10 @@ impl WebhookEntry {
         if let Some(path) = self.authorization_file.as_deref() {
             headers.insert("authorization".to_owned(), secret(path)?);
         }
-        let (ca_file, external_url) = (self.ca_file, self.external_url);
-        let webhook = Webhook { uri, host, port, tls, ca_file, key, headers, external_url };
-        if tls {
-            webhook.config()?;
-        }
+        let tls = tls.then_some(Files { ca: self.ca_file, own: None });
+        tls.as_ref().map(Files::config).transpose()?;
+        let external_url = self.external_url;
+        let webhook = Webhook { uri, host, port, tls, key, headers, external_url };
         Ok(Channel::Webhook(Box::new(webhook)))
     }
 }
@@ -135,17 +131,12 @@ impl Webhook {
 
     async fn deliver(&self, parcel: &Parcel<'_>) -> Result<(), SendError> {
         let host = self.host.trim_start_matches('[').trim_end_matches(']');
-        let at = format!("{}:{}", self.host, self.port);
-        let stream = TcpStream::connect((host, self.port)).await;
-        let stream = stream.map_err(|error| SendError::io(&at, &error))?;
-        if !self.tls {
-            return self.post(stream, parcel).await;
+        if let Some(tls) = &self.tls {
+            return self.post(tls.connect(host, self.port).await?, parcel).await;
         }
-        let config = self.config().map_err(SendError::Later)?;
-        let name = ServerName::try_from(host.to_owned());
-        let name = name.map_err(|_| SendError::Refused(format!("{host} is no name for TLS")))?;
-        let stream = TlsConnector::from(config).connect(name, stream).await;
-        self.post(stream.map_err(|error| SendError::io(&at, &error))?, parcel).await
+        let stream = TcpStream::connect((host, self.port)).await;
+        let failed = |error| SendError::io(format_args!("{}:{}", self.host, self.port), &error);
+        self.post(stream.map_err(failed)?, parcel).await
     }
 
     async fn post(
@@ -225,37 +216,6 @@ impl Webhook {
         };
         serde_json::to_vec(&payload).expect("a payload is plain data")
     }
-
-    /// Read for each message, so that new authorities of the system count at once.
-    fn config(&self) -> Result<Arc<ClientConfig>, String> {
-        use rustls::pki_types::{CertificateDer, pem::PemObject};
-        let mut roots = RootCertStore::empty();
-        match &self.ca_file {
-            Some(path) => {
-                let wrong = |why: String| format!("{}: {why}", path.display());
-                let certs =
-                    CertificateDer::pem_file_iter(path).map_err(|e| wrong(e.to_string()))?;
-                for cert in certs {
-                    let cert = cert.map_err(|error| wrong(error.to_string()))?;
-                    roots.add(cert).map_err(|error| wrong(error.to_string()))?;
-                }
-                if roots.is_empty() {
-                    return Err(wrong("no certificate is in it".into()));
-                }
-            }
-            None => {
-                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-                if roots.is_empty() {
-                    return Err("this system has no authorities for TLS: give a ca_file".into());
-                }
-            }
-        }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider);
-        let config = config.with_safe_default_protocol_versions();
-        let config = config.expect("ring speaks all of them");
-        Ok(Arc::new(config.with_root_certificates(roots).with_no_client_auth()))
-    }
 }
 
 /// What an answer means. Redirections are not followed: the operator should know.
@@ -295,6 +255,7 @@ fn common(all: &[BTreeMap<String, String>]) -> BTreeMap<String, String> {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+    use std::sync::Arc;
 
     use rustls::ServerConfig;
     use rustls::pki_types::PrivatePkcs8KeyDer;

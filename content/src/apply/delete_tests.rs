@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 
 use super::tests::Bench;
 use super::*;
-use crate::{Patterns, ingest};
+use crate::{Kind, Patterns, ingest};
 
 fn rules(delete: Delete, exclude: &[&str], max_delete: MaxDelete) -> Rules {
     let exclude: Vec<_> = exclude.iter().map(|text| (*text).to_owned()).collect();

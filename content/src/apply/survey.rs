@@ -1,8 +1,9 @@
 //! What is there, what has to be done, and which chunks are on this disk already.
 //!
 //! Nothing is changed here. Content is compared by chunk hashes, never by time: a file is equal
-//! or it is replaced. Every chunk of the target that is met on the way is remembered with its
-//! place; it is hashed again when it is used, since the file may change until then.
+//! or it is replaced. Every chunk of the target that is met in what is replaced is remembered with
+//! its place, and those of what is equal as far as something is to be written of them; each is
+//! hashed again when it is used, since the file may change until then.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read as _};
@@ -63,6 +64,8 @@ pub(super) struct Found {
 pub(super) struct Survey {
     pub(super) actions: Vec<Action>,
     pub(super) found: BTreeMap<ContentId, Found>,
+    /// The entries whose content is there.
+    equal: Vec<usize>,
     pub(super) applied: Applied,
     /// What goes in the end, children before their parents.
     pub(super) extras: Vec<Extra>,
@@ -92,7 +95,6 @@ fn survey_with(
 ) -> Result<(Survey, Stats), ApplyError> {
     let target = job.target;
     let root = ground.dir.try_clone().map_err(ground.failed(Stage::Open, b""))?;
-    let chunks = target.entries.iter().flat_map(Entry::chunks);
     let hard_links = HardLinks::of(target);
     let mut surveyor = Surveyor {
         ground,
@@ -102,8 +104,9 @@ fn survey_with(
         before: job.before,
         dirs: Dirs::new(root),
         owners: Owners::new(),
-        needed: chunks.map(|chunk| chunk.id).collect(),
+        needed: None,
         found: BTreeMap::new(),
+        equal: Vec::new(),
         cutter: Cutter::new(),
         buffer: Vec::new(),
         clears: BTreeMap::new(),
@@ -143,9 +146,13 @@ fn survey_with(
         applied.owner_skipped += u64::from(surveyor.skips(entry, action)?);
         actions.push(action);
     }
-    let Surveyor { found, clears, kept, newer, seen, .. } = surveyor;
+    let Surveyor { found, equal, clears, kept, newer, seen, .. } = surveyor;
     (applied.kept, applied.newer) = (kept, newer);
-    let survey = Survey { actions, found, applied, extras, clears, later, hard_links };
+    let mut survey = Survey { actions, found, equal, applied, extras, clears, later, hard_links };
+    let wanted = survey.to_write(target);
+    for (id, found) in survey.in_equal(target, &wanted) {
+        survey.found.entry(id).or_insert(found);
+    }
     Ok((survey, seen.unwrap_or_default()))
 }
 
@@ -158,10 +165,34 @@ impl Survey {
     pub(super) fn note_other(&mut self, ground: &Ground, job: &Job<'_>) -> Result<(), ApplyError> {
         let rules = Rules::default();
         let (survey, _) = look(ground, &Job { rules: &rules, before: None, ..*job })?;
-        for (id, found) in survey.found {
+        let equal = survey.in_equal(job.target, &self.to_write(job.target));
+        for (id, found) in survey.found.into_iter().chain(equal) {
             self.found.entry(id).or_insert(Found { other: true, ..found });
         }
         Ok(())
+    }
+
+    /// The chunks of what is written.
+    fn to_write(&self, target: &Manifest) -> BTreeSet<ContentId> {
+        self.writes(target).flat_map(|(_, entry)| entry.chunks()).map(|chunk| chunk.id).collect()
+    }
+
+    /// Where these chunks are in files that are as they should be.
+    fn in_equal(&self, target: &Manifest, wanted: &BTreeSet<ContentId>) -> Vec<(ContentId, Found)> {
+        let mut all = Vec::new();
+        if wanted.is_empty() {
+            return all;
+        }
+        for entry in self.equal.iter().copied() {
+            let mut offset = 0;
+            for chunk in target.entries[entry].chunks() {
+                if wanted.contains(&chunk.id) {
+                    all.push((chunk.id, Found { entry, offset, other: false }));
+                }
+                offset += u64::from(chunk.len);
+            }
+        }
+        all
     }
 
     /// How many entries go.
@@ -258,8 +289,10 @@ pub(super) struct Surveyor<'a> {
     pub(super) before: Option<&'a Manifest>,
     pub(super) dirs: Dirs,
     owners: Owners,
-    needed: BTreeSet<ContentId>,
+    /// The chunks of the target, once somebody has asked.
+    needed: Option<BTreeSet<ContentId>>,
     found: BTreeMap<ContentId, Found>,
+    equal: Vec<usize>,
     cutter: Cutter,
     buffer: Vec<u8>,
     clears: BTreeMap<usize, Vec<Extra>>,
@@ -445,8 +478,8 @@ impl Surveyor<'_> {
         ApplyError::Conflict { path, found, wanted }
     }
 
-    /// Whether the file there has the content of the entry, and its attributes; notes the chunks it
-    /// has anyway.
+    /// Whether the file there has the content of the entry, and its attributes; if not, notes the
+    /// chunks that it has anyway.
     fn compare(
         &mut self,
         n: usize,
@@ -465,7 +498,10 @@ impl Surveyor<'_> {
         let dressed = dressed.map_err(self.ground.failed(Stage::Compare, &entry.path))?;
         let same_size = tree::size(stat) == entry.size();
         let compared = match same_size && self.equal(n, &file, entry.chunks()) {
-            true => return Ok((true, dressed)),
+            true => {
+                self.equal.push(n);
+                return Ok((true, dressed));
+            }
             // A small file is one chunk, and that one was just found to be another.
             false if same_size && entry.size() <= AVERAGE_CHUNK as u64 => Ok(()),
             false => self.note(n, &file, tree::size(stat)),
@@ -477,7 +513,7 @@ impl Surveyor<'_> {
     /// Compares chunk by chunk, as the manifest has cut them. An unreadable file is not equal.
     fn equal(&mut self, n: usize, file: &std::fs::File, chunks: &[ChunkRef]) -> bool {
         self.buffer.resize(MAX_CHUNK, 0);
-        let (mut equal, mut offset) = (true, 0);
+        let mut offset = 0;
         let mut reader = file;
         for chunk in chunks {
             let bytes = &mut self.buffer[..chunk.len as usize];
@@ -485,13 +521,15 @@ impl Surveyor<'_> {
                 return false;
             }
             let id = ContentId::of(bytes);
-            equal &= id == chunk.id;
-            if self.needed.contains(&id) {
-                self.found.entry(id).or_insert(Found { entry: n, offset, other: false });
+            if id != chunk.id {
+                if needed(&mut self.needed, self.target).contains(&id) {
+                    self.found.entry(id).or_insert(Found { entry: n, offset, other: false });
+                }
+                return false;
             }
             offset += u64::from(chunk.len);
         }
-        equal
+        true
     }
 
     /// Whether a file holds these chunks and nothing else; it has their length already.
@@ -507,7 +545,7 @@ impl Surveyor<'_> {
     /// Cuts a file that will be replaced, and notes where chunks of the target are in it.
     fn note(&mut self, n: usize, mut file: &std::fs::File, size: u64) -> io::Result<()> {
         io::Seek::rewind(&mut file)?;
-        let (needed, found) = (&self.needed, &mut self.found);
+        let (needed, found) = (needed(&mut self.needed, self.target), &mut self.found);
         let mut offset = 0;
         self.cutter.cut(file, size, &mut |bytes| -> io::Result<()> {
             let id = ContentId::of(bytes);
@@ -519,6 +557,15 @@ impl Surveyor<'_> {
         })?;
         Ok(())
     }
+}
+
+/// The chunks of the target, each once.
+fn needed<'a>(
+    needed: &'a mut Option<BTreeSet<ContentId>>,
+    target: &Manifest,
+) -> &'a BTreeSet<ContentId> {
+    let chunks = target.entries.iter().flat_map(Entry::chunks);
+    needed.get_or_insert_with(|| chunks.map(|chunk| chunk.id).collect())
 }
 
 /// How much of a file is on disk once it is written: of one with holes, what is not a whole chunk

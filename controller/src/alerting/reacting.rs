@@ -23,6 +23,7 @@ const OUTPUT: u64 = 64 << 10;
 
 /// Does what is wanted, one after the other, until nobody wants anything any more.
 pub(crate) async fn react(api: Api, node: Arc<Running>, mut wanted: mpsc::Receiver<Wanted>) {
+    let api = api.on_behalf_of("reaction");
     while let Some(Wanted { act, told, host, reply }) = next_wanted(&mut wanted).await {
         let done = match act {
             Act::Publish { subject } => relay::publish(node.bus(), &subject, told).await,

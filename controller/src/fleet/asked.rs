@@ -218,7 +218,8 @@ impl Answers {
     /// Gives the order, and says later what became of it.
     async fn bring(&self, asker: &Asker, wanted: Vec<DomainPath>) -> Result<FileSaid, No> {
         let files: Vec<String> = wanted.iter().map(DomainPath::to_string).collect();
-        let (told, ids) = self.distributor.bring(&asker.name, wanted).await?;
+        let maker = self.distributor.on_behalf_of(&format!("host {}", asker.name));
+        let (told, ids) = maker.bring(&asker.name, wanted).await?;
         if told.orders.is_empty() {
             let why = told.notes.first().cloned().unwrap_or_default();
             return Err(No::Other("conflict", format!("nothing is delivered: {why}")));

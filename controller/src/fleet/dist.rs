@@ -98,8 +98,14 @@ struct Due {
 }
 
 impl Distributor {
+    /// The same; the orders that it gives name this one, if it is known.
+    pub(crate) fn on_behalf_of(&self, by: &str) -> Distributor {
+        Distributor { desk: self.desk.on_behalf_of(by), ..self.clone() }
+    }
+
     /// Distributes now, or once the one that goes on has ended.
     pub(crate) async fn distribute(&self, new: NewDist) -> Result<Distribution, Failure> {
+        let new = NewDist { by: self.desk.by.to_string(), ..new };
         self.check(&new)?;
         if new.hosts.is_empty() {
             self.check_rolled(&new.frequency)?;
@@ -164,6 +170,8 @@ impl Distributor {
     /// Plans, packs and gives the orders, and notes each one that is given.
     async fn begin(&self, new: &NewDist, given: &mut Given) -> Result<Distribution, Failure> {
         let _held = self.pushes.read().await;
+        // It may have waited for one of somebody else.
+        let desk = self.desk.on_behalf_of(&new.by);
         let (maker, asked) = (self.clone(), new.clone());
         let due = blocking(move || maker.due(&asked, None)).await?;
         let mut told = Distribution { notes: due.notes.clone(), ..Distribution::default() };
@@ -186,7 +194,7 @@ impl Distributor {
             for (draft, plan) in made.drafts {
                 sent.extend(plan.files.iter().map(|(path, _)| path.clone()));
                 let note = move |txn: &redb::WriteTransaction, id| Store::note_plan(txn, id, &plan);
-                let (id, _) = self.desk.give_noting(draft, Some(Box::new(note))).await?;
+                let (id, _) = desk.give_noting(draft, Some(Box::new(note))).await?;
                 told.orders.push(id.to_string());
                 given.orders.push(id);
             }

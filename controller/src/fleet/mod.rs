@@ -30,7 +30,7 @@ pub mod precedence;
 mod queue;
 mod reading;
 pub(crate) mod routes;
-pub(crate) mod running;
+pub mod running;
 pub(crate) mod schedule;
 mod spread;
 pub(crate) mod store;

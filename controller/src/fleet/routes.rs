@@ -15,6 +15,7 @@ use super::domain::{Domain, DomainPath};
 use super::types::{Changed, Distribution, NewChange, NewDist, Question, TableText};
 use super::{ask, schedule};
 use crate::api::{Answer, Api, body};
+use crate::asker::Asked;
 use crate::clock::now_ms;
 use crate::fault::Failure;
 use crate::orders::blocking;
@@ -35,7 +36,7 @@ pub(crate) async fn ask(State(api): State<Api>, bytes: Bytes) -> Answer<Value> {
 }
 
 /// `POST /v1/fleet/dist`
-pub(crate) async fn dist(State(api): State<Api>, bytes: Bytes) -> Answer<Distribution> {
+pub(crate) async fn dist(Asked(api): Asked, bytes: Bytes) -> Answer<Distribution> {
     let new: NewDist = body(&bytes)?;
     let sets = match &new.waves {
         Some(waves) => api.sets_of(waves).await?,

@@ -19,7 +19,7 @@ const TURNS: usize = 64;
 
 /// What goes on.
 #[derive(Clone, Default)]
-pub(crate) struct Running {
+pub struct Running {
     /// The frequencies of which a distribution goes on.
     on: Arc<Mutex<BTreeMap<String, On>>>,
     /// Those of which a rollout is unfinished, and which one.
@@ -39,9 +39,12 @@ struct On {
 
 /// Whether a distribution may begin.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Turn {
+pub enum Turn {
+    /// It may.
     Now,
+    /// Once what goes on has ended.
     Later,
+    /// Not at all: one waits already.
     Dropped,
 }
 
@@ -52,7 +55,7 @@ impl Running {
     }
 
     /// Who has his turn of this frequency at the moment; none if nobody else may begin.
-    pub(crate) fn in_turn(&self, frequency: &str) -> Option<HostSet> {
+    pub fn in_turn(&self, frequency: &str) -> Option<HostSet> {
         match self.lock().get(frequency) {
             None => Some(HostSet::new()),
             Some(on) if on.is_closed() => None,
@@ -60,7 +63,8 @@ impl Running {
         }
     }
 
-    pub(super) fn begin(&self, new: &NewDist) -> Turn {
+    /// One would begin.
+    pub fn begin(&self, new: &NewDist) -> Turn {
         let mut running = self.lock();
         let on = running.entry(new.frequency.clone()).or_default();
         match &new.only {
@@ -85,7 +89,7 @@ impl Running {
     }
 
     /// It has ended. Returns the one that has waited for that, which goes on now.
-    pub(super) fn end(&self, ended: &NewDist) -> Option<NewDist> {
+    pub fn end(&self, ended: &NewDist) -> Option<NewDist> {
         let mut running = self.lock();
         let on = running.get_mut(&ended.frequency)?;
         match &ended.only {

@@ -1,7 +1,9 @@
 //! Starting distributions when they are due.
 //!
 //! When each frequency was last begun is on disk, so a controller that was away knows what it has
-//! missed: it says so, and makes up for it once, however often it was due meanwhile. Who waits for
+//! missed: it says so, and makes up for it once, however often it was due meanwhile. One that dies
+//! before it is noted that something has begun begins it once more: whoever has it gets nothing. Who
+//! waits for
 //! a turn is on disk, too, and nowhere else: whoever cannot begin just goes on waiting, so that his
 //! windows are looked at again, and leaves only when he was given what he lacks.
 
@@ -9,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mesh::{Class, HostId, Kind, Severity};
+use mesh::{Class, HostId, HostSet, Kind, Severity};
 use protos::Schedule;
 use timing::{Cron, LastRun, Todo, clock_text, look, moment};
 use tracing::{debug, error, info, warn};
@@ -68,12 +70,15 @@ impl Keeper {
     /// Begins what is due now. Returns how long to wait.
     async fn step(&mut self) -> Result<Duration, Failure> {
         let distributor = self.rollouts.distributor.clone();
-        let Plan { todo, pause } = blocking(move || plan(&distributor, now_ms())).await?;
+        let planned = distributor.clone();
+        let Plan { todo, pause } = blocking(move || plan(&planned, now_ms())).await?;
         self.tell_sites().await?;
         let mut kept = Ok(pause);
         for (frequency, todo) in todo {
-            if !todo.expired.is_empty() {
-                self.tell_expired(&frequency, &todo).await;
+            for (hosts, due_ms) in [(&todo.late.0, todo.late.1), (&todo.expired, todo.due_ms)] {
+                if !hosts.is_empty() {
+                    self.tell_no_turn(&frequency, due_ms, hosts).await;
+                }
             }
             if todo.missed > 0 {
                 let missed = todo.missed;
@@ -86,6 +91,10 @@ impl Keeper {
                     Ok(told) => told.notes.iter().for_each(|note| info!(frequency, "{note}")),
                     Err(failure) => self.tell_not_begun(&frequency, &failure).await,
                 }
+            }
+            if todo.open {
+                let (store, name) = (distributor.fleet.store.clone(), frequency.clone());
+                blocking(move || Ok(store.note_begun(&name)?)).await?;
             }
             if !todo.turns.is_empty() {
                 let taken = self.take_turns(&frequency, todo).await;
@@ -134,11 +143,11 @@ impl Keeper {
         noted
     }
 
-    async fn tell_expired(&self, frequency: &str, todo: &Todo) {
+    async fn tell_no_turn(&self, frequency: &str, due_ms: u64, late: &HostSet) {
         let hosts = self.rollouts.distributor.live.state().hosts.clone();
-        let (count, names) = (todo.expired.len(), crate::targets::names(&hosts, &todo.expired));
-        let (names, at) = (crate::sets::fold(&names), clock_text(todo.due_ms));
-        warn!(frequency, count, names, "hosts had no turn before it expired");
+        let (count, names) = (late.len(), crate::targets::names(&hosts, late));
+        let (names, at) = (crate::sets::fold(&names), clock_text(due_ms));
+        warn!(frequency, count, names, "hosts had no turn in time");
         let text = format!("{frequency}, due {at}: {count} hosts had no turn in time: {names}");
         self.notice(EXPIRED, &text).await;
     }

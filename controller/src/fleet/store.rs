@@ -203,13 +203,22 @@ impl Store {
 
     /// Notes that these hosts have had their turn of a frequency.
     pub(crate) fn note_turns(&self, frequency: &str, hosts: &HostSet) -> Result<()> {
+        self.note_run(frequency, |run| run.had(hosts))
+    }
+
+    /// Notes that what was due has begun, and that what was missed is told.
+    pub(crate) fn note_begun(&self, frequency: &str) -> Result<()> {
+        self.note_run(frequency, |run| run.open = false)
+    }
+
+    fn note_run(&self, frequency: &str, note: impl FnOnce(&mut LastRun)) -> Result<()> {
         let txn = self.journal.begin()?;
         {
             let mut table = txn.open_table(BOOK)?;
             let runs = table.get("runs")?.map(|row| parse(row.value()));
             let mut runs: BTreeMap<String, LastRun> = runs.unwrap_or_default();
             if let Some(run) = runs.get_mut(frequency) {
-                run.had(hosts);
+                note(run);
                 table.insert("runs", json(&runs).as_slice())?;
             }
         }

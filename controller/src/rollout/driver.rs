@@ -98,6 +98,12 @@ impl Rollouts {
         (rollouts, news)
     }
 
+    /// The same; what it begins names this one.
+    pub(crate) fn on_behalf_of(&self, by: &str) -> Rollouts {
+        let (desk, distributor) = (self.desk.on_behalf_of(by), self.distributor.on_behalf_of(by));
+        Rollouts { desk, distributor, ..self.clone() }
+    }
+
     /// Takes on what is not over, and what is new. Runs until it is dropped.
     pub(crate) async fn run(self, mut news: mpsc::Receiver<OrderId>) {
         let tables = self.tables.clone();
@@ -295,7 +301,7 @@ impl Rollouts {
                 draft.targets = at_sites(&draft.targets, &row.left_out, &hosts);
             }
             if !draft.targets.is_empty() {
-                self.desk.give(draft).await?;
+                self.desk.on_behalf_of(&row.by).give(draft).await?;
             }
         }
         let back = back.clone();
@@ -337,7 +343,7 @@ impl Rollouts {
                 now.note_recall(&hosts, by);
                 rollouts::note_rollout(txn, id, &now)
             };
-            self.desk.give_noting(draft, Some(Box::new(note))).await?;
+            self.desk.on_behalf_of(&row.by).give_noting(draft, Some(Box::new(note))).await?;
         }
         self.change(id, |row| row.recall = false).await.map(drop)
     }
@@ -423,7 +429,7 @@ impl Rollouts {
                 }
                 rollouts::note_rollout(txn, id, &now)
             };
-            self.desk.give_noting(draft, Some(Box::new(note))).await?;
+            self.desk.on_behalf_of(&row.by).give_noting(draft, Some(Box::new(note))).await?;
         }
         self.changed.send_modify(|no| *no += 1);
         Ok(())

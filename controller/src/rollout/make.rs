@@ -144,7 +144,7 @@ impl Api {
         let reach_ms = new.reach_ms.max(least);
         let new = NewPush { dest: step.dest, reach_ms, ..new };
         let goods = Goods::Push { new: Box::new(new), root: root.to_string() };
-        let (id, row) = row(step.what, goods, &cut);
+        let (id, row) = row(step.what, goods, &cut, &self.desk.by);
         self.tables.add_rollout(id, &row, &cut.waves)?;
         Ok(Made { id, row, skipped: step.skipped })
     }
@@ -177,11 +177,12 @@ fn check_room(open: usize) -> Result<(), Failure> {
 }
 
 /// A rollout that begins now.
-fn row(what: String, goods: Goods, cut: &Cut) -> (OrderId, RolloutRow) {
+fn row(what: String, goods: Goods, cut: &Cut, by: &str) -> (OrderId, RolloutRow) {
     let now = SystemTime::now();
     let size = (cut.waves.len(), cut.waves.iter().map(HostSet::len).sum());
     let mut row = RolloutRow::new((what, goods), cut.gate.clone(), size, to_ms(now));
     row.course = row.course.beginning(cut.begins_ms);
+    row.by = by.into();
     (new_id(now), row)
 }
 
@@ -276,7 +277,7 @@ impl Rollouts {
         let cut = self.cut(waves, &hosts, sets)?;
         (told.hosts, told.files) = (hosts.len(), files.len() as u64);
         let what = format!("distribution of {}", new.frequency);
-        let (id, row) = row(what, Goods::Dist { new, files }, &cut);
+        let (id, row) = row(what, Goods::Dist { new, files }, &cut, &self.desk.by);
         self.tables.add_rollout(id, &row, &cut.waves)?;
         self.hold(id, &row);
         told.rollout = Some(id.to_string());

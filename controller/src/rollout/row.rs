@@ -24,6 +24,9 @@ pub(crate) struct RolloutRow {
     /// How many hosts it is for.
     pub(crate) hosts: u64,
     pub(crate) issued_ms: u64,
+    /// Who has begun it, for people to read.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) by: String,
     pub(crate) ended_ms: u64,
     /// The orders of all waves, in the sequence in which they were given.
     pub(crate) orders: Vec<WaveOrder>,
@@ -108,6 +111,7 @@ impl RolloutRow {
             course: Course::new(waves),
             hosts,
             issued_ms,
+            by: String::new(),
             ended_ms: 0,
             orders: Vec::new(),
             again: false,

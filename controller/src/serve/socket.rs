@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::RunError;
+use crate::asker::Peer;
 
 /// Notes where nodes dial, for those who look.
 pub(super) fn write_listen(state: &Path, listen: &str) -> Result<(), RunError> {
@@ -32,7 +33,7 @@ pub(super) async fn serve(
     let failed = |source| RunError::Socket { path: path.clone(), source };
     let listener = local::bind(&path, 0o600).await.map_err(failed)?;
     info!(socket = %path.display(), "ready");
-    let server = axum::serve(listener, router);
+    let server = axum::serve(listener, router.into_make_service_with_connect_info::<Peer>());
     tokio::select! {
         served = server.into_future() => served.map_err(failed),
         () = stop => Ok(()),

@@ -53,6 +53,7 @@ impl Desk {
             closer: None,
             superseded: Vec::new(),
             given_by: None,
+            by: body.issued_by.clone(),
         };
         let (id, tables) = (body.id, self.tables.clone());
         let (kept, signed) = (row.clone(), envelope.clone());

@@ -51,6 +51,9 @@ pub(crate) struct OrderRow {
     /// The relay whose own operator has given it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) given_by: Option<String>,
+    /// Who has given it, for people to read.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) by: String,
     /// The ids of orders that have taken its place, and at which hosts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) superseded: Vec<(String, Vec<(u32, u32)>)>,

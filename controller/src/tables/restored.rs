@@ -225,6 +225,7 @@ impl OrderRow {
             retries: None,
             closer: None,
             given_by: None,
+            by: String::new(),
             superseded: Vec::new(),
         }
     }

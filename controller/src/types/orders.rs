@@ -53,6 +53,10 @@ pub struct OrderInfo {
     /// The relay whose own operator has given it; else it was given here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub given_by: Option<String>,
+    /// Who has given it, as far as is known: `root`, or `ada (root)` if somebody says that he is
+    /// ada, and is root; or what did it by itself, as `schedule`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub by: String,
     /// For a push or a distribution: the newer orders that have taken its place.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub superseded: Vec<Superseded>,
@@ -151,7 +155,7 @@ pub struct KeptOutput {
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub enum OrderEvent {
     /// Hosts have answered; a later line about the same host replaces an earlier one.
-    Answer(Answer),
+    Answer(Box<Answer>),
     /// With `?output=live`: what a command has written at one host, while it runs. A preview:
     /// pieces may be missing, come again or follow after the answer, which has everything.
     Output {
@@ -179,7 +183,7 @@ pub enum OrderEvent {
     /// Each target has an outcome.
     Closed {
         /// The order as it stands.
-        order: OrderInfo,
+        order: Box<OrderInfo>,
     },
     /// The stream ends early; ask again.
     Lagged,

@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use super::Queued;
 use super::counters::count;
 use super::framed::LinkError;
+use super::unsent::Unsent;
 use crate::cap::Caps;
 use crate::follow::{FOLLOW, follow};
 use crate::live::Credit;
@@ -32,6 +33,8 @@ pub(super) async fn write_frames(
     follower: Option<Connection>,
 ) -> Result<(), LinkError> {
     let mut buffer = BytesMut::new();
+    // What of the bus lies in the buffer.
+    let mut unsent = Vec::<Unsent>::new();
     let mut waiting = queue.recv().await;
     while let Some(first) = waiting {
         let mut next = Some(first);
@@ -49,7 +52,11 @@ pub(super) async fn write_frames(
                 credit.spend().await;
             }
             let body = match queued {
-                Queued::Bus(frame, _weight) => protos::encode_frame(&frame),
+                Queued::Bus(message) => {
+                    let body = protos::encode_frame(message.frame());
+                    unsent.push(message);
+                    body
+                }
                 Queued::Interest(newest) => {
                     let newest = newest.lock().unwrap_or_else(PoisonError::into_inner).take();
                     newest.map_or_else(Bytes::new, |frame| protos::encode_frame(&frame))
@@ -67,6 +74,7 @@ pub(super) async fn write_frames(
         }
         if !buffer.is_empty() {
             send.write_chunk(buffer.split().freeze()).await.map_err(LinkError::Write)?;
+            unsent.drain(..).for_each(Unsent::sent);
         }
         waiting = match &follower {
             Some(conn) => match timeout(FOLLOW, queue.recv()).await {

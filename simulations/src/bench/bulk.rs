@@ -8,6 +8,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -23,6 +24,9 @@ const FILES: usize = 100;
 /// Bytes of a small file.
 const SMALL: usize = 1_000;
 const SEED: u64 = 20_261_126;
+/// What has been left alone for so long is remembered once it was read, as most of what is pushed
+/// anywhere would be.
+const SETTLES: Duration = Duration::from_secs(4);
 /// Noise is made in pieces of this size.
 const PIECE: usize = 1 << 20;
 
@@ -43,6 +47,7 @@ pub(crate) fn measure(barid: &Path, work: &Path, mib: usize) -> Result<()> {
     let mut rows = Vec::new();
     let small = work.join("small");
     small_files(&small)?;
+    sleep(SETTLES);
     let (files, bytes) = (FOLDERS * FILES, (FOLDERS * FILES * SMALL) as u64);
     let copy = work.join("copy");
     {
@@ -58,6 +63,7 @@ pub(crate) fn measure(barid: &Path, work: &Path, mib: usize) -> Result<()> {
     fs::remove_dir_all(&copy).ok();
     let large = work.join("large");
     large_file(&large, mib)?;
+    sleep(SETTLES);
     let bytes = (mib as u64) << 20;
     let mut bench = Bench::start(barid, &[1])?;
     for what in ["one large file", "the same again"] {

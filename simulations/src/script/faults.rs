@@ -14,6 +14,7 @@ pub(super) enum FaultLines {
     Cut { at_ms: u64, child: usize, noticed: bool },
     Part { at_ms: u64, from: usize, to: usize, both: bool, lasts_ms: u64 },
     Isolate { at_ms: u64, node: usize, lasts_ms: u64 },
+    Clock { at_ms: u64, node: usize, by_ms: i64 },
     Steer { at_ms: u64, node: usize },
     FullDisk { at_ms: u64, node: usize, lasts_ms: u64 },
     FailDisk { at_ms: u64, node: usize, down_ms: u64 },
@@ -31,6 +32,7 @@ impl FaultLines {
             Fault::Isolate { node, lasts } => {
                 FaultLines::Isolate { at_ms, node, lasts_ms: ms(lasts) }
             }
+            Fault::Clock { node, by_ms } => FaultLines::Clock { at_ms, node, by_ms },
             Fault::Steer { node } => FaultLines::Steer { at_ms, node },
             Fault::FullDisk { node, lasts } => {
                 FaultLines::FullDisk { at_ms, node, lasts_ms: ms(lasts) }
@@ -54,6 +56,9 @@ impl FaultLines {
             }
             FaultLines::Isolate { at_ms, node, lasts_ms } => {
                 (at_ms, Fault::Isolate { node, lasts: millis(lasts_ms) }, [node, node])
+            }
+            FaultLines::Clock { at_ms, node, by_ms } => {
+                (at_ms, Fault::Clock { node, by_ms }, [node, node])
             }
             FaultLines::Steer { at_ms, node } => (at_ms, Fault::Steer { node }, [node, node]),
             FaultLines::FullDisk { at_ms, node, lasts_ms } => {

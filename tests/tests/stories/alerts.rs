@@ -54,7 +54,7 @@ pub(super) fn wait_alerts(fleet: &Fleet, keys: &[&str]) -> Result<Vec<Value>> {
 }
 
 /// The lines of a file channel, each alert as `+key` or `-key`.
-fn lines(path: &Path) -> Result<Vec<String>> {
+pub(super) fn lines(path: &Path) -> Result<Vec<String>> {
     let mut words = Vec::new();
     for line in fs::read_to_string(path).unwrap_or_default().lines() {
         let message: Value = serde_json::from_str(line).with_context(|| line.to_owned())?;

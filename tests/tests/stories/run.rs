@@ -1,6 +1,8 @@
 //! Commands: everywhere, folded, with the right states and exit codes.
 
-use anyhow::Result;
+use std::process::Command;
+
+use anyhow::{Context, Result};
 use tests::{Fleet, show};
 
 use crate::{answer, order};
@@ -129,5 +131,37 @@ fn who_was_away_gets_a_deferred_run_once() -> Result<()> {
     fleet.wait_states(&id, &[("ok", 1)])?;
     fleet.wait_states(&cancelled, &[("ok", 1)])?;
     assert_eq!(std::fs::read_to_string(&count)?, format!("{id}\n"));
+    Ok(())
+}
+
+#[test]
+fn an_order_names_who_gave_it() -> Result<()> {
+    let fleet = Fleet::tree(1, 2)?;
+    let user = show(&Command::new("id").arg("-un").output()?.stdout).trim().to_owned();
+    let source = fleet.path().join("source");
+    std::fs::create_dir(&source)?;
+    std::fs::write(source.join("a"), "a")?;
+    let source = source.to_str().context("a plain path")?;
+    let push = ["push", source, "-a", "--dest", "/srv/a"];
+    let given: [(&str, &[&str], String); 4] = [
+        ("", &["run", "-a", "--", "true"], user.clone()),
+        ("ada", &["run", "-a", "--", "true"], format!("ada ({user})")),
+        // Given later, by the controller, and in the name of whoever has asked.
+        ("eve", &[&push[..], &["--waves", "1,100%"]].concat(), format!("eve ({user})")),
+        ("ada eve", &["run", "-a", "--", "true"], user.clone()),
+    ];
+    for (said, args, by) in &given {
+        let mut command = fleet.command(args);
+        match *said {
+            "" => command.env_remove("SUDO_USER"),
+            said => command.env("SUDO_USER", said),
+        };
+        let output = command.output()?;
+        assert!(output.status.success(), "{args:?}: {}", show(&output.stderr));
+        assert_eq!(fleet.json(&["runs", "--json"])?[0]["by"], **by, "{args:?}");
+    }
+    let runs = show(&fleet.barid(&["runs"])?.stdout);
+    assert_eq!(runs.matches(&format!("ada ({user})")).count(), 1, "{runs}");
+    assert_eq!(runs.matches(&format!("eve ({user})")).count(), 2, "one for each wave: {runs}");
     Ok(())
 }

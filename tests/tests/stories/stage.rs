@@ -113,6 +113,50 @@ fn a_stage_brings_what_changes_and_is_started_in_waves_or_for_some() -> Result<(
 }
 
 #[test]
+fn one_command_stages_and_starts_in_waves() -> Result<()> {
+    let mut scene = Scene::new()?;
+    let source = scene.source.to_str().context("a plain path")?.to_owned();
+    let push = ["push", &source, "--dest", DEST, "-a", "--stage"];
+    let sent = content_sent(&scene.fleet)?;
+    for (args, says) in [
+        (&["--waves", "1,50%"][..], "are in none of them"),
+        (&["--waves", "1,100%", "--gate", "ok>=2"], "wave 1 can never pass"),
+        (&["--waves", "1,100%", "--async"], "leave --async out"),
+    ] {
+        let output = scene.fleet.barid(&[&push[..], args].concat())?;
+        let told = show(&output.stderr);
+        assert!(!output.status.success() && told.contains(says), "{args:?}: {told}");
+    }
+    assert_eq!(content_sent(&scene.fleet)?, sent, "nothing travels for what cannot be started");
+    assert_eq!(scene.fleet.json(&["runs", "--json"])?, json!([]));
+
+    let both = [&push[..], &["--waves", "1,100%"]].concat();
+    let output = scene.fleet.barid(&both)?;
+    let told = show(&output.stdout);
+    assert!(output.status.success(), "{told}\n{}", show(&output.stderr));
+    assert!(told.contains("staged at 3 of 3 hosts"), "{told}");
+    let done = scene.fleet.json(&["rollout", "show", "last", "--json"])?;
+    assert_eq!((&done["state"], &done["hosts"]), (&json!("done"), &json!(3)), "{done:#}");
+    assert_eq!(done["waves"].as_array().map(Vec::len), Some(2), "{done:#}");
+    let kinds = scene.fleet.json(&["runs", "--json"])?;
+    let kinds: Vec<_> = kinds.as_array().context("orders")?.iter().map(|o| &o["kind"]).collect();
+    assert_eq!(kinds, ["push", "push", "stage"], "the newest first");
+    assert_eq!(listing(&scene.there("site1-host3"))?, listing(&scene.source)?);
+
+    // Somebody has not got the content: nothing begins, and what would begin it is said.
+    scene.fleet.kill("site1-host3")?;
+    scene.fleet.wait_up(3)?;
+    fs::write(scene.source.join("more"), noise(9, 1_000))?;
+    let output = scene.fleet.barid(&[&both[..], &["-t", "2s"]].concat())?;
+    let told = show(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{told}");
+    assert!(told.contains("not started: the content is not at every host"), "{told}");
+    assert!(told.contains("barid push --start ") && told.contains(" --waves '1,100%'"), "{told}");
+    assert!(!scene.there("site1-host1").join("more").exists());
+    Ok(())
+}
+
+#[test]
 fn what_is_no_stage_is_not_started() -> Result<()> {
     let scene = Scene::new()?;
     let id = scene.stage(&["-x", "site1-host3"])?;

@@ -10,7 +10,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use serde_json::Value;
-use tests::{Fleet, LIMIT, binary, connect, wait_for};
+use tests::{Fleet, LIMIT, binary, connect, show, wait_for};
 
 use crate::bus::{Publisher, Subscriber, publish, wait_heard};
 use crate::metrics::scrape;
@@ -181,5 +181,52 @@ fn a_program_is_slowed_before_what_it_publishes_is_lost() -> Result<()> {
     let slowed = until_slowed(&fleet, "site1-relay");
     fleet.signal("site1-host1", Signal::CONT)?;
     slowed?;
+    Ok(())
+}
+
+/// How many messages waited for a link of this node that broke, by its events.
+fn cut_off(fleet: &Fleet, node: &str) -> Result<u64> {
+    let output = fleet.barid(&["events", "--json", "--since", "1h", "bus.cut-off"])?;
+    let lines = show(&output.stdout);
+    let events: Vec<Value> =
+        lines.lines().map(|line| Ok(serde_json::from_str(line)?)).collect::<Result<_>>()?;
+    let of = events.iter().filter(|event| event["set"] == node);
+    Ok(of.filter_map(|event| event["count"].as_u64()).sum())
+}
+
+#[test]
+fn what_waits_for_a_link_that_breaks_is_counted_and_told() -> Result<()> {
+    let mut fleet = Fleet::with(binary()?, "redial_base_ms = 200\nredial_cap_ms = 2000\n")?;
+    fleet.grow(1, 1)?;
+    let _reads = subscribe(&fleet.state("site1-host1").join("node.sock"), &["flood.>"])?;
+    wait_heard(&fleet, "site1-relay", "flood.word", true)?;
+    fleet.signal("site1-host1", Signal::STOP)?;
+    let slowed = until_slowed(&fleet, "site1-relay");
+    let said = match slowed {
+        Ok(said) => said as f64,
+        Err(error) => {
+            fleet.signal("site1-host1", Signal::CONT)?;
+            return Err(error);
+        }
+    };
+    assert_eq!(dropped(&fleet, "site1-relay", "broken-link")?, 0.0);
+    let full = dropped(&fleet, "site1-relay", "link")?;
+    fleet.kill("site1-host1")?;
+    // A queue of a link holds 1 MiB, and that many are no more than were said.
+    let lost = wait_for("what waited to be counted", LIMIT, || {
+        let lost = dropped(&fleet, "site1-relay", "broken-link")?;
+        Ok((lost >= 17.0).then_some(lost))
+    })?;
+    assert!(lost + full <= said, "{lost} and {full} of {said}");
+    wait_for("it to be told", LIMIT, || {
+        Ok((cut_off(&fleet, "site1-relay")? as f64 == lost).then_some(()))
+    })?;
+    // Who is back hears again.
+    fleet.restart("site1-host1")?;
+    fleet.wait_up(2)?;
+    let mut reads = subscribe(&fleet.state("site1-host1").join("node.sock"), &["flood.>"])?;
+    wait_heard(&fleet, "site1-relay", "flood.word", true)?;
+    assert!(publish(&fleet, "site1-relay", "flood.word", "last")?);
+    assert_eq!(hears(&mut reads, "last")?, (Vec::new(), 0));
     Ok(())
 }

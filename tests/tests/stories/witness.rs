@@ -11,14 +11,14 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 /// How long a reader waits for the rest of what somebody has begun to say.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A list that a thread fills.
 #[derive(Clone, Default)]
 pub(super) struct Heard<T>(Arc<Mutex<Vec<T>>>);
 
 impl<T: Clone> Heard<T> {
-    fn push(&self, item: T) {
+    pub(super) fn push(&self, item: T) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(item);
     }
 
@@ -139,32 +139,74 @@ pub(super) fn mail_server_at(listener: TcpListener) -> Result<(SocketAddr, Heard
 
 fn take_mail(stream: TcpStream, heard: &Heard<String>) -> Option<()> {
     stream.set_read_timeout(Some(PATIENCE)).ok()?;
-    let mut reader = BufReader::new(stream.try_clone().ok()?);
-    let say = |text: &str| (&stream).write_all(text.as_bytes()).ok();
-    say("220 witness ESMTP\r\n")?;
-    loop {
+    let mut session = Session::new(stream, heard, false);
+    session.say("220 witness ESMTP")?;
+    session.serve().map(drop)
+}
+
+/// A client of a mail server.
+pub(super) struct Session<'a, S> {
+    stream: BufReader<S>,
+    /// The mails that it sends.
+    mails: &'a Heard<String>,
+    /// Whether it is offered to speak TLS from then on.
+    starttls: bool,
+    /// All that it has said beside the mails.
+    pub(super) said: Vec<String>,
+}
+
+impl<'a, S: Read + Write> Session<'a, S> {
+    pub(super) fn new(stream: S, mails: &'a Heard<String>, starttls: bool) -> Session<'a, S> {
+        Session { stream: BufReader::new(stream), mails, starttls, said: Vec::new() }
+    }
+
+    pub(super) fn say(&mut self, text: &str) -> Option<()> {
+        let stream = self.stream.get_mut();
+        stream.write_all(format!("{text}\r\n").as_bytes()).ok()?;
+        stream.flush().ok()
+    }
+
+    fn line(&mut self) -> Option<String> {
         let mut line = String::new();
-        if reader.read_line(&mut line).ok()? == 0 {
-            return Some(());
-        }
-        match line.split_whitespace().next().unwrap_or("").to_ascii_uppercase().as_str() {
-            "DATA" => {
-                say("354 go on\r\n")?;
-                let mut mail = String::new();
-                loop {
-                    let mut line = String::new();
-                    reader.read_line(&mut line).ok()?;
-                    if line.trim_end() == "." {
-                        break;
-                    }
-                    mail.push_str(&line);
+        let length = self.stream.read_line(&mut line).ok()?;
+        (length > 0).then(|| line.trim_end_matches(['\r', '\n']).to_owned())
+    }
+
+    /// Serves it until it leaves; or, if it wants TLS, until then: `Some`.
+    pub(super) fn serve(&mut self) -> Option<()> {
+        while let Some(line) = self.line() {
+            self.said.push(line.clone());
+            match line.split_whitespace().next().unwrap_or("").to_ascii_uppercase().as_str() {
+                "EHLO" if self.starttls => self.say("250-witness\r\n250 STARTTLS")?,
+                "EHLO" => self.say("250-witness\r\n250 AUTH PLAIN")?,
+                "STARTTLS" if self.starttls => {
+                    self.say("220 go ahead")?;
+                    return Some(());
                 }
-                heard.push(mail);
-                say("250 taken\r\n")?;
+                "AUTH" => self.say("235 it is you")?,
+                "DATA" => {
+                    self.say("354 go on")?;
+                    let mut mail = String::new();
+                    while let Some(line) = self.line().filter(|line| line != ".") {
+                        mail.push_str(&line);
+                        mail.push_str("\r\n");
+                    }
+                    self.mails.push(mail);
+                    self.say("250 taken")?;
+                }
+                "QUIT" => {
+                    self.say("221 bye")?;
+                    return None;
+                }
+                _ => self.say("250 fine")?,
             }
-            "QUIT" => return say("221 bye\r\n"),
-            _ => say("250 fine\r\n")?,
         }
+        None
+    }
+
+    /// The stream, of which nothing more was read than was said.
+    pub(super) fn into_stream(self) -> S {
+        self.stream.into_inner()
     }
 }
 

@@ -30,6 +30,9 @@ pub struct NewDist {
     /// Only these files, to hosts that are named and have asked for them.
     #[serde(skip)]
     pub wanted: Option<Vec<DomainPath>>,
+    /// Who wants it; empty: whoever makes it.
+    #[serde(skip)]
+    pub by: String,
 }
 
 impl NewDist {
@@ -44,6 +47,7 @@ impl NewDist {
             all_at_once: false,
             only: None,
             wanted: None,
+            by: String::new(),
         }
     }
 }
