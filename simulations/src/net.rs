@@ -358,6 +358,8 @@ impl Net {
     pub(crate) fn open_end(&self, link: LinkId, side: Side) -> Option<usize> {
         let end = self.links.get(&link)?.end(side);
         (end.phase == Phase::Open).then_some(end.node)
+    }
+
     /// The links that a node has open, of which it is this side.
     pub(crate) fn open_links(&self, node: usize, side: Side) -> Vec<LinkId> {
         let open = self.links.iter().filter(|(_, link)| {
