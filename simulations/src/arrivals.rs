@@ -100,7 +100,9 @@ impl Sim {
             (Item::Elsewhere(content, sibling), Phase::Open) if !lost => {
                 self.elsewhere(node, link, content, sibling)
             }
-            (Item::Word(content, why), Phase::Open) if !lost => self.word(node, link, content, why),
+            (Item::Word(content, why), Phase::Open) if !lost => {
+                self.came_of(node, link, content, why)
+            }
             (Item::Recall(content), Phase::Open) if !lost => self.recalled(node, link, content),
             _ => Ok(()),
         }

@@ -185,7 +185,7 @@ impl Sim {
     }
 
     /// A parent hears what came of it, and serves the rest.
-    pub(crate) fn word(
+    pub(crate) fn came_of(
         &mut self,
         node: usize,
         link: LinkId,
