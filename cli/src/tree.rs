@@ -1,6 +1,7 @@
 //! `barid tree`: the controller, its direct children with their links, and who is below each.
 
 use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
 
 use controller::sets::{fold, natural_cmp};
 use controller::types::{HostInfo, LinkInfo, Status};
@@ -194,7 +195,13 @@ fn link_line(link: &LinkInfo) -> String {
         cap => format!("  cap {}", relay::show_rate(cap)),
     };
     let yields = if link.yields { "  gives way" } else { "" };
-    format!("{}{site}  up {age}  {}  rtt {rtt}{cap}{yields}  {bytes}", link.name, link.address)
+    let silent = show_duration(Duration::from_millis(link.silent_ms));
+    let suspect = match link.suspect {
+        true => format!("  SUSPECT: nothing heard for {silent}"),
+        false => String::new(),
+    };
+    let (name, address) = (&link.name, &link.address);
+    format!("{name}{site}  up {age}{suspect}  {address}  rtt {rtt}{cap}{yields}  {bytes}")
 }
 
 #[cfg(test)]
@@ -236,6 +243,8 @@ mod tests {
             content_received: 0,
             cap: 0,
             yields: false,
+            silent_ms: 0,
+            suspect: false,
         };
         let mut hosts: Vec<HostInfo> =
             (1..=3).map(|i| host(&format!("n{i}"), "host", "r1", i != 3)).collect();

@@ -129,6 +129,9 @@ pub(crate) fn link_infos(live: &Live, meter: &Meter) -> Vec<LinkInfo> {
             content_received: sum.content_received,
             cap: link.map_or(0, |link| link.cap),
             yields: link.is_some_and(|link| link.yields),
+            silent_ms: link
+                .map_or(0, |link| u64::try_from(link.silent.as_millis()).unwrap_or(u64::MAX)),
+            suspect: link.is_some_and(|link| link.suspect),
         }
     };
     let mut infos: Vec<_> = state.below.iter().filter(|(_, b)| !b.is_empty()).map(info).collect();

@@ -7,7 +7,7 @@
 //! no two see to one host, and a host does nothing twice for one time. What is noted is on disk
 //! before anybody is told to do something.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -31,6 +31,8 @@ const LOOK: Duration = Duration::from_secs(5);
 const OPEN: Duration = Duration::from_millis(500);
 /// How long children are waited for: their commands may take a while.
 const WITHIN: Duration = Duration::from_secs(15 * 60);
+/// Who has had no link here for so long will say nothing more, and holds up nobody's turn.
+const GONE: Duration = Duration::from_secs(60);
 /// So many groups of children have their turn at once, then others wait.
 const GROUPS: usize = 64;
 /// What so many have said is noted together.
@@ -241,20 +243,55 @@ async fn ask(
         let turns = SiteTurns { frequency: frequency.clone(), due_ms, hosts };
         Ended { turns, said }
     };
-    let until = Instant::now() + WITHIN;
-    let mut silent = children.clone();
-    match Asking::due(&node, (&frequency, due_ms), children).await {
-        Ok(mut asking) => {
-            while let Ok(Some((host, _, done))) = timeout_at(until, asking.next()).await {
+    let no_word = |silent: BTreeMap<HostId, String>| {
+        let hosts = silent.keys().copied().collect();
+        ended(hosts, Err(silent.into_values().collect()))
+    };
+    let mut asking = match Asking::due(&node, (&frequency, due_ms), children.clone()).await {
+        Ok(asking) => asking,
+        Err(error) => {
+            warn!(error = %relay::chain(&error), "the children are not asked");
+            return drop(end.send(no_word(children)).await);
+        }
+    };
+    let (until, mut absent) = (Instant::now() + WITHIN, Absent::default());
+    while Instant::now() < until && !asking.silent.is_empty() {
+        match timeout_at(until.min(Instant::now() + LOOK), asking.next()).await {
+            Ok(Some((host, _, done))) => {
                 end.send(ended(HostSet::one(host), Ok(done))).await.ok();
             }
-            silent = asking.silent;
+            Ok(None) => break,
+            Err(_) => {
+                let linked = node.links().into_iter().map(|link| link.host).collect();
+                let gone = absent.look(Instant::now(), &linked, &mut asking.silent);
+                if !gone.is_empty() {
+                    end.send(no_word(gone)).await.ok();
+                }
+            }
         }
-        Err(error) => warn!(error = %relay::chain(&error), "the children are not asked"),
     }
-    if !silent.is_empty() {
-        let hosts = silent.keys().copied().collect();
-        end.send(ended(hosts, Err(silent.into_values().collect()))).await.ok();
+    if !asking.silent.is_empty() {
+        end.send(no_word(asking.silent)).await.ok();
+    }
+}
+
+/// Since when those have had no link here who are waited for.
+#[derive(Default)]
+struct Absent(BTreeMap<HostId, Instant>);
+
+impl Absent {
+    /// Takes out of the silent ones who has been absent for too long.
+    fn look(
+        &mut self,
+        now: Instant,
+        linked: &BTreeSet<HostId>,
+        silent: &mut BTreeMap<HostId, String>,
+    ) -> BTreeMap<HostId, String> {
+        self.0.retain(|host, _| !linked.contains(host));
+        let away = silent.keys().filter(|host| !linked.contains(host)).copied();
+        let away = away.filter(|host| now - *self.0.entry(*host).or_insert(now) >= GONE);
+        let gone: Vec<_> = away.collect();
+        gone.into_iter().filter_map(|host| silent.remove_entry(&host)).collect()
     }
 }
 
@@ -268,4 +305,29 @@ fn sequence(name: &str) -> [u8; 8] {
 fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_away_too_long_is_waited_for_no_more() {
+        let begun = Instant::now();
+        let (one, two) = (HostId(1), HostId(2));
+        let mut silent = BTreeMap::from([(one, "one".to_owned()), (two, "two".to_owned())]);
+        let mut absent = Absent::default();
+        let mut look = |after: Duration, linked: &[HostId]| {
+            let linked = linked.iter().copied().collect();
+            absent.look(begun + after, &linked, &mut silent).into_keys().collect::<Vec<_>>()
+        };
+        assert_eq!(look(Duration::ZERO, &[two]), []);
+        // The other is away, too, and comes back in time.
+        assert_eq!(look(GONE / 2, &[]), []);
+        assert_eq!(look(GONE - LOOK, &[two]), []);
+        assert_eq!(look(GONE, &[two]), [one]);
+        assert_eq!(look(GONE * 2, &[]), []);
+        assert_eq!(look(GONE * 3, &[]), [two]);
+        assert!(silent.is_empty());
+    }
 }

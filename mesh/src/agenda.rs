@@ -35,6 +35,18 @@ impl<K: Copy + Ord> Agenda<K> {
         }
     }
 
+    /// Enters an order at this moment, or moves it there, unless it is due already.
+    pub(crate) fn put_off(&mut self, order: K, now: Time, at: Time) {
+        if self.at(order).is_none_or(|old| now < old) {
+            self.set(order, at);
+        }
+    }
+
+    /// The moment of an order.
+    pub(crate) fn at(&self, order: K) -> Option<Time> {
+        self.at.get(&order).copied()
+    }
+
     /// Takes an order out.
     pub(crate) fn clear(&mut self, order: K) {
         if let Some(at) = self.at.remove(&order) {
@@ -80,6 +92,9 @@ mod tests {
         agenda.by(id(1), at(15));
         agenda.by(id(1), at(40));
         agenda.set(id(3), at(50));
+        agenda.put_off(id(3), at(49), at(60));
+        agenda.put_off(id(3), at(60), at(70));
+        assert_eq!(agenda.at(id(3)), Some(at(60)));
         assert_eq!((agenda.next(), agenda.due(at(14))), (Some(at(15)), None));
         assert_eq!(agenda.take_due(at(20)), [id(1), id(2)]);
         agenda.clear(id(3));

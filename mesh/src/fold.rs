@@ -6,9 +6,7 @@
 //! once. Bodies are held within a budget over all shares, in memory and on disk: for new ones those
 //! go first that the parent holds already, and only then are new ones cut, which is counted.
 //!
-//! While answers keep coming the wait doubles from report to report, up to [`LONGEST_WAIT`] times
-//! what is configured: many hosts that answer over seconds would else be told of in hundreds of
-//! reports. After a pause it begins anew, so that a lone answer is as quick as ever.
+//! How long that wait is stands in [`Patience`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -18,6 +16,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::agenda::Agenda;
+use crate::patience::Patience;
 use crate::wake::{Deadline, sooner};
 use crate::{Digest, HostSet, Order, OrderId, Report, Tally, Time, Wake};
 
@@ -25,8 +24,6 @@ use crate::{Digest, HostSet, Order, OrderId, Report, Tally, Time, Wake};
 const ORPHAN_TTL: Duration = Duration::from_secs(3600);
 /// Nodes remember an order a little longer than it is valid, so that none outlives its own ledger.
 const TTL_SLACK: Duration = Duration::from_secs(60);
-/// How many times the configured wait news waits for more of it at most.
-pub const LONGEST_WAIT: u32 = 32;
 /// What a line of a tally costs on the wire, about: an outcome with its digest, and a range.
 const LINE_BYTES: usize = 48;
 const RANGE_BYTES: usize = 10;
@@ -58,8 +55,8 @@ pub(crate) struct Share {
     pub(crate) own: bool,
     /// Until when the order waits for hosts that are away.
     pub(crate) hold_until: Time,
-    /// When the last report was to go that others were waited for, and how long the wait was.
-    flush: Option<(Time, Duration)>,
+    /// How long answers wait for others, once one has come that did not complete the share.
+    patience: Option<Patience>,
 }
 
 impl Share {
@@ -397,16 +394,15 @@ impl Shares {
     pub(crate) fn flush_after(&mut self, order: OrderId, now: Time, least: Duration) {
         let Some(share) = self.shares.get_mut(&order) else { return };
         let is_gated = share.order.as_ref().is_some_and(|order| order.gate.is_some());
-        let wait = match share.flush {
-            // It waits already.
-            Some((at, _)) if now < at => return self.flush_by(order, at),
-            Some((at, wait)) if now < at + wait * 2 && !is_gated => {
-                (wait * 2).min(least * LONGEST_WAIT)
-            }
-            _ => least,
-        };
-        share.flush = Some((now + wait, wait));
-        self.flush_by(order, now + wait);
+        match &mut share.patience {
+            Some(patience) => patience.hear(now, !is_gated),
+            None => share.patience = Some(Patience::new(now, least)),
+        }
+        let due = share.patience.map_or(now, |patience| patience.due());
+        if share.has_news() {
+            share.settled = false;
+            self.flushes.put_off(order, now, due);
+        }
     }
 
     /// Takes back what was told of an order and was only supposed: it is told again.

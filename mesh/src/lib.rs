@@ -30,6 +30,7 @@ mod node;
 mod order;
 mod outbox;
 mod outcome;
+mod patience;
 mod profile;
 mod pull;
 mod pulse;
@@ -58,13 +59,13 @@ pub use fact::{
     Class, Fact, FoldKey, Folded, Happening, Kind, LINE_BYTES, MOST, SUBJECT_BYTES, Sample,
     Severity, Signature, TEXT_BYTES, WINDOW_MS, is_subject, one_line, template,
 };
-pub use fold::LONGEST_WAIT;
 pub use frame::Frame;
 pub use ids::{Digest, HostId, LinkId, OrderId, RequestId};
 pub use io::{Asker, Input, Output, Peer, PullFault, Reason};
 pub use node::Node;
 pub use order::{Batch, Gate, Need, Order, Report, Share};
 pub use outcome::{Outcome, State, Tally};
+pub use patience::{LONGEST_WAIT, Patience};
 pub use profile::{PROFILE_BYTES, PROFILE_LINES, Profile, Profiled};
 pub use record::{Record, Saved};
 pub use set::HostSet;

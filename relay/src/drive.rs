@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use mesh::bus::{Message, Wanting};
 use mesh::{
@@ -102,6 +102,10 @@ pub struct LinkStatus {
     pub cap: u64,
     /// Whether it gives way to other traffic.
     pub yields: bool,
+    /// For how long nothing has come from the peer.
+    pub silent: Duration,
+    /// Whether the peer has missed two beats.
+    pub suspect: bool,
 }
 
 /// A view of the links for others than the drive loop.
@@ -146,6 +150,7 @@ impl Links {
 
 fn status(link: &Link) -> LinkStatus {
     let stats = link.conn.stats();
+    let (silent, suspect) = link.counters.heard.silence();
     let load = |n: &std::sync::atomic::AtomicU64| n.load(std::sync::atomic::Ordering::Relaxed);
     LinkStatus {
         host: link.peer.host(),
@@ -160,6 +165,8 @@ fn status(link: &Link) -> LinkStatus {
         content_received: load(&link.counters.content_received),
         cap: link.bulk.as_ref().map_or(0, |bulk| bulk.rate()),
         yields: congestion::yields(&link.conn),
+        silent,
+        suspect,
     }
 }
 

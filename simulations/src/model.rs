@@ -1,18 +1,19 @@
 //! The fluid model: what a tree of any size costs, by arithmetic.
 //!
 //! It knows how the core behaves (an order is forwarded before it is saved, answers wait for
-//! others, ever longer while they keep coming, an acknowledgement waits for others, content
+//! others as long as the core has the patience, an acknowledgement waits for others, content
 //! crosses each link once and is handed on as it comes) and what frames weigh, since it asks the
-//! encoder of the wire. Everything that is random in the core is its mean here, and nothing ever
-//! goes wrong. Where the simulator reaches, the two are compared; beyond, the model goes on alone.
+//! encoder of the wire. What is random in the core is its mean here, but for when commands end, and
+//! nothing ever goes wrong. Where the simulator reaches, the two are compared; beyond, the model
+//! goes on alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
 use mesh::{
-    Config, Digest, EventLimits, Folded, Frame, Happening, HostId, HostSet, LONGEST_WAIT, Order,
-    Outcome, Report, State, Tally,
+    Config, Digest, EventLimits, Folded, Frame, Happening, HostId, HostSet, Order, Outcome,
+    Patience, Report, State, Tally, Time,
 };
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
@@ -25,6 +26,11 @@ use crate::plan;
 /// How many different ends the commands of a mixed run have, as the simulator draws them.
 const ENDS: [(State, u64); 3] = [(State::Ok, 2), (State::Failed(1), 1), (State::Signalled(9), 1)];
 const BODIES: u8 = 4;
+/// How many hosts, and how many relays of each tier, end and report at times of their own; the
+/// others do as one of these. And of how many relays the reports are weighed.
+const HOSTS_PLAYED: usize = 4_096;
+const NODES_PLAYED: usize = 64;
+const NODES_WEIGHED: usize = 4;
 /// Content is handed on in pieces of this size.
 const PIECE: f64 = 16.0 * 1024.0;
 
@@ -186,22 +192,23 @@ fn answers(shape: &Shape, ends: Ends, mixed: bool) -> Vec<Crossed> {
     let counts = shape.counts();
     let ack = weight(&Frame::ReportsHeld { log: u64::MAX, through: 100 });
     let mut tiers = vec![Crossed::default(); shape.fans.len()];
-    // When each node of a tier reports, and how many hosts live behind such a link.
-    let (mut reports, mut behind) = (vec![0.0], 1.0);
+    let mut rng = SmallRng::seed_from_u64(3);
+    // When nodes of a tier report, and how many hosts live behind the link of one.
+    let (mut nodes, mut behind) = (vec![vec![0.0]], 1.0);
+    if let Ends::Over(window) = ends {
+        nodes = (0..HOSTS_PLAYED).map(|_| vec![rng.random_range(0.0..window)]).collect();
+    }
     for tier in (0..shape.fans.len()).rev() {
         let (links, fan) = (counts[tier + 1] as f64, shape.fans[tier]);
-        let is_host = tier + 1 == shape.fans.len();
-        let times = reports.len() as f64;
+        let heard = (0..NODES_PLAYED.min(counts[tier])).map(|_| hear(&nodes, fan, &mut rng));
+        let heard: Vec<_> = heard.collect();
+        let times = mean(nodes.iter().map(|reports| reports.len() as f64));
         let acks = match ends {
             Ends::Together => times,
-            Ends::Over(window) => {
-                // What waits on any link of a node goes when the first of it is due.
-                let rounds = batches(fan as f64 * times, window, ack_delay());
-                let scattered = rounds * (1.0 - (-times / rounds).exp());
-                if is_host { scattered } else { acknowledged(&reports).max(scattered) }
-            }
+            Ends::Over(_) => mean(heard.iter().map(|heard| acks(heard) / fan as f64)),
         };
-        let bytes = report_bytes(behind, &reports, mixed, ends);
+        let weighed = nodes.iter().take(NODES_WEIGHED);
+        let bytes = mean(weighed.map(|reports| report_bytes(behind, reports, mixed, ends)));
         tiers[tier] = Crossed {
             down: (
                 (links * (1.0 + acks)) as u64,
@@ -210,14 +217,20 @@ fn answers(shape: &Shape, ends: Ends, mixed: bool) -> Vec<Crossed> {
             up: ((links * (times + 1.0)) as u64, (links * (bytes + ack)) as u64),
             content: 0,
         };
-        reports = match ends {
+        nodes = match ends {
             Ends::Over(window) => {
-                flushes(&arrivals(&reports, fan, behind, window), shape.flush.as_secs_f64())
+                let reports = |heard: &Vec<_>| {
+                    let own = rng.random_range(0.0..window);
+                    let mut times: Vec<_> = heard.iter().map(|(at, _)| *at).chain([own]).collect();
+                    times.sort_by(f64::total_cmp);
+                    tell(&times, shape.flush)
+                };
+                heard.iter().map(reports).collect()
             }
             // A relay tells its own end, and those of each tier below that is far away.
             Ends::Together => {
                 let far = |tier: &usize| shape.profile(*tier).delay.0 > shape.flush;
-                vec![0.0; 1 + (tier..shape.fans.len()).filter(far).count()]
+                vec![vec![0.0; 1 + (tier..shape.fans.len()).filter(far).count()]]
             }
         };
         behind = fan as f64 * behind + 1.0;
@@ -225,65 +238,58 @@ fn answers(shape: &Shape, ends: Ends, mixed: bool) -> Vec<Crossed> {
     tiers
 }
 
-/// When a node hears of answers, if so many children report at these times: hosts end at any time
-/// of the window, relays are in step but for the first of theirs that has ended. And when its own
-/// command has ended.
-fn arrivals(reports: &[f64], fan: usize, behind: f64, window: f64) -> Vec<f64> {
-    let place = |child: usize| (child as f64 + 0.5) / fan as f64;
-    let mut times: Vec<f64> = match behind <= 1.0 {
-        true => (0..fan).map(|child| window * place(child)).collect(),
-        false => {
-            // The first of many that are scattered is late by a waiting time.
-            let late = |child| -(1.0 - place(child)).ln() * window / behind;
-            let of = |child| reports.iter().map(move |at| at + late(child));
-            (0..fan).flat_map(of).collect()
+/// When a node hears of answers and from which child, if it has so many children, each of which
+/// reports as one of these nodes does.
+fn hear(nodes: &[Vec<f64>], fan: usize, rng: &mut SmallRng) -> Vec<(f64, usize)> {
+    let mut heard = Vec::new();
+    for child in 0..fan {
+        let reports = &nodes[rng.random_range(0..nodes.len())];
+        heard.extend(reports.iter().map(|at| (*at, child)));
+    }
+    heard.sort_by(|one, other| one.0.total_cmp(&other.0));
+    heard
+}
+
+/// When a relay reports what comes at these times, by the core's own rule. With the last of it
+/// nobody is missing, and it reports at once.
+fn tell(news: &[f64], flush: Duration) -> Vec<f64> {
+    let time = |at: f64| Time::ZERO + Duration::from_secs_f64(at);
+    let (mut reports, mut patience) = (Vec::new(), None::<Patience>);
+    for at in news {
+        match &mut patience {
+            None => patience = Some(Patience::new(time(*at), flush)),
+            Some(patience) => {
+                let due = patience.due();
+                if due <= time(*at) {
+                    reports.push(due.since(Time::ZERO).as_secs_f64());
+                }
+                patience.hear(time(*at), true);
+            }
         }
-    };
-    times.push(window / 2.0);
-    times.sort_by(f64::total_cmp);
-    times
-}
-
-/// How long an acknowledgement waits for something to go with.
-fn ack_delay() -> f64 {
-    Config::new(HostId::ROOT, 0, true).ack_delay.as_secs_f64()
-}
-
-/// How many batches there are of so many things that come over a window, if the first of each
-/// waits this long for others.
-fn batches(things: f64, window: f64, wait: f64) -> f64 {
-    if things <= 1.0 {
-        return things;
     }
-    (window / (wait + window / things)).clamp(1.0, things)
-}
-
-/// When a relay reports what comes at these times: the wait for others doubles from one to the
-/// next while answers keep coming.
-fn flushes(arrivals: &[f64], flush: f64) -> Vec<f64> {
-    let (mut reports, mut last) = (Vec::new(), None::<(f64, f64)>);
-    let longest = f64::from(LONGEST_WAIT);
-    for now in arrivals {
-        let wait = match last {
-            Some((at, _)) if *now < at => continue,
-            Some((at, wait)) if *now < at + wait * 2.0 => (wait * 2.0).min(flush * longest),
-            _ => flush,
-        };
-        last = Some((now + wait, wait));
-        reports.push(now + wait);
-    }
+    reports.extend(news.last());
     reports
 }
 
-/// How often reports of these times are acknowledged, one wait after the first that is not.
-fn acknowledged(reports: &[f64]) -> f64 {
-    let (mut acks, mut until) = (0.0, f64::NEG_INFINITY);
-    for at in reports {
-        if *at > until {
-            (acks, until) = (acks + 1.0, at + ack_delay());
+/// How many acknowledgements a node sends for what it hears: when the first that waits is due,
+/// each child gets one for all that it has said.
+fn acks(heard: &[(f64, usize)]) -> f64 {
+    let delay = Config::new(HostId::ROOT, 0, true).ack_delay.as_secs_f64();
+    let (mut count, mut due, mut waiting) = (0, f64::NEG_INFINITY, BTreeSet::new());
+    for (at, child) in heard {
+        if *at > due {
+            count += waiting.len();
+            waiting.clear();
+            due = at + delay;
         }
+        waiting.insert(*child);
     }
-    acks
+    (count + waiting.len()) as f64
+}
+
+fn mean(values: impl Iterator<Item = f64>) -> f64 {
+    let (sum, count) = values.fold((0.0, 0.0), |(sum, count), value| (sum + value, count + 1.0));
+    sum / f64::max(count, 1.0)
 }
 
 /// The bytes of all reports on a link with so many hosts behind it, encoded. A report has those

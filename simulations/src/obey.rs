@@ -105,8 +105,14 @@ impl Sim {
             return Ok(());
         }
         self.stats.frames += 1;
-        let is_beat = matches!(frame, Frame::Beat { .. } | Frame::Seek { .. });
-        self.stats.talk += u64::from(!is_beat);
+        match (&frame, &mut self.asks) {
+            // Who is away may be asked for as long as an order is valid, but not often.
+            (Frame::Seek { order, .. }, Some(asks)) => {
+                *asks.entry((node, link, *order)).or_default() += 1;
+            }
+            (Frame::Beat { .. } | Frame::Seek { .. }, _) => {}
+            _ => self.stats.talk += 1,
+        }
         self.checks.sending(&self.seats[node], &frame, self.now)?;
         self.checks.gated.telling(HostId(node as u32), link, &frame);
         if !self.viewers.began && matches!(frame, Frame::Watch { .. } | Frame::Said(_)) {

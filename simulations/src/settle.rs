@@ -21,6 +21,9 @@ const WITHIN: Duration = Duration::from_secs(300);
 const LAST_HOLD: Duration = Duration::from_secs(100);
 /// How long the tree is watched for silence.
 const SILENCE: Duration = Duration::from_secs(15);
+/// How often a node may ask by a link within that time for answers to one order that have gone
+/// another way. It begins with a pause of five seconds.
+const ASKS: u32 = 3;
 /// How long the last order may take.
 const PROBE: Duration = Duration::from_secs(20);
 /// Everybody has found a parent by then.
@@ -46,9 +49,15 @@ impl Sim {
         }
         self.run_until(self.now.max(healed + LAST_HOLD.max(self.patience())))?;
         let talk = self.stats.talk;
+        self.asks = Some(BTreeMap::new());
         self.run_until(self.now + SILENCE)?;
         if self.stats.talk > talk {
             let detail = format!("{} frames at rest", self.stats.talk - talk);
+            return Err(Violation::new("quiet at rest", detail));
+        }
+        let asks = self.asks.take().unwrap_or_default();
+        if let Some(((node, _, order), count)) = asks.iter().find(|(_, count)| **count > ASKS) {
+            let detail = format!("node {node} asks {count} times for {order:?} at rest");
             return Err(Violation::new("quiet at rest", detail));
         }
         self.probe()?;

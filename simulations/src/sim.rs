@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use mesh::{Digest, Frame, HostId, Input, Node, Order, OrderId, Saved};
+use mesh::{Digest, Frame, HostId, Input, LinkId, Node, Order, OrderId, Saved};
 use rand::rngs::SmallRng;
 use rand::{Rng, RngExt, SeedableRng};
 
@@ -38,6 +38,8 @@ pub struct Sim {
     pub(crate) checks: Checks,
     pub(crate) trace: Trace,
     pub(crate) stats: Stats,
+    /// While nothing happens: how often each node asks by each link for answers to each order.
+    pub(crate) asks: Option<BTreeMap<(usize, LinkId, OrderId), u32>>,
     pub(crate) viewers: Viewers,
     pub(crate) chatter: Chatter,
     pub(crate) coverage: Coverage,
@@ -72,6 +74,7 @@ impl Sim {
             checks: Checks::new(&plan),
             trace: Trace::new(sink),
             stats: Stats { nodes: plan.tree.len(), ..Stats::default() },
+            asks: None,
             viewers: Viewers::default(),
             chatter: Chatter::default(),
             coverage: Coverage::default(),

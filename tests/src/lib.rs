@@ -152,7 +152,18 @@ impl Fleet {
         dir: &Path,
         places: BTreeMap<String, Place>,
     ) -> Result<Fleet> {
-        Fleet::begin((binary, pace), dir, places, &[], |_| Ok(()))
+        Fleet::placed_with(binary, pace, dir, places, &[])
+    }
+
+    /// The same with these options of the controller besides.
+    pub fn placed_with(
+        binary: PathBuf,
+        pace: &str,
+        dir: &Path,
+        places: BTreeMap<String, Place>,
+        options: &[&str],
+    ) -> Result<Fleet> {
+        Fleet::begin((binary, pace), dir, places, options, |_| Ok(()))
     }
 
     /// A controller with these options besides, alone, whose state folder is prepared first.

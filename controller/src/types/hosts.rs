@@ -125,6 +125,12 @@ pub struct LinkInfo {
     /// Whether content gives way to other traffic there.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub yields: bool,
+    /// For how long nothing has come from it, in milliseconds; 0 if it is not linked now.
+    #[serde(default)]
+    pub silent_ms: u64,
+    /// Whether it has missed two beats. With the third its link is given up.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub suspect: bool,
 }
 
 fn is_zero(n: &u64) -> bool {

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tracing::warn;
 
 use super::Queued;
-use super::counters::count;
+use super::counters::{Heard, count};
 use super::framed::{LinkError, read_framed};
 use super::streams::Reader;
 use crate::congestion;
@@ -30,10 +30,12 @@ impl Reader {
     pub(super) async fn read_frames(
         &self,
         (mut recv, received): (RecvStream, &AtomicU64),
+        heard: &Heard,
     ) -> Result<(), LinkError> {
         let (mut unpacker, mut clocks) = (None, Skew::default());
         while let Some(bytes) = read_framed(&mut recv).await? {
             count(received, bytes.len() + protos::HEADER_BYTES);
+            heard.note();
             let incoming = protos::decode_frame(bytes, hash).map_err(LinkError::Frame)?;
             if let Peer::Parent { .. } = self.peer {
                 self.removed.set_out(false);
@@ -50,6 +52,9 @@ impl Reader {
                 Incoming::Frame(frame) => Input::Frame { link: self.id, frame },
                 Incoming::Beat { frame, allowance, clock_s } => {
                     self.allow(allowance);
+                    if let Frame::Beat { interval, .. } = frame {
+                        heard.note_interval(interval);
+                    }
                     if let Peer::Parent { .. } = self.peer
                         && clock_s > 0
                     {

@@ -139,14 +139,14 @@ impl Reader {
         });
         let reader = self.clone();
         tokio::spawn(async move {
-            let recv = (recv, &received.frames[class].received);
+            let (recv, heard) = ((recv, &received.frames[class].received), &received.heard);
             if kind != StreamKind::Control && !reader.may_hear().await {
                 return;
             }
             let read = match kind {
                 StreamKind::Live => reader.read_live(recv, live).await,
                 StreamKind::Bus => reader.read_bus(recv).await,
-                _ => reader.read_frames(recv).await,
+                _ => reader.read_frames(recv, heard).await,
             };
             match read {
                 Ok(()) | Err(LinkError::Lost(_) | LinkError::Ended) => {}

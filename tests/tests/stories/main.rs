@@ -12,6 +12,7 @@ mod causes;
 mod check;
 mod commands;
 mod crash;
+mod day;
 mod delegate;
 mod demo;
 mod dist;

@@ -93,6 +93,16 @@ impl World {
         self.fleet.log(node).matches(" unlinked").count()
     }
 
+    /// Waits until the tree says that the relay has missed two beats, while its link still stands.
+    fn wait_suspect(&self) -> Result<()> {
+        wait_for("the relay to be suspect", LIMIT, || {
+            let tree = self.fleet.json(&["tree", "--json"])?;
+            let link = &tree["links"][0];
+            assert_ne!(link["since_ms"], 0, "it was given up unsuspected: {link:#}");
+            Ok((link["suspect"] == true).then_some(()))
+        })
+    }
+
     /// Waits until both ends of the line have noticed that nothing comes any more.
     fn wait_missed(&self, before: [usize; 2]) -> Result<()> {
         wait_for("both ends to notice", LIMIT, || {
@@ -139,6 +149,9 @@ fn a_line_that_is_half_open_is_noticed_at_both_ends() -> Result<()> {
         // Given while nobody has noticed: it waits for them, and happens once.
         let line = format!("echo $BARID_NODE >> {}/$BARID_NODE-{name}", marks.display());
         let id = order(&world.fleet, &["run", "-a", "--defer", "--async", "--json", &line])?;
+        if way == Way::Up {
+            world.wait_suspect()?;
+        }
         world.wait_missed(before)?;
         world.line().reshape(way, open)?;
         world.fleet.wait_states(&id, &[("ok", 2)])?;
