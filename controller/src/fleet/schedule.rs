@@ -2,10 +2,10 @@
 //!
 //! When each frequency was last begun is on disk, so a controller that was away knows what it has
 //! missed: it says so, and makes up for it once, however often it was due meanwhile. One that dies
-//! before it is noted that something has begun begins it once more: whoever has it gets nothing. Who
-//! waits for
-//! a turn is on disk, too, and nowhere else: whoever cannot begin just goes on waiting, so that his
-//! windows are looked at again, and leaves only when he was given what he lacks.
+//! before it is noted that something has begun begins it once more: whoever has it gets nothing.
+//! Who waits for a turn is on disk, too, and nowhere else: whoever cannot begin just goes on
+//! waiting, so that his windows are looked at again, and leaves only when he was given what he
+//! lacks.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
