@@ -158,7 +158,8 @@ impl Fanout {
     }
 
     /// A child asks for an object that is here, or arriving. It gets it once, and then
-    /// [`Fanout::got`] or [`Fanout::left`] is said of it, or [`Fanout::lost`] and then one of these.
+    /// [`Fanout::got`] or [`Fanout::left`] is said of it, or [`Fanout::lost`] and then one of
+    /// these.
     pub fn ask(&mut self, now: Time, ask: &Ask) -> Way {
         let Ask { child, content, bytes, .. } = *ask;
         if self.limits.width == 0 || bytes < self.limits.least {

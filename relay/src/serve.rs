@@ -3,7 +3,8 @@
 //! The reply says how long the object is and where the groups begin; of what the child has
 //! already, nothing is sent. Objects take turns on the link ([`Bulk`]). A child that does not read
 //! is given up after a while, so that it holds neither memory nor a place; it asks again for the
-//! rest. With many children some are sent to siblings first ([`Fan`]). A stream that waits for more to arrive here waits as long as the link lives, and lets
+//! rest. With many children some are sent to siblings first ([`Fan`]). A stream that waits for
+//! more to arrive here waits as long as the link lives, and lets
 //! others go first: only this node knows that there is nothing wrong.
 
 use std::time::Duration;
