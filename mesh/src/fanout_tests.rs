@@ -1,3 +1,5 @@
+//! What is fanned out to whom, step by step.
+
 use super::*;
 
 const WHAT: Digest = Digest([7; 32]);
