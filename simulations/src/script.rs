@@ -277,7 +277,8 @@ mod tests {
         refused("parents = [0]", "parents = [99]", "99");
         refused("seed", "sneed = 1\nseed", "sneed");
         refused("targets = \"", "targets = \"x", "no set");
-        let late = "[clocks]\norigin_ms = 1792800000000\nhaste = 60\n\n[[schedule]]\nname = \"f0\"\n\
+        let late = "[clocks]\norigin_ms = 1792800000000\nhaste = 60\n\n\
+                    [[schedule]]\nname = \"f0\"\n\
             at_ms = 0\n[schedule.due]\nminute = 5\nevery = 61\nzone = \"UTC\"\n\n[weather";
         refused("[weather", late, "[[schedule]] f0: every = 61 is not from 1 to 60");
         refused("[weather", &late.replace("61", "60").replace("UTC", "Moon"), "Moon");
