@@ -13,7 +13,7 @@
 //! | `name` | mesh ids, roles, identities and their one written form |
 //! | `authority` | makes and keeps the authority, issues certificates, signs grants |
 //! | `identity` | a node's key, its credentials on disk, the identity of a peer |
-//! | `tls` | the four rustls configurations |
+//! | `tls` | the rustls configurations; `sibling` those between children of one parent |
 //! | `token` | join tokens and their proofs |
 //! | `order` | signatures on orders |
 //! | `files` | secrets on disk |
@@ -46,8 +46,9 @@ pub use key::KeyError;
 pub use name::{Identity, MeshId, MeshIdError, NameError, Role, RoleError};
 pub use order::{BadSignature, OrderKey, OrderSigner};
 pub use tls::{
-    JOIN_ALPN, JOIN_NAME, JoinError, MESH_ALPN, client_config, join_client_config,
-    join_server_config, parent_name, provider, server_config,
+    JOIN_ALPN, JOIN_NAME, JoinError, MESH_ALPN, SIBLING_ALPN, SIBLING_NAME, SiblingError,
+    client_config, join_client_config, join_server_config, parent_name, provider, server_config,
+    sibling_client_config, sibling_server_config,
 };
 pub use token::{Token, TokenCheck, TokenError, TokenId};
 pub use x509::{CaError, Leaf, PeerError};

@@ -1,9 +1,10 @@
-//! The four rustls configurations: mesh and join, server and client.
+//! The rustls configurations: mesh, join and siblings, server and client.
 //!
 //! Mesh: both sides show a certificate, and each trusts the one authority and nothing else. The
 //! client dials `parent.<mesh>.barid`, a name only those who serve have in their certificates.
 //! Join: the client has no certificate yet and knows only the authority's pin, so it verifies the
-//! server by that. The two have different ALPN names and different configurations: there is no
+//! server by that. Siblings: both sides show a certificate; what is different is in `sibling`. The
+//! three have different ALPN names and different configurations: there is no
 //! configuration in which a client certificate is optional.
 //!
 //! TLS 1.3 only, and no session is ever resumed: resumption skips the certificate check, so a
@@ -15,6 +16,8 @@
 //! such moment and believes the certificate it is shown.
 //!
 //! What a certificate says is read after the handshake, by [`crate::peer_identity`].
+
+mod sibling;
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
@@ -35,6 +38,10 @@ use crate::authority::Pin;
 use crate::identity::Credentials;
 use crate::name::{MeshId, Role};
 use crate::x509::{Ca, CaError, Leaf, PeerError};
+
+pub use self::sibling::{
+    SIBLING_ALPN, SIBLING_NAME, SiblingError, sibling_client_config, sibling_server_config,
+};
 
 /// What a connection within the mesh calls its protocol.
 pub const MESH_ALPN: &[u8] = b"barid/1";

@@ -335,3 +335,36 @@ impl ServerCertVerifier for Blind {
         vec![SignatureScheme::ED25519]
     }
 }
+
+#[test]
+fn siblings_meet_by_key_and_speak_of_nothing_else() {
+    let (mesh, other) = (Mesh::new(), Mesh::new());
+    let (one, two, relay) = (mesh.node(Role::Host), mesh.node(Role::Host), mesh.node(Role::Relay));
+    let meet = |client: &Credentials, server: &Credentials, key| {
+        let server = sibling_server_config(server);
+        handshake(sibling_client_config(client, key), server, SIBLING_NAME)
+    };
+    let key = two.leaf().public;
+    let (at_client, at_server) = meet(&one, &two, key).expect("they know each other");
+    assert_eq!(at_client.alpn_protocol(), Some(SIBLING_ALPN));
+    let child = peer_identity(at_server.peer_certificates().expect("each shows one"));
+    assert_eq!(child.expect("it is a node's"), *one.identity());
+    let refusal = meet(&one, &two, one.leaf().public).expect_err("it is another node");
+    let Failure::Client(Error::InvalidCertificate(CertificateError::Other(OtherError(why)))) =
+        refusal
+    else {
+        panic!("{refusal:?}")
+    };
+    assert_eq!(why.to_string(), "another node answers than the one that was meant");
+    let stranger = other.node(Role::Host);
+    let refusal = meet(&one, &stranger, stranger.leaf().public).expect_err("of another mesh");
+    assert!(matches!(refusal, Failure::Client(Error::InvalidCertificate(_))), "{refusal:?}");
+    let pairs = [
+        handshake(sibling_client_config(&one, relay.leaf().public), server_config(&relay), "a.b"),
+        handshake(client_config(&one), sibling_server_config(&relay), &name(&one)),
+    ];
+    for result in pairs {
+        let refusal = result.expect_err("they speak other protocols");
+        assert!(matches!(refusal, Failure::Server(Error::NoApplicationProtocol)), "{refusal:?}");
+    }
+}

@@ -230,6 +230,7 @@ mod tests {
             push: None,
             dist: None,
             waves: None,
+            rooms: Vec::new(),
         };
         let text = words(&plan);
         assert!(text.contains("unreachable now: a2 (1)\n"), "{text}");

@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 
 use controller::sets::fold;
-use controller::types::{HostInfo, NewPush};
+use controller::types::{HostInfo, NewPush, Plan, PlanQuery, PlanRoom};
 
 use crate::client::Client;
 use crate::exit::{Class, Exit};
@@ -21,7 +21,7 @@ use crate::gathered::Gathered;
 use crate::push::{Given, ordered};
 use crate::render::View;
 use crate::screen::Screen;
-use crate::units::show_count;
+use crate::units::{show_bytes, show_count};
 
 /// So many reasons are named.
 const SHOWN: usize = 20;
@@ -71,6 +71,7 @@ pub(crate) async fn ask(
         screen.warn(&format!("{missed} hosts could not be asked, and get it unasked: {set}"))?;
     }
     if obstacles.is_empty() {
+        ask_relays(client, screen, push, &id).await?;
         return Ok(Asked::Clear { order: id });
     }
     for ((site, why), hosts) in obstacles.iter().take(SHOWN) {
@@ -85,6 +86,33 @@ pub(crate) async fn ask(
     let (hosts, total, set) = (show_count(kept.len() as u64), show_count(count), fold(&kept));
     let message = format!("{hosts} of {total} hosts cannot take it now; nothing was pushed");
     let help = format!("make room there, leave them out (-x '{set}'), or push without --preflight");
+    Err(Failure::new(Exit::Failed, "preflight", message).with_help(help))
+}
+
+/// Asks the relays whether they have room for it. The push is packed for that, as it will be.
+async fn ask_relays(
+    client: &Client,
+    screen: &mut Screen,
+    push: &NewPush,
+    asked: &str,
+) -> Result<(), Failure> {
+    let asked = Some(asked.to_owned());
+    let query = PlanQuery::Push(Box::new(NewPush { preflight: true, asked, ..push.clone() }));
+    let plan: Plan = client.post("/v1/plan", &query).await?;
+    let full = |room: &&PlanRoom| room.room.is_some_and(|free| free < room.bytes);
+    let full: Vec<_> = plan.rooms.iter().filter(full).collect();
+    if full.is_empty() {
+        return Ok(());
+    }
+    for PlanRoom { relay, site, bytes, room } in full.iter().take(SHOWN) {
+        let (bytes, room) = (show_bytes(*bytes), show_bytes(room.unwrap_or_default()));
+        let why =
+            format!("no room in the content store: the push brings {bytes}, {room} would fit");
+        screen.warn(&format!("site {site}: relay {relay}: {why}"))?;
+    }
+    let count = show_count(full.len() as u64);
+    let message = format!("{count} relays cannot take it now; nothing was pushed");
+    let help = "make room there (store_max_mib), or push without --preflight";
     Err(Failure::new(Exit::Failed, "preflight", message).with_help(help))
 }
 

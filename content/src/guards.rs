@@ -18,6 +18,18 @@ pub(crate) enum Guard {
     TrustedLink,
 }
 
+#[cfg(test)]
+impl Guard {
+    /// Every rule there is.
+    pub(crate) const ALL: [Guard; 5] = [
+        Guard::NoLinkOnTheWay,
+        Guard::FreshTemporary,
+        Guard::SameInode,
+        Guard::SingleName,
+        Guard::TrustedLink,
+    ];
+}
+
 /// Whether the rule holds.
 #[cfg(not(test))]
 pub(crate) const fn holds(_: Guard) -> bool {

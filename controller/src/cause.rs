@@ -50,6 +50,7 @@ const SUBJECTS: &[(&str, &str)] = &[
     ("link.lost", "the other end stopped, or the network between broke"),
     ("beat.stale", "the controller is down, or the way to it is broken further up"),
     ("push.content", "content was cleaned away or damaged: push again"),
+    ("push.altered", "a node sends what it should not: see whether it is well, and yours"),
     ("host.events-dropped", "something floods: see what else this host reports"),
 ];
 

@@ -45,11 +45,16 @@ impl Cost<'_> {
 
     /// What goes over a link behind which these targets are.
     pub(crate) fn over(&self, targets: &HostSet) -> u64 {
+        self.order + self.content_over(targets)
+    }
+
+    /// The content of that alone.
+    pub(crate) fn content_over(&self, targets: &HostSet) -> u64 {
         let needs = self.draft.needs.iter();
         let needs = needs.filter(|need| !need.hosts.intersection(targets).is_empty());
         let content: BTreeSet<_> = needs.flat_map(|need| &need.content).collect();
         let bytes = content.into_iter().filter_map(|id| self.sizes.get(id));
-        self.order + bytes.sum::<u64>()
+        bytes.sum()
     }
 }
 

@@ -112,7 +112,7 @@ impl Figures {
         let host = host.ok_or_else(|| {
             Failure::unknown("unknown-host", format!("there is no node {name}"), "barid hosts")
         })?;
-        let asked = timeout(LIMIT, self.ask(host)).await;
+        let asked = timeout(LIMIT, page_of(&self.desk, host)).await;
         let page = asked.map_err(|_| away("no answer in time"))?;
         page.map_err(|not| match not.fault {
             // It has looked for an output, for want of knowing better.
@@ -120,34 +120,35 @@ impl Figures {
             _ => away(&not.to_string()),
         })
     }
+}
 
-    async fn ask(&self, host: HostId) -> Result<String, relay::NotComing> {
-        let broken = |detail: &str| {
-            let (fault, detail) = (OutputFault::Broken, detail.to_owned());
-            relay::NotComing { fault, detail }
-        };
-        let envelope = self.desk.wish(OutputBody {
-            mesh: self.desk.authority.mesh().0,
-            order: OrderId([0; 16]),
-            host,
-            stream: Stream::Stdout,
-            not_after_ms: to_ms(SystemTime::now() + GOOD),
-            metrics: true,
-        });
-        let request = OutputRequest { envelope, offset: 0, files: Vec::new() };
-        let mut coming = self.desk.node.output(host, &request).await?;
-        let mut page = BytesMut::new();
-        while let Some(piece) = coming.next().await? {
-            if page.len() + piece.len() > PAGE {
-                return Err(broken("its page is too long"));
-            }
-            page.extend_from_slice(&piece);
+/// The page of a node below, as it is now.
+pub(crate) async fn page_of(desk: &Desk, host: HostId) -> Result<String, relay::NotComing> {
+    let broken = |detail: &str| {
+        let (fault, detail) = (OutputFault::Broken, detail.to_owned());
+        relay::NotComing { fault, detail }
+    };
+    let envelope = desk.wish(OutputBody {
+        mesh: desk.authority.mesh().0,
+        order: OrderId([0; 16]),
+        host,
+        stream: Stream::Stdout,
+        not_after_ms: to_ms(SystemTime::now() + GOOD),
+        metrics: true,
+    });
+    let request = OutputRequest { envelope, offset: 0, files: Vec::new() };
+    let mut coming = desk.node.output(host, &request).await?;
+    let mut page = BytesMut::new();
+    while let Some(piece) = coming.next().await? {
+        if page.len() + piece.len() > PAGE {
+            return Err(broken("its page is too long"));
         }
-        let text = String::from_utf8(page.into()).map_err(|_| broken("its page is no text"))?;
-        match text.ends_with("# EOF\n") {
-            true => Ok(text),
-            false => Err(broken("its page came in part")),
-        }
+        page.extend_from_slice(&piece);
+    }
+    let text = String::from_utf8(page.into()).map_err(|_| broken("its page is no text"))?;
+    match text.ends_with("# EOF\n") {
+        true => Ok(text),
+        false => Err(broken("its page came in part")),
     }
 }
 

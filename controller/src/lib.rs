@@ -49,6 +49,7 @@ mod retention;
 mod retry;
 mod rollback;
 pub mod rollout;
+mod rooms;
 mod serve;
 pub mod sets;
 pub mod site;

@@ -19,6 +19,7 @@ use crate::fault::Failure;
 use crate::fleet::types::NewDist;
 use crate::orders::blocking;
 use crate::rollout::make::Cut;
+use crate::rooms;
 use crate::sets;
 use crate::tables::HostRow;
 use crate::targets::{Scene, names};
@@ -36,6 +37,8 @@ struct Weighed {
     push: Option<PushPlan>,
     dist: Option<DistPlan>,
     cut: Option<Cut>,
+    /// What relays are to take in, if they are to be asked whether they can.
+    rooms: BTreeMap<HostId, u64>,
 }
 
 /// `POST /v1/plan`
@@ -76,7 +79,9 @@ pub(crate) async fn plan(State(api): State<Api>, bytes: Bytes) -> Answer<Plan> {
             (hosts, set, weighed)
         }
     };
-    Ok(Json(told(&api, &hosts, &set, weighed)))
+    let mut weighed = weighed;
+    let rooms = rooms::ask(&api, std::mem::take(&mut weighed.rooms)).await;
+    Ok(Json(Plan { rooms, ..told(&api, &hosts, &set, weighed) }))
 }
 
 fn told(api: &Api, hosts: &Hosts, set: &HostSet, weighed: Weighed) -> Plan {
@@ -111,6 +116,7 @@ fn told(api: &Api, hosts: &Hosts, set: &HostSet, weighed: Weighed) -> Plan {
         push: weighed.push,
         dist: weighed.dist,
         waves,
+        rooms: Vec::new(),
     }
 }
 
@@ -131,7 +137,11 @@ fn weigh_push(
     let mut over = BTreeMap::new();
     add_over(api, &cost, targets, hosts, &mut over);
     let push = Some(api.push_plan(&packed, hosts)?);
-    Ok(Weighed { order: Some(cost.order), over, push, ..Weighed::default() })
+    let rooms = match new.preflight {
+        true => rooms::needs(api, &cost, targets),
+        false => BTreeMap::new(),
+    };
+    Ok(Weighed { order: Some(cost.order), over, push, rooms, ..Weighed::default() })
 }
 
 /// Who would get a distribution, and the bytes of its orders. Blocks.

@@ -23,7 +23,9 @@ pub use backups::{Backup, ControllerInfo, NewBackup, Restored, RestoredOrder};
 pub use events::{EventInfo, Filter, Problem, Report, ReportPart};
 pub use hosts::{HostInfo, LinkInfo, NewLabels, NewToken, Status, TokenInfo};
 pub use orders::{Answer, KeptOutput, NewCancel, OrderDetail, OrderEvent, OrderInfo, Superseded};
-pub use plan::{DistPlan, Plan, PlanLink, PlanQuery, PlanWave, PushPlan, PushStep, WavesPlan};
+pub use plan::{
+    DistPlan, Plan, PlanLink, PlanQuery, PlanRoom, PlanWave, PushPlan, PushStep, WavesPlan,
+};
 pub use pulls::{NewPull, PullEvent, PullHost};
 pub use pushes::{NewPush, NewRollback, NewStart, PushEvent, PushInfo, Special};
 pub use rollouts::{NewResume, RolloutInfo, WaveInfo, Waves};

@@ -18,6 +18,7 @@ mod climb;
 mod config;
 mod events;
 mod fact;
+mod fanout;
 mod fold;
 mod frame;
 mod gate;
@@ -59,6 +60,7 @@ pub use fact::{
     Class, Fact, FoldKey, Folded, Happening, Kind, LINE_BYTES, MOST, SUBJECT_BYTES, Sample,
     Severity, Signature, TEXT_BYTES, WINDOW_MS, is_subject, one_line, template,
 };
+pub use fanout::{Ask, Fanout, FanoutLimits, Lost, Way};
 pub use frame::Frame;
 pub use ids::{Digest, HostId, LinkId, OrderId, RequestId};
 pub use io::{Asker, Input, Output, Peer, PullFault, Reason};

@@ -104,6 +104,10 @@ pub enum Bug {
     KeepInterest,
     /// Messages wait for another one to go with, which goes first.
     SwapMessages,
+    /// A child is sent again to a sibling that has failed it.
+    AskFailed,
+    /// A child is sent to a sibling that gets the content from it.
+    FetchInCircles,
     /// A relay does not wait until the controller counts as silent before it does what is due.
     DoubtNothing,
     /// Who had no turn before it was due again is forgotten.
@@ -119,7 +123,7 @@ pub enum Bug {
 #[cfg(feature = "sabotage")]
 impl Bug {
     /// Every bug there is.
-    pub const ALL: [Bug; 54] = [
+    pub const ALL: [Bug; 56] = [
         Bug::AckOrdersBeforeSave,
         Bug::AckReportsBeforeSave,
         Bug::StartBeforeIntent,
@@ -169,6 +173,8 @@ impl Bug {
         Bug::EchoMessage,
         Bug::KeepInterest,
         Bug::SwapMessages,
+        Bug::AskFailed,
+        Bug::FetchInCircles,
         Bug::DoubtNothing,
         Bug::ForgetLate,
         Bug::CountOld,

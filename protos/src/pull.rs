@@ -4,9 +4,14 @@
 //! as a whole in one zstd frame, or raw, its outline first if that was not known, and from the
 //! first group that the asker does not have. A raw object may still be arriving at the sender; then
 //! the stream goes on as it does.
+//!
+//! A [`PullReply::Sibling`] sends the asker elsewhere. It ends its direction of the stream when it
+//! has the object, or asks on the same stream once more, for what it still lacks.
+
+use std::net::SocketAddr;
 
 use bytes::Bytes;
-use mesh::{Digest, PullFault};
+use mesh::{Digest, Lost, PullFault};
 use prost::Message;
 
 use crate::field::array;
@@ -44,6 +49,10 @@ pub struct PullRequest {
     pub held: u32,
     /// Whether it has the outline.
     pub outlined: bool,
+    /// Whether it may be sent to a sibling, and siblings to it.
+    pub willing: bool,
+    /// Why the sibling failed that it was sent to on this stream.
+    pub lost: Option<Lost>,
 }
 
 /// Whether it comes.
@@ -59,9 +68,20 @@ pub enum PullReply {
         first: u32,
         /// Whether the outline comes before the groups.
         outlined: bool,
+        /// Whether siblings may be sent to the asker for it.
+        promoted: bool,
     },
     /// It does not.
     Fault(PullFault),
+    /// It is to be had from a sibling.
+    Sibling {
+        /// Where.
+        address: SocketAddr,
+        /// Its public key.
+        key: [u8; 32],
+    },
+    /// The sibling takes too long: whoever was sent there should ask again.
+    Recall,
 }
 
 /// How content is encoded on a stream.
@@ -77,15 +97,18 @@ impl PullRequest {
     /// The bytes that travel.
     pub fn encode(&self) -> Bytes {
         let content = Bytes::copy_from_slice(&self.content.0);
-        let (held, outlined) = (self.held, self.outlined);
-        pb::PullRequest { content, held, outlined }.encode_to_vec().into()
+        let (held, outlined, willing) = (self.held, self.outlined, self.willing);
+        let sibling_fault = write_lost(self.lost).into();
+        pb::PullRequest { content, held, outlined, willing, sibling_fault }.encode_to_vec().into()
     }
 
     /// Reads a request.
     pub fn decode(bytes: &[u8]) -> Result<PullRequest, PullError> {
         let request: pb::PullRequest = read(bytes)?;
         let content = Digest(array("pull.content", &request.content)?);
-        Ok(PullRequest { content, held: request.held, outlined: request.outlined })
+        let (held, outlined, willing) = (request.held, request.outlined, request.willing);
+        let lost = read_lost(request.sibling_fault)?;
+        Ok(PullRequest { content, held, outlined, willing, lost })
     }
 }
 
@@ -94,12 +117,13 @@ impl PullReply {
     pub fn encode(&self) -> Bytes {
         use pb::pull_reply::Reply;
         let reply = match *self {
-            PullReply::Found { bytes, encoding, first, outlined } => {
+            PullReply::Found { bytes, encoding, first, outlined, promoted } => {
                 let encoding = match encoding {
                     Encoding::Raw => pb::Encoding::Raw,
                     Encoding::Zstd => pb::Encoding::Zstd,
                 };
-                Reply::Found(pb::Found { bytes, encoding: encoding.into(), first, outlined })
+                let encoding = encoding.into();
+                Reply::Found(pb::Found { bytes, encoding, first, outlined, promoted })
             }
             PullReply::Fault(fault) => {
                 let fault = match fault {
@@ -111,6 +135,11 @@ impl PullReply {
                 };
                 Reply::Fault(fault.into())
             }
+            PullReply::Sibling { address, key } => Reply::Sibling(pb::Sibling {
+                address: address.to_string(),
+                key: Bytes::copy_from_slice(&key),
+            }),
+            PullReply::Recall => Reply::Recall(pb::Recall {}),
         };
         pb::PullReply { reply: Some(reply) }.encode_to_vec().into()
     }
@@ -119,11 +148,20 @@ impl PullReply {
     pub fn decode(bytes: &[u8]) -> Result<PullReply, PullError> {
         use pb::pull_reply::Reply;
         match read::<pb::PullReply>(bytes)?.reply.ok_or(PullError::Kind)? {
-            Reply::Found(pb::Found { bytes, encoding, first, outlined }) => {
+            Reply::Found(pb::Found { bytes, encoding, first, outlined, promoted }) => {
                 let encoding = read_encoding(encoding)?;
-                Ok(PullReply::Found { bytes, encoding, first, outlined })
+                Ok(PullReply::Found { bytes, encoding, first, outlined, promoted })
             }
             Reply::Fault(fault) => Ok(PullReply::Fault(read_fault(fault)?)),
+            Reply::Sibling(pb::Sibling { address, key }) => {
+                let fault = FieldError::Wrong {
+                    field: "sibling.address",
+                    fault: "is not an IP address with a port",
+                };
+                let address = address.parse().map_err(|_| fault)?;
+                Ok(PullReply::Sibling { address, key: array("sibling.key", &key)? })
+            }
+            Reply::Recall(pb::Recall {}) => Ok(PullReply::Recall),
         }
     }
 }
@@ -158,6 +196,29 @@ fn read_fault(found: i32) -> Result<PullFault, FieldError> {
     }
 }
 
+fn write_lost(lost: Option<Lost>) -> pb::SiblingFault {
+    match lost {
+        None => pb::SiblingFault::Unspecified,
+        Some(Lost::Unreached) => pb::SiblingFault::Unreached,
+        Some(Lost::Absent) => pb::SiblingFault::Absent,
+        Some(Lost::Broken) => pb::SiblingFault::Broken,
+        Some(Lost::Slow) => pb::SiblingFault::Slow,
+        Some(Lost::Altered) => pb::SiblingFault::Altered,
+    }
+}
+
+fn read_lost(found: i32) -> Result<Option<Lost>, FieldError> {
+    match pb::SiblingFault::try_from(found) {
+        Ok(pb::SiblingFault::Unspecified) => Ok(None),
+        Ok(pb::SiblingFault::Unreached) => Ok(Some(Lost::Unreached)),
+        Ok(pb::SiblingFault::Absent) => Ok(Some(Lost::Absent)),
+        Ok(pb::SiblingFault::Broken) => Ok(Some(Lost::Broken)),
+        Ok(pb::SiblingFault::Slow) => Ok(Some(Lost::Slow)),
+        Ok(pb::SiblingFault::Altered) => Ok(Some(Lost::Altered)),
+        Err(_) => Err(FieldError::Unknown { field: "pull.sibling_fault", found }),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -166,11 +227,17 @@ mod tests {
     use crate::testing::{digest, mangle, number};
 
     fn request() -> impl Strategy<Value = PullRequest> {
-        (digest(), any::<u32>(), any::<bool>()).prop_map(|(content, held, outlined)| PullRequest {
-            content,
-            held,
-            outlined,
-        })
+        let lost = [Lost::Unreached, Lost::Absent, Lost::Broken, Lost::Slow, Lost::Altered];
+        let lost = proptest::option::of(proptest::sample::select(lost.to_vec()));
+        (digest(), any::<u32>(), any::<bool>(), any::<bool>(), lost).prop_map(
+            |(content, held, outlined, willing, lost)| PullRequest {
+                content,
+                held,
+                outlined,
+                willing,
+                lost,
+            },
+        )
     }
 
     fn reply() -> impl Strategy<Value = PullReply> {
@@ -183,14 +250,19 @@ mod tests {
             PullFault::Busy,
         ];
         prop_oneof![
-            (number(), encoding, any::<u32>(), any::<bool>()).prop_map(
-                |(bytes, encoding, first, outlined)| PullReply::Found {
+            (number(), encoding, any::<u32>(), any::<bool>(), any::<bool>()).prop_map(
+                |(bytes, encoding, first, outlined, promoted)| PullReply::Found {
                     bytes,
                     encoding,
                     first,
-                    outlined
+                    outlined,
+                    promoted
                 }
             ),
+            (any::<std::net::IpAddr>(), any::<u16>(), any::<[u8; 32]>()).prop_map(
+                |(ip, port, key)| PullReply::Sibling { address: SocketAddr::new(ip, port), key }
+            ),
+            Just(PullReply::Recall),
             proptest::sample::select(faults.to_vec()).prop_map(PullReply::Fault),
         ]
     }
@@ -223,6 +295,7 @@ mod tests {
         check(b"", "the reply is of a kind that this version does not know");
         check(b"\x10\x09", "reply.fault has the value 9, which this version does not know");
         check(b"\x0a\x00", "found.encoding has the value 0, which this version does not know");
+        check(b"\x1a\x03\x0a\x01x", "sibling.address is not an IP address with a port");
         assert_eq!(
             PullRequest::decode(b"\x0a\x01x").expect_err("it is refused").to_string(),
             "pull.content has 1 bytes and must have 32"

@@ -157,11 +157,13 @@ impl Acceptor {
         };
         let identity = leaf.identity;
         let peer = Peer::Child { host: link::host_of(&identity), serves: identity.role.serves() };
-        self.serve_child(conn, peer, (identity.name, leaf.public)).await;
+        let site = identity.site.clone();
+        self.serve_child(conn, peer, (identity.name, leaf.public), &site).await;
     }
 
-    async fn serve_child(self, conn: Connection, peer: Peer, who: (String, [u8; 32])) {
+    async fn serve_child(self, conn: Connection, peer: Peer, who: (String, [u8; 32]), site: &str) {
         let id = self.ids.next();
+        let key = who.1;
         let (mut link, mut queues) = Link::new(id, peer, who, conn.clone());
         let counters = link.counters.clone();
         let serves = matches!(peer, Peer::Child { serves: true, .. });
@@ -188,6 +190,10 @@ impl Acceptor {
             bulk: Some(bulk.clone()),
             paced: self.transfers.paced.clone(),
         };
+        let fan = self.transfers.fan.clone().filter(|_| !serves);
+        if let Some(fan) = &fan {
+            fan.meet((peer.host(), site), (id, &conn), key);
+        }
         let streams = Arc::new(Semaphore::new(STREAMS));
         conn.set_send_window(send_window(serves));
         // Ends with the connection, whatever ends it.
@@ -205,8 +211,8 @@ impl Acceptor {
                     let (transfers, counters) = (self.transfers.clone(), counters.clone());
                     let bulk = bulk.clone();
                     tokio::spawn(async move {
-                        let line = Line { bulk: &bulk, counters: &counters, paced: None };
-                        transfers.serve(id, (send, recv), line).await;
+                        let line = Line::new(&bulk, &counters);
+                        transfers.serve((id, peer.host()), (send, recv), line).await;
                         drop(slot);
                     });
                 }
@@ -234,6 +240,9 @@ impl Acceptor {
                     }
                 }
             }
+        }
+        if let Some(fan) = &fan {
+            fan.part(peer.host(), id);
         }
         if let Some(start) = congestion::known(&conn) {
             self.memory.learn(conn.remote_address().ip(), start);

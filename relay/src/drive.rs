@@ -484,7 +484,7 @@ impl Io {
         let Some(link) = self.links.lock().get(&id).cloned() else { return };
         let counts = self.counts.clone();
         self.tasks.spawn(async move {
-            let result = transfers.pull(&link.conn, content, &link.counters).await;
+            let result = transfers.pull(&link, content).await;
             counts.pulls.add([result.map_or_else(pull_word, |()| "ok")], 1);
             if result == Err(PullFault::Broken) {
                 // If it is the link that broke, its end says so, and all that was under way is

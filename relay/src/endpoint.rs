@@ -67,7 +67,10 @@ pub(crate) fn join_server(credentials: &Credentials) -> Arc<ServerConfig> {
     quic_server(certs::join_server_config(credentials), transport)
 }
 
-fn quic_server(tls: rustls::ServerConfig, transport: TransportConfig) -> Arc<ServerConfig> {
+pub(crate) fn quic_server(
+    tls: rustls::ServerConfig,
+    transport: TransportConfig,
+) -> Arc<ServerConfig> {
     let crypto = QuicServerConfig::try_from(tls).expect("the configuration allows TLS 1.3");
     let mut config = ServerConfig::with_crypto(Arc::new(crypto));
     config
@@ -99,7 +102,7 @@ pub(crate) fn join_client(pin: &certs::Pin) -> ClientConfig {
     config
 }
 
-fn quic_client(tls: rustls::ClientConfig, transport: TransportConfig) -> ClientConfig {
+pub(crate) fn quic_client(tls: rustls::ClientConfig, transport: TransportConfig) -> ClientConfig {
     let crypto = QuicClientConfig::try_from(tls).expect("the configuration allows TLS 1.3");
     let mut config = ClientConfig::new(Arc::new(crypto));
     config.transport_config(Arc::new(transport));

@@ -5,20 +5,23 @@
 //! is told that the content arrives, and children are served. There is no limit on how long a
 //! group may take: the parent may itself wait for its own, and if it is the link that stalls, its
 //! missing beats end it.
+//!
+//! A parent of many may send this host to a sibling instead; what that fails to give is asked of
+//! the parent on the same stream.
 
 use std::sync::Arc;
 
 use content::{ContentId, GROUP, Outline};
 use mesh::{Digest, Input, PullFault};
-use protos::{Encoding, PullReply, PullRequest, StreamKind};
-use quinn::{Connection, RecvStream};
+use protos::{Encoding, PullError, PullReply, PullRequest, StreamKind};
+use quinn::{ReadExactError, RecvStream};
 use tokio::task::JoinHandle;
 use tracing::debug;
 
 use crate::accept::open_stream;
 use crate::drive::Arrival;
 use crate::front::Front;
-use crate::link::{Counters, LinkError, read_framed, write_framed};
+use crate::link::{Counters, Link, LinkError, read_framed, write_framed};
 use crate::transfer::Transfers;
 
 /// The largest object that is ever accepted; the store has the same limit.
@@ -27,14 +30,10 @@ const OBJECT_LIMIT: usize = content::MAX_OBJECT;
 const PIECE: usize = 64 << 10;
 
 impl Transfers {
-    /// Fetches an object from the parent into the store. One at a time for each object.
-    pub(crate) async fn pull(
-        &self,
-        conn: &Connection,
-        content: Digest,
-        counters: &Counters,
-    ) -> Result<(), PullFault> {
-        let id = ContentId(content.0);
+    /// Fetches an object into the store, from the parent or from whom it names. One at a time for
+    /// each object.
+    pub(crate) async fn pull(&self, link: &Link, content: Digest) -> Result<(), PullFault> {
+        let (id, counters) = (ContentId(content.0), &*link.counters);
         if self.in_store(move |store| store.has(&id)).await? {
             self.abandon(content);
             return Ok(());
@@ -47,7 +46,8 @@ impl Transfers {
         if !room.await? {
             return Err(PullFault::Disk);
         }
-        let known = self.front(content).await?;
+        let _pulling = self.pulling(content);
+        let mut known = self.front(content).await?;
         if let Some(front) = &known {
             front.set_abandoned(false);
         }
@@ -55,26 +55,56 @@ impl Transfers {
             debug!(error = %crate::chain(&error), "a pull broke");
             PullFault::Broken
         };
-        let (mut send, mut recv) = open_stream(conn, StreamKind::Content).await.map_err(broken)?;
-        let held = known.as_ref().map_or(0, |front| front.reach().groups);
-        let held = u32::try_from(held).expect("no object has that many groups");
-        let request = PullRequest { content, held, outlined: known.is_some() };
-        write_framed(&mut send, &request.encode()).await.map_err(broken)?;
-        let reply = read_framed(&mut recv).await.map_err(broken)?.ok_or(PullFault::Broken)?;
-        let found = match PullReply::decode(&reply).map_err(|_| PullFault::Corrupt)? {
-            PullReply::Found { bytes, encoding, first, outlined } => {
-                Found { len: bytes, encoding, first: first as usize, outlined }
+        let (mut send, mut recv) =
+            open_stream(&link.conn, StreamKind::Content).await.map_err(broken)?;
+        let siblings = self.siblings.as_ref().filter(|siblings| siblings.is_willing());
+        let mut request = request_for(content, &known, siblings.is_some());
+        loop {
+            write_framed(&mut send, &request.encode()).await.map_err(broken)?;
+            let mut reply = reply_of(&mut recv).await.map_err(broken)?;
+            if reply == Ok(PullReply::Recall) && request.lost.is_some() {
+                // It has crossed our asking again.
+                reply = reply_of(&mut recv).await.map_err(broken)?;
             }
-            PullReply::Fault(fault) => return Err(fault),
-        };
-        match found.encoding {
-            Encoding::Zstd => {
-                self.take_whole(id, found, &mut recv, counters).await?;
-                // Children who were served what had arrived ask again; now all of it is here.
-                self.abandon(content);
-                Ok(())
+            let Ok(reply) = reply else {
+                self.tell_altered(("parent", &link.name), content).await;
+                return Err(PullFault::Corrupt);
+            };
+            let (found, encoding) = match reply {
+                PullReply::Found { bytes, encoding, first, outlined, promoted } => {
+                    if let Some(siblings) = siblings.filter(|_| promoted) {
+                        siblings.open(self, link);
+                    }
+                    (Found { len: bytes, first: first as usize, outlined }, encoding)
+                }
+                PullReply::Fault(fault) => return Err(fault),
+                PullReply::Sibling { address, key } if request.willing => {
+                    let siblings = siblings.expect("it was willing");
+                    siblings.open(self, link);
+                    let to = (address, key);
+                    let Err(lost) = siblings.fetch(self, content, to, &mut recv).await? else {
+                        send.finish().ok();
+                        return Ok(());
+                    };
+                    known = self.front(content).await?;
+                    request = request_for(content, &known, false);
+                    request.lost = Some(lost);
+                    continue;
+                }
+                PullReply::Sibling { .. } | PullReply::Recall => return Err(PullFault::Corrupt),
+            };
+            let taken = match encoding {
+                Encoding::Zstd => {
+                    let taken = self.take_whole(id, found, &mut recv, counters).await;
+                    // Children who were served what had arrived ask again; now all of it is here.
+                    taken.inspect(|()| self.abandon(content))
+                }
+                Encoding::Raw => self.take_groups(known, id, found, &mut recv, counters).await,
+            };
+            if taken == Err(PullFault::Corrupt) {
+                self.tell_altered(("parent", &link.name), content).await;
             }
-            Encoding::Raw => self.take_groups(known, id, found, &mut recv, counters).await,
+            return taken;
         }
     }
 
@@ -109,7 +139,7 @@ impl Transfers {
     }
 
     /// Takes an object group by group.
-    async fn take_groups(
+    pub(crate) async fn take_groups(
         &self,
         known: Option<Arc<Front>>,
         id: ContentId,
@@ -154,11 +184,27 @@ impl Transfers {
 
 /// What the parent has said of an object.
 #[derive(Clone, Copy)]
-struct Found {
-    len: u64,
-    encoding: Encoding,
-    first: usize,
-    outlined: bool,
+pub(crate) struct Found {
+    pub(crate) len: u64,
+    pub(crate) first: usize,
+    pub(crate) outlined: bool,
+}
+
+/// Asks for what is not here of an object.
+pub(crate) fn request_for(
+    content: Digest,
+    known: &Option<Arc<Front>>,
+    willing: bool,
+) -> PullRequest {
+    let held = known.as_ref().map_or(0, |front| front.reach().groups);
+    let held = u32::try_from(held).expect("no object has that many groups");
+    PullRequest { content, held, outlined: known.is_some(), willing, lost: None }
+}
+
+/// The parent's next word on a stream.
+async fn reply_of(recv: &mut RecvStream) -> Result<Result<PullReply, PullError>, LinkError> {
+    let reply = read_framed(recv).await?.ok_or(LinkError::Ended)?;
+    Ok(PullReply::decode(&reply))
 }
 
 /// Reads the outline, which proves itself. Small objects have none.
@@ -174,9 +220,18 @@ async fn take_outline(
         return Err(PullFault::Corrupt);
     }
     let mut encoded = vec![0; len];
-    recv.read_exact(&mut encoded).await.map_err(|_| PullFault::Broken)?;
+    recv.read_exact(&mut encoded).await.map_err(ended)?;
     counters.received(len);
     Outline::decode(id, found.len, &encoded).map_err(|_| PullFault::Corrupt)
+}
+
+/// Why a stream ends early: whoever cannot send the rest resets it, and if it ends as if it were
+/// complete, it was made to.
+fn ended(error: ReadExactError) -> PullFault {
+    match error {
+        ReadExactError::FinishedEarly(_) => PullFault::Corrupt,
+        ReadExactError::ReadError(_) => PullFault::Broken,
+    }
 }
 
 /// Takes the groups that a stream brings. They are written while more arrive, as many at a time
@@ -193,7 +248,7 @@ async fn take(
     let mut writing = None;
     for n in first..outline.groups() {
         let group = &mut group[..outline.group_len(n)];
-        recv.read_exact(group).await.map_err(|_| PullFault::Broken)?;
+        recv.read_exact(group).await.map_err(ended)?;
         counters.received(group.len());
         if !outline.check(n, group) {
             return Err(PullFault::Corrupt);

@@ -21,6 +21,7 @@ use tokio::time::timeout;
 use crate::bus::Hub;
 use crate::drive::{Arrival, Links};
 use crate::keep::Shelves;
+use crate::link::Counters;
 use crate::space::Space;
 use crate::spool::Spool;
 
@@ -42,6 +43,8 @@ pub(crate) struct Counts {
     results: Words<2>,
     /// Contents that were asked of the parent, by what came of it.
     pub(crate) pulls: Words<1>,
+    /// What has come from siblings, and gone to them.
+    pub(crate) siblings: Counters,
     /// Bytes that installs have written into files.
     pub(crate) installed: Counter,
     /// What this node has noticed, by severity.
@@ -63,6 +66,7 @@ impl Counts {
             times: std::array::from_fn(|_| Histogram::new(&JOB)),
             results: Words::default(),
             pulls: Words::default(),
+            siblings: Counters::default(),
             installed: Counter::default(),
             noticed: Words::default(),
             dropped: Counter::default(),
@@ -111,6 +115,12 @@ impl Counts {
         self.results.put(["kind", "result"], results);
         let help = "Contents asked of the parent, by what came of it";
         self.pulls.put(["result"], page.counter(Unit::None, "barid_content_pulls", help));
+        let help = "Content that this host has fetched from siblings, and served to them";
+        let family = page.counter(Unit::Bytes, "barid_sibling_bytes", help);
+        let Counters { content_sent, content_received, .. } = &self.siblings;
+        for (dir, bytes) in [("sent", content_sent), ("received", content_received)] {
+            family.put(&[("dir", dir)], bytes.load(Ordering::Relaxed) as f64);
+        }
         let help = "Bytes that pushes have written into files of this node";
         let name = "barid_content_installed_bytes";
         page.counter(Unit::Bytes, name, help).put(&[], self.installed.now() as f64);
@@ -288,6 +298,10 @@ impl Metrics {
         if let Ok(usage) = store.usage() {
             let help = "Content in the store";
             page.gauge(Unit::Bytes, "barid_store_bytes", help).put(&[], usage.bytes as f64);
+            if let Ok(room) = store.room() {
+                let help = "What would find room in the store besides what is needed";
+                page.gauge(Unit::Bytes, "barid_store_room_bytes", help).put(&[], room as f64);
+            }
             let help = "Objects in the store";
             page.gauge(Unit::None, "barid_store_objects", help).put(&[], usage.objects as f64);
         }

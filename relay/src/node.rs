@@ -30,6 +30,7 @@ use crate::drive::{Arrival, Clock, DriveError, Io, LinkStatus, Links, drive};
 use crate::endpoint::{self, EndpointError};
 use crate::exec::Executor;
 use crate::facts::Census;
+use crate::fanout::Fan;
 use crate::given::Giver;
 use crate::inherited;
 use crate::install::Installs;
@@ -37,6 +38,7 @@ use crate::jobs::Jobs;
 use crate::join::{JoinService, Registrar};
 use crate::journal::{Journal, JournalError};
 use crate::keep;
+use crate::kind::LinkKind;
 use crate::live::{Room, Teller, Watched};
 use crate::mandate::{Mandate, Mandates};
 use crate::metrics::traffic::Traffic;
@@ -52,6 +54,7 @@ use crate::removed::{RemovalsFault, Removed};
 use crate::renew::{Current, Renewer};
 use crate::restore::Restored;
 use crate::settings::Settings;
+use crate::siblings::Siblings;
 use crate::space::Space;
 use crate::spool::Spool;
 use crate::steer::Helm;
@@ -196,6 +199,8 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
     let registrar = setup.registrar.clone();
     let removed = Removed::open(&setup.state, &setup.credentials, links.clone(), registrar);
     let mut transfers = Transfers::new(setup.store.clone(), inbox.clone());
+    transfers.host = HostId(identity.id);
+    transfers.fan = serves.then(|| Fan::new(&setup.settings.siblings));
     let paced = transfers.paced.clone();
     saved.orders.iter().for_each(|order| paced.recall(order));
     if caches {
@@ -222,6 +227,17 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
     metrics.set_hub(hub.clone());
     metrics.set_shelves(keep::start(&setup.state, hub.clone(), space.clone()));
     let caps = Caps::open(&setup.state, &setup.settings.cap, setup.settings.yields)?;
+    let shown = Current::new(setup.credentials.clone());
+    if !serves {
+        let takes_part = setup.settings.siblings.serve && setup.settings.link != LinkKind::Weak;
+        let siblings = Siblings::new(
+            (shown.clone(), takes_part),
+            removed.clone(),
+            caps.clone(),
+            counts.clone(),
+        );
+        transfers.siblings = Some(siblings);
+    }
     let outputs = Outputs::new(
         HostId(identity.id),
         verifier.clone(),
@@ -288,7 +304,7 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
         tokio::spawn(census.run());
         let ways = (links.clone(), endpoint.clone());
         tokio::spawn(
-            Renewer::new(&setup, beat, ways, (client, server, join), counts.clone()).run(),
+            Renewer::new(&setup, beat, ways, (client, server, join), shown, counts.clone()).run(),
         );
     }
     let turn = Arc::default();

@@ -65,6 +65,8 @@ pub(crate) struct Renewer {
     server: Current<ServerConfig>,
     /// What newcomers see.
     join: Current<Arc<ServerConfig>>,
+    /// What siblings are shown.
+    shown: Current<Credentials>,
     counts: Arc<Counts>,
 }
 
@@ -86,11 +88,24 @@ impl Renewer {
         beat: Duration,
         (links, endpoint): (Links, Option<Endpoint>),
         (client, server, join): (Current<ClientConfig>, Current<ServerConfig>, Joining),
+        shown: Current<Credentials>,
         counts: Arc<Counts>,
     ) -> Renewer {
         let (credentials, state) = (setup.credentials.clone(), setup.state.clone());
         let link = setup.settings.link;
-        Renewer { credentials, state, link, beat, links, endpoint, client, server, join, counts }
+        Renewer {
+            credentials,
+            state,
+            link,
+            beat,
+            links,
+            endpoint,
+            client,
+            server,
+            join,
+            shown,
+            counts,
+        }
     }
 
     /// Renews whenever a third of the certificate's life is left, until the runtime ends.
@@ -166,6 +181,7 @@ impl Renewer {
             self.server.set(server);
             self.join.set(endpoint::join_server(&renewed));
         }
+        self.shown.set(renewed.clone());
         self.counts.certified(renewed.not_after());
         self.credentials = renewed;
         info!(days_left = self.left().as_secs() / (24 * 3600), "the certificate is renewed");

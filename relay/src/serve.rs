@@ -3,22 +3,23 @@
 //! The reply says how long the object is and where the groups begin; of what the child has
 //! already, nothing is sent. Objects take turns on the link ([`Bulk`]). A child that does not read
 //! is given up after a while, so that it holds neither memory nor a place; it asks again for the
-//! rest. A stream that waits for more to arrive here waits as long as the link lives, and lets
+//! rest. With many children some are sent to siblings first ([`Fan`]). A stream that waits for more to arrive here waits as long as the link lives, and lets
 //! others go first: only this node knows that there is nothing wrong.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use content::{GROUP, Outline};
-use mesh::{Asker, LinkId, OrderId, PullFault};
+use mesh::{Asker, HostId, LinkId, OrderId, PullFault};
 use protos::{Encoding, PullReply, PullRequest};
 use quinn::{RecvStream, SendStream, VarInt};
 use tokio::time::timeout;
 use tracing::debug;
 
 use crate::bulk::{Bulk, Turn};
+use crate::fanout::{Fan, Getting, Turned};
 use crate::link::{Counters, LinkError, read_framed, write_framed};
-use crate::transfer::{Source, Transfers};
+use crate::transfer::{Source, Transfers, Wish};
 
 /// A stream that the child does not read for this long is given up, if nothing else moves on its
 /// link either: objects wait for each other. Links have their beats to find out that they are dead.
@@ -36,39 +37,70 @@ impl Transfers {
     /// Answers one request of a child.
     pub(crate) async fn serve(
         &self,
-        link: LinkId,
+        link: (LinkId, HostId),
         (mut send, mut recv): (SendStream, RecvStream),
         line: Line<'_>,
     ) {
         send.set_priority(0).ok();
         if let Err(error) = self.try_serve(link, (&mut send, &mut recv), line).await {
             send.reset(RESET).ok();
-            debug!(%link, error = %crate::chain(&error), "a content stream ended early");
+            debug!(link = %link.0, error = %crate::chain(&error), "a content stream ended early");
+        }
+    }
+
+    /// Answers one request of a sibling, with what is here or arriving.
+    pub(crate) async fn serve_sibling(
+        &self,
+        (mut send, mut recv): (SendStream, RecvStream),
+        line: Line<'_>,
+    ) {
+        let serve = async {
+            let request = read_request(&mut recv).await?;
+            match self.coming(request.content).await {
+                Ok(Some(source)) => send_groups(&mut send, &source, request, line).await,
+                Ok(None) => deny(&mut send, PullFault::Absent).await,
+                Err(fault) => deny(&mut send, fault).await,
+            }
+        };
+        let served: Result<(), LinkError> = serve.await;
+        if let Err(error) = served {
+            send.reset(RESET).ok();
+            debug!(error = %crate::chain(&error), "a sibling's stream ended early");
         }
     }
 
     async fn try_serve(
         &self,
-        link: LinkId,
+        (link, child): (LinkId, HostId),
         (send, recv): (&mut SendStream, &mut RecvStream),
         line: Line<'_>,
     ) -> Result<(), LinkError> {
-        let request = timeout(STALL, read_framed(recv)).await;
-        let request = request.map_err(|_| LinkError::Timeout(STALL))??.ok_or(LinkError::Ended)?;
-        let request = PullRequest::decode(&request)
-            .map_err(|_| LinkError::Protocol("a request for content is not readable"))?;
+        let request = read_request(recv).await?;
         let line = Line { paced: self.paced.find(request.content), ..line };
         let (source, wish) = tokio::select! {
             found = self.find(request, link) => match found {
                 Ok(found) => found,
-                Err(fault) => {
-                    write_framed(send, &PullReply::Fault(fault).encode()).await?;
-                    send.finish().ok();
-                    return Ok(());
-                }
+                Err(fault) => return deny(send, fault).await,
             },
             _ = send.stopped() => return Ok(()),
         };
+        let (request, mut getting) = match &self.fan {
+            None => (request, None),
+            Some(fan) => {
+                let capped = line.paced.is_some() || line.bulk.rate() > 0;
+                match fan.turn((child, request), &source, capped, (send, recv)).await? {
+                    Turned::Here(request, getting) => (request, Some(getting)),
+                    Turned::Elsewhere => {
+                        wish.into_iter().for_each(Wish::end);
+                        send.finish().ok();
+                        return Ok(());
+                    }
+                }
+            }
+        };
+        let fan = self.fan.as_ref().map(|fan| (fan, child));
+        let promoted = getting.as_ref().is_some_and(|getting| getting.promoted);
+        let line = Line { fan, promoted, ..line };
         let served = match &source {
             // Who has the outline has begun to take groups, and is given no other form.
             Source::Object(object)
@@ -83,8 +115,9 @@ impl Transfers {
             }
             source => send_groups(send, source, request, line).await,
         };
-        if let (Ok(()), Some(wish)) = (&served, wish) {
-            wish.end();
+        if served.is_ok() {
+            wish.into_iter().for_each(Wish::end);
+            getting.iter_mut().for_each(Getting::end);
         }
         served
     }
@@ -94,7 +127,7 @@ impl Transfers {
         &self,
         request: PullRequest,
         link: LinkId,
-    ) -> Result<(Source, Option<crate::transfer::Wish>), PullFault> {
+    ) -> Result<(Source, Option<Wish>), PullFault> {
         // What is arriving is asked of the core as well, which then knows that it is waited for.
         if let Some(source @ Source::Object(_)) = self.source(request.content).await? {
             return Ok((source, None));
@@ -120,6 +153,30 @@ pub(crate) struct Line<'a> {
     pub(crate) counters: &'a Counters,
     /// The order that the object is of and how fast it may go, if it has a rate of its own.
     pub(crate) paced: Option<(OrderId, u64)>,
+    /// Where it is counted how fast a child takes it.
+    pub(crate) fan: Option<(&'a Fan, HostId)>,
+    /// Whether the child is told that siblings may come to it.
+    pub(crate) promoted: bool,
+}
+
+impl<'a> Line<'a> {
+    pub(crate) fn new(bulk: &'a Bulk, counters: &'a Counters) -> Line<'a> {
+        Line { bulk, counters, paced: None, fan: None, promoted: false }
+    }
+}
+
+/// The request that a stream begins with.
+async fn read_request(recv: &mut RecvStream) -> Result<PullRequest, LinkError> {
+    let request = timeout(STALL, read_framed(recv)).await;
+    let request = request.map_err(|_| LinkError::Timeout(STALL))??.ok_or(LinkError::Ended)?;
+    PullRequest::decode(&request)
+        .map_err(|_| LinkError::Protocol("a request for content is not readable"))
+}
+
+async fn deny(send: &mut SendStream, fault: PullFault) -> Result<(), LinkError> {
+    write_framed(send, &PullReply::Fault(fault).encode()).await?;
+    send.finish().ok();
+    Ok(())
 }
 
 const DAMAGED: LinkError = LinkError::Protocol("the store has lost what it serves");
@@ -136,7 +193,8 @@ async fn send_small(
         None => (Encoding::Raw, bytes),
     };
     let outlined = encoding == Encoding::Raw && outline.groups() > 1;
-    let reply = PullReply::Found { bytes: body.len() as u64, encoding, first: 0, outlined };
+    let (bytes, promoted) = (body.len() as u64, false);
+    let reply = PullReply::Found { bytes, encoding, first: 0, outlined, promoted };
     let mut turn = line.turn();
     line.wait(&mut turn, send, body.len()).await?;
     write_framed(send, &reply.encode()).await?;
@@ -161,8 +219,8 @@ async fn send_groups(
     let mut next = (request.held as usize).min(outline.groups());
     let outlined = !request.outlined && outline.groups() > 1;
     let first = u32::try_from(next).expect("no object has that many groups");
-    let (bytes, encoding) = (outline.len() as u64, Encoding::Raw);
-    let reply = PullReply::Found { bytes, encoding, first, outlined };
+    let (bytes, encoding, promoted) = (outline.len() as u64, Encoding::Raw, line.promoted);
+    let reply = PullReply::Found { bytes, encoding, first, outlined, promoted };
     let left = |next: usize| outline.len().saturating_sub(next * GROUP);
     let mut turn = line.turn();
     line.wait(&mut turn, send, left(next)).await?;
@@ -198,7 +256,11 @@ async fn send_groups(
         let piece = piece.ok_or(DAMAGED)?;
         line.wait(&mut turn, send, left(next)).await?;
         next += piece.len().div_ceil(GROUP).max(1);
+        let bytes = piece.len();
         line.write(&turn, send, piece).await?;
+        if let (Source::Object(_), Some((fan, child))) = (source, line.fan) {
+            fan.sent(child, bytes);
+        }
     }
     line.end(turn, send).await
 }

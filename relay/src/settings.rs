@@ -74,6 +74,41 @@ pub struct Settings {
     pub metrics: MetricsSettings,
     /// The bus for programs of other users.
     pub bus: BusSettings,
+    /// Children that fetch content from each other.
+    pub siblings: SiblingSettings,
+}
+
+/// When children of one parent fetch content from each other. `serve` is for hosts, the rest for
+/// their parent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SiblingSettings {
+    /// Whether this host may be sent to siblings, and siblings to it.
+    pub serve: bool,
+    /// Children that one object is sent to at a time before others are sent to these, and that each
+    /// of these is sent; 0: all are served here.
+    pub fanout: usize,
+    /// What the port of this node is taken to carry, in Mbit/s, unless less was measured.
+    pub port_mbit: u64,
+    /// Siblings help only with what would take the port so long, in milliseconds.
+    pub worth_ms: u64,
+    /// And only with objects of so many KiB.
+    pub least_kib: u64,
+    /// And only children that are so near, in milliseconds of round trip.
+    pub near_ms: u64,
+}
+
+impl Default for SiblingSettings {
+    fn default() -> SiblingSettings {
+        SiblingSettings {
+            serve: true,
+            fanout: 8,
+            port_mbit: 1_000,
+            worth_ms: 1_000,
+            least_kib: 1_024,
+            near_ms: 5,
+        }
+    }
 }
 
 /// Where programs find the bus, beside the node's own socket.
@@ -120,6 +155,7 @@ impl Default for Settings {
             min_free_mib: 64,
             metrics: MetricsSettings::default(),
             bus: BusSettings::default(),
+            siblings: SiblingSettings::default(),
             yields: false,
             cap: Vec::new(),
         }

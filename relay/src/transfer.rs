@@ -10,15 +10,18 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use bytes::Bytes;
 use content::{ContentId, Object, Owner, Store, StoreError};
-use mesh::{Asker, Digest, PullFault, RequestId};
-use tokio::sync::{mpsc, oneshot};
+use mesh::{Asker, Class, Digest, HostId, Input, Kind, PullFault, RequestId, Severity};
+use tokio::sync::{mpsc, oneshot, watch};
 use tracing::warn;
 
 use crate::claims::Claims;
 use crate::drive::Arrival;
+use crate::fanout::Fan;
 use crate::front::Front;
 use crate::journal::Journal;
+use crate::notice;
 use crate::paced::Paced;
+use crate::siblings::Siblings;
 
 /// Content of one node.
 #[derive(Clone)]
@@ -29,11 +32,33 @@ pub(crate) struct Transfers {
     pub(crate) paced: Paced,
     /// What orders bring here; only at a node that keeps what they have brought.
     pub(crate) claims: Option<Claims>,
+    /// This node.
+    pub(crate) host: HostId,
+    /// Who fetches from whom below; only at a node that serves.
+    pub(crate) fan: Option<Fan>,
+    /// Siblings of this host; only at one that does not serve.
+    pub(crate) siblings: Option<Siblings>,
     requests: Arc<AtomicU64>,
     /// Objects that are being read right now, so that a hundred children share one.
     open: Shared<Object>,
     /// Objects that are arriving, and those who are served what has arrived.
     fronts: Shared<Front>,
+    /// What is being pulled; changed, too, when a front begins.
+    pulls: Arc<watch::Sender<BTreeSet<Digest>>>,
+}
+
+/// Something is being pulled, until this is dropped.
+pub(crate) struct Pulling {
+    pulls: Arc<watch::Sender<BTreeSet<Digest>>>,
+    content: Digest,
+}
+
+impl Drop for Pulling {
+    fn drop(&mut self) {
+        self.pulls.send_modify(|pulls| {
+            pulls.remove(&self.content);
+        });
+    }
 }
 
 /// Things by their content, for as long as somebody holds them.
@@ -50,7 +75,20 @@ pub(crate) enum Source {
 impl Transfers {
     pub(crate) fn new(store: Arc<Store>, inbox: mpsc::Sender<Arrival>) -> Transfers {
         let (claims, paced, requests, open, fronts) = Default::default();
-        Transfers { store, inbox, claims, paced, requests, open, fronts }
+        let (host, fan, siblings, pulls) = (HostId::ROOT, None, None, Arc::default());
+        Transfers {
+            store,
+            inbox,
+            claims,
+            host,
+            fan,
+            siblings,
+            paced,
+            requests,
+            open,
+            fronts,
+            pulls,
+        }
     }
 
     /// An object in full, from the store or by way of the core from upstream.
@@ -98,6 +136,29 @@ impl Transfers {
         Ok(held(&self.fronts, content).map(Source::Front))
     }
 
+    /// The same of what is being pulled, as soon as any of it is here. Nothing is asked for.
+    pub(crate) async fn coming(&self, content: Digest) -> Result<Option<Source>, PullFault> {
+        let mut pulls = self.pulls.subscribe();
+        loop {
+            let pulled = pulls.borrow_and_update().contains(&content);
+            if let Some(source) = self.source(content).await? {
+                return Ok(Some(source));
+            }
+            if !pulled {
+                return Ok(None);
+            }
+            pulls.changed().await.expect("the sender is held here");
+        }
+    }
+
+    /// Notes that something is being pulled.
+    pub(crate) fn pulling(&self, content: Digest) -> Pulling {
+        self.pulls.send_modify(|pulls| {
+            pulls.insert(content);
+        });
+        Pulling { pulls: self.pulls.clone(), content }
+    }
+
     /// The front of an object, if any of it is here; also what an earlier process has left.
     pub(crate) async fn front(&self, content: Digest) -> Result<Option<Arc<Front>>, PullFault> {
         if let Some(front) = held(&self.fronts, content) {
@@ -107,7 +168,9 @@ impl Transfers {
         let left = self.in_store(move |store| store.find_partial(&id)).await?;
         Ok(left.map(|partial| {
             let front = Front::new(partial.outline().clone(), Some(partial));
-            share(&self.fronts, content, front)
+            let front = share(&self.fronts, content, front);
+            self.pulls.send_modify(|_| ());
+            front
         }))
     }
 
@@ -118,7 +181,9 @@ impl Transfers {
         let keeps = Store::keeps_partial(outline.len());
         let begin = move |store: &Store| keeps.then(|| store.begin_partial(begun)).transpose();
         let partial = self.in_store(begin).await?;
-        Ok(share(&self.fronts, content, Front::new(outline, partial)))
+        let front = share(&self.fronts, content, Front::new(outline, partial));
+        self.pulls.send_modify(|_| ());
+        Ok(front)
     }
 
     /// What is here of an object is of no use.
@@ -133,6 +198,16 @@ impl Transfers {
         if let Some(front) = held(&self.fronts, content) {
             front.set_abandoned(true);
         }
+    }
+
+    /// Tells that somebody has sent other bytes than content has. `from`: what he is, and his name.
+    pub(crate) async fn tell_altered(&self, (role, name): (&str, &str), content: Digest) {
+        let class = if self.fan.is_some() { Class::Relay } else { Class::Client };
+        let kind = Kind { subject: "push.altered", severity: Severity::Error, class };
+        let text = format!("{role} {name} has sent other bytes than content {content} has");
+        warn!("{text}: refused");
+        let happening = notice::make((self.host, name), kind, &text);
+        self.inbox.send(Arrival::Input(Input::Happened(happening))).await.ok();
     }
 
     /// What is arriving just now.

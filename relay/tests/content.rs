@@ -129,7 +129,8 @@ impl Stage {
 
     async fn begin_with(&self, asked: &mut Asked, first: u32, outlined: bool) {
         let bytes = self.object.len() as u64;
-        let reply = PullReply::Found { bytes, encoding: Encoding::Raw, first, outlined };
+        let encoding = Encoding::Raw;
+        let reply = PullReply::Found { bytes, encoding, first, outlined, promoted: false };
         write_framed(&mut asked.send, &reply.encode()).await;
         if outlined {
             asked.send.write_all(&self.outline.encode()).await.expect("it is sent");
@@ -193,7 +194,7 @@ struct Pull {
 
 impl Child {
     async fn ask(&self, content: Digest, held: u32) -> Pull {
-        self.ask_with(PullRequest { content, held, outlined: held > 0 }).await
+        self.ask_with(request(content, held, held > 0)).await
     }
 
     async fn ask_with(&self, request: PullRequest) -> Pull {
@@ -233,7 +234,12 @@ async fn read_framed(recv: &mut RecvStream) -> Vec<u8> {
 }
 
 fn found(first: u32, outlined: bool) -> PullReply {
-    PullReply::Found { bytes: LEN as u64, encoding: Encoding::Raw, first, outlined }
+    let (bytes, encoding, promoted) = (LEN as u64, Encoding::Raw, false);
+    PullReply::Found { bytes, encoding, first, outlined, promoted }
+}
+
+fn request(content: Digest, held: u32, outlined: bool) -> PullRequest {
+    PullRequest { content, held, outlined, willing: false, lost: None }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -245,7 +251,7 @@ async fn children_read_what_has_arrived_while_the_rest_comes() {
     let content = stage.content();
     let ask = tokio::spawn(async move { (first.ask(content, 0).await, first) });
     let mut asked = stage.asked().await;
-    assert_eq!(asked.request, PullRequest { content, held: 0, outlined: false });
+    assert_eq!(asked.request, request(content, 0, false));
     stage.begin(&mut asked).await;
     stage.give(&mut asked, 0..3).await;
     // The parent has sent three groups and waits: they are with the child already.
@@ -336,7 +342,7 @@ async fn a_relay_that_starts_again_goes_on_where_it_was() {
     let child = stage.child(&relay, 2).await;
     let ask = tokio::spawn(async move { (child.ask(content, 30).await, child) });
     let mut asked = stage.asked().await;
-    assert_eq!(asked.request, PullRequest { content, held: 30, outlined: true });
+    assert_eq!(asked.request, request(content, 30, true));
     stage.begin(&mut asked).await;
     stage.give(&mut asked, 30..GROUPS).await;
     let (mut pull, _child) = ask.await.expect("it asks");
@@ -394,8 +400,8 @@ async fn what_a_parent_alters_goes_no_further() {
     let ask = tokio::spawn(async move { child.ask(other, 0).await });
     for _ in 0..3 {
         let mut asked = stage.asked().await;
-        let (bytes, encoding) = (u64::MAX, Encoding::Raw);
-        let reply = PullReply::Found { bytes, encoding, first: 0, outlined: true };
+        let (bytes, encoding, promoted) = (u64::MAX, Encoding::Raw, false);
+        let reply = PullReply::Found { bytes, encoding, first: 0, outlined: true, promoted };
         write_framed(&mut asked.send, &reply.encode()).await;
     }
     assert_eq!(ask.await.expect("it asks").reply, PullReply::Fault(PullFault::Corrupt));
@@ -416,14 +422,15 @@ async fn an_outline_without_a_group_is_enough_to_go_on() {
     asked.conn.close(0u32.into(), b"cut");
     // The parent sends the outline once more, though it is not asked to.
     let mut asked = stage.asked().await;
-    assert_eq!(asked.request, PullRequest { content, held: 0, outlined: true });
+    assert_eq!(asked.request, request(content, 0, true));
     stage.begin_with(&mut asked, 0, true).await;
     stage.give(&mut asked, 0..5).await;
     assert_eq!(pull.rest().await.expect("whole"), stage.object);
     // As a parent the relay keeps to what it was asked, also for an object as small as this.
-    let mut known = child.ask_with(PullRequest { content, held: 0, outlined: true }).await;
-    let (bytes, encoding) = (stage.object.len() as u64, Encoding::Raw);
-    assert_eq!(known.reply, PullReply::Found { bytes, encoding, first: 0, outlined: false });
+    let mut known = child.ask_with(request(content, 0, true)).await;
+    let (bytes, encoding, promoted) = (stage.object.len() as u64, Encoding::Raw, false);
+    let reply = PullReply::Found { bytes, encoding, first: 0, outlined: false, promoted };
+    assert_eq!(known.reply, reply);
     assert_eq!(known.rest().await.expect("whole"), stage.object);
     relay.stop().await.expect("a clean stop");
 }

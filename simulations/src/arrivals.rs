@@ -94,8 +94,16 @@ impl Sim {
             (Item::Ask(content), Phase::Open) if !lost => self.ask(node, link, content),
             (Item::Front(content), Phase::Open) if !lost => self.front(node, link, content),
             (Item::Got(content, result, _), Phase::Open) if !lost => {
+                self.fanned(link, content, result.is_ok());
                 self.got(node, Some(link), content, result)
             }
+            (Item::Elsewhere(content, sibling), Phase::Open) if !lost => {
+                self.elsewhere(node, link, content, sibling)
+            }
+            (Item::Word(content, why), Phase::Open) if !lost => {
+                self.came_of(node, link, content, why)
+            }
+            (Item::Recall(content), Phase::Open) if !lost => self.recalled(node, link, content),
             _ => Ok(()),
         }
     }
@@ -155,9 +163,11 @@ impl Sim {
             }
         }
         // The dead link takes what was asked on it in between.
+        let child = self.net.open_child(link).filter(|_| to == Side::Parent);
         self.net.close(link, to);
         if let Some(process) = &mut self.seats[node].process {
             process.drop_content(link);
+            child.into_iter().for_each(|child| process.fanout.part(HostId(child as u32)));
             if to == Side::Child {
                 process.parted = Some(self.now);
             }

@@ -11,6 +11,7 @@ use rand::{RngExt, SeedableRng};
 
 use crate::dice::Tight;
 use crate::events::Storm;
+use crate::fan;
 use crate::gated;
 use crate::given;
 use crate::plan::{CONTENTS, Fault, Options, Place, Plan, Profile, Weather, Work, content, run};
@@ -47,6 +48,7 @@ impl Scenario {
             faults,
             horizon,
             viewers: self.work.viewers.hits(rng),
+            fanout: 0,
             gated: self.work.last_gated.hits(rng),
             events: Storm::draw(rng, self.work.events),
             rollouts: Vec::new(),
@@ -69,6 +71,7 @@ impl Scenario {
             }
         }
         given::draw(&mut plan, &self.work.given);
+        fan::draw_width(&mut plan, &self.work.fanout);
         calendar::draw(&mut plan, (&self.work.schedules, &self.faults.clocks));
         plan
     }

@@ -162,6 +162,7 @@ impl Shape {
             events: Default::default(),
             horizon: Duration::ZERO,
             viewers: false,
+            fanout: 0,
             gated: false,
             bug: None,
         }

@@ -28,6 +28,7 @@ pub mod dice;
 mod disk;
 mod draw;
 mod events;
+mod fan;
 mod faults;
 pub mod fleet;
 pub mod folding;

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use mesh::{Digest, Frame, LinkId, Peer, PullFault};
+use mesh::{Digest, Frame, LinkId, Lost, Peer, PullFault};
 use rand::RngExt;
 use rand::rngs::SmallRng;
 
@@ -66,6 +66,12 @@ pub(crate) enum Item {
     Front(Digest),
     /// All of the content, or why not, and how many bytes of it were still to come.
     Got(Digest, Result<(), PullFault>, u64),
+    /// The content is to be fetched from this node.
+    Elsewhere(Digest, usize),
+    /// What came of that; none: it is there.
+    Word(Digest, Option<Lost>),
+    /// Nobody is to wait for that sibling any longer.
+    Recall(Digest),
 }
 
 /// What an end knows of its link.
@@ -348,6 +354,12 @@ impl Net {
         }
     }
 
+    /// The node at one end of a link, if the link is open there.
+    pub(crate) fn open_end(&self, link: LinkId, side: Side) -> Option<usize> {
+        let end = self.links.get(&link)?.end(side);
+        (end.phase == Phase::Open).then_some(end.node)
+    }
+
     /// The links that a node has open, of which it is this side.
     pub(crate) fn open_links(&self, node: usize, side: Side) -> Vec<LinkId> {
         let open = self.links.iter().filter(|(_, link)| {
@@ -368,8 +380,7 @@ impl Net {
 
     /// The child of a link, if the link is open at its end.
     pub(crate) fn open_child(&self, link: LinkId) -> Option<usize> {
-        let end = self.links.get(&link)?.end(Side::Child);
-        (end.phase == Phase::Open).then_some(end.node)
+        self.open_end(link, Side::Child)
     }
 
     /// Whether a node is kept from somebody.

@@ -80,8 +80,10 @@ impl Sim {
         let side = self.open_side(node, link, "Hangup")?;
         self.checks.hung_up(HostId(node as u32), link);
         self.checks.absences.parted(HostId(node as u32), link, self.now);
+        let child = self.net.open_child(link).filter(|_| side == Side::Parent);
         if let Some(process) = &mut self.seats[node].process {
             process.drop_content(link);
+            child.into_iter().for_each(|child| process.fanout.part(HostId(child as u32)));
             if side == Side::Child {
                 process.parted = Some(self.now);
             }
@@ -186,7 +188,9 @@ impl Sim {
         content: Digest,
     ) -> Result<(), Violation> {
         if self.seats[node].disk.image.store.contains(&content) {
-            self.give(link, content, Ok(()), self.plan.weather.content_bytes);
+            if !self.turn(node, link, content)? {
+                self.give(link, content, Ok(()), self.plan.weather.content_bytes);
+            }
             return Ok(());
         }
         let Some(process) = &mut self.seats[node].process else { return Ok(()) };
@@ -196,7 +200,13 @@ impl Sim {
     }
 
     /// Sends content to the child at the other end.
-    fn give(&mut self, link: LinkId, content: Digest, result: Result<(), PullFault>, bytes: u64) {
+    pub(crate) fn give(
+        &mut self,
+        link: LinkId,
+        content: Digest,
+        result: Result<(), PullFault>,
+        bytes: u64,
+    ) {
         let weather = &self.plan.weather;
         let span = weather.transfer;
         let (torn, corrupt) = match self.rough {
@@ -284,7 +294,8 @@ impl Sim {
 
     fn abandon(&mut self, node: usize, content: Digest) -> Result<(), Violation> {
         let streams = self.seats[node].process.as_ref().map(|process| &process.streams);
-        if !streams.is_some_and(|streams| streams.iter().any(|(_, what)| *what == content)) {
+        let sends = streams.is_some_and(|s| s.iter().any(|(_, what)| *what == content));
+        if !self.call_back(node, content) && !sends {
             let detail = format!("node {node} abandons {content:?}, which it sends to nobody");
             return Err(Violation::new("abandon what is served", detail));
         }
@@ -339,6 +350,10 @@ impl Sim {
                     return Err(Violation::new("one answer for each request", detail));
                 };
                 debug_assert_eq!(asked, content);
+                if result.is_ok() && self.turn(node, link, content)? {
+                    return Ok(());
+                }
+                let Some(process) = &mut self.seats[node].process else { return Ok(()) };
                 if result.is_ok() && !whole {
                     process.streams.push((link, content));
                     let takes = draw(&mut self.rng, self.net.profile(link).delay);

@@ -57,6 +57,8 @@ pub struct Plan {
     pub gated: bool,
     /// Whether operators look on while commands run.
     pub viewers: bool,
+    /// To how many hosts a parent sends content itself before it sends others to these; 0: to all.
+    pub fanout: usize,
     /// What hosts notice.
     pub events: Storm,
     /// When faults stop and everything heals.
@@ -228,6 +230,7 @@ impl Plan {
             faults: Vec::new(),
             horizon: secs(15),
             viewers: false,
+            fanout: 0,
             gated: false,
             events: Storm::default(),
             bug: None,

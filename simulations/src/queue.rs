@@ -7,6 +7,7 @@ use std::time::Duration;
 use mesh::bus::Answer;
 use mesh::{Digest, LinkId, OrderId, RequestId};
 
+use crate::fan::Fetch;
 use crate::net::{Item, Side};
 use crate::viewers::Word;
 
@@ -43,6 +44,8 @@ pub(crate) enum Event {
     Visit,
     /// A command says something that is watched.
     Speak { node: usize, life: u64, said: Word },
+    /// A host looks how far it has come with a sibling.
+    Fetch(Fetch),
     /// A program answers a message of the bus.
     Reply { node: usize, life: u64, answer: Answer },
     /// The operator sets when a frequency is due.

@@ -117,6 +117,8 @@ pub(crate) struct WorkDice {
     /// How many of the runs are given by relays.
     pub(crate) given: Share,
     pub(crate) superseded: Share,
+    /// To how many hosts a parent sends content itself.
+    pub(crate) fanout: Dice,
     /// In which share of runs hosts notice things.
     #[serde(deserialize_with = "one_share")]
     pub(crate) events: f64,
@@ -216,6 +218,7 @@ impl Default for WorkDice {
             rollouts: no_number(),
             given: never(),
             superseded: never(),
+            fanout: no_number(),
             events: 0.0,
             schedules: no_number(),
         }

@@ -21,7 +21,7 @@ use self::orders::OrderLines;
 use self::rollouts::RolloutLines;
 use self::schedules::{ClockLines, ScheduleLines};
 use self::weather::WeatherLines;
-use self::words::{is_false, millis, ms};
+use self::words::{is_false, is_zero, millis, ms};
 use crate::events::Storm;
 use crate::plan::{self, Place, Plan, Work};
 
@@ -41,6 +41,8 @@ pub struct Script {
     gated: bool,
     #[serde(default, skip_serializing_if = "is_false")]
     viewers: bool,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    fanout: usize,
     #[serde(default, skip_serializing_if = "Storm::is_none")]
     events: Storm,
     #[serde(default, skip_serializing_if = "LimitLines::is_usual")]
@@ -99,6 +101,7 @@ impl Script {
             climb_ms: [ms(climb), ms(climb_cap)],
             gated: plan.gated,
             viewers: plan.viewers,
+            fanout: plan.fanout,
             events: plan.events,
             limits: LimitLines::of(&plan.limits),
             weather: WeatherLines::of(&plan.weather),
@@ -137,6 +140,7 @@ impl Script {
             faults: faults.collect::<Result<_, _>>()?,
             gated: self.gated,
             viewers: self.viewers,
+            fanout: self.fanout,
             events: self.events,
             horizon: millis(self.horizon_ms),
             bug,

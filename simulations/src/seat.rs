@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use mesh::alerts::Above;
 use mesh::{
-    Config, Digest, HostId, HostSet, LinkId, Node, OrderId, Outcome, RequestId, Subtree, Time,
+    Config, Digest, Fanout, HostId, HostSet, LinkId, Node, OrderId, Outcome, RequestId, Subtree,
+    Time,
 };
 
 use crate::disk::Disk;
@@ -55,6 +56,12 @@ pub(crate) struct Process {
     pub(crate) below: BTreeMap<HostId, HostSet>,
     /// What is above this node.
     pub(crate) above: Above,
+    /// Which hosts fetch from whom.
+    pub(crate) fanout: Fanout,
+    /// Children that are with a sibling for something.
+    pub(crate) away: BTreeSet<(LinkId, Digest)>,
+    /// Of a host: what it fetches from which sibling, by the word of which parent's process.
+    pub(crate) fetching: BTreeMap<Digest, (usize, (usize, u64))>,
     /// What it knows of schedules.
     pub(crate) desk: Desk,
 }
@@ -66,7 +73,7 @@ impl Seat {
 }
 
 impl Process {
-    pub(crate) fn new(node: Node, started: Duration) -> Process {
+    pub(crate) fn new(node: Node, fanout: Fanout, started: Duration) -> Process {
         Process {
             node,
             started,
@@ -85,6 +92,9 @@ impl Process {
             shown: Subtree::default(),
             below: BTreeMap::new(),
             above: Above::default(),
+            fanout,
+            away: BTreeSet::new(),
+            fetching: BTreeMap::new(),
             desk: Desk::default(),
         }
     }
@@ -98,7 +108,9 @@ impl Process {
     pub(crate) fn drop_content(&mut self, link: LinkId) {
         for (content, _) in self.pulling.extract_if(.., |_, from| *from == link) {
             self.fronts.remove(&content);
+            self.fetching.remove(&content);
         }
+        self.away.retain(|(to, _)| *to != link);
         self.streams.retain(|(to, _)| *to != link);
         self.asks.retain(|_, (from, _)| *from != link);
     }

@@ -203,6 +203,7 @@ impl Search {
         let usual = Limits::default();
         let simpler = [
             Plan { viewers: false, ..plan.clone() },
+            Plan { fanout: 0, ..plan.clone() },
             Plan { gated: false, ..plan.clone() },
             Plan { limits: Limits { window: usual.window, ..plan.limits.clone() }, ..plan.clone() },
             Plan { limits: usual, ..plan.clone() },

@@ -15,6 +15,7 @@ use crate::bus::Chatter;
 use crate::checks::{Checks, Violation};
 use crate::coverage::{Coverage, Strike};
 use crate::disk::Entry;
+use crate::fan::{self, Failures};
 use crate::net::Net;
 use crate::plan::{Plan, Work, giver};
 use crate::played::Stats;
@@ -45,6 +46,8 @@ pub struct Sim {
     pub(crate) coverage: Coverage,
     /// Where the plan's rollouts are.
     pub(crate) rolls: Vec<Roll>,
+    /// Who was failed by which sibling.
+    pub(crate) failures: Failures,
     /// When the root had every answer to an order.
     pub(crate) closed: BTreeMap<OrderId, Duration>,
     /// Whether all commands end well and say the same.
@@ -79,6 +82,7 @@ impl Sim {
             chatter: Chatter::default(),
             coverage: Coverage::default(),
             rolls: plan.rollouts.iter().map(Roll::new).collect(),
+            failures: Failures::new(),
             closed: BTreeMap::new(),
             alike: false,
             steady: false,
@@ -179,6 +183,7 @@ impl Sim {
             Event::Reply { node, life, answer } if self.lives(node, life) => {
                 self.reply(node, answer)
             }
+            Event::Fetch(fetch) if self.lives(fetch.node, fetch.life) => self.fetch(fetch),
             Event::Speak { node, life, said } if self.lives(node, life) => self.speak(node, said),
             _ => Ok(()),
         }
@@ -239,7 +244,9 @@ impl Sim {
         let saved: Saved = seat.disk.image.load(left, &mut self.rng);
         let core = Node::new(seat.config.clone(), saved, self.rng.next_u64(), mesh::Time::ZERO);
         seat.life += 1;
-        seat.process = Some(Process::new(core, now));
+        let mut fanout = mesh::Fanout::new(fan::limits(&self.plan));
+        fanout.plant(self.plan.bug);
+        seat.process = Some(Process::new(core, fanout, now));
         self.trace.step(now, node, [100, seat.life]);
         if self.trace.wants_text() {
             self.trace.line(now, node, "starts");

@@ -158,6 +158,19 @@ impl Store {
         self.check_room(&bounds, (0, more), spare)
     }
 
+    /// How many bytes more would find room once everything is dropped that nobody needs.
+    pub fn room(&self) -> Result<u64, StoreError> {
+        let bounds = self.bounds();
+        let needed = self.room.owner.get().and_then(|owner| owner.needed());
+        let spare = match needed {
+            Some(needed) => self.spare(&needed)?,
+            None => 0,
+        };
+        let held = self.held()?.saturating_sub(spare);
+        let free = self.free().saturating_add(spare);
+        Ok(bounds.max.saturating_sub(held).min(free.saturating_sub(bounds.floor)))
+    }
+
     /// Makes room for these, as far as they are not here or on their way, or says why there is
     /// none.
     pub fn make_room_for(&self, objects: &[(ContentId, u32)]) -> Result<(), StoreError> {

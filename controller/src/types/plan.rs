@@ -48,6 +48,22 @@ pub struct Plan {
     /// If it would go in waves: who gets it when.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waves: Option<WavesPlan>,
+    /// For a push that says `preflight`: whether the relays above its hosts have room for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rooms: Vec<PlanRoom>,
+}
+
+/// What a push brings to a relay, in a [`Plan`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanRoom {
+    /// The relay.
+    pub relay: String,
+    /// Its site.
+    pub site: String,
+    /// The content that the push brings there, in bytes; some of it may be there already.
+    pub bytes: u64,
+    /// What would find room in its content store, in bytes; none: it does not say.
+    pub room: Option<u64>,
 }
 
 /// How the targets of a [`Plan`] divide over waves.

@@ -24,8 +24,8 @@ const MINUTE_MS: u64 = 60_000;
 #[derive(Default)]
 pub(crate) struct Timed {
     accounts: BTreeMap<(usize, String), Account>,
-    /// All times, by how they are due.
-    dues: Vec<(Due, Vec<u64>)>,
+    /// All times, by how they are due, and until when they are known.
+    dues: Vec<(Due, u64, Vec<u64>)>,
     /// How often each host has done what was due, and whether it may do it once more.
     done: BTreeMap<(HostId, String, u64), bool>,
 }
@@ -80,18 +80,18 @@ pub(crate) struct Seen {
 }
 
 impl Timed {
-    /// All times of this kind, which are looked up once.
+    /// All times of this kind until then, which are looked up once.
     fn dues(&mut self, calendar: &Calendar, due: &Due, until_ms: u64) -> &[u64] {
-        let known = self.dues.iter().position(|(known, _)| known == due);
+        let known = self.dues.iter().position(|(known, ..)| known == due);
         let at = known.unwrap_or_else(|| {
-            self.dues.push((due.clone(), Vec::new()));
+            self.dues.push((due.clone(), 0, Vec::new()));
             self.dues.len() - 1
         });
-        let (_, times) = &mut self.dues[at];
-        let first = calendar.origin_ms.saturating_sub(ASTRAY_MS);
-        let last = times.last().copied().unwrap_or(first);
-        if known.is_none() || last < until_ms + 2 * ASTRAY_MS / 8 {
-            *times = dues(due, first, until_ms + ASTRAY_MS / 2);
+        let (_, through_ms, times) = &mut self.dues[at];
+        if *through_ms < until_ms {
+            let first = calendar.origin_ms.saturating_sub(ASTRAY_MS);
+            *through_ms = until_ms + ASTRAY_MS.max(until_ms.saturating_sub(first) / 2);
+            *times = dues(due, first, *through_ms);
         }
         times
     }
@@ -160,7 +160,10 @@ impl Timed {
             return wrong(&format!("{missed} were missed"));
         }
         // Of the time before everybody who was there has had his turn, or it is told.
-        let owed = account.owed.difference(&account.had).difference(&seen.late);
+        // What a clock that was put back shows twice has one name.
+        let again = if account.at == Some(last) { seen.expired.clone() } else { HostSet::new() };
+        let late = seen.late.union(&again);
+        let owed = account.owed.difference(&account.had).difference(&late);
         if !owed.is_empty() && account.open.is_none() {
             return wrong(&format!("{owed} had no turn at {:?}, and it is not told", account.at));
         }

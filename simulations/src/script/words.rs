@@ -10,6 +10,10 @@ pub(super) fn is_false(value: &bool) -> bool {
     !value
 }
 
+pub(super) fn is_zero(value: &usize) -> bool {
+    *value == 0
+}
+
 pub(super) fn is_never(odds: &f64) -> bool {
     *odds == 0.0
 }

@@ -74,6 +74,34 @@ fn who_cannot_take_a_push_says_so_before_any_of_it_travels() -> Result<()> {
 }
 
 #[test]
+fn a_relay_without_room_says_so_before_any_of_it_travels() -> Result<()> {
+    let mut fleet = Fleet::new()?;
+    fleet.add(&Spec::new("relay", "r1", "controller").at("lyon"))?;
+    fleet.add(&Spec::new("relay", "r2", "r1").at("paris").with("store_max_mib = 4\n"))?;
+    fleet.add(&Spec::new("host", "lyon1", "r1").at("lyon"))?;
+    fleet.add(&Spec::new("host", "paris1", "r2").at("paris"))?;
+    fleet.wait_up(4)?;
+    let source = fleet.path().join("large");
+    fs::write(&source, noise(1, 20 << 20))?;
+    let source = source.to_str().context("a plain path")?;
+    let dest = format!("{FOLDER}/large");
+    let args = ["push", source, "--dest", &dest, "--preflight", "-w"];
+    let refused = fleet.barid(&[&args[..], &["lyon1,paris1"]].concat())?;
+    let said = show(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains("site paris: relay r2: no room in the content store"), "{said}");
+    assert!(said.contains("1 relays cannot take it now; nothing was pushed"), "{said}");
+    for relay in ["r1", "r2"] {
+        let objects = fleet.state(relay).join("store/objects");
+        assert_eq!(fs::read_dir(&objects).map_or(0, Iterator::count), 0, "content is at {relay}");
+    }
+    let pushed = fleet.barid(&[&args[..], &["lyon1"]].concat())?;
+    assert_eq!(pushed.status.code(), Some(0), "{}", show(&pushed.stderr));
+    assert!(fs::read(fleet.at("lyon1", &dest))? == fs::read(source)?, "another file");
+    Ok(())
+}
+
+#[test]
 fn hosts_that_have_nearly_all_of_it_get_what_they_lack() -> Result<()> {
     let mut fleet = Fleet::new()?;
     fleet.add(&Spec::new("relay", "relay", "controller").at("lyon"))?;
