@@ -101,6 +101,17 @@ pub(crate) fn check_plain(text: &str) -> Result<(), String> {
     }
 }
 
+/// How many hosts each wave has at most, as far as its list says a number.
+pub(crate) fn most(text: &str) -> Vec<(usize, u64)> {
+    let (mut before, mut most) = (0, Vec::new());
+    for (at, tier) in tiers(text).unwrap_or_default().into_iter().enumerate() {
+        let Tier::UpTo(Share::Count(number)) = tier else { break };
+        most.push((at, number.saturating_sub(before)));
+        before = number;
+    }
+    most
+}
+
 /// The items of a list: between commas that are not within brackets.
 fn items(text: &str) -> Vec<&str> {
     let (mut items, mut begin, mut depth) = (Vec::new(), 0, 0u32);

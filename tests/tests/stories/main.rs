@@ -42,6 +42,7 @@ mod preflight;
 mod pull;
 mod push;
 mod reactions;
+mod refusals;
 mod remove;
 mod renew;
 mod reports;

@@ -11,7 +11,7 @@ use super::{Done, Effect, Refusal};
 use crate::fleet::book::{Book, Config};
 use crate::fleet::domain::Wild;
 use crate::fleet::hostdata;
-use crate::fleet::levels::Levels;
+use crate::fleet::levels::{LevelError, Levels};
 use crate::fleet::types::Frequency;
 use crate::rollout::gate::WaveGate;
 use crate::rollout::waves;
@@ -21,7 +21,7 @@ impl Book {
         let config: Config =
             toml::from_str(text).map_err(|error| Refusal::Config(error.to_string()))?;
         let levels = Levels { levels: config.level, domains: config.domains };
-        levels.check()?;
+        levels.check().map_err(|error| Refusal::Config(at_name(text, &error)))?;
         if levels.levels.len() != self.levels.levels.len() && !self.hosts.is_empty() {
             let what = "the number of levels cannot change while there are host records: \
                         export them, remove them, and import them again";
@@ -69,6 +69,18 @@ fn at_line(text: &str, table: &str, name: &str, what: String) -> String {
     at.map_or_else(|| what.clone(), |at| format!("line {}: {what}", at + 1))
 }
 
+/// What is wrong with levels and domains, with the line in which the name stands that it is about.
+fn at_name(text: &str, error: &LevelError) -> String {
+    let what = error.to_string();
+    let name = match error {
+        LevelError::Levels(_) => what.split('"').nth(1),
+        _ => what.split(':').next(),
+    };
+    let quoted = name.map(|name| format!("\"{name}\""));
+    let at = quoted.and_then(|name| text.lines().position(|line| line.contains(&name)));
+    at.map_or_else(|| what.clone(), |at| format!("line {}: {what}", at + 1))
+}
+
 /// Whether a frequency makes sense.
 fn check_frequency(name: &str, frequency: &Frequency) -> Result<(), String> {
     let fine = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
@@ -91,5 +103,11 @@ fn check_frequency(name: &str, frequency: &Frequency) -> Result<(), String> {
         waves::check_plain(&frequency.waves).map_err(within)?;
     }
     let gate = frequency.gate.parse::<WaveGate>();
-    gate.map(drop).map_err(|error| within(error.to_string()))
+    let gate = gate.map_err(|error| within(error.to_string()))?;
+    for (at, hosts) in waves::most(&frequency.waves) {
+        if let Some(why) = gate.impossible(hosts) {
+            return Err(within(format!("wave {} can never pass: {why}", at + 1)));
+        }
+    }
+    Ok(())
 }
