@@ -110,8 +110,11 @@ async fn ask_relays(
             format!("no room in the content store: the push brings {bytes}, {room} would fit");
         screen.warn(&format!("site {site}: relay {relay}: {why}"))?;
     }
-    let count = show_count(full.len() as u64);
-    let message = format!("{count} relays cannot take it now; nothing was pushed");
+    let relays = match full.len() {
+        1 => "a relay".into(),
+        count => format!("{} relays", show_count(count as u64)),
+    };
+    let message = format!("{relays} cannot take it now; nothing was pushed");
     let help = "make room there (store_max_mib), or push without --preflight";
     Err(Failure::new(Exit::Failed, "preflight", message).with_help(help))
 }
