@@ -76,13 +76,17 @@ impl Lanes {
         }
     }
 
-    /// Sends a child an order that it holds once more: the question how it stands there. One that
-    /// is still to be sent asks as well.
+    /// Sends a child an order once more that it may have: the question how it stands there. One
+    /// that is still to be sent asks as well.
     pub(crate) fn ask(&mut self, child: HostId, order: &Arc<Order>, out: &mut Outbox) {
-        if self.holds(child, order.id)
-            && let Some(lane) = self.lanes.get_mut(&child)
-            && lane.offered.get(&order.id).is_none_or(|seq| *seq <= lane.sent)
-        {
+        let Some(lane) = self.lanes.get_mut(&child) else { return };
+        let may_have = match lane.offered.get(&order.id) {
+            // Also if it has not acknowledged it: it may have spoken before it was heard of who is
+            // below it now.
+            Some(seq) => *seq <= lane.sent,
+            None => lane.held.contains(&order.id),
+        };
+        if may_have {
             lane.offered.remove(&order.id);
             self.offer(child, order, out);
         }
@@ -236,6 +240,21 @@ mod tests {
         assert_eq!(sent(&mut out), [3]);
         lanes.handle_held(CHILD, LOG, 3, &mut out);
         assert_eq!(sent(&mut out), [4, 5]);
+    }
+
+    #[test]
+    fn what_was_sent_is_asked_about_also_before_it_is_acknowledged() {
+        let mut out = Outbox::default();
+        let mut lanes = lanes(&mut out);
+        assert_eq!(sent(&mut out), [1, 2]);
+        lanes.ask(CHILD, &order(2), &mut out);
+        lanes.ask(CHILD, &order(2), &mut out);
+        // This one asks when it is sent.
+        lanes.ask(CHILD, &order(3), &mut out);
+        lanes.handle_held(CHILD, LOG, 2, &mut out);
+        assert_eq!(sent(&mut out), [3, 4]);
+        lanes.handle_held(CHILD, LOG, 4, &mut out);
+        assert_eq!(sent(&mut out), [5, 6], "the last is the question");
     }
 
     #[test]

@@ -117,9 +117,10 @@ impl Due {
         timing::check_turns(&times).map_err(|error| error.to_string())
     }
 
-    /// Draws one; in a plan of days, `daily`, it is due once a day.
-    fn draw(rng: &mut SmallRng, zone: &str, (local_hour, daily): (u8, bool)) -> Due {
-        let every = [5, 10, 15, 30, 60][if daily { 4 } else { rng.random_range(0..5) }];
+    /// Draws one; in a plan of days, `daily`, it is due once a day. At least `rare` minutes lie
+    /// between two times.
+    fn draw(rng: &mut SmallRng, zone: &str, (local_hour, daily, rare): (u8, bool, u8)) -> Due {
+        let every = [5, 10, 15, 30, 60][if daily { 4 } else { rng.random_range(0..5) }].max(rare);
         let at_hour = daily || rng.random_bool(0.2);
         let mut due = Due {
             hour: at_hour.then(|| (local_hour + rng.random_range(0..3)) % 24),
@@ -164,6 +165,8 @@ pub(crate) fn draw(plan: &mut Plan, (schedules, clocks): (&Dice, &Dice)) {
     }
     let (zone, moment) = PLACES[rng.random_range(0..PLACES.len())];
     let haste = if plan.horizon > DAY { 1 } else { 60 };
+    // What is due as often as the controller speaks is left to it, or not, only once it is silent.
+    let rare = if plan.beat * 2 * haste as u32 > Duration::from_secs(300) { 10 } else { 0 };
     let before = rng.random_range(0..2 * 3600) * 1000;
     let origin_ms = moment - before;
     let local_hour = hour(zone, origin_ms);
@@ -177,7 +180,7 @@ pub(crate) fn draw(plan: &mut Plan, (schedules, clocks): (&Dice, &Dice)) {
         });
         let changes = [0, 0, 1, 2][rng.random_range(0..4)];
         for _ in 0..=changes {
-            let due = legal(rng, zone, (local_hour, haste == 1));
+            let due = legal(rng, zone, (local_hour, haste == 1, rare));
             let due = due.filter(|_| at.is_zero() || rng.random_bool(0.85));
             edicts.push(Edict { at, name: name.clone(), due });
             at += Duration::from_millis(rng.random_range(1_000..horizon.max(1_001)));
@@ -199,6 +202,6 @@ pub(crate) fn draw(plan: &mut Plan, (schedules, clocks): (&Dice, &Dice)) {
     plan.faults.sort_by_key(|(at, _)| *at);
 }
 
-fn legal(rng: &mut SmallRng, zone: &str, how: (u8, bool)) -> Option<Due> {
+fn legal(rng: &mut SmallRng, zone: &str, how: (u8, bool, u8)) -> Option<Due> {
     (0..20).map(|_| Due::draw(rng, zone, how)).find(|due| due.check().is_ok())
 }
