@@ -9,9 +9,10 @@ use serde::{Deserialize, Serialize};
 use crate::Planted;
 use crate::planted::has;
 
-/// So many frequencies are kept, and so many times of each.
+/// So many frequencies are kept, and so many times of each: an hour of a clock that is put back, of
+/// what is due each minute.
 const FREQUENCIES: usize = 256;
-const TIMES: usize = 8;
+const TIMES: usize = 64;
 
 /// What was done last of each frequency, and what came of it. Not only the very last time: another
 /// relay, whose clock is behind or which has not heard of a change, may still say one before.
