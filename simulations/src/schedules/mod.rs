@@ -4,7 +4,7 @@
 //! The deciding is what ships: [`timing::look`] and the controller's `Running` at the root,
 //! [`timing::SiteKeeper`] at relays, [`timing::Once`] at hosts. Here they are given clocks that run
 //! fast and jump, disks that fill, links that break, and processes that die between what they note
-//! and what they tell. [`account`] knows from outside what each clock has passed and when the
+//! and what they tell. `account` knows from outside what each clock has passed and when the
 //! controller was heard, so it knows what must follow: every time is begun once, left to the
 //! controller, or told as missed, inside its window, and nothing of it that is over.
 
