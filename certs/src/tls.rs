@@ -107,7 +107,7 @@ pub fn join_server_config(credentials: &Credentials) -> ServerConfig {
 /// Dials a parent to join through, knowing only the pin of the authority.
 pub fn join_client_config(pin: &Pin) -> ClientConfig {
     let clock = Arc::new(Clock { floor: UnixTime::since_unix_epoch(Duration::ZERO) });
-    let verifier = Arc::new(PinnedVerifier { pin: *pin, provider: provider() });
+    let verifier = Arc::new(Only(PinnedVerifier { pin: *pin }));
     let mut config = ClientConfig::builder_with_details(provider(), clock)
         .with_protocol_versions(&[&TLS13])
         .expect(SPEAKS_TLS13)
@@ -222,12 +222,11 @@ impl TimeProvider for Clock {
 #[derive(Debug)]
 struct PinnedVerifier {
     pin: Pin,
-    provider: Arc<CryptoProvider>,
 }
 
 impl PinnedVerifier {
     /// The authority that the server showed, once it is known to be the right one.
-    fn judge(&self, leaf: &[u8], rest: &[CertificateDer<'_>]) -> Result<Leaf, JoinError> {
+    fn leaf_of(&self, leaf: &[u8], rest: &[CertificateDer<'_>]) -> Result<Leaf, JoinError> {
         let [authority] = rest else {
             return Err(JoinError::Chain { found: rest.len() + 1 });
         };
@@ -248,7 +247,21 @@ impl PinnedVerifier {
     }
 }
 
-impl ServerCertVerifier for PinnedVerifier {
+/// What is asked of the certificate of whoever answers.
+trait Judge: std::fmt::Debug + Send + Sync {
+    fn judge(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), Error>;
+}
+
+/// Takes whom the judge takes, by TLS 1.3 and Ed25519 alone. Names of servers do not count.
+#[derive(Debug)]
+struct Only<J>(J);
+
+impl<J: Judge> ServerCertVerifier for Only<J> {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -257,17 +270,7 @@ impl ServerCertVerifier for PinnedVerifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let leaf = self.judge(end_entity, intermediates).map_err(|error| {
-            Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(error))))
-        })?;
-        let authority = intermediates.first().ok_or(CertificateError::UnknownIssuer)?;
-        verify_server_cert_signed_by_trust_anchor(
-            &ParsedCertificate::try_from(end_entity)?,
-            &roots(authority)?,
-            &[],
-            join_time(&leaf, now),
-            self.provider.signature_verification_algorithms.all,
-        )?;
+        self.0.judge(end_entity, intermediates, now)?;
         Ok(ServerCertVerified::assertion())
     }
 
@@ -286,12 +289,33 @@ impl ServerCertVerifier for PinnedVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
+        let algorithms = &provider().signature_verification_algorithms;
         verify_tls13_signature(message, cert, dss, algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         vec![SignatureScheme::ED25519]
+    }
+}
+
+impl Judge for PinnedVerifier {
+    fn judge(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), Error> {
+        let leaf = self.leaf_of(end_entity, intermediates).map_err(|error| {
+            Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(error))))
+        })?;
+        let authority = intermediates.first().ok_or(CertificateError::UnknownIssuer)?;
+        verify_server_cert_signed_by_trust_anchor(
+            &ParsedCertificate::try_from(end_entity)?,
+            &roots(authority)?,
+            &[],
+            join_time(&leaf, now),
+            provider().signature_verification_algorithms.all,
+        )
     }
 }
 

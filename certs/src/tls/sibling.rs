@@ -7,18 +7,13 @@
 use std::sync::Arc;
 
 use rustls::client::Resumption;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::verify_tls13_signature;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::version::TLS13;
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, PeerIncompatible,
-    ServerConfig, SignatureScheme,
-};
+use rustls::{CertificateError, ClientConfig, Error, OtherError, ServerConfig};
 
-use super::{CHECKED, Clock, SPEAKS_TLS13, der, private_key, provider, roots};
+use super::{CHECKED, Clock, Judge, Only, SPEAKS_TLS13, der, private_key, provider, roots};
 use crate::identity::Credentials;
 use crate::x509::{Leaf, PeerError};
 
@@ -44,7 +39,7 @@ pub fn sibling_client_config(credentials: &Credentials, key: [u8; 32]) -> Client
         .with_protocol_versions(&[&TLS13])
         .expect(SPEAKS_TLS13)
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(SiblingVerifier { node, key }))
+        .with_custom_certificate_verifier(Arc::new(Only(SiblingVerifier { node, key })))
         .with_client_auth_cert(vec![der(credentials.certificate())], private_key(credentials))
         .expect(CHECKED);
     config.alpn_protocols = vec![SIBLING_ALPN.to_vec()];
@@ -72,15 +67,13 @@ struct SiblingVerifier {
     key: [u8; 32],
 }
 
-impl ServerCertVerifier for SiblingVerifier {
-    fn verify_server_cert(
+impl Judge for SiblingVerifier {
+    fn judge(
         &self,
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
         now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
+    ) -> Result<(), Error> {
         let refuse = |error: SiblingError| {
             Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(error))))
         };
@@ -88,30 +81,6 @@ impl ServerCertVerifier for SiblingVerifier {
         if leaf.public != self.key {
             return Err(refuse(SiblingError::Key));
         }
-        self.node.verify_client_cert(end_entity, intermediates, now)?;
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(PeerIncompatible::Tls12NotOffered.into())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &provider().signature_verification_algorithms;
-        verify_tls13_signature(message, cert, dss, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ED25519]
+        self.node.verify_client_cert(end_entity, intermediates, now).map(drop)
     }
 }
