@@ -183,6 +183,10 @@ impl Siblings {
         Ok((conn, identity.name))
     }
 
+    fn doors(&self) -> MutexGuard<'_, BTreeMap<LinkId, Instant>> {
+        self.0.doors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn conns(&self) -> MutexGuard<'_, BTreeMap<[u8; 32], (Connection, String)>> {
         self.0.conns.lock().unwrap_or_else(PoisonError::into_inner)
     }

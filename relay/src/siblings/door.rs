@@ -36,11 +36,7 @@ impl Siblings {
     /// The parent promotes this host: siblings may come.
     pub(crate) fn open(&self, transfers: &Transfers, link: &Link) {
         let Some(endpoint) = link.endpoint.clone().filter(|_| self.0.serves) else { return };
-        let open = {
-            let mut doors = self.0.doors.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            doors.insert(link.id, Instant::now()).is_some()
-        };
-        if open {
+        if self.doors().insert(link.id, Instant::now()).is_some() {
             return;
         }
         info!(parent = %link.name, "letting siblings in: the parent promotes this host");
@@ -54,9 +50,7 @@ impl Siblings {
                 _ = parent.closed() => {}
             }
             endpoint.set_server_config(None);
-            let mut doors =
-                siblings.0.doors.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            doors.remove(&id);
+            siblings.doors().remove(&id);
         });
     }
 
@@ -69,8 +63,7 @@ impl Siblings {
     async fn until_closed(&self, id: mesh::LinkId) {
         loop {
             sleep(OPEN).await;
-            let doors = self.0.doors.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            if doors.get(&id).is_none_or(|wanted| wanted.elapsed() >= OPEN) {
+            if self.doors().get(&id).is_none_or(|wanted| wanted.elapsed() >= OPEN) {
                 return;
             }
         }
