@@ -2,6 +2,7 @@
 
 mod alerts;
 mod alike;
+mod apart;
 mod astray;
 mod bad_input;
 mod bus;
