@@ -32,6 +32,7 @@ mod gate;
 mod given;
 mod hostile;
 mod kept;
+mod killing;
 mod live;
 mod metrics;
 mod namespaces;
