@@ -166,8 +166,9 @@ fn order() -> impl Strategy<Value = OrderBody> {
     });
     let looks = |item: &crate::dist::DistItem| item.push.terms.verify;
     let item = item.prop_filter("it only looks", move |item| !looks(item));
-    let dist = (vec(item, 1..3), "[a-z]{0,5}")
-        .prop_map(|(items, frequency)| Work::Dist(Dist { items, frequency }));
+    let dist = (vec(item, 1..3), "[a-z]{0,5}", any::<u64>()).prop_map(
+        |(items, frequency, begin_by_ms)| Work::Dist(Dist { items, frequency, begin_by_ms }),
+    );
     let parents = vec(name().prop_map(|name| format!("{name}:7400")), 0..=PARENTS);
     let steer = prop_oneof![
         parents.prop_map(Steer::Parents),

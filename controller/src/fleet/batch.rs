@@ -57,7 +57,12 @@ impl Batch {
         self.items.push(item);
     }
 
-    pub(super) fn draft(self, planned: u64, hosts: &HostSet, frequency: &str) -> (Draft, PlanRow) {
+    pub(super) fn draft(
+        self,
+        (planned, begin_by_ms): (u64, u64),
+        hosts: &HostSet,
+        frequency: &str,
+    ) -> (Draft, PlanRow) {
         let count = self.items.len();
         let noun = if count == 1 { "file" } else { "files" };
         let what = match (count, self.files.first()) {
@@ -76,7 +81,7 @@ impl Batch {
             gate: None,
             run: None,
             retries: None,
-            work: Work::Dist(Dist { items: self.items, frequency: frequency.into() }),
+            work: Work::Dist(Dist { items: self.items, frequency: frequency.into(), begin_by_ms }),
             push: None,
         };
         (draft, PlanRow { planned, files: self.files })

@@ -91,6 +91,7 @@ struct Made {
 /// What is to be distributed.
 struct Due {
     planned: u64,
+    begin_by_ms: u64,
     /// The files, with how each stands.
     files: Vec<(DomainPath, Standing)>,
     groups: Vec<Group>,
@@ -125,9 +126,15 @@ impl Distributor {
         self.make(new).await.told
     }
 
-    /// Brings those who have their turn what they lack, if they may begin now.
-    pub(crate) async fn take_turns(&self, frequency: &str, hosts: HostSet) -> Taken {
-        let new = NewDist { only: Some(hosts.clone()), ..NewDist::of(frequency) };
+    /// Brings those who have their turn what they lack, if they may begin now. A host that cannot
+    /// begin by then does not; 0: whenever it can.
+    pub(crate) async fn take_turns(
+        &self,
+        frequency: &str,
+        hosts: HostSet,
+        begin_by_ms: u64,
+    ) -> Taken {
+        let new = NewDist { only: Some(hosts.clone()), begin_by_ms, ..NewDist::of(frequency) };
         if let Err(failure) = self.check_rolled(frequency) {
             return Taken { left: hosts, told: Err(failure) };
         }
@@ -331,7 +338,8 @@ impl Distributor {
             warn!(host, %one, %other, "two entries clash: nothing is delivered");
             notes.push(format!("{host}: {one} and {other} clash: nothing is delivered"));
         }
-        Ok(Due { planned: book.change, files, groups: groups(&of_file), notes })
+        let (planned, begin_by_ms) = (book.change, new.begin_by_ms);
+        Ok(Due { planned, begin_by_ms, files, groups: groups(&of_file), notes })
     }
 
     /// How the files stand that may be meant. Blocks.
@@ -369,7 +377,7 @@ impl Distributor {
             let push = protos::Push { terms, ..push };
             let weight = weight(&push);
             if batch.is_full(weight, &needs) {
-                drafts.push(batch.draft(due.planned, &group.hosts, frequency));
+                drafts.push(batch.draft((due.planned, due.begin_by_ms), &group.hosts, frequency));
                 batch = Batch::default();
             }
             let command = Bytes::copy_from_slice(entry.command.as_bytes());
@@ -380,7 +388,7 @@ impl Distributor {
             batch.files.push((path.clone(), root.clone()));
         }
         if !batch.items.is_empty() {
-            drafts.push(batch.draft(due.planned, &group.hosts, frequency));
+            drafts.push(batch.draft((due.planned, due.begin_by_ms), &group.hosts, frequency));
         }
         Ok(Made { drafts, broken })
     }
