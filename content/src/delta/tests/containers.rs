@@ -118,6 +118,6 @@ fn gzip(plain: &[u8], level: u8) -> Vec<u8> {
     [b"\x1f\x8b\x08\x08\0\0\0\0\0\x03name\0", deflated.as_slice(), &[1; 8]].concat()
 }
 
-fn kinds(pair: &Pair) -> Vec<u8> {
+pub(super) fn kinds(pair: &Pair) -> Vec<u8> {
     pair.parts.iter().map(|part| pair.bytes(part)[5]).collect()
 }
