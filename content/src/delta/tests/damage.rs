@@ -11,6 +11,8 @@ use zstd::zstd_safe::CParameter;
 use super::containers::wheels;
 use super::*;
 use crate::delta::head::{Kind as SegmentKind, View, read};
+use crate::delta::members::members;
+use crate::delta::opened::{Shape, expand_old};
 
 #[test]
 fn a_hundred_thousand_damaged_segments() {
@@ -51,6 +53,34 @@ fn damaged_mixed_segments() {
     let case = Case::new(&pair, &old, 0);
     let survived = ::damage::run("mixed segments", 600, |random| case.play(random));
     assert!(survived.accepted > 0, "{survived:?}");
+}
+
+#[test]
+fn damaged_containers_have_their_members_inside() {
+    let text = body(3, 6_000, false);
+    let samples = [
+        wheels().0["app.whl"].clone(),
+        containers::gzip(&text, 6),
+        packed::deb(&text),
+        packed::xz(&text, 1),
+    ];
+    let survived = ::damage::survive("containers", &samples, 40_000, |file| {
+        let (found, mut end) = (members(file), 0);
+        for (range, _) in &found {
+            assert!(end <= range.start && range.start < range.end && range.end <= file.len());
+            end = range.end;
+        }
+        !found.is_empty()
+    });
+    assert!(survived.accepted > survived.rounds / 10, "{survived:?}");
+    ::damage::survive("members", &samples[1..], 3_000, |file| {
+        let expanded = expand_old(file, &members(file));
+        expanded.is_some_and(|(members, expansion)| {
+            let shape = Shape { old: members, ..Shape::default() };
+            assert_eq!(shape.old_length(file.len() as u64), expansion.len() as u64);
+            true
+        })
+    });
 }
 
 /// A segment to be damaged, all but its last bytes.
