@@ -40,3 +40,7 @@ pub(super) fn trial_level(raw: usize) -> i32 {
         _ => 3,
     }
 }
+
+/// Bytes in containers that are opened although to pack their members again is slow, as with xz:
+/// at first some 2 MB of plain bytes a second and core, here as at each host. In one push.
+pub(super) const PACKED_AGAIN: u64 = 128 << 20;
