@@ -36,9 +36,7 @@ const MISSED: &str = "missed";
 
 impl Past for Tables {
     fn targets(&self, order: &str, state: Option<&str>) -> Result<HostSet, Failure> {
-        if find(self, order).is_err()
-            && let Ok((id, rollout)) = row::find(self, order)
-        {
+        if let Some((id, rollout)) = rollout(self, order)? {
             return of_rollout(self, id, &rollout, state);
         }
         let (id, row) = find(self, order).map_err(|mut failure| {
@@ -95,6 +93,22 @@ fn of_rollout(
             let help = "there are ok, failed, missed, pending";
             Err(Failure::unknown("unknown-group", message, help))
         }
+    }
+}
+
+/// The rollout that a text means, if it means one; `last` does if the last order is a wave of one.
+pub(crate) fn rollout(
+    tables: &Tables,
+    text: &str,
+) -> Result<Option<(OrderId, RolloutRow)>, Failure> {
+    match find(tables, text) {
+        Err(_) => Ok(row::find(tables, text).ok()),
+        Ok((id, _)) if text == "last" => {
+            let is_wave = |wave: &row::WaveOrder| wave.id() == Some(id);
+            let mut rollouts = tables.rollouts()?.into_iter();
+            Ok(rollouts.find(|(_, rollout)| rollout.orders.iter().any(is_wave)))
+        }
+        Ok(_) => Ok(None),
     }
 }
 

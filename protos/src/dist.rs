@@ -46,6 +46,8 @@ pub struct Disted {
     pub superseded: Vec<u32>,
     /// In place, but the command has failed.
     pub commands: Vec<ItemFault>,
+    /// Of a verification: not as it should be, and how it differs.
+    pub drifted: Vec<ItemFault>,
 }
 
 /// What is wrong with one file.
@@ -58,6 +60,11 @@ pub struct ItemFault {
 }
 
 impl Dist {
+    /// Whether nothing is to be changed: hosts only say which files are not as they should be.
+    pub fn verifies(&self) -> bool {
+        self.items.first().is_some_and(|item| item.push.terms.verify)
+    }
+
     pub(crate) fn to_pb(&self) -> pb::Dist {
         let item = |item: &DistItem| pb::DistItem {
             push: Some(item.push.to_pb()),
@@ -87,7 +94,11 @@ impl Dist {
         no_nul("dist.frequency", self.frequency.as_bytes())?;
         for item in &self.items {
             item.push.check()?;
-            ensure(!item.push.terms.verify, "dist.terms", "only looks")?;
+            let terms = &item.push.terms;
+            ensure(terms.verify == self.verifies(), "dist.terms", "only some look")?;
+            ensure(!terms.preflight, "dist.terms", "asks what would happen")?;
+            let looks = !terms.verify || item.command.is_empty();
+            ensure(looks, "dist.command", "of what is only looked at")?;
             at_most_bytes("dist.command", item.command.len(), COMMAND_LIMIT)?;
             no_nul("dist.command", &item.command)?;
             at_most_bytes("dist_item.frequency", item.frequency.len(), FREQUENCY_LIMIT)?;
@@ -112,11 +123,12 @@ impl Disted {
             failed: faults(&self.failed),
             superseded: self.superseded.iter().copied().take(DIST_FILES).collect(),
             commands: faults(&self.commands),
+            drifted: faults(&self.drifted),
         }
     }
 
     pub(crate) fn read(disted: pb::Disted) -> Result<Disted, FieldError> {
-        let pb::Disted { failed, superseded, commands } = disted;
+        let pb::Disted { failed, superseded, commands, drifted } = disted;
         at_most("disted.superseded", superseded.len(), DIST_FILES)?;
         let read = |name, faults: Vec<pb::ItemFault>| {
             at_most(name, faults.len(), DIST_FILES)?;
@@ -129,6 +141,7 @@ impl Disted {
         Ok(Disted {
             failed: read("disted.failed", failed)?,
             commands: read("disted.commands", commands)?,
+            drifted: read("disted.drifted", drifted)?,
             superseded,
         })
     }
@@ -152,6 +165,7 @@ mod tests {
                 failed: (0..9_999).map(fault).collect(),
                 superseded: (0..9_999).collect(),
                 commands: (0..9_999).map(fault).collect(),
+                drifted: (0..9_999).map(fault).collect(),
             }),
             ..Answer::default()
         };

@@ -12,6 +12,7 @@
 //! list before it has is therefore heeded, and kept, until a list has it too.
 
 mod epoch;
+mod retelling;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -25,6 +26,7 @@ use protos::{Removals, Schedule, SignedRemovals};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+pub(crate) use self::retelling::Retelling;
 use crate::drive::Links;
 use crate::join::Registrar;
 use crate::link::{Link, PeerFault};

@@ -18,6 +18,10 @@ pub struct NewDist {
     /// Compare all files that are due, not only those that somebody lacks.
     #[serde(default)]
     pub compare: bool,
+    /// Change nothing: hosts only say which of the files are not as they should be, and lack those
+    /// from then on. It goes to everybody at once.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub verify: bool,
     /// The waves in which it goes; without, those of the frequency, if it has any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waves: Option<Waves>,
@@ -43,6 +47,7 @@ impl NewDist {
             frequency,
             hosts: Vec::new(),
             compare: false,
+            verify: false,
             waves: None,
             all_at_once: false,
             only: None,
