@@ -1,8 +1,8 @@
 //! Not a measurement but a trial: a push in the middle of which a relay, a host, both or the
 //! controller are killed again and again, and how many bytes cross each link a second time for it.
 //!
-//! Every host must have the right file in the end, and no death may cost more than what a link
-//! holds: what was on its way, and what had come and was not on the disk yet.
+//! Every host must have the right file in the end. The table says how many bytes; the story of
+//! the same name also holds them to a bound.
 
 use std::path::Path;
 use std::time::Duration;
