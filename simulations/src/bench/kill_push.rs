@@ -56,10 +56,10 @@ pub(crate) fn trial(barid: &Path, work: &Path, plan: &Plan) -> Result<()> {
 
 /// A row for the link of the relay, and one for the links of the hosts together.
 fn tell(victim: Victim, played: &Played) -> [Vec<String>; 2] {
-    let late = played.deaths.iter().filter(|death| death.installing).count();
+    let late = played.deaths.iter().filter(|death| !death.was_early()).count();
     let of = |link: &str, vain: &dyn Fn(&Death) -> u64| {
-        // While hosts install nothing is on the links.
-        let coming = played.deaths.iter().filter(|death| !death.installing);
+        // Once all is there nothing is on the links.
+        let coming = played.deaths.iter().filter(|death| death.was_early());
         let mut again: Vec<f64> = coming.map(|death| vain(death) as f64 / MIB).collect();
         again.sort_by(f64::total_cmp);
         let rank = |share: f64| {
