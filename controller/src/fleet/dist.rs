@@ -192,7 +192,11 @@ impl Distributor {
             let hosts = &due.groups[at].hosts;
             if given.orders.len() >= ORDERS {
                 let left: u64 = due.groups[at..].iter().map(|group| group.hosts.len()).sum();
-                told.notes.push(format!("{left} hosts wait for the next distribution"));
+                told.notes.push(match new.verify {
+                    true => format!("{left} hosts were not looked at; name them"),
+                    false => format!("{left} hosts wait for the next distribution"),
+                });
+                told.left = left;
                 break;
             }
             let (maker, due_now, name) = (self.clone(), due.clone(), new.frequency.clone());

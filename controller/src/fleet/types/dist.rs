@@ -69,10 +69,17 @@ pub struct Distribution {
     pub hosts: u64,
     /// How many files, each counted once.
     pub files: u64,
+    /// How many hosts it left over, since it would have been too many orders.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub left: u64,
     /// Whether it waits until the one of this frequency that goes on has ended.
     #[serde(default)]
     pub queued: bool,
     /// What there is to say of it, a line each.
     #[serde(default)]
     pub notes: Vec<String>,
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
