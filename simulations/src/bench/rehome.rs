@@ -94,9 +94,8 @@ fn until_behind(
     since: Vec<(Instant, usize)>,
     relay: fn(usize) -> String,
 ) -> Result<Vec<Duration>> {
-    let names = |(at, site): (Instant, usize)| {
-        (1..=HOSTS).map(move |n| (at, host(site, n), relay(site)))
-    };
+    let names =
+        |(at, site): (Instant, usize)| (1..=HOSTS).map(move |n| (at, host(site, n), relay(site)));
     let mut left: Vec<_> = since.into_iter().flat_map(names).collect();
     let mut times = Vec::new();
     wait_for("hosts to be behind their relay", LIMIT, || {
@@ -104,8 +103,7 @@ fn until_behind(
         let hosts = hosts.as_array().context("a list of hosts")?;
         left.retain(|(at, name, relay)| {
             let row = hosts.iter().find(|row| row["name"] == name.as_str());
-            let there =
-                row.is_some_and(|row| row["parent"] == relay.as_str() && row["up"] == true);
+            let there = row.is_some_and(|row| row["parent"] == relay.as_str() && row["up"] == true);
             times.extend(there.then(|| at.elapsed()));
             !there
         });
