@@ -13,8 +13,8 @@ pub const DIST_FILES: usize = 1024;
 const COMMAND_LIMIT: usize = 4096;
 const FREQUENCY_LIMIT: usize = 64;
 const DETAIL_LIMIT: usize = 2048;
-/// All details of one list together; those that come later are cut.
-const DETAILS: usize = 16 << 10;
+/// All details of an answer together; those that come later are cut.
+const DETAILS: usize = 24 << 10;
 
 /// Files to put in place, in this sequence.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,8 +110,8 @@ impl Dist {
 
 impl Disted {
     pub(crate) fn to_pb(&self) -> pb::Disted {
-        let faults = |faults: &[ItemFault]| {
-            let mut room = DETAILS;
+        let mut room = DETAILS;
+        let mut faults = |faults: &[ItemFault]| {
             let fault = |fault: &ItemFault| {
                 let detail = clip(&fault.detail, DETAIL_LIMIT.min(room)).to_owned();
                 room -= detail.len();
