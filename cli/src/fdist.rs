@@ -82,6 +82,7 @@ pub(crate) fn main(args: Args, socket: Option<PathBuf>, screen: &mut Screen) -> 
         }
     };
     screen.json |= line.json;
+    screen.speak_as(&format!("fdist: {command}:"));
     let client = Client::new(line.socket.or(socket));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let done = match runtime {
@@ -90,6 +91,7 @@ pub(crate) fn main(args: Args, socket: Option<PathBuf>, screen: &mut Screen) -> 
     };
     let done = done.and_then(|exit| screen.flush().map(|()| exit).map_err(Failure::from));
     match done {
+        Ok(Exit::Drift | Exit::Missed) => Exit::Failed,
         Ok(exit) => exit,
         Err(failure) if failure.is_broken_pipe() => Exit::Ok,
         Err(failure) => {

@@ -61,7 +61,12 @@ pub(crate) struct Screen {
     pub(crate) json: bool,
     /// Whether more is to be said than usually.
     pub(crate) verbose: bool,
+    /// What stands before messages.
+    label: String,
 }
+
+/// Who speaks, if nobody says otherwise.
+const OWN: &str = "barid:";
 
 impl Screen {
     /// The streams of this process.
@@ -78,7 +83,12 @@ impl Screen {
             is_terminal: err_terminal,
             color: wants_color(when, err_terminal),
         };
-        Screen { out, err, json, verbose: false }
+        Screen { out, err, json, verbose: false, label: OWN.into() }
+    }
+
+    /// From here on messages begin with this.
+    pub(crate) fn speak_as(&mut self, label: &str) {
+        self.label = label.into();
     }
 
     /// Whether people watch stderr, so that bars make sense.
@@ -98,12 +108,14 @@ impl Screen {
 
     /// One message to stderr, `barid: ...`, in one line.
     pub(crate) fn say(&mut self, text: &str) -> io::Result<()> {
-        self.message("barid:", None, text)
+        let label = self.label.clone();
+        self.message(&label, None, text)
     }
 
     /// The same about something that went wrong.
     pub(crate) fn warn(&mut self, text: &str) -> io::Result<()> {
-        self.message("barid:", Some(RED), text)
+        let label = self.label.clone();
+        self.message(&label, Some(RED), text)
     }
 
     /// What to do about the message before.
@@ -232,7 +244,8 @@ pub(crate) mod testing {
         let (out, err) = (Caught::default(), Caught::default());
         let stream =
             |to: &Caught| Stream { writer: Box::new(to.clone()), is_terminal, color: false };
-        (Screen { out: stream(&out), err: stream(&err), json: false, verbose: false }, out, err)
+        let (to_out, to_err, label) = (stream(&out), stream(&err), OWN.into());
+        (Screen { out: to_out, err: to_err, json: false, verbose: false, label }, out, err)
     }
 }
 

@@ -21,7 +21,7 @@ use crate::asker::Asked;
 use crate::fault::Failure;
 use crate::lines::line_stream;
 use crate::orders::{Desk, Draft, blocking};
-use crate::past::find;
+use crate::past::{self, find};
 use crate::push::Packed;
 use crate::retry::again;
 use crate::rollout::make::Made;
@@ -114,11 +114,9 @@ pub(crate) async fn rollback(Asked(api): Asked, bytes: Bytes) -> Result<Response
 
 /// The push that a text means; of a rollout, all that it has given so far. Blocks.
 fn given_by(tables: &Tables, text: &str) -> Result<OrderRow, Failure> {
-    let unknown = match find(tables, text) {
-        Ok((_, order)) => return Ok(order),
-        Err(failure) => failure,
+    let Some((_, rollout)) = past::rollout(tables, text)? else {
+        return Ok(find(tables, text)?.1);
     };
-    let Ok((_, rollout)) = row::find(tables, text) else { return Err(unknown) };
     if !rollout.is_over() && rollout.state() != "stopped" {
         let message = format!("rollout {text} is {}", rollout.state());
         return Err(Failure::conflict(message, format!("`barid rollout abort {text}` first")));

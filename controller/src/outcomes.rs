@@ -19,7 +19,7 @@ use relay::JournalError;
 
 pub(crate) use self::files::{path_of, under};
 use crate::cause;
-use crate::fleet::plan_of;
+use crate::fleet::{Drifted, plan_of};
 use crate::tables::{self, HostRow, OrderRow, events};
 
 /// How much of an output is looked at.
@@ -61,6 +61,37 @@ pub(crate) fn note(
         );
     }
     events::note_events(txn, &found, Some(report.order), now_ms)
+}
+
+/// Notes files that hosts have found not to be as they should be.
+pub(crate) fn note_drifted(
+    txn: &WriteTransaction,
+    id: OrderId,
+    drifted: &[Drifted],
+    now_ms: u64,
+) -> Result<(), JournalError> {
+    let event = |Drifted { path, hosts, how }: &Drifted| {
+        let path = path.to_string();
+        let (line, text) = one_line(&files::under(&path, how));
+        let (like, _) = one_line(&files::under(&path, &template(how, "")));
+        let (severity, class) = (Severity::Warning, Class::Client);
+        let fact = Fact::new("dist.drifted", severity, class, &like, relay::hash);
+        let host = hosts.iter().next()?;
+        let sample = Sample { at_ms: now_ms, host, line, text, order: Some(id) };
+        Some(Folded {
+            window: 0,
+            fact: fact.into(),
+            sample: sample.into(),
+            first_ms: now_ms,
+            last_ms: now_ms,
+            counts: hosts.iter().map(|host| (host, 1)).collect(),
+        })
+    };
+    let found: Vec<_> = drifted.iter().filter_map(event).collect();
+    match found.is_empty() {
+        true => Ok(()),
+        false => events::note_events(txn, &found, Some(id), now_ms),
+    }
 }
 
 /// Notes that an order is over.

@@ -269,20 +269,24 @@ impl Packer {
         Ok(bytes.and_then(|bytes| Manifest::decode(&bytes, &Limits::default()).ok()))
     }
 
-    /// A push of a tree that is in the store, to hosts of which is known what they have. `room`:
-    /// how much of it may travel inside the order.
+    /// A push of a tree that is in the store, to hosts of which is known what they have. `verify`:
+    /// they only look. `room`: how much of it may travel inside the order.
     pub(crate) fn push_of(
         &self,
         dest: &str,
         target: &Manifest,
         bases: Vec<(Option<(ContentId, Manifest)>, HostSet)>,
+        verify: bool,
         room: &mut usize,
     ) -> Result<(Push, Vec<Need>, u64), Failure> {
         let root = target.root();
         let mut bundles = Vec::new();
         for (base, hosts) in bases {
             let base = base.as_ref().map(|(root, manifest)| (*root, manifest));
-            let bundle = packs::bundle(&self.tables, &self.store, base, (root, target), LEVEL)?;
+            let bundle = match verify {
+                true => self.manifest_only(base, target)?,
+                false => packs::bundle(&self.tables, &self.store, base, (root, target), LEVEL)?,
+            };
             bundles.push((bundle, hosts));
         }
         let full = pack::encode_manifest_part(None, target, &self.store, LEVEL);

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 /// More address space than this is not to be asked for by damaged bytes. What threads and
 /// allocators reserve in any case is far below.
-const MEMORY: u64 = 4 << 30;
+const MEMORY: u64 = 2 << 30;
 /// A round that takes this long is stuck.
 const STUCK: Duration = Duration::from_secs(60);
 

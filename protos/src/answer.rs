@@ -282,8 +282,10 @@ mod tests {
                 .prop_map(|(item, detail)| crate::dist::ItemFault { item, detail })
         };
         let faults = || proptest::collection::vec(fault(), 0..3);
-        (faults(), proptest::collection::vec(any::<u32>(), 0..3), faults())
-            .prop_map(|(failed, superseded, commands)| Disted { failed, superseded, commands })
+        let list = proptest::collection::vec(any::<u32>(), 0..3);
+        (faults(), list, faults(), faults()).prop_map(|(failed, superseded, commands, drifted)| {
+            Disted { failed, superseded, commands, drifted }
+        })
     }
 
     proptest! {

@@ -13,8 +13,8 @@ pub const DIST_FILES: usize = 1024;
 const COMMAND_LIMIT: usize = 4096;
 const FREQUENCY_LIMIT: usize = 64;
 const DETAIL_LIMIT: usize = 2048;
-/// All details of one list together; those that come later are cut.
-const DETAILS: usize = 16 << 10;
+/// All details of an answer together; those that come later are cut.
+const DETAILS: usize = 24 << 10;
 
 /// Files to put in place, in this sequence.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +48,8 @@ pub struct Disted {
     pub superseded: Vec<u32>,
     /// In place, but the command has failed.
     pub commands: Vec<ItemFault>,
+    /// Of a verification: not as it should be, and how it differs.
+    pub drifted: Vec<ItemFault>,
 }
 
 /// What is wrong with one file.
@@ -60,6 +62,11 @@ pub struct ItemFault {
 }
 
 impl Dist {
+    /// Whether nothing is to be changed: hosts only say which files are not as they should be.
+    pub fn verifies(&self) -> bool {
+        self.items.first().is_some_and(|item| item.push.terms.verify)
+    }
+
     pub(crate) fn to_pb(&self) -> pb::Dist {
         let item = |item: &DistItem| pb::DistItem {
             push: Some(item.push.to_pb()),
@@ -91,7 +98,11 @@ impl Dist {
         no_nul("dist.frequency", self.frequency.as_bytes())?;
         for item in &self.items {
             item.push.check()?;
-            ensure(!item.push.terms.verify, "dist.terms", "only looks")?;
+            let terms = &item.push.terms;
+            ensure(terms.verify == self.verifies(), "dist.terms", "only some look")?;
+            ensure(!terms.preflight, "dist.terms", "asks what would happen")?;
+            let looks = !terms.verify || item.command.is_empty();
+            ensure(looks, "dist.command", "of what is only looked at")?;
             at_most_bytes("dist.command", item.command.len(), COMMAND_LIMIT)?;
             no_nul("dist.command", &item.command)?;
             at_most_bytes("dist_item.frequency", item.frequency.len(), FREQUENCY_LIMIT)?;
@@ -103,8 +114,8 @@ impl Dist {
 
 impl Disted {
     pub(crate) fn to_pb(&self) -> pb::Disted {
-        let faults = |faults: &[ItemFault]| {
-            let mut room = DETAILS;
+        let mut room = DETAILS;
+        let mut faults = |faults: &[ItemFault]| {
             let fault = |fault: &ItemFault| {
                 let detail = clip(&fault.detail, DETAIL_LIMIT.min(room)).to_owned();
                 room -= detail.len();
@@ -116,11 +127,12 @@ impl Disted {
             failed: faults(&self.failed),
             superseded: self.superseded.iter().copied().take(DIST_FILES).collect(),
             commands: faults(&self.commands),
+            drifted: faults(&self.drifted),
         }
     }
 
     pub(crate) fn read(disted: pb::Disted) -> Result<Disted, FieldError> {
-        let pb::Disted { failed, superseded, commands } = disted;
+        let pb::Disted { failed, superseded, commands, drifted } = disted;
         at_most("disted.superseded", superseded.len(), DIST_FILES)?;
         let read = |name, faults: Vec<pb::ItemFault>| {
             at_most(name, faults.len(), DIST_FILES)?;
@@ -133,6 +145,7 @@ impl Disted {
         Ok(Disted {
             failed: read("disted.failed", failed)?,
             commands: read("disted.commands", commands)?,
+            drifted: read("disted.drifted", drifted)?,
             superseded,
         })
     }
@@ -156,6 +169,7 @@ mod tests {
                 failed: (0..9_999).map(fault).collect(),
                 superseded: (0..9_999).collect(),
                 commands: (0..9_999).map(fault).collect(),
+                drifted: (0..9_999).map(fault).collect(),
             }),
             ..Answer::default()
         };

@@ -94,14 +94,14 @@ pub(crate) async fn distribute(
 
 /// What has become of the files so far.
 #[derive(Default)]
-struct Done {
+pub(crate) struct Done {
     pushed: Pushed,
     said: Disted,
 }
 
 impl Done {
     /// Notes what has become of a file. Returns whether anything of it was written.
-    fn note(&mut self, item: u32, placed: Result<Option<Pushed>, String>) -> bool {
+    pub(crate) fn note(&mut self, item: u32, placed: Result<Option<Pushed>, String>) -> bool {
         match placed {
             Ok(Some(pushed)) => {
                 self.pushed.written += pushed.written;
@@ -127,6 +127,14 @@ impl Done {
         }
     }
 
+    /// Notes that so many entries of a file or folder are not as they should be, and how.
+    pub(crate) fn note_drift(&mut self, item: u32, entries: u64, how: impl FnOnce() -> String) {
+        if entries > 0 {
+            self.pushed.drift += entries;
+            self.said.drifted.push(ItemFault { item, detail: how() });
+        }
+    }
+
     fn note_command(&mut self, item: u32, (state, answer): (State, Answer)) {
         if state == State::Ok {
             return;
@@ -146,7 +154,7 @@ impl Done {
         self.said.commands.push(ItemFault { item, detail });
     }
 
-    fn answer(self) -> (State, Answer) {
+    pub(crate) fn answer(self) -> (State, Answer) {
         let Done { pushed, said } = self;
         let (missing, commands) = (said.failed.len(), said.commands.len());
         let fault = match (said.failed.first(), said.commands.first()) {

@@ -30,7 +30,7 @@ use crate::live::{Place, Watched};
 use crate::metrics::traffic::Traffic;
 use crate::metrics::{Counts, Sight};
 use crate::notice::Notices;
-use crate::removed::Removed;
+use crate::removed::{Removed, Retelling};
 use crate::skew;
 use crate::steer::Helm;
 use crate::sweep::Sweeper;
@@ -202,6 +202,7 @@ pub(crate) struct Io {
     pub(crate) progress: watch::Receiver<Progress>,
     pub(crate) inbox: mpsc::Sender<Arrival>,
     pub(crate) removed: Removed,
+    pub(crate) retelling: Retelling,
     pub(crate) sweeper: Sweeper,
     pub(crate) waiting: BTreeMap<Asker, oneshot::Sender<Result<(), PullFault>>>,
     pub(crate) tasks: JoinSet<()>,
@@ -230,6 +231,9 @@ pub(crate) async fn drive(
     mut inbox: mpsc::Receiver<Arrival>,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), DriveError> {
+    if io.removed.is_untold() {
+        io.retell(&mut node);
+    }
     loop {
         loop {
             while let Some(output) = node.poll_output() {
@@ -247,6 +251,9 @@ pub(crate) async fn drive(
         io.place = None;
         io.share_spool(&node);
         io.flush_journal().await?;
+        io.retelling.drained();
+        let through = io.progress.borrow().through;
+        io.note_retold(through);
         let wake = node.poll_timeout().map(|(at, _)| io.clock.0 + at.0);
         let sleep = async {
             match wake {
@@ -280,6 +287,7 @@ impl Io {
     fn take(&mut self, arrival: Arrival, node: &mut Node) {
         let now = self.clock.now();
         match arrival {
+            Arrival::Input(Input::Restored) => self.retell(node),
             Arrival::Input(input) => {
                 trace!(?input, "in");
                 if let Input::LinkDown { link } = input {
@@ -378,6 +386,7 @@ impl Io {
         trace!(?output, "out");
         match output {
             Output::Save { no, record } => {
+                self.retelling.saving(no);
                 self.transfers.claims.iter().for_each(|claims| claims.note(&record));
                 if let Record::Forget(_) = record {
                     self.sweeper.ask();
@@ -432,6 +441,22 @@ impl Io {
                     });
                 }
             }
+        }
+    }
+
+    /// The controller was restored: the core tells everything again.
+    fn retell(&mut self, node: &mut Node) {
+        self.retelling.begin(self.removed.epoch());
+        node.handle(self.clock.now(), Input::Restored);
+    }
+
+    /// Notes that it does, once what it has noted about that is on disk.
+    fn note_retold(&mut self, through: u64) {
+        if let Some(epoch) = self.retelling.saved(through) {
+            let removed = self.removed.clone();
+            self.tasks.spawn(async move {
+                tokio::task::spawn_blocking(move || removed.note_told(epoch)).await.ok();
+            });
         }
     }
 

@@ -14,6 +14,7 @@ use tokio::sync::Semaphore;
 use tracing::info;
 
 use crate::dist;
+use crate::drift;
 use crate::given::Giver;
 use crate::hash;
 use crate::install::Installs;
@@ -129,6 +130,9 @@ impl Executor {
             }
             // It ends with either the old tree or the new one, never half way.
             Work::Push(push) => Box::pin(self.push(job, order.id, push)).await,
+            Work::Dist(dist) if dist.verifies() => {
+                drift::verify(&self.installs, order.id, dist).await
+            }
             Work::Dist(dist) => {
                 let host = self.host();
                 Box::pin(dist::distribute(&self.installs, order.id, dist, &host, job)).await

@@ -23,6 +23,7 @@ mod daybook;
 mod dial;
 mod dist;
 mod door;
+mod drift;
 mod drive;
 mod endpoint;
 mod exec;

@@ -50,7 +50,7 @@ use crate::parents::Parents;
 use crate::probe::Prober;
 use crate::records::{NotHanded, Records};
 use crate::remains;
-use crate::removed::{RemovalsFault, Removed};
+use crate::removed::{RemovalsFault, Removed, Retelling};
 use crate::renew::{Current, Renewer};
 use crate::restore::Restored;
 use crate::settings::Settings;
@@ -375,6 +375,7 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
         progress,
         inbox: inbox.clone(),
         removed: removed.clone(),
+        retelling: Retelling::default(),
         sweeper,
         waiting: BTreeMap::new(),
         tasks: JoinSet::new(),

@@ -15,6 +15,7 @@ mod hosts;
 mod ldist;
 mod report;
 pub(crate) mod verbs;
+mod verify;
 
 use controller::fleet::types::{Author, Change, Changed, NewChange, Question};
 use serde::de::DeserializeOwned;
@@ -79,6 +80,8 @@ pub(crate) enum Command {
     Rm(files::PathsArgs),
     /// Distribute now
     Dist(dist::DistArgs),
+    /// Show which files are not as they should be, and at whom
+    Verify(verify::VerifyArgs),
     /// Show when frequencies are due
     Schedule(dist::ScheduleArgs),
     /// At a relay: is it still being fed, and does it still reach those below it?
@@ -157,6 +160,7 @@ pub(crate) async fn run(
         Command::Ls(args) => files::ls(args, client, screen).await,
         Command::Rm(args) => files::rm(args, client, screen).await,
         Command::Dist(args) => dist::dist(args, client, screen).await,
+        Command::Verify(args) => verify::verify(args, client, screen).await,
         Command::Schedule(args) => dist::schedule(args, client, screen).await,
         Command::Check(args) => check::check(args, screen).await,
         Command::Ldist(args) => ldist::ldist(args, screen).await,

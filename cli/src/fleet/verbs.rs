@@ -3,7 +3,9 @@
 use controller::fleet::types::{FileDomains, Question};
 
 use super::hosts::{ExportArgs, ImportArgs, What};
-use super::{Command, ask, check, content, dist, domains, edit, files, here, hosts, ldist, run};
+use super::{
+    Command, ask, check, content, dist, domains, edit, files, here, hosts, ldist, run, verify,
+};
 use crate::client::Client;
 use crate::exit::Exit;
 use crate::fail::Failure;
@@ -144,6 +146,8 @@ enum FileVerb {
     Status(files::StatusArgs),
     /// Distribute now
     Dist(dist::DistArgs),
+    /// Show which files are not as they should be, and at whom
+    Verify(verify::VerifyArgs),
     /// Show when frequencies are due
     Schedule(dist::ScheduleArgs),
     /// Print all entries as text
@@ -252,6 +256,7 @@ pub(crate) async fn file(
         FileVerb::Request(args) => Command::Request(args),
         FileVerb::Status(args) => Command::Status(args),
         FileVerb::Dist(args) => Command::Dist(args),
+        FileVerb::Verify(args) => Command::Verify(args),
         FileVerb::Schedule(args) => Command::Schedule(args),
         FileVerb::Export => export(What::Files),
         FileVerb::Import(args) => args.import(What::Files),

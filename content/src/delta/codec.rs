@@ -52,11 +52,11 @@ impl Codec {
         }
     }
 
-    /// How a member can be packed again, and its plain bytes, piece by piece. It has not been
-    /// packed again yet, or not all of it.
+    /// How a member can be packed again, and its plain bytes, piece by piece, if there are no more
+    /// than the limit. It has not been packed again yet, or not all of it.
     pub(super) fn take_apart(&self, member: &[u8], limit: u64) -> Option<(Codec, Vec<Plain>)> {
         match self {
-            Codec::Deflate => Some((Codec::Deflate, deflate::take_apart(member)?)),
+            Codec::Deflate => Some((Codec::Deflate, deflate::take_apart(member, limit)?)),
             Codec::Xz(xz) => {
                 let (xz, plain) = xz::take_apart(member, xz, limit)?;
                 let pieces = plain.chunks(PIECE).map(|piece| (piece.to_vec(), Vec::new()));

@@ -11,6 +11,7 @@ use miniz_oxide::inflate::core::inflate_flags::TINFL_FLAG_HAS_MORE_INPUT;
 use miniz_oxide::inflate::core::{DecompressorOxide, decompress};
 use preflate_rs::{ExitCode, PreflateConfig, PreflateStreamProcessor, RecreateStreamProcessor};
 
+use super::codec::Plain;
 use super::opened::PIECE;
 
 /// Deflated bytes that are looked at in one go; a block that is longer takes more.
@@ -50,23 +51,28 @@ pub(super) fn unpack<E>(
     }
 }
 
-/// The plain bytes of a member and the corrections, piece by piece.
-pub(super) fn take_apart(member: &[u8]) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
+/// The plain bytes of a member and the corrections, piece by piece; `None` as well if there are
+/// more plain bytes than the limit.
+pub(super) fn take_apart(member: &[u8], limit: u64) -> Option<Vec<Plain>> {
     let config = PreflateConfig {
         plain_text_limit: PIECE,
         verify_compression: true,
         ..PreflateConfig::default()
     };
-    let attempt = || -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
+    let attempt = || -> Option<Vec<Plain>> {
         let mut processor = PreflateStreamProcessor::new(&config);
         let (mut pieces, mut start, mut end) = (Vec::new(), 0, FEED.min(member.len()));
-        let mut corrections = 0;
+        let (mut corrections, mut total) = (0, 0);
         while !processor.is_done() {
             match processor.decompress(&member[start..end]) {
                 Ok(piece) => {
                     let plain = processor.plain_text().text().to_vec();
                     // Nothing gained, or not a member of one deflated stream alone.
                     if plain.is_empty() && piece.compressed_size == 0 {
+                        return None;
+                    }
+                    total += plain.len() as u64;
+                    if total > limit {
                         return None;
                     }
                     corrections += piece.corrections.len();
@@ -110,5 +116,20 @@ impl Packer {
         let (deflated, processor) = made?;
         self.processor = Some(processor);
         Some(deflated)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_is_taken_apart_than_is_allowed() {
+        let plain = (0..20_000).flat_map(|n| format!("line {} of {n}\n", n * n % 977).into_bytes());
+        let plain: Vec<u8> = plain.collect();
+        let member = miniz_oxide::deflate::compress_to_vec(&plain, 6);
+        let pieces = take_apart(&member, plain.len() as u64).expect("there are no more");
+        assert!(pieces.iter().flat_map(|(plain, _)| plain).eq(&plain));
+        assert!(take_apart(&member, plain.len() as u64 - 1).is_none());
     }
 }

@@ -202,10 +202,6 @@ pub(super) fn expand_new(file: &[u8], packed: &[Packed]) -> Option<Opened> {
         let room = EXPANDED.saturating_sub((opened.expansion.len() + gap) as u64);
         let apart = codec.take_apart(&file[range.clone()], room);
         let Some((codec, pieces)) = apart else { continue };
-        let plain: usize = pieces.iter().map(|(plain, _)| plain.len()).sum();
-        if plain as u64 > room {
-            break;
-        }
         opened.expansion.extend_from_slice(&file[at..range.start]);
         for (n, (plain, corrections)) in pieces.iter().enumerate() {
             opened.pieces.push(Piece {

@@ -2,7 +2,7 @@
 //!
 //! xz says in a block's header by which filters it was packed, but not how hard its encoder tried.
 //! There are nine ways (the presets, which differ in little else than the dictionary, which is in
-//! the header). They are tried on the beginning of a block: the first 64 KiB that come out are
+//! the header). They are tried on the beginning of a block: the first 128 KiB that come out are
 //! those of the block, or it is another. The bytes that an encoder makes may differ from one
 //! version of liblzma to another, so the one that is compiled in is part of the format.
 //!
@@ -13,7 +13,7 @@ use liblzma::stream::{Action, Filters, LzmaOptions, PRESET_EXTREME, Status, Stre
 use super::codec::Codec;
 use super::head::read_number;
 use super::members::Packed;
-use super::opened::PIECE;
+use super::opened::{EXPANDED, PIECE};
 
 /// What an xz file begins with.
 pub(super) const MAGIC: [u8; 6] = *b"\xfd7zXZ\0";
@@ -136,7 +136,7 @@ pub(super) fn blocks(file: &[u8]) -> Option<Vec<Packed>> {
         }
         let bits = bits(&file[range.clone()]);
         let xz = Xz { way: 6, bits, chain };
-        if plain > 0 && xz.encoder().is_some() {
+        if plain > 0 && plain as u64 <= EXPANDED && xz.encoder().is_some() {
             blocks.push((range, Codec::Xz(xz)));
         }
         at = end.next_multiple_of(4);

@@ -253,8 +253,11 @@ impl Reader<'_> {
         };
         let mut found = Vec::new();
         for relay in wanted {
-            let records = clients.get(relay);
-            let mut records = records.cloned().ok_or_else(|| Refusal::UnknownHost(relay.into()))?;
+            let mut records = match clients.get(relay) {
+                Some(records) => records.clone(),
+                None if self.book.enrolled.contains_key(relay) => Vec::new(),
+                None => return Err(Refusal::Host(format!("{relay}: unknown relay"))),
+            };
             records.sort_by_key(|record| (record.ip.parse::<IpAddr>().ok(), &record.name));
             let pairs = records.iter().map(|record| (record.ip.clone(), record.name.clone()));
             found.push(RelayClients { relay: relay.into(), clients: pairs.collect() });

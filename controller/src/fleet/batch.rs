@@ -65,9 +65,12 @@ impl Batch {
     ) -> (Draft, PlanRow) {
         let count = self.items.len();
         let noun = if count == 1 { "file" } else { "files" };
+        let work = Dist { items: self.items, frequency: frequency.into(), begin_by_ms };
+        let verify = work.verifies();
+        let does = if verify { "verify " } else { "" };
         let what = match (count, self.files.first()) {
-            (1, Some((path, _))) => format!("{frequency}: {path}"),
-            _ => format!("{frequency}: {count} {noun}"),
+            (1, Some((path, _))) => format!("{does}{frequency}: {path}"),
+            _ => format!("{does}{frequency}: {count} {noun}"),
         };
         let draft = Draft {
             targets: hosts.clone(),
@@ -81,10 +84,10 @@ impl Batch {
             gate: None,
             run: None,
             retries: None,
-            work: Work::Dist(Dist { items: self.items, frequency: frequency.into(), begin_by_ms }),
+            work: Work::Dist(work),
             push: None,
         };
-        (draft, PlanRow { planned, files: self.files })
+        (draft, PlanRow { planned, files: self.files, verify })
     }
 }
 

@@ -61,6 +61,7 @@ pub(crate) struct Taken {
 }
 
 /// The orders that were given.
+#[derive(Default)]
 struct Given {
     orders: Vec<OrderId>,
     /// Of those who have their turn: who waits for an order.
@@ -92,6 +93,8 @@ struct Made {
 struct Due {
     planned: u64,
     begin_by_ms: u64,
+    /// Whether hosts only look.
+    verify: bool,
     /// The files, with how each stands.
     files: Vec<(DomainPath, Standing)>,
     groups: Vec<Group>,
@@ -108,6 +111,10 @@ impl Distributor {
     pub(crate) async fn distribute(&self, new: NewDist) -> Result<Distribution, Failure> {
         let new = NewDist { by: self.desk.by.to_string(), ..new };
         self.check(&new)?;
+        if new.verify {
+            // It changes nothing at hosts, so it goes on beside everything else.
+            return self.begin(&new, &mut Given::default()).await;
+        }
         if new.hosts.is_empty() {
             self.check_rolled(&new.frequency)?;
         }
@@ -153,7 +160,7 @@ impl Distributor {
     ) -> Result<(Distribution, Vec<OrderId>), Failure> {
         let hosts = vec![host.to_owned()];
         let new = NewDist { hosts, wanted: Some(files), ..NewDist::of(ALL) };
-        let mut given = Given { orders: Vec::new(), left: HostSet::new() };
+        let mut given = Given::default();
         let told = self.begin(&new, &mut given).await?;
         Ok((told, given.orders))
     }
@@ -192,7 +199,11 @@ impl Distributor {
             let hosts = &due.groups[at].hosts;
             if given.orders.len() >= ORDERS {
                 let left: u64 = due.groups[at..].iter().map(|group| group.hosts.len()).sum();
-                told.notes.push(format!("{left} hosts wait for the next distribution"));
+                told.notes.push(match new.verify {
+                    true => format!("{left} hosts were not looked at; name them"),
+                    false => format!("{left} hosts wait for the next distribution"),
+                });
+                told.left = left;
                 break;
             }
             let (maker, due_now, name) = (self.clone(), due.clone(), new.frequency.clone());
@@ -285,7 +296,7 @@ impl Distributor {
         let Known { book, roll } = &known;
         let only = places(&known, &new.hosts)?;
         // Whoever names hosts wants them right, whatever they are known to have.
-        let compares = new.compare || only.is_some();
+        let compares = new.compare || new.verify || only.is_some();
         let mut standings = self.standings(new)?;
         let (mut files, mut of_file) = (Vec::new(), Vec::new());
         let mut missing = BTreeSet::new();
@@ -338,8 +349,8 @@ impl Distributor {
             warn!(host, %one, %other, "two entries clash: nothing is delivered");
             notes.push(format!("{host}: {one} and {other} clash: nothing is delivered"));
         }
-        let (planned, begin_by_ms) = (book.change, new.begin_by_ms);
-        Ok(Due { planned, begin_by_ms, files, groups: groups(&of_file), notes })
+        let (planned, begin_by_ms, verify) = (book.change, new.begin_by_ms, new.verify);
+        Ok(Due { planned, begin_by_ms, verify, files, groups: groups(&of_file), notes })
     }
 
     /// How the files stand that may be meant. Blocks.
@@ -363,7 +374,8 @@ impl Distributor {
             let Some(entry) = known.book.entries.get(path) else { continue };
             let root = &known.book.sources[&entry.source].revision.content.root;
             let mut room = batch.room();
-            let made = self.push(path, root, standing, &group.hosts, &mut room);
+            let hosts = &group.hosts;
+            let made = self.push((path, root), standing, (hosts, due.verify), &mut room);
             let (push, needs, bytes) = match made {
                 Ok(made) => made,
                 Err(failure) if failure.is_about_room() => return Err(failure),
@@ -373,14 +385,16 @@ impl Distributor {
                 }
             };
             let delete = if entry.delete { Delete::All } else { Delete::Nothing };
-            let terms = Terms { delete, exclude: entry.exclude.clone(), ..Terms::default() };
+            let (exclude, verify) = (entry.exclude.clone(), due.verify);
+            let terms = Terms { delete, exclude, verify, ..Terms::default() };
             let push = protos::Push { terms, ..push };
             let weight = weight(&push);
             if batch.is_full(weight, &needs) {
                 drafts.push(batch.draft((due.planned, due.begin_by_ms), &group.hosts, frequency));
                 batch = Batch::default();
             }
-            let command = Bytes::copy_from_slice(entry.command.as_bytes());
+            let command = if verify { "" } else { &entry.command };
+            let command = Bytes::copy_from_slice(command.as_bytes());
             // Of an order of every frequency each host notes of which one a file is.
             let is_told = entry.frequency == frequency;
             let frequency = if is_told { String::new() } else { entry.frequency.clone() };
@@ -395,10 +409,9 @@ impl Distributor {
 
     fn push(
         &self,
-        path: &DomainPath,
-        root: &str,
+        (path, root): (&DomainPath, &str),
         standing: &Standing,
-        hosts: &HostSet,
+        (hosts, verify): (&HostSet, bool),
         room: &mut usize,
     ) -> Result<(protos::Push, Vec<Need>, u64), Failure> {
         let target = self.fleet.shelf.manifest(root)?;
@@ -422,7 +435,7 @@ impl Distributor {
         if !rest.is_empty() {
             bases.push((None, rest));
         }
-        self.packer.push_of(&path.path, &target, bases, room)
+        self.packer.push_of(&path.path, &target, bases, verify, room)
     }
 
     /// Waits until each host has an outcome; then the one that has waited for that goes on.
@@ -430,7 +443,7 @@ impl Distributor {
         loop {
             self.wait_for(orders.into_iter().collect()).await;
             let Some(next) = self.running.end(&new) else { return };
-            let mut given = Given { orders: Vec::new(), left: HostSet::new() };
+            let mut given = Given::default();
             if let Err(failure) = self.begin(&next, &mut given).await {
                 let (frequency, error) = (&next.frequency, failure.error.message);
                 warn!(frequency, %error, "not distributed in full");

@@ -149,6 +149,31 @@ impl Levels {
         Ok(())
     }
 
+    /// What rules about words say of words that are not there. They may come to be; or somebody
+    /// has misspelt them, and the rule is none.
+    pub fn idle_rules(&self) -> Vec<String> {
+        let words = |n: usize| -> BTreeSet<&String> {
+            let level = &self.levels[n];
+            let created = self.domains.iter().filter_map(move |domain| domain.words().get(n));
+            level.values.iter().chain(&level.default).chain(created).collect()
+        };
+        let mut notes = Vec::new();
+        for (n, level) in self.levels.iter().enumerate().skip(1) {
+            let (own, above) = (words(n), words(n - 1));
+            for (word, parents) in &level.only {
+                let of = |n: usize, word: &str| format!("{} {word}", self.levels[n].name);
+                if !own.contains(word) {
+                    notes.push(format!("a rule is about {}, which there is not", of(n, word)));
+                }
+                for parent in parents.difference(&above.iter().map(|w| (*w).clone()).collect()) {
+                    let (word, parent) = (of(n, word), of(n - 1, parent));
+                    notes.push(format!("{word} may stand below {parent}, which there is not"));
+                }
+            }
+        }
+        notes
+    }
+
     /// The name with the defaults of levels that it ends right above.
     pub fn normal(&self, name: &Domain) -> Domain {
         let mut name = name.clone();
@@ -356,6 +381,22 @@ mod tests {
         assert_eq!(full("common.riscos.cc.adm"), ["ws.riscos.cc.adm"]);
         assert_eq!(full("common.common"), ["cc.adm", "lab1.prt", "osgrp.adm"]);
         assert!(full("nosuch.adm").is_empty());
+    }
+
+    #[test]
+    fn rules_about_words_that_there_are_not_are_said() {
+        let mut levels = testing::levels();
+        assert_eq!(levels.idle_rules(), Vec::<String>::new());
+        let only = &mut levels.levels[3].only;
+        only.insert("sun9".into(), BTreeSet::from(["sunos".to_owned()]));
+        only.insert("sun4".into(), BTreeSet::from(["sunso".to_owned()]));
+        assert_eq!(
+            levels.idle_rules(),
+            [
+                "hardware sun4 may stand below os sunso, which there is not",
+                "a rule is about hardware sun9, which there is not",
+            ]
+        );
     }
 
     #[test]

@@ -38,4 +38,4 @@ pub mod types;
 
 pub(crate) use asked::Requests;
 pub(crate) use desk::{Fleet, Known};
-pub(crate) use store::{forget_plan, note_answers, plan_of};
+pub(crate) use store::{Drifted, forget_plan, note_answers, plan_of};

@@ -147,6 +147,8 @@ fn nothing(text: &str) -> NotOffered {
 
 #[cfg(test)]
 mod tests {
+    use mesh::OrderId;
+
     use super::*;
     use crate::fleet::book::testing::{book, content};
     use crate::fleet::book::{Book, Roll};
@@ -241,9 +243,9 @@ mod tests {
         let id = |name: &str| HostSet::one(HostId(book.enrolled[name].id));
         let mut standing = Standing::default();
         standing.enter(&id("h1").union(&id("h3")), 1);
-        standing.confirm(&id("h1"), 1, "osgrp.adm:/opt/tool");
-        standing.confirm(&id("h4"), 1, "osgrp.adm:/opt/tool");
-        standing.confirm(&id("h2"), 1, "an older one");
+        standing.confirm(&id("h1"), (1, OrderId([1; 16])), "osgrp.adm:/opt/tool");
+        standing.confirm(&id("h4"), (1, OrderId([1; 16])), "osgrp.adm:/opt/tool");
+        standing.confirm(&id("h2"), (1, OrderId([1; 16])), "an older one");
         let reader = Reader { book: &book, roll: &roll };
         let told = reader.subscriptions(&tool, &standing, &roll.by_id()).expect("told");
         assert_eq!(told.subscribers, ["h1", "h3"]);

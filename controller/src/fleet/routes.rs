@@ -21,8 +21,10 @@ use crate::fault::Failure;
 use crate::orders::blocking;
 
 /// `POST /v1/fleet/change`
-pub(crate) async fn change(State(api): State<Api>, bytes: Bytes) -> Answer<Changed> {
-    let new: NewChange = body(&bytes)?;
+pub(crate) async fn change(Asked(api): Asked, bytes: Bytes) -> Answer<Changed> {
+    let mut new: NewChange = body(&bytes)?;
+    // The history names who asks, and not whom he says that he is.
+    new.by.user = api.desk.by.to_string();
     // What is read must not be cleaned away before it counts.
     let _held = api.pushes.read().await;
     let fleet = api.fleet.clone();

@@ -44,6 +44,17 @@ pub(crate) struct PlanRow {
     pub(crate) planned: u64,
     /// The files in the sequence of the order: the entry and the root hash.
     pub(crate) files: Vec<(DomainPath, String)>,
+    /// Whether hosts only look.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) verify: bool,
+}
+
+/// Hosts at which a file is not as it should be, though they were thought to have it.
+pub(crate) struct Drifted {
+    pub(crate) path: DomainPath,
+    pub(crate) hosts: HostSet,
+    /// How, in their words.
+    pub(crate) how: String,
 }
 
 /// The counters of a book.
@@ -235,13 +246,16 @@ impl Store {
 
 /// Hosts have answered an order. If it is of a distribution, they are known from here on to have
 /// those of its files that they have not named otherwise. `body`: what was said, by its digest.
+/// Returns what was found not to be as it should be, where nobody knew that yet.
 pub(crate) fn note_answers(
     txn: &WriteTransaction,
     report: &Report,
     body: &dyn Fn(Digest) -> Result<Option<Bytes>>,
-) -> Result<()> {
-    let Some(plan) = plan_of(txn, report.order)? else { return Ok(()) };
+) -> Result<Vec<Drifted>> {
+    let Some(plan) = plan_of(txn, report.order)? else { return Ok(Vec::new()) };
     let mut of_file: BTreeMap<usize, HostSet> = BTreeMap::new();
+    // By file, and how it differs.
+    let mut differs: BTreeMap<usize, BTreeMap<String, HostSet>> = BTreeMap::new();
     let mut reached = Reached::default();
     for (outcome, hosts) in report.tally.lines() {
         // Without a body nobody knows which files are meant: then none is.
@@ -250,10 +264,17 @@ pub(crate) fn note_answers(
         if answer.push.is_none() {
             continue;
         }
-        reached.hosts = reached.hosts.union(hosts);
+        if !plan.verify {
+            reached.hosts = reached.hosts.union(hosts);
+        }
         let said = answer.dist.unwrap_or_default();
-        let failed = said.failed.iter().map(|fault| fault.item);
-        let other: BTreeSet<u32> = failed.chain(said.superseded.iter().copied()).collect();
+        let faults = said.failed.iter().chain(&said.drifted).map(|fault| fault.item);
+        let other: BTreeSet<u32> = faults.chain(said.superseded.iter().copied()).collect();
+        for fault in said.drifted.into_iter().filter(|_| plan.verify) {
+            let set = differs.entry(fault.item as usize).or_default().entry(fault.detail);
+            let set = set.or_default();
+            *set = set.union(hosts);
+        }
         for file in 0..plan.files.len() {
             if u32::try_from(file).is_ok_and(|file| !other.contains(&file)) {
                 let set = of_file.entry(file).or_default();
@@ -270,14 +291,27 @@ pub(crate) fn note_answers(
         let Some(mut standing) = row else { continue };
         let known = standing.has().get(root).map_or(0, |has| has.intersection(&hosts).len());
         reached.files += hosts.len() - known;
-        standing.confirm(&hosts, plan.planned, root);
+        standing.confirm(&hosts, (plan.planned, report.order), root);
         table.insert(key.as_str(), json(&standing).as_slice())?;
     }
-    drop(table);
-    match reached.hosts.is_empty() {
-        true => Ok(()),
-        false => note_reached(txn, &reached, now_ms()),
+    let mut drifted = Vec::new();
+    for (file, ways) in differs {
+        let Some((path, _)) = plan.files.get(file) else { continue };
+        let key = path.to_string();
+        let row = table.get(key.as_str())?.map(|row| parse::<Standing>(row.value()));
+        let Some(mut standing) = row else { continue };
+        let all = ways.values().fold(HostSet::new(), |all, hosts| all.union(hosts));
+        let new = standing.drift(&all, (plan.planned, report.order));
+        table.insert(key.as_str(), json(&standing).as_slice())?;
+        let told = ways.into_iter().map(|(how, hosts)| (how, hosts.intersection(&new)));
+        let told = told.filter(|(_, hosts)| !hosts.is_empty());
+        drifted.extend(told.map(|(how, hosts)| Drifted { path: path.clone(), hosts, how }));
     }
+    drop(table);
+    if !reached.hosts.is_empty() {
+        note_reached(txn, &reached, now_ms())?;
+    }
+    Ok(drifted)
 }
 
 /// What an order brings, if it is of a distribution.

@@ -106,7 +106,8 @@ mod tests {
 
     fn plan(files: usize) -> PlanRow {
         let path = |n| format!("cc.adm:/etc/f{n}").parse::<DomainPath>().expect("it is one");
-        PlanRow { planned: 1, files: (0..files).map(|n| (path(n), String::new())).collect() }
+        let files = (0..files).map(|n| (path(n), String::new())).collect();
+        PlanRow { planned: 1, files, verify: false }
     }
 
     fn lines(plan: &PlanRow, state: State, answer: Option<Answer>) -> Vec<String> {

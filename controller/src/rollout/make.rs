@@ -243,7 +243,11 @@ impl Rollouts {
         new: NewDist,
         sets: Vec<HostSet>,
     ) -> Result<Distribution, Failure> {
-        let Some(waves) = self.waves_of_dist(&new)? else {
+        if new.verify && new.waves.is_some() {
+            let message = "who only looks needs no waves";
+            return Err(Failure::bad(message, "leave waves out"));
+        }
+        let Some(waves) = self.waves_of_dist(&new)?.filter(|_| !new.verify) else {
             return self.distributor.distribute(new).await;
         };
         let maker = self.clone();

@@ -9,6 +9,8 @@ use redb::{ReadableTable, TableDefinition, WriteTransaction};
 
 use super::placed::note_placed;
 use super::{Result, Tables};
+use crate::clock::now_ms;
+use crate::outcomes;
 
 pub(super) const ANSWERS: TableDefinition<([u8; 16], u64), &[u8]> =
     TableDefinition::new("controller.answers.v1");
@@ -61,8 +63,9 @@ pub(crate) fn note_answers(txn: &WriteTransaction, report: &Report) -> Result<()
         let body = bodies.get((id, digest.0))?;
         Ok(body.map(|body| Bytes::copy_from_slice(body.value())))
     };
-    crate::fleet::note_answers(txn, report, &known)?;
+    let drifted = crate::fleet::note_answers(txn, report, &known)?;
     drop(bodies);
+    outcomes::note_drifted(txn, report.order, &drifted, now_ms())?;
     note_placed(txn, report)
 }
 

@@ -123,6 +123,8 @@ fn a_dead_relay_is_one_alert_and_what_is_told_outlives_the_controller() -> Resul
     let id = alerts[0]["id"].as_str().context("an id")?;
     let acked = fleet.json(&["alerts", "ack", &id[..4], "--note", "on it", "--json"])?;
     assert_eq!(acked["note"], "on it", "{acked:#}");
+    let user = show(&std::process::Command::new("id").arg("-un").output()?.stdout);
+    assert!(acked["acked_by"].as_str().is_some_and(|by| by.contains(user.trim())), "{acked:#}");
     let shown = show(&fleet.barid(&["alerts", "show", id])?.stdout);
     assert!(shown.contains("look at the host itself"), "{shown}");
     let silence = ["alerts", "silence", "-w", "site2-host3", "--for", "1h", "--reason", "works"];

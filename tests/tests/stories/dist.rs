@@ -154,6 +154,60 @@ fn x16_a_command_runs_once_for_each_update() -> Result<()> {
 }
 
 #[test]
+fn what_somebody_has_changed_is_found_and_lacking_from_then_on() -> Result<()> {
+    let site = site()?;
+    site.write("motd", "hello\n")?;
+    fs::create_dir(site.fleet.path().join("tree"))?;
+    site.write("tree/a", "a\n")?;
+    site.write("tree/b", "b\n")?;
+    site.done("-o install -s false ./motd common.adm:/etc/motd day")?;
+    site.done("-o install --delete-extra ./tree osgrp.adm:/opt/tree hour")?;
+    site.done("-o shell common.adm:/etc/motd")?;
+    site.done("-o dist --wait all")?;
+    assert_eq!(site.fleet.barid(&["file", "verify", "all"])?.status.code(), Some(0));
+    site.prints("-o status", "")?;
+
+    for host in ["h1", "h2"] {
+        fs::write(site.fleet.at(host, "/etc/motd"), "by hand\n")?;
+    }
+    let motd = site.fleet.at("h4", "/etc/motd");
+    fs::set_permissions(&motd, fs::Permissions::from_mode(0o600))?;
+    fs::remove_file(site.fleet.at("h3", "/opt/tree/a"))?;
+    fs::write(site.fleet.at("h3", "/opt/tree/c"), "c\n")?;
+    let found = site.fleet.barid(&["file", "verify", "all"])?;
+    assert_eq!(found.status.code(), Some(10), "{}", tests::show(&found.stderr));
+    let text = tests::show(&found.stdout);
+    let block = "h[1-2] (2)\n---------------\n* /etc/motd: content\n";
+    assert!(text.contains(block), "{text}");
+    assert!(text.contains("+ /opt/tree/a\n- /opt/tree/c\n"), "{text}");
+    assert!(text.contains("~ /etc/motd: "), "{text}");
+    // Nothing was changed, and who lacks what is known, here and in the report.
+    assert_eq!(site.at("h1", "/etc/motd").as_deref(), Some("by hand\n"));
+    let lacking = "common.adm:/etc/motd: h1 h2 h4\nosgrp.adm:/opt/tree: h3\n";
+    assert_eq!(site.no("-o status")?, lacking);
+    let report = site.fleet.json(&["report", "errors", "--json"])?;
+    let problems = report["problems"].as_array().context("problems")?;
+    let of = |path: &str, line: &str| {
+        problems
+            .iter()
+            .any(|it| it["subject"] == "dist.drifted" && it["path"] == path && it["line"] == line)
+    };
+    assert!(of("common.adm:/etc/motd", "other content"), "{report:#}");
+    let tree = "time, a: missing, c: not in the source";
+    assert!(of("osgrp.adm:/opt/tree", tree), "{report:#}");
+    assert_eq!(site.fdist("-o verify day h1")?.status.code(), Some(1), "the answer is no");
+
+    site.done("-o dist --wait all")?;
+    site.prints("-o status", "")?;
+    assert_eq!(site.at("h2", "/etc/motd").as_deref(), Some("hello\n"));
+    assert!(!site.fleet.at("h3", "/opt/tree/c").exists());
+    assert_eq!(site.fleet.barid(&["file", "verify", "all"])?.status.code(), Some(0));
+    site.refused("-o verify nosuch", 1, "unknown frequency nosuch")?;
+    site.refused("-o verify all h9", 1, "unknown host h9")?;
+    Ok(())
+}
+
+#[test]
 fn x25_a_later_revision_is_not_cleared_by_a_word_about_an_earlier_one() -> Result<()> {
     let mut site = site()?;
     let path = "h1.host:/etc/motd";

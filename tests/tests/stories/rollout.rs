@@ -166,6 +166,15 @@ fn a_stopped_rollout_is_accepted_or_taken_back() -> Result<()> {
     assert_eq!(ok(&rollout(&fleet)?), [1, 1, 1]);
     assert_eq!((version("site1-host1")?, version("site1-host4")?), ("2\n".into(), "2\n".into()));
     assert_eq!(version("site1-host2")?, "1\n");
+
+    // What was given last are all of its waves.
+    let ok = fleet.barid(&["nodes", "fold", "@run:last/ok"])?;
+    assert_eq!(show(&ok.stdout), "site1-host[1,3-4]\n", "{}", show(&ok.stderr));
+    let output = fleet.barid(&["rollback", "last", "--yes"])?;
+    assert_eq!(output.status.code(), Some(0), "{}", show(&output.stderr));
+    for host in ["site1-host1", "site1-host3", "site1-host4"] {
+        assert_eq!(version(host)?, "1\n", "{host}");
+    }
     Ok(())
 }
 

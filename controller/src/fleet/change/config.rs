@@ -19,7 +19,7 @@ use crate::rollout::waves;
 impl Book {
     pub(crate) fn import_config(&mut self, text: &str) -> Done {
         let config: Config =
-            toml::from_str(text).map_err(|error| Refusal::Config(error.to_string()))?;
+            toml::from_str(text).map_err(|error| Refusal::Config(at_span(text, &error)))?;
         let levels = Levels { levels: config.level, domains: config.domains };
         levels.check().map_err(|error| Refusal::Config(at_name(text, &error)))?;
         if levels.levels.len() != self.levels.levels.len() && !self.hosts.is_empty() {
@@ -49,6 +49,7 @@ impl Book {
             let what = format!("frequency {used} is missing, which files have");
             return Err(Refusal::Config(what));
         }
+        let notes = levels.idle_rules();
         if *self.levels != levels {
             self.levels = Arc::new(levels);
         }
@@ -58,8 +59,16 @@ impl Book {
         if *self.sites != config.site {
             self.sites = Arc::new(config.site);
         }
-        Ok(Effect::default())
+        Ok(Effect { notes, ..Effect::default() })
     }
+}
+
+/// What is wrong with the text itself, in one line, with where that is.
+fn at_span(text: &str, error: &toml::de::Error) -> String {
+    let at = error.span().map_or(0, |span| span.start);
+    let line = text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1;
+    let words: Vec<_> = error.message().split_whitespace().collect();
+    format!("line {line}: {}", words.join(" "))
 }
 
 /// What is wrong, with the line in which its table begins.

@@ -128,6 +128,7 @@ fn text_forms_change_all_or_nothing() {
     refused(book.import_files(&"s1:/a:cc.adm:day::EDITOR\n".repeat(2), true), "line 2");
     refused(book.import_hosts("", false), "h1, h2");
     refused(book.import_config("level = []\n[frequency]\n"), "there are none");
+    refused(book.import_config("[frequency]\n[[level]]\nname = 3\n"), "line 3: invalid type");
     assert_eq!(book, before);
     let config = toml::to_string(&book.config()).expect("a text");
     book.import_config(&config).expect("it is its own");

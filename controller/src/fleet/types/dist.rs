@@ -18,6 +18,10 @@ pub struct NewDist {
     /// Compare all files that are due, not only those that somebody lacks.
     #[serde(default)]
     pub compare: bool,
+    /// Change nothing: hosts only say which of the files are not as they should be, and lack those
+    /// from then on. It goes to everybody at once.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub verify: bool,
     /// The waves in which it goes; without, those of the frequency, if it has any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waves: Option<Waves>,
@@ -46,6 +50,7 @@ impl NewDist {
             frequency,
             hosts: Vec::new(),
             compare: false,
+            verify: false,
             waves: None,
             all_at_once: false,
             only: None,
@@ -68,10 +73,17 @@ pub struct Distribution {
     pub hosts: u64,
     /// How many files, each counted once.
     pub files: u64,
+    /// How many hosts it left over, since it would have been too many orders.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub left: u64,
     /// Whether it waits until the one of this frequency that goes on has ended.
     #[serde(default)]
     pub queued: bool,
     /// What there is to say of it, a line each.
     #[serde(default)]
     pub notes: Vec<String>,
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
