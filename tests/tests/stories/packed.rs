@@ -43,7 +43,8 @@ fn xz(plain: &[u8], args: &[&str]) -> Result<Vec<u8>> {
 fn archive(members: &[(&str, &[u8])]) -> Vec<u8> {
     let mut file = b"!<arch>\n".to_vec();
     for (name, bytes) in members {
-        let head = format!("{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, 100644, bytes.len());
+        let head =
+            format!("{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, 100644, bytes.len());
         file.extend_from_slice(head.as_bytes());
         file.extend_from_slice(bytes);
         file.extend(std::iter::repeat_n(b'\n', bytes.len() % 2));
