@@ -144,6 +144,16 @@ impl Shape {
         usize::try_from(all.fold(0, u64::saturating_add)).unwrap_or(usize::MAX)
     }
 
+    /// Plain bytes that are packed otherwise than deflated.
+    pub(super) fn packed(&self) -> u64 {
+        let mut is_slow = false;
+        let slow = self.new.iter().filter(|piece| {
+            is_slow = piece.begins.as_ref().map_or(is_slow, |codec| *codec != Codec::Deflate);
+            is_slow
+        });
+        slow.map(|piece| piece.plain).sum()
+    }
+
     /// Members that are not deflated: each takes memory and time, however short it is.
     pub(super) fn slow(&self) -> usize {
         let old = self.old.iter().filter(|member| member.codec != Codec::Deflate);

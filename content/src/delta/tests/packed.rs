@@ -9,6 +9,7 @@ use proptest::prelude::*;
 
 use super::containers::kinds;
 use super::*;
+use crate::delta::encode;
 use crate::delta::members::members;
 
 /// A text and the next version of it.
@@ -72,6 +73,25 @@ fn every_way_to_pack_is_found() {
     // Short, and of one chunk that is not packed.
     opens("short.xz", versions(5_000).map(|text| xz(&text, 6)), 300);
     stays_closed("noise.xz", [1, 2].map(|seed| xz(&noise(seed, 5_000), 6)));
+}
+
+#[test]
+fn on_a_fast_link_it_stays_closed() {
+    let files = versions(150_000).map(|text| xz(&text, 6));
+    let (old, new) = (one("a.xz", files[0].clone()), one("a.xz", files[1].clone()));
+    let pair = Pair::new(&old, &new, Sizes::REAL);
+    let over = |rate| encode(&pair.base, &pair.target, &pair.store, rate).expect("encodes");
+    let bytes = |parts: &[Part]| parts.iter().map(|part| part.bytes).sum::<u32>();
+    for slow in [None, Some(10_000)] {
+        assert_eq!(over(slow), (pair.parts.clone(), false), "{slow:?}");
+    }
+    let (closed, is_spared) = over(Some(100_000_000));
+    assert!(is_spared && bytes(&closed) > 10 * bytes(&pair.parts), "{}", bytes(&closed));
+    // What is quickly packed again is opened whatever the link.
+    let (old, new) = containers::wheels();
+    let pair = Pair::new(&old, &new, Sizes::REAL);
+    let fast = encode(&pair.base, &pair.target, &pair.store, Some(u64::MAX));
+    assert_eq!(fast.expect("encodes"), (pair.parts.clone(), false));
 }
 
 #[test]
