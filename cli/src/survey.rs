@@ -1,6 +1,7 @@
 //! `barid tree path` and `barid tree check`: the way to a node, and what is weak about the tree.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use controller::sets::{fold, natural_cmp};
 use controller::types::HostInfo;
@@ -11,7 +12,8 @@ use crate::exit::Exit;
 use crate::fail::Failure;
 use crate::hosts::state;
 use crate::screen::Screen;
-use crate::units::show_count;
+use crate::units::{parse_duration, show_count};
+use crate::whatif::{SinglePoint, single_points};
 
 /// A relay with more than this has more than it takes by default.
 const MANY: usize = 1_800;
@@ -26,7 +28,12 @@ pub(crate) struct PathArgs {
 
 /// Options of `barid tree check`.
 #[derive(Clone, Copy, Debug, clap::Args)]
-pub(crate) struct CheckArgs {}
+pub(crate) struct CheckArgs {
+    /// How long to wait for the answer of a node
+    #[arg(short = 't', long, value_name = "REACH", default_value = "15s")]
+    #[arg(value_parser = parse_duration)]
+    reach: Duration,
+}
 
 /// A node on the way to another.
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -101,14 +108,15 @@ struct Finding {
     text: String,
 }
 
-/// Says what is weak about the tree.
+/// Says what is weak about the tree. Nodes are asked which parents they could have.
 pub(crate) async fn check(
-    _: CheckArgs,
+    args: CheckArgs,
     client: &Client,
     screen: &mut Screen,
 ) -> Result<Exit, Failure> {
     let hosts: Vec<HostInfo> = client.get("/v1/hosts").await?;
-    let findings = examine(&hosts);
+    let (points, silent) = single_points(client, &hosts, args.reach).await?;
+    let findings = examine(&hosts, &points, &silent);
     if screen.json {
         screen.json(&findings)?;
     } else {
@@ -122,7 +130,7 @@ pub(crate) async fn check(
     Ok(if findings.is_empty() { Exit::Ok } else { Exit::Failed })
 }
 
-fn examine(hosts: &[HostInfo]) -> Vec<Finding> {
+fn examine(hosts: &[HostInfo], points: &[SinglePoint], silent: &[String]) -> Vec<Finding> {
     let mut children: BTreeMap<&str, Vec<&HostInfo>> = BTreeMap::new();
     let mut sites: BTreeMap<&str, (Vec<&HostInfo>, Vec<&HostInfo>)> = BTreeMap::new();
     for host in hosts {
@@ -133,11 +141,6 @@ fn examine(hosts: &[HostInfo]) -> Vec<Finding> {
     let mut found = Vec::new();
     let mut tell = |kind, what: String, text: String| found.push(Finding { kind, what, text });
     for (site, (relays, leaves)) in &sites {
-        let count = show_count(leaves.len() as u64);
-        if let ([only], true) = (relays.as_slice(), leaves.len() > 1) {
-            let text = format!("the only relay of {count} hosts at {}", site_name(site));
-            tell("single point", only.name.clone(), text);
-        }
         let past: Vec<&str> = leaves
             .iter()
             .filter(|host| host.parent == "controller" && !relays.is_empty())
@@ -147,6 +150,13 @@ fn examine(hosts: &[HostInfo]) -> Vec<Finding> {
             let text = format!("linked to the controller though {} has a relay", site_name(site));
             tell("past its relay", fold(&past), text);
         }
+    }
+    for SinglePoint { relay, cut_off } in points {
+        let text = match cut_off {
+            1 => "without it 1 node is cut off".to_owned(),
+            more => format!("without it {} nodes are cut off", show_count(*more as u64)),
+        };
+        tell("single point", relay.clone(), text);
     }
     for host in hosts.iter().filter(|host| host.role == "relay") {
         let own = children.get(host.name.as_str()).map_or(0, Vec::len);
@@ -168,6 +178,11 @@ fn examine(hosts: &[HostInfo]) -> Vec<Finding> {
     lost.sort_by(|a, b| natural_cmp(a, b));
     if !lost.is_empty() {
         tell("no known way", fold(&lost), "not connected yet, or not lately".to_owned());
+    }
+    let mut silent: Vec<&str> = silent.iter().map(String::as_str).collect();
+    silent.sort_by(|a, b| natural_cmp(a, b));
+    if !silent.is_empty() {
+        tell("no answer", fold(&silent), "did not say which parents it could have".to_owned());
     }
     found
 }
@@ -215,16 +230,21 @@ mod tests {
             host("a", "relay", "b", true),
             host("b", "relay", "a", true),
         ];
-        let found: Vec<(&str, String)> =
-            examine(&hosts).into_iter().map(|found| (found.kind, found.what)).collect();
+        let point = SinglePoint { relay: "r1".into(), cut_off: 1 };
+        let found: Vec<(&str, String)> = examine(&hosts, &[point], &["web2".to_owned()])
+            .into_iter()
+            .map(|found| (found.kind, found.what))
+            .collect();
         let pair = |kind, what: &str| (kind, what.to_owned());
         assert_eq!(
             found,
             [
                 pair("past its relay", "web2"),
+                pair("single point", "r1"),
                 pair("loop", "a"),
                 pair("loop", "b"),
                 pair("no known way", "new[1-2]"),
+                pair("no answer", "web2"),
             ]
         );
         let alone = [
@@ -233,15 +253,14 @@ mod tests {
             host("web2", "host", "r1", true),
             host("r2", "relay", "r1", true),
         ];
-        let kinds: Vec<_> = examine(&alone[..3]).into_iter().map(|found| found.kind).collect();
-        assert_eq!(kinds, ["single point"]);
-        let kinds: Vec<_> = examine(&alone).into_iter().map(|found| found.kind).collect();
-        assert_eq!(kinds, ["idle"]);
+        assert_eq!(examine(&alone[..3], &[], &[]), []);
+        let idle = examine(&alone, &[], &[]);
+        assert_eq!(idle.iter().map(|found| found.kind).collect::<Vec<_>>(), ["idle"]);
         let mut many: Vec<_> =
             (0..MANY).map(|n| host(&format!("n{n}"), "relay", "r1", true)).collect();
         many.push(host("r1", "relay", "controller", true));
         let full: Vec<_> =
-            examine(&many).into_iter().filter(|found| found.kind == "full").collect();
+            examine(&many, &[], &[]).into_iter().filter(|found| found.kind == "full").collect();
         assert_eq!((full.len(), full[0].what.as_str()), (1, "r1"));
         assert!(full[0].text.starts_with("has 1"), "{}", full[0].text);
     }

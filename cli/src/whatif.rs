@@ -97,7 +97,8 @@ pub(crate) async fn what_if(
 ) -> Result<Exit, Failure> {
     let hosts: Vec<HostInfo> = client.get("/v1/hosts").await?;
     let lost = lost(&hosts, &args.lose)?;
-    let surveys = ask(client, &hosts, &lost, args.reach).await?;
+    let concerned = |host: &HostInfo| host.role == "relay" || lost.takes_from(host);
+    let surveys = ask(client, &hosts, concerned, args.reach).await?;
     let future = Tree::new(&hosts, &surveys).without(&lost);
     if screen.json {
         screen.json(&future)?;
@@ -143,15 +144,64 @@ fn lost<'a>(hosts: &[HostInfo], names: &'a [String]) -> Result<Lost<'a>, Failure
     Ok(lost)
 }
 
-/// Asks relays, and all who would be affected, for their parents.
+/// A relay without which others have no way to the controller.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct SinglePoint {
+    /// The relay.
+    pub(crate) relay: String,
+    /// How many nodes would be cut off.
+    pub(crate) cut_off: usize,
+}
+
+/// Asks all nodes for their parents. Returns the relays whose loss alone would cut somebody off,
+/// and who has not answered.
+pub(crate) async fn single_points(
+    client: &Client,
+    hosts: &[HostInfo],
+    reach: Duration,
+) -> Result<(Vec<SinglePoint>, Vec<String>), Failure> {
+    let concerned = |host: &HostInfo| host.role == "relay" || host.parent != CONTROLLER;
+    let surveys = ask(client, hosts, concerned, reach).await?;
+    let silent = hosts.iter().filter(|host| host.up && concerned(host));
+    let silent = silent.filter(|host| !surveys.contains_key(&host.name));
+    Ok((points(hosts, &surveys), silent.map(|host| host.name.clone()).collect()))
+}
+
+/// Who might have another parent counts as if it had one.
+fn points(hosts: &[HostInfo], surveys: &BTreeMap<String, Survey>) -> Vec<SinglePoint> {
+    let relays = hosts.iter().filter(|host| host.up && host.role == "relay");
+    let point = |relay: &HostInfo| {
+        let lost = Lost { nodes: BTreeSet::from([relay.name.as_str()]), ..Lost::default() };
+        let tree = Tree::new(hosts, surveys);
+        let parents = tree.hosts.clone();
+        let future = tree.without(&lost);
+        let perhaps: BTreeSet<&str> =
+            future.unsure.iter().chain(&future.unknown).map(String::as_str).collect();
+        let is_certain = |name: &&String| {
+            let (mut at, mut seen) = (name.as_str(), BTreeSet::new());
+            while seen.insert(at) && !perhaps.contains(at) {
+                match parents.get(at) {
+                    Some(host) => at = host.parent.as_str(),
+                    None => return true,
+                }
+            }
+            !perhaps.contains(at)
+        };
+        let cut_off = future.cut_off.iter().filter(is_certain).count();
+        (cut_off > 0).then(|| SinglePoint { relay: relay.name.clone(), cut_off })
+    };
+    relays.filter_map(point).collect()
+}
+
+/// Asks nodes that are up for their parents.
 async fn ask(
     client: &Client,
     hosts: &[HostInfo],
-    lost: &Lost<'_>,
+    whom: impl Fn(&HostInfo) -> bool,
     reach: Duration,
 ) -> Result<BTreeMap<String, Survey>, Failure> {
-    let loses = |host: &&HostInfo| host.up && (host.role == "relay" || lost.takes_from(host));
-    let names: Vec<&str> = hosts.iter().filter(loses).map(|host| host.name.as_str()).collect();
+    let asked = hosts.iter().filter(|host| host.up && whom(host));
+    let names: Vec<&str> = asked.map(|host| host.name.as_str()).collect();
     if names.is_empty() {
         return Ok(BTreeMap::new());
     }
@@ -335,12 +385,13 @@ fn words(hosts: &[HostInfo], lose: &[String], future: &Future) -> String {
     let count = |names: &[String]| show_count(names.len() as u64);
     let relays = hosts.iter().filter(|host| host.role == "relay");
     let relays: BTreeSet<&str> = relays.map(|host| host.name.as_str()).collect();
-    let mut text = format!(
-        "without {}: {} nodes lose their parent, {} are cut off\n",
-        lose.join(", "),
-        count(&future.orphans),
-        count(&future.cut_off)
-    );
+    let orphans = match future.orphans.len() {
+        1 => "1 node loses its parent".to_owned(),
+        _ => format!("{} nodes lose their parent", count(&future.orphans)),
+    };
+    let are = if future.cut_off.len() == 1 { "is" } else { "are" };
+    let cut_off = count(&future.cut_off);
+    let mut text = format!("without {}: {orphans}, {cut_off} {are} cut off\n", lose.join(", "));
     for Gain { parent, children, then, most } in &future.gains {
         let of = match most {
             0 => String::new(),
@@ -422,11 +473,36 @@ mod tests {
         let text = words(&fleet(), &["r1".into()], &future);
         assert_eq!(
             text,
-            "without r1: 4 nodes lose their parent, 1 are cut off\n  \
+            "without r1: 4 nodes lose their parent, 1 is cut off\n  \
              to r2  r3,web[1-2]  (then 3 of 2,000)\n  \
              cut off  lone  (1)\n  \
              cut off unless somebody answers where nobody yet has  lone  (1)\n"
         );
+    }
+
+    #[test]
+    fn a_relay_is_a_single_point_for_who_has_no_other_way() {
+        let survey_of = |addresses: &[(&str, Option<u32>)]| survey(0, addresses);
+        let both = survey_of(&[("a:1", Some(1)), ("b:1", Some(2))]);
+        let mut surveys: BTreeMap<String, Survey> = [
+            ("r1", survey_of(&[("c:1", Some(0))])),
+            ("r2", survey_of(&[("c:1", Some(0))])),
+            ("r3", both.clone()),
+            ("web1", both.clone()),
+            ("web2", survey_of(&[("a:1", Some(1)), ("x:1", None)])),
+            ("deep", survey_of(&[("d:1", Some(3))])),
+            ("lone", survey_of(&[("a:1", Some(1))])),
+        ]
+        .map(|(name, survey)| (name.to_owned(), survey))
+        .into();
+        let point = |relay: &str, cut_off| SinglePoint { relay: relay.into(), cut_off };
+        // web2 has an address that nobody has tried yet, so it is not told to be cut off.
+        assert_eq!(points(&fleet(), &surveys), [point("r1", 1), point("r3", 1)]);
+        surveys.insert("r3".into(), survey_of(&[("a:1", Some(1))]));
+        assert_eq!(points(&fleet(), &surveys), [point("r1", 3), point("r3", 1)]);
+        // Of r3, and so of who is behind it, nothing is known.
+        surveys.remove("r3");
+        assert_eq!(points(&fleet(), &surveys), [point("r1", 1), point("r3", 1)]);
     }
 
     #[test]

@@ -94,7 +94,7 @@ pub(crate) fn relay(hosts: &Hosts, name: &str) -> Result<HostId, Failure> {
         Some((id, row)) if row.role == "relay" => Ok(*id),
         Some(_) => Err(Failure::bad(
             format!("{name} is a host: it has no children"),
-            "name the relay that its children are to leave",
+            "name a relay; barid tree lists them",
         )),
         None => Err(Failure::unknown(
             "unknown-host",

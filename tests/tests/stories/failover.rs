@@ -135,17 +135,26 @@ fn what_is_weak_about_a_tree_is_said() -> Result<()> {
         ("relay", "only", "oslo", "controller"),
         ("host", "db1", "oslo", "only"),
         ("host", "db2", "oslo", "only"),
+        ("relay", "inner", "oslo", "only"),
+        ("host", "db3", "oslo", "inner"),
     ] {
         fleet.add(&Spec::new(role, name, parent).at(site))?;
     }
-    fleet.wait_up(7)?;
+    fleet.wait_up(9)?;
     wait_parent(&fleet, "db2", "only")?;
-    let all = [pair("past its relay", "stray"), pair("single point", "only"), pair("idle", "r2")];
+    wait_parent(&fleet, "db3", "inner")?;
+    let all = [
+        pair("past its relay", "stray"),
+        pair("single point", "only"),
+        pair("single point", "inner"),
+        pair("idle", "r2"),
+    ];
     assert_eq!(found(&fleet)?, all);
     let check = fleet.barid(&["tree", "check"])?;
     let text = tests::show(&check.stdout);
     assert_eq!(check.status.code(), Some(1), "{text}");
-    assert!(text.contains("only  the only relay of 2 hosts at site oslo"), "{text}");
+    assert!(text.contains("only  without it 4 nodes are cut off"), "{text}");
+    assert!(text.contains("inner  without it 1 node is cut off"), "{text}");
     fleet.kill("r1")?;
     wait_parent(&fleet, "web", "r2")?;
     assert!(found(&fleet)?.contains(&pair("idle", "r1")), "its child has gone to the other");

@@ -78,7 +78,7 @@ fn what_cannot_be_lost_is_refused() -> Result<()> {
     }
     let link = fleet.barid(&["tree", "what-if", "--lose", "r1:web1"])?;
     let said = show(&link.stdout);
-    assert!(said.contains("1 nodes lose their parent, 0 are cut off"), "{said}");
+    assert!(said.contains("1 node loses its parent, 0 are cut off"), "{said}");
     assert!(said.contains("to r2  web1"), "{said}");
     assert_eq!(link.status.code(), Some(0), "{said}");
     Ok(())
