@@ -145,8 +145,8 @@ fn what_is_weak_about_a_tree_is_said() -> Result<()> {
     wait_parent(&fleet, "db3", "inner")?;
     let all = [
         pair("past its relay", "stray"),
-        pair("single point", "only"),
         pair("single point", "inner"),
+        pair("single point", "only"),
         pair("idle", "r2"),
     ];
     assert_eq!(found(&fleet)?, all);
