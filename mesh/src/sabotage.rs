@@ -118,12 +118,14 @@ pub enum Bug {
     IgnoreExpiry,
     /// A host does what it is told although it has done it.
     DoAgain,
+    /// A host begins what it is told although its window has closed meanwhile.
+    BeginOutside,
 }
 
 #[cfg(feature = "sabotage")]
 impl Bug {
     /// Every bug there is.
-    pub const ALL: [Bug; 56] = [
+    pub const ALL: [Bug; 57] = [
         Bug::AckOrdersBeforeSave,
         Bug::AckReportsBeforeSave,
         Bug::StartBeforeIntent,
@@ -180,5 +182,6 @@ impl Bug {
         Bug::CountOld,
         Bug::IgnoreExpiry,
         Bug::DoAgain,
+        Bug::BeginOutside,
     ];
 }

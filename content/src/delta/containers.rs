@@ -6,6 +6,7 @@
 //! many; and there is a limit to them, since to pack them again takes hosts long.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 
 use super::decode::{Base, Delta};
 use super::diff::{Changes, Streams};
@@ -127,13 +128,19 @@ impl<'a> Encoder<'a> {
         let sorted = Sorted::new(old);
         let changes = changes(&sorted, 0, &new.expansion);
         drop((sorted, new.expansion));
+        let packed = shape.packed();
         let (shape, corrections) = (shape.write(kind), new.corrections);
         let opened = Candidate { item, kind, shape, changes, corrections, longest, slow };
         let alone = self.segment(&[&opened])?;
-        let pays = match alone {
-            Some(bytes) => bytes.len() < self.closed(&item, old_file)?,
-            None => false,
+        let saved = match alone {
+            Some(bytes) => self.closed(&item, old_file)?.saturating_sub(bytes.len()),
+            None => 0,
         };
+        let is_sooner = |rate| packed == 0 || effort::is_sooner(saved as u64, packed, rate);
+        let pays = saved > 0 && self.rate.is_none_or(is_sooner);
+        if saved > 0 && !pays {
+            self.is_spared.store(true, Ordering::Relaxed);
+        }
         Ok(pays.then_some(opened))
     }
 

@@ -207,20 +207,33 @@ pub(super) fn unpack<E>(
     }
 }
 
-/// How a block was packed, and its plain bytes; `None` if that cannot be found out.
-pub(super) fn take_apart(block: &[u8], xz: &Xz, limit: u64) -> Option<(Xz, Vec<u8>)> {
+/// How a block was packed, and its plain bytes; `None` if that cannot be found out, or not within
+/// the limit of plain bytes. All that go through the library are taken from `work`.
+pub(super) fn take_apart(
+    block: &[u8],
+    xz: &Xz,
+    limit: u64,
+    work: &mut u64,
+) -> Option<(Xz, Vec<u8>)> {
     let (mut plain, mut source) = (Vec::new(), block);
     let mut read = |out: &mut [u8]| super::codec::fill(&mut source, out);
-    let whole = unpack(xz, &mut read, limit, &mut |bytes| -> Result<(), ()> {
+    let whole = unpack(xz, &mut read, limit.min(*work), &mut |bytes| -> Result<(), ()> {
         plain.extend_from_slice(bytes);
         Ok(())
     });
+    spend(work, plain.len());
     if whole != Ok(true) {
         return None;
     }
     let mut ways = likely(xz).map(|way| Xz { way, ..xz.clone() });
-    let xz = ways.find(|xz| begins_so(xz, &plain, block))?;
+    let xz = ways.find(|xz| begins_so(xz, &plain, block, work))?;
     Some((xz, plain))
+}
+
+/// Whether there is more to spend. Nothing costs less than a step.
+fn spend(work: &mut u64, bytes: usize) -> bool {
+    *work = work.saturating_sub(bytes.max(STEP) as u64);
+    *work > 0
 }
 
 /// All ways, the most likely first.
@@ -239,13 +252,13 @@ fn likely(xz: &Xz) -> impl Iterator<Item = u8> {
 }
 
 /// Whether the beginning of a block, or all of it if it is short, comes out the same this way.
-fn begins_so(xz: &Xz, plain: &[u8], block: &[u8]) -> bool {
+fn begins_so(xz: &Xz, plain: &[u8], block: &[u8], work: &mut u64) -> bool {
     let Some(mut packer) = Packer::new(xz) else { return false };
     let mut at = 0;
     let mut pieces = plain.chunks(STEP).peekable();
     while let Some(piece) = pieces.next() {
         let Some(packed) = packer.piece(piece, pieces.peek().is_none()) else { return false };
-        if !block[at..].starts_with(&packed) {
+        if !spend(work, piece.len()) || !block[at..].starts_with(&packed) {
             return false;
         }
         at += packed.len();

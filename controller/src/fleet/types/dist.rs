@@ -31,6 +31,9 @@ pub struct NewDist {
     /// Of those who lack it only these: they have their turn.
     #[serde(skip)]
     pub only: Option<HostSet>,
+    /// Who has not begun by then does not, in milliseconds since 1970; 0: whenever he can.
+    #[serde(skip)]
+    pub begin_by_ms: u64,
     /// Only these files, to hosts that are named and have asked for them.
     #[serde(skip)]
     pub wanted: Option<Vec<DomainPath>>,
@@ -51,6 +54,7 @@ impl NewDist {
             waves: None,
             all_at_once: false,
             only: None,
+            begin_by_ms: 0,
             wanted: None,
             by: String::new(),
         }
