@@ -118,12 +118,16 @@ pub enum Bug {
     IgnoreExpiry,
     /// A host does what it is told although it has done it.
     DoAgain,
+    /// What a root had acknowledged before it was restored counts as told.
+    TrustBackup,
+    /// A root acknowledges answers to an order that it does not know before they are on disk.
+    AckUnheard,
 }
 
 #[cfg(feature = "sabotage")]
 impl Bug {
     /// Every bug there is.
-    pub const ALL: [Bug; 56] = [
+    pub const ALL: [Bug; 58] = [
         Bug::AckOrdersBeforeSave,
         Bug::AckReportsBeforeSave,
         Bug::StartBeforeIntent,
@@ -180,5 +184,7 @@ impl Bug {
         Bug::CountOld,
         Bug::IgnoreExpiry,
         Bug::DoAgain,
+        Bug::TrustBackup,
+        Bug::AckUnheard,
     ];
 }

@@ -18,7 +18,9 @@ pub(crate) struct Uplog {
     parent: Option<HostId>,
     /// Whether the next parent counts as another one, whoever it is.
     anew: bool,
-    in_flight: VecDeque<(u64, Report)>,
+    /// What the parent has not acknowledged; without a report it does not count as told if the
+    /// parent does, but takes its place until then.
+    in_flight: VecDeque<(u64, Option<Report>)>,
 }
 
 impl Uplog {
@@ -42,7 +44,7 @@ impl Uplog {
         let link = self.link.expect("the caller has asked has_room");
         self.next += 1;
         let frame = Frame::Report { log: self.log, seq: self.next, report: report.clone() };
-        self.in_flight.push_back((self.next, report));
+        self.in_flight.push_back((self.next, Some(report)));
         out.send(link, frame);
     }
 
@@ -64,14 +66,16 @@ impl Uplog {
         }
         let acked = self.handle_held(held_log, held);
         for (seq, report) in &self.in_flight {
-            out.send(link, Frame::Report { log: self.log, seq: *seq, report: report.clone() });
+            if let Some(report) = report.clone() {
+                out.send(link, Frame::Report { log: self.log, seq: *seq, report });
+            }
         }
         Some(acked)
     }
 
     /// Nothing that was told counts any more, neither with this parent nor with the next.
     pub(crate) fn start_over(&mut self) {
-        self.in_flight.clear();
+        self.in_flight.iter_mut().for_each(|(_, report)| *report = None);
         self.anew = true;
     }
 
@@ -84,13 +88,41 @@ impl Uplog {
         let mut orders = Vec::new();
         while log == self.log && self.in_flight.front().is_some_and(|(seq, _)| *seq <= through) {
             let (_, report) = self.in_flight.pop_front().expect("it has a front");
-            orders.push(report.order);
+            orders.extend(report.map(|report| report.order));
         }
         orders
     }
 
     /// Whether a report on this order is on its way.
     pub(crate) fn is_in_flight(&self, order: OrderId) -> bool {
-        self.in_flight.iter().any(|(_, report)| report.order == order)
+        self.in_flight.iter().any(|(_, report)| report.as_ref().is_some_and(|r| r.order == order))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_starts_over_keeps_within_the_window() {
+        let (mut log, mut out) = (Uplog::new(7, 2), Outbox::default());
+        let report = |n| Report::new(OrderId([n; 16]));
+        log.handle_hello(LinkId(1), HostId::ROOT, (0, 0), &mut out);
+        log.push(report(1), &mut out);
+        log.push(report(2), &mut out);
+        log.start_over();
+        assert!(!log.has_room() && !log.is_in_flight(OrderId([1; 16])));
+        // What the parent says of it settles nothing, and makes room.
+        assert_eq!(log.handle_held(7, 1), []);
+        assert!(log.has_room());
+        log.push(report(1), &mut out);
+        assert_eq!(log.handle_held(7, 3), [OrderId([1; 16])]);
+        // With the next link nothing of before takes any place.
+        log.push(report(2), &mut out);
+        log.start_over();
+        log.handle_down();
+        assert_eq!(log.handle_hello(LinkId(2), HostId::ROOT, (7, 0), &mut out), None);
+        log.push(report(1), &mut out);
+        assert!(log.has_room());
     }
 }

@@ -125,6 +125,11 @@ impl Checks {
         self.watched.died(me);
     }
 
+    /// The root has an older disk from now on.
+    pub(crate) fn restored(&mut self) {
+        self.words.restored();
+    }
+
     /// A process is about to start with this disk.
     pub(crate) fn restarted(&mut self, seat: &Seat) {
         let me = seat.host();

@@ -185,6 +185,9 @@ impl Sim {
 
     /// What the node at which it was given lacks about an order that is still valid.
     fn unanswered(&self, id: OrderId, healed: Duration) -> Option<String> {
+        if self.is_lost(id) {
+            return self.untold(id);
+        }
         if self.checks.known.is_rejected(id) {
             return None;
         }
@@ -192,6 +195,9 @@ impl Sim {
         let giver = &self.seats[giver(id).0 as usize];
         let node = &giver.process.as_ref()?.node;
         let work = self.work(id)?;
+        if self.is_pointless(&work.order) {
+            return None;
+        }
         let (order, tally) = (&work.order, node.tally(id));
         // Who lives elsewhere is sought there, but not given what it has not got.
         let elsewhere = match id.giver() {

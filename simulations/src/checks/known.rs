@@ -62,6 +62,11 @@ impl Known {
         self.refused.iter().any(|(_, refused)| *refused == id || cancels(refused))
     }
 
+    /// Whether any node has forgotten an order.
+    pub(crate) fn is_forgotten(&self, id: OrderId) -> bool {
+        self.forgot.iter().any(|(_, forgot)| *forgot == id)
+    }
+
     /// Whether an order's time is over.
     pub(super) fn is_expired(&self, id: OrderId, now: Duration) -> bool {
         self.expires.get(&id).is_none_or(|at| *at <= now)
