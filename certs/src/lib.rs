@@ -24,6 +24,8 @@
 //! policy: whether a node may still connect is for the controller's registry to say.
 
 mod authority;
+#[cfg(test)]
+mod damage_tests;
 pub mod files;
 mod identity;
 mod key;

@@ -3,14 +3,15 @@
 //!
 //! The idea: both ends know both manifests, so both know which chunks of the target the base
 //! lacks, in one order ([`layout`](layout::layout)). A delta segment decodes to some of these
-//! chunks with the files of the base at hand, and is one of three kinds:
+//! chunks with the files of the base at hand, and is one of four kinds:
 //!
 //! - **prefix**: one zstd frame over the chunks of many files, the old versions of these files
 //!   being the frame's prefix. Good for text and small files.
 //! - **difference**: like bsdiff. Old and new bytes at a constant distance are compared, and where
 //!   they differ, which in code is mostly an address that has moved, subtracted as numbers; what to
 //!   copy, how far it agrees, the numbers and what is new are four streams in one zstd frame.
-//! - **opened**: a difference between what is in two containers, see [`opened`].
+//! - **opened**: a difference between what is in two containers, see [`opened`]; **mixed**: the
+//!   same of many containers, whose members may be packed otherwise than deflated.
 //!
 //! What decodes is checked chunk by chunk against the target's manifest, and what is read of the
 //! base against the base's. A piece of the base that is not as it should be counts as zeros of the
@@ -21,16 +22,20 @@
 //! missing, be it of the base or of the target.
 
 mod bases;
+mod codec;
 mod containers;
 mod decode;
+mod deflate;
 mod diff;
 mod effort;
 mod encode;
 mod head;
 mod layout;
+mod members;
 mod opened;
 mod remade;
 mod sorted;
+mod xz;
 
 pub use self::decode::{Base, Decoded, Delta};
 pub(crate) use self::effort::manifest_level;

@@ -31,6 +31,8 @@ mod tree;
 mod unpack;
 
 #[cfg(test)]
+mod damage_tests;
+#[cfg(test)]
 mod tests;
 
 pub use apply::{

@@ -67,7 +67,9 @@ impl Unpack<'_> {
             let bytes = origin.part(part)?;
             let decoded = self.decode(&delta, &bytes, &mut missing)?;
             let wrong = decoded.wrong.iter().filter(|chunk| missing.contains(&chunk.id));
-            if length(decoded.lost.iter()) < length(wrong) {
+            let lost = length(decoded.lost.iter());
+            // If nothing of the base was missing, decoding it again makes the same.
+            if lost > 0 && lost < length(wrong) {
                 let lost = self.absent(&decoded.lost)?;
                 // Whoever holds the target need not hold the base: then there is the other way.
                 match origin.fetch(&lost) {

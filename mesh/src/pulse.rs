@@ -1,14 +1,20 @@
 //! Beats, both ways on every link, and who is silent.
 //!
-//! A node beats on its links at one tick, on each link as often as the slower of its two ends wants
-//! to: where each byte is dear the child says so, and the parent follows. Each beat carries the
-//! number of the *root's* own beat that the sender last heard of, and how often that can move, so a
-//! host behind a healthy relay still learns how old the controller's word is. A peer that misses
-//! three of its own intervals is stale and its link is given up, at whichever end notices first.
+//! A node beats on each link as often as the slower of its two ends wants to: where each byte is
+//! dear the child says so, and the parent follows. Each beat carries the number of the *root's* own
+//! beat that the sender last heard of, and how often that can move, so a host behind a healthy
+//! relay still learns how old the controller's word is. A peer that misses three of its own
+//! intervals is stale and its link is given up, at whichever end notices first.
+//!
+//! Beats of the two ends go together: who hears one and would beat soon does so at once. Then one
+//! packet carries the answer and the acknowledgement, and only the answer needs one of its own. So
+//! that both directions cost the same, the ends take turns: who began waits [`SLACK`] longer than
+//! who has answered.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::agenda::Agenda;
 use crate::outbox::Outbox;
 use crate::sabotage::Bug;
 use crate::wake::Deadline;
@@ -18,11 +24,22 @@ struct Pace {
     /// When the peer was last heard, and how often it says that it beats.
     last: Time,
     interval: Duration,
-    /// How often we want to beat, and when next.
+    /// How often we want to beat, and when we last did.
     ours: Duration,
-    next: Time,
+    sent: Time,
     /// The root's number as the peer has last said it on this link.
     root: Option<u64>,
+    /// Whether the peer is the parent.
+    up: bool,
+}
+
+/// Why a beat is sent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// It is time to.
+    Begin,
+    /// The peer has beaten.
+    Answer,
 }
 
 /// What a beat says.
@@ -33,6 +50,11 @@ pub(crate) struct Beat {
     pub(crate) speaks: bool,
 }
 
+/// Who has begun waits longer than an interval by a part of it: one in so many. On paths whose
+/// round trip is longer than that the ends may begin at the same time, which costs a packet more.
+const SLACK: u32 = 8;
+/// What is more than an interval.
+const MOMENT: Duration = Duration::from_millis(1);
 const INTERVALS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(3600));
 
 /// The beats of one node.
@@ -49,8 +71,11 @@ pub(crate) struct Pulse {
     root_stale: bool,
     /// How often the root's number can move here.
     root_interval: Duration,
+    /// When the root's number moves, and who is silent is looked at.
     next: Time,
     links: BTreeMap<LinkId, Pace>,
+    /// When to beat on each.
+    due: Agenda<LinkId>,
 }
 
 impl Pulse {
@@ -68,6 +93,7 @@ impl Pulse {
             root_interval: config.beat_interval,
             next: now + config.beat_interval,
             links: BTreeMap::new(),
+            due: Agenda::default(),
         }
     }
 
@@ -83,13 +109,16 @@ impl Pulse {
 
     pub(crate) fn handle_up(&mut self, now: Time, link: LinkId, up: bool, out: &mut Outbox) {
         let ours = if up { self.uplink_interval } else { self.interval };
-        self.links.insert(link, Pace { last: now, interval: ours, ours, next: now, root: None });
-        self.beat(now, link, out);
+        let pace = Pace { last: now, interval: ours, ours, sent: now, root: None, up };
+        self.links.insert(link, pace);
+        // The child begins.
+        self.beat(now, link, if up { Turn::Answer } else { Turn::Begin }, out);
     }
 
     /// A link is gone; `up`: it was the parent's, which speaks for this node no more.
     pub(crate) fn handle_down(&mut self, link: LinkId, up: bool) {
         self.links.remove(&link);
+        self.due.clear(link);
         self.spoken &= !up;
     }
 
@@ -111,10 +140,12 @@ impl Pulse {
         from_parent: bool,
         out: &mut Outbox,
     ) {
-        let mut said = None;
+        let (mut said, mut changed) = (None, false);
         if let Some(pace) = self.links.get_mut(&link) {
             said = pace.root.replace(beat.root);
+            let before = pace.interval();
             pace.interval = beat.interval.clamp(INTERVALS.0, INTERVALS.1);
+            changed = pace.interval() != before;
         }
         if from_parent {
             self.root_interval =
@@ -131,43 +162,76 @@ impl Pulse {
                 out.push(Output::Tell(Event::RootFresh));
             }
         }
+        match changed {
+            // The peer must know how long silence is no bad sign.
+            true => self.beat(now, link, Turn::Answer, out),
+            false => self.answer(now, link, out),
+        }
+    }
+
+    /// The peer has beaten: so does this node, unless it just has. Beats that do not go together do
+    /// so from then on, whatever they were apart.
+    fn answer(&mut self, now: Time, link: LinkId, out: &mut Outbox) {
+        let Some(pace) = self.links.get(&link) else { return };
+        let interval = pace.interval();
+        if now.since(pace.sent) >= interval / 2 {
+            self.beat(now, link, Turn::Answer, out);
+        } else if pace.up {
+            // Both may have begun at the same time. The next time it is the child.
+            self.due.by(link, now + interval + interval / SLACK / 2);
+        }
     }
 
     /// Beats if it is time to. Returns the links whose peers are stale.
     pub(crate) fn handle_timeout(&mut self, now: Time, out: &mut Outbox) -> Vec<LinkId> {
+        if self.next <= now && self.is_root {
+            self.root += 1;
+        }
+        while let Some(link) = self.due.due(now) {
+            self.beat(now, link, Turn::Begin, out);
+        }
+        if self.root_due().is_some_and(|due| due <= now) {
+            self.root_stale = true;
+            out.push(Output::Tell(Event::RootStale { age: self.root_age(now) }));
+        }
         if now < self.next {
             return Vec::new();
         }
         self.next = now + self.interval;
-        if self.is_root {
-            self.root += 1;
-        }
-        let due = |pace: &Pace| pace.next <= now;
-        let due: Vec<_> =
-            self.links.iter().filter(|(_, pace)| due(pace)).map(|(l, _)| *l).collect();
-        for link in due {
-            self.beat(now, link, out);
-        }
-        let age = self.root_age(now);
-        if !self.root_stale && age > self.root_interval * (self.missed + 1) {
-            self.root_stale = true;
-            out.push(Output::Tell(Event::RootStale { age }));
-        }
         let stale = |pace: &Pace| now.since(pace.last) > pace.interval * self.missed;
         self.links.iter().filter(|(_, pace)| stale(pace)).map(|(link, _)| *link).collect()
     }
 
     pub(crate) fn poll_timeout(&self) -> Deadline {
-        Some((self.next, Wake::Pulse))
+        let times = [Some(self.next), self.due.next(), self.root_due()];
+        times.into_iter().flatten().min().map(|at| (at, Wake::Pulse))
     }
 
-    fn beat(&mut self, now: Time, link: LinkId, out: &mut Outbox) {
+    /// When the root is silent, if nothing comes of it.
+    fn root_due(&self) -> Option<Time> {
+        let waits = !self.is_root && !self.root_stale;
+        waits.then(|| self.root_moved + self.root_interval * (self.missed + 1) + MOMENT)
+    }
+
+    fn beat(&mut self, now: Time, link: LinkId, turn: Turn, out: &mut Outbox) {
         let Some(pace) = self.links.get_mut(&link) else { return };
-        let interval = pace.ours.max(pace.interval);
-        pace.next = now + interval;
+        pace.sent = now;
+        let interval = pace.interval();
+        let wait = match turn {
+            Turn::Begin => interval + interval / SLACK,
+            Turn::Answer => interval,
+        };
+        self.due.set(link, now + wait);
         let root_interval = self.root_interval.max(interval);
         let speaks = self.speaks || self.spoken;
         out.send(link, Frame::Beat { root: self.root, interval, root_interval, speaks });
+    }
+}
+
+impl Pace {
+    /// How often to beat on this link.
+    fn interval(&self) -> Duration {
+        self.ours.max(self.interval)
     }
 }
 
@@ -180,34 +244,94 @@ mod tests {
         Beat { root, interval, root_interval: interval, speaks: false }
     }
 
+    const LINK: LinkId = LinkId(1);
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    /// A parent and a child whose link is up at different times, by so much; the child wants to
+    /// beat this often. When each of them beats, within so much time.
+    fn play(trip: Duration, apart: Duration, child: Duration, lasts: Duration) -> [Vec<Time>; 2] {
+        let slow = Config { uplink_interval: child, ..Config::new(HostId(1), 1, false) };
+        let configs = [Config::new(HostId(0), 0, true), slow];
+        let mut ends = configs.each_ref().map(|config| Pulse::new(config, Time::ZERO));
+        let ups = [Time::ZERO, Time::ZERO + apart];
+        let (mut sent, mut is_up) = ([Vec::new(), Vec::new()], [false; 2]);
+        let mut flying = std::collections::VecDeque::<(Time, usize, Beat)>::new();
+        loop {
+            let timeouts = ends.iter().filter_map(|end| end.poll_timeout()).map(|(at, _)| at);
+            let late = (0..2).filter(|end| !is_up[*end]).map(|end| ups[end]);
+            let now = timeouts.chain(late).chain(flying.front().map(|(at, ..)| *at)).min();
+            let now = now.expect("there is always something to come");
+            if now > Time::ZERO + lasts {
+                return sent;
+            }
+            for end in 0..2 {
+                let mut out = Outbox::default();
+                if now >= ups[end] && !std::mem::replace(&mut is_up[end], now >= ups[end]) {
+                    ends[end].handle_up(now, LINK, end == 1, &mut out);
+                }
+                while let Some((at, to, beat)) = flying.pop_front() {
+                    if at > now || to != end {
+                        flying.push_front((at, to, beat));
+                        break;
+                    }
+                    ends[end].handle_frame(now, LINK);
+                    ends[end].handle_beat(now, LINK, beat, end == 1, &mut out);
+                }
+                let stale = ends[end].handle_timeout(now, &mut out);
+                assert!(stale.is_empty(), "{end} finds the other stale at {now:?}: {sent:?}");
+                while let Some(output) = out.pop() {
+                    if let Output::Send { frame, .. } = output
+                        && let Frame::Beat { root, interval, root_interval, speaks } = frame
+                    {
+                        sent[end].push(now);
+                        let beat = Beat { root, interval, root_interval, speaks };
+                        flying.push_back((now + trip / 2, 1 - end, beat));
+                    }
+                }
+            }
+        }
+    }
+
     #[test]
     fn a_link_beats_as_slowly_as_its_slower_end_wants() {
-        let config = Config::new(HostId(0), 0, true);
-        let (mut pulse, mut out) = (Pulse::new(&config, Time::ZERO), Outbox::default());
-        let slow = Duration::from_secs(20);
-        for link in [1, 2] {
-            pulse.handle_up(Time::ZERO, LinkId(link), false, &mut out);
+        let lasts = ms(120_000);
+        for (child, count) in [(20, [8, 7]), (5, [25, 25])] {
+            let sent = play(Duration::ZERO, Duration::ZERO, ms(child * 1_000), lasts);
+            // In two minutes, with the one at link-up, and the parent's that says that it follows.
+            assert_eq!(sent.map(|times| times.len()), count);
         }
-        pulse.handle_beat(Time::ZERO, LinkId(1), beat(0, slow), false, &mut out);
-        let (mut beats, mut intervals) = ([0, 0], Vec::new());
-        for n in 1..=24 {
-            let now = Time::ZERO + config.beat_interval * n;
-            (1..=2).for_each(|link| pulse.handle_frame(now, LinkId(link)));
-            assert!(pulse.handle_timeout(now, &mut out).is_empty());
+    }
+
+    #[test]
+    fn the_ends_take_turns_and_answer_at_once() {
+        let lasts = ms(600_000);
+        for (trip, child) in [(0, 5), (50, 5), (300, 5), (300, 20), (1_000, 20)] {
+            let (trip, child) = (ms(trip), ms(child * 1_000));
+            for apart in 0..24 {
+                let apart = ms(500) * apart;
+                let sent = play(trip, apart, child, lasts);
+                let what = format!("{trip:?} there and back, {apart:?} apart: {sent:?}");
+                let mut begun = [0, 0];
+                let late =
+                    |end: usize| sent[end].iter().skip_while(|at| **at < Time::ZERO + lasts / 4);
+                for (end, other) in [(0, 1), (1, 0)] {
+                    let times: Vec<_> = late(end).copied().collect();
+                    for pair in times.windows(2) {
+                        let gap = pair[1].since(pair[0]);
+                        assert!(gap >= child && gap <= child + child / SLACK + trip, "{what}");
+                        // One that answers comes half a round trip after what it answers.
+                        let is_answer = |at: &Time| *at + trip / 2 == pair[1];
+                        begun[end] += usize::from(!sent[other].iter().any(is_answer));
+                    }
+                }
+                assert!(begun[0].abs_diff(begun[1]) <= 1, "{begun:?}, {what}");
+                let count = late(0).count().min(late(1).count());
+                assert!(begun[0] + begun[1] <= count + 1, "{begun:?} of {count}, {what}");
+            }
         }
-        while let Some(output) = out.pop() {
-            let Output::Send { link, frame: Frame::Beat { interval, root_interval, .. }, .. } =
-                output
-            else {
-                continue;
-            };
-            assert_eq!(interval, root_interval);
-            beats[link.0 as usize - 1] += 1;
-            intervals.extend((link == LinkId(1)).then_some(interval));
-        }
-        // Two minutes: the one at link-up, the first tick, and from then on every 20 s.
-        assert_eq!(beats, [7, 25]);
-        assert!(intervals[1..].iter().all(|interval| *interval == slow), "{intervals:?}");
     }
 
     #[test]

@@ -3,10 +3,10 @@
 use std::fmt::Debug;
 
 use bytes::Bytes;
+use damage::{Random, damage};
 use mesh::{Digest, HostSet};
 use proptest::collection::vec;
 use proptest::prelude::*;
-use proptest::sample::Index;
 
 /// Numbers of hosts, many of them where arithmetic ends.
 pub(crate) fn edgy() -> impl Strategy<Value = u32> {
@@ -62,24 +62,16 @@ pub(crate) fn name() -> impl Strategy<Value = String> {
     vec(proptest::char::range('a', 'z'), 1..12).prop_map(String::from_iter)
 }
 
-/// Bytes that nobody sent: encoded values with bytes changed, cut out, put in and cut off, and
-/// now and then plain noise.
-pub(crate) fn mangle<T: Debug, B: AsRef<[u8]>>(
-    values: impl Strategy<Value = T>,
+/// Bytes that nobody sent: encoded values damaged, with pieces of others in them, and now and then
+/// plain noise.
+pub(crate) fn mangle<T: Debug + 'static, B: AsRef<[u8]> + 'static>(
+    values: impl Strategy<Value = T> + 'static,
     encode: fn(&T) -> B,
 ) -> impl Strategy<Value = Bytes> {
-    let edit = (any::<Index>(), any::<u8>(), 0..4);
-    let mangled = (values, vec(edit, 1..5)).prop_map(move |(value, edits)| {
-        let mut bytes = encode(&value).as_ref().to_vec();
-        for (index, byte, how) in edits {
-            let at = index.index(bytes.len() + 1);
-            match how {
-                0 if at < bytes.len() => bytes[at] = byte,
-                1 if at < bytes.len() => drop(bytes.remove(at)),
-                2 => bytes.truncate(at),
-                _ => bytes.insert(at, byte),
-            }
-        }
+    let encoded = values.prop_map(move |value| encode(&value).as_ref().to_vec()).boxed();
+    let seed = any::<u64>().no_shrink();
+    let mangled = (encoded.clone(), encoded, seed).prop_map(|(mut bytes, other, seed)| {
+        damage(&mut bytes, &other, &mut Random::new(seed));
         Bytes::from(bytes)
     });
     prop_oneof![5 => mangled, 1 => bytes(80)]

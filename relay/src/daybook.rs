@@ -241,4 +241,47 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn whatever_is_damaged_what_is_left_is_the_beginning() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = dir.path().join("daybook");
+        let mut daybook = open(&dir, KEY);
+        let mut written = Vec::new();
+        for n in 0..20 {
+            let batch = [row(n, 10 * usize::from(n)), row(n + 100, 3)];
+            daybook.append(&batch).expect("written");
+            written.extend(batch);
+        }
+        let (end, whole) = (daybook.end, std::fs::read(&path).expect("it is read"));
+        damage::run("daybook", 3_000, |random| {
+            let (mut used, rest) = (whole[..end].to_vec(), &whole[end..]);
+            let other = used.clone();
+            damage::damage(&mut used, &other, random);
+            used.extend_from_slice(rest);
+            used.resize(SIZE, 0);
+            std::fs::write(&path, &used).expect("written");
+            let found = rows(&open(&dir, KEY));
+            assert!(written.starts_with(&found));
+            found.len() == written.len()
+        });
+    }
+
+    #[test]
+    fn damaged_frames_have_rows_or_none() {
+        let mut sample = Vec::new();
+        for row in [row(1, 0), row(2, 300), row(3, 5)] {
+            sample.push(row.kind);
+            sample.extend_from_slice(&row.id);
+            sample.extend_from_slice(&(row.body.len() as u32).to_be_bytes());
+            sample.extend_from_slice(&row.body);
+        }
+        damage::survive("frames of the daybook", &[sample], 60_000, |bytes| {
+            let rows = split(Bytes::copy_from_slice(bytes));
+            let length = |row: &Row| ROW_HEAD + row.body.len();
+            let all = rows.as_ref().map(|rows| rows.iter().map(length).sum::<usize>());
+            assert!(all.is_none_or(|all| all == bytes.len()));
+            rows.is_some()
+        });
+    }
 }

@@ -22,6 +22,7 @@ use crate::accept::open_stream;
 use crate::drive::Arrival;
 use crate::front::Front;
 use crate::link::{Counters, Link, LinkError, read_framed, write_framed};
+use crate::siblings::Sibling;
 use crate::transfer::Transfers;
 
 /// The largest object that is ever accepted; the store has the same limit.
@@ -81,8 +82,10 @@ impl Transfers {
                 PullReply::Sibling { address, key } if request.willing => {
                     let siblings = siblings.expect("it was willing");
                     siblings.open(self, link);
-                    let to = (address, key);
-                    let Err(lost) = siblings.fetch(self, content, to, &mut recv).await? else {
+                    let parent = link.conn.remote_address().ip();
+                    let sibling = Sibling { address, key, parent };
+                    let fetched = siblings.fetch(self, content, sibling, &mut recv).await?;
+                    let Err(lost) = fetched else {
                         send.finish().ok();
                         return Ok(());
                     };

@@ -90,6 +90,7 @@ pub use records::NotHanded;
 pub use removed::RemovalsFault;
 pub use restore::Restored;
 pub use settings::{Settings, SettingsError};
+pub use skew::Chime;
 pub use sweep::{spare_in_store, sweep_store};
 pub use writer::{NoWitness, Witness};
 

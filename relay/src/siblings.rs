@@ -4,9 +4,11 @@
 //! fetches checks each group by the name of the object, which a signed order has said, and asks the
 //! parent for the rest when the sibling does not answer, is slow, or lies. A host opens no port for
 //! this: siblings come to the socket by which it has dialled its parent, which listens only while
-//! the parent promotes it, and only to nodes of the mesh. `door` is who comes in.
+//! the parent promotes it, and only to nodes of the mesh. `door` is who comes in, `reach` where a
+//! host looks for siblings.
 
 mod door;
+mod reach;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -21,6 +23,7 @@ use quinn::{ClientConfig, Connection, RecvStream, TransportConfig, VarInt};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
 
+use self::reach::Vain;
 use crate::accept::open_stream;
 use crate::cap::Caps;
 use crate::dial::DialError;
@@ -58,13 +61,25 @@ struct Inner {
     conns: Mutex<BTreeMap<[u8; 32], (Connection, String)>>,
     /// Links whose socket lets siblings in, and when the parent has last wanted that.
     doors: Mutex<BTreeMap<LinkId, Instant>>,
+    vain: Vain,
+}
+
+/// Whom the parent has sent this host to.
+#[derive(Clone, Copy)]
+pub(crate) struct Sibling {
+    pub(crate) address: SocketAddr,
+    pub(crate) key: [u8; 32],
+    /// Where the parent is itself.
+    pub(crate) parent: IpAddr,
 }
 
 /// Why a sibling is not one to fetch from.
 #[derive(Debug, thiserror::Error)]
 enum Unmet {
-    #[error("{0} is not the address of a host")]
+    #[error("{0} is not the address of a sibling")]
     Address(SocketAddr),
+    #[error("too many siblings were not reached")]
+    Often,
     #[error(transparent)]
     Dial(#[from] DialError),
     #[error(transparent)]
@@ -78,15 +93,16 @@ impl Siblings {
         caps: Caps,
         counts: Arc<Counts>,
     ) -> Siblings {
-        let (conns, doors) = Default::default();
-        Siblings(Arc::new(Inner { credentials, removed, caps, counts, serves, conns, doors }))
+        let (conns, doors, vain) = Default::default();
+        Siblings(Arc::new(Inner { credentials, removed, caps, counts, serves, conns, doors, vain }))
     }
 
     /// Whether this host may be sent to siblings, and siblings to it. What it gets from the parent
-    /// may be held to a rate; what it would get from others would not be.
+    /// may be held to a rate; what it would get from others would not be. Nor if it was sent to
+    /// several of late who were not there.
     pub(crate) fn is_willing(&self) -> bool {
         let allowance = self.0.caps.now();
-        self.0.serves && allowance.rate == 0 && !allowance.yields
+        self.0.serves && allowance.rate == 0 && !allowance.yields && !self.0.vain.is_much()
     }
 
     /// Fetches an object, or the rest of it, from a sibling. The inner error is the sibling's, and
@@ -95,13 +111,13 @@ impl Siblings {
         &self,
         transfers: &Transfers,
         content: Digest,
-        (address, key): (SocketAddr, [u8; 32]),
-        parent: &mut RecvStream,
+        sibling: Sibling,
+        word: &mut RecvStream,
     ) -> Result<Result<(), Lost>, PullFault> {
         let counters = Counters::default();
         let fetched = tokio::select! {
-            fetched = self.take_from(transfers, content, (address, key), &counters) => fetched,
-            word = read_framed(parent) => match word {
+            fetched = self.take_from(transfers, content, sibling, &counters) => fetched,
+            word = read_framed(word) => match word {
                 Ok(Some(word)) => match PullReply::decode(&word) {
                     Ok(PullReply::Recall) => Ok(Err(Lost::Slow)),
                     _ => Err(PullFault::Corrupt),
@@ -119,13 +135,14 @@ impl Siblings {
         &self,
         transfers: &Transfers,
         content: Digest,
-        (address, key): (SocketAddr, [u8; 32]),
+        sibling: Sibling,
         counters: &Counters,
     ) -> Result<Result<(), Lost>, PullFault> {
-        let (conn, name) = match self.meet(address, key).await {
+        let (conn, name) = match self.meet(sibling).await {
             Ok(met) => met,
             Err(error) => {
-                debug!(%address, error = %crate::chain(&error), "a sibling is not reached");
+                let (address, error) = (sibling.address, crate::chain(&error));
+                debug!(%address, %error, "a sibling is not reached");
                 return Ok(Err(Lost::Unreached));
             }
         };
@@ -144,25 +161,21 @@ impl Siblings {
     }
 
     /// The connection to a sibling, a new one if there is none.
-    async fn meet(
-        &self,
-        address: SocketAddr,
-        key: [u8; 32],
-    ) -> Result<(Connection, String), Unmet> {
+    async fn meet(&self, sibling: Sibling) -> Result<(Connection, String), Unmet> {
+        let Sibling { address, key, parent } = sibling;
         if let Some(met) = self.conns().get(&key)
             && met.0.close_reason().is_none()
         {
             return Ok(met.clone());
         }
-        let odd = match address.ip() {
-            IpAddr::V4(ip) => ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast(),
-            IpAddr::V6(ip) => ip.is_unspecified() || ip.is_multicast(),
-        };
-        if odd || address.port() == 0 {
+        if !reach::can_be(address, parent) {
             return Err(Unmet::Address(address));
         }
         if self.0.removed.has(&key) {
             return Err(PeerFault::Removed.into());
+        }
+        if !self.0.vain.begin() {
+            return Err(Unmet::Often);
         }
         let config = client(&self.0.credentials.now(), key);
         let endpoint = endpoint::dialling(address).map_err(DialError::Socket)?;
@@ -174,6 +187,7 @@ impl Siblings {
         if identity.mesh != self.0.credentials.now().identity().mesh {
             return Err(PeerFault::Mesh.into());
         }
+        self.0.vain.take_back();
         let mut conns = self.conns();
         conns.retain(|_, (conn, _)| conn.close_reason().is_none());
         if conns.len() >= KEPT {

@@ -14,6 +14,21 @@ const CLOSE: i64 = 30;
 const BEATS: u32 = 3;
 /// How often it is said again while it lasts.
 const AGAIN: Duration = Duration::from_secs(300);
+/// After the first beats of a link, which all say the time, each so-manieth does.
+const EACH: u64 = 4;
+
+/// Which beats to a child say what time it is. Those of a new link do, so that a wrong clock shows
+/// at once; later only some, since each byte counts on a link at rest.
+#[derive(Debug, Default)]
+pub struct Chime(u64);
+
+impl Chime {
+    /// Whether the next beat says it.
+    pub fn strikes(&mut self) -> bool {
+        self.0 += 1;
+        self.0 <= u64::from(BEATS) || self.0.is_multiple_of(EACH)
+    }
+}
 
 /// What is to be said of the clock.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,6 +95,13 @@ mod tests {
         // A parent that says anything at all.
         assert_eq!(hear(u64::MAX, 0, 330).0, i64::MAX);
         assert_eq!(hear(0, u64::MAX, 330).0, i64::MAX);
+    }
+
+    #[test]
+    fn the_first_beats_say_the_time_and_then_each_fourth() {
+        let mut chime = Chime::default();
+        let said: Vec<u32> = (1..=13).filter(|_| chime.strikes()).collect();
+        assert_eq!(said, [1, 2, 3, 4, 8, 12]);
     }
 
     #[test]

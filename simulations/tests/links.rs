@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use relay::LinkKind;
 use simulations::wan::flows::{Controller, Flow, Outcome, Play};
+use simulations::wan::rest::rest;
 use simulations::wan::{Loss, Profile};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -122,16 +123,13 @@ fn an_order_does_not_wait_for_a_push() {
 }
 
 #[test]
-fn an_idle_weak_link_is_nearly_silent() {
-    // A beat is 12 bytes with its length; it needs no follower.
-    let orders = Some(LinkKind::Weak.beat(SECOND * 5));
-    let ours = Flow::bulk(Controller::Ours);
-    let flow = Flow { bulk: 0, orders, message: 12, follow: false, ..ours };
-    let before = play(&named("weak"), &[flow], (60, 61), 1);
-    let after = play(&named("weak"), &[flow], (60, 660), 1);
-    for (after, before) in [(after.down, before.down), (after.up, before.up)] {
-        let bits = (after.pushed.bytes - before.pushed.bytes) * 8 / 600;
-        assert!((20..=200).contains(&bits), "{bits} bit/s");
+fn an_idle_link_is_nearly_silent() {
+    let kinds = [(LinkKind::Lan, "lan"), (LinkKind::Wan, "weak"), (LinkKind::Weak, "veryweak")];
+    for (kind, profile) in kinds {
+        for rest in rest(kind, &named(profile), SECOND * 3_600, 1).expect("the link lives") {
+            println!("{kind:?}: {rest:?}");
+            assert!((20.0..=200.0).contains(&rest.bits), "{kind:?}: {rest:?}");
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 pub mod clock;
+pub mod killing;
 mod lines;
 
 pub use self::lines::{Lines, connect};

@@ -1,16 +1,18 @@
 //! Making opened segments: which files are containers, and whether opening them pays.
 //!
-//! A segment is kept only if the very decoder that hosts run has made the new file of it again, bit
-//! for bit, and if it is smaller than the difference between the two files as they are.
+//! A container is opened only if that is smaller than the difference between the two files as they
+//! are, and if the very decoder that hosts run has made the new file again, bit for bit. Those
+//! with members that are not deflated are gathered into segments, as kernel modules are small and
+//! many; and there is a limit to them, since to pack them again takes hosts long.
 
 use std::collections::BTreeSet;
-use std::ops::Range;
 
 use super::decode::{Base, Delta};
-use super::diff::Streams;
-use super::encode::{Encoder, changes, parallel};
+use super::diff::{Changes, Streams};
+use super::encode::{Encoder, changes, groups, parallel};
 use super::head::{Item, Kind, write};
-use super::opened::{EXPANDED, Shape, expand_new, expand_old, is_container, members};
+use super::members::{Packed, is_container, is_deflated, members};
+use super::opened::{EXPANDED, SLOW, Shape, expand_new, expand_old};
 use super::sorted::Sorted;
 use super::{DIFF_RAW, DIFF_STREAMS, effort};
 use crate::id::ContentId;
@@ -20,6 +22,21 @@ use crate::store::Store;
 
 /// Containers of which more than this is new are opened one at a time.
 const LARGE: usize = 4 << 20;
+/// New bytes of containers whose changes are held in memory at once.
+const WAVE: usize = 64 << 20;
+
+/// A container that is worth opening.
+struct Candidate<'a> {
+    item: Item<'a>,
+    kind: Kind,
+    shape: Vec<u8>,
+    changes: Changes,
+    corrections: Vec<u8>,
+    /// Length of the longer of the two expansions and files.
+    longest: u64,
+    /// Members that are not deflated.
+    slow: usize,
+}
 
 impl<'a> Encoder<'a> {
     /// Encodes the containers that are worth opening; returns the other files.
@@ -28,23 +45,32 @@ impl<'a> Encoder<'a> {
         items: Vec<Item<'a>>,
     ) -> Result<(Vec<Part>, Vec<Item<'a>>), PackError> {
         let (mut large, mut small, mut others) = (Vec::new(), Vec::new(), Vec::new());
+        let mut budget = effort::PACKED_AGAIN;
         for item in items {
-            match (self.may_open(&item)?, item.raw() > LARGE) {
+            match (self.may_open(&item, &mut budget)?, item.raw() > LARGE) {
                 (true, true) => large.push(item),
                 (true, false) => small.push(item),
                 (false, _) => others.push(item),
             }
         }
-        let mut tried = Vec::new();
-        for item in &large {
-            tried.push(self.open(item)?);
-        }
-        tried.extend(parallel(small.len(), |n| self.open(&small[n]))?);
+        let mut waves: Vec<_> = large.into_iter().map(|item| vec![item]).collect();
+        waves.extend(groups(&small, |wave, item| {
+            wave.iter().map(Item::raw).sum::<usize>() + item.raw() <= WAVE
+        }));
         let mut parts = Vec::new();
-        for (item, opened) in large.iter().chain(&small).zip(tried) {
-            match opened {
-                Some(bytes) => parts.push(self.keep(&bytes)?),
-                None => others.push(*item),
+        for wave in waves {
+            let mut candidates = Vec::new();
+            let tried = parallel(wave.len(), |n| self.open(wave[n]))?;
+            for (item, opened) in wave.into_iter().zip(tried) {
+                match opened {
+                    Some(candidate) => candidates.push(candidate),
+                    None => others.push(item),
+                }
+            }
+            let segments = self.gather(candidates);
+            for (part, inexact) in parallel(segments.len(), |n| self.exact(&segments[n]))? {
+                parts.extend(part);
+                others.extend(inexact);
             }
         }
         others.sort_unstable_by_key(|item| item.file);
@@ -55,48 +81,53 @@ impl<'a> Encoder<'a> {
         &self.view.target.entries[self.view.layout[item.file].entry]
     }
 
-    fn may_open(&self, item: &Item<'_>) -> Result<bool, PackError> {
+    /// Whether it is a container. Of those that are slow to pack again only so many are.
+    fn may_open(&self, item: &Item<'_>, budget: &mut u64) -> Result<bool, PackError> {
         let Some(base) = item.base else { return Ok(false) };
         let (old, new) = (self.old(base), self.new_entry(item));
         if item.raw() > DIFF_RAW || old.size().max(new.size()) > EXPANDED {
             return Ok(false);
         }
-        for entry in [old, new] {
-            if !is_container(&self.chunk(&entry.chunks()[0])?) {
-                return Ok(false);
-            }
+        let (old, first) = (self.chunk(&old.chunks()[0])?, self.chunk(&new.chunks()[0])?);
+        if !is_container(&old) || !is_container(&first) {
+            return Ok(false);
         }
-        Ok(true)
+        if is_deflated(&first) {
+            return Ok(true);
+        }
+        let left = budget.checked_sub(new.size());
+        *budget = left.unwrap_or(*budget);
+        Ok(left.is_some())
     }
 
-    /// The segment, if opening pays.
-    fn open(&self, item: &Item<'a>) -> Result<Option<Vec<u8>>, PackError> {
+    /// The container opened, if that pays.
+    fn open(&self, item: Item<'a>) -> Result<Option<Candidate<'a>>, PackError> {
         let base = item.base.expect("a container without a base is not opened");
         let old_file = self.bytes(self.old(base).chunks())?;
-        let new_file = self.bytes(self.new_entry(item).chunks())?;
+        let new_file = self.bytes(self.new_entry(&item).chunks())?;
         let [in_old, in_new] = changed_members(&old_file, &new_file);
-        let expanded = (expand_old(&old_file, &in_old), expand_new(&new_file, &in_new));
-        let (Some((members, old)), Some(new)) = expanded else {
+        let (Some((members, old)), Some(new)) =
+            (expand_old(&old_file, &in_old), expand_new(&new_file, &in_new))
+        else {
             return Ok(None);
         };
+        let longest = [old_file.len(), new_file.len(), old.len(), new.expansion.len()];
+        let longest = longest.into_iter().max().unwrap_or(0) as u64;
         drop(new_file);
         let length = new.expansion.len() as u64;
-        let shape = Shape { old: members, new: new.pieces, length }.write();
+        let shape = Shape { old: members, new: new.pieces, length };
+        let (kind, slow) = (shape.kind(), shape.slow());
         let sorted = Sorted::new(old);
-        let changed = changes(&sorted, 0, &new.expansion);
+        let changes = changes(&sorted, 0, &new.expansion);
         drop((sorted, new.expansion));
-        let mut streams = Streams::default();
-        streams.push(&changed, false);
-        let mut lengths = streams.lengths();
-        (lengths[4], lengths[5]) = (shape.len(), new.corrections.len());
-        if lengths.iter().sum::<usize>() > DIFF_STREAMS {
-            return Ok(None);
-        }
-        let frame = [streams.joined(), shape, new.corrections].concat();
-        let mut bytes = write(Kind::Opened, &[*item], lengths, self.view);
-        bytes.extend(compress(None, &frame, effort::difference_level(frame.len()))?);
-        let pays = bytes.len() < self.closed(item, old_file)? && self.is_exact(item, &bytes)?;
-        Ok(pays.then_some(bytes))
+        let (shape, corrections) = (shape.write(kind), new.corrections);
+        let opened = Candidate { item, kind, shape, changes, corrections, longest, slow };
+        let alone = self.segment(&[&opened])?;
+        let pays = match alone {
+            Some(bytes) => bytes.len() < self.closed(&item, old_file)?,
+            None => false,
+        };
+        Ok(pays.then_some(opened))
     }
 
     /// About how long the difference is if the files stay closed.
@@ -107,35 +138,132 @@ impl<'a> Encoder<'a> {
         Ok(compress(None, &streams.joined(), 3)?.len())
     }
 
-    /// Whether the decoder makes every chunk of it.
-    fn is_exact(&self, item: &Item<'_>, bytes: &[u8]) -> Result<bool, PackError> {
+    /// Which containers go into one segment.
+    fn gather(&self, candidates: Vec<Candidate<'a>>) -> Vec<Vec<Candidate<'a>>> {
+        let mut segments: Vec<Vec<Candidate<'a>>> = Vec::new();
+        let mut open: Option<(usize, Load)> = None;
+        for candidate in candidates {
+            let load = Load::of(&candidate);
+            let joined = match candidate.kind {
+                Kind::Mixed => open.and_then(|(n, before)| Some((n, before.with(load)?))),
+                _ => None,
+            };
+            match joined {
+                Some((n, _)) => segments[n].push(candidate),
+                None => segments.push(vec![candidate]),
+            }
+            let last = segments.last().map_or(Kind::Opened, |segment| segment[0].kind);
+            open = joined.or((last == Kind::Mixed).then_some((segments.len() - 1, load)));
+        }
+        segments
+    }
+
+    /// The segment of these containers, as far as all of them are made again exactly, and the
+    /// files that are not.
+    fn exact(
+        &self,
+        candidates: &[Candidate<'a>],
+    ) -> Result<(Option<Part>, Vec<Item<'a>>), PackError> {
+        let mut left: Vec<_> = candidates.iter().collect();
+        let mut inexact = Vec::new();
+        while !left.is_empty() {
+            let Some(bytes) = self.segment(&left)? else { break };
+            let Some(wrong) = self.wrong(&bytes)? else { break };
+            if wrong.is_empty() {
+                return Ok((Some(self.keep(&bytes)?), inexact));
+            }
+            let is_wrong = |item: &Item<'_>| item.chunks.iter().any(|chunk| wrong.contains(chunk));
+            inexact.extend(left.iter().map(|one| one.item).filter(is_wrong));
+            left.retain(|one| !is_wrong(&one.item));
+        }
+        inexact.extend(left.iter().map(|one| one.item));
+        Ok((None, inexact))
+    }
+
+    /// The bytes of a segment; none if its streams are too long.
+    fn segment(&self, candidates: &[&Candidate<'a>]) -> Result<Option<Vec<u8>>, PackError> {
+        let mut streams = Streams::default();
+        let (mut shapes, mut corrections, mut items) = (Vec::new(), Vec::new(), Vec::new());
+        for candidate in candidates {
+            streams.push(&candidate.changes, false);
+            shapes.extend_from_slice(&candidate.shape);
+            corrections.extend_from_slice(&candidate.corrections);
+            items.push(candidate.item);
+        }
+        let mut lengths = streams.lengths();
+        (lengths[4], lengths[5]) = (shapes.len(), corrections.len());
+        if lengths.iter().sum::<usize>() > DIFF_STREAMS {
+            return Ok(None);
+        }
+        let kind = candidates.first().map_or(Kind::Opened, |first| first.kind);
+        let frame = [streams.joined(), shapes, corrections].concat();
+        let mut bytes = write(kind, &items, lengths, self.view);
+        bytes.extend(compress(None, &frame, effort::difference_level(frame.len()))?);
+        Ok(Some(bytes))
+    }
+
+    /// Which chunks the decoder does not make of it; `None` if it makes nothing.
+    fn wrong(&self, bytes: &[u8]) -> Result<Option<BTreeSet<ChunkRef>>, PackError> {
         let delta = Delta::new(self.view.base, self.view.target);
-        let mut made = 0;
-        let mut count = |_: &ChunkRef, _: &[u8]| -> Result<(), PackError> {
-            made += 1;
-            Ok(())
-        };
-        let decoded = delta.decode(bytes, &mut Stored(self.store), &mut count);
-        match decoded {
-            Ok(decoded) => Ok(decoded.wrong.is_empty() && made == item.chunks.len()),
-            Err(PackError::Format { .. }) => Ok(false),
+        let mut ignore = |_: &ChunkRef, _: &[u8]| -> Result<(), PackError> { Ok(()) };
+        match delta.decode(bytes, &mut Stored(self.store), &mut ignore) {
+            Ok(decoded) => Ok(Some(decoded.wrong.into_iter().collect())),
+            Err(PackError::Format { .. }) => Ok(None),
             Err(error) => Err(error),
         }
     }
 }
 
-/// Of the members of both files, where those are that only one of them has.
-fn changed_members(old: &[u8], new: &[u8]) -> [Vec<Range<usize>>; 2] {
-    let ids = |file: &[u8]| -> Vec<(ContentId, Range<usize>)> {
-        let ranges = members(file).into_iter();
-        ranges.map(|range| (ContentId::of(&file[range.clone()]), range)).collect()
+/// What counts against the limits of a segment.
+#[derive(Clone, Copy)]
+struct Load {
+    raw: usize,
+    streams: usize,
+    longest: u64,
+    slow: usize,
+}
+
+impl Load {
+    fn of(candidate: &Candidate<'_>) -> Load {
+        Load {
+            raw: candidate.item.raw(),
+            streams: candidate.changes.weight()
+                + candidate.shape.len()
+                + candidate.corrections.len(),
+            longest: candidate.longest,
+            slow: candidate.slow,
+        }
+    }
+
+    /// Both together, if they fit into one segment.
+    fn with(self, more: Load) -> Option<Load> {
+        let both = Load {
+            raw: self.raw + more.raw,
+            streams: self.streams + more.streams,
+            longest: self.longest + more.longest,
+            slow: self.slow + more.slow,
+        };
+        // Half of what a host would take, so that there is work for two threads.
+        let fits = both.raw <= DIFF_RAW / 2
+            && both.streams <= DIFF_STREAMS / 4
+            && both.longest <= EXPANDED / 4
+            && both.slow <= SLOW;
+        fits.then_some(both)
+    }
+}
+
+/// Of the members of both files, those that only one of them has.
+fn changed_members(old: &[u8], new: &[u8]) -> [Vec<Packed>; 2] {
+    let ids = |file: &[u8]| -> Vec<(ContentId, Packed)> {
+        let packed = members(file).into_iter();
+        packed.map(|packed| (ContentId::of(&file[packed.0.clone()]), packed)).collect()
     };
     let both = [ids(old), ids(new)];
     let [old, new] = [0, 1].map(|n: usize| both[n].iter().map(|(id, _)| *id).collect());
     let (old, new): (BTreeSet<ContentId>, BTreeSet<ContentId>) = (old, new);
     both.map(|ids| {
         let changed = ids.into_iter().filter(|(id, _)| !(old.contains(id) && new.contains(id)));
-        changed.map(|(_, range)| range).collect()
+        changed.map(|(_, packed)| packed).collect()
     })
 }
 

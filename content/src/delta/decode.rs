@@ -56,8 +56,8 @@ impl<'a> Delta<'a> {
         Delta { base, target, layout: layout(Some(base), target) }
     }
 
-    /// Decodes a segment, and hands over each chunk that came out right. Takes 64 MiB at most,
-    /// and what `f` takes.
+    /// Decodes a segment, and hands over each chunk that came out right. Takes 64 MiB at most, 96
+    /// more while it packs by xz, and what `f` takes.
     pub fn decode<E: From<PackError>>(
         &self,
         bytes: &[u8],
@@ -71,7 +71,9 @@ impl<'a> Delta<'a> {
         match head.kind {
             Kind::Prefix => decode_prefix(&head, frame, &mut old, &mut out)?,
             Kind::Difference => decode_difference(&head, frame, &mut old, &mut out)?,
-            Kind::Opened => decode_opened(&head, frame, view, &mut old, &mut out)?,
+            Kind::Opened | Kind::Mixed => {
+                decode_opened(&head, frame, view, &mut old, &mut out)?;
+            }
         }
         Ok(Decoded { wrong: out.wrong, lost: old.lost.into_iter().collect() })
     }
@@ -188,7 +190,7 @@ impl<'a> Making<'a> {
     }
 }
 
-fn take<'a>(bytes: &mut &'a [u8], length: usize) -> Result<&'a [u8], PackError> {
+pub(super) fn take<'a>(bytes: &mut &'a [u8], length: usize) -> Result<&'a [u8], PackError> {
     let split = bytes.split_at_checked(length);
     let (now, later) = split.ok_or(PackError::Format { what: "its literals end early" })?;
     *bytes = later;

@@ -40,3 +40,8 @@ pub(super) fn trial_level(raw: usize) -> i32 {
         _ => 3,
     }
 }
+
+/// Bytes in containers that are opened although to pack their members again is slow, as with xz:
+/// in one push, together. They may hold four times as much, and a core packs some 2 MB of that in a
+/// second, here as at each host; so a push that is full of them does wait for minutes.
+pub(super) const PACKED_AGAIN: u64 = 128 << 20;

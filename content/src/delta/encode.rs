@@ -366,7 +366,7 @@ fn raw(items: &[Item<'_>]) -> usize {
 }
 
 /// Gathers neighbours for as long as they fit together.
-fn groups<'a>(
+pub(super) fn groups<'a>(
     items: &[Item<'a>],
     fits: impl Fn(&[Item<'a>], &Item<'a>) -> bool,
 ) -> Vec<Vec<Item<'a>>> {

@@ -33,6 +33,8 @@ pub(super) enum Kind {
     Prefix,
     Difference,
     Opened,
+    /// Of many files, and each member is packed as it says itself.
+    Mixed,
 }
 
 /// Lengths of streams: control, gaps, words, literals; in opened segments shape and corrections.
@@ -64,7 +66,7 @@ impl Kind {
         match self {
             Kind::Prefix => 0,
             Kind::Difference => 4,
-            Kind::Opened => 6,
+            Kind::Opened | Kind::Mixed => 6,
         }
     }
 }
@@ -156,6 +158,7 @@ pub(super) fn read<'a, 'b>(
         (VERSION, 0) => Kind::Prefix,
         (VERSION, 1) => Kind::Difference,
         (VERSION, 2) => Kind::Opened,
+        (VERSION, 3) => Kind::Mixed,
         _ => return Err(format("it is of another version")),
     };
     let mut skip = read_number(&mut rest)?;
@@ -225,7 +228,7 @@ impl Head<'_> {
     fn check(&self, view: View<'_>) -> Result<(), PackError> {
         let (raw, limit) = match self.kind {
             Kind::Prefix => (self.raw(), PREFIX_RAW),
-            Kind::Difference | Kind::Opened => (self.raw(), DIFF_RAW),
+            _ => (self.raw(), DIFF_RAW),
         };
         if raw > limit || self.streams_total() > DIFF_STREAMS {
             return Err(PackError::Format { what: "the segment is too long" });
@@ -235,8 +238,12 @@ impl Head<'_> {
         if self.kind == Kind::Prefix && bases > PREFIX_BASE as u64 {
             return Err(PackError::Format { what: "the segment's bases are too long" });
         }
-        if self.kind == Kind::Opened && (self.items.len() > 1 || self.items[0].base.is_none()) {
+        if self.kind == Kind::Opened && self.items.len() > 1 {
             return Err(PackError::Format { what: "an opened segment is about one file" });
+        }
+        let opened = matches!(self.kind, Kind::Opened | Kind::Mixed);
+        if opened && self.items.iter().any(|item| item.base.is_none()) {
+            return Err(PackError::Format { what: "an opened segment without a base" });
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ mod containers;
 mod damage;
 mod files;
 mod heads;
+mod packed;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -3,7 +3,9 @@
 //! A partial object is its first groups in `partial/<hex>` and its outline in
 //! `partial/<hex>.outline`. Nothing is synced and no index knows of it: when it is opened, the
 //! outline must prove itself and each group is checked against it, so whatever a crash has torn is
-//! cut off, and the transfer goes on from there. A whole one is synced and moved among the objects.
+//! cut off, and the transfer goes on from there. A whole one is synced and gets a second name among
+//! the objects; it loses its first one when the index knows it, so that whoever dies in between has
+//! it still.
 //!
 //! It deliberately does not guard against two writers of one object; the caller has one.
 
@@ -133,7 +135,10 @@ impl Store {
             let dir = path.parent().expect("an object path has a parent");
             let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
             made.map_err(disk("create", dir))?;
-            fs::rename(&partial.path, &path).map_err(disk("rename", &path))?;
+            // Where there are no hard links, and in place of what a crash has left.
+            let moved = || fs::rename(&partial.path, &path);
+            let named = fs::hard_link(&partial.path, &path).or_else(|_| moved());
+            named.map_err(disk("rename", &path))?;
             for dir in [dir, &self.dir.join("objects")] {
                 sync_dir(dir)?;
             }
@@ -153,11 +158,16 @@ impl Store {
         remove_file(&outline)
     }
 
-    /// Counts what earlier transfers have left as what it is to become.
+    /// Counts what earlier transfers have left as what it is to become, and drops what has become
+    /// that.
     pub(super) fn expect_partials(&self) -> Result<(), StoreError> {
         let dir = self.dir.join("partial");
         for (name, path) in if dir.exists() { list(&dir)? } else { Vec::new() } {
             let Some(Ok(id)) = name.strip_suffix(OUTLINE).map(str::parse) else { continue };
+            if self.has(&id)? {
+                self.drop_partial(&id)?;
+                continue;
+            }
             let mut len = [0; 8];
             let read = File::open(&path).and_then(|file| file.read_exact_at(&mut len, 0));
             if read.is_ok() {
@@ -196,7 +206,10 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+    use crate::Owner;
 
     const LEN: usize = 5 * GROUP + 100;
 
@@ -247,6 +260,68 @@ mod tests {
         store.adopt(&partial).expect("twice changes nothing");
         drop(store);
         assert_eq!(open(&dir).get(&outline.id()).expect("reads").as_deref(), Some(&bytes[..]));
+    }
+
+    /// Looks at the store of `dir` in the moment before the index is told of something.
+    struct Before {
+        dir: PathBuf,
+        copy: PathBuf,
+    }
+
+    impl Owner for Before {
+        fn needed(&self) -> Option<BTreeSet<ContentId>> {
+            None
+        }
+
+        fn keeps(&self, _: &ContentId) -> bool {
+            for name in ["partial", "objects"] {
+                copy(&self.dir.join(name), &self.copy.join(name));
+            }
+            true
+        }
+    }
+
+    fn copy(from: &Path, to: &Path) {
+        fs::create_dir_all(to).expect("it can be made");
+        for (name, path) in list(from).expect("it is listed") {
+            match path.is_dir() {
+                true => copy(&path, &to.join(name)),
+                false => drop(fs::copy(&path, to.join(name)).expect("it is copied")),
+            }
+        }
+    }
+
+    #[test]
+    fn who_dies_before_the_index_knows_what_is_whole_has_it_still() {
+        let (dir, crashed) =
+            (tempfile::tempdir().expect("temp"), tempfile::tempdir().expect("temp"));
+        let ((bytes, outline), store) = (object(), open(&dir));
+        let before = Before { dir: dir.path().into(), copy: crashed.path().into() };
+        store.own(Box::new(before));
+        let mut partial = store.begin_partial(outline.clone()).expect("begins");
+        partial.append(&bytes).expect("appends");
+        store.adopt(&partial).expect("adopts");
+        let name = outline.id().to_string();
+        assert!(crashed.path().join("objects").join(&name[..2]).join(&name).exists(), "too early");
+        let store = open(&crashed);
+        assert!(!store.has(&outline.id()).expect("has"), "too late");
+        let partial = store.find_partial(&outline.id()).expect("reads").expect("it is there");
+        assert_eq!(partial.groups(), outline.groups());
+        store.adopt(&partial).expect("adopts");
+        assert_eq!(store.get(&outline.id()).expect("reads").as_deref(), Some(&bytes[..]));
+    }
+
+    #[test]
+    fn who_dies_after_the_index_knows_what_is_whole_has_it_once() {
+        let dir = tempfile::tempdir().expect("temp");
+        let ((bytes, outline), store) = (object(), open(&dir));
+        store.put(outline.id(), &bytes).expect("puts");
+        let mut partial = store.begin_partial(outline.clone()).expect("begins");
+        partial.append(&bytes).expect("appends");
+        drop((partial, store));
+        let store = open(&dir);
+        assert_eq!(list(&dir.path().join("partial")).expect("lists"), []);
+        assert_eq!(store.get(&outline.id()).expect("reads").as_deref(), Some(&bytes[..]));
     }
 
     #[test]

@@ -308,4 +308,30 @@ mod tests {
             Reply::decode(&bytes.into());
         }
     }
+
+    #[test]
+    fn damaged_answers_and_questions_are_read_or_refused() {
+        let records = vec![record(1, Bytes::from_static(b"one")), record(2, Bytes::new())];
+        let (token, name) = (Some(9), "n".to_owned());
+        let reply = Reply { name, records, token, more: true, ..Reply::default() }.encode();
+        damage::survive("answers of keepers", &[reply.to_vec()], 60_000, |bytes| {
+            let found = Reply::decode(&Bytes::copy_from_slice(bytes));
+            let bodies = found.iter().flat_map(|reply| &reply.records).map(|one| one.body.len());
+            assert!(bodies.sum::<usize>() <= bytes.len());
+            found.is_some()
+        });
+        let subject = "app.x".to_owned();
+        let ask = Ask::Ack { subject: subject.clone(), reader: "r".into(), seq: 5 };
+        let read = Ask::Read {
+            subject,
+            reader: "r".into(),
+            from: Begin::New,
+            after: Some(3),
+            wait_ms: 500,
+        };
+        let samples = [ask, read, Ask::List].map(|ask| serde_json::to_vec(&ask).expect("JSON"));
+        damage::survive("questions to keepers", &samples, 60_000, |bytes| {
+            serde_json::from_slice::<Ask>(bytes).is_ok()
+        });
+    }
 }

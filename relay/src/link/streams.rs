@@ -21,6 +21,7 @@ use crate::cap::Caps;
 use crate::live::{Credit, Room};
 use crate::paced::Paced;
 use crate::removed::Removed;
+use crate::skew::Chime;
 use crate::verify::Verifier;
 
 /// The streams that carry frames, by their place among a link's queues.
@@ -112,11 +113,11 @@ impl Reader {
         // A lost beat is made good by the next one.
         let urgent = matches!(kind, StreamKind::Control | StreamKind::Reports);
         let follower = urgent.then(|| conn.clone());
-        let says_time = matches!(self.peer, Peer::Child { .. });
+        let chime = matches!(self.peer, Peer::Child { .. }).then(Chime::default);
         let (packs, caps) = (self.packs.clone(), self.caps.clone());
         let (tails, seeks) = (self.tails.clone(), self.seeks.clone());
         let removed = self.removed.clone();
-        let coder = Coder { packs, packer: None, caps, says_time, tails, seeks, removed };
+        let coder = Coder { packs, packer: None, caps, chime, tails, seeks, removed };
         tokio::spawn(async move {
             let written = tokio::select! {
                 written = write_frames(

@@ -20,7 +20,7 @@ use crate::cap::Caps;
 use crate::follow::{FOLLOW, follow};
 use crate::live::Credit;
 use crate::removed::Removed;
-use crate::skew;
+use crate::skew::{self, Chime};
 
 /// A writer gathers this much before it hands bytes to the connection.
 const GATHER: usize = 32 << 10;
@@ -97,8 +97,8 @@ pub(super) struct Coder {
     pub(super) packs: Option<Arc<AtomicBool>>,
     pub(super) packer: Option<Packer>,
     pub(super) caps: Option<Caps>,
-    /// Whether beats say what time it is.
-    pub(super) says_time: bool,
+    /// Towards a child: which beats say what time it is.
+    pub(super) chime: Option<Chime>,
     /// Whether the parent can read previews of what no answer keeps.
     pub(super) tails: Arc<AtomicBool>,
     /// Whether the peer takes questions about answers that have gone another way.
@@ -131,7 +131,7 @@ impl Coder {
                 self.packer.get_or_insert_with(Packer::default).pack(*log, *seq, report)
             }
             Frame::Hello { .. } => Some(protos::encode_hello(frame, self.removed.epoch())),
-            Frame::Beat { .. } if self.says_time => {
+            Frame::Beat { .. } if self.chime.as_mut().is_some_and(Chime::strikes) => {
                 Some(protos::encode_frame_at(frame, skew::unix_s()))
             }
             Frame::Beat { .. } => {

@@ -1,9 +1,9 @@
 //! Whether the core has told everything again since the controller was restored.
 //!
-//! The list with the new epoch is on disk before the core hears of it, and what the core notes about
-//! it comes there later. A node that is killed in between knows the epoch when it is back, and no
-//! longer that there is something to tell. So the epoch is written down once more when the core's
-//! notes are on disk, and a node that starts without that has its core tell everything once again.
+//! The list with the new epoch is on disk before the core hears of it, and what the core notes
+//! about it comes there later. A node that is killed in between knows the epoch when it is back,
+//! and no longer that there is something to tell. So the epoch is written down once more when the
+//! core's notes are on disk, and a node that starts without that has its core tell all once again.
 
 use tracing::warn;
 

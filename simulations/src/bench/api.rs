@@ -45,6 +45,16 @@ impl Api {
         serde_json::from_slice(&document).with_context(|| format!("the answer to {path}"))
     }
 
+    /// A page as it is.
+    pub(crate) fn text(&mut self, path: &str) -> Result<String> {
+        let mut page = Vec::new();
+        self.exchange("GET", path, None, |piece| {
+            page.extend_from_slice(piece);
+            Ok(())
+        })?;
+        Ok(String::from_utf8(page)?)
+    }
+
     /// A request that is answered by lines of JSON. Returns the last.
     pub(crate) fn last_line(
         &mut self,

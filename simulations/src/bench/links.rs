@@ -6,7 +6,9 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use relay::LinkKind;
 use simulations::wan::flows::{Controller, Flow, Outcome, Play, loopback};
+use simulations::wan::rest::rest;
 use simulations::wan::{Loss, Profile};
 
 use crate::table;
@@ -181,33 +183,26 @@ fn orders() -> Result<()> {
 
 fn idle() -> Result<()> {
     let mut rows = Vec::new();
-    for (kind, every) in [("lan, wan", 5), ("weak", 20)] {
-        let flow = Flow {
-            bulk: 0,
-            orders: Some(Duration::from_secs(every)),
-            message: 12,
-            follow: false,
-            ..Flow::bulk(Controller::Ours)
-        };
-        let profile = Profile::named("weak")?;
-        let lasts = Duration::from_secs(3_600);
-        let warm = Duration::from_secs(60);
-        let mut shorter = Play { profile, flows: vec![flow], lasts: warm * 2, warm, seed: 1 };
-        let before = shorter.run()?;
-        shorter.lasts = lasts;
-        let after = shorter.run()?;
-        let seconds = (lasts - warm * 2).as_secs_f64();
-        let bits =
-            |after: u64, before: u64| format!("{:.0}", (after - before) as f64 * 8.0 / seconds);
+    for (name, kind, profile) in [
+        ("lan", LinkKind::Lan, "lan"),
+        ("wan", LinkKind::Wan, "weak"),
+        ("weak", LinkKind::Weak, "veryweak"),
+    ] {
+        let [down, up] = rest(kind, &Profile::named(profile)?, Duration::from_secs(3_600), 1)?;
+        let every = kind.beat(Duration::from_secs(5)).as_secs();
         rows.push(vec![
-            kind.to_owned(),
+            name.to_owned(),
+            profile.to_owned(),
             format!("{every} s"),
-            bits(after.down.pushed.bytes, before.down.pushed.bytes),
-            bits(after.up.pushed.bytes, before.up.pushed.bytes),
+            format!("{:.0}", down.bits),
+            format!("{:.0}", up.bits),
+            format!("{:.1}", down.packets),
+            format!("{:.1}", up.packets),
         ]);
     }
     table::heading("An idle link: beats both ways, with headers of UDP and IP, over an hour");
-    table::print(&["kind", "beats", "bit/s down", "bit/s up"], &rows);
+    let head = ["kind", "link", "beats", "bit/s down", "bit/s up", "packets a minute down", "up"];
+    table::print(&head, &rows);
     Ok(())
 }
 

@@ -33,12 +33,16 @@ mod events;
 mod fan;
 #[path = "../bench/fleet.rs"]
 mod fleet;
+#[path = "../bench/helping.rs"]
+mod helping;
 #[path = "../bench/hostile.rs"]
 mod hostile;
 #[path = "../bench/idle.rs"]
 mod idle;
 #[path = "../bench/kill.rs"]
 mod kill;
+#[path = "../bench/kill_push.rs"]
+mod kill_push;
 #[path = "../bench/lab_push.rs"]
 mod lab_push;
 #[path = "../bench/lab_run.rs"]
@@ -91,6 +95,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, ValueEnum};
+use tests::killing::Victim;
 
 /// Measures Barid. Build the release binary first: cargo build --release -p cli
 #[derive(Parser)]
@@ -116,7 +121,7 @@ struct Args {
     /// The most sites of a tree that `scale-model` simulates
     #[arg(long, value_name = "SITES", default_value_t = 1_024)]
     played: usize,
-    /// Size of the large file of `bulk`
+    /// Size of the large file of `bulk` and of `kill-push`
     #[arg(long, value_name = "N", default_value_t = 1_024)]
     mib: usize,
     /// What a process that `delta` starts does
@@ -129,7 +134,32 @@ struct Args {
     #[arg(long, value_name = "N", default_value_t = 50)]
     runs: usize,
     #[command(flatten)]
+    kills: KillArgs,
+    #[command(flatten)]
     lab: LabArgs,
+}
+
+/// For `kill-push`.
+#[derive(clap::Args)]
+struct KillArgs {
+    /// How often somebody is killed during each push
+    #[arg(long, value_name = "N", default_value_t = 100, help_heading = "In kill-push")]
+    kills: usize,
+    /// What the dice begin with
+    #[arg(long, value_name = "N", default_value_t = 1, help_heading = "In kill-push")]
+    seed: u64,
+    /// Who is killed; several times [default: each in a push of its own]
+    #[arg(long, value_enum, help_heading = "In kill-push")]
+    who: Vec<Who>,
+}
+
+/// Who is killed.
+#[derive(Clone, Copy, ValueEnum)]
+enum Who {
+    Relay,
+    Host,
+    Both,
+    Controller,
 }
 
 /// For the parts in a laboratory.
@@ -216,12 +246,17 @@ enum Part {
     Alerts,
     /// A push to 96 hosts of a relay, alone and beside four slow ones; some five minutes
     Siblings,
+    /// The same push to hosts that fetch from each other and to hosts that do not; some ten minutes
+    Helping,
     /// The memory of `barid run -b` on 50,000 answers
     Viewer,
     /// Everything but the parts that are run by name only
     All,
     /// No measurement but a trial: rounds of kill -9 during runs, as many as --runs
     Kill,
+    /// No measurement but a trial: a push of --mib during which nodes are killed again and again,
+    /// over a link like mid50 or --profile; with 1 GiB some ten minutes for each of --who
+    KillPush,
 }
 
 fn main() -> Result<()> {
@@ -271,6 +306,9 @@ fn main() -> Result<()> {
         let hosts = args.hosts.first().copied().unwrap_or(30);
         return kill::trial(&copy, hosts, args.runs);
     }
+    if args.part == Part::KillPush {
+        return kill_push::trial(&copy, work.path(), &args.kill_plan());
+    }
     if args.part == Part::Beside {
         let sizes = if args.hosts.is_empty() { vec![100, 300, 1_000] } else { args.hosts };
         let limit = Duration::from_secs(args.lab.limit);
@@ -293,6 +331,9 @@ fn main() -> Result<()> {
     }
     if args.part == Part::Siblings {
         return siblings::measure(&copy);
+    }
+    if args.part == Part::Helping {
+        return helping::measure(&copy, work.path());
     }
     if args.part == Part::Viewer {
         let hosts = args.hosts.first().copied().unwrap_or(50_000);
@@ -324,6 +365,24 @@ fn main() -> Result<()> {
             lab_push::measure(&copy, &args.lab.loads(work.path())?, &args.lab.options())
         }
         _ => Ok(()),
+    }
+}
+
+impl Args {
+    fn kill_plan(&self) -> kill_push::Plan {
+        let who = self.kills.who.iter().map(|who| match who {
+            Who::Relay => Victim::Relay,
+            Who::Host => Victim::Host,
+            Who::Both => Victim::Both,
+            Who::Controller => Victim::Controller,
+        });
+        kill_push::Plan {
+            mib: self.mib.max(1),
+            kills: self.kills.kills,
+            seed: self.kills.seed,
+            who: who.collect(),
+            profile: self.lab.profile.first().cloned().unwrap_or_else(|| "mid50".into()),
+        }
     }
 }
 

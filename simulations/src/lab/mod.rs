@@ -114,6 +114,30 @@ impl Site {
     pub fn link(&self) -> &Link {
         self.link.link()
     }
+
+    /// Puts a firewall between the hosts of this site: each reaches the gateway alone.
+    ///
+    /// # Errors
+    /// The kernel's bridge cannot do so.
+    pub fn part_hosts(&self) -> Result<(), LabError> {
+        let part = |host| format!("link set h{host} type bridge_slave isolated on");
+        batch(&self.gateway, &(1..=self.hosts.len()).map(part).collect::<Vec<_>>())
+    }
+
+    /// Lets no more than so many Mbit/s come to a host, counted from 1, and leave it.
+    ///
+    /// # Errors
+    /// There is no `tc`, or the kernel has no token bucket.
+    pub fn slow(&self, host: usize, mbit: u32) -> Result<(), LabError> {
+        let (near, far) = (&self.hosts[host - 1], &self.gateway);
+        for (machine, device) in [(near, "eth0".to_owned()), (far, format!("h{host}"))] {
+            let mut command = machine.command("tc");
+            command.args(["qdisc", "replace", "dev", &device, "root", "tbf"]);
+            command.args(["burst", "32k", "latency", "50ms", "rate", &format!("{mbit}mbit")]);
+            finish(command, None, &format!("tc qdisc replace dev {device} root tbf"))?;
+        }
+        Ok(())
+    }
 }
 
 /// The laboratory. It ends when this is dropped.

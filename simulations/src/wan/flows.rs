@@ -14,7 +14,7 @@ use certs::{Authority, Credentials, Identity, MeshId, NodeKey, Role};
 use quinn::congestion::{BbrConfig, ControllerFactory, CubicConfig, NewRenoConfig};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{ClientConfig, Connection, Endpoint, EndpointConfig, RecvStream, SendStream};
-use quinn::{ServerConfig, TokioRuntime};
+use quinn::{ServerConfig, TokioRuntime, TransportConfig};
 use relay::congestion::Wan;
 use relay::{Bulk, End, FOLLOW, LinkKind, follow, send_window};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -208,7 +208,7 @@ pub fn loopback(controller: Controller, bytes: u64) -> Result<Duration> {
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let (server, client) = configs(&keys, controller, 1)?;
+        let (server, client) = configs(&keys, &transport(controller, 1))?;
         let (parent, child) = (Endpoint::server(server, local)?, Endpoint::client(local)?);
         let name = certs::parent_name(&keys.parent.identity().mesh);
         let connecting = child.connect_with(client, parent.local_addr()?, &name)?;
@@ -229,10 +229,20 @@ pub fn loopback(controller: Controller, bytes: u64) -> Result<Duration> {
 }
 
 /// The settings of both ends, as the relay has them but for the controller.
-fn configs(keys: &Keys, controller: Controller, seed: u64) -> Result<(ServerConfig, ClientConfig)> {
-    let transport = |end| {
+fn transport(controller: Controller, seed: u64) -> impl Fn(End) -> TransportConfig {
+    move |end| {
         let mut config = LinkKind::Wan.transport(end, Duration::from_secs(5), None);
         config.congestion_controller_factory(controller.factory(seed));
+        config
+    }
+}
+
+fn configs(
+    keys: &Keys,
+    transport: &(dyn Fn(End) -> TransportConfig + Sync),
+) -> Result<(ServerConfig, ClientConfig)> {
+    let transport = |end| {
+        let mut config = transport(end);
         // Both ends open streams here.
         config.max_concurrent_bidi_streams(40_u32.into());
         Arc::new(config)
@@ -248,13 +258,13 @@ fn configs(keys: &Keys, controller: Controller, seed: u64) -> Result<(ServerConf
 
 /// What both ends show each other.
 #[derive(Clone)]
-struct Keys {
+pub(super) struct Keys {
     parent: Credentials,
     child: Credentials,
 }
 
 impl Keys {
-    fn new() -> Result<Keys> {
+    pub(super) fn new() -> Result<Keys> {
         let dir = tempfile::tempdir()?;
         let now = SystemTime::now();
         let authority = Authority::create(&dir.path().join("ca"), MeshId::random(), now)?;
@@ -283,7 +293,8 @@ type Shared = Arc<Mutex<Told>>;
 impl Run {
     async fn run(self, link: MemoryLink, keys: Keys) -> Result<Told> {
         sleep_until(self.begun + self.flow.from).await;
-        let (above, below) = self.connect(&link, &keys).await?;
+        let settings = transport(self.flow.controller, self.seed);
+        let (above, below) = connect(&link, &keys, self.seed, &settings).await?;
         let told = Shared::default();
         let until = self.begun + self.lasts;
         let warm = self.begun + self.warm;
@@ -333,37 +344,43 @@ impl Run {
         told.lost = after.path.lost_packets - before.path.lost_packets;
         Ok(told)
     }
+}
 
-    async fn connect(&self, link: &MemoryLink, keys: &Keys) -> Result<(Connection, Connection)> {
-        let (server, client) = configs(keys, self.flow.controller, self.seed)?;
-        let parent = self.endpoint(link, Side::Above, Some(server))?;
-        let child = self.endpoint(link, Side::Below, None)?;
-        let name = certs::parent_name(&keys.parent.identity().mesh);
-        let connecting = child.connect_with(client, parent.local_addr()?, &name)?;
-        let accepting = async { anyhow::Ok(parent.accept().await.context("no endpoint")?.await?) };
-        let (above, below) = tokio::try_join!(accepting, async { Ok(connecting.await?) })?;
-        above.set_send_window(send_window(true));
-        Ok((above, below))
-    }
+/// A parent and a child with settings like these, connected by a link.
+pub(super) async fn connect(
+    link: &MemoryLink,
+    keys: &Keys,
+    seed: u64,
+    transport: &(dyn Fn(End) -> TransportConfig + Sync),
+) -> Result<(Connection, Connection)> {
+    let (server, client) = configs(keys, transport)?;
+    let parent = endpoint(link, seed, Side::Above, Some(server))?;
+    let child = endpoint(link, seed, Side::Below, None)?;
+    let name = certs::parent_name(&keys.parent.identity().mesh);
+    let connecting = child.connect_with(client, parent.local_addr()?, &name)?;
+    let accepting = async { anyhow::Ok(parent.accept().await.context("no endpoint")?.await?) };
+    let (above, below) = tokio::try_join!(accepting, async { Ok(connecting.await?) })?;
+    above.set_send_window(send_window(true));
+    Ok((above, below))
+}
 
-    fn endpoint(
-        &self,
-        link: &MemoryLink,
-        side: Side,
-        server: Option<ServerConfig>,
-    ) -> Result<Endpoint> {
-        let mut key = [side as u8; 32];
-        key[..8].copy_from_slice(&self.seed.to_le_bytes());
-        let reset = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &key);
-        let mut config = EndpointConfig::new(Arc::new(reset));
-        config.rng_seed(Some(key));
-        let (socket, runtime) = (link.socket(side), Arc::new(TokioRuntime));
-        Ok(Endpoint::new_with_abstract_socket(config, server, socket, runtime)?)
-    }
+fn endpoint(
+    link: &MemoryLink,
+    seed: u64,
+    side: Side,
+    server: Option<ServerConfig>,
+) -> Result<Endpoint> {
+    let mut key = [side as u8; 32];
+    key[..8].copy_from_slice(&seed.to_le_bytes());
+    let reset = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &key);
+    let mut config = EndpointConfig::new(Arc::new(reset));
+    config.rng_seed(Some(key));
+    let (socket, runtime) = (link.socket(side), Arc::new(TokioRuntime));
+    Ok(Endpoint::new_with_abstract_socket(config, server, socket, runtime)?)
 }
 
 /// A stream that `asks` opens and `gives` sends on: the sending end and the reading end.
-async fn open(
+pub(super) async fn open(
     asks: &Connection,
     gives: &Connection,
     priority: i32,

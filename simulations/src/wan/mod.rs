@@ -2,6 +2,7 @@
 
 pub mod flows;
 mod memory;
+pub mod rest;
 
 pub use ::wan::*;
 pub use memory::{MemoryLink, MemorySocket, Side};

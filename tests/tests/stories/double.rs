@@ -69,6 +69,8 @@ pub(crate) enum Lie {
     Mix,
     /// There is a group more.
     Extend,
+    /// It sends hosts to a sibling that is none.
+    Astray(SocketAddr),
 }
 
 /// Stands in the place of a relay with one child.
@@ -167,7 +169,19 @@ async fn pass_content(
     lie: Lie,
     lied: Arc<AtomicU64>,
 ) -> Result<()> {
-    let asked = read_framed(&mut recv).await?;
+    let mut asked = read_framed(&mut recv).await?;
+    if let Lie::Astray(address) = lie {
+        if PullRequest::decode(&asked)?.willing {
+            lied.fetch_add(1, Ordering::Relaxed);
+            let sibling = PullReply::Sibling { address, key: [7; 32] };
+            write_framed(&mut send, &sibling.encode()).await?;
+            asked = read_framed(&mut recv).await?;
+        }
+        let asked = PullRequest { willing: false, lost: None, ..PullRequest::decode(&asked)? };
+        write_framed(&mut up, &asked.encode()).await?;
+        pump(down, send).await;
+        return Ok(());
+    }
     write_framed(&mut up, &asked).await?;
     let reply = PullReply::decode(&read_framed(&mut down).await?)?;
     let raw = |bytes: u64| bytes as usize > 2 * GROUP;
@@ -191,7 +205,7 @@ async fn pass_content(
     let mut body = down.read_to_end(64 << 20).await?;
     if body.len() > 2 * GROUP {
         match lie {
-            Lie::None => {}
+            Lie::None | Lie::Astray(_) => {}
             Lie::Alter => body[GROUP + 5] ^= 1,
             Lie::Truncate => body.truncate(GROUP + 5),
             Lie::Mix => {

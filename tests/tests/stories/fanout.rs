@@ -11,7 +11,7 @@ use crate::double::HostDouble;
 use crate::metrics::scrape;
 use crate::order;
 
-const RELAY: &str = "r1";
+pub(crate) const RELAY: &str = "r1";
 const HOSTS: usize = 8;
 const BYTES: usize = 64 << 20;
 const DEST: &str = "/srv/large";
@@ -20,7 +20,7 @@ const DEST: &str = "/srv/large";
 /// near.
 const FANOUT: &str = "[siblings]\nfanout = 2\nport_mbit = 10\nworth_ms = 100\nnear_ms = 10000\n";
 
-fn host(n: usize) -> String {
+pub(crate) fn host(n: usize) -> String {
     format!("web{n}")
 }
 
@@ -37,24 +37,35 @@ fn site(relay: &str, hosts: usize, lines: &[&str]) -> Result<Fleet> {
 }
 
 fn push(fleet: &Fleet, bytes: usize, to: &[&str]) -> Result<String> {
-    let source = fleet.path().join("large");
+    push_as(fleet, "large", (7, bytes), to)
+}
+
+/// Pushes a folder of this name in the fleet's own, with a file of so many bytes that a seed gives.
+pub(crate) fn push_as(
+    fleet: &Fleet,
+    name: &str,
+    (seed, bytes): (u64, usize),
+    to: &[&str],
+) -> Result<String> {
+    let source = fleet.path().join(name);
     if !source.exists() {
         fs::create_dir(&source)?;
-        fs::write(source.join("file"), noise(7, bytes))?;
+        fs::write(source.join("file"), noise(seed, bytes))?;
     }
     let text = source.to_str().context("a plain path")?;
-    order(fleet, &[&["push", text, "--dest", DEST, "--async", "--json"], to].concat())
+    let dest = format!("/srv/{name}");
+    order(fleet, &[&["push", text, "--dest", &dest, "--async", "--json"], to].concat())
 }
 
 /// Content that the relay has sent to hosts.
-fn sent(fleet: &Fleet) -> Result<f64> {
+pub(crate) fn sent(fleet: &Fleet) -> Result<f64> {
     let labels = [("side", "host"), ("dir", "sent"), ("class", "content")];
     let page = scrape(fleet, RELAY, "/metrics")?;
     Ok(page.value("barid_link_bytes_total", &labels).unwrap_or_default())
 }
 
 /// Content that a host has fetched from siblings, and given to them.
-fn of_siblings(fleet: &Fleet, host: &str) -> Result<[f64; 2]> {
+pub(crate) fn of_siblings(fleet: &Fleet, host: &str) -> Result<[f64; 2]> {
     let page = scrape(fleet, host, "/metrics")?;
     let value = |dir| page.value("barid_sibling_bytes_total", &[("dir", dir)]).unwrap_or_default();
     Ok([value("received"), value("sent")])

@@ -2,6 +2,7 @@
 
 mod alerts;
 mod alike;
+mod apart;
 mod astray;
 mod bad_input;
 mod bus;
@@ -31,6 +32,7 @@ mod gate;
 mod given;
 mod hostile;
 mod kept;
+mod killing;
 mod live;
 mod metrics;
 mod namespaces;

@@ -1,7 +1,10 @@
 //! A relay that lies about content: the node below it refuses, says who it was, and goes on where
 //! it was as soon as somebody tells the truth.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -58,5 +61,52 @@ fn what_a_relay_alters_truncates_mixes_or_extends_is_refused_by_the_next_node() 
         fleet.wait_states(&id, &[("ok", 1)]).with_context(|| format!("after {lie:?}"))?;
         ensure!(listing(&fleet.at("web1", &dest))? == listing(&source)?, "{lie:?}");
     }
+    Ok(())
+}
+
+/// An address, and from where datagrams have come to it until now.
+fn strangers() -> Result<(SocketAddr, Arc<Mutex<BTreeSet<SocketAddr>>>)> {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let (address, seen) = (socket.local_addr()?, Arc::<Mutex<BTreeSet<_>>>::default());
+    let noting = seen.clone();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 2_000];
+        while let Ok((_, from)) = socket.recv_from(&mut buffer) {
+            noting.lock().expect("nobody panics").insert(from);
+        }
+    });
+    Ok((address, seen))
+}
+
+#[test]
+fn a_relay_that_sends_hosts_to_strangers_is_believed_so_often_and_costs_time_alone() -> Result<()> {
+    /// Handshakes in vain, after which a host is not willing any more.
+    const VAIN: usize = 16;
+    let mut fleet = Fleet::new()?;
+    fleet.add(&Spec::new("relay", "liar", "controller").at("lyon"))?;
+    fleet.add(&Spec::new("host", "web1", "liar").at("lyon"))?;
+    fleet.wait_up(2)?;
+    fleet.kill("liar")?;
+    let [listen, parent] = ["liar", "controller"].map(|name| fleet.listen(name));
+    let double = RelayDouble::start(&fleet.state("liar"), &listen?, &parent?)?;
+    let (address, seen) = strangers()?;
+    double.lie(Lie::Astray(address));
+    let mut pushes = Vec::new();
+    for n in 0..VAIN + 8 {
+        let source = fleet.path().join(format!("source{n}"));
+        fs::create_dir(&source)?;
+        fs::write(source.join("file"), noise(n as u64, 100_000))?;
+        let text = source.to_str().context("a plain path")?.to_owned();
+        let dest = format!("/srv/{n}");
+        let args = ["push", &text, "-w", "web1", "--dest", &dest, "--async", "--json"];
+        pushes.push((order(&fleet, &args)?, source, dest));
+    }
+    for (id, source, dest) in pushes {
+        fleet.wait_states(&id, &[("ok", 1)])?;
+        ensure!(listing(&fleet.at("web1", &dest))? == listing(&source)?, "{dest}");
+    }
+    let seen = seen.lock().expect("nobody panics").len();
+    ensure!(double.lied() >= VAIN as u64, "it has lied {} times", double.lied());
+    ensure!(seen == VAIN, "{seen} handshakes with strangers");
     Ok(())
 }

@@ -113,11 +113,11 @@ fn zip(members: &[(&str, Vec<u8>)], level: u8) -> Vec<u8> {
     file
 }
 
-fn gzip(plain: &[u8], level: u8) -> Vec<u8> {
+pub(super) fn gzip(plain: &[u8], level: u8) -> Vec<u8> {
     let deflated = miniz_oxide::deflate::compress_to_vec(plain, level);
     [b"\x1f\x8b\x08\x08\0\0\0\0\0\x03name\0", deflated.as_slice(), &[1; 8]].concat()
 }
 
-fn kinds(pair: &Pair) -> Vec<u8> {
+pub(super) fn kinds(pair: &Pair) -> Vec<u8> {
     pair.parts.iter().map(|part| pair.bytes(part)[5]).collect()
 }

@@ -1,55 +1,133 @@
 //! Segments that are damaged, by chance and by intent: what is handed over is right, nothing
 //! panics, and nothing takes for ever.
 
-use std::time::{Duration, Instant};
+use std::cell::RefCell;
 
+use ::damage::{Random, damage};
 use proptest::prelude::*;
+use zstd::bulk::Compressor;
 use zstd::zstd_safe::CParameter;
 
 use super::containers::wheels;
 use super::*;
 use crate::delta::head::{Kind as SegmentKind, View, read};
+use crate::delta::members::members;
+use crate::delta::opened::{Shape, expand_old};
 
 #[test]
 fn a_hundred_thousand_damaged_segments() {
-    const ROUNDS: u64 = 100_000;
-    let limit = Instant::now() + Duration::from_secs(240);
     let samples = samples();
-    let cases: Vec<_> = samples
-        .iter()
-        .map(|(pair, files)| {
-            let bytes = pair.bytes(&pair.parts[0]);
-            let (frame, inside) = opened(pair, &bytes);
-            (Delta::new(&pair.base, &pair.target), files, bytes, frame, inside)
+    let cases: Vec<_> = samples.iter().map(|(pair, files)| Case::new(pair, files, 0)).collect();
+    let survived = ::damage::run("delta segments", 100_000, |random| {
+        let which = random.below(cases.len());
+        cases[which].play(random)
+    });
+    // Some are well formed: then what is wrong in them has been found by the chunks.
+    assert!(survived.accepted > 0 && survived.accepted < survived.rounds / 2, "{survived:?}");
+}
+
+#[test]
+fn damaged_opened_segments() {
+    let (old, new) = wheels();
+    let pair = Pair::new(&old, &new, Sizes::REAL);
+    let bytes = pair.bytes(&pair.parts[0]);
+    let layout = layout(Some(&pair.base), &pair.target);
+    let view = View { base: &pair.base, target: &pair.target, layout: &layout };
+    // What corrects a deflater is others' format, and signed: the rest is damaged.
+    let corrections = read(&bytes, view).expect("it is whole").0.streams[5];
+    let case = Case::new(&pair, &old, corrections);
+    ::damage::run("opened wheels", 300, |random| case.play(random));
+}
+
+#[test]
+fn damaged_mixed_segments() {
+    let text = body(3, 6_000, false);
+    let pack = |text: &[u8]| -> Files {
+        [("a.deb", packed::deb(text)), ("b.ko.xz", packed::xz(text, 1))]
+            .map(|(path, bytes)| (path.to_owned(), bytes))
+            .into()
+    };
+    let (old, new) = (pack(&text), pack(&[&text[..2_900], b"more", &text[2_900..]].concat()));
+    let pair = Pair::new(&old, &new, Sizes::REAL);
+    assert_eq!(containers::kinds(&pair), [3]);
+    let case = Case::new(&pair, &old, 0);
+    let survived = ::damage::run("mixed segments", 600, |random| case.play(random));
+    assert!(survived.accepted > 0, "{survived:?}");
+}
+
+#[test]
+fn damaged_containers_have_their_members_inside() {
+    let text = body(3, 6_000, false);
+    let samples = [
+        wheels().0["app.whl"].clone(),
+        containers::gzip(&text, 6),
+        packed::deb(&text),
+        packed::xz(&text, 1),
+    ];
+    let survived = ::damage::survive("containers", &samples, 40_000, |file| {
+        let (found, mut end) = (members(file), 0);
+        for (range, _) in &found {
+            assert!(end <= range.start && range.start < range.end && range.end <= file.len());
+            end = range.end;
+        }
+        !found.is_empty()
+    });
+    assert!(survived.accepted > survived.rounds / 10, "{survived:?}");
+    ::damage::survive("members", &samples[1..], 3_000, |file| {
+        let expanded = expand_old(file, &members(file));
+        expanded.is_some_and(|(members, expansion)| {
+            let shape = Shape { old: members, ..Shape::default() };
+            assert_eq!(shape.old_length(file.len() as u64), expansion.len() as u64);
+            true
         })
-        .collect();
-    let mut compressor = zstd::bulk::Compressor::new(1).expect("level 1");
-    compressor.set_parameter(CParameter::ChecksumFlag(false)).expect("sets");
-    let (mut random, mut accepted) = (20_260_714, 0);
-    for round in 0..ROUNDS {
-        assert!(round % 1000 > 0 || Instant::now() < limit, "stuck at round {round}");
-        let (delta, files, bytes, frame, inside) = &cases[(round % 2) as usize];
-        let mut mutated = bytes.clone();
-        match round / 2 % 3 {
-            0 => mutate(&mut mutated, &mut random),
+    });
+}
+
+/// A segment to be damaged, all but its last bytes.
+struct Case<'a> {
+    delta: Delta<'a>,
+    files: &'a Files,
+    bytes: Vec<u8>,
+    frame: usize,
+    inside: Vec<u8>,
+    spared: usize,
+    compressor: RefCell<Compressor<'static>>,
+}
+
+impl<'a> Case<'a> {
+    fn new(pair: &'a Pair, files: &'a Files, spared: usize) -> Case<'a> {
+        let bytes = pair.bytes(&pair.parts[0]);
+        let (frame, inside) = opened(pair, &bytes);
+        let delta = Delta::new(&pair.base, &pair.target);
+        // Without a checksum: what is in the frame is looked at.
+        let mut compressor = Compressor::new(1).expect("level 1");
+        compressor.set_parameter(CParameter::ChecksumFlag(false)).expect("sets");
+        let compressor = RefCell::new(compressor);
+        Case { delta, files, bytes, frame, inside, spared, compressor }
+    }
+
+    /// Damages it once, as it is, in its head, or behind the compression; whether it is accepted.
+    fn play(&self, random: &mut Random) -> bool {
+        let mut damaged = self.bytes.clone();
+        match random.below(3) {
+            0 => damage(&mut damaged, &self.inside, random),
             1 => {
-                let mut head = mutated[..*frame].to_vec();
-                mutate(&mut head, &mut random);
-                mutated.splice(..*frame, head);
+                let mut head = damaged[..self.frame].to_vec();
+                damage(&mut head, &self.bytes, random);
+                damaged.splice(..self.frame, head);
             }
-            // Behind the compression: the streams themselves.
             _ => {
-                let mut inside = inside.clone();
-                mutate(&mut inside, &mut random);
-                mutated.truncate(*frame);
-                mutated.extend(compressor.compress(&inside).expect("compresses"));
+                let (ours, theirs) = self.inside.split_at(self.inside.len() - self.spared);
+                let mut inside = ours.to_vec();
+                damage(&mut inside, &self.bytes, random);
+                damaged.truncate(self.frame);
+                let inside = [&inside, theirs].concat();
+                damaged.extend(self.compressor.borrow_mut().compress(&inside).expect("fits"));
             }
         }
-        let mut source = Memory { files, altered: BTreeSet::new() };
-        accepted += u64::from(survive(delta, &mutated, &mut source));
+        let mut source = Memory { files: self.files, altered: BTreeSet::new() };
+        survive(&self.delta, &damaged, &mut source)
     }
-    // Some are well formed: then what is wrong in them has been found by the chunks.
-    assert!(accepted > 0 && accepted < ROUNDS / 2, "{accepted}");
 }
 
 proptest! {
@@ -76,36 +154,6 @@ proptest! {
     }
 }
 
-#[test]
-fn damaged_opened_segments() {
-    let (old, new) = wheels();
-    let pair = Pair::new(&old, &new, Sizes::REAL);
-    let bytes = pair.bytes(&pair.parts[0]);
-    let (frame, inside) = opened(&pair, &bytes);
-    let delta = Delta::new(&pair.base, &pair.target);
-    let (mut random, limit) = (7, Instant::now() + Duration::from_secs(120));
-    let layout = layout(Some(&pair.base), &pair.target);
-    let view = View { base: &pair.base, target: &pair.target, layout: &layout };
-    let corrections = read(&bytes, view).expect("it is whole").0.streams[5];
-    for round in 0..300 {
-        assert!(Instant::now() < limit, "stuck at round {round}");
-        let mut mutated = bytes.clone();
-        match round % 3 {
-            0 => mutate(&mut mutated, &mut random),
-            // What corrects a deflater is others' format, and signed: the rest is mutated.
-            _ => {
-                let (ours, theirs) = inside.split_at(inside.len() - corrections);
-                let mut ours = ours.to_vec();
-                mutate(&mut ours, &mut random);
-                mutated.truncate(frame);
-                let inside = [ours.as_slice(), theirs].concat();
-                mutated.extend(zstd::bulk::compress(&inside, 1).expect("compresses"));
-            }
-        }
-        survive(&delta, &mutated, &mut Memory { files: &old, altered: BTreeSet::new() });
-    }
-}
-
 fn samples() -> Vec<(Pair, Files)> {
     let text = one("a.txt", body(5, 2_000, false));
     let mut texts = text.clone();
@@ -122,13 +170,13 @@ fn samples() -> Vec<(Pair, Files)> {
 }
 
 /// Where the frame of a segment begins, and what is in it.
-fn opened(pair: &Pair, bytes: &[u8]) -> (usize, Vec<u8>) {
+pub(super) fn opened(pair: &Pair, bytes: &[u8]) -> (usize, Vec<u8>) {
     let layout = layout(Some(&pair.base), &pair.target);
     let view = View { base: &pair.base, target: &pair.target, layout: &layout };
     let (head, frame) = read(bytes, view).expect("it is whole");
     let length = match head.kind {
         SegmentKind::Prefix => return (bytes.len() - frame.len(), Vec::new()),
-        SegmentKind::Difference | SegmentKind::Opened => head.streams_total(),
+        _ => head.streams_total(),
     };
     (bytes.len() - frame.len(), zstd::bulk::decompress(frame, length).expect("decompresses"))
 }
@@ -140,27 +188,4 @@ fn survive(delta: &Delta<'_>, bytes: &[u8], source: &mut Memory<'_>) -> bool {
         Ok(())
     };
     delta.decode(bytes, source, &mut keep).is_ok()
-}
-
-fn splitmix(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut z = *state;
-    z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ z >> 31
-}
-
-fn mutate(bytes: &mut Vec<u8>, random: &mut u64) {
-    for _ in 0..splitmix(random) % 3 + 1 {
-        let at = splitmix(random) as usize % bytes.len().max(1);
-        let odd = [0, 1, 0x7f, 0x80, 0xff, splitmix(random) as u8];
-        let byte = odd[splitmix(random) as usize % odd.len()];
-        match splitmix(random) % 5 {
-            0 | 1 if at < bytes.len() => bytes[at] = byte,
-            2 => bytes.insert(at.min(bytes.len()), byte),
-            3 if at < bytes.len() => drop(bytes.remove(at)),
-            4 if splitmix(random).is_multiple_of(8) => bytes.truncate(at),
-            _ => {}
-        }
-    }
 }

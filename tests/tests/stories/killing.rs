@@ -1,0 +1,35 @@
+//! A push in the middle of which a relay, a host, both, or the controller are killed: every host
+//! has the right file in the end, and no death costs more than what was on its way. `barid bench
+//! kill-push` is the same with 1 GiB and a hundred deaths of each.
+
+use anyhow::{Context, Result, ensure};
+use simulations::wan::Profile;
+use tests::LIMIT;
+use tests::killing::{Trial, Victim};
+
+const BYTES: usize = 32 << 20;
+const KILLS: usize = 8;
+/// Before the last byte has come; the others die while hosts install.
+const EARLY: usize = 7;
+/// What may cross a link in vain for one death. The relay's link holds 1.25 MB on its wire and in
+/// its queue; a process that gets no processor may have as much in its memory.
+const AGAIN: u64 = 3 << 20;
+
+#[test]
+fn whoever_is_killed_during_a_push_costs_what_was_on_its_way_and_no_file_twice() -> Result<()> {
+    let (wide, lan) = (Profile::named("mid50")?, Profile::named("lan")?);
+    let dir = std::env::temp_dir();
+    let mut trial = Trial::start((tests::binary()?, &dir), BYTES, [&wide, &lan], 7)?;
+    let factor = trial.calibrate(BYTES, LIMIT)?;
+    ensure!(factor.iter().all(|factor| (1.0..1.2).contains(factor)), "{factor:?}");
+    for victim in Victim::ALL {
+        let played = trial.play(victim, KILLS, 3 * LIMIT).with_context(|| format!("{victim:?}"))?;
+        println!("killing: {victim:?}: {played:?}");
+        let deaths = &played.deaths;
+        ensure!(deaths.len() >= EARLY, "{victim:?}: the push was over: {deaths:?}");
+        for death in deaths {
+            ensure!(death.vain.iter().all(|vain| *vain < AGAIN), "{victim:?}: {death:?}");
+        }
+    }
+    Ok(())
+}
