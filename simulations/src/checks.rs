@@ -179,6 +179,7 @@ impl Checks {
         }
         match record {
             Record::Forget(id) => drop(self.known.forgot.insert((seat.host(), *id))),
+            Record::Trimmed(id) => drop(self.known.trimmed.insert(*id)),
             Record::Own(folded) => self.happened.saving(seat.host(), folded),
             _ => {}
         }

@@ -140,12 +140,14 @@ fn can_be(strike: Strike, state: State) -> bool {
     );
     let by_content = matches!(strike, Strike::Torn | Strike::Corrupt);
     if strike == Strike::Restore {
-        // Only the root is, which has no parent, and in such runs nothing has a pace or is due.
+        // Only the root is, which has no parent and all content, so that nobody waits for it; and
+        // in such runs nothing has a pace or is due.
         let never = [
             State::Relay,
             State::Host,
             State::Dialling,
             State::Pulling,
+            State::Serving,
             State::ReleaseUnsaved,
             State::Waiting,
             State::Owing,

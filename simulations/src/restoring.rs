@@ -24,7 +24,6 @@ use crate::events::Storm;
 use crate::net::{Item, Side};
 use crate::plan::{Fault, Plan};
 use crate::queue::Event;
-use crate::schedules::calendar::Calendar;
 use crate::sim::Sim;
 
 /// What there is of backups and epochs.
@@ -38,19 +37,25 @@ pub(crate) struct Restoring {
     given: BTreeMap<OrderId, u64>,
 }
 
-/// Lets the root be restored so often. Dice of its own: a plan without is what it was before. With
-/// it nothing has a pace, goes out in waves, is due or is noticed: of these a root that was
-/// restored does not know all that it did.
+/// Lets the root be restored so often, unless something is due by clocks. Dice of its own: a plan
+/// without is what it was before. With it nothing has a pace, goes out in waves or is noticed: of
+/// these, and of what is due, a root that was restored does not know all that it did.
 pub(crate) fn draw(plan: &mut Plan, restores: &Dice) {
     let mut rng = SmallRng::seed_from_u64(plan.seed ^ 0x7265_7374);
     let rng = &mut rng;
-    let count = if plan.faults.is_empty() { 0 } else { restores.draw(rng) };
-    if count == 0 {
+    let count = restores.draw(rng);
+    if count == 0 || plan.faults.is_empty() || !plan.calendar.edicts.is_empty() {
         return;
     }
     let horizon = plan.horizon.as_millis() as u64;
     for _ in 0..count {
-        let at = Duration::from_millis(rng.random_range(horizon / 8..horizon));
+        let mut at = Duration::from_millis(rng.random_range(horizon / 8..horizon));
+        // Some are lost just when an order has come, and something is on its way.
+        if rng.random_bool(0.5) && !plan.work.is_empty() {
+            let soon = [30, 3_000][rng.random_range(0..2)];
+            let given = plan.work[rng.random_range(0..plan.work.len())].at;
+            at = (given + Duration::from_millis(rng.random_range(0..soon))).min(plan.horizon);
+        }
         let age = Duration::from_millis(rng.random_range(0..horizon / 2));
         let down = Duration::from_millis(rng.random_range(0..10_000));
         plan.faults.push((at, Fault::Restore { age, down }));
@@ -62,9 +67,7 @@ pub(crate) fn draw(plan: &mut Plan, restores: &Dice) {
 /// Takes out of a plan what a restored root is not asked to keep.
 fn plain(plan: &mut Plan) {
     plan.rollouts.clear();
-    plan.calendar = Calendar::default();
     plan.events = Storm::default();
-    plan.faults.retain(|(_, fault)| !matches!(fault, Fault::Clock { .. }));
     for work in &mut plan.work {
         if work.order.gate.is_some() {
             work.order = Order { gate: None, ..Order::clone(&work.order) }.into();
@@ -113,9 +116,14 @@ impl Sim {
         order.cancels.is_some_and(|older| self.is_lost(older))
     }
 
+    /// Whether the root was ever restored.
+    pub(crate) fn was_restored(&self) -> bool {
+        self.restoring.epoch > 0
+    }
+
     /// Whether the root knows an order that somebody wants taken back.
     pub(crate) fn is_at_hand(&self, id: OrderId) -> bool {
-        self.restoring.epoch == 0 || self.seats[0].disk.image.orders.contains_key(&id)
+        !self.was_restored() || self.seats[0].disk.image.orders.contains_key(&id)
     }
 
     /// What a node says of an order instead of beginning it, if it may not begin it any more.

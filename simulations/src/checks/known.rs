@@ -23,6 +23,8 @@ pub(crate) struct Known {
     pub(super) refused: BTreeSet<(HostId, OrderId)>,
     /// Orders of which some output in an answer found no room somewhere, and that was told.
     pub(crate) cut: BTreeSet<OrderId>,
+    /// Orders of which some node has forgotten outputs that its parent had, to have room.
+    pub(crate) trimmed: BTreeSet<OrderId>,
     /// Nodes that forgot an order, by age or for room.
     pub(super) forgot: BTreeSet<(HostId, OrderId)>,
 }
