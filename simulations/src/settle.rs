@@ -104,7 +104,7 @@ impl Sim {
             let detail = format!("only {settled:?} answered in a healthy tree");
             return Err(Violation::new("a healthy tree answers", detail));
         }
-        // Who is full of orders that were lost with the root's machine has refused, and says nothing.
+        // Who is full of orders that were lost with the root has refused, and says nothing.
         if self.was_restored() && self.checks.known.is_crowded_out(id) {
             return Ok(());
         }
