@@ -119,29 +119,41 @@ pub fn plan(base: Option<&Manifest>, target: &Manifest) -> Vec<ChunkRef> {
     delta::layout(base, target).into_iter().flat_map(|fresh| fresh.chunks).collect()
 }
 
-/// Encodes what leads from the base (or from nothing) to the target, and stores the parts.
+/// Encodes what leads from the base (or from nothing) to the target, and stores the parts: in the
+/// fewest bytes.
 pub fn encode(
     base: Option<&Manifest>,
     target: &Manifest,
     store: &Store,
     level: i32,
 ) -> Result<Bundle, PackError> {
+    Ok(encode_over(None, base, target, (store, level))?.0)
+}
+
+/// The same for hosts behind links of which the slowest carries `rate` bytes a second: what takes
+/// longer to pack than it saves there stays as it is. Also returns whether there was any.
+pub fn encode_over(
+    rate: Option<u64>,
+    base: Option<&Manifest>,
+    target: &Manifest,
+    (store, level): (&Store, i32),
+) -> Result<(Bundle, bool), PackError> {
     let base_bytes = base.map(Manifest::encode);
     let canonical = target.encode();
     let manifest_level = level.max(delta::manifest_level(canonical.len()));
     let encoded = encode_manifest(base_bytes.as_deref(), &canonical, manifest_level)?;
     let manifest = part(&encoded);
     store.put(manifest.id, &encoded)?;
-    let (segments, deltas) = match base {
-        Some(base) => (Vec::new(), delta::encode(base, target, store)?),
+    let (segments, (deltas, is_spared)) = match base {
+        Some(base) => (Vec::new(), delta::encode(base, target, store, rate)?),
         None => {
             let plan = plan(None, target);
             let all = runs(&plan, 0..plan.len());
-            (encode_segments(&plan, all, store, level)?, Vec::new())
+            (encode_segments(&plan, all, store, level)?, (Vec::new(), false))
         }
     };
     let base = base_bytes.map(|bytes| ContentId::of(&bytes));
-    Ok(Bundle { base, manifest, segments, deltas })
+    Ok((Bundle { base, manifest, segments, deltas }, is_spared))
 }
 
 /// Encodes these runs of the [`plan`] of a whole tree, for hosts that have the rest of it without

@@ -53,6 +53,7 @@ mod rooms;
 mod serve;
 pub mod sets;
 pub mod site;
+mod slowest;
 mod source;
 mod stage;
 mod steer;

@@ -21,27 +21,35 @@ pub(crate) struct PackRow {
     manifest: (String, u32),
     segments: Vec<(String, u32)>,
     deltas: Vec<(String, u32)>,
+    /// Files stayed as they are that take long to pack again, since the slowest link carries so
+    /// many bytes a second; 0: there were none.
+    #[serde(default)]
+    spared_at: u64,
 }
 
-/// What takes hosts with the base, or with nothing, to the target: made before, or now.
+/// What takes hosts with the base, or with nothing, to the target: made before, or now. `rate`: of
+/// the slowest link, in bytes a second, if it is known; a pack for a faster one is made anew.
 pub(crate) fn bundle(
     tables: &Tables,
     store: &Store,
     base: Option<(ContentId, &Manifest)>,
     target: (ContentId, &Manifest),
-    level: i32,
+    (level, rate): (i32, Option<u64>),
 ) -> Result<Bundle, Failure> {
     let failed = |error: &dyn std::error::Error| Failure::internal(relay::chain(error));
     let key = (base.map(|(root, _)| root), target.0);
     if let Some(row) = tables.pack(key)? {
-        let found = row.bundle(key.0).filter(|bundle| is_whole(bundle, store));
+        let fits = row.spared_at == 0 || rate.is_some_and(|rate| rate >= row.spared_at);
+        let found = row.bundle(key.0).filter(|bundle| fits && is_whole(bundle, store));
         if let Some(found) = found {
             return Ok(found);
         }
     }
-    let made = pack::encode(base.map(|(_, manifest)| manifest), target.1, store, level);
-    let made = made.map_err(|error| failed(&error))?;
-    tables.set_pack(key, &PackRow::of(&made))?;
+    let base = base.map(|(_, manifest)| manifest);
+    let made = pack::encode_over(rate, base, target.1, (store, level));
+    let (made, is_spared) = made.map_err(|error| failed(&error))?;
+    let spared_at = rate.filter(|_| is_spared).unwrap_or(0);
+    tables.set_pack(key, &PackRow { spared_at, ..PackRow::of(&made) })?;
     Ok(made)
 }
 
@@ -65,6 +73,7 @@ impl PackRow {
             manifest: part(&bundle.manifest),
             segments: bundle.segments.iter().map(part).collect(),
             deltas: bundle.deltas.iter().map(part).collect(),
+            spared_at: 0,
         }
     }
 
@@ -104,11 +113,22 @@ mod tests {
         let (old, new) = (tree("one\n"), tree("two\n"));
         let make = |base: Option<&Manifest>| {
             let base = base.map(|base| (base.root(), base));
-            bundle(&tables, &store, base, (new.root(), &new), 3).expect("encodes")
+            bundle(&tables, &store, base, (new.root(), &new), (3, None)).expect("encodes")
         };
         let first = make(Some(&old));
         assert_eq!((first.deltas.len(), first.segments.len()), (1, 0));
         assert_eq!(make(None).segments.len(), 1);
+
+        // One in which files were spared for a fast link is made anew for a slower one alone.
+        let key = (Some(old.root()), new.root());
+        let row = |spared_at| PackRow { spared_at, deltas: Vec::new(), ..PackRow::of(&first) };
+        for (rate, is_taken) in [(None, false), (Some(99), false), (Some(100), true)] {
+            tables.set_pack(key, &row(100)).expect("writes");
+            let old = Some((old.root(), &old));
+            let made = bundle(&tables, &store, old, (new.root(), &new), (3, rate));
+            assert_eq!(made.expect("encodes").deltas.is_empty(), is_taken, "{rate:?}");
+        }
+        tables.set_pack(key, &PackRow::of(&first)).expect("writes");
 
         // Without the old file nothing but the row can tell what was encoded before.
         let chunk = old.entries[1].chunks()[0].id;

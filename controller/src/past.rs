@@ -28,6 +28,9 @@ const WORDS: [&str; 14] = [
     SUPERSEDED,
 ];
 
+/// The states that hosts of a rollout can be in, by all orders that they were given.
+const OF_ROLLOUT: [&str; 4] = ["ok", "failed", MISSED, "pending"];
+
 /// Whoever has not begun it, and gets what a newer order brings instead.
 const SUPERSEDED: &str = "superseded";
 
@@ -36,7 +39,9 @@ const MISSED: &str = "missed";
 
 impl Past for Tables {
     fn targets(&self, order: &str, state: Option<&str>) -> Result<HostSet, Failure> {
-        if let Some((id, rollout)) = rollout(self, order)? {
+        // What hosts of a rollout cannot be is asked of the wave alone that was the last order.
+        let is_of_wave = order == "last" && state.is_some_and(|state| !OF_ROLLOUT.contains(&state));
+        if let Some((id, rollout)) = rollout(self, order)?.filter(|_| !is_of_wave) {
             return of_rollout(self, id, &rollout, state);
         }
         let (id, row) = find(self, order).map_err(|mut failure| {
@@ -90,7 +95,7 @@ fn of_rollout(
         Some("pending") => Ok(all.difference(&standing.given).union(&standing.pending)),
         Some(state) => {
             let message = format!("{state} is no state of a rollout's hosts");
-            let help = "there are ok, failed, missed, pending";
+            let help = format!("there are {}", OF_ROLLOUT.join(", "));
             Err(Failure::unknown("unknown-group", message, help))
         }
     }
@@ -131,5 +136,52 @@ pub(crate) fn find(tables: &Tables, text: &str) -> Result<(OrderId, OrderRow), F
             let message = format!("{text} means more than one order, such as {}", ids.join(", "));
             Err(Failure::bad(message, "give more digits"))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh::{HostId, Outcome, Report, State};
+
+    use super::*;
+    use crate::tables::note_answers;
+
+    fn id(n: u8) -> OrderId {
+        OrderId([n; 16])
+    }
+
+    #[test]
+    fn the_last_wave_stands_for_its_rollout_in_the_states_that_there_are_of_one() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let journal = relay::Journal::open(&dir.path().join("node.redb"), 1 << 20);
+        let tables = Tables::open(journal.expect("it is made")).expect("they are made");
+        let mut rollout = RolloutRow::sample(2);
+        let waves = [HostSet::from_ranges([(11, 12)]), HostSet::from_ranges([(13, 14)])];
+        let said = [[State::Ok, State::TimedOut], [State::Ok, State::TimedOut]];
+        for (n, (wave, states)) in (1..).zip(waves.iter().zip(said)) {
+            let row = OrderRow { targets: wave.ranges().to_vec(), ..OrderRow::default() };
+            assert!(tables.add_given(id(n), &row, b"signed").expect("written"));
+            let mut report = Report::new(id(n));
+            for (host, state) in wave.iter().zip(states) {
+                report.tally.record(Outcome { state, body: None }, &HostSet::one(host));
+            }
+            tables.write(|txn| note_answers(txn, &report)).expect("written");
+            let round = u32::from(n);
+            let order = row::WaveOrder { wave: usize::from(n) - 1, round, id: id(n).to_string() };
+            rollout.orders.push(order);
+        }
+        tables.add_rollout(id(9), &rollout, &waves).expect("written");
+        let of = |order: &str, state| tables.targets(order, state);
+        let hosts = |hosts: &[u32]| hosts.iter().copied().map(HostId).collect::<HostSet>();
+        assert_eq!(of("last", None).expect("all"), hosts(&[11, 12, 13, 14]));
+        assert_eq!(of("last", Some("ok")).expect("of both"), hosts(&[11, 13]));
+        assert_eq!(of("last", Some("missed")).expect("of both"), hosts(&[12, 14]));
+        // Of a rollout this is not known.
+        assert_eq!(of("last", Some("timed-out")).expect("of the wave"), hosts(&[14]));
+        assert_eq!(of("last", Some("skipped")).expect("of the wave"), hosts(&[]));
+        let failure = of("last", Some("fialed")).expect_err("there is none");
+        assert_eq!(failure.error.help, "did you mean failed?");
+        let failure = of(&id(9).to_string(), Some("timed-out")).expect_err("there is none");
+        assert_eq!(failure.error.help, "there are ok, failed, missed, pending");
     }
 }

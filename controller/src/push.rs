@@ -22,6 +22,7 @@ use crate::fault::Failure;
 use crate::orders::Draft;
 use crate::packs;
 use crate::rollout::row::order_id;
+use crate::slowest::Slowest;
 use crate::tables::Tables;
 use crate::terms::terms;
 use crate::types::{NewPush, PushEvent, PushInfo};
@@ -39,6 +40,7 @@ const LONGEST: Duration = Duration::from_secs(6 * 3600);
 pub(crate) struct Packer {
     pub(crate) tables: Tables,
     pub(crate) store: Arc<Store>,
+    pub(crate) slowest: Slowest,
 }
 
 /// What is to be put where, and how.
@@ -69,7 +71,8 @@ impl Packer {
     pub(crate) fn in_folder(folder: &std::path::Path) -> Packer {
         let journal = relay::Journal::open(&folder.join("db"), 1 << 20).expect("opens");
         let tables = Tables::open(journal).expect("they are made");
-        Packer { tables, store: Arc::new(Store::open(folder.join("store")).expect("opens")) }
+        let store = Arc::new(Store::open(folder.join("store")).expect("opens"));
+        Packer { tables, store, slowest: Slowest::default() }
     }
 
     /// Reads and packs. Blocks; progress goes to `tell`, which may lag without harm.
@@ -91,7 +94,13 @@ impl Packer {
         step: Step,
         targets: HostSet,
     ) -> Result<Packed, Failure> {
-        let mut packed = self.prepare(step, targets, (new.reach_ms, new.hold_ms))?;
+        // Who counts bytes wants the fewest, be they there later; and a rate of its own is the
+        // slowest wherever the links are faster.
+        let rate = |hosts: &HostSet| {
+            let rate = self.slowest.towards(hosts).filter(|_| new.max_link_bytes.is_none())?;
+            Some(rate.min(if new.rate == 0 { u64::MAX } else { new.rate / 8 }))
+        };
+        let mut packed = self.prepare(step, targets, (new.reach_ms, new.hold_ms), &rate)?;
         packed.draft.push.iter_mut().for_each(|push| push.rate = new.rate);
         Ok(packed)
     }
@@ -134,12 +143,14 @@ impl Packer {
         Ok(root)
     }
 
-    /// Packs what takes each of the targets to a tree that is in the store.
+    /// Packs what takes each of the targets to a tree that is in the store. `rate`: bytes a second
+    /// of the slowest link to some of them, if that is known.
     pub(crate) fn prepare(
         &self,
         step: Step,
         targets: HostSet,
         (reach_ms, hold_ms): (u64, u64),
+        rate: &dyn Fn(&HostSet) -> Option<u64>,
     ) -> Result<Packed, Failure> {
         let Step { dest, manifest, skipped, terms, what, asked } = step;
         if terms.tree && manifest.entries.first().is_none_or(|root| root.kind != Kind::Dir) {
@@ -174,7 +185,10 @@ impl Packer {
             let target = (root, &manifest);
             let bundle = match bare {
                 true => self.manifest_only(base, &manifest)?,
-                false => packs::bundle(&self.tables, &self.store, base, target, LEVEL)?,
+                false => {
+                    let how = (LEVEL, rate(&hosts));
+                    packs::bundle(&self.tables, &self.store, base, target, how)?
+                }
             };
             bundles.push((bundle, hosts));
         }
@@ -285,7 +299,10 @@ impl Packer {
             let base = base.as_ref().map(|(root, manifest)| (*root, manifest));
             let bundle = match verify {
                 true => self.manifest_only(base, target)?,
-                false => packs::bundle(&self.tables, &self.store, base, (root, target), LEVEL)?,
+                false => {
+                    let how = (LEVEL, self.slowest.towards(&hosts));
+                    packs::bundle(&self.tables, &self.store, base, (root, target), how)?
+                }
             };
             bundles.push((bundle, hosts));
         }

@@ -66,7 +66,8 @@ impl Packer {
         let terms = Terms { delete, max_delete, tree, rollback: true, ..Terms::default() };
         let what = format!("roll back {dest}");
         let step = Step { dest, manifest, skipped: Vec::new(), terms, what, asked: None };
-        self.prepare(step, targets, (new.reach_ms, new.hold_ms))
+        let rate = |hosts: &HostSet| self.slowest.towards(hosts);
+        self.prepare(step, targets, (new.reach_ms, new.hold_ms), &rate)
     }
 
     /// The one tree that all of these had before, and whether it is kept as a release.

@@ -40,6 +40,7 @@ use crate::push::Packer;
 use crate::report::post::Post;
 use crate::retention::{Cleaner, Keep};
 use crate::rollout::driver::Rollouts;
+use crate::slowest::Slowest;
 use crate::tables::Tables;
 use crate::traffic::Meter;
 use crate::viewers::{Viewers, Watched};
@@ -194,7 +195,11 @@ fn work(
     };
     let known = live.state().hosts.clone();
     meet(&fleet, &known);
-    let packer = Packer { tables: tables.clone(), store: store.clone() };
+    let packer = Packer {
+        tables: tables.clone(),
+        store: store.clone(),
+        slowest: Slowest(Some((meter.clone(), live.clone()))),
+    };
     let distributor = Distributor {
         fleet: fleet.clone(),
         packer: packer.clone(),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::Json;
 use bytes::Bytes;
 use mesh::{HostId, HostSet};
-use protos::{Steer, Work};
+use protos::{PARENTS, Steer, Work};
 
 use crate::api::{Answer, Api, Hosts, body};
 use crate::asker::Asked;
@@ -28,12 +28,26 @@ const LOOKED_THROUGH: usize = 10_000;
 /// `POST /v1/tree/move`
 pub(crate) async fn move_to(Asked(api): Asked, bytes: Bytes) -> Answer<OrderInfo> {
     let new: NewMove = body(&bytes)?;
+    check_parents(&new.to)?;
     let (hosts, targets) = api.meant(new.targets).await?;
     let what = match new.to.is_empty() {
         true => "parents as configured".to_owned(),
         false => format!("parents {}", new.to.join(", ")),
     };
     give(&api, hosts, targets, what, Steer::Parents(new.to), new.reach_ms).await
+}
+
+/// Refuses, by its name, what can be nobody's address.
+fn check_parents(to: &[String]) -> Result<(), Failure> {
+    if let Some(wrong) = to.iter().find(|address| !Steer::is_address(address)) {
+        let message = format!("{wrong:?} is not the address of a relay");
+        return Err(Failure::bad(message, "addresses are host:port, as in relay1.example:7400"));
+    }
+    if to.len() > PARENTS {
+        let message = format!("{} parents; a node has {PARENTS} at most", to.len());
+        return Err(Failure::bad(message, "leave out those that are worst"));
+    }
+    Ok(())
 }
 
 /// `POST /v1/tree/drain`
@@ -124,4 +138,25 @@ pub(crate) async fn give(
     };
     let (id, row) = api.desk.give(draft).await?;
     api.info(id, row, hosts).await.map(Json)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_be_no_parent_is_refused_by_its_name() {
+        let told = |to: &[&str]| {
+            let to: Vec<_> = to.iter().map(|address| (*address).to_owned()).collect();
+            check_parents(&to).err().map(|failure| failure.error.message)
+        };
+        assert_eq!(told(&[]), None, "the parents that are configured");
+        assert_eq!(told(&["relay1:7400", "10.0.0.1:1", "[::1]:7400"]), None);
+        for wrong in ["nonsense", ":7400", "relay1:0", "relay1:seven", "relay1:70000"] {
+            let expected = format!("{wrong:?} is not the address of a relay");
+            assert_eq!(told(&["relay1:7400", wrong]), Some(expected));
+        }
+        let nine = Some("9 parents; a node has 8 at most".to_owned());
+        assert_eq!(told(&["relay1:7400"; 9]), nine);
+    }
 }

@@ -7,17 +7,20 @@
 //!
 //! `BARID_DAMAGE_ROUNDS=1000000` plays so many rounds of each test instead of its own number, and
 //! `BARID_DAMAGE_SEED=7` others than always. A failure names its round: `BARID_DAMAGE_ROUND=4711`
-//! plays it alone.
+//! plays it alone. A round that hangs is named as well, and ends the process.
 //!
 //! It deliberately knows no format, and is for tests alone.
 
+use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::time::{Duration, Instant};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 /// More address space than this is not to be asked for by damaged bytes. What threads and
 /// allocators reserve in any case is far below.
-const MEMORY: u64 = 4 << 30;
-/// A round that takes this long is stuck.
+const MEMORY: u64 = 2 << 30;
+/// A round that takes this long is stuck. Nobody can end it but the end of the process.
 const STUCK: Duration = Duration::from_secs(60);
 
 /// Numbers that look random and follow from a seed (splitmix64).
@@ -100,7 +103,7 @@ pub struct Survived {
 ///
 /// # Panics
 ///
-/// If a sample is refused, if a round panics or is stuck, if address space was asked for without
+/// If a sample is refused, if a round panics, if address space was asked for without
 /// measure, and if everything was accepted, so that nothing was tried.
 pub fn survive(
     what: &str,
@@ -129,16 +132,23 @@ pub fn run(what: &str, rounds: u64, mut round: impl FnMut(&mut Random) -> bool) 
     let only = setting("BARID_DAMAGE_ROUND");
     let rounds = setting("BARID_DAMAGE_ROUNDS").unwrap_or(rounds);
     let before = address_space();
+    let watch = Watch::new(STUCK, {
+        let what = what.to_owned();
+        move |n| {
+            // Past the harness, which would keep it for an end that does not come.
+            writeln!(std::io::stderr(), "{what}: round {n} is stuck; {}", alone(seed, n)).ok();
+            std::process::abort();
+        }
+    });
     let mut survived = Survived { rounds: 0, accepted: 0 };
     for n in only.map_or(0..rounds, |only| only..only + 1) {
         let mut random = Random::new(Random::new(seed.wrapping_add(n)).number());
-        let begun = Instant::now();
+        watch.begin(n);
         let done = catch_unwind(AssertUnwindSafe(|| round(&mut random)));
         let accepted = done.unwrap_or_else(|panic| {
-            eprintln!("{what}: BARID_DAMAGE_SEED={seed} BARID_DAMAGE_ROUND={n} plays this alone");
+            eprintln!("{what}: {}", alone(seed, n));
             resume_unwind(panic)
         });
-        assert!(begun.elapsed() < STUCK, "{what}: round {n} of seed {seed} was stuck");
         survived.rounds += 1;
         survived.accepted += u64::from(accepted);
         if n % 1024 == 0 {
@@ -149,6 +159,49 @@ pub fn run(what: &str, rounds: u64, mut round: impl FnMut(&mut Random) -> bool) 
     let all = survived.accepted == survived.rounds;
     assert!(only.is_some() || rounds < 100 || !all, "{what}: whatever is damaged is accepted");
     survived
+}
+
+fn alone(seed: u64, round: u64) -> String {
+    format!("BARID_DAMAGE_SEED={seed} BARID_DAMAGE_ROUND={round} plays this alone")
+}
+
+/// Looks on from another thread, since a round that hangs can say nothing any more.
+struct Watch {
+    /// None once it is over.
+    rounds: Option<Sender<u64>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Watch {
+    /// Calls `stuck` with the number of a round that takes longer than the limit, and then looks
+    /// no more.
+    fn new(limit: Duration, stuck: impl FnOnce(u64) + Send + 'static) -> Watch {
+        let (rounds, begun) = channel();
+        let look = move || {
+            let mut round = begun.recv().ok();
+            while let Some(n) = round {
+                round = match begun.recv_timeout(limit) {
+                    Ok(next) => Some(next),
+                    Err(RecvTimeoutError::Disconnected) => None,
+                    Err(RecvTimeoutError::Timeout) => return stuck(n),
+                };
+            }
+        };
+        Watch { rounds: Some(rounds), thread: Some(thread::spawn(look)) }
+    }
+
+    /// A round begins, and with that the one before it has ended.
+    fn begin(&self, round: u64) {
+        // Nobody listens once a round was stuck.
+        self.rounds.as_ref().map(|rounds| rounds.send(round).ok());
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.rounds = None;
+        self.thread.take().map(JoinHandle::join);
+    }
 }
 
 fn bounded(what: &str, round: u64, before: u64) {
@@ -191,6 +244,24 @@ mod tests {
             survived,
             "it follows from a seed"
         );
+    }
+
+    #[test]
+    fn a_round_that_hangs_is_named() {
+        let (tell, told) = channel();
+        let watch = Watch::new(Duration::from_millis(50), move |n| tell.send(n).expect("awaited"));
+        watch.begin(6);
+        watch.begin(7);
+        // It hangs until somebody has noticed.
+        let named = told.recv_timeout(Duration::from_secs(60));
+        // A machine that stands still may have been caught in the round before.
+        assert!(named == Ok(7) || named == Ok(6), "{named:?}");
+
+        let (tell, told) = channel::<u64>();
+        let watch = Watch::new(STUCK, move |n| tell.send(n).expect("awaited"));
+        (0..1_000).for_each(|n| watch.begin(n));
+        drop(watch);
+        assert!(told.recv().is_err(), "rounds that end are not named");
     }
 
     #[test]

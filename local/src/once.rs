@@ -10,12 +10,16 @@ use mesh::{Class, Kind, Severity};
 use relay::Running;
 use timing::Planted;
 use tokio::sync::Mutex;
+use tracing::warn;
 
 use crate::notes;
 use crate::restore::{RestoreDone, put_right};
+use crate::site::now_ms;
 
 /// The file in the state folder.
 const FILE: &str = "restored.json";
+/// Why nothing was done by a host that could not begin in time.
+const LATE: &str = "it could not begin before its window closed, or before it expired";
 /// So many files are named in an event.
 const NAMED: usize = 8;
 
@@ -39,16 +43,22 @@ impl Once {
         Once { path, last: Mutex::new(last) }
     }
 
-    /// Puts right what is distributed so often, unless that was done for this time.
+    /// Puts right what is distributed so often, unless that was done for this time, or its window
+    /// has closed before it can begin here.
     pub(crate) async fn put_right(
         &self,
         node: &Running,
         frequency: &str,
-        due_ms: u64,
+        (due_ms, by_ms): (u64, u64),
     ) -> RestoreDone {
         let mut last = self.last.lock().await;
         if let Some(known) = last.known(frequency, due_ms, Planted::default()) {
             return known;
+        }
+        if !timing::may_begin(by_ms, now_ms(), Planted::default()) {
+            warn!(frequency, "{LATE}");
+            let failed = vec![(String::new(), LATE.to_owned())];
+            return RestoreDone { failed, ..RestoreDone::default() };
         }
         let done = put_right(node, frequency).await;
         for (kind, text) in told(frequency, &done) {

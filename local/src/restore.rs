@@ -91,6 +91,9 @@ struct Word {
     /// When the frequency was due, if it is for that: then it is done once. 0: it is not.
     #[serde(default, skip_serializing_if = "is_zero")]
     due_ms: u64,
+    /// By when it must have begun, in milliseconds since 1970; 0: at any time.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    by_ms: u64,
 }
 
 fn is_zero(number: &u64) -> bool {
@@ -132,7 +135,8 @@ async fn restore(
     let named =
         if hosts.is_empty() { Vec::new() } else { children.keys().map(|id| id.0).collect() };
     let until = Instant::now() + within;
-    let asked = Asking::new(&node, &Word { frequency, hosts: named, due_ms: 0 }, children).await?;
+    let word = Word { frequency, hosts: named, due_ms: 0, by_ms: 0 };
+    let asked = Asking::new(&node, &word, children).await?;
     let (lines, response) = line_stream();
     tokio::spawn(async move {
         let mut asked = asked;
@@ -162,14 +166,15 @@ impl Asking {
         Ok(Asking { asked, silent })
     }
 
-    /// Has these children do what was due then.
+    /// Has these children do what was due then, if they begin in time.
     pub(crate) async fn due(
         node: &Running,
-        (frequency, due_ms): (&str, u64),
+        (frequency, due_ms, by_ms): (&str, u64, u64),
         children: BTreeMap<HostId, String>,
     ) -> Result<Asking, BusError> {
         let hosts = children.keys().map(|id| id.0).collect();
-        Asking::new(node, &Word { frequency: frequency.into(), hosts, due_ms }, children).await
+        let word = Word { frequency: frequency.into(), hosts, due_ms, by_ms };
+        Asking::new(node, &word, children).await
     }
 
     /// What the next of them says; none: all have spoken, or nobody hears it.
@@ -209,7 +214,7 @@ pub(crate) async fn obey(node: Arc<Running>, once: Arc<Once>) {
 }
 
 async fn carry_out(node: &Running, once: &Once, message: &Message) {
-    let Ok(Word { frequency, hosts, due_ms }) = serde_json::from_slice(&message.body) else {
+    let Ok(Word { frequency, hosts, due_ms, by_ms }) = serde_json::from_slice(&message.body) else {
         return;
     };
     if !hosts.is_empty() && !hosts.contains(&node.host().0) {
@@ -217,7 +222,7 @@ async fn carry_out(node: &Running, once: &Once, message: &Message) {
     }
     let done = match due_ms {
         0 => put_right(node, &frequency).await,
-        due_ms => once.put_right(node, &frequency, due_ms).await,
+        due_ms => once.put_right(node, &frequency, (due_ms, by_ms)).await,
     };
     let Some(request) = message.request else { return };
     let body = serde_json::to_vec(&done).expect("a plain answer is valid JSON");

@@ -7,7 +7,7 @@
 //! no two see to one host, and a host does nothing twice for one time. What is noted is on disk
 //! before anybody is told to do something.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -33,8 +33,11 @@ const OPEN: Duration = Duration::from_millis(500);
 const WITHIN: Duration = Duration::from_secs(15 * 60);
 /// Who has had no link here for so long will say nothing more, and holds up nobody's turn.
 const GONE: Duration = Duration::from_secs(60);
-/// So many groups of children have their turn at once, then others wait.
+/// So many groups of children have their turn at once, then others wait; but whoever has had it for
+/// this long, as those who never answer, holds up nobody. There are never more than [`ALL_GROUPS`].
 const GROUPS: usize = 64;
+const SLOW: Duration = Duration::from_secs(60);
+const ALL_GROUPS: usize = 1024;
 /// What so many have said is noted together.
 const TOGETHER: usize = 64;
 /// So many names stand in an event.
@@ -69,6 +72,7 @@ struct Site {
     started: Instant,
     /// Those that have their turn together, and what comes of it.
     groups: JoinSet<()>,
+    begun: Begun,
     ended: mpsc::Receiver<Ended>,
     end: mpsc::Sender<Ended>,
     /// Everybody who was ever here since this node has started, by name.
@@ -86,9 +90,9 @@ impl Site {
     fn open(node: Arc<Running>, once: Arc<Once>, path: PathBuf) -> Site {
         let keeper = SiteKeeper::new(notes::read(&path));
         let (end, ended) = mpsc::channel(TOGETHER);
-        let (groups, names) = (JoinSet::new(), BTreeMap::new());
+        let (groups, begun, names) = Default::default();
         let started = Instant::now();
-        Site { node, once, path, keeper, started, groups, ended, end, names }
+        Site { node, once, path, keeper, started, groups, begun, ended, end, names }
     }
 
     /// Does what is due. Returns how long to wait.
@@ -124,7 +128,7 @@ impl Site {
         self.tell(look.told).await;
         while self.groups.try_join_next().is_some() {}
         for turns in look.turns {
-            if self.groups.len() < GROUPS {
+            if self.begun.has_room(Instant::now(), self.groups.len()) {
                 self.begin(turns, &here);
             }
         }
@@ -182,23 +186,23 @@ impl Site {
 
     /// Children have their turn.
     fn begin(&mut self, turns: SiteTurns, here: &BTreeMap<HostId, String>) {
-        let SiteTurns { frequency, due_ms, hosts } = &turns;
+        let SiteTurns { frequency, due_ms, by_ms, hosts } = &turns;
         info!(frequency, hosts = hosts.len(), "due, and the controller is silent");
         self.keeper.begin(&turns);
         let (own, mut children) = (self.node.host(), here.clone());
         children.retain(|id, _| hosts.contains(*id));
         if children.remove(&own).is_some() {
             let (node, once, end) = (self.node.clone(), self.once.clone(), self.end.clone());
-            let (frequency, due_ms) = (frequency.clone(), *due_ms);
+            let turns = SiteTurns { hosts: HostSet::one(own), ..turns.clone() };
+            let times = (*due_ms, *by_ms);
             self.groups.spawn(async move {
-                let said = Ok(once.put_right(&node, &frequency, due_ms).await);
-                let turns = SiteTurns { frequency, due_ms, hosts: HostSet::one(own) };
+                let said = Ok(once.put_right(&node, &turns.frequency, times).await);
                 end.send(Ended { turns, said }).await.ok();
             });
         }
         if !children.is_empty() {
             let (node, end) = (self.node.clone(), self.end.clone());
-            self.groups.spawn(ask(node, end, (frequency.clone(), *due_ms), children));
+            self.groups.spawn(ask(node, end, turns, children));
         }
     }
 
@@ -236,18 +240,16 @@ impl Site {
 async fn ask(
     node: Arc<Running>,
     end: mpsc::Sender<Ended>,
-    (frequency, due_ms): (String, u64),
+    turns: SiteTurns,
     children: BTreeMap<HostId, String>,
 ) {
-    let ended = |hosts, said| {
-        let turns = SiteTurns { frequency: frequency.clone(), due_ms, hosts };
-        Ended { turns, said }
-    };
+    let ended = |hosts, said| Ended { turns: SiteTurns { hosts, ..turns.clone() }, said };
     let no_word = |silent: BTreeMap<HostId, String>| {
         let hosts = silent.keys().copied().collect();
         ended(hosts, Err(silent.into_values().collect()))
     };
-    let mut asking = match Asking::due(&node, (&frequency, due_ms), children.clone()).await {
+    let times = (&*turns.frequency, turns.due_ms, turns.by_ms);
+    let mut asking = match Asking::due(&node, times, children.clone()).await {
         Ok(asking) => asking,
         Err(error) => {
             warn!(error = %relay::chain(&error), "the children are not asked");
@@ -272,6 +274,22 @@ async fn ask(
     }
     if !asking.silent.is_empty() {
         end.send(no_word(asking.silent)).await.ok();
+    }
+}
+
+/// When the last groups had their turn.
+#[derive(Default)]
+struct Begun(VecDeque<Instant>);
+
+impl Begun {
+    /// Whether one more may have it now, while so many do; it counts as begun.
+    fn has_room(&mut self, now: Instant, running: usize) -> bool {
+        self.0.retain(|at| now - *at < SLOW);
+        let has_room = running.min(self.0.len()) < GROUPS && running < ALL_GROUPS;
+        if has_room {
+            self.0.push_back(now);
+        }
+        has_room
     }
 }
 
@@ -302,7 +320,7 @@ fn sequence(name: &str) -> [u8; 8] {
     start
 }
 
-fn now_ms() -> u64 {
+pub(crate) fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
@@ -310,6 +328,21 @@ fn now_ms() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_never_answers_holds_up_no_other_group_for_long() {
+        let (start, mut begun) = (Instant::now(), Begun::default());
+        let mut begin = |after, running| {
+            (0..100).filter(|n| begun.has_room(start + after, running + n)).count()
+        };
+        // None of them answers.
+        assert_eq!(begin(Duration::ZERO, 0), GROUPS);
+        assert_eq!(begin(SLOW - LOOK, GROUPS), 0);
+        assert_eq!(begin(SLOW, GROUPS), GROUPS);
+        // Those that have answered make room at once.
+        assert_eq!(begin(SLOW, GROUPS - 1), 1);
+        assert_eq!(begin(SLOW * 2, ALL_GROUPS - 1), 1, "there is a limit");
+    }
 
     #[test]
     fn who_is_away_too_long_is_waited_for_no_more() {

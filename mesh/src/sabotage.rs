@@ -118,6 +118,8 @@ pub enum Bug {
     IgnoreExpiry,
     /// A host does what it is told although it has done it.
     DoAgain,
+    /// A host begins what it is told although its window has closed meanwhile.
+    BeginOutside,
     /// What a root had acknowledged before it was restored counts as told.
     TrustBackup,
     /// A root acknowledges answers to an order that it does not know before they are on disk.
@@ -127,7 +129,7 @@ pub enum Bug {
 #[cfg(feature = "sabotage")]
 impl Bug {
     /// Every bug there is.
-    pub const ALL: [Bug; 58] = [
+    pub const ALL: [Bug; 59] = [
         Bug::AckOrdersBeforeSave,
         Bug::AckReportsBeforeSave,
         Bug::StartBeforeIntent,
@@ -184,6 +186,7 @@ impl Bug {
         Bug::CountOld,
         Bug::IgnoreExpiry,
         Bug::DoAgain,
+        Bug::BeginOutside,
         Bug::TrustBackup,
         Bug::AckUnheard,
     ];

@@ -13,8 +13,8 @@ pub const DIST_FILES: usize = 1024;
 const COMMAND_LIMIT: usize = 4096;
 const FREQUENCY_LIMIT: usize = 64;
 const DETAIL_LIMIT: usize = 2048;
-/// All details of one list together; those that come later are cut.
-const DETAILS: usize = 16 << 10;
+/// All details of an answer together; those that come later are cut.
+const DETAILS: usize = 24 << 10;
 
 /// Files to put in place, in this sequence.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub struct Dist {
     pub items: Vec<DistItem>,
     /// How often they are distributed; empty: nobody says. At most 64 bytes.
     pub frequency: String,
+    /// Who has not begun before this moment does not, in milliseconds since 1970; 0: any time.
+    pub begin_by_ms: u64,
 }
 
 /// One file, or one folder.
@@ -73,18 +75,20 @@ impl Dist {
             terms: (!item.push.terms.are_usual()).then(|| item.push.terms.to_pb()),
         };
         let items = self.items.iter().map(item).collect();
-        pb::Dist { items, frequency: self.frequency.clone() }
+        let (frequency, begin_by_ms) = (self.frequency.clone(), self.begin_by_ms);
+        pb::Dist { items, frequency, begin_by_ms }
     }
 
     pub(crate) fn read(dist: pb::Dist) -> Result<Dist, FieldError> {
+        let pb::Dist { items, frequency, begin_by_ms } = dist;
         let item = |item: pb::DistItem| {
             let push = crate::field::given("dist.push", item.push)?;
             let terms = item.terms.map(Terms::read).transpose()?.unwrap_or_default();
             let push = Push::read(push, terms)?;
             Ok(DistItem { push, command: item.command, frequency: item.frequency })
         };
-        let items = dist.items.into_iter().map(item).collect::<Result<_, FieldError>>()?;
-        Ok(Dist { items, frequency: dist.frequency })
+        let items = items.into_iter().map(item).collect::<Result<_, FieldError>>()?;
+        Ok(Dist { items, frequency, begin_by_ms })
     }
 
     pub(crate) fn check(&self) -> Result<(), FieldError> {
@@ -110,8 +114,8 @@ impl Dist {
 
 impl Disted {
     pub(crate) fn to_pb(&self) -> pb::Disted {
-        let faults = |faults: &[ItemFault]| {
-            let mut room = DETAILS;
+        let mut room = DETAILS;
+        let mut faults = |faults: &[ItemFault]| {
             let fault = |fault: &ItemFault| {
                 let detail = clip(&fault.detail, DETAIL_LIMIT.min(room)).to_owned();
                 room -= detail.len();

@@ -164,15 +164,15 @@ fn order() -> impl Strategy<Value = OrderBody> {
     let item = (push(), name(), "[a-z]{0,3}").prop_map(|(push, command, frequency)| {
         crate::dist::DistItem { push, command: command.into(), frequency }
     });
-    let dist = (vec(item, 1..3), "[a-z]{0,5}", any::<bool>()).prop_map(
-        |(mut items, frequency, verify)| {
+    let dist = (vec(item, 1..3), "[a-z]{0,5}", any::<u64>(), any::<bool>()).prop_map(
+        |(mut items, frequency, begin_by_ms, verify)| {
             for item in &mut items {
                 (item.push.terms.verify, item.push.terms.preflight) = (verify, false);
                 if verify {
                     item.command = bytes::Bytes::new();
                 }
             }
-            Work::Dist(Dist { items, frequency })
+            Work::Dist(Dist { items, frequency, begin_by_ms })
         },
     );
     let parents = vec(name().prop_map(|name| format!("{name}:7400")), 0..=PARENTS);

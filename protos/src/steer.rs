@@ -91,6 +91,12 @@ impl Steer {
         })
     }
 
+    /// Whether this can be the address of a parent: `host:port`, with a port from 1 on.
+    pub fn is_address(text: &str) -> bool {
+        let port = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0);
+        text.rsplit_once(':').is_some_and(|(host, p)| !host.is_empty() && port(p))
+    }
+
     pub(crate) fn check(&self) -> Result<(), FieldError> {
         if let Steer::Cap(Cap::Set { rate, .. }) = *self {
             return check_rate("steer.cap.rate", rate);
@@ -99,9 +105,7 @@ impl Steer {
         at_most("steer.parents", addresses.len(), PARENTS)?;
         for address in addresses {
             plain("steer.parents", address, NAME_LIMIT)?;
-            let parts = address.rsplit_once(':');
-            let port = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0);
-            let good = parts.is_some_and(|(host, p)| !host.is_empty() && port(p));
+            let good = Steer::is_address(address);
             ensure(good, "steer.parents", "has an address that is not host:port")?;
         }
         Ok(())

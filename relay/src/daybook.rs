@@ -254,11 +254,8 @@ mod tests {
             written.extend(batch);
         }
         let (end, whole) = (daybook.end, std::fs::read(&path).expect("it is read"));
-        damage::run("daybook", 3_000, |random| {
-            let (mut used, rest) = (whole[..end].to_vec(), &whole[end..]);
-            let other = used.clone();
-            damage::damage(&mut used, &other, random);
-            used.extend_from_slice(rest);
+        damage::survive("daybook", &[whole[..end].to_vec()], 3_000, |used| {
+            let mut used = [used, &whole[end..]].concat();
             used.resize(SIZE, 0);
             std::fs::write(&path, &used).expect("written");
             let found = rows(&open(&dir, KEY));

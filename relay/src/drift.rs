@@ -17,21 +17,37 @@ const TEXT: usize = 128 << 10;
 /// So many entries of a folder are named in the word for the controller.
 const NAMED: usize = 3;
 
+/// The lines for people, as far as they are kept: always whole ones.
+#[derive(Default)]
+struct Text {
+    kept: String,
+    /// How long all of them are, in bytes.
+    size: u64,
+}
+
+impl Text {
+    fn add(&mut self, lines: &str) {
+        for line in lines.split_inclusive('\n') {
+            let is_whole = self.kept.len() as u64 == self.size;
+            self.size += line.len() as u64;
+            if is_whole && self.size <= TEXT as u64 {
+                self.kept.push_str(line);
+            }
+        }
+    }
+}
+
 /// Compares all files.
 pub(crate) async fn verify(installs: &Installs, order: OrderId, dist: Dist) -> (State, Answer) {
     let (installs, handle) = (installs.clone(), Handle::current());
     let looked = tokio::task::spawn_blocking(move || {
-        let (mut done, mut text, mut size) = (Done::default(), String::new(), 0);
+        let (mut done, mut text) = (Done::default(), Text::default());
         for (n, item) in (0_u32..).zip(&dist.items) {
             match look(&installs, order, &item.push, &handle) {
                 Ok(Some(answer)) => {
                     let drift = answer.push.map_or(0, |pushed| pushed.drift);
                     let said = String::from_utf8_lossy(&answer.stdout);
-                    let lines = at_host(&item.push.dest, &said);
-                    size += lines.len() as u64;
-                    if text.len() as u64 + lines.len() as u64 == size && size <= TEXT as u64 {
-                        text.push_str(&lines);
-                    }
+                    text.add(&at_host(&item.push.dest, &said));
                     done.note_drift(n, drift, || in_words(&said, drift));
                 }
                 Ok(None) => drop(done.note(n, Ok(None))),
@@ -39,7 +55,7 @@ pub(crate) async fn verify(installs: &Installs, order: OrderId, dist: Dist) -> (
             }
         }
         let (state, answer) = done.answer();
-        (state, Answer { stdout: text.into(), stdout_size: size, ..answer })
+        (state, Answer { stdout: text.kept.into(), stdout_size: text.size, ..answer })
     });
     match looked.await {
         Ok(found) => found,
@@ -115,6 +131,18 @@ mod tests {
             ~ /etc/x/odd: mode 0777 instead of 0644\n- /etc/x/old\n";
         assert_eq!(at_host(b"/etc/x", said), expected);
         assert_eq!(at_host(b"/etc/x", ""), "");
+    }
+
+    #[test]
+    fn of_too_many_lines_the_first_ones_are_kept() {
+        let line = format!("+ /etc/x/{}\n", "a".repeat(90));
+        let (fit, all) = (TEXT / line.len(), 2 * TEXT / line.len());
+        let mut text = Text::default();
+        text.add(&line.repeat(all));
+        assert_eq!(text.kept, line.repeat(fit));
+        // A short one of the next file would fit; it would look as if nothing was between.
+        text.add("+ /y\n");
+        assert_eq!((text.kept.len(), text.size), (fit * line.len(), (all * line.len() + 5) as u64));
     }
 
     #[test]

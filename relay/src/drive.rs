@@ -102,6 +102,9 @@ pub struct LinkStatus {
     pub cap: u64,
     /// Whether it gives way to other traffic.
     pub yields: bool,
+    /// Bytes a second that it was seen to carry; 0: not known, as of a short one, and of one that
+    /// has carried little.
+    pub rate: u64,
     /// For how long nothing has come from the peer.
     pub silent: Duration,
     /// Whether the peer has missed two beats.
@@ -165,6 +168,7 @@ fn status(link: &Link) -> LinkStatus {
         content_received: load(&link.counters.content_received),
         cap: link.bulk.as_ref().map_or(0, |bulk| bulk.rate()),
         yields: congestion::yields(&link.conn),
+        rate: congestion::known(&link.conn).map_or(0, |known| known.rate),
         silent,
         suspect,
     }

@@ -110,6 +110,9 @@ impl Executor {
             Ok(body) => body,
             Err(refused) => return (refused.state(), refused.answer()),
         };
+        if let Err(refused) = self.verifier.check_begin(&body, SystemTime::now()) {
+            return (refused.state(), refused.answer());
+        }
         if waited && let Err(refused) = self.verifier.check_end(&body, SystemTime::now()) {
             return (refused.state(), refused.answer());
         }

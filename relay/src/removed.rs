@@ -47,6 +47,8 @@ struct Inner {
     path: PathBuf,
     links: Links,
     list: Mutex<List>,
+    /// Held while it is written down that there is something to tell, or that there is not.
+    untold: Mutex<()>,
     /// At the root: whom to tell of removed keys that its list lacks.
     registrar: Option<Arc<dyn Registrar>>,
     /// At the root: the later epoch, once it has heard of one.
@@ -114,6 +116,7 @@ impl Removed {
             path: dir.join(FILE),
             links,
             list: Mutex::default(),
+            untold: Mutex::default(),
             registrar,
             superseded: watch::Sender::new(None),
             out: AtomicBool::new(false),
@@ -172,7 +175,8 @@ impl Removed {
             keys = list.keys.len(),
             "a later list of the keys that were removed from the mesh"
         );
-        if let Err(error) = self.keep(signed, before.map(|(signed, _)| signed)) {
+        let untold = restored.then_some(list.epoch);
+        if let Err(error) = self.keep(signed, untold, before.map(|(signed, _)| signed)) {
             // After a restart the parent says it again.
             warn!(path = %self.0.path.display(), %error, "the list of removals is not kept");
         }
@@ -238,8 +242,14 @@ impl Removed {
         }
     }
 
-    /// What the new list lacks is kept first, so that no key comes back by a crash in between.
-    fn keep(&self, signed: &SignedRemovals, before: Option<SignedRemovals>) -> std::io::Result<()> {
+    /// What the new list lacks is kept first, so that no key comes back by a crash in between; and
+    /// so is that the core has to be told of this epoch, if it is a later one.
+    fn keep(
+        &self,
+        signed: &SignedRemovals,
+        untold: Option<u64>,
+        before: Option<SignedRemovals>,
+    ) -> std::io::Result<()> {
         let put = |path: &Path, signed: &SignedRemovals| {
             let kept = certs::files::replace_secret(path, &signed.encode());
             kept.map_err(std::io::Error::other)
@@ -247,6 +257,7 @@ impl Removed {
         let path = self.0.path.with_file_name(BEFORE);
         let is_whole = before.is_none();
         before.map_or(Ok(()), |before| put(&path, &before))?;
+        untold.map_or(Ok(()), |epoch| self.note_untold(epoch))?;
         put(&self.0.path, signed)?;
         if is_whole {
             std::fs::remove_file(&path).ok();
@@ -321,6 +332,43 @@ mod tests {
         assert!(open().has(&[2; 32]) && !open().has(&[3; 32]));
         std::fs::write(dir.path().join(FILE), bent.encode()).expect("written");
         assert!(!open().has(&[2; 32]) && !open().has(&[4; 32]));
+    }
+
+    #[test]
+    fn who_has_heard_of_a_later_epoch_has_it_to_tell_until_that_is_noted() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let ours = authority(&dir.path().join("ours"));
+        let credentials = credentials(&ours);
+        let open = || Removed::open(dir.path(), &credentials, Links::default(), None);
+        let list = |at| list_of(&ours, ours.mesh(), at, &[]);
+        // A node of before this was written down: what it has heard of it has told.
+        std::fs::write(dir.path().join(FILE), list((100, 100)).encode()).expect("written");
+        let removed = open();
+        assert_eq!((removed.epoch(), removed.is_untold()), (100, false));
+        assert!(!removed.take(&list((100, 101))).expect("it is good"));
+        assert!(!open().is_untold(), "it is the same controller");
+
+        assert!(removed.take(&list((200, 200))).expect("it is good"));
+        assert!(open().is_untold(), "killed at once");
+        assert!(removed.take(&list((300, 300))).expect("it is good"));
+        removed.note_told(200);
+        assert!(open().is_untold(), "there is a later one");
+        removed.note_told(300);
+        removed.note_told(300);
+        assert!(!open().is_untold() && open().epoch() == 300);
+
+        // Killed between the two: it hears of the list again, and may tell too much, never less.
+        removed.note_untold(400).expect("written");
+        open().note_told(300);
+        assert!(open().is_untold());
+        assert!(open().take(&list((400, 400))).expect("it is good"));
+        open().note_told(400);
+        assert!(!open().is_untold());
+        // One that cannot be read is as good as any.
+        std::fs::write(dir.path().join("removals.untold"), "").expect("written");
+        assert!(open().is_untold());
+        open().note_told(400);
+        assert!(!open().is_untold());
     }
 
     #[test]

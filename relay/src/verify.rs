@@ -13,7 +13,8 @@ use bytes::Bytes;
 use certs::{MeshId, OrderKey};
 use mesh::{Digest, HostId, Order, OrderId, State};
 use protos::{
-    Answer, COLLECT_KIND, DELEGATED_KIND, Envelope, Fault, ORDER_KIND, OUTPUT_KIND, OrderBody, Work,
+    Answer, COLLECT_KIND, DELEGATED_KIND, Dist, Envelope, Fault, ORDER_KIND, OUTPUT_KIND,
+    OrderBody, Work,
 };
 
 use crate::hash;
@@ -61,6 +62,8 @@ pub(crate) enum OrderFault {
     TooEarly(u64),
     #[error("no longer valid since {0} s")]
     TooLate(u64),
+    #[error("it was to begin {0} s ago at the latest: its window has closed, or it has expired")]
+    Closed(u64),
     #[error("it had to wait here, and may take {longest} s with {left} s left of its validity")]
     NoTime { left: u64, longest: u64 },
 }
@@ -111,6 +114,16 @@ impl Verifier {
             return Err(refused(OrderFault::NoTime { left, longest }));
         }
         Ok(())
+    }
+
+    /// Whether what must begin by a certain moment, as in a window, may still begin.
+    pub(crate) fn check_begin(&self, body: &OrderBody, now: SystemTime) -> Result<(), Refused> {
+        let Work::Dist(Dist { begin_by_ms: by @ 1.., .. }) = &body.work else { return Ok(()) };
+        let Ok(late) = now.duration_since(UNIX_EPOCH + Duration::from_millis(*by)) else {
+            return Ok(());
+        };
+        let (id, meant) = (Some(body.id), body.targets.contains(self.host));
+        Err(Refused { id, meant, fault: OrderFault::Closed(late.as_secs()) })
     }
 
     /// The order in an envelope, if it is genuine. When it may be obeyed is for the hosts to judge:
@@ -214,7 +227,9 @@ impl Refused {
     /// The word for it: an order that came too late has expired, any other is refused.
     pub(crate) fn state(&self) -> State {
         match self.fault {
-            OrderFault::TooLate(_) | OrderFault::NoTime { .. } => State::Expired,
+            OrderFault::TooLate(_) | OrderFault::NoTime { .. } | OrderFault::Closed(_) => {
+                State::Expired
+            }
             _ => State::Refused,
         }
     }
@@ -251,6 +266,24 @@ mod tests {
                 Work::Run(run),
             )
         }
+    }
+
+    #[test]
+    fn what_must_begin_by_a_moment_does_not_begin_from_then_on() {
+        let verifier = Verifier::new(MeshId([1; 16]), OrderKey([3; 32]), HOST);
+        let check = |begin_by_ms, now_ms| {
+            let dist = Dist { items: Vec::new(), frequency: "day".into(), begin_by_ms };
+            let body = OrderBody { work: Work::Dist(dist), ..body() };
+            verifier.check_begin(&body, UNIX_EPOCH + Duration::from_millis(now_ms))
+        };
+        assert!(check(60_000, 59_999).is_ok() && check(0, 100_000).is_ok());
+        let refused = check(60_000, 63_000).expect_err("the window has closed");
+        assert_eq!((refused.state(), refused.meant), (State::Expired, true));
+        let text =
+            "it was to begin 3 s ago at the latest: its window has closed, or it has expired";
+        assert_eq!(refused.fault.to_string(), text);
+        assert!(check(60_000, 60_000).is_err(), "it closes at this moment");
+        assert!(verifier.check_begin(&body(), UNIX_EPOCH).is_ok(), "a run has no window");
     }
 
     #[test]

@@ -151,6 +151,10 @@ fn tree(rng: &mut SmallRng, dice: &TreeDice, nodes: Option<usize>) -> Vec<Place>
         };
         let mut parents = vec![rng.random_range(above.clone())];
         while spare && dice.spare.hits(rng) && parents.len() < 3 {
+            // Where there are no others, none is looked for once it is certain that one is wanted.
+            if parents.len() == above.len() && dice.spare.is_certain() {
+                break;
+            }
             let more = rng.random_range(above.clone());
             if !parents.contains(&more) {
                 parents.push(more);

@@ -394,8 +394,13 @@ impl Sim {
         if let Some(older) = order.cancels.filter(|_| order.body != RECALL) {
             self.end_running(node, older);
         }
+        let may_begin = match self.ends.get(&id).cloned() {
+            Some(end) => self.may_begin(node, &end)?,
+            None => true,
+        };
         let Some(work) = self.work(id) else { return Ok(()) };
-        let (expired, extra, span) = (work.expires <= self.now, work.extra, work.takes);
+        let (extra, span) = (work.extra, work.takes);
+        let expired = work.expires <= self.now || !may_begin;
         let text = Some(body(self.rng.random_range(1..5)).0);
         let (outcome, takes) = match (expired, missing) {
             (false, false) if self.alike => {

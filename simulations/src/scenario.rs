@@ -237,9 +237,10 @@ impl Default for FaultDice {
 }
 
 /// The plans that the program brings along.
-pub const BUILT_IN: [(&str, &str); 5] = [
+pub const BUILT_IN: [(&str, &str); 6] = [
     ("default", include_str!("../plans/default.toml")),
     ("crashes", include_str!("../plans/crashes.toml")),
+    ("delegated", include_str!("../plans/delegated.toml")),
     ("disks", include_str!("../plans/disks.toml")),
     ("outage", include_str!("../plans/outage.toml")),
     ("wan", include_str!("../plans/wan.toml")),

@@ -22,6 +22,7 @@ use crate::played::Stats;
 use crate::queue::{Event, Queue};
 use crate::restoring::Restoring;
 use crate::rolling::Roll;
+use crate::schedules::End;
 use crate::seat::{Process, Seat};
 use crate::trace::{self, Sink, Trace};
 use crate::viewers::Viewers;
@@ -51,6 +52,8 @@ pub struct Sim {
     pub(crate) failures: Failures,
     /// When the root had every answer to an order.
     pub(crate) closed: BTreeMap<OrderId, Duration>,
+    /// By when orders of turns must have begun.
+    pub(crate) ends: BTreeMap<OrderId, End>,
     /// Whether all commands end well and say the same.
     pub(crate) alike: bool,
     /// Whether content is always handed on as it comes.
@@ -88,6 +91,7 @@ impl Sim {
             rolls: plan.rollouts.iter().map(Roll::new).collect(),
             failures: Failures::new(),
             closed: BTreeMap::new(),
+            ends: BTreeMap::new(),
             alike: false,
             steady: false,
             rough: true,

@@ -32,6 +32,13 @@ pub enum Victim {
     Controller,
 }
 
+impl Death {
+    /// Whether something was still to come to who died.
+    pub fn was_early(&self) -> bool {
+        !self.installing && self.at < 1.0
+    }
+}
+
 impl Victim {
     /// All of them.
     pub const ALL: [Victim; 4] = [Victim::Relay, Victim::Host, Victim::Both, Victim::Controller];
@@ -43,10 +50,10 @@ pub type Links<T> = [T; 1 + HOSTS.len()];
 /// What one death has cost.
 #[derive(Clone, Copy, Debug)]
 pub struct Death {
-    /// The share of the push that had come to who died; if `installing`, the share that a host had
-    /// written beside its destination.
+    /// The share of the push that was there at who died; if `installing`, the share that a host had
+    /// written beside its destination or in its place.
     pub at: f64,
-    /// Whether all of it had come, and hosts were installing.
+    /// Whether this was to come while hosts install.
     pub installing: bool,
     /// Bytes with headers that have crossed each link in vain since the death before.
     pub vain: Links<u64>,
@@ -143,7 +150,7 @@ impl Trial {
         }
         fleet.wait_up(BELOW.len() as u64)?;
         let push = Push::default();
-        let dice = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed | 1);
+        let dice = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed.wrapping_mul(2).wrapping_add(1));
         Ok(Trial { fleet, links, bytes, pushes: 0, push, dice, factor: [1.0; 3] })
     }
 
@@ -203,12 +210,11 @@ impl Trial {
 
         let (mut deaths, mut last) = (Vec::new(), before);
         for moment in moments {
-            if !self.reaches(moment, victim, limit.saturating_sub(begun.elapsed()))? {
-                break;
-            }
+            let left = limit.saturating_sub(begun.elapsed());
+            let Some(at) = self.reaches(moment, victim, left)? else { break };
             let stands = self.kill(victim, moment.host)?;
             let vain = self.vain(&last, &stands);
-            deaths.push(Death { at: moment.at, installing: moment.installing, vain });
+            deaths.push(Death { at, installing: moment.installing, vain });
             last = stands;
         }
         let what = format!("the push to come to its end after {} deaths", deaths.len());
@@ -226,8 +232,8 @@ impl Trial {
         Ok(Played { deaths, delivered, took })
     }
 
-    /// Waits for the moment to kill. False: the push is over.
-    fn reaches(&self, moment: &Moment, victim: Victim, limit: Duration) -> Result<bool> {
+    /// Waits for the moment to kill. The share that is there then; none: the push is over.
+    fn reaches(&self, moment: &Moment, victim: Victim, limit: Duration) -> Result<Option<f64>> {
         let until = (moment.at * self.push.bytes as f64) as u64;
         let place = if victim == Victim::Host { 1 + moment.host } else { 0 };
         let mut over = self.asking();
@@ -237,8 +243,8 @@ impl Trial {
                 false => self.held(place)?,
             };
             Ok(match come >= until.max(1) {
-                true => Some(true),
-                false => over(self)?.then_some(false),
+                true => Some(Some(come as f64 / self.push.bytes as f64)),
+                false => over(self)?.then_some(None),
             })
         })
     }

@@ -4,6 +4,8 @@
 //! A [`LastRun`] is all that has to be kept. Whoever was away looks at it and at the clock, counts
 //! what was missed, and makes up for it once, however often it was due meanwhile.
 
+use std::collections::BTreeMap;
+
 use mesh::HostSet;
 use serde::{Deserialize, Serialize};
 
@@ -119,6 +121,9 @@ pub struct Todo {
     pub due_ms: u64,
     /// Who has his turn. They wait until they were given what they lack.
     pub turns: HostSet,
+    /// By when those must have begun who have their turn; who is not in it may begin whenever he
+    /// can.
+    pub by: BTreeMap<u64, HostSet>,
     /// Who had none in time. They wait no more.
     pub expired: HostSet,
     /// Who still waited when it was due again, and since when. They wait anew.
@@ -179,9 +184,12 @@ pub fn look(
     }
     if !run.waiting().is_empty() {
         // If it is spread no more whoever still waits begins at once.
-        let sorted = run.take(&turns.unwrap_or_default(), &hosts(), now);
+        let (turns, hosts) = (turns.unwrap_or_default(), hosts());
+        let sorted = run.take(&turns, &hosts, now);
         todo.next_ms = [todo.next_ms, sorted.next_ms].into_iter().flatten().min();
         todo.turns = in_turn.map(|has| sorted.begin.difference(&has)).unwrap_or_default();
+        let in_turn = hosts.iter().filter(|host| todo.turns.contains(host.id));
+        todo.by = turns.by(run.due_ms, in_turn, now);
         todo.expired = sorted.missed;
     }
     run.believe(now);

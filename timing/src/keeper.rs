@@ -53,6 +53,8 @@ pub struct SiteTurns {
     pub frequency: String,
     /// When it was due.
     pub due_ms: u64,
+    /// By when they must have begun; 0: whenever they can.
+    pub by_ms: u64,
     /// Who.
     pub hosts: HostSet,
 }
@@ -144,8 +146,9 @@ impl SiteKeeper {
             look.next_ms = [look.next_ms, todo.next_ms].into_iter().flatten().min();
             look.told.extend(told(frequency, &todo));
             if !todo.turns.is_empty() {
-                let SiteTodo { due_ms, turns: hosts, .. } = todo;
-                look.turns.push(SiteTurns { frequency: frequency.clone(), due_ms, hosts });
+                let SiteTodo { due_ms, by_ms, turns: hosts, .. } = todo;
+                let frequency = frequency.clone();
+                look.turns.push(SiteTurns { frequency, due_ms, by_ms, hosts });
             }
         }
         look
@@ -185,7 +188,7 @@ impl SiteKeeper {
     /// Turns are over: of each host this is what has come of it, if there was a word. That is to be
     /// kept.
     pub fn end(&mut self, turns: &SiteTurns, said: Option<Said>) {
-        let SiteTurns { frequency, due_ms, hosts } = turns;
+        let SiteTurns { frequency, due_ms, hosts, .. } = turns;
         if let Some(in_turn) = self.in_turn.get_mut(frequency) {
             *in_turn = in_turn.difference(hosts);
         }

@@ -20,7 +20,7 @@ use jiff::tz::TimeZone;
 pub use course::{LastRun, Todo, last_due, look};
 pub use cron::{Cron, CronError, moment, text as clock_text};
 pub use keeper::{SiteKeeper, SiteLook, SiteTold, SiteTurns, SiteView};
-pub use once::Once;
+pub use once::{Once, may_begin};
 pub use planted::Planted;
 pub use site::{Said, Sight, SiteRun, SiteTodo, Word};
 pub use turns::{Sorted, Turns, TurnsError, Waiting, check as check_turns, places};

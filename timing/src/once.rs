@@ -35,6 +35,11 @@ impl<T> Default for Once<T> {
     }
 }
 
+/// Whether a host may still begin what it was told to begin before then; 0: whenever it can.
+pub fn may_begin(by_ms: u64, now_ms: u64, planted: Planted) -> bool {
+    by_ms == 0 || now_ms < by_ms || has!(planted, BeginOutside)
+}
+
 impl<T: Clone> Once<T> {
     /// What has come of the time that was due then, if it was done.
     pub fn known(&self, frequency: &str, due_ms: u64, planted: Planted) -> Option<T> {

@@ -87,6 +87,8 @@ pub struct SiteTodo {
     pub late: (HostSet, u64),
     /// Who has his turn, of those that are here.
     pub turns: HostSet,
+    /// By when they must have begun; 0: whenever they can.
+    pub by_ms: u64,
     /// Who had none in time. They wait no more.
     pub expired: HostSet,
     /// When there is something to be done next, if that is known.
@@ -167,6 +169,10 @@ impl SiteRun {
         self.run.had(&sorted.missed);
         todo.due_ms = self.run.due_ms;
         todo.turns = sorted.begin.intersection(&all).difference(in_turn);
+        todo.by_ms = match todo.turns.is_empty() {
+            true => 0,
+            false => turns.ends(self.run.due_ms, zone, now_ms).unwrap_or(0),
+        };
         todo.expired = sorted.missed;
         todo.next_ms = [todo.next_ms, sorted.next_ms].into_iter().flatten().min();
     }
@@ -280,6 +286,7 @@ mod tests {
         assert_eq!((todo.turns, todo.next_ms), (hosts(&[]), Some(HOUR + 10 * MINUTE)));
         let todo = site.at(HOUR + 10 * MINUTE, 20 * MINUTE);
         assert_eq!((todo.turns, todo.next_ms), (hosts(&[1]), Some(HOUR + 25 * MINUTE)));
+        assert_eq!(todo.by_ms, HOUR + 50 * MINUTE);
         site.run.run.had(&hosts(&[1]));
         let todo = site.at(HOUR + 25 * MINUTE, 35 * MINUTE);
         assert_eq!(todo.turns, hosts(&[2]));

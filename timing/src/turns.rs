@@ -162,6 +162,49 @@ impl Turns {
         Sorted { begin: HostSet::from_ranges(begin), missed: HostSet::from_ranges(missed), next_ms }
     }
 
+    /// By when a host with these clocks must have begun what was due then, if it begins it now:
+    /// before its window closes, and before it expires. None: whenever it can.
+    pub fn ends(&self, due_ms: u64, zone: &TimeZone, now_ms: u64) -> Option<u64> {
+        let expires_ms = self.expires_ms.map(|after| due_ms.saturating_add(after));
+        [expires_ms, self.closes(now_ms, zone)].into_iter().flatten().min()
+    }
+
+    /// The same for each of these; who may begin whenever he can is left out.
+    pub(crate) fn by<'a>(
+        &self,
+        due_ms: u64,
+        hosts: impl Iterator<Item = &'a Waiting>,
+        now_ms: u64,
+    ) -> BTreeMap<u64, HostSet> {
+        let mut ends = Vec::<(&TimeZone, Option<u64>)>::new();
+        let mut by = BTreeMap::<u64, Vec<(u32, u32)>>::new();
+        for host in hosts {
+            let known = ends.iter().find(|(zone, _)| **zone == host.zone).map(|(_, end)| *end);
+            let end = known.unwrap_or_else(|| {
+                let end = self.ends(due_ms, &host.zone, now_ms);
+                ends.push((&host.zone, end));
+                end
+            });
+            if let Some(end) = end {
+                by.entry(end).or_default().push((host.id.0, host.id.0));
+            }
+        }
+        by.into_iter().map(|(end, hosts)| (end, HostSet::from_ranges(hosts))).collect()
+    }
+
+    /// When the windows close of which one is open at this moment; none: within a week they do not.
+    fn closes(&self, now_ms: u64, zone: &TimeZone) -> Option<u64> {
+        if self.windows.is_empty() {
+            return None;
+        }
+        let minute = now_ms / MINUTE_MS + 1;
+        let mut minutes = (minute..=minute + WEEK).map(|minute| minute * MINUTE_MS);
+        minutes.find(|at| {
+            let at = Zoned::new(moment(*at), zone.clone());
+            !self.windows.iter().any(|week| week.holds(&at))
+        })
+    }
+
     /// The first moment from this one on that is in a window.
     fn open(&self, from_ms: u64, zone: &TimeZone) -> Option<u64> {
         if self.windows.is_empty() {
@@ -357,6 +400,36 @@ mod tests {
         assert_eq!(sort(due + 200 * MINUTE), (2, 0, None));
         assert_eq!(sort(due + 300 * MINUTE), (0, 0, Some(due + 360 * MINUTE)));
         assert_eq!(sort(due + 360 * MINUTE), (0, 2, None));
+    }
+
+    #[test]
+    fn a_turn_ends_when_its_window_closes_or_it_expires() {
+        let due = at("2026-11-26T12:00:00Z");
+        let ends = |windows: &[&str], expires: &str, zone: &str, now: &str| {
+            let zone = TimeZone::get(zone).expect("a zone");
+            spread("10m", windows, expires).ends(due, &zone, at(now))
+        };
+        let check = |windows: &[&str], expires, zone, now, end: Option<&str>| {
+            assert_eq!(ends(windows, expires, zone, now), end.map(at), "{windows:?} {now}");
+        };
+        check(&[], "", "UTC", "2026-11-26T12:00:00Z", None);
+        check(&[], "6h", "UTC", "2026-11-26T12:00:00Z", Some("2026-11-26T18:00:00Z"));
+        check(&["12-13"], "", "UTC", "2026-11-26T12:00:00Z", Some("2026-11-26T13:00:00Z"));
+        check(&["12-13"], "30m", "UTC", "2026-11-26T12:10:30Z", Some("2026-11-26T12:30:00Z"));
+        check(&["12-13"], "6h", "UTC", "2026-11-26T12:59:59Z", Some("2026-11-26T13:00:00Z"));
+        let night = ["mon-fri 22-06", "sat,sun"];
+        check(&night, "", "Europe/Paris", "2026-11-26T22:00:00Z", Some("2026-11-27T05:00:00Z"));
+        // One goes on in the next: Friday's night, Saturday, Sunday.
+        check(&night, "", "UTC", "2026-11-27T23:00:00Z", Some("2026-11-30T00:00:00Z"));
+    }
+
+    #[test]
+    fn hosts_of_places_whose_clocks_differ_end_apart() {
+        let (turns, due) = (spread("10m", &["12-14"], ""), at("2026-11-26T12:00:00Z"));
+        let hosts = [host(1, 0, 1, "UTC"), host(2, 0, 1, "Europe/Paris"), host(3, 0, 1, "UTC")];
+        let by = turns.by(due, hosts.iter(), due + 1);
+        let set = |ids: &[u32]| ids.iter().map(|id| HostId(*id)).collect::<HostSet>();
+        assert_eq!(by, [(due + HOUR, set(&[2])), (due + 2 * HOUR, set(&[1, 3]))].into());
     }
 
     #[test]

@@ -49,6 +49,7 @@ pub(crate) async fn verify(
     if !screen.json {
         screen.say(&summary(&told, entries))?;
     }
+    exits.extend((told.left > 0).then_some(Exit::Missed));
     // Where somebody has not looked nobody knows; that is worse than to know that it differs.
     let worst = [Exit::Failed, Exit::Cancelled, Exit::Missed, Exit::Drift];
     Ok(worst.into_iter().find(|exit| exits.contains(exit)).unwrap_or(Exit::Ok))

@@ -52,13 +52,19 @@ impl Codec {
         }
     }
 
-    /// How a member can be packed again, and its plain bytes, piece by piece. It has not been
-    /// packed again yet, or not all of it.
-    pub(super) fn take_apart(&self, member: &[u8], limit: u64) -> Option<(Codec, Vec<Plain>)> {
+    /// How a member can be packed again, and its plain bytes, piece by piece, if there are no more
+    /// than the limit. It has not been packed again yet, or not all of it. `work`: how many plain
+    /// bytes may still be looked at, be it in vain; it is made less by those that were.
+    pub(super) fn take_apart(
+        &self,
+        member: &[u8],
+        limit: u64,
+        work: &mut u64,
+    ) -> Option<(Codec, Vec<Plain>)> {
         match self {
-            Codec::Deflate => Some((Codec::Deflate, deflate::take_apart(member)?)),
+            Codec::Deflate => Some((Codec::Deflate, deflate::take_apart(member, limit, work)?)),
             Codec::Xz(xz) => {
-                let (xz, plain) = xz::take_apart(member, xz, limit)?;
+                let (xz, plain) = xz::take_apart(member, xz, limit, work)?;
                 let pieces = plain.chunks(PIECE).map(|piece| (piece.to_vec(), Vec::new()));
                 Some((Codec::Xz(xz), pieces.collect()))
             }

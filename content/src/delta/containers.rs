@@ -6,6 +6,7 @@
 //! many; and there is a limit to them, since to pack them again takes hosts long.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 
 use super::decode::{Base, Delta};
 use super::diff::{Changes, Streams};
@@ -22,8 +23,18 @@ use crate::store::Store;
 
 /// Containers of which more than this is new are opened one at a time.
 const LARGE: usize = 4 << 20;
-/// New bytes of containers whose changes are held in memory at once.
-const WAVE: usize = 64 << 20;
+/// Small ones whose changes are held in memory at once, up to [`DIFF_STREAMS`] of each.
+const WAVE: usize = 16;
+
+/// What may be done with a file.
+enum Way {
+    /// It is no container, or opening it would take too long.
+    Closed,
+    /// All that is in it is deflated.
+    Quick,
+    /// It takes long to pack again.
+    Slow,
+}
 
 /// A container that is worth opening.
 struct Candidate<'a> {
@@ -44,19 +55,19 @@ impl<'a> Encoder<'a> {
         &self,
         items: Vec<Item<'a>>,
     ) -> Result<(Vec<Part>, Vec<Item<'a>>), PackError> {
-        let (mut large, mut small, mut others) = (Vec::new(), Vec::new(), Vec::new());
-        let mut budget = effort::PACKED_AGAIN;
+        let (mut waves, mut quick, mut slow) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut others, mut budget) = (Vec::new(), effort::PACKED_AGAIN);
         for item in items {
-            match (self.may_open(&item, &mut budget)?, item.raw() > LARGE) {
-                (true, true) => large.push(item),
-                (true, false) => small.push(item),
-                (false, _) => others.push(item),
+            match self.way(&item, &mut budget)? {
+                Way::Closed => others.push(item),
+                _ if item.raw() > LARGE => waves.push(vec![item]),
+                Way::Quick => quick.push(item),
+                Way::Slow => slow.push(item),
             }
         }
-        let mut waves: Vec<_> = large.into_iter().map(|item| vec![item]).collect();
-        waves.extend(groups(&small, |wave, item| {
-            wave.iter().map(Item::raw).sum::<usize>() + item.raw() <= WAVE
-        }));
+        waves.extend(groups(&quick, |wave, _| wave.len() < WAVE));
+        // There are not many bytes in these, and they go into segments together.
+        waves.extend((!slow.is_empty()).then_some(slow));
         let mut parts = Vec::new();
         for wave in waves {
             let mut candidates = Vec::new();
@@ -81,23 +92,23 @@ impl<'a> Encoder<'a> {
         &self.view.target.entries[self.view.layout[item.file].entry]
     }
 
-    /// Whether it is a container. Of those that are slow to pack again only so many are.
-    fn may_open(&self, item: &Item<'_>, budget: &mut u64) -> Result<bool, PackError> {
-        let Some(base) = item.base else { return Ok(false) };
+    /// Of those that are slow to pack again only so many are opened.
+    fn way(&self, item: &Item<'_>, budget: &mut u64) -> Result<Way, PackError> {
+        let Some(base) = item.base else { return Ok(Way::Closed) };
         let (old, new) = (self.old(base), self.new_entry(item));
         if item.raw() > DIFF_RAW || old.size().max(new.size()) > EXPANDED {
-            return Ok(false);
+            return Ok(Way::Closed);
         }
         let (old, first) = (self.chunk(&old.chunks()[0])?, self.chunk(&new.chunks()[0])?);
         if !is_container(&old) || !is_container(&first) {
-            return Ok(false);
+            return Ok(Way::Closed);
         }
         if is_deflated(&first) {
-            return Ok(true);
+            return Ok(Way::Quick);
         }
-        let left = budget.checked_sub(new.size());
-        *budget = left.unwrap_or(*budget);
-        Ok(left.is_some())
+        let Some(left) = budget.checked_sub(new.size()) else { return Ok(Way::Closed) };
+        *budget = left;
+        Ok(Way::Slow)
     }
 
     /// The container opened, if that pays.
@@ -106,11 +117,8 @@ impl<'a> Encoder<'a> {
         let old_file = self.bytes(self.old(base).chunks())?;
         let new_file = self.bytes(self.new_entry(&item).chunks())?;
         let [in_old, in_new] = changed_members(&old_file, &new_file);
-        let (Some((members, old)), Some(new)) =
-            (expand_old(&old_file, &in_old), expand_new(&new_file, &in_new))
-        else {
-            return Ok(None);
-        };
+        let Some((members, old)) = expand_old(&old_file, &in_old) else { return Ok(None) };
+        let Some(new) = expand_new(&new_file, &in_new) else { return Ok(None) };
         let longest = [old_file.len(), new_file.len(), old.len(), new.expansion.len()];
         let longest = longest.into_iter().max().unwrap_or(0) as u64;
         drop(new_file);
@@ -120,13 +128,19 @@ impl<'a> Encoder<'a> {
         let sorted = Sorted::new(old);
         let changes = changes(&sorted, 0, &new.expansion);
         drop((sorted, new.expansion));
+        let packed = shape.packed();
         let (shape, corrections) = (shape.write(kind), new.corrections);
         let opened = Candidate { item, kind, shape, changes, corrections, longest, slow };
         let alone = self.segment(&[&opened])?;
-        let pays = match alone {
-            Some(bytes) => bytes.len() < self.closed(&item, old_file)?,
-            None => false,
+        let saved = match alone {
+            Some(bytes) => self.closed(&item, old_file)?.saturating_sub(bytes.len()),
+            None => 0,
         };
+        let is_sooner = |rate| packed == 0 || effort::is_sooner(saved as u64, packed, rate);
+        let pays = saved > 0 && self.rate.is_none_or(is_sooner);
+        if saved > 0 && !pays {
+            self.is_spared.store(true, Ordering::Relaxed);
+        }
         Ok(pays.then_some(opened))
     }
 

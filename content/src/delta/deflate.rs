@@ -11,10 +11,15 @@ use miniz_oxide::inflate::core::inflate_flags::TINFL_FLAG_HAS_MORE_INPUT;
 use miniz_oxide::inflate::core::{DecompressorOxide, decompress};
 use preflate_rs::{ExitCode, PreflateConfig, PreflateStreamProcessor, RecreateStreamProcessor};
 
+use super::codec::Plain;
 use super::opened::PIECE;
 
 /// Deflated bytes that are looked at in one go; a block that is longer takes more.
 const FEED: usize = 256 << 10;
+/// And at the beginning: by that is guessed how a member was deflated, and the guess holds for all
+/// of it. Few bytes guess best, but they may be too like each other to tell what comes later, as
+/// with long libraries; then more are tried.
+const FIRST: [usize; 2] = [FEED, 1 << 20];
 /// What inflating looks back on.
 const WINDOW: usize = 32 << 10;
 
@@ -50,42 +55,53 @@ pub(super) fn unpack<E>(
     }
 }
 
-/// The plain bytes of a member and the corrections, piece by piece.
-pub(super) fn take_apart(member: &[u8]) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
+/// The plain bytes of a member and the corrections, piece by piece; `None` as well if there are
+/// more plain bytes than the limit. All that were looked at are taken from `work`.
+pub(super) fn take_apart(member: &[u8], limit: u64, work: &mut u64) -> Option<Vec<Plain>> {
+    let firsts = FIRST.into_iter().enumerate();
+    let mut firsts = firsts.filter(|(n, _)| *n == 0 || member.len() > FIRST[n - 1]);
+    // It is others' code on bytes that nobody has checked: a panic in it is a "no".
+    firsts.find_map(|(_, first)| {
+        catch_unwind(AssertUnwindSafe(|| attempt(member, first, limit, work))).ok().flatten()
+    })
+}
+
+fn attempt(member: &[u8], first: usize, limit: u64, work: &mut u64) -> Option<Vec<Plain>> {
     let config = PreflateConfig {
         plain_text_limit: PIECE,
         verify_compression: true,
         ..PreflateConfig::default()
     };
-    let attempt = || -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
-        let mut processor = PreflateStreamProcessor::new(&config);
-        let (mut pieces, mut start, mut end) = (Vec::new(), 0, FEED.min(member.len()));
-        let mut corrections = 0;
-        while !processor.is_done() {
-            match processor.decompress(&member[start..end]) {
-                Ok(piece) => {
-                    let plain = processor.plain_text().text().to_vec();
-                    // Nothing gained, or not a member of one deflated stream alone.
-                    if plain.is_empty() && piece.compressed_size == 0 {
-                        return None;
-                    }
-                    corrections += piece.corrections.len();
-                    pieces.push((plain, piece.corrections));
-                    processor.shrink_to_dictionary();
-                    start += piece.compressed_size;
-                    end = (start + FEED).min(member.len());
+    let mut processor = PreflateStreamProcessor::new(&config);
+    let (mut pieces, mut start, mut end) = (Vec::new(), 0, first.min(member.len()));
+    let (mut corrections, mut total) = (0, 0);
+    while !processor.is_done() {
+        match processor.decompress(&member[start..end]) {
+            Ok(piece) => {
+                let plain = processor.plain_text().text().to_vec();
+                // Nothing gained, or not a member of one deflated stream alone.
+                if plain.is_empty() && piece.compressed_size == 0 {
+                    return None;
                 }
-                Err(error) if error.exit_code() == ExitCode::ShortRead && end < member.len() => {
-                    end = (end + FEED).min(member.len());
+                total += plain.len() as u64;
+                *work = work.saturating_sub(plain.len() as u64);
+                if total > limit || *work == 0 {
+                    return None;
                 }
-                Err(_) => return None,
+                corrections += piece.corrections.len();
+                pieces.push((plain, piece.corrections));
+                processor.shrink_to_dictionary();
+                start += piece.compressed_size;
+                end = (start + FEED).min(member.len());
             }
+            Err(error) if error.exit_code() == ExitCode::ShortRead && end < member.len() => {
+                end = (end + FEED).min(member.len());
+            }
+            Err(_) => return None,
         }
-        // Corrections as long as the member are as good as none.
-        (start == member.len() && corrections < member.len() / 2).then_some(pieces)
-    };
-    // It is others' code on bytes that nobody has checked: a panic in it is a "no".
-    catch_unwind(AssertUnwindSafe(attempt)).ok().flatten()
+    }
+    // Corrections as long as the member are as good as none.
+    (start == member.len() && corrections < member.len() / 2).then_some(pieces)
 }
 
 /// Deflates a member again, piece by piece.
@@ -110,5 +126,53 @@ impl Packer {
         let (deflated, processor) = made?;
         self.processor = Some(processor);
         Some(deflated)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use miniz_oxide::deflate::core::{CompressorOxide, TDEFLFlush, compress_to_output};
+
+    use super::*;
+
+    #[test]
+    fn no_more_is_taken_apart_than_is_allowed() {
+        let plain = (0..20_000).flat_map(|n| format!("line {} of {n}\n", n * n % 977).into_bytes());
+        let plain: Vec<u8> = plain.collect();
+        let member = miniz_oxide::deflate::compress_to_vec(&plain, 6);
+        let (length, mut work) = (plain.len() as u64, 1 << 30);
+        let pieces = take_apart(&member, length, &mut work).expect("there are no more");
+        assert!(pieces.iter().flat_map(|(plain, _)| plain).eq(&plain));
+        assert_eq!(work, (1 << 30) - length);
+        assert!(take_apart(&member, length - 1, &mut work).is_none());
+        assert!(take_apart(&member, length, &mut { length / 2 }).is_none());
+    }
+
+    #[test]
+    fn a_guess_that_holds_for_the_beginning_alone_is_made_again() {
+        let mut numbers = crate::delta::tests::noise(1, 1 << 20).into_iter();
+        let mut some = |n: u8| numbers.next().expect("there are enough") % n;
+        let mut plain = Vec::new();
+        while plain.len() < 3 << 20 {
+            plain.extend_from_slice(format!("line {} of {};", some(200), some(255)).as_bytes());
+        }
+        // A flush in the midst of it: no guess by what comes before has what comes after.
+        let mut deflater = CompressorOxide::default();
+        deflater.set_format_and_level(miniz_oxide::DataFormat::Raw, 1);
+        let (before, after) = plain.split_at(1_000_000);
+        let mut member = Vec::new();
+        for (part, flush) in [(before, TDEFLFlush::Sync), (after, TDEFLFlush::Finish)] {
+            let (_, taken) = compress_to_output(&mut deflater, part, flush, |out| {
+                member.extend_from_slice(out);
+                true
+            });
+            assert_eq!(taken, part.len());
+        }
+        let whole = plain.len() as u64;
+        assert!(attempt(&member, FIRST[0], whole, &mut { 1 << 30 }).is_none());
+        let pieces = take_apart(&member, whole, &mut { 1 << 30 }).expect("more is tried");
+        let mut packer = Packer::new();
+        let made = pieces.iter().map(|(plain, corrections)| packer.piece(plain, corrections));
+        assert_eq!(made.collect::<Option<Vec<_>>>().expect("all of them").concat(), member);
     }
 }

@@ -9,7 +9,7 @@
 //! relative place is, so that a file of any length takes bounded memory.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::bases::Bases;
 use super::diff::{Changes, Streams, ops};
@@ -59,24 +59,37 @@ impl Sizes {
 const SMALLEST: u64 = 128;
 const ENCODERS: usize = 2;
 
-/// Encodes what leads from the base to the target, and stores the segments.
+/// Encodes what leads from the base to the target, and stores the segments. With the rate of the
+/// slowest link, in bytes a second, containers stay closed that would only be there later for being
+/// opened. Also returns whether there were any.
 pub(crate) fn encode(
     base: &Manifest,
     target: &Manifest,
     store: &Store,
-) -> Result<Vec<Part>, PackError> {
-    encode_within(base, target, store, Sizes::REAL)
+    rate: Option<u64>,
+) -> Result<(Vec<Part>, bool), PackError> {
+    encode_over(base, target, store, (Sizes::REAL, rate))
 }
 
+#[cfg(test)]
 pub(super) fn encode_within(
     base: &Manifest,
     target: &Manifest,
     store: &Store,
     sizes: Sizes,
 ) -> Result<Vec<Part>, PackError> {
+    Ok(encode_over(base, target, store, (sizes, None))?.0)
+}
+
+fn encode_over(
+    base: &Manifest,
+    target: &Manifest,
+    store: &Store,
+    (sizes, rate): (Sizes, Option<u64>),
+) -> Result<(Vec<Part>, bool), PackError> {
     let layout = layout(Some(base), target);
     let view = View { base, target, layout: &layout };
-    let encoder = Encoder { view, store, sizes };
+    let encoder = Encoder { view, store, sizes, rate, is_spared: AtomicBool::new(false) };
     let bases = encoder.bases()?;
     let mut differences = Vec::new();
     let mut prefixes = Vec::new();
@@ -92,13 +105,17 @@ pub(super) fn encode_within(
     parts.extend(encoder.differences(&differences, &mut prefixes)?);
     prefixes.sort_unstable_by_key(|item| item.file);
     parts.extend(encoder.prefixes(prefixes)?);
-    Ok(parts)
+    Ok((parts, encoder.is_spared.into_inner()))
 }
 
 pub(super) struct Encoder<'a> {
     pub(super) view: View<'a>,
     pub(super) store: &'a Store,
     sizes: Sizes,
+    /// Of the slowest link, in bytes a second, if that is known.
+    pub(super) rate: Option<u64>,
+    /// Whether a container stayed closed because of that.
+    pub(super) is_spared: AtomicBool,
 }
 
 impl<'a> Encoder<'a> {

@@ -20,6 +20,8 @@ use crate::pack::PackError;
 pub(super) const EXPANDED: u64 = 256 << 20;
 /// Plain bytes that are packed in one go.
 pub(super) const PIECE: usize = 4 << 20;
+/// Plain bytes that are looked at to open one file, those of members that stay closed included.
+const WORK: u64 = 2 * EXPANDED;
 /// Members of an old file, and pieces of a new one, at most.
 const MEMBERS: u64 = 1 << 17;
 /// Members of one segment that are packed otherwise than deflated, at most.
@@ -142,6 +144,16 @@ impl Shape {
         usize::try_from(all.fold(0, u64::saturating_add)).unwrap_or(usize::MAX)
     }
 
+    /// Plain bytes that are packed otherwise than deflated.
+    pub(super) fn packed(&self) -> u64 {
+        let mut is_slow = false;
+        let slow = self.new.iter().filter(|piece| {
+            is_slow = piece.begins.as_ref().map_or(is_slow, |codec| *codec != Codec::Deflate);
+            is_slow
+        });
+        slow.map(|piece| piece.plain).sum()
+    }
+
     /// Members that are not deflated: each takes memory and time, however short it is.
     pub(super) fn slow(&self) -> usize {
         let old = self.old.iter().filter(|member| member.codec != Codec::Deflate);
@@ -159,18 +171,20 @@ fn count(bytes: &mut &[u8]) -> Result<u64, PackError> {
 /// The expansion of an old file: those of the members that can be unpacked, and all bytes.
 pub(super) fn expand_old(file: &[u8], packed: &[Packed]) -> Option<(Vec<Member>, Vec<u8>)> {
     let (mut members, mut expansion, mut at) = (Vec::new(), Vec::new(), 0);
+    let mut work = WORK;
     for (range, codec) in packed {
         let before = expansion.len();
         expansion.extend_from_slice(&file[at..range.start]);
         let gap = range.start - at;
         let start = expansion.len();
-        let room = (EXPANDED as usize).saturating_sub(start);
+        let room = EXPANDED.saturating_sub(start as u64).min(work);
         let mut source = &file[range.clone()];
         let mut read = |out: &mut [u8]| fill(&mut source, out);
-        let whole = codec.unpack(&mut read, room as u64, &mut |bytes| -> Result<(), ()> {
+        let whole = codec.unpack(&mut read, room, &mut |bytes| -> Result<(), ()> {
             expansion.extend_from_slice(bytes);
             Ok(())
         });
+        work = work.saturating_sub((expansion.len() - start) as u64);
         // Whatever cannot be unpacked to its very end stays as it is.
         if whole.is_ok_and(|whole| whole) {
             let plain = (expansion.len() - start) as u64;
@@ -196,16 +210,12 @@ pub(super) struct Opened {
 /// Expands a new file at these members; `None` if none of them can be made again.
 pub(super) fn expand_new(file: &[u8], packed: &[Packed]) -> Option<Opened> {
     let mut opened = Opened { pieces: Vec::new(), expansion: Vec::new(), corrections: Vec::new() };
-    let mut at = 0;
+    let (mut at, mut work) = (0, WORK);
     for (range, codec) in packed {
         let gap = range.start - at;
         let room = EXPANDED.saturating_sub((opened.expansion.len() + gap) as u64);
-        let apart = codec.take_apart(&file[range.clone()], room);
+        let apart = codec.take_apart(&file[range.clone()], room, &mut work);
         let Some((codec, pieces)) = apart else { continue };
-        let plain: usize = pieces.iter().map(|(plain, _)| plain.len()).sum();
-        if plain as u64 > room {
-            break;
-        }
         opened.expansion.extend_from_slice(&file[at..range.start]);
         for (n, (plain, corrections)) in pieces.iter().enumerate() {
             opened.pieces.push(Piece {

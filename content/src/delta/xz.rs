@@ -2,7 +2,7 @@
 //!
 //! xz says in a block's header by which filters it was packed, but not how hard its encoder tried.
 //! There are nine ways (the presets, which differ in little else than the dictionary, which is in
-//! the header). They are tried on the beginning of a block: the first 64 KiB that come out are
+//! the header). They are tried on the beginning of a block: the first 128 KiB that come out are
 //! those of the block, or it is another. The bytes that an encoder makes may differ from one
 //! version of liblzma to another, so the one that is compiled in is part of the format.
 //!
@@ -13,7 +13,7 @@ use liblzma::stream::{Action, Filters, LzmaOptions, PRESET_EXTREME, Status, Stre
 use super::codec::Codec;
 use super::head::read_number;
 use super::members::Packed;
-use super::opened::PIECE;
+use super::opened::{EXPANDED, PIECE};
 
 /// What an xz file begins with.
 pub(super) const MAGIC: [u8; 6] = *b"\xfd7zXZ\0";
@@ -136,7 +136,7 @@ pub(super) fn blocks(file: &[u8]) -> Option<Vec<Packed>> {
         }
         let bits = bits(&file[range.clone()]);
         let xz = Xz { way: 6, bits, chain };
-        if plain > 0 && xz.encoder().is_some() {
+        if plain > 0 && plain as u64 <= EXPANDED && xz.encoder().is_some() {
             blocks.push((range, Codec::Xz(xz)));
         }
         at = end.next_multiple_of(4);
@@ -207,20 +207,33 @@ pub(super) fn unpack<E>(
     }
 }
 
-/// How a block was packed, and its plain bytes; `None` if that cannot be found out.
-pub(super) fn take_apart(block: &[u8], xz: &Xz, limit: u64) -> Option<(Xz, Vec<u8>)> {
+/// How a block was packed, and its plain bytes; `None` if that cannot be found out, or not within
+/// the limit of plain bytes. All that go through the library are taken from `work`.
+pub(super) fn take_apart(
+    block: &[u8],
+    xz: &Xz,
+    limit: u64,
+    work: &mut u64,
+) -> Option<(Xz, Vec<u8>)> {
     let (mut plain, mut source) = (Vec::new(), block);
     let mut read = |out: &mut [u8]| super::codec::fill(&mut source, out);
-    let whole = unpack(xz, &mut read, limit, &mut |bytes| -> Result<(), ()> {
+    let whole = unpack(xz, &mut read, limit.min(*work), &mut |bytes| -> Result<(), ()> {
         plain.extend_from_slice(bytes);
         Ok(())
     });
+    spend(work, plain.len());
     if whole != Ok(true) {
         return None;
     }
     let mut ways = likely(xz).map(|way| Xz { way, ..xz.clone() });
-    let xz = ways.find(|xz| begins_so(xz, &plain, block))?;
+    let xz = ways.find(|xz| begins_so(xz, &plain, block, work))?;
     Some((xz, plain))
+}
+
+/// Whether there is more to spend. Nothing costs less than a step.
+fn spend(work: &mut u64, bytes: usize) -> bool {
+    *work = work.saturating_sub(bytes.max(STEP) as u64);
+    *work > 0
 }
 
 /// All ways, the most likely first.
@@ -239,13 +252,13 @@ fn likely(xz: &Xz) -> impl Iterator<Item = u8> {
 }
 
 /// Whether the beginning of a block, or all of it if it is short, comes out the same this way.
-fn begins_so(xz: &Xz, plain: &[u8], block: &[u8]) -> bool {
+fn begins_so(xz: &Xz, plain: &[u8], block: &[u8], work: &mut u64) -> bool {
     let Some(mut packer) = Packer::new(xz) else { return false };
     let mut at = 0;
     let mut pieces = plain.chunks(STEP).peekable();
     while let Some(piece) = pieces.next() {
         let Some(packed) = packer.piece(piece, pieces.peek().is_none()) else { return false };
-        if !block[at..].starts_with(&packed) {
+        if !spend(work, piece.len()) || !block[at..].starts_with(&packed) {
             return false;
         }
         at += packed.len();

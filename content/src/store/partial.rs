@@ -136,15 +136,21 @@ impl Store {
             let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
             made.map_err(disk("create", dir))?;
             // Where there are no hard links, and in place of what a crash has left.
-            let moved = || fs::rename(&partial.path, &path);
-            let named = fs::hard_link(&partial.path, &path).or_else(|_| moved());
-            named.map_err(disk("rename", &path))?;
+            let linked = fs::hard_link(&partial.path, &path).is_ok();
+            if !linked {
+                fs::rename(&partial.path, &path).map_err(disk("rename", &path))?;
+            }
             for dir in [dir, &self.dir.join("objects")] {
                 sync_dir(dir)?;
             }
             let len = u32::try_from(partial.outline.len()).expect("an object has at most 32 MiB");
             let place = [(id, Place::Large { len })];
-            self.index.add(&place, self.bounds().price, &|id| self.keeps(id))?;
+            let added = self.index.add(&place, self.bounds().price, &|id| self.keeps(id));
+            if added.is_err() && linked {
+                // Nothing would count it there, and it has its first name still.
+                fs::remove_file(&path).ok();
+            }
+            added?;
         }
         drop(writer);
         self.drop_partial(&id)

@@ -57,10 +57,15 @@ impl Batch {
         self.items.push(item);
     }
 
-    pub(super) fn draft(self, planned: u64, hosts: &HostSet, frequency: &str) -> (Draft, PlanRow) {
+    pub(super) fn draft(
+        self,
+        (planned, begin_by_ms): (u64, u64),
+        hosts: &HostSet,
+        frequency: &str,
+    ) -> (Draft, PlanRow) {
         let count = self.items.len();
         let noun = if count == 1 { "file" } else { "files" };
-        let work = Dist { items: self.items, frequency: frequency.into() };
+        let work = Dist { items: self.items, frequency: frequency.into(), begin_by_ms };
         let verify = work.verifies();
         let does = if verify { "verify " } else { "" };
         let what = match (count, self.files.first()) {

@@ -26,6 +26,9 @@ pub(crate) use refusal::Refusal;
 /// How many contents of a domain an error names.
 const NAMED: usize = 10;
 
+/// How many characters of a name are shown. A user's has what was said and what the kernel knows.
+const NAME: usize = 128;
+
 /// What a change did.
 #[derive(Debug, Default)]
 pub(crate) struct Effect {
@@ -49,7 +52,7 @@ impl Author {
     /// As it is shown.
     pub(crate) fn text(&self) -> String {
         let clean =
-            |text: &str| text.chars().filter(|c| !c.is_control()).take(64).collect::<String>();
+            |text: &str| text.chars().filter(|c| !c.is_control()).take(NAME).collect::<String>();
         format!("{}@{}", clean(&self.user), clean(&self.host))
     }
 }

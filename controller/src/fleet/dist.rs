@@ -92,6 +92,7 @@ struct Made {
 /// What is to be distributed.
 struct Due {
     planned: u64,
+    begin_by_ms: u64,
     /// Whether hosts only look.
     verify: bool,
     /// The files, with how each stands.
@@ -132,9 +133,15 @@ impl Distributor {
         self.make(new).await.told
     }
 
-    /// Brings those who have their turn what they lack, if they may begin now.
-    pub(crate) async fn take_turns(&self, frequency: &str, hosts: HostSet) -> Taken {
-        let new = NewDist { only: Some(hosts.clone()), ..NewDist::of(frequency) };
+    /// Brings those who have their turn what they lack, if they may begin now. A host that cannot
+    /// begin by then does not; 0: whenever it can.
+    pub(crate) async fn take_turns(
+        &self,
+        frequency: &str,
+        hosts: HostSet,
+        begin_by_ms: u64,
+    ) -> Taken {
+        let new = NewDist { only: Some(hosts.clone()), begin_by_ms, ..NewDist::of(frequency) };
         if let Err(failure) = self.check_rolled(frequency) {
             return Taken { left: hosts, told: Err(failure) };
         }
@@ -192,7 +199,11 @@ impl Distributor {
             let hosts = &due.groups[at].hosts;
             if given.orders.len() >= ORDERS {
                 let left: u64 = due.groups[at..].iter().map(|group| group.hosts.len()).sum();
-                told.notes.push(format!("{left} hosts wait for the next distribution"));
+                told.notes.push(match new.verify {
+                    true => format!("{left} hosts were not looked at; name them"),
+                    false => format!("{left} hosts wait for the next distribution"),
+                });
+                told.left = left;
                 break;
             }
             let (maker, due_now, name) = (self.clone(), due.clone(), new.frequency.clone());
@@ -338,8 +349,8 @@ impl Distributor {
             warn!(host, %one, %other, "two entries clash: nothing is delivered");
             notes.push(format!("{host}: {one} and {other} clash: nothing is delivered"));
         }
-        let (planned, verify) = (book.change, new.verify);
-        Ok(Due { planned, verify, files, groups: groups(&of_file), notes })
+        let (planned, begin_by_ms, verify) = (book.change, new.begin_by_ms, new.verify);
+        Ok(Due { planned, begin_by_ms, verify, files, groups: groups(&of_file), notes })
     }
 
     /// How the files stand that may be meant. Blocks.
@@ -379,7 +390,7 @@ impl Distributor {
             let push = protos::Push { terms, ..push };
             let weight = weight(&push);
             if batch.is_full(weight, &needs) {
-                drafts.push(batch.draft(due.planned, &group.hosts, frequency));
+                drafts.push(batch.draft((due.planned, due.begin_by_ms), &group.hosts, frequency));
                 batch = Batch::default();
             }
             let command = if verify { "" } else { &entry.command };
@@ -391,7 +402,7 @@ impl Distributor {
             batch.files.push((path.clone(), root.clone()));
         }
         if !batch.items.is_empty() {
-            drafts.push(batch.draft(due.planned, &group.hosts, frequency));
+            drafts.push(batch.draft((due.planned, due.begin_by_ms), &group.hosts, frequency));
         }
         Ok(Made { drafts, broken })
     }

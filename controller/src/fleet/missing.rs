@@ -99,20 +99,28 @@ impl Standing {
     }
 
     /// These hosts have said to a verification, which was planned at this number, that what they
-    /// have is something else.
-    pub(crate) fn drift(&mut self, hosts: &HostSet, (planned, order): (u64, OrderId)) {
-        let new = hosts.difference(&self.lacking());
+    /// have is something else. Returns those who were thought to have it right.
+    ///
+    /// Who lacks it anyway may well have what he was last known to have, and so keeps that; and who
+    /// does not get the file any more has nothing to do with it.
+    pub(crate) fn drift(&mut self, hosts: &HostSet, (planned, order): (u64, OrderId)) -> HostSet {
+        let lacking = self.lacking();
+        let has = HostSet::from_ranges(self.has.values().flat_map(HostSet::ranges).copied());
+        let new = hosts.intersection(&has).difference(&lacking);
         if !new.is_empty() {
             let set = self.lacking.entry(planned).or_default();
             *set = set.union(&new);
         }
-        self.forget(hosts);
+        self.forget(&new);
         let later = self.drifted.range(order..).flat_map(|(_, set)| set.ranges());
-        let hosts = hosts.difference(&HostSet::from_ranges(later.copied()));
+        let known = HostSet::from_ranges(later.copied());
+        let hosts = hosts.intersection(&lacking.union(&new)).difference(&known);
         take(&mut self.drifted, &hosts);
         if !hosts.is_empty() {
-            self.drifted.insert(order, hosts);
+            let set = self.drifted.entry(order).or_default();
+            *set = set.union(&hosts);
         }
+        new
     }
 
     /// Nobody knows what these hosts have.
@@ -218,6 +226,41 @@ mod tests {
         });
     }
 
+    #[test]
+    fn who_lacks_only_what_is_newer_keeps_what_it_has_for_deltas() {
+        let mut standing = Standing::default();
+        standing.enter(&all(), 1);
+        standing.confirm(&all(), (1, by(1)), "v1");
+        standing.enter(&all(), 2);
+        assert!(standing.drift(&all(), (2, by(2))).is_empty(), "nobody was thought to have v2");
+        assert_eq!(standing.has()["v1"], all());
+        // What was given before that does not clear it all the same.
+        standing.confirm(&one(1), (2, by(1)), "v2");
+        assert_eq!((standing.lacking(), &standing.has()["v1"]), (all(), &all()));
+    }
+
+    #[test]
+    fn what_hosts_find_one_after_the_other_is_kept_of_all_of_them() {
+        let mut standing = Standing::default();
+        standing.confirm(&all(), (1, by(1)), "one");
+        assert_eq!(standing.drift(&one(1), (1, by(3))), one(1));
+        assert_eq!(standing.drift(&one(2), (1, by(3))), one(2));
+        assert!(standing.drift(&one(2), (1, by(3))).is_empty(), "it is known");
+        let both = one(1).union(&one(2));
+        standing.confirm(&both, (1, by(2)), "one");
+        assert_eq!(standing.lacking(), both, "of what was given before the word comes late");
+    }
+
+    #[test]
+    fn who_has_left_is_not_entered_by_what_it_finds() {
+        let mut standing = Standing::default();
+        standing.confirm(&all(), (1, by(1)), "one");
+        standing.leave(&one(1));
+        let before = standing.clone();
+        assert!(standing.drift(&one(1), (1, by(2))).is_empty());
+        assert_eq!(standing, before);
+    }
+
     /// What can happen to one file, its hosts and the words between them.
     #[derive(Clone, Debug)]
     enum Step {
@@ -308,7 +351,7 @@ mod tests {
                     Some(spoilt) => {
                         let own = &mut own[order.host as usize];
                         own.known = own.known.max(spoilt);
-                        standing.drift(&host, of);
+                        drop(standing.drift(&host, of));
                     }
                     None => standing.confirm(&host, of, &order.revision.to_string()),
                 }

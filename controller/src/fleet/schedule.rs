@@ -119,11 +119,29 @@ impl Keeper {
         Ok(())
     }
 
-    /// Whoever was given what he lacks waits no more; the others are seen to at the next look.
+    /// Those whose windows close at different moments have orders of their own.
     async fn take_turns(&mut self, frequency: &str, todo: Todo) -> Result<(), Failure> {
-        let Todo { turns, due_ms, .. } = todo;
+        let Todo { turns, by, due_ms, .. } = todo;
+        let bound = by.values().fold(HostSet::new(), |all, hosts| all.union(hosts));
+        let (free, mut kept) = (turns.difference(&bound), Ok(()));
+        for (by_ms, hosts) in by.into_iter().chain([(0, free)]) {
+            if !hosts.is_empty() {
+                let taken = self.take_turn(frequency, due_ms, (by_ms, hosts)).await;
+                kept = taken.and(kept);
+            }
+        }
+        kept
+    }
+
+    /// Whoever was given what he lacks waits no more; the others are seen to at the next look.
+    async fn take_turn(
+        &mut self,
+        frequency: &str,
+        due_ms: u64,
+        (by_ms, turns): (u64, HostSet),
+    ) -> Result<(), Failure> {
         let distributor = &self.rollouts.distributor;
-        let Taken { left, told } = distributor.take_turns(frequency, turns.clone()).await;
+        let Taken { left, told } = distributor.take_turns(frequency, turns.clone(), by_ms).await;
         let (had, name) = (turns.difference(&left), frequency.to_owned());
         let store = distributor.fleet.store.clone();
         let noted = match had.is_empty() {

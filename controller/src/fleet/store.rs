@@ -49,7 +49,7 @@ pub(crate) struct PlanRow {
     pub(crate) verify: bool,
 }
 
-/// Hosts at which a file is not as it should be.
+/// Hosts at which a file is not as it should be, though they were thought to have it.
 pub(crate) struct Drifted {
     pub(crate) path: DomainPath,
     pub(crate) hosts: HostSet,
@@ -246,7 +246,7 @@ impl Store {
 
 /// Hosts have answered an order. If it is of a distribution, they are known from here on to have
 /// those of its files that they have not named otherwise. `body`: what was said, by its digest.
-/// Returns what was found not to be as it should be.
+/// Returns what was found not to be as it should be, where nobody knew that yet.
 pub(crate) fn note_answers(
     txn: &WriteTransaction,
     report: &Report,
@@ -254,7 +254,8 @@ pub(crate) fn note_answers(
 ) -> Result<Vec<Drifted>> {
     let Some(plan) = plan_of(txn, report.order)? else { return Ok(Vec::new()) };
     let mut of_file: BTreeMap<usize, HostSet> = BTreeMap::new();
-    let mut drifted = Vec::new();
+    // By file, and how it differs.
+    let mut differs: BTreeMap<usize, BTreeMap<String, HostSet>> = BTreeMap::new();
     let mut reached = Reached::default();
     for (outcome, hosts) in report.tally.lines() {
         // Without a body nobody knows which files are meant: then none is.
@@ -270,10 +271,9 @@ pub(crate) fn note_answers(
         let faults = said.failed.iter().chain(&said.drifted).map(|fault| fault.item);
         let other: BTreeSet<u32> = faults.chain(said.superseded.iter().copied()).collect();
         for fault in said.drifted.into_iter().filter(|_| plan.verify) {
-            if let Some((path, _)) = plan.files.get(fault.item as usize) {
-                let (path, hosts) = (path.clone(), hosts.clone());
-                drifted.push(Drifted { path, hosts, how: fault.detail });
-            }
+            let set = differs.entry(fault.item as usize).or_default().entry(fault.detail);
+            let set = set.or_default();
+            *set = set.union(hosts);
         }
         for file in 0..plan.files.len() {
             if u32::try_from(file).is_ok_and(|file| !other.contains(&file)) {
@@ -294,12 +294,18 @@ pub(crate) fn note_answers(
         standing.confirm(&hosts, (plan.planned, report.order), root);
         table.insert(key.as_str(), json(&standing).as_slice())?;
     }
-    for Drifted { path, hosts, .. } in &drifted {
+    let mut drifted = Vec::new();
+    for (file, ways) in differs {
+        let Some((path, _)) = plan.files.get(file) else { continue };
         let key = path.to_string();
         let row = table.get(key.as_str())?.map(|row| parse::<Standing>(row.value()));
         let Some(mut standing) = row else { continue };
-        standing.drift(hosts, (plan.planned, report.order));
+        let all = ways.values().fold(HostSet::new(), |all, hosts| all.union(hosts));
+        let new = standing.drift(&all, (plan.planned, report.order));
         table.insert(key.as_str(), json(&standing).as_slice())?;
+        let told = ways.into_iter().map(|(how, hosts)| (how, hosts.intersection(&new)));
+        let told = told.filter(|(_, hosts)| !hosts.is_empty());
+        drifted.extend(told.map(|(how, hosts)| Drifted { path: path.clone(), hosts, how }));
     }
     drop(table);
     if !reached.hosts.is_empty() {

@@ -2,15 +2,18 @@
 //!
 //! The list with the new epoch is on disk before the core hears of it, and what the core notes
 //! about it comes there later. A node that is killed in between knows the epoch when it is back,
-//! and no longer that there is something to tell. So the epoch is written down once more when the
-//! core's notes are on disk, and a node that starts without that has its core tell all once again.
+//! and no longer that there is something to tell. So the epoch is written down before the list is,
+//! and that goes when the core's notes are on disk; a node that starts with it has its core tell
+//! all once again.
+
+use std::sync::PoisonError;
 
 use tracing::warn;
 
 use super::Removed;
 
-/// The epoch since which the core has been told to.
-const FILE: &str = "removals.told";
+/// The epoch of which the core's notes are not known to be on disk; without it there is none.
+const FILE: &str = "removals.untold";
 
 /// From the word to the core until its notes are on disk.
 #[derive(Debug, Default)]
@@ -41,7 +44,7 @@ impl Retelling {
         }
     }
 
-    /// Everything up to this save is on disk. Returns the epoch that is to be written down, once.
+    /// Everything up to this save is on disk. Returns the epoch that is told by now, once.
     pub(crate) fn saved(&mut self, through: u64) -> Option<u64> {
         let (epoch, _) = self.waits.take_if(|(_, last)| *last <= through)?;
         Some(epoch)
@@ -52,17 +55,35 @@ impl Removed {
     /// Whether the core may have to be told that the controller was restored. Blocks.
     pub(crate) fn is_untold(&self) -> bool {
         // The controller's own node tells nobody above it.
-        let epoch = if self.0.registrar.is_some() { 0 } else { self.epoch() };
-        let told = std::fs::read_to_string(self.0.path.with_file_name(FILE)).unwrap_or_default();
-        epoch > 0 && told.trim().parse() != Ok(epoch)
+        self.0.registrar.is_none() && self.0.path.with_file_name(FILE).exists()
+    }
+
+    /// A list of this later epoch is about to be kept. Blocks.
+    pub(super) fn note_untold(&self, epoch: u64) -> std::io::Result<()> {
+        if self.0.registrar.is_some() {
+            return Ok(());
+        }
+        let _held = self.0.untold.lock().unwrap_or_else(PoisonError::into_inner);
+        let path = self.0.path.with_file_name(FILE);
+        let written = certs::files::replace_secret(&path, format!("{epoch}\n").as_bytes());
+        written.map_err(std::io::Error::other)
     }
 
     /// The core's notes about this epoch are on disk. Blocks.
     pub(crate) fn note_told(&self, epoch: u64) {
+        let _held = self.0.untold.lock().unwrap_or_else(PoisonError::into_inner);
         let path = self.0.path.with_file_name(FILE);
-        if let Err(error) = certs::files::replace_secret(&path, format!("{epoch}\n").as_bytes()) {
-            // Then everything is told once more after the next start.
-            warn!(path = %path.display(), error = %crate::chain(&error), "not written");
+        let untold = std::fs::read_to_string(&path).unwrap_or_default();
+        // Of a later one the core has not been told yet.
+        if untold.trim().parse::<u64>().is_ok_and(|untold| untold > epoch) {
+            return;
+        }
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                // Then everything is told once more after the next start.
+                warn!(path = %path.display(), %error, "not removed");
+            }
+            _ => {}
         }
     }
 }
@@ -72,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_epoch_is_written_down_behind_all_that_the_core_notes_about_it() {
+    fn an_epoch_is_told_behind_all_that_the_core_notes_about_it() {
         let mut retelling = Retelling::default();
         retelling.saving(3);
         retelling.drained();

@@ -25,7 +25,7 @@ const FILES: usize = 100;
 const SMALL: usize = 1_000;
 const SEED: u64 = 20_261_126;
 /// What has been left alone for so long is remembered once it was read, as most of what is pushed
-/// anywhere would be.
+/// anywhere would be, at the controller as at the host that was given it.
 const SETTLES: Duration = Duration::from_secs(4);
 /// Noise is made in pieces of this size.
 const PIECE: usize = 1 << 20;
@@ -47,12 +47,12 @@ pub(crate) fn measure(barid: &Path, work: &Path, mib: usize) -> Result<()> {
     let mut rows = Vec::new();
     let small = work.join("small");
     small_files(&small)?;
-    sleep(SETTLES);
     let (files, bytes) = (FOLDERS * FILES, (FOLDERS * FILES * SMALL) as u64);
     let copy = work.join("copy");
     {
         let mut bench = Bench::start(barid, &[1])?;
-        for what in ["small files", "the same again"] {
+        for what in ["small files", "the same again", "and again"] {
+            sleep(SETTLES);
             rows.push(Row {
                 rsync: rsync(&small, &copy)?,
                 ..pushed(&mut bench, what, &small, (files, bytes))?
@@ -63,10 +63,10 @@ pub(crate) fn measure(barid: &Path, work: &Path, mib: usize) -> Result<()> {
     fs::remove_dir_all(&copy).ok();
     let large = work.join("large");
     large_file(&large, mib)?;
-    sleep(SETTLES);
     let bytes = (mib as u64) << 20;
     let mut bench = Bench::start(barid, &[1])?;
     for what in ["one large file", "the same again"] {
+        sleep(SETTLES);
         rows.push(Row {
             rsync: rsync(&large, &copy)?,
             ..pushed(&mut bench, what, &large, (1, bytes))?

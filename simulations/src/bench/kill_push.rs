@@ -1,8 +1,8 @@
 //! Not a measurement but a trial: a push in the middle of which a relay, a host, both or the
 //! controller are killed again and again, and how many bytes cross each link a second time for it.
 //!
-//! Every host must have the right file in the end, and no death may cost more than what a link
-//! holds: what was on its way, and what had come and was not on the disk yet.
+//! Every host must have the right file in the end. The table says how many bytes; the story of
+//! the same name also holds them to a bound.
 
 use std::path::Path;
 use std::time::Duration;
@@ -56,10 +56,10 @@ pub(crate) fn trial(barid: &Path, work: &Path, plan: &Plan) -> Result<()> {
 
 /// A row for the link of the relay, and one for the links of the hosts together.
 fn tell(victim: Victim, played: &Played) -> [Vec<String>; 2] {
-    let late = played.deaths.iter().filter(|death| death.installing).count();
+    let late = played.deaths.iter().filter(|death| !death.was_early()).count();
     let of = |link: &str, vain: &dyn Fn(&Death) -> u64| {
-        // While hosts install nothing is on the links.
-        let coming = played.deaths.iter().filter(|death| !death.installing);
+        // Once all is there nothing is on the links.
+        let coming = played.deaths.iter().filter(|death| death.was_early());
         let mut again: Vec<f64> = coming.map(|death| vain(death) as f64 / MIB).collect();
         again.sort_by(f64::total_cmp);
         let rank = |share: f64| {

@@ -61,6 +61,8 @@ mod plan;
 mod proc;
 #[path = "../bench/push.rs"]
 mod push;
+#[path = "../bench/rehome.rs"]
+mod rehome;
 #[path = "../bench/run.rs"]
 mod run;
 #[path = "../bench/scale.rs"]
@@ -244,6 +246,9 @@ enum Part {
     Bus,
     /// From a kill to the word of it: hosts, relays, the controller; some three minutes
     Alerts,
+    /// From the end of a relay to its hosts being behind another: killed, and standing still; some
+    /// two minutes
+    Rehome,
     /// A push to 96 hosts of a relay, alone and beside four slow ones; some five minutes
     Siblings,
     /// The same push to hosts that fetch from each other and to hosts that do not; some ten minutes
@@ -328,6 +333,9 @@ fn main() -> Result<()> {
     }
     if args.part == Part::Alerts {
         return alerts::measure(&copy);
+    }
+    if args.part == Part::Rehome {
+        return rehome::measure(&copy);
     }
     if args.part == Part::Siblings {
         return siblings::measure(&copy);

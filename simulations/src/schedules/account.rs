@@ -64,6 +64,16 @@ pub(crate) enum Word {
     },
 }
 
+/// A host begins what was due then: inside a window, and before it has expired.
+pub(crate) fn begins(host: HostId, due: &Due, at: u64, now_ms: u64) -> Result<(), Violation> {
+    let expires = at + due.expires_min * MINUTE_MS;
+    if is_open(due, now_ms) && (due.expires_min == 0 || now_ms < expires) {
+        return Ok(());
+    }
+    let detail = format!("{host:?} begins at {now_ms} what was due at {at}: {due:?}");
+    Err(Violation::new("nothing begins outside its window", detail))
+}
+
 /// What came of a look at one frequency.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Seen {

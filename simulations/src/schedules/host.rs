@@ -12,6 +12,8 @@ use crate::net::{Item, Side};
 use crate::queue::Event;
 use crate::sim::Sim;
 
+/// How it was, if something is not right.
+const FAILED: u64 = 2;
 /// How long it takes to put things right, at most.
 const TAKES: Duration = Duration::from_secs(2);
 
@@ -31,24 +33,48 @@ impl Sim {
         let Some(process) = &mut self.seats[node].process else { return Ok(()) };
         process.desk.jobs.push_back(job);
         if process.desk.jobs.len() == 1 {
-            self.begin_job(node);
+            self.begin_job(node)?;
         }
         Ok(())
     }
 
-    /// The first of its jobs: what it has done already takes no time.
-    fn begin_job(&mut self, node: usize) {
-        let seat = &self.seats[node];
-        let Some(process) = &seat.process else { return };
-        let Some(Job { frequency, due_ms, .. }) = process.desk.jobs.front() else { return };
-        let planted = Planted { bug: self.plan.bug };
-        let known = seat.disk.image.notes.once.known(frequency, *due_ms, planted);
-        let life = seat.life;
-        let takes = match known {
-            Some(_) => Duration::ZERO,
-            None => TAKES.mul_f64(self.rng.random_range(0.0..1.0)),
-        };
-        self.queue.push(self.now + takes, Event::Righted { node, life });
+    /// The first of its jobs: what it has done already takes no time. What it cannot begin any more
+    /// it says it has not done.
+    fn begin_job(&mut self, node: usize) -> Result<(), Violation> {
+        loop {
+            let seat = &self.seats[node];
+            let Some(process) = &seat.process else { return Ok(()) };
+            let Some(job) = process.desk.jobs.front().cloned() else { return Ok(()) };
+            let planted = Planted { bug: self.plan.bug };
+            let once = &seat.disk.image.notes.once;
+            let (known, life) = (once.known(&job.frequency, job.due_ms, planted), seat.life);
+            let takes = match known {
+                Some(_) => Duration::ZERO,
+                None if self.may_begin(node, &job.end)? => {
+                    TAKES.mul_f64(self.rng.random_range(0.0..1.0))
+                }
+                None => {
+                    if let Some(process) = &mut self.seats[node].process {
+                        process.desk.jobs.pop_front();
+                    }
+                    self.answer_job(node, &job, FAILED);
+                    continue;
+                }
+            };
+            self.queue.push(self.now + takes, Event::Righted { node, life });
+            return Ok(());
+        }
+    }
+
+    /// Whoever has told a host to do something hears what has come of it.
+    fn answer_job(&mut self, node: usize, job: &Job, how: u64) {
+        match job.by {
+            None => self.job_done(node, job.no, host(node), how),
+            Some(link) => {
+                let dice = (&mut self.rng, &mut self.queue);
+                self.net.send(self.now, link, Side::Parent, Item::Did(job.no, how), dice);
+            }
+        }
     }
 
     /// A job is done.
@@ -58,7 +84,7 @@ impl Sim {
         }
         let Some(process) = &mut self.seats[node].process else { return Ok(()) };
         let Some(job) = process.desk.jobs.pop_front() else { return Ok(()) };
-        let Job { by, no, frequency, due_ms } = &job;
+        let Job { frequency, due_ms, .. } = &job;
         let planted = Planted { bug: self.plan.bug };
         let once = &self.seats[node].disk.image.notes.once;
         let how = match once.known(frequency, *due_ms, planted) {
@@ -73,15 +99,8 @@ impl Sim {
                 how
             }
         };
-        match *by {
-            None => self.job_done(node, *no, host(node), how),
-            Some(link) => {
-                let dice = (&mut self.rng, &mut self.queue);
-                self.net.send(self.now, link, Side::Parent, Item::Did(*no, how), dice);
-            }
-        }
-        self.begin_job(node);
-        Ok(())
+        self.answer_job(node, &job, how);
+        self.begin_job(node)
     }
 
     /// A child says that it has done what it was told.

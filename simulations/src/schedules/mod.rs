@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use mesh::{Frame, HostId, HostSet, LinkId, OrderId};
-use timing::{LastRun, Once, SiteKeeper, SiteRun, SiteTurns};
+use timing::{LastRun, Once, Planted, SiteKeeper, SiteRun, SiteTurns, may_begin};
 
 use self::calendar::Due;
 use crate::checks::Violation;
@@ -78,6 +78,18 @@ pub(crate) struct Job {
     pub(crate) no: u64,
     pub(crate) frequency: String,
     pub(crate) due_ms: u64,
+    pub(crate) end: End,
+}
+
+/// By when something that was due must have begun, and what the checks must know of it.
+#[derive(Clone, Debug)]
+pub(crate) struct End {
+    /// As the real thing says it; 0: whenever one can.
+    pub(crate) by_ms: u64,
+    pub(crate) due: Due,
+    pub(crate) due_ms: u64,
+    /// How wrong the clock is of whoever says it.
+    pub(crate) skew_ms: i64,
 }
 
 impl Desk {
@@ -150,6 +162,17 @@ impl Sim {
         {
             process.desk.hear(link, *root, self.now);
         }
+    }
+
+    /// Whether a node may still begin something. Where its clock is as wrong as that of whoever has
+    /// said it, what it begins must be inside of the window.
+    pub(crate) fn may_begin(&mut self, node: usize, end: &End) -> Result<bool, Violation> {
+        let now_ms = self.clock(node);
+        let may = may_begin(end.by_ms, now_ms, Planted { bug: self.plan.bug });
+        if may && self.seats[node].skew_ms == end.skew_ms {
+            account::begins(host(node), &end.due, end.due_ms, now_ms)?;
+        }
+        Ok(may)
     }
 
     /// Keeps what a node has in its files, at once; whether it could be.

@@ -12,7 +12,7 @@ use timing::{LastRun, Todo, Waiting, look, places};
 
 use super::account::{Seen, Word};
 use super::calendar::Due;
-use super::{host, name, sequence};
+use super::{End, host, name, sequence};
 use crate::checks::Violation;
 use crate::plan::{self, Work};
 use crate::queue::Event;
@@ -128,7 +128,7 @@ impl Sim {
             self.strike(0, at_ms, MISSED)?;
         }
         if todo.begin {
-            self.distribute(NewDist::of(name), all);
+            self.distribute(NewDist::of(name), (all, todo.due_ms));
             self.checks.timed.begun(name, all);
         }
         if self.dies_here(0)? {
@@ -137,15 +137,19 @@ impl Sim {
         if todo.open && self.note_run(name, |run| run.open = false) {
             self.checks.timed.noted(name);
         }
-        if !todo.turns.is_empty() {
-            let new = NewDist { only: Some(todo.turns.clone()), ..NewDist::of(name) };
-            if self.distribute(new, &todo.turns) {
-                if self.dies_here(0)? {
-                    return Ok(false);
-                }
-                if self.note_run(name, |run| run.had(&todo.turns)) {
-                    self.checks.timed.had(0, name, todo.due_ms, &todo.turns);
-                }
+        let bound = todo.by.values().fold(HostSet::new(), |all, hosts| all.union(hosts));
+        let free = (0, todo.turns.difference(&bound));
+        for (begin_by_ms, turns) in todo.by.into_iter().chain([free]) {
+            let only = Some(turns.clone());
+            let new = NewDist { only, begin_by_ms, ..NewDist::of(name) };
+            if turns.is_empty() || !self.distribute(new, (&turns, todo.due_ms)) {
+                continue;
+            }
+            if self.dies_here(0)? {
+                return Ok(false);
+            }
+            if self.note_run(name, |run| run.had(&turns)) {
+                self.checks.timed.had(0, name, todo.due_ms, &turns);
             }
         }
         Ok(true)
@@ -160,16 +164,16 @@ impl Sim {
     }
 
     /// Begins a distribution, if it may begin now.
-    fn distribute(&mut self, new: NewDist, hosts: &HostSet) -> bool {
+    fn distribute(&mut self, new: NewDist, (hosts, due_ms): (&HostSet, u64)) -> bool {
         let Some(process) = &self.seats[0].process else { return false };
         match process.desk.running.begin(&new) {
-            Turn::Now => self.give_dist(new, hosts),
+            Turn::Now => self.give_dist(new, (hosts, due_ms)),
             Turn::Later | Turn::Dropped => return false,
         }
         true
     }
 
-    fn give_dist(&mut self, new: NewDist, hosts: &HostSet) {
+    fn give_dist(&mut self, new: NewDist, (hosts, due_ms): (&HostSet, u64)) {
         let name = new.frequency.clone();
         let given = self.seats[0].disk.image.notes.given.get(&name).cloned().unwrap_or_default();
         let order = plan::run(self.plan.free_no(), hosts.clone());
@@ -181,6 +185,10 @@ impl Sim {
         let (id, expires) = (order.id, self.now + order.ttl);
         let work =
             Work { at: self.now, order: Arc::new(order), expires, extra: None, takes: TAKES };
+        if let Some(due) = self.dues(0).remove(&name).filter(|_| new.only.is_some()) {
+            let (by_ms, skew_ms) = (new.begin_by_ms, self.seats[0].skew_ms);
+            self.ends.insert(id, End { by_ms, due, due_ms, skew_ms });
+        }
         self.checks.add(&work);
         self.plan.work.push(work);
         self.queue.push(self.now, Event::Submit { work: self.plan.work.len() - 1 });
@@ -206,7 +214,7 @@ impl Sim {
         let ends = ended.into_iter();
         let next: Vec<_> = ends.filter_map(|open| process.desk.running.end(&open.new)).collect();
         let all: HostSet = (1..self.seats.len()).map(host).collect();
-        next.into_iter().for_each(|new| self.give_dist(new, &all));
+        next.into_iter().for_each(|new| self.give_dist(new, (&all, 0)));
     }
 
     /// Who waits for a turn, with what that depends on.

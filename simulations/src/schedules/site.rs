@@ -9,7 +9,7 @@ use timing::{Said, SiteLook, SiteRun, SiteTold, SiteTurns, SiteView, Times, Word
 
 use super::account::{self, Seen};
 use super::calendar::Due;
-use super::{Job, host, name, sequence};
+use super::{End, Job, host, name, sequence};
 use crate::checks::Violation;
 use crate::net::{Item, Side};
 use crate::queue::Event;
@@ -154,8 +154,10 @@ impl Sim {
         process.desk.groups.insert(no, (turns.clone(), turns.hosts.clone()));
         let life = self.seats[node].life;
         self.queue.push(self.now + within, Event::Silent { node, life, no });
-        let SiteTurns { frequency, due_ms, hosts } = turns;
-        let job = Job { by: None, no, frequency, due_ms };
+        let SiteTurns { frequency, due_ms, by_ms, hosts } = turns;
+        let Some(due) = self.dues(node).remove(&frequency) else { return Ok(()) };
+        let end = End { by_ms, due, due_ms, skew_ms: self.seats[node].skew_ms };
+        let job = Job { by: None, no, frequency, due_ms, end };
         for link in links {
             let child = self.net.links[&link].end(Side::Child).node;
             if hosts.contains(host(child)) {
@@ -208,7 +210,7 @@ impl Sim {
     }
 
     fn end_turns(&mut self, node: usize, turns: &SiteTurns) {
-        let SiteTurns { frequency, due_ms, hosts } = turns;
+        let SiteTurns { frequency, due_ms, hosts, .. } = turns;
         self.checks.timed.had(node, frequency, *due_ms, hosts);
         let process = self.seats[node].process.as_ref();
         let notes = process.map(|process| process.desk.keeper.notes().clone());

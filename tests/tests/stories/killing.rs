@@ -9,8 +9,8 @@ use tests::killing::{Trial, Victim};
 
 const BYTES: usize = 32 << 20;
 const KILLS: usize = 8;
-/// Before the last byte has come; the others die while hosts install.
-const EARLY: usize = 7;
+/// At least so many of them die before the last byte has come; one dies while hosts install.
+const EARLY: usize = 4;
 /// What may cross a link in vain for one death. The relay's link holds 1.25 MB on its wire and in
 /// its queue; a process that gets no processor may have as much in its memory.
 const AGAIN: u64 = 3 << 20;
@@ -26,7 +26,8 @@ fn whoever_is_killed_during_a_push_costs_what_was_on_its_way_and_no_file_twice()
         let played = trial.play(victim, KILLS, 3 * LIMIT).with_context(|| format!("{victim:?}"))?;
         println!("killing: {victim:?}: {played:?}");
         let deaths = &played.deaths;
-        ensure!(deaths.len() >= EARLY, "{victim:?}: the push was over: {deaths:?}");
+        let early = deaths.iter().filter(|death| death.was_early()).count();
+        ensure!(early >= EARLY, "{victim:?}: the push was over: {deaths:?}");
         for death in deaths {
             ensure!(death.vain.iter().all(|vain| *vain < AGAIN), "{victim:?}: {death:?}");
         }

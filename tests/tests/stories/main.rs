@@ -39,6 +39,7 @@ mod namespaces;
 mod out;
 mod outage;
 mod pace;
+mod packed;
 mod plans;
 mod preflight;
 mod pull;

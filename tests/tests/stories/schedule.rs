@@ -1,13 +1,21 @@
 //! Turns: hosts of one relay follow each other, wait for their windows, and miss what expires.
 
 use std::fs;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
 use serde_json::Value;
-use tests::{LIMIT, show, wait_for};
+use tests::clock::Clock;
+use tests::{Fleet, LIMIT, binary, show, wait_for};
 
 use crate::dist;
 use crate::domains::{CONFIG, Site};
+
+/// Seconds since 1970.
+fn now() -> Result<u64> {
+    Ok(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs())
+}
 
 /// The configuration with this in the table of frequency `hour`, and the site of the hosts.
 fn configure(site: &Site, lines: &str) -> Result<std::process::Output> {
@@ -60,9 +68,8 @@ fn hosts_have_turns_and_miss_what_no_window_opens_for() -> Result<()> {
 
     // Due every minute, where no window opens today or tomorrow: nobody gets it, and it is said.
     let days = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs();
     // 1970 began on a Thursday.
-    let later = days[usize::try_from((now / 86_400 + 4 + 3) % 7)?];
+    let later = days[usize::try_from((now()? / 86_400 + 4 + 3) % 7)?];
     let closed = format!("cron = \"* * * * *\"\nwindows = [\"{later}\"]\nexpires = \"1s\"\n");
     ensure!(configure(&site, &closed)?.status.success());
     let missed = wait_for("the missed turns to be told", 3 * LIMIT, || {
@@ -89,4 +96,50 @@ fn hosts_have_turns_and_miss_what_no_window_opens_for() -> Result<()> {
         assert!(has(host)?, "{host}");
     }
     Ok(())
+}
+
+/// A link on which nothing is heard for so long as the story takes stays up.
+const CALM: &str = "beat_interval_ms = 60000\nredial_base_ms = 200\nredial_cap_ms = 2000\n";
+
+#[test]
+fn what_comes_after_its_window_has_closed_begins_in_the_next() -> Result<()> {
+    let Some(clock) = Clock::new()? else { return Ok(()) };
+    let nodes = ["controller", "r1", "r2", "h1", "h2", "h3", "h4"];
+    let places = nodes.map(|node| (node.to_owned(), clock.place())).into();
+    let fleet = Fleet::placed(binary()?, CALM, &std::env::temp_dir(), places)?;
+    let site = dist::site_of(fleet)?;
+    site.done("-o install ./hosts common.adm:/etc/hosts hour")?;
+    let has = |host: &str| fs::exists(site.fleet.at(host, "/etc/hosts"));
+
+    // The window is a minute, and opens after the controller has looked at its configuration.
+    let now = now()?;
+    let minute = now / 60 + 2;
+    let ahead = i64::try_from(minute * 60 - 30 - now)?;
+    clock.set_ahead(ahead)?;
+    let at = |minute: u64| format!("{:02}:{:02}", minute / 60 % 24, minute % 60);
+    let window = format!("{}-{}", at(minute), at(minute + 1));
+    let cron = format!("{} * * * *", minute % 60);
+    let hourly = format!("cron = \"{cron}\"\nzone = \"UTC\"\nwindows = [\"{window}\"]\n");
+    ensure!(configure(&site, &hourly)?.status.success());
+    // What is sent to it waits.
+    site.fleet.signal("h4", Signal::STOP)?;
+    wait_for("the others to have had their turn", LIMIT, || {
+        Ok((has("h1")? && has("h2")? && has("h3")?).then_some(()))
+    })?;
+    clock.set_ahead(ahead + 60)?;
+    site.fleet.signal("h4", Signal::CONT)?;
+    let missed = wait_for("h4 to have missed it", LIMIT, || {
+        let output = site.fleet.barid(&["events", "--json", "dist.expired"])?;
+        let lines = show(&output.stdout);
+        let found = lines.lines().map(serde_json::from_str::<Value>).next();
+        Ok(found.transpose()?)
+    })?;
+    let line = missed["line"].as_str().context("a line")?;
+    assert!(missed["set"] == "h4" && line.contains("its window has closed"), "{missed:#}");
+    assert!(!has("h4")?, "it has begun outside its window");
+    site.wait_status("-o status", "common.adm:/etc/hosts: h4\n")?;
+
+    let open = "cron = \"* * * * *\"\nwindows = [\"00-12,12-24\"]\n";
+    ensure!(configure(&site, open)?.status.success());
+    wait_for("h4 to have had its turn", 3 * LIMIT, || Ok(has("h4")?.then_some(())))
 }

@@ -50,6 +50,13 @@ fn noticed(fleet: &Fleet, host: &str) -> usize {
     fleet.log(host).matches("not all of it is a fact").count()
 }
 
+/// How often nodes have found the controller silent, by their logs. That and its end are told as
+/// well, and find as little room.
+fn silences(fleet: &Fleet) -> usize {
+    let nodes = HOSTS.iter().chain([&RELAY]);
+    nodes.map(|node| fleet.log(node).matches("nothing new from the controller").count()).sum()
+}
+
 /// Has each host notice one thing after the other, until each has noticed so many.
 fn flood(fleet: &Fleet, (full, next): (&str, &mut usize), until: usize) -> Result<()> {
     wait_for(&format!("{until} things to go wrong at each host"), LIMIT, || {
@@ -185,14 +192,19 @@ fn a_relay_that_is_cut_off_keeps_what_became_of_orders_and_counts_what_it_drops(
         ensure!(found <= lost as u64, "{found} are told of {lost}");
         Ok((found == lost as u64).then_some(()))
     })?;
-    let happened: usize = HOSTS.iter().map(|host| noticed(&fleet, host)).sum();
+    let noticed: usize = HOSTS.iter().map(|host| noticed(&fleet, host)).sum();
+    let happened = noticed + 2 * silences(&fleet);
     let mut seen = (0, 0);
     let all = wait_for("all that went wrong to be told or counted", LIMIT, || {
-        seen = (told(&fleet, "host.facts")?, told(&fleet, "host.events-dropped")?);
+        let known = ["host.facts", "beat.stale", "beat.fresh"].map(|what| told(&fleet, what));
+        let known = known.into_iter().sum::<Result<u64>>()?;
+        seen = (known, told(&fleet, "host.events-dropped")?);
         let found = (seen.0 + seen.1) as usize;
         ensure!(found <= happened, "more than has happened");
         Ok((seen.1 > 0 && found == happened).then_some(()))
     });
     let (facts, dropped) = seen;
-    all.with_context(|| format!("{facts} told and {dropped} dropped of {happened}"))
+    all.with_context(|| {
+        format!("{facts} told and {dropped} dropped of {happened}, {noticed} of them facts")
+    })
 }

@@ -103,6 +103,8 @@ impl<'a> Case<'a> {
         let mut compressor = Compressor::new(1).expect("level 1");
         compressor.set_parameter(CParameter::ChecksumFlag(false)).expect("sets");
         let compressor = RefCell::new(compressor);
+        let mut source = Memory { files, altered: BTreeSet::new() };
+        assert!(survive(&delta, &bytes, &mut source), "it is refused as it is");
         Case { delta, files, bytes, frame, inside, spared, compressor }
     }
 

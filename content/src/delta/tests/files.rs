@@ -70,7 +70,7 @@ fn a_base_that_the_store_lacks_is_not_used() {
     let (old, new) = (one("f", noise(1, 5_000)), one("f", noise(1, 5_001)));
     let (base, target) = (tree(&old, &store), tree(&new, &store));
     store.remove(&[base.entries[1].chunks()[0].id]).expect("removes");
-    let parts = encode(&base, &target, &store).expect("encodes");
+    let (parts, _) = encode(&base, &target, &store, None).expect("encodes");
     let bytes = store.get(&parts[0].id).expect("reads").expect("it was stored");
     let nobody = Files::new();
     let mut none = Memory { files: &nobody, altered: BTreeSet::new() };

@@ -9,6 +9,8 @@ use proptest::prelude::*;
 
 use super::containers::kinds;
 use super::*;
+use crate::delta::encode;
+use crate::delta::members::members;
 
 /// A text and the next version of it.
 fn versions(length: usize) -> [Vec<u8>; 2] {
@@ -71,6 +73,50 @@ fn every_way_to_pack_is_found() {
     // Short, and of one chunk that is not packed.
     opens("short.xz", versions(5_000).map(|text| xz(&text, 6)), 300);
     stays_closed("noise.xz", [1, 2].map(|seed| xz(&noise(seed, 5_000), 6)));
+}
+
+#[test]
+fn on_a_fast_link_it_stays_closed() {
+    let files = versions(150_000).map(|text| xz(&text, 6));
+    let (old, new) = (one("a.xz", files[0].clone()), one("a.xz", files[1].clone()));
+    let pair = Pair::new(&old, &new, Sizes::REAL);
+    let over = |rate| encode(&pair.base, &pair.target, &pair.store, rate).expect("encodes");
+    let bytes = |parts: &[Part]| parts.iter().map(|part| part.bytes).sum::<u32>();
+    for slow in [None, Some(10_000)] {
+        assert_eq!(over(slow), (pair.parts.clone(), false), "{slow:?}");
+    }
+    let (closed, is_spared) = over(Some(100_000_000));
+    assert!(is_spared && bytes(&closed) > 10 * bytes(&pair.parts), "{}", bytes(&closed));
+    // What is quickly packed again is opened whatever the link.
+    let (old, new) = containers::wheels();
+    let pair = Pair::new(&old, &new, Sizes::REAL);
+    let fast = encode(&pair.base, &pair.target, &pair.store, Some(u64::MAX));
+    assert_eq!(fast.expect("encodes"), (pair.parts.clone(), false));
+}
+
+#[test]
+fn what_is_looked_at_in_vain_counts_too() {
+    let plain = &versions(150_000)[0];
+    // No way to pack makes such a block: its bytes are those of another's beginning.
+    let mut options = LzmaOptions::new_preset(6).expect("6");
+    let mut filters = Filters::new();
+    filters.lzma2(options.nice_len(40));
+    let odd = blocks(&[plain], Stream::new_stream_encoder(&filters, Check::Crc64).expect("fits"));
+    let (length, mut work) = (plain.len() as u64, 100 * plain.len() as u64);
+    let apart = |file: &[u8], work: &mut u64| {
+        let (range, codec) = members(file).remove(0);
+        codec.take_apart(&file[range], length, work).is_some()
+    };
+    assert!(!apart(&odd, &mut work));
+    let spent = 100 * length - work;
+    assert!((2 * length..11 * length + (10 << 16)).contains(&spent), "{spent} of {length}");
+    // With too little left even what can be made again stays closed, and costs no more.
+    let good = xz(plain, 6);
+    assert!(apart(&good, &mut work));
+    assert!(!apart(&good, &mut { length }));
+    let mut none = 0;
+    assert!(!apart(&good, &mut none));
+    assert_eq!(none, 0);
 }
 
 #[test]

@@ -31,6 +31,9 @@ pub struct NewDist {
     /// Of those who lack it only these: they have their turn.
     #[serde(skip)]
     pub only: Option<HostSet>,
+    /// Who has not begun by then does not, in milliseconds since 1970; 0: whenever he can.
+    #[serde(skip)]
+    pub begin_by_ms: u64,
     /// Only these files, to hosts that are named and have asked for them.
     #[serde(skip)]
     pub wanted: Option<Vec<DomainPath>>,
@@ -51,6 +54,7 @@ impl NewDist {
             waves: None,
             all_at_once: false,
             only: None,
+            begin_by_ms: 0,
             wanted: None,
             by: String::new(),
         }
@@ -69,10 +73,17 @@ pub struct Distribution {
     pub hosts: u64,
     /// How many files, each counted once.
     pub files: u64,
+    /// How many hosts it left over, since it would have been too many orders.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub left: u64,
     /// Whether it waits until the one of this frequency that goes on has ended.
     #[serde(default)]
     pub queued: bool,
     /// What there is to say of it, a line each.
     #[serde(default)]
     pub notes: Vec<String>,
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
