@@ -108,24 +108,23 @@ impl Screen {
 
     /// One message to stderr, `barid: ...`, in one line.
     pub(crate) fn say(&mut self, text: &str) -> io::Result<()> {
-        let label = self.label.clone();
-        self.message(&label, None, text)
+        self.message(None, None, text)
     }
 
     /// The same about something that went wrong.
     pub(crate) fn warn(&mut self, text: &str) -> io::Result<()> {
-        let label = self.label.clone();
-        self.message(&label, Some(RED), text)
+        self.message(None, Some(RED), text)
     }
 
     /// What to do about the message before.
     pub(crate) fn help(&mut self, text: &str) -> io::Result<()> {
-        self.message("  help:", Some(DIM), text)
+        self.message(Some("  help:"), Some(DIM), text)
     }
 
-    fn message(&mut self, label: &str, color: Option<&str>, text: &str) -> io::Result<()> {
+    /// Without a label it begins as all messages do.
+    fn message(&mut self, label: Option<&str>, color: Option<&str>, text: &str) -> io::Result<()> {
         self.out.writer.flush()?;
-        let label = self.err.painted(label, color);
+        let label = self.err.painted(label.unwrap_or(&self.label), color);
         writeln!(self.err.writer, "{label} {}", escape_line(text))?;
         self.err.writer.flush()
     }

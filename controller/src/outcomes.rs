@@ -76,16 +76,7 @@ pub(crate) fn note_drifted(
         let (like, _) = one_line(&files::under(&path, &template(how, "")));
         let (severity, class) = (Severity::Warning, Class::Client);
         let fact = Fact::new("dist.drifted", severity, class, &like, relay::hash);
-        let host = hosts.iter().next()?;
-        let sample = Sample { at_ms: now_ms, host, line, text, order: Some(id) };
-        Some(Folded {
-            window: 0,
-            fact: fact.into(),
-            sample: sample.into(),
-            first_ms: now_ms,
-            last_ms: now_ms,
-            counts: hosts.iter().map(|host| (host, 1)).collect(),
-        })
+        once_each(id, fact, (line, text), hosts, now_ms)
     };
     let found: Vec<_> = drifted.iter().filter_map(event).collect();
     match found.is_empty() {
@@ -216,14 +207,25 @@ fn folded(
     let subject = format!("{}.{word}", subject_of(row));
     let severity = severity(state)?;
     let fact = Fact::new(&subject, severity, told.class, &like, relay::hash);
-    let sample = Sample { at_ms: now_ms, host: first, line, text, order: Some(id) };
+    once_each(id, fact, (line, text), set, now_ms)
+}
+
+/// What has been found of each of these hosts, just now; the first is the sample.
+fn once_each(
+    id: OrderId,
+    fact: Fact,
+    (line, text): (String, String),
+    hosts: &HostSet,
+    now_ms: u64,
+) -> Option<Folded> {
+    let sample = Sample { at_ms: now_ms, host: hosts.iter().next()?, line, text, order: Some(id) };
     Some(Folded {
         window: 0,
         fact: fact.into(),
         sample: sample.into(),
         first_ms: now_ms,
         last_ms: now_ms,
-        counts: set.iter().map(|host| (host, 1)).collect(),
+        counts: hosts.iter().map(|host| (host, 1)).collect(),
     })
 }
 

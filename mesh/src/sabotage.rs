@@ -120,12 +120,16 @@ pub enum Bug {
     DoAgain,
     /// A host begins what it is told although its window has closed meanwhile.
     BeginOutside,
+    /// What a root had acknowledged before it was restored counts as told.
+    TrustBackup,
+    /// A root acknowledges answers to an order that it does not know before they are on disk.
+    AckUnheard,
 }
 
 #[cfg(feature = "sabotage")]
 impl Bug {
     /// Every bug there is.
-    pub const ALL: [Bug; 57] = [
+    pub const ALL: [Bug; 59] = [
         Bug::AckOrdersBeforeSave,
         Bug::AckReportsBeforeSave,
         Bug::StartBeforeIntent,
@@ -183,5 +187,7 @@ impl Bug {
         Bug::IgnoreExpiry,
         Bug::DoAgain,
         Bug::BeginOutside,
+        Bug::TrustBackup,
+        Bug::AckUnheard,
     ];
 }

@@ -68,11 +68,13 @@ impl Sim {
         match (item, phase) {
             (Item::Up(peer), Phase::Coming) => {
                 self.feed(node, Input::LinkUp { link, peer })?;
+                self.tell_epoch(node, link, to.other());
                 if to == Side::Parent {
                     self.tell_list(node, link);
                 }
                 Ok(())
             }
+            (Item::Epoch(epoch), Phase::Open) if !lost && node != 0 => self.hear_epoch(node, epoch),
             (Item::List(list), Phase::Open) if !lost => {
                 self.take_list(node, *list);
                 Ok(())

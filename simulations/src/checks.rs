@@ -125,6 +125,11 @@ impl Checks {
         self.watched.died(me);
     }
 
+    /// The root has an older disk from now on.
+    pub(crate) fn restored(&mut self) {
+        self.words.restored();
+    }
+
     /// A process is about to start with this disk.
     pub(crate) fn restarted(&mut self, seat: &Seat) {
         let me = seat.host();
@@ -174,6 +179,7 @@ impl Checks {
         }
         match record {
             Record::Forget(id) => drop(self.known.forgot.insert((seat.host(), *id))),
+            Record::Trimmed(id) => drop(self.known.trimmed.insert(*id)),
             Record::Own(folded) => self.happened.saving(seat.host(), folded),
             _ => {}
         }

@@ -27,6 +27,7 @@ pub(crate) enum Strike {
     FullDisk,
     FailDisk,
     Clock,
+    Restore,
 }
 
 /// What the node is in the middle of; several hold at once.
@@ -53,7 +54,7 @@ enum State {
     Turn,
 }
 
-const STRIKES: [(Strike, &str); 12] = [
+const STRIKES: [(Strike, &str); 13] = [
     (Strike::Kill, "kill"),
     (Strike::Trip, "kill at a save"),
     (Strike::Cut, "cut"),
@@ -66,6 +67,7 @@ const STRIKES: [(Strike, &str); 12] = [
     (Strike::FullDisk, "full disk"),
     (Strike::FailDisk, "failing disk"),
     (Strike::Clock, "clock"),
+    (Strike::Restore, "restore"),
 ];
 
 const STATES: [(State, &str); 19] = [
@@ -137,6 +139,22 @@ fn can_be(strike: Strike, state: State) -> bool {
         Strike::Cut | Strike::Snap | Strike::HalfOpen | Strike::Torn | Strike::Corrupt
     );
     let by_content = matches!(strike, Strike::Torn | Strike::Corrupt);
+    if strike == Strike::Restore {
+        // Only the root is, which has no parent and all content, so that nobody waits for it; and
+        // in such runs nothing has a pace or is due.
+        let never = [
+            State::Relay,
+            State::Host,
+            State::Dialling,
+            State::Pulling,
+            State::Serving,
+            State::ReleaseUnsaved,
+            State::Waiting,
+            State::Owing,
+            State::Turn,
+        ];
+        return !never.contains(&state);
+    }
     match state {
         // The root has no parent.
         State::Root | State::ReleaseUnsaved => !on_uplink,

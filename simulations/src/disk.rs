@@ -20,7 +20,7 @@ use rand::rngs::SmallRng;
 use crate::schedules::Notes;
 
 /// What a restart finds.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Image {
     pub(crate) orders: BTreeMap<OrderId, Arc<Order>>,
     pub(crate) intents: BTreeSet<OrderId>,
@@ -42,6 +42,10 @@ pub(crate) struct Image {
     pub(crate) bodies: BTreeMap<OrderId, BTreeSet<Digest>>,
     /// What it has of schedules, in files of their own.
     pub(crate) notes: Notes,
+    /// Root: what was answered to orders that it does not know.
+    pub(crate) unheard: BTreeMap<OrderId, Tally>,
+    /// The epoch since which the core has been told to tell everything again.
+    pub(crate) retold: u64,
 }
 
 /// What goes to the disk.
@@ -54,6 +58,10 @@ pub(crate) enum Entry {
     Happened(Vec<Folded>),
     /// Profiles that the root's watcher keeps.
     Profiles(Vec<Profiled>),
+    /// Answers to an order that the root does not know, which its watcher keeps.
+    Unheard(Report),
+    /// The core was told of this epoch, and all that it saved about it comes before.
+    Retold(u64),
 }
 
 /// A disk.
@@ -83,7 +91,7 @@ impl Disk {
         (self.full_until, self.last) = (Duration::ZERO, now);
         self.queue.iter().rev().find_map(|entry| match entry {
             Entry::Save { no, .. } => Some(*no),
-            Entry::Bodies(_) | Entry::Happened(_) | Entry::Profiles(_) => None,
+            _ => None,
         })
     }
 
@@ -91,7 +99,7 @@ impl Disk {
     pub(crate) fn pending(&self) -> impl Iterator<Item = &Record> {
         self.queue.iter().filter_map(|entry| match entry {
             Entry::Save { record, .. } => Some(record),
-            Entry::Bodies(_) | Entry::Happened(_) | Entry::Profiles(_) => None,
+            _ => None,
         })
     }
 
@@ -137,6 +145,14 @@ impl Image {
             Entry::Bodies(report) => return self.keep_bodies(report),
             Entry::Happened(events) => return self.keep_events(events),
             Entry::Profiles(lines) => return self.keep_profiles(lines),
+            Entry::Unheard(report) => {
+                self.unheard.entry(report.order).or_default().join(&report.tally);
+                return self.keep_bodies(report);
+            }
+            Entry::Retold(epoch) => {
+                self.retold = self.retold.max(*epoch);
+                return;
+            }
         };
         match record {
             Record::Order(order) => drop(self.orders.insert(order.id, order.clone())),

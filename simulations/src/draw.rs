@@ -15,6 +15,7 @@ use crate::fan;
 use crate::gated;
 use crate::given;
 use crate::plan::{CONTENTS, Fault, Options, Place, Plan, Profile, Weather, Work, content, run};
+use crate::restoring;
 use crate::rolling::Rolling;
 use crate::scenario::{FaultKind, LimitDice, LinkDice, Scenario, TreeDice, WorkDice};
 use crate::schedules::calendar::{self, Calendar};
@@ -73,6 +74,7 @@ impl Scenario {
         given::draw(&mut plan, &self.work.given);
         fan::draw_width(&mut plan, &self.work.fanout);
         calendar::draw(&mut plan, (&self.work.schedules, &self.faults.clocks));
+        restoring::draw(&mut plan, &self.faults.restores);
         plan
     }
 

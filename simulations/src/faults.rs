@@ -32,6 +32,7 @@ impl Sim {
                 }
             }
             Fault::Clock { node, by_ms } => self.jump(node, by_ms),
+            Fault::Restore { down, .. } => self.restore(index, down)?,
             Fault::Steer { node } => {
                 let parents = &mut self.plan.tree[node].parents;
                 parents.rotate_left(1);
@@ -182,7 +183,7 @@ impl Sim {
         self.watch(&[])
     }
 
-    fn note(&mut self, node: usize, text: &str) {
+    pub(crate) fn note(&mut self, node: usize, text: &str) {
         self.trace.step(self.now, node, [102, text.len() as u64]);
         if self.trace.wants_text() {
             self.trace.line(self.now, node, text);

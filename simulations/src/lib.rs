@@ -42,6 +42,7 @@ pub mod plan;
 mod played;
 mod profiles;
 mod queue;
+mod restoring;
 mod rolling;
 pub mod scale;
 pub mod scenario;

@@ -54,6 +54,8 @@ pub(crate) enum Item {
     Frame(Frame),
     /// The link is gone.
     Down,
+    /// How often the root was restored.
+    Epoch(u64),
     /// What is due when, by the controller's word.
     List(Box<List>),
     /// Something is due, and it is the child's turn.

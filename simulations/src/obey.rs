@@ -382,6 +382,13 @@ impl Sim {
 
     fn start(&mut self, node: usize, order: &Order, missing: bool) -> Result<(), Violation> {
         let (id, life) = (order.id, self.seats[node].life);
+        if let Some(refused) = self.refusal(node, id) {
+            if let Some(process) = &mut self.seats[node].process {
+                process.running.insert(id, refused);
+            }
+            self.queue.push(self.now, Event::Ended { node, life, order: id });
+            return Ok(());
+        }
         self.checks.starting(&self.seats[node], order, self.now)?;
         self.stats.starts += 1;
         if let Some(older) = order.cancels.filter(|_| order.body != RECALL) {
@@ -492,6 +499,9 @@ impl Sim {
             (Told::Profiles(lines), _) => {
                 self.checks.profiles.telling(HostId::ROOT, &lines)?;
                 seat.disk.push(self.now, Duration::ZERO, Entry::Profiles(lines));
+            }
+            (Told::Unheard(report), _) => {
+                seat.disk.push(self.now, Duration::ZERO, Entry::Unheard(report));
             }
             (Told::Reachable(tree), Some(process)) => process.shown = tree,
             (Told::Below { child, below }, Some(process)) => {

@@ -189,6 +189,13 @@ pub enum Fault {
         /// By how many milliseconds.
         by_ms: i64,
     },
+    /// The root's machine is lost, and another begins with a backup.
+    Restore {
+        /// How old the backup is by then.
+        age: Duration,
+        /// For how long there is no root.
+        down: Duration,
+    },
     /// A node is told to prefer another of its parents.
     Steer {
         /// Which.

@@ -36,6 +36,8 @@ pub(crate) enum Event {
     Roll { no: usize },
     /// A fault of the plan.
     Fault { index: usize },
+    /// The backup is made from which a fault of the plan will bring the root back.
+    Backup { index: usize },
     /// A process dies in a bad moment.
     Trip { node: usize, life: u64, down: Duration },
     /// A link breaks in a bad moment.

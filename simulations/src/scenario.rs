@@ -135,6 +135,8 @@ pub(crate) struct FaultDice {
     pub(crate) lasts_ms: Dice,
     /// How often clocks jump, where something is due by them.
     pub(crate) clocks: Dice,
+    /// How often the root is restored from a backup.
+    pub(crate) restores: Dice,
 }
 
 /// A kind of fault that a seed may draw.
@@ -229,8 +231,8 @@ impl Default for FaultDice {
     fn default() -> FaultDice {
         let kinds = Vec::new();
         let each = Share::fixed(1.0);
-        let (count, clocks) = (no_number(), no_number());
-        FaultDice { count, kinds, each, lasts_ms: soon(), clocks }
+        let (count, clocks, restores) = (no_number(), no_number(), no_number());
+        FaultDice { count, kinds, each, lasts_ms: soon(), clocks, restores }
     }
 }
 

@@ -21,6 +21,8 @@ pub(crate) struct Seat {
     pub(crate) life: u64,
     /// How far its clock is from what it should be.
     pub(crate) skew_ms: i64,
+    /// How often the root was restored, as far as this computer has heard and kept in a file.
+    pub(crate) epoch: u64,
 }
 
 /// A process: a node and what its shell remembers.

@@ -298,6 +298,7 @@ fn without_node(plan: &Plan, gone: usize) -> Option<Plan> {
             | Fault::FullDisk { node, .. }
             | Fault::FailDisk { node, .. } => *node = moved(*node),
             Fault::Part { from, to, .. } => (*from, *to) = (moved(*from), moved(*to)),
+            Fault::Restore { .. } => {}
         }
     }
     Some(plan)
@@ -313,5 +314,6 @@ fn nodes_of(fault: &Fault) -> [usize; 2] {
         | Fault::FullDisk { node, .. }
         | Fault::FailDisk { node, .. } => [node, node],
         Fault::Part { from, to, .. } => [from, to],
+        Fault::Restore { .. } => [0, 0],
     }
 }

@@ -20,6 +20,7 @@ use crate::net::Net;
 use crate::plan::{Plan, Work, giver};
 use crate::played::Stats;
 use crate::queue::{Event, Queue};
+use crate::restoring::Restoring;
 use crate::rolling::Roll;
 use crate::schedules::End;
 use crate::seat::{Process, Seat};
@@ -59,6 +60,8 @@ pub struct Sim {
     pub(crate) steady: bool,
     /// Whether faults still happen.
     pub(crate) rough: bool,
+    /// Backups of the root, and what came of them.
+    pub(crate) restoring: Restoring,
 }
 
 impl Sim {
@@ -70,6 +73,7 @@ impl Sim {
             process: None,
             life: 0,
             skew_ms: 0,
+            epoch: 0,
         });
         let mut sim = Sim {
             now: Duration::ZERO,
@@ -91,6 +95,7 @@ impl Sim {
             alike: false,
             steady: false,
             rough: true,
+            restoring: Restoring::default(),
             plan,
         };
         sim.seats[0].disk.image.store = sim.plan.content().collect();
@@ -109,6 +114,7 @@ impl Sim {
         }
         sim.plan_events();
         sim.plan_schedules();
+        sim.plan_backups();
         if sim.plan.viewers {
             sim.queue.push(Duration::ZERO, Event::Visit);
         }
@@ -156,6 +162,10 @@ impl Sim {
             Event::Submit { work } => self.submit(work),
             Event::Roll { no } => self.roll(no),
             Event::Fault { index } if self.rough => self.fault(index),
+            Event::Backup { index } => {
+                self.back_up(index);
+                Ok(())
+            }
             Event::Trip { node, life, down } if self.rough && self.lives(node, life) => {
                 self.struck(Strike::Trip, node);
                 self.kill(node, down)
@@ -257,6 +267,7 @@ impl Sim {
         }
         self.open_desk(node);
         self.drain(node)?;
+        self.retell(node)?;
         self.profile(node, false)?;
         if self.now < self.seats[node].disk.full_until {
             self.feed(node, Input::Degraded(true))?;
@@ -367,10 +378,17 @@ impl Sim {
         if left.is_zero() || self.checks.known.is_kept(id) {
             return Ok(());
         }
+        let giver = giver(id);
+        if giver == HostId::ROOT && self.seats[0].process.is_some() && self.gave(id) {
+            return Ok(());
+        }
+        let Work { order, .. } = &self.plan.work[work];
         self.queue.push(self.now + Duration::from_secs(2), Event::Submit { work });
         // An operator takes back only what his node has taken.
-        let giver = giver(id);
-        let is_known = |older| self.checks.known.has_got(giver, older);
+        let is_known = |older| {
+            let is_there = giver != HostId::ROOT || self.is_at_hand(older);
+            is_there && self.checks.known.has_got(giver, older)
+        };
         if !order.cancels.is_none_or(is_known) {
             return Ok(());
         }

@@ -87,29 +87,41 @@ pub(crate) async fn dist(
     Ok(if all_well { Exit::Ok } else { Exit::Failed })
 }
 
-/// Waits for an order's end.
+/// Waits for an order's end, and says on the way what came of it, if that is to be shown.
 async fn is_well(
     order: &str,
     show: bool,
     client: &Client,
     screen: &mut Screen,
 ) -> Result<bool, Failure> {
+    let said = until_closed(order, client, |event| match event {
+        OrderEvent::Answer(answer) if show && screen.json => {
+            Ok(screen.json(&OrderEvent::Answer(answer))?)
+        }
+        OrderEvent::Answer(answer) if show => {
+            let what = if answer.fault.is_empty() { "" } else { ": " };
+            Ok(screen.say(&format!("{}: {}{what}{}", answer.set, answer.state, answer.fault))?)
+        }
+        _ => Ok(()),
+    });
+    Ok(is_ok(&said.await?))
+}
+
+/// Waits for an order's end. What happens before goes to `each`, some of it again if the
+/// controller had to begin anew.
+pub(super) async fn until_closed(
+    order: &str,
+    client: &Client,
+    mut each: impl FnMut(OrderEvent) -> Result<(), Failure>,
+) -> Result<OrderInfo, Failure> {
     let path = format!("/v1/orders/{order}/events");
     loop {
         let mut events = client.get_lines::<OrderEvent>(&path).await?;
         while let Some(event) = events.next().await? {
             match event {
-                OrderEvent::Closed { order } => return Ok(is_ok(&order)),
-                OrderEvent::Answer(answer) if show && screen.json => {
-                    screen.json(&OrderEvent::Answer(answer))?;
-                }
-                OrderEvent::Answer(answer) if show => {
-                    let what = if answer.fault.is_empty() { "" } else { ": " };
-                    screen
-                        .say(&format!("{}: {}{what}{}", answer.set, answer.state, answer.fault))?;
-                }
+                OrderEvent::Closed { order } => return Ok(*order),
                 OrderEvent::Lagged => break,
-                _ => {}
+                event => each(event)?,
             }
         }
     }

@@ -3,6 +3,7 @@
 use controller::fleet::types::{Distribution, NewDist};
 use controller::types::{OrderEvent, OrderInfo};
 
+use super::dist::until_closed;
 use crate::client::Client;
 use crate::exit::Exit;
 use crate::fail::Failure;
@@ -73,20 +74,19 @@ async fn looked(
     client: &Client,
     screen: &mut Screen,
 ) -> Result<(OrderInfo, Gathered), Failure> {
-    let path = format!("/v1/orders/{order}/events");
     let mut answers = Gathered::default();
-    loop {
-        let mut events = client.get_lines::<OrderEvent>(&path).await?;
-        while let Some(event) = events.next().await? {
-            if screen.json && !matches!(event, OrderEvent::Lagged) {
-                screen.json(&event)?;
-            }
-            match event {
-                OrderEvent::Closed { order } => return Ok((*order, answers)),
-                OrderEvent::Answer(answer) => drop(answers.add(*answer)),
-                OrderEvent::Lagged => break,
-                _ => {}
-            }
+    let closed = until_closed(order, client, |event| {
+        if screen.json {
+            screen.json(&event)?;
         }
+        if let OrderEvent::Answer(answer) = event {
+            answers.add(*answer);
+        }
+        Ok(())
+    });
+    let order = closed.await?;
+    if screen.json {
+        screen.json(&OrderEvent::Closed { order: Box::new(order.clone()) })?;
     }
+    Ok((order, answers))
 }

@@ -8,13 +8,14 @@
 //! That it was restored, and which of two roots is the root, is for the shell to say.
 
 use super::Node;
+use crate::sabotage::Bug;
 use crate::{Event, Output, Record, Report, Time};
 
 impl Node {
     /// Tells everything to the parent that there is, and to the next one. That there is something
     /// to tell is on disk before anybody can acknowledge it anew.
     pub(super) fn tell_all_again(&mut self, now: Time) {
-        if self.config.is_root() {
+        if self.config.is_root() || self.config.has(Bug::TrustBackup) {
             return;
         }
         for id in self.shares.settled_orders() {
@@ -27,6 +28,9 @@ impl Node {
     /// The root's shell is told of answers to an order that is not known here.
     pub(super) fn tell_unheard(&mut self, report: Report) {
         self.out.push(Output::Tell(Event::Unheard(report)));
+        if self.config.has(Bug::AckUnheard) {
+            return;
+        }
         // A mark: the acknowledgement waits for it, and is on disk no sooner than what was told.
         self.out.save(Record::EventsGone(Vec::new()));
     }

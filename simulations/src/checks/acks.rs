@@ -115,10 +115,13 @@ impl Acks {
                 let id = report.order;
                 let stands = known.held.contains(&(me, id)) && !known.forgot.contains(&(me, id));
                 let expired = known.is_expired(id, now);
-                if expired || me == HostId::ROOT && !stands || known.forgot.contains(&(me, id)) {
+                let image = &seat.disk.image;
+                let unheard = image.unheard.get(&id).filter(|_| me == HostId::ROOT);
+                let nothing = me == HostId::ROOT && !stands && image.retold == 0;
+                if expired || nothing || known.forgot.contains(&(me, id)) {
                     continue;
                 }
-                let kept = seat.disk.image.tallies.get(&id).cloned().unwrap_or_default();
+                let kept = unheard.or(image.tallies.get(&id)).cloned().unwrap_or_default();
                 let settled = report.tally.settled();
                 let targets = known.orders.get(&id).map(|order| order.targets.clone());
                 let settled = settled.intersection(&targets.unwrap_or_default());

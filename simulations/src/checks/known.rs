@@ -23,6 +23,8 @@ pub(crate) struct Known {
     pub(super) refused: BTreeSet<(HostId, OrderId)>,
     /// Orders of which some output in an answer found no room somewhere, and that was told.
     pub(crate) cut: BTreeSet<OrderId>,
+    /// Orders of which some node has forgotten outputs that its parent had, to have room.
+    pub(crate) trimmed: BTreeSet<OrderId>,
     /// Nodes that forgot an order, by age or for room.
     pub(super) forgot: BTreeSet<(HostId, OrderId)>,
 }
@@ -60,6 +62,11 @@ impl Known {
         };
         let cancels = |by: &OrderId| self.orders.get(by).is_some_and(|o| takes_back(o));
         self.refused.iter().any(|(_, refused)| *refused == id || cancels(refused))
+    }
+
+    /// Whether any node has forgotten an order.
+    pub(crate) fn is_forgotten(&self, id: OrderId) -> bool {
+        self.forgot.iter().any(|(_, forgot)| *forgot == id)
     }
 
     /// Whether an order's time is over.

@@ -29,6 +29,11 @@ impl Words {
         self.words.insert(((order, host), outcome));
     }
 
+    /// The root has an older disk: what it has said of itself stands nowhere any more.
+    pub(super) fn restored(&mut self) {
+        self.durable.retain(|(_, host), _| *host != HostId::ROOT);
+    }
+
     /// A process is about to start with this disk: what it was in the middle of is interrupted,
     /// whatever had been supposed of it before it began.
     pub(super) fn restarted(&mut self, me: HostId, image: &Image) {

@@ -15,6 +15,7 @@ pub(super) enum FaultLines {
     Part { at_ms: u64, from: usize, to: usize, both: bool, lasts_ms: u64 },
     Isolate { at_ms: u64, node: usize, lasts_ms: u64 },
     Clock { at_ms: u64, node: usize, by_ms: i64 },
+    Restore { at_ms: u64, age_ms: u64, down_ms: u64 },
     Steer { at_ms: u64, node: usize },
     FullDisk { at_ms: u64, node: usize, lasts_ms: u64 },
     FailDisk { at_ms: u64, node: usize, down_ms: u64 },
@@ -33,6 +34,9 @@ impl FaultLines {
                 FaultLines::Isolate { at_ms, node, lasts_ms: ms(lasts) }
             }
             Fault::Clock { node, by_ms } => FaultLines::Clock { at_ms, node, by_ms },
+            Fault::Restore { age, down } => {
+                FaultLines::Restore { at_ms, age_ms: ms(age), down_ms: ms(down) }
+            }
             Fault::Steer { node } => FaultLines::Steer { at_ms, node },
             Fault::FullDisk { node, lasts } => {
                 FaultLines::FullDisk { at_ms, node, lasts_ms: ms(lasts) }
@@ -59,6 +63,10 @@ impl FaultLines {
             }
             FaultLines::Clock { at_ms, node, by_ms } => {
                 (at_ms, Fault::Clock { node, by_ms }, [node, node])
+            }
+            FaultLines::Restore { at_ms, age_ms, down_ms } => {
+                let (age, down) = (millis(age_ms), millis(down_ms));
+                (at_ms, Fault::Restore { age, down }, [0, 0])
             }
             FaultLines::Steer { at_ms, node } => (at_ms, Fault::Steer { node }, [node, node]),
             FaultLines::FullDisk { at_ms, node, lasts_ms } => {

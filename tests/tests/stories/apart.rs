@@ -3,17 +3,14 @@
 //!
 //! Needs root and namespaces; where they are absent each story says so and passes.
 
-use std::collections::BTreeMap;
-
 use anyhow::{Result, ensure};
-use simulations::lab::{self, Lab, Machine, Plan, Site};
-use simulations::wan::Profile;
-use tests::{Fleet, LIMIT, PACE, Place, Spec, listing, wait_for};
+use simulations::lab::{Lab, Site};
+use tests::{Fleet, LIMIT, PACE, Spec, listing, wait_for};
 
 use crate::fanout::{RELAY, host, of_siblings, push_as, sent};
+use crate::namespaces::one_site;
 
 const HOSTS: usize = 6;
-const PORT: u16 = 7000;
 const BYTES: usize = 16 << 20;
 /// A port that is taken to be slow, so that these few hosts are many; on a busy machine nobody is
 /// near.
@@ -27,30 +24,9 @@ struct World {
 
 impl World {
     fn new() -> Result<Option<World>> {
-        if let Err(reason) = lab::check() {
-            println!("skipped: {reason}");
-            return Ok(None);
-        }
-        let profile = Profile::named("lan")?;
-        let lab = Lab::build(&Plan { sites: 1, hosts: HOSTS, profile, seed: 5 })?;
-        let at = |machine: &Machine| Place {
-            before: ["ip", "netns", "exec", &machine.namespace].map(String::from).to_vec(),
-            listen: Some(format!("{}:{PORT}", machine.address)),
-        };
-        let site = &lab.sites[0];
-        let mut places = BTreeMap::from([
-            ("controller".to_owned(), at(&lab.root)),
-            (RELAY.to_owned(), at(&site.gateway)),
-        ]);
-        places.extend((0..HOSTS).map(host).zip(site.hosts.iter().map(at)));
-        let mut fleet = Fleet::placed(tests::binary()?, PACE, lab.scratch(), places)?;
-        fleet.add(&Spec::new("relay", RELAY, "controller").at("lyon").with(FANOUT))?;
-        fleet.wait_up(1)?;
-        for n in 0..HOSTS {
-            fleet.add(&Spec::new("host", &host(n), RELAY).at("lyon"))?;
-        }
-        fleet.wait_up(1 + HOSTS as u64)?;
-        Ok(Some(World { fleet, lab }))
+        let relay = Spec::new("relay", RELAY, "controller").at("lyon").with(FANOUT);
+        let site = one_site("lan", PACE, &relay, &(0..HOSTS).map(host).collect::<Vec<_>>())?;
+        Ok(site.map(|(fleet, lab)| World { fleet, lab }))
     }
 
     fn site(&self) -> &Site {

@@ -13,16 +13,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rustix::process::Signal;
-use simulations::lab::{self, Lab, Machine, Plan};
+use simulations::lab::Lab;
 use simulations::wan::{Link, Loss, Profile, Shape, Way};
-use tests::{Fleet, LIMIT, Place, Spec, listing, sample_tree, show, wait_for};
+use tests::{Fleet, LIMIT, Spec, listing, sample_tree, show, wait_for};
 
 use crate::alerts::{lines, wait_alerts};
 use crate::domains::Site;
+use crate::namespaces::{lab, on};
 use crate::order;
 
 const HOUR: Duration = Duration::from_secs(6);
-const PORT: u16 = 7000;
 const PACE: &str = "beat_interval_ms = 1000\nredial_base_ms = 200\nredial_cap_ms = 2000\n\
                     return_base_ms = 2000\nreturn_cap_ms = 5000\n";
 /// Nine hours.
@@ -80,22 +80,13 @@ struct World {
 
 impl World {
     fn new() -> Result<Option<World>> {
-        if let Err(reason) = lab::check() {
-            println!("skipped: {reason}");
-            return Ok(None);
-        }
         let hosts = SITES.iter().map(|(_, _, hosts)| hosts.len()).max().unwrap_or_default();
-        let profile = Profile::named("clean10")?;
-        let lab = Lab::build(&Plan { sites: SITES.len(), hosts, profile, seed: 5 })?;
-        let at = |machine: &Machine| Place {
-            before: ["ip", "netns", "exec", &machine.namespace].map(String::from).to_vec(),
-            listen: Some(format!("{}:{PORT}", machine.address)),
-        };
-        let mut places = BTreeMap::from([("controller".to_owned(), at(&lab.root))]);
+        let Some(lab) = lab("clean10", SITES.len(), hosts)? else { return Ok(None) };
+        let mut places = BTreeMap::from([("controller".to_owned(), on(&lab.root))]);
         for ((relay, _, hosts), site) in SITES.iter().zip(&lab.sites) {
-            places.insert((*relay).to_owned(), at(&site.gateway));
+            places.insert((*relay).to_owned(), on(&site.gateway));
             for (host, machine) in hosts.iter().zip(&site.hosts) {
-                places.insert((*host).to_owned(), at(machine));
+                places.insert((*host).to_owned(), on(machine));
             }
         }
         let options = ["--certificate", LIFE];

@@ -9,7 +9,9 @@ use tests::killing::{Trial, Victim};
 
 const BYTES: usize = 32 << 20;
 const KILLS: usize = 8;
-/// At least so many of them die before the last byte has come; one dies while hosts install.
+/// So many deaths are meant to come before the last byte; the other while hosts install. Between a
+/// look and a kill the rest may come, but not each time.
+const MEANT: usize = 7;
 const EARLY: usize = 4;
 /// What may cross a link in vain for one death. The relay's link holds 1.25 MB on its wire and in
 /// its queue; a process that gets no processor may have as much in its memory.
@@ -27,7 +29,8 @@ fn whoever_is_killed_during_a_push_costs_what_was_on_its_way_and_no_file_twice()
         println!("killing: {victim:?}: {played:?}");
         let deaths = &played.deaths;
         let early = deaths.iter().filter(|death| death.was_early()).count();
-        ensure!(early >= EARLY, "{victim:?}: the push was over: {deaths:?}");
+        let enough = deaths.len() >= MEANT && early >= EARLY;
+        ensure!(enough, "{victim:?}: the push was over: {deaths:?}");
         for death in deaths {
             ensure!(death.vain.iter().all(|vain| *vain < AGAIN), "{victim:?}: {death:?}");
         }

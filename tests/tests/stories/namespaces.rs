@@ -25,6 +25,50 @@ const PACE: &str = "beat_interval_ms = 5000\nredial_base_ms = 200\nredial_cap_ms
 const SHORT: Duration = Duration::from_secs(5);
 const LONG: Duration = Duration::from_secs(20);
 
+/// A laboratory of so many sites with so many machines for hosts in each; without one it is said
+/// why.
+pub(crate) fn lab(profile: &str, sites: usize, hosts: usize) -> Result<Option<Lab>> {
+    if let Err(reason) = lab::check() {
+        println!("skipped: {reason}");
+        return Ok(None);
+    }
+    let profile = Profile::named(profile)?;
+    Ok(Some(Lab::build(&Plan { sites, hosts, profile, seed: 5 })?))
+}
+
+/// Where a node runs that has a machine.
+pub(crate) fn on(machine: &Machine) -> Place {
+    Place {
+        before: ["ip", "netns", "exec", &machine.namespace].map(String::from).to_vec(),
+        listen: Some(format!("{}:{PORT}", machine.address)),
+    }
+}
+
+/// A controller, and hosts behind a relay at the other end of such a line, each on a machine. The
+/// fleet must end before the laboratory does.
+pub(crate) fn one_site(
+    profile: &str,
+    pace: &str,
+    relay: &Spec,
+    hosts: &[String],
+) -> Result<Option<(Fleet, Lab)>> {
+    let Some(lab) = lab(profile, 1, hosts.len())? else { return Ok(None) };
+    let site = &lab.sites[0];
+    let mut places = BTreeMap::from([
+        ("controller".to_owned(), on(&lab.root)),
+        (relay.name.clone(), on(&site.gateway)),
+    ]);
+    places.extend(hosts.iter().cloned().zip(site.hosts.iter().map(on)));
+    let mut fleet = Fleet::placed(tests::binary()?, pace, lab.scratch(), places)?;
+    fleet.add(relay)?;
+    fleet.wait_up(1)?;
+    for host in hosts {
+        fleet.add(&Spec::new("host", host, &relay.name).at(&relay.site))?;
+    }
+    fleet.wait_up(1 + hosts.len() as u64)?;
+    Ok(Some((fleet, lab)))
+}
+
 /// A site; it ends before its line does.
 struct World {
     fleet: Fleet,
@@ -32,32 +76,11 @@ struct World {
 }
 
 impl World {
-    /// A controller, and two hosts behind a relay at the other end of such a line.
+    /// Two hosts behind a relay at the other end of such a line.
     fn new(profile: &str) -> Result<Option<World>> {
-        if let Err(reason) = lab::check() {
-            println!("skipped: {reason}");
-            return Ok(None);
-        }
-        let profile = Profile::named(profile)?;
-        let lab = Lab::build(&Plan { sites: 1, hosts: HOSTS.len(), profile, seed: 5 })?;
-        let at = |machine: &Machine| Place {
-            before: ["ip", "netns", "exec", &machine.namespace].map(String::from).to_vec(),
-            listen: Some(format!("{}:{PORT}", machine.address)),
-        };
-        let site = &lab.sites[0];
-        let mut places = BTreeMap::from([
-            ("controller".to_owned(), at(&lab.root)),
-            (RELAY.to_owned(), at(&site.gateway)),
-        ]);
-        places.extend(HOSTS.iter().map(|host| (*host).to_owned()).zip(site.hosts.iter().map(at)));
-        let mut fleet = Fleet::placed(tests::binary()?, PACE, lab.scratch(), places)?;
-        fleet.add(&Spec::new("relay", RELAY, "controller").at("site1"))?;
-        fleet.wait_up(1)?;
-        for host in HOSTS {
-            fleet.add(&Spec::new("host", host, RELAY).at("site1"))?;
-        }
-        fleet.wait_up(1 + HOSTS.len() as u64)?;
-        Ok(Some(World { fleet, lab }))
+        let relay = Spec::new("relay", RELAY, "controller").at("site1");
+        let site = one_site(profile, PACE, &relay, &HOSTS.map(String::from))?;
+        Ok(site.map(|(fleet, lab)| World { fleet, lab }))
     }
 
     fn line(&self) -> &Link {
