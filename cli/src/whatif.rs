@@ -169,18 +169,18 @@ pub(crate) async fn single_points(
 
 /// Who might have another parent counts as if it had one.
 fn points(hosts: &[HostInfo], surveys: &BTreeMap<String, Survey>) -> Vec<SinglePoint> {
+    let tree = Tree::new(hosts, surveys);
     let relays = hosts.iter().filter(|host| host.up && host.role == "relay");
+    let relays = relays.filter(|relay| tree.children.contains_key(relay.name.as_str()));
     let point = |relay: &HostInfo| {
         let lost = Lost { nodes: BTreeSet::from([relay.name.as_str()]), ..Lost::default() };
-        let tree = Tree::new(hosts, surveys);
-        let parents = tree.hosts.clone();
         let future = tree.without(&lost);
         let perhaps: BTreeSet<&str> =
             future.unsure.iter().chain(&future.unknown).map(String::as_str).collect();
         let is_certain = |name: &&String| {
             let (mut at, mut seen) = (name.as_str(), BTreeSet::new());
             while seen.insert(at) && !perhaps.contains(at) {
-                match parents.get(at) {
+                match tree.hosts.get(at) {
                     Some(host) => at = host.parent.as_str(),
                     None => return true,
                 }
@@ -278,8 +278,9 @@ impl<'a> Tree<'a> {
         Tree { hosts, surveys, names, known, children }
     }
 
-    fn without(mut self, lost: &Lost<'a>) -> Future {
+    fn without(&self, lost: &Lost<'a>) -> Future {
         let mut future = Future::default();
+        let mut counts = self.children.clone();
         let (mut gains, mut full) = (BTreeMap::<&str, Vec<&str>>::new(), BTreeSet::new());
         let mut parents: BTreeMap<&str, &str> =
             self.hosts.iter().map(|(name, host)| (*name, host.parent.as_str())).collect();
@@ -307,7 +308,7 @@ impl<'a> Tree<'a> {
                 if !self.takes(lost, &parents, name, to) {
                     continue;
                 }
-                let now = self.children.entry(to).or_default();
+                let now = counts.entry(to).or_default();
                 let most = self.surveys.get(to).map_or(0, |survey| survey.children);
                 if most > 0 && *now >= most {
                     full.insert(to);
@@ -333,7 +334,7 @@ impl<'a> Tree<'a> {
         (future.orphans, future.cut_off) = (own(&orphans), own(&cut_off));
         future.full = full.into_iter().map(String::from).collect();
         let gain = |(parent, children): (&str, Vec<&str>)| Gain {
-            then: self.children.get(parent).copied().unwrap_or_default(),
+            then: counts.get(parent).copied().unwrap_or_default(),
             most: self.surveys.get(parent).map_or(0, |survey| survey.children),
             children: own(&children),
             parent: parent.into(),

@@ -38,6 +38,7 @@ mod metrics;
 mod namespaces;
 mod out;
 mod outage;
+mod overtaking;
 mod pace;
 mod packed;
 mod plans;
