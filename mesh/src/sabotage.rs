@@ -124,12 +124,16 @@ pub enum Bug {
     TrustBackup,
     /// A root acknowledges answers to an order that it does not know before they are on disk.
     AckUnheard,
+    /// A relay without room for an order refuses it for everybody below.
+    RefuseForOthers,
+    /// After a restart a relay tells its parent of an order of its own that it has refused.
+    ForgetOwn,
 }
 
 #[cfg(feature = "sabotage")]
 impl Bug {
     /// Every bug there is.
-    pub const ALL: [Bug; 59] = [
+    pub const ALL: [Bug; 61] = [
         Bug::AckOrdersBeforeSave,
         Bug::AckReportsBeforeSave,
         Bug::StartBeforeIntent,
@@ -189,5 +193,7 @@ impl Bug {
         Bug::BeginOutside,
         Bug::TrustBackup,
         Bug::AckUnheard,
+        Bug::RefuseForOthers,
+        Bug::ForgetOwn,
     ];
 }

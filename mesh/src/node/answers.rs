@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::Node;
 use crate::outbox::Gated;
 use crate::sabotage::Bug;
-use crate::{Event, Frame, HostId, OrderId, Outcome, Output, Record, Report, State, Time};
+use crate::{Event, Frame, HostId, OrderId, Outcome, Output, Record, Report, Time};
 
 impl Node {
     /// This host's own answer.
@@ -86,19 +86,15 @@ impl Node {
         }
     }
 
-    /// A supposition counts only from the child through which the host is reached, and so does the
-    /// word of a relay that has no room for an order: who has moved away may have begun it.
+    /// A supposition counts only from the child through which the host is reached.
     fn drop_hearsay(&self, child: HostId, report: &mut Report) {
         if self.has(Bug::BelieveAnybody) {
             return;
         }
         let below = self.routes.child(child).map(|c| c.below.clone()).unwrap_or_default();
-        let turned_away = Outcome::bare(State::Refused);
-        let lines = report.tally.lines().map(|(outcome, hosts)| {
-            match outcome.state.is_provisional() || *outcome == turned_away {
-                true => (*outcome, hosts.intersection(&below)),
-                false => (*outcome, hosts.clone()),
-            }
+        let lines = report.tally.lines().map(|(outcome, hosts)| match outcome.state {
+            state if state.is_provisional() => (*outcome, hosts.intersection(&below)),
+            _ => (*outcome, hosts.clone()),
         });
         report.tally = lines.collect();
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use mesh::{Frame, HostId, Input, LinkId, OrderId, Peer, Report, Outcome, State, Tally};
+use mesh::{Frame, HostId, Input, LinkId, OrderId, Peer, Report};
 
 use super::Violation;
 use super::known::Known;
@@ -122,11 +122,7 @@ impl Acks {
                     continue;
                 }
                 let kept = unheard.or(image.tallies.get(&id)).cloned().unwrap_or_default();
-                // What a relay without room says of those who have moved away counts for nothing.
-                let turned_away = Outcome::bare(State::Refused);
-                let lines = report.tally.lines().filter(|(outcome, _)| **outcome != turned_away);
-                let told: Tally = lines.map(|(outcome, hosts)| (*outcome, hosts.clone())).collect();
-                let settled = told.settled();
+                let settled = report.tally.settled();
                 let targets = known.orders.get(&id).map(|order| order.targets.clone());
                 let settled = settled.intersection(&targets.unwrap_or_default());
                 let bodies = seat.disk.image.bodies.get(&id);
