@@ -122,7 +122,9 @@ fn room(for_ms: u64, until_ms: u64) -> Option<String> {
                 "runs with the usual limit (-u {USUAL}) are taken until {last}, later ones with less"
             )
         }
-        false => format!("it ends too soon for runs with the usual limit (-u {USUAL}): give less"),
+        false => {
+            format!("it ends too soon for runs with the usual limit (-u {USUAL}): give a lower one")
+        }
     })
 }
 
