@@ -71,6 +71,16 @@ pub(crate) fn encode(
     encode_over(base, target, store, (Sizes::REAL, rate))
 }
 
+/// The same in many small segments.
+#[cfg(test)]
+pub(crate) fn encode_small(
+    base: &Manifest,
+    target: &Manifest,
+    store: &Store,
+) -> Result<Vec<Part>, PackError> {
+    encode_within(base, target, store, super::tests::SMALL)
+}
+
 #[cfg(test)]
 pub(super) fn encode_within(
     base: &Manifest,
