@@ -118,12 +118,10 @@ fn room(for_ms: u64, until_ms: u64) -> Option<String> {
     Some(match for_ms > needs {
         true => {
             let last = show_time(until_ms.saturating_sub(needs));
-            format!(
-                "runs with the usual limit (-u {USUAL}) are taken until {last}, later ones with less"
-            )
+            format!("runs with -u {USUAL}, as usual, are taken until {last}, later ones with less")
         }
         false => {
-            format!("it ends too soon for runs with the usual limit (-u {USUAL}): give a lower one")
+            format!("it ends too soon for runs with -u {USUAL}, as usual: give them less")
         }
     })
 }
