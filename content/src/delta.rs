@@ -38,7 +38,7 @@ mod sorted;
 mod xz;
 
 pub use self::decode::{Base, Decoded, Delta};
-pub(crate) use self::effort::manifest_level;
+pub(crate) use self::effort::{manifest_level, whole_level};
 pub(crate) use self::encode::encode;
 #[cfg(test)]
 pub(crate) use self::encode::encode_small;

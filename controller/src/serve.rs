@@ -20,7 +20,7 @@ use tracing::{info, warn};
 
 use self::members::meet;
 use self::opening::Opened;
-use crate::alerting::{Happened, Orders, Rules, TableKeeper, react};
+use crate::alerting::{Happened, Orders, Rules, TableKeeper, check, react};
 use crate::api::{Api, router};
 use crate::clock::now_ms;
 use crate::closing::close;
@@ -288,7 +288,7 @@ fn alerts(
         keeper: Arc::new(TableKeeper(tables.clone())),
         events,
         acts,
-        gives_orders: true,
+        orders: Some(check),
     });
     let (live, tables, node) = (live.clone(), tables.clone(), node.clone());
     let happened = Happened { desk: desk.clone(), live: live.clone(), tables: tables.clone() };

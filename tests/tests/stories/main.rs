@@ -19,6 +19,7 @@ mod demo;
 mod dist;
 mod domains;
 mod double;
+mod effort;
 mod enrol;
 mod events;
 mod export;
