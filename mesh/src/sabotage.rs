@@ -126,6 +126,8 @@ pub enum Bug {
     AckUnheard,
     /// A relay without room for an order refuses it for everybody below.
     RefuseForOthers,
+    /// A host begins an order that it has refused, when it is given it again and has room.
+    BeginRefused,
     /// After a restart a relay tells its parent of an order of its own that it has refused.
     ForgetOwn,
 }
@@ -133,7 +135,7 @@ pub enum Bug {
 #[cfg(feature = "sabotage")]
 impl Bug {
     /// Every bug there is.
-    pub const ALL: [Bug; 61] = [
+    pub const ALL: [Bug; 62] = [
         Bug::AckOrdersBeforeSave,
         Bug::AckReportsBeforeSave,
         Bug::StartBeforeIntent,
@@ -194,6 +196,7 @@ impl Bug {
         Bug::TrustBackup,
         Bug::AckUnheard,
         Bug::RefuseForOthers,
+        Bug::BeginRefused,
         Bug::ForgetOwn,
     ];
 }

@@ -254,7 +254,13 @@ impl Node {
         if !self.stands_here(order.id) {
             return self.call_off(now, order.id);
         }
-        self.prepare(now, order);
+        // It may have had no room for it when it was given it first, and whoever was told may have
+        // ordered the same once more.
+        let share = self.shares.get(order.id);
+        let has_refused = share.is_some_and(|share| share.tally.has_settled(&self.me()));
+        if !has_refused || self.has(Bug::BeginRefused) {
+            self.prepare(now, order);
+        }
     }
 
     /// Gets what an order of this host needs, and begins it.
