@@ -21,7 +21,7 @@ use self::worker::Worker;
 use crate::info::{AlertInfo, Overview};
 use crate::keep::{Keeper, SilenceRow};
 use crate::message::{Message, Sender, Written};
-use crate::reactions::Wanted;
+use crate::reactions::{Act, Wanted};
 use crate::rules::Seen;
 use crate::settings::Settings;
 
@@ -40,9 +40,12 @@ pub struct Setup {
     pub events: mpsc::Sender<(Kind, String)>,
     /// Who does what reactions want.
     pub acts: mpsc::Sender<Wanted>,
-    /// Whether that can be orders.
-    pub gives_orders: bool,
+    /// What can be said beforehand against orders among them; nothing: it gives none.
+    pub orders: Option<OrderCheck>,
 }
+
+/// Says what is wrong with an order that a reaction is to give, as far as its own words tell.
+pub type OrderCheck = fn(&Act) -> Result<(), String>;
 
 /// The way to a desk. It ends when all of them are gone.
 #[derive(Clone)]
@@ -194,8 +197,8 @@ mod tests {
         fs::write(state.join("alerts.toml"), settings).expect("written");
         let keeper = Arc::new(FileKeeper::open(state.join("kept.json")));
         let ((events, _), (acts, _)) = (mpsc::channel(1), mpsc::channel(1));
-        let (from, gives_orders) = (Sender::default(), false);
-        start(Setup { state: state.into(), from, keeper, events, acts, gives_orders })
+        let (from, orders) = (Sender::default(), None);
+        start(Setup { state: state.into(), from, keeper, events, acts, orders })
     }
 
     fn written() -> Written {

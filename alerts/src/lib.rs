@@ -24,7 +24,7 @@ mod settings;
 
 pub use channel::{SendError, plain};
 pub use clock::Clock;
-pub use desk::{AskError, Desk, Setup, start};
+pub use desk::{AskError, Desk, OrderCheck, Setup, start};
 pub use export::{Batch, Exported};
 pub use info::{AlertInfo, ChannelInfo, NewAck, NewTest, Overview, Reacted, ReactionInfo};
 pub use keep::{AlertRow, Change, FileKeeper, Keeper, Kept, SilenceRow};

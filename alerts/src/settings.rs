@@ -13,6 +13,7 @@ use serde::Deserialize;
 
 use crate::channel::{self, Channel, SendError};
 use crate::desk::AskError;
+use crate::desk::OrderCheck;
 use crate::export::Batch;
 use crate::message::Message;
 use crate::reactions::{self, Action, Reaction};
@@ -238,8 +239,20 @@ impl Settings {
         Settings::checked(file, line).map_err(wrong)
     }
 
+    /// What they say that cannot be done here: by a node that gives no orders, or by one that has
+    /// something against them.
+    pub(crate) fn unfit(&self, check: Option<OrderCheck>) -> Option<String> {
+        let Some(check) = check else { return self.orders() };
+        self.reactions.iter().find_map(|Reaction { name, line, action, .. }| match action {
+            Action::Act(act) if act.is_order() => {
+                check(act).err().map(|why| format!("line {line}: reaction {name:?}: {why}"))
+            }
+            _ => None,
+        })
+    }
+
     /// What they say that only the controller can do.
-    pub(crate) fn orders(&self) -> Option<String> {
+    fn orders(&self) -> Option<String> {
         if let Some((name, _)) = self.channels.iter().find(|(_, way)| !way.events.is_empty()) {
             return Some(format!("channels.{name}: events: only the controller hands them on"));
         }
@@ -580,6 +593,11 @@ mod tests {
         let runs = read(&format!("{begin}run = {{ line = 'true', that_host = true }}\n"));
         let orders = runs.expect("a controller may").orders().expect("it gives orders");
         assert!(orders.starts_with("line 3: reaction \"a\": only the controller"), "{orders}");
+        let sets = read(&format!("{begin}run = {{ line = 'true', hosts = 'a[' }}\n"));
+        let sets = sets.expect("what a set is only the controller knows");
+        assert_eq!(sets.unfit(Some(|_| Ok(()))), None);
+        let wrong = sets.unfit(Some(|act| Err(format!("{act:?}")))).expect("it is asked");
+        assert!(wrong.starts_with("line 3: reaction \"a\": Run"), "{wrong}");
         let says = read(&format!("{begin}publish.subject = 'x'\n")).expect("valid");
         assert_eq!((says.orders(), says.reactions.len()), (None, 1));
     }

@@ -60,7 +60,11 @@ enum Verb {
     /// List the silences
     Silences,
     /// List the channels, and how they do
-    Channels,
+    Channels {
+        /// The state folder of a relay or host, on its own machine [default: ask the controller]
+        #[arg(long, value_name = "DIR")]
+        state: Option<PathBuf>,
+    },
     /// List what is done by itself when an alert fires, and what has come of it
     Reactions {
         /// The state folder of a relay or host, on its own machine [default: ask the controller]
@@ -130,7 +134,7 @@ pub(crate) async fn main(
             Ok(Exit::Ok)
         }
         Verb::Silences => silences(client, screen).await,
-        Verb::Channels => channels(client, screen).await,
+        Verb::Channels { state } => channels(state, client, screen).await,
         Verb::Reactions { state } => reactions::list(state, client, screen).await,
         Verb::Test { channel, state } => test(channel, state, client, screen).await,
     }
@@ -292,8 +296,20 @@ async fn silences(client: &Client, screen: &mut Screen) -> Result<Exit, Failure>
     Ok(Exit::Ok)
 }
 
-async fn channels(client: &Client, screen: &mut Screen) -> Result<Exit, Failure> {
-    let overview: Overview = client.get("/v1/alerts").await?;
+/// What there is of alerts at the controller, or at the node of this state folder.
+async fn overview(state: Option<PathBuf>, client: &Client) -> Result<Overview, Failure> {
+    match state {
+        None => client.get("/v1/alerts").await,
+        Some(state) => Client::new(Some(state.join("node.sock"))).get("/v1/alerts").await,
+    }
+}
+
+async fn channels(
+    state: Option<PathBuf>,
+    client: &Client,
+    screen: &mut Screen,
+) -> Result<Exit, Failure> {
+    let overview = overview(state, client).await?;
     if screen.json {
         screen.json(&overview.channels)?;
         return Ok(Exit::Ok);

@@ -8,6 +8,7 @@ use crate::client::Client;
 use crate::exit::Exit;
 use crate::fail::Failure;
 use crate::render;
+use crate::run::USUAL;
 use crate::screen::Screen;
 use crate::steer::{WaitArgs, watch};
 use crate::targets::TargetArgs;
@@ -25,6 +26,11 @@ Examples:
   barid tree delegate lyon-r1 --for 8h -w '@lyon!db1'
   barid tree delegate lyon-r1 --revoke
   barid tree delegate                           what is delegated";
+
+/// Of a delegation of less than this is said until when runs with the usual limit are taken.
+const SHORT: Duration = Duration::from_secs(24 * 3600);
+/// What the validity of a run has beside its limit: time to reach its hosts, and a margin.
+const BESIDE: Duration = Duration::from_secs(75);
 
 /// Options of `barid tree delegate`.
 #[derive(Clone, Debug, clap::Args)]
@@ -81,6 +87,11 @@ pub(crate) async fn main(
         for one in &done.delegations {
             screen.say(&said(one))?;
         }
+        for one in done.delegations.iter().filter(|one| one.state == "holds") {
+            if let Some(line) = room(one.until_ms.saturating_sub(one.from_ms), one.until_ms) {
+                screen.say(&line)?;
+            }
+        }
     }
     match done.order {
         Some(order) => watch(order, args.wait, client, screen).await,
@@ -95,6 +106,24 @@ fn said(one: &DelegationInfo) -> String {
         "holds" => format!("{relay} may {kinds} at {count} nodes until {until}: {targets}"),
         _ => format!("taken back: {relay} might {kinds} at {count} nodes until {until}"),
     }
+}
+
+/// What is said of a delegation that leaves runs with the usual limit little time: a run is only
+/// taken if all that it may last is over before the delegation is.
+fn room(for_ms: u64, until_ms: u64) -> Option<String> {
+    if for_ms >= millis(SHORT) {
+        return None;
+    }
+    let needs = millis(parse_some_duration(USUAL).expect("a time") + BESIDE);
+    Some(match for_ms > needs {
+        true => {
+            let last = show_time(until_ms.saturating_sub(needs));
+            format!("runs with -u {USUAL}, as usual, are taken until {last}, later ones with less")
+        }
+        false => {
+            format!("it ends too soon for runs with -u {USUAL}, as usual: give them less")
+        }
+    })
 }
 
 async fn list(client: &Client, screen: &mut Screen) -> Result<Exit, Failure> {
@@ -116,4 +145,20 @@ async fn list(client: &Client, screen: &mut Screen) -> Result<Exit, Failure> {
         .collect();
     screen.print(&render::table(&["RELAY", "KINDS", "STATE", "UNTIL", "TARGETS"], &rows))?;
     Ok(Exit::Ok)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_delegation_says_what_it_leaves_room_for() {
+        let said = |minutes: u64| room(minutes * 60_000, 1_800_000_000_000 + minutes * 60_000);
+        assert_eq!(said(7 * 24 * 60), None);
+        let two_hours = said(120).expect("it says so");
+        let last = show_time(1_800_000_000_000 + 120 * 60_000 - 3_675_000);
+        assert!(two_hours.contains(&format!("are taken until {last}")), "{two_hours}");
+        assert!(said(61).expect("it says so").contains("too soon"));
+        assert!(said(62).expect("it says so").contains("taken until"));
+    }
 }

@@ -22,6 +22,8 @@ use crate::units::{millis, parse_duration, parse_some_duration, show_duration};
 
 /// How much of each of stdout and stderr hosts keep: as much as one answer can carry.
 pub(crate) const OUTPUT_LIMIT: u64 = 192 << 10;
+/// How long a command may run if nobody says.
+pub(crate) const USUAL: &str = "1h";
 
 /// What makes a single word a line for the shell.
 const SHELL_CHARACTERS: &str = "|&;<>()$`\\\"'*?[]#~!{}";
@@ -68,7 +70,7 @@ pub(crate) struct Args {
     #[arg(requires = "defer")]
     pub(crate) expires: Duration,
     /// How long the command may run; then its whole process group is ended
-    #[arg(short = 'u', long, value_name = "TIMEOUT", default_value = "1h")]
+    #[arg(short = 'u', long, value_name = "TIMEOUT", default_value = USUAL)]
     #[arg(value_parser = parse_some_duration)]
     pub(crate) timeout: Duration,
     /// COMMAND is a line for /bin/sh -c

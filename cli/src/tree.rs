@@ -242,6 +242,7 @@ mod tests {
             content_sent: 1024,
             content_received: 0,
             cap: 0,
+            carries: 0,
             yields: false,
             silent_ms: 0,
             suspect: false,

@@ -238,4 +238,6 @@ mod release_tests;
 #[cfg(test)]
 mod rules_tests;
 #[cfg(test)]
+mod short_tests;
+#[cfg(test)]
 mod tests;

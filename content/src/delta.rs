@@ -38,8 +38,10 @@ mod sorted;
 mod xz;
 
 pub use self::decode::{Base, Decoded, Delta};
-pub(crate) use self::effort::manifest_level;
+pub(crate) use self::effort::{manifest_level, whole_level};
 pub(crate) use self::encode::encode;
+#[cfg(test)]
+pub(crate) use self::encode::encode_small;
 pub(crate) use self::layout::layout;
 
 /// Raw bytes that a difference segment decodes to at most.

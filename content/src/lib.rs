@@ -31,6 +31,8 @@ mod tree;
 mod unpack;
 
 #[cfg(test)]
+mod any_tree;
+#[cfg(test)]
 mod damage_tests;
 #[cfg(test)]
 mod tests;

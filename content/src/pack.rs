@@ -131,7 +131,7 @@ pub fn encode(
 }
 
 /// The same for hosts behind links of which the slowest carries `rate` bytes a second: what takes
-/// longer to pack than it saves there stays as it is. Also returns whether there was any.
+/// longer to pack than it saves there is packed less. Also returns whether there was any.
 pub fn encode_over(
     rate: Option<u64>,
     base: Option<&Manifest>,
@@ -149,7 +149,8 @@ pub fn encode_over(
         None => {
             let plan = plan(None, target);
             let all = runs(&plan, 0..plan.len());
-            (encode_segments(&plan, all, store, level)?, (Vec::new(), false))
+            let own = delta::whole_level(level, target.bytes(), rate);
+            (encode_segments(&plan, all, store, own)?, (Vec::new(), own < level))
         }
     };
     let base = base_bytes.map(|bytes| ContentId::of(&bytes));

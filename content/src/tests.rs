@@ -1,116 +1,16 @@
 //! The way of a tree: from one disk, through both kinds of parts, onto another disk.
 
-use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use proptest::collection::{btree_map, vec};
+use proptest::collection::vec;
 use proptest::prelude::*;
-use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 
+use crate::any_tree::{Tree, evolve, listing, make_tree, tree};
 use crate::*;
 
-/// What a test puts at a path.
-#[derive(Debug, Clone)]
-enum Node {
-    Dir,
-    File(Vec<u8>),
-    Link(Vec<u8>),
-}
-
-type Tree = BTreeMap<Vec<Vec<u8>>, (Node, u32, (i64, u32))>;
-
-fn name() -> impl Strategy<Value = Vec<u8>> {
-    let odd = vec(any::<u8>().prop_filter("in no name", |b| *b != 0 && *b != b'/'), 1..5);
-    let odd = odd.prop_filter("special", |name| name != b"." && name != b"..");
-    prop_oneof![2 => "[ab]{1,2}(\\.c)?".prop_map(String::into_bytes), 1 => odd]
-}
-
-fn node() -> impl Strategy<Value = Node> {
-    let noise = (any::<u64>(), 0..200_000_usize).prop_map(|(seed, len)| {
-        let mut bytes = vec![0; len];
-        blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
-        Node::File(bytes)
-    });
-    prop_oneof![
-        2 => Just(Node::Dir),
-        2 => vec(any::<u8>(), 0..300).prop_map(Node::File),
-        2 => noise,
-        1 => vec(1_u8..255, 1..9).prop_map(Node::Link),
-    ]
-}
-
-fn tree() -> impl Strategy<Value = Tree> {
-    // A user who is not root can neither read nor fill what the mode forbids.
-    let floor = if rustix::process::geteuid().is_root() { 0 } else { 0o700 };
-    let mode = (0_u32..0o10000).prop_map(move |mode| mode | floor);
-    let mtime = (0_i64..4_000_000_000, 0_u32..1_000_000_000);
-    btree_map(vec(name(), 1..4), (node(), mode, mtime), 0..8)
-}
-
-/// Makes the tree, leaving out what would be below something that is not a directory.
-fn make(root: &Path, tree: &Tree) {
-    fs::create_dir(root).expect("root");
-    let path_of = |names: &[Vec<u8>]| -> PathBuf {
-        root.join(names.iter().map(|name| OsStr::from_bytes(name)).collect::<PathBuf>())
-    };
-    let mut made = Vec::new();
-    for (names, (node, mode, mtime)) in tree {
-        let path = path_of(names);
-        if path.symlink_metadata().is_ok() {
-            continue;
-        }
-        if fs::create_dir_all(path_of(&names[..names.len() - 1])).is_err() {
-            continue;
-        }
-        let parent = path.parent().expect("parent");
-        if !parent.symlink_metadata().is_ok_and(|meta| meta.is_dir()) {
-            continue;
-        }
-        match node {
-            Node::Dir => fs::create_dir(&path).expect("dir"),
-            Node::File(bytes) => fs::write(&path, bytes).expect("file"),
-            Node::Link(target) => symlink(OsStr::from_bytes(target), &path).expect("link"),
-        }
-        made.push((path, node, mode, mtime));
-    }
-    for (path, node, mode, (secs, nanos)) in made.iter().rev() {
-        if !matches!(node, Node::Link(_)) {
-            fs::set_permissions(path, fs::Permissions::from_mode(**mode)).expect("mode");
-        }
-        let time = Timespec { tv_sec: *secs, tv_nsec: (*nanos).into() };
-        let times = Timestamps { last_access: time, last_modification: time };
-        utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).expect("times");
-    }
-}
-
-/// Mode, owner, group, time, and content.
-type Seen = (u32, u32, u32, (i64, i64), Vec<u8>);
-
-/// Everything that must be equal, by relative path.
-fn look(root: &Path) -> BTreeMap<PathBuf, Seen> {
-    let mut seen = BTreeMap::new();
-    let mut pending = vec![root.to_path_buf()];
-    while let Some(path) = pending.pop() {
-        let meta = path.symlink_metadata().expect("stat");
-        let content = if meta.is_dir() {
-            let listed = fs::read_dir(&path).expect("lists");
-            pending.extend(listed.map(|entry| entry.expect("entry").path()));
-            Vec::new()
-        } else if meta.is_symlink() {
-            fs::read_link(&path).expect("link").as_os_str().as_bytes().to_vec()
-        } else {
-            fs::read(&path).expect("reads")
-        };
-        let relative = path.strip_prefix(root).expect("below").to_path_buf();
-        let times = (meta.mtime(), meta.mtime_nsec());
-        seen.insert(relative, (meta.mode(), meta.uid(), meta.gid(), times, content));
-    }
-    seen
-}
+/// Where everything is put.
+const DEST: &[u8] = b"/deep/er/dest";
 
 /// Segments, decoded into the store of the receiver when chunks are asked for.
 struct Parts<'a> {
@@ -135,7 +35,7 @@ impl Chunks for Parts<'_> {
     }
 }
 
-/// A delta, unpacked with what was installed at `/old/er/dest`.
+/// A delta, unpacked with what was installed before.
 struct Based<'a> {
     bundle: &'a Bundle,
     unpack: Unpack<'a>,
@@ -167,7 +67,9 @@ impl Origin for Sender<'_> {
     fn fetch(&mut self, chunks: &[ChunkRef]) -> Result<(), ApplyError> {
         let mut batch = self.to.batch();
         for chunk in chunks {
-            let bytes = self.from.get(&chunk.id)?.expect("whatever is asked for is there");
+            // Whoever holds the target need not hold the base.
+            let bytes = self.from.get(&chunk.id)?;
+            let bytes = bytes.ok_or_else(|| ApplyError::Provide("a chunk is not there".into()))?;
             batch.put(chunk.id, &bytes)?;
             *self.fetched += u64::from(chunk.len);
         }
@@ -175,76 +77,109 @@ impl Origin for Sender<'_> {
     }
 }
 
-/// Returns how many bytes travelled as single chunks.
-fn send(base: Option<&Manifest>, source: &Path, installer: &Installer, stores: [&Store; 2]) -> u64 {
-    let [from, to] = stores;
+/// How a tree is put in place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// File by file, and what is not in the source goes.
+    Files,
+    /// As a whole.
+    Whole,
+}
+
+impl Way {
+    fn put(self, at: &Host, job: &Job<'_>, chunks: &mut dyn Chunks) -> Applied {
+        match self {
+            Way::Files => at.installer.apply(job, at.store, chunks).expect("applies"),
+            Way::Whole => at.installer.release(job, at.store, chunks).expect("releases").0,
+        }
+    }
+}
+
+/// Of which parts a delta is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cut {
+    /// As pushes have them.
+    Usual,
+    /// Many small ones, in an order that the number stands for.
+    Small(u64),
+}
+
+/// Who installs, and what it keeps.
+struct Host<'a> {
+    installer: Installer,
+    store: &'a Store,
+}
+
+struct Never;
+
+impl Chunks for Never {
+    fn provide(&mut self, _: &[ChunkRef]) -> Result<(), ApplyError> {
+        panic!("everything is there");
+    }
+}
+
+/// Reads the source into a store, encodes it, and puts it in place at the host; and then once
+/// more. Returns how many bytes travelled as single chunks.
+fn send(
+    base: Option<&Manifest>,
+    source: &Path,
+    from: &Store,
+    (host, way, cut): (&Host<'_>, Way, Cut),
+) -> u64 {
     let target = ingest(source, &Patterns::default(), from, &mut |_| ()).expect("ingests").manifest;
-    let bundle = pack::encode(base, &target, from, 3).expect("encodes");
+    let mut bundle = pack::encode(base, &target, from, 3).expect("encodes");
     let part = from.get(&bundle.manifest.id).expect("reads").expect("is there");
     let base_bytes = base.map(Manifest::encode);
     let limits = Limits::default();
     let decoded = pack::decode_manifest(&part, base_bytes.as_deref(), &limits).expect("decodes");
     assert_eq!((&decoded, decoded.root()), (&target, target.root()));
 
-    let job = Job {
-        tag: "t1",
-        dest: b"/deep/er/dest",
-        target: &decoded,
-        rules: &Rules::default(),
-        before: None,
-    };
+    if let (Cut::Small(order), Some(base)) = (cut, base) {
+        let parts = delta::encode_small(base, &target, from).expect("encodes");
+        bundle.deltas = parts;
+        let place = |part: &Part| blake3::keyed_hash(&part.id.0, &order.to_le_bytes()).to_hex();
+        bundle.deltas.sort_by_cached_key(place);
+    }
+    let (delete, max_delete) = (Delete::All, MaxDelete::Percent(100));
+    let rules = Rules { delete, max_delete, ..Rules::default() };
+    let job = Job { tag: "t1", dest: DEST, target: &decoded, rules: &rules, before: None };
     let mut fetched = 0;
     let first = match base {
         None => {
             let plan = plan(None, &decoded);
-            installer.apply(&job, to, &mut Parts { bundle: &bundle, plan, from, to })
+            way.put(host, &job, &mut Parts { bundle: &bundle, plan, from, to: host.store })
         }
         Some(base) => {
-            let installed = installer.installed(b"/old/er/dest", base).expect("opens");
+            let installed = host.installer.installed(DEST, base).expect("opens");
             let deltas = &bundle.deltas;
-            let unpack = Unpack { base, target: &decoded, deltas, installed, store: to };
+            let unpack = Unpack { base, target: &decoded, deltas, installed, store: host.store };
             let mut based = Based { bundle: &bundle, unpack, from, fetched: 0 };
-            let applied = installer.apply(&job, to, &mut based);
+            let applied = way.put(host, &job, &mut based);
             assert!(based.bundle.segments.is_empty());
             fetched = based.fetched;
             applied
         }
     };
-    let first = first.expect("applies");
     let entries = decoded.entries.len() as u64;
     assert_eq!(first.written + first.unchanged + first.metadata_fixed, entries);
 
-    struct Never;
-    impl Chunks for Never {
-        fn provide(&mut self, _: &[ChunkRef]) -> Result<(), ApplyError> {
-            panic!("everything is there");
-        }
-    }
-    let again = installer.apply(&job, to, &mut Never).expect("applies");
-    let expected =
-        Applied { unchanged: entries, owner_skipped: again.owner_skipped, ..Applied::default() };
-    assert_eq!(again, expected);
+    let again = way.put(host, &job, &mut Never);
+    let Applied { owner_skipped, attributes_lost, .. } = again;
+    let nothing =
+        Applied { unchanged: entries, owner_skipped, attributes_lost, ..Applied::default() };
+    assert_eq!(again, nothing);
     fetched
 }
 
-/// Files that are in both trees become new versions of what they were in the first.
-fn evolve(first: &Tree, second: &Tree) -> Tree {
-    let mut evolved = second.clone();
-    for (path, (node, ..)) in &mut evolved {
-        let before = first.get(path).map(|(node, ..)| node);
-        if let (Node::File(new), Some(Node::File(old))) = (node, before) {
-            let (mut bytes, middle) = (old.clone(), old.len() / 2);
-            bytes.splice(middle..middle, new.iter().copied().take(40));
-            *new = bytes;
-        }
-    }
-    evolved
-}
-
-/// Regular files below a directory, sorted.
+/// Regular files below a folder, sorted.
 fn files(root: &Path) -> Vec<PathBuf> {
     let is_file = |path: &PathBuf| root.join(path).symlink_metadata().is_ok_and(|m| m.is_file());
-    look(root).into_keys().filter(is_file).map(|path| root.join(path)).collect()
+    listing(root).into_keys().filter(is_file).map(|path| root.join(path)).collect()
+}
+
+/// How many bytes are in all files below a folder, each counted once.
+fn bytes(root: &Path) -> u64 {
+    files(root).iter().map(|path| path.metadata().expect("stat").len()).sum()
 }
 
 /// Does something to a file that a push knows nothing of. Returns how long it was.
@@ -263,42 +198,88 @@ fn damage(path: &Path, how: u8) -> u64 {
     length
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+/// What is in place when the second tree comes, though the first was put there.
+#[derive(Debug, Clone)]
+enum Standing {
+    /// The first, but for a few files.
+    Damaged(Vec<(prop::sample::Index, u8)>),
+    /// Another tree.
+    Other(Tree),
+    /// Nothing.
+    Nothing,
+}
 
+fn standing() -> impl Strategy<Value = Standing> {
+    let damages = vec((any::<prop::sample::Index>(), any::<u8>()), 0..3);
+    prop_oneof![
+        4 => damages.prop_map(Standing::Damaged),
+        1 => tree().prop_map(Standing::Other),
+        1 => Just(Standing::Nothing),
+    ]
+}
+
+/// Which objects of a store are lost: of four, so many, by a number.
+type Loss = (u8, u64);
+
+fn lose(store: &Store, (of_four, seed): Loss) {
+    let keeps = |id: &ContentId| {
+        blake3::keyed_hash(&id.0, &seed.to_le_bytes()).as_bytes()[0] % 4 >= of_four
+    };
+    store.retain(&keeps).expect("drops");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Through the parts of a push, whatever is in place instead of the base, whatever the caches
+    /// of both ends have lost, and in whatever order the parts are there.
     #[test]
     fn a_tree_arrives_as_it_was(
-        first in tree(),
-        second in tree(),
-        damages in vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
+        (first, second) in (tree(), tree()),
+        standing in standing(),
+        losses in [(0..5_u8, any::<u64>()), (0..5_u8, any::<u64>())],
+        way in prop_oneof![3 => Just(Way::Files), 1 => Just(Way::Whole)],
+        cut in prop_oneof![Just(Cut::Usual), any::<u64>().prop_map(Cut::Small)],
     ) {
         let temp = tempfile::tempdir().expect("temp");
         let at = |name: &str| temp.path().join(name);
-        let stores = ["from", "to"].map(|name| Store::open(at(name)).expect("store"));
-        let stores = [&stores[0], &stores[1]];
+        let [from, to] = ["from", "to"].map(|name| Store::open(at(name)).expect("store"));
         fs::create_dir(at("root")).expect("root");
-        let installer = Installer::new(at("root"));
+        let host = Host { installer: Installer::new(at("root")), store: &to };
         let dest = at("root/deep/er/dest");
 
-        make(&at("first"), &first);
-        send(None, &at("first"), &installer, stores);
-        prop_assert_eq!(look(&at("first")), look(&dest));
-
-        // The second goes to a fresh destination, as a difference to the first.
-        let base = ingest(&at("first"), &Patterns::default(), stores[0], &mut |_| ());
+        make_tree(&at("first"), &first);
+        send(None, &at("first"), &from, (&host, way, cut));
+        prop_assert_eq!(listing(&at("first")), listing(&dest));
+        let base = ingest(&at("first"), &Patterns::default(), &from, &mut |_| ());
         let base = base.expect("ingests").manifest;
-        fs::rename(at("root/deep"), at("root/old")).expect("moves away");
-        let old = at("root/old/er/dest");
-        let found = files(&old);
+
         let mut lost = 0;
-        for (pick, how) in damages.iter().filter(|_| !found.is_empty()) {
-            lost += damage(pick.get::<PathBuf>(&found), *how);
+        match standing {
+            Standing::Damaged(damages) => {
+                let found = files(&dest);
+                for (pick, how) in damages.iter().filter(|_| !found.is_empty()) {
+                    lost += damage(pick.get::<PathBuf>(&found), *how);
+                }
+            }
+            Standing::Other(other) => {
+                lost = bytes(&dest);
+                fs::remove_dir_all(&dest).expect("removes");
+                make_tree(&dest, &evolve(&first, &other));
+            }
+            Standing::Nothing => {
+                lost = bytes(&dest);
+                fs::remove_dir_all(&dest).expect("removes");
+            }
         }
-        make(&at("second"), &evolve(&first, &second));
-        let fetched = send(Some(&base), &at("second"), &installer, stores);
-        prop_assert_eq!(look(&at("second")), look(&dest));
-        // A file may be the base of something in either kind of segment.
-        prop_assert!(fetched <= 2 * lost, "{} fetched for {} lost", fetched, lost);
+        lose(&from, losses[0]);
+        lose(&to, losses[1]);
+        make_tree(&at("second"), &evolve(&first, &second));
+        let fetched = send(Some(&base), &at("second"), &from, (&host, way, cut));
+        prop_assert_eq!(listing(&at("second")), listing(&dest));
+        // A file may be the base of something in either kind of segment, and here in many.
+        let is_little = cut != Cut::Usual || fetched <= 2 * lost;
+        prop_assert!(is_little, "{} fetched for {} lost", fetched, lost);
     }
 }
 
@@ -306,12 +287,13 @@ proptest! {
 fn a_single_file_arrives_as_it_was() {
     let temp = tempfile::tempdir().expect("temp");
     let at = |name: &str| temp.path().join(name);
-    let stores = ["from", "to"].map(|name| Store::open(at(name)).expect("store"));
+    let [from, to] = ["from", "to"].map(|name| Store::open(at(name)).expect("store"));
     fs::create_dir(at("root")).expect("root");
+    let host = Host { installer: Installer::new(at("root")), store: &to };
     for content in [b"one".as_slice(), b"", &[7; 300_000]] {
         fs::write(at("file"), content).expect("writes");
-        send(None, &at("file"), &Installer::new(at("root")), [&stores[0], &stores[1]]);
-        assert_eq!(look(&at("file")), look(&at("root/deep/er/dest")));
+        send(None, &at("file"), &from, (&host, Way::Files, Cut::Usual));
+        assert_eq!(listing(&at("file")), listing(&at("root/deep/er/dest")));
     }
 }
 
@@ -319,26 +301,24 @@ fn a_single_file_arrives_as_it_was() {
 fn a_missing_base_is_fetched_once_though_it_is_wanted_itself() {
     let temp = tempfile::tempdir().expect("temp");
     let at = |name: &str| temp.path().join(name);
-    let stores = ["from", "to"].map(|name| Store::open(at(name)).expect("store"));
-    let stores = [&stores[0], &stores[1]];
+    let [from, to] = ["from", "to"].map(|name| Store::open(at(name)).expect("store"));
     for name in ["root", "source"] {
         fs::create_dir(at(name)).expect("makes");
     }
-    let installer = Installer::new(at("root"));
+    let host = Host { installer: Installer::new(at("root")), store: &to };
     let mut program = vec![0; 30_000];
     blake3::Hasher::new().finalize_xof().fill(&mut program[10..]);
     fs::write(at("source/lib-1.so"), &program).expect("writes");
-    send(None, &at("source"), &installer, stores);
-    let base = ingest(&at("source"), &Patterns::default(), stores[0], &mut |_| ())
-        .expect("ingests")
-        .manifest;
-    fs::rename(at("root/deep"), at("root/old")).expect("moves away");
+    send(None, &at("source"), &from, (&host, Way::Files, Cut::Usual));
+    let base =
+        ingest(&at("source"), &Patterns::default(), &from, &mut |_| ()).expect("ingests").manifest;
 
     // The second library is made from the first, which is gone at the host.
-    fs::remove_file(at("root/old/er/dest/lib-1.so")).expect("removes");
+    fs::remove_file(at("root/deep/er/dest/lib-1.so")).expect("removes");
     program.splice(15_000..15_000, [7; 6_000]);
     fs::write(at("source/lib-2.so"), &program).expect("writes");
-    stores[1].retain(&|_| false).expect("empties");
-    assert_eq!(send(Some(&base), &at("source"), &installer, stores), 30_000);
-    assert_eq!(look(&at("source")), look(&at("root/deep/er/dest")));
+    to.retain(&|_| false).expect("empties");
+    let fetched = send(Some(&base), &at("source"), &from, (&host, Way::Files, Cut::Usual));
+    assert_eq!(fetched, 30_000);
+    assert_eq!(listing(&at("source")), listing(&at("root/deep/er/dest")));
 }

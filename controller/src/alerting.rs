@@ -22,7 +22,7 @@ use crate::fault::Failure;
 pub(crate) use self::happened::Happened;
 pub(crate) use self::keeper::TableKeeper;
 pub(crate) use self::orders::Orders;
-pub(crate) use self::reacting::react;
+pub(crate) use self::reacting::{check, react};
 pub(crate) use self::rules::Rules;
 
 /// The labels that a silence may go by.

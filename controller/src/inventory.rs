@@ -128,6 +128,7 @@ pub(crate) fn link_infos(live: &Live, meter: &Meter) -> Vec<LinkInfo> {
             content_sent: sum.content_sent,
             content_received: sum.content_received,
             cap: link.map_or(0, |link| link.cap),
+            carries: link.map_or(0, |link| link.rate.saturating_mul(8)),
             yields: link.is_some_and(|link| link.yields),
             silent_ms: link
                 .map_or(0, |link| u64::try_from(link.silent.as_millis()).unwrap_or(u64::MAX)),

@@ -29,6 +29,7 @@ pub mod fleet;
 mod following;
 mod given;
 mod groups;
+mod ids;
 mod inventory;
 mod labels;
 mod lines;

@@ -18,6 +18,7 @@ use crate::backup;
 use crate::clock::to_ms;
 use crate::fault::Failure;
 use crate::given::Given;
+use crate::ids::{Ids, new_id};
 use crate::pace::paced;
 use crate::stage::STAGE;
 use crate::tables::{HostRow, LAPSE, Note, OrderRow, Tables, note_superseded};
@@ -46,6 +47,8 @@ pub(crate) struct Desk {
     pub(crate) tables: Tables,
     pub(crate) store: Arc<Store>,
     pub(crate) node: Arc<Running>,
+    /// The numbers of the orders that are given.
+    pub(crate) ids: Ids,
     /// On whose behalf: each order names him.
     pub(crate) by: Arc<str>,
 }
@@ -166,7 +169,7 @@ impl Desk {
             return Err(Failure::no_room(format!("the controller has {message}")));
         }
         let now = SystemTime::now();
-        let id = new_id(now);
+        let id = self.ids.next(now);
         let (draft, olders) = self.superseded(draft, (id, now)).await?;
         let (body, envelope, ttl) = self.seal(&draft, (id, now), olders)?;
         let row = OrderRow {
@@ -371,28 +374,5 @@ pub(crate) async fn blocking<T: Send + 'static>(
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(error) => Err(Failure::internal(format!("a worker failed: {error}"))),
-    }
-}
-
-/// A UUIDv7 (RFC 9562): 48 bits of milliseconds, so that ids sort by time, and 74 random bits.
-pub(crate) fn new_id(now: SystemTime) -> OrderId {
-    let mut id = certs::random::<16>();
-    id[..6].copy_from_slice(&to_ms(now).to_be_bytes()[2..]);
-    id[6] = 0x70 | (id[6] & 0x0f);
-    id[8] = 0x80 | (id[8] & 0x3f);
-    OrderId(id)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ids_sort_by_time_and_carry_the_version() {
-        let now = SystemTime::now();
-        let (a, b) = (new_id(now), new_id(now + Duration::from_millis(1)));
-        assert!(a < b);
-        assert_eq!((a.0[6] >> 4, a.0[8] >> 6), (7, 2));
-        assert_ne!(new_id(now), new_id(now));
     }
 }

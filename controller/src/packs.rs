@@ -21,8 +21,8 @@ pub(crate) struct PackRow {
     manifest: (String, u32),
     segments: Vec<(String, u32)>,
     deltas: Vec<(String, u32)>,
-    /// Files stayed as they are that take long to pack again, since the slowest link carries so
-    /// many bytes a second; 0: there were none.
+    /// It was packed less than it could be, since the slowest link carries so many bytes a second;
+    /// 0: it was not.
     #[serde(default)]
     spared_at: u64,
 }

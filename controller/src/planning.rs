@@ -150,14 +150,14 @@ fn weigh_dist(
     new: &NewDist,
     hosts: &BTreeMap<HostId, HostRow>,
 ) -> Result<(HostSet, Weighed), Failure> {
-    let survey = api.distributor.survey(new)?;
+    let survey = api.distributor.planner.survey(new)?;
     if new.hosts.is_empty() {
         api.distributor.check_rolled(&new.frequency)?;
     }
     let (mut order, mut over) = (0, BTreeMap::new());
     let drafts = match survey.part.hosts.is_empty() {
         true => Vec::new(),
-        false => api.distributor.orders(new, &survey.part)?,
+        false => api.distributor.planner.orders(new, &survey.part)?,
     };
     for (draft, _) in &drafts {
         let cost = Cost::of(api, draft)?;

@@ -20,7 +20,7 @@ use tracing::{info, warn};
 
 use self::members::meet;
 use self::opening::Opened;
-use crate::alerting::{Happened, Orders, Rules, TableKeeper, react};
+use crate::alerting::{Happened, Orders, Rules, TableKeeper, check, react};
 use crate::api::{Api, router};
 use crate::clock::now_ms;
 use crate::closing::close;
@@ -30,10 +30,12 @@ use crate::export::Export;
 use crate::figures::{Counted, Figures};
 use crate::fleet::Requests;
 use crate::fleet::dist::Distributor;
+use crate::fleet::planner::Planner;
 use crate::fleet::running::Running;
 use crate::fleet::schedule;
 use crate::given::Pieces;
 use crate::groups::Groups;
+use crate::ids::Ids;
 use crate::live::Live;
 use crate::orders::Desk;
 use crate::push::Packer;
@@ -182,6 +184,7 @@ fn work(
         tables: tables.clone(),
         store: store.clone(),
         node: node.clone(),
+        ids: Ids::after(tables.newest_order()?),
         by: "controller".into(),
     };
     let pushes = Arc::default();
@@ -201,12 +204,12 @@ fn work(
         slowest: Slowest(Some((meter.clone(), live.clone()))),
     };
     let distributor = Distributor {
-        fleet: fleet.clone(),
-        packer: packer.clone(),
+        planner: Planner { fleet: fleet.clone(), packer: packer.clone() },
         desk: desk.clone(),
         live: live.clone(),
         pushes: Arc::clone(&pushes),
         running: Running::default(),
+        giving: Arc::default(),
     };
     let (rollouts, begun) = Rollouts::new(distributor.clone(), state.join("barid.sock"));
     tables.rollouts()?.iter().for_each(|(id, row)| rollouts.hold(*id, row));
@@ -285,7 +288,7 @@ fn alerts(
         keeper: Arc::new(TableKeeper(tables.clone())),
         events,
         acts,
-        gives_orders: true,
+        orders: Some(check),
     });
     let (live, tables, node) = (live.clone(), tables.clone(), node.clone());
     let happened = Happened { desk: desk.clone(), live: live.clone(), tables: tables.clone() };

@@ -143,6 +143,9 @@ impl Node {
             }
             let (id, cut) = (report.order, node.shares.merge(now, report).1);
             node.say_cut(id, cut);
+            // Of an order that was refused where it was given nobody above is told, now as before.
+            let own = node.gives(id) && !node.has(Bug::ForgetOwn);
+            node.shares.get_mut(id).into_iter().for_each(|share| share.own = own);
         }
         let below = node.routes.below();
         let intents: BTreeSet<_> = saved.intents.into_iter().collect();

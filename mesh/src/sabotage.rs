@@ -124,12 +124,18 @@ pub enum Bug {
     TrustBackup,
     /// A root acknowledges answers to an order that it does not know before they are on disk.
     AckUnheard,
+    /// A relay without room for an order refuses it for everybody below.
+    RefuseForOthers,
+    /// A host begins an order that it has refused, when it is given it again and has room.
+    BeginRefused,
+    /// After a restart a relay tells its parent of an order of its own that it has refused.
+    ForgetOwn,
 }
 
 #[cfg(feature = "sabotage")]
 impl Bug {
     /// Every bug there is.
-    pub const ALL: [Bug; 59] = [
+    pub const ALL: [Bug; 62] = [
         Bug::AckOrdersBeforeSave,
         Bug::AckReportsBeforeSave,
         Bug::StartBeforeIntent,
@@ -189,5 +195,8 @@ impl Bug {
         Bug::BeginOutside,
         Bug::TrustBackup,
         Bug::AckUnheard,
+        Bug::RefuseForOthers,
+        Bug::BeginRefused,
+        Bug::ForgetOwn,
     ];
 }

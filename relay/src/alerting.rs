@@ -69,8 +69,8 @@ pub(crate) fn start(
     let keeper = Arc::new(FileKeeper::open(state.join("alerts").join("state.json")));
     let (acts, wanted) = mpsc::channel(ACTS);
     tokio::spawn(react(hub, wanted));
-    let (state, gives_orders) = (state.into(), false);
-    let setup = alerts::Setup { state, from, keeper, events, acts, gives_orders };
+    let (state, orders) = (state.into(), None);
+    let setup = alerts::Setup { state, from, keeper, events, acts, orders };
     let desk = alerts::start(setup);
     let identity = identity.clone();
     let told = desk.clone();

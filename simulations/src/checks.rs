@@ -227,8 +227,12 @@ impl Checks {
                 self.words.keep_for(report.order, skipped.iter(), *outcome);
                 continue;
             }
-            if outcome.state == State::Refused && self.known.refused.contains(&(me, report.order)) {
-                self.words.keep_for(report.order, hosts.iter(), *outcome);
+            // Where an order was given it is refused for all, and elsewhere by each for itself.
+            let has_refused = self.known.refused.contains(&(me, report.order));
+            if outcome.state == State::Refused && has_refused {
+                let gives = giver(report.order) == me;
+                let its_own = hosts.iter().filter(|host| gives || *host == me);
+                self.words.keep_for(report.order, its_own, *outcome);
             } else if hosts.contains(me) && !outcome.state.is_provisional() {
                 self.words.keep(report.order, me, *outcome, &mut self.gated)?;
             }
@@ -268,7 +272,12 @@ impl Checks {
         match frame {
             Frame::Report { report, .. } | Frame::Found { report } => {
                 sums_up(report)?;
-                self.words.is_true(me, report)
+                self.words.is_true(me, report)?;
+                if matches!(frame, Frame::Report { .. }) && giver(report.order) == me {
+                    let detail = format!("{me:?} tells its parent of {:?}", report.order);
+                    return Err(Violation::new("its giver is told", detail));
+                }
+                Ok(())
             }
             Frame::OrdersHeld { log, through } => {
                 self.acks.orders_held(&self.known, me, (*log, *through))

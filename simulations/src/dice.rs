@@ -86,11 +86,6 @@ impl Share {
         let odds = self.draw(rng);
         rng.random_bool(odds)
     }
-
-    /// Whether no die is thrown that does not hit.
-    pub fn is_certain(&self) -> bool {
-        self.0.iter().all(|share| *share >= 1.0)
-    }
 }
 
 impl Odds {

@@ -150,11 +150,7 @@ fn tree(rng: &mut SmallRng, dice: &TreeDice, nodes: Option<usize>) -> Vec<Place>
             _ => (1..relays + 1, true),
         };
         let mut parents = vec![rng.random_range(above.clone())];
-        while spare && dice.spare.hits(rng) && parents.len() < 3 {
-            // Where there are no others, none is looked for once it is certain that one is wanted.
-            if parents.len() == above.len() && dice.spare.is_certain() {
-                break;
-            }
+        while spare && parents.len() < above.len().min(3) && dice.spare.hits(rng) {
             let more = rng.random_range(above.clone());
             if !parents.contains(&more) {
                 parents.push(more);

@@ -473,6 +473,8 @@ impl Sim {
         self.checks.told(&self.seats[node], &event, expiry <= self.now)?;
         if let Told::Answers(report) = &event
             && report.order.giver().is_none()
+            // Who lives below a node that has no room is not reached, and that is known at once.
+            && !self.checks.known.is_turned_away(report.order)
             && let Some(work) = self.work(report.order)
         {
             let grace = self.seats[node].config.grace();

@@ -96,11 +96,15 @@ impl Sim {
         self.run_until(self.now + PROBE)?;
         let everybody = HostSet::from_ranges([(0, (self.seats.len() - 1) as u32)]);
         let root = self.seats[0].process.as_ref();
-        let settled = root.and_then(|root| root.node.tally(id)).map(|tally| tally.settled());
+        let tally = root.and_then(|root| root.node.tally(id));
+        let settled = tally.map(|tally| tally.settled());
         if self.checks.known.is_rejected(id) {
             return Ok(());
         }
-        if settled.as_ref() != Some(&everybody) {
+        // Those below a node that has no room are not reached.
+        let is_covered = tally.is_some_and(|tally| *tally.hosts() == everybody);
+        let is_turned_away = is_covered && self.checks.known.is_turned_away(id);
+        if settled.as_ref() != Some(&everybody) && !is_turned_away {
             let detail = format!("only {settled:?} answered in a healthy tree");
             return Err(Violation::new("a healthy tree answers", detail));
         }

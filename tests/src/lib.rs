@@ -437,6 +437,15 @@ impl Fleet {
         serde_json::from_slice(&output.stdout).with_context(context)
     }
 
+    /// Waits for the first event of a subject.
+    pub fn first_event(&self, subject: &str, limit: Duration) -> Result<Value> {
+        wait_for(&format!("{subject} to be told"), limit, || {
+            let output = self.barid(&["events", "--json", subject])?;
+            let lines = show(&output.stdout);
+            Ok(lines.lines().next().map(serde_json::from_str).transpose()?)
+        })
+    }
+
     /// Makes a join token.
     pub fn token(&self, args: &[&str]) -> Result<String> {
         let output = self.barid(&[&["token", "create"], args].concat())?;

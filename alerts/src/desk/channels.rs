@@ -55,7 +55,7 @@ impl Worker {
         self.stamp = stamp(&path);
         let read = spawn_blocking(move || Settings::load(&path)).await;
         match read.expect("reading settings does not panic") {
-            Ok(settings) => match settings.orders().filter(|_| !self.setup.gives_orders) {
+            Ok(settings) => match settings.unfit(self.setup.orders) {
                 Some(what) => self.refuse(format!("{}: {what}", self.path().display())),
                 None => {
                     self.wrong = None;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use alerts::{Overview, Reacted, ReactionInfo};
+use alerts::{Reacted, ReactionInfo};
 
 use crate::client::Client;
 use crate::escape::escape_line;
@@ -18,13 +18,7 @@ pub(crate) async fn list(
     client: &Client,
     screen: &mut Screen,
 ) -> Result<Exit, Failure> {
-    let overview: Overview = match state {
-        None => client.get("/v1/alerts").await?,
-        Some(state) => {
-            let own = Client::new(Some(state.join("node.sock")));
-            own.get("/v1/alerts").await?
-        }
-    };
+    let overview = super::overview(state, client).await?;
     if screen.json {
         screen.json(&overview.reactions)?;
         return Ok(Exit::Ok);

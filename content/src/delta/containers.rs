@@ -212,7 +212,8 @@ impl<'a> Encoder<'a> {
         let kind = candidates.first().map_or(Kind::Opened, |first| first.kind);
         let frame = [streams.joined(), shapes, corrections].concat();
         let mut bytes = write(kind, &items, lengths, self.view);
-        bytes.extend(compress(None, &frame, effort::difference_level(frame.len()))?);
+        let level = self.level(effort::difference_level(frame.len()), frame.len() as u64);
+        bytes.extend(effort::squeeze(None, &frame, level)?);
         Ok(Some(bytes))
     }
 

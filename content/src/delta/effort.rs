@@ -1,11 +1,16 @@
 //! How hard to compress: the one place where time at the controller is traded for bytes.
 //!
-//! A segment is encoded once for the whole fleet, and a push waits for it. zstd -19 takes about
-//! one second of a core for each megabyte of text that is not in the prefix, -12 a tenth of that
-//! and -9 a third of the rest, for 5 to 15 percent more bytes at each step. Two threads encode, so
-//! the limits below keep a push of any size from waiting much longer than a minute for its last
-//! segment, and small pushes, which are most, get the best there is. Of differences
-//! only the streams are compressed, which are a small part of the files.
+//! A segment is encoded once for the whole fleet, and a push waits for it: nothing travels before
+//! all of it is. zstd -19 takes about one second of a core for each one or two megabytes that are
+//! not in the prefix, -12 a tenth of that and -9 half of the rest, for 5 to 25 percent more bytes.
+//! Two threads encode, so the limits below keep a push of any size from waiting much longer than a
+//! minute for its last segment, and small pushes, which are most, get the best there is. Of
+//! differences only the streams are compressed, which are a small part of the files.
+//!
+//! On a weak link bytes count, be they there a little later, since others want the link as well.
+//! On one that carries more, time does, and there the best levels only make everybody wait.
+
+use crate::pack::{PackError, compress};
 
 /// The level for prefix segments, by how many raw bytes there are in all of them.
 pub(super) fn prefix_level(raw: u64) -> i32 {
@@ -31,6 +36,58 @@ pub(crate) fn manifest_level(bytes: usize) -> i32 {
         0..4 => 19,
         _ => 9,
     }
+}
+
+/// Links that carry so many bytes a second, or fewer, have a whole tree sooner by the best level.
+const SLOWEST: u64 = 40_000;
+/// Links that carry so many (12 Mbit/s) are not weak: the best levels take longer to encode by more
+/// than all they save.
+const STRONG: u64 = 1_500_000;
+/// And of those that carry so many (100 Mbit/s) even the rest of the time counts.
+const FAST: u64 = 12_500_000;
+
+/// So few bytes are encoded at the best level before anybody notices.
+const FEW: u64 = 64 << 10;
+
+/// The level for so many bytes instead of the one that makes the fewest of them, if the slowest
+/// link that waits carries `rate` bytes a second.
+pub(super) fn level_over(best: i32, bytes: u64, rate: Option<u64>) -> i32 {
+    match rate {
+        _ if bytes < FEW => best,
+        Some(FAST..) => best.min(5),
+        Some(STRONG..) => best.min(9),
+        _ => best,
+    }
+}
+
+/// The level for a whole tree of so many raw bytes: the usual one, unless the link says otherwise.
+pub(crate) fn whole_level(usual: i32, raw: u64, rate: Option<u64>) -> i32 {
+    match rate {
+        Some(..=SLOWEST) => usual.max(prefix_level(raw)),
+        _ => level_over(usual, raw, rate),
+    }
+}
+
+/// A level that is quick on everything.
+const QUICK: i32 = 3;
+/// From so many bytes on it is worth a look whether they can be compressed at all.
+const LOOK: usize = 256 << 10;
+
+/// Compresses at this level, unless hardly anything comes of it: what is packed already takes the
+/// best levels as long as text does, to save some bytes in a thousand. With a prefix there is no
+/// such look: the quick level does not find all that is in it.
+pub(super) fn squeeze(
+    prefix: Option<&[u8]>,
+    bytes: &[u8],
+    level: i32,
+) -> Result<Vec<u8>, PackError> {
+    if level > QUICK && prefix.is_none() && bytes.len() >= LOOK {
+        let quick = compress(None, bytes, QUICK)?;
+        if quick.len() as u64 * 100 > bytes.len() as u64 * 98 {
+            return Ok(quick);
+        }
+    }
+    compress(prefix, bytes, level)
 }
 
 /// The level at which the two kinds of segments are compared, file by file.
@@ -60,6 +117,36 @@ pub(super) fn is_sooner(saved: u64, packed: u64, rate: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_level_follows_the_link() {
+        let bits = |bits: u64| Some(bits / 8);
+        let over = |rate| {
+            [level_over(19, FEW, rate), level_over(12, FEW, rate), whole_level(9, FEW, rate)]
+        };
+        assert_eq!(over(None), [19, 12, 9]);
+        assert_eq!(over(bits(250_000)), [19, 12, 19]);
+        assert_eq!(over(bits(2_000_000)), [19, 12, 9], "as on `veryweak`");
+        assert_eq!(over(bits(10_000_000)), [19, 12, 9], "as on `weak`");
+        assert_eq!(over(bits(50_000_000)), [9, 9, 9]);
+        assert_eq!(over(bits(1_000_000_000)), [5, 5, 5]);
+        assert_eq!(level_over(19, FEW - 1, bits(1_000_000_000)), 19, "at once anyway");
+        assert_eq!(whole_level(9, 100 << 20, bits(250_000)), 12, "no longer than a minute");
+    }
+
+    #[test]
+    fn what_is_packed_already_is_left_at_that() {
+        let noise = crate::delta::tests::noise(1, LOOK);
+        let text: Vec<u8> = noise.iter().map(|byte| b'a' + byte % 16).collect();
+        let compressed = |bytes: &[u8], level| compress(None, bytes, level).expect("compresses");
+        let squeezed = |bytes: &[u8]| squeeze(None, bytes, 19).expect("compresses");
+        assert_eq!(squeezed(&text), compressed(&text, 19));
+        assert_eq!(squeezed(&noise), compressed(&noise, QUICK));
+        assert_eq!(squeezed(&noise[1..]), compressed(&noise[1..], 19), "too short to look at");
+        // Of what is in the prefix nothing is left.
+        let after = squeeze(Some(&noise.clone()), &noise, 19).expect("compresses");
+        assert!(after.len() < 1_000, "{}", after.len());
+    }
 
     #[test]
     fn what_is_packed_again_pays_on_slow_links_alone() {

@@ -61,7 +61,7 @@ const ENCODERS: usize = 2;
 
 /// Encodes what leads from the base to the target, and stores the segments. With the rate of the
 /// slowest link, in bytes a second, containers stay closed that would only be there later for being
-/// opened. Also returns whether there were any.
+/// opened, and levels are lower. Also returns whether anything is longer for it.
 pub(crate) fn encode(
     base: &Manifest,
     target: &Manifest,
@@ -69,6 +69,16 @@ pub(crate) fn encode(
     rate: Option<u64>,
 ) -> Result<(Vec<Part>, bool), PackError> {
     encode_over(base, target, store, (Sizes::REAL, rate))
+}
+
+/// The same in many small segments.
+#[cfg(test)]
+pub(crate) fn encode_small(
+    base: &Manifest,
+    target: &Manifest,
+    store: &Store,
+) -> Result<Vec<Part>, PackError> {
+    encode_within(base, target, store, super::tests::SMALL)
 }
 
 #[cfg(test)]
@@ -114,7 +124,7 @@ pub(super) struct Encoder<'a> {
     sizes: Sizes,
     /// Of the slowest link, in bytes a second, if that is known.
     pub(super) rate: Option<u64>,
-    /// Whether a container stayed closed because of that.
+    /// Whether something is longer than it could be because of that.
     pub(super) is_spared: AtomicBool,
 }
 
@@ -238,7 +248,8 @@ impl<'a> Encoder<'a> {
     /// Gathers pieces into segments and encodes these.
     fn difference_segments(&self, pieces: &[(Item<'a>, Changes)]) -> Result<Vec<Part>, PackError> {
         let weight = |n: usize| pieces[n].1.weight();
-        let level = effort::difference_level((0..pieces.len()).map(weight).sum());
+        let bytes: usize = (0..pieces.len()).map(weight).sum();
+        let level = self.level(effort::difference_level(bytes), bytes as u64);
         let mut groups: Vec<Range<usize>> = Vec::new();
         let (mut bytes, mut heavy) = (0, 0);
         for (n, (item, _)) in pieces.iter().enumerate() {
@@ -271,7 +282,7 @@ impl<'a> Encoder<'a> {
                 }
             }
             let mut out = write(Kind::Difference, &items, streams.lengths(), self.view);
-            out.extend_from_slice(&compress(None, &streams.joined(), level)?);
+            out.extend_from_slice(&effort::squeeze(None, &streams.joined(), level)?);
             self.keep(&out)
         })
     }
@@ -322,7 +333,8 @@ impl<'a> Encoder<'a> {
 
     /// Encodes the prefix segments.
     fn prefixes(&self, items: Vec<Item<'a>>) -> Result<Vec<Part>, PackError> {
-        let level = effort::prefix_level(items.iter().map(|item| item.raw() as u64).sum());
+        let bytes = items.iter().map(|item| item.raw() as u64).sum();
+        let level = self.level(effort::prefix_level(bytes), bytes);
         let items: Vec<_> =
             items.iter().flat_map(|item| pieces(item, self.sizes.prefix.0)).collect();
         let old = |item: &Item<'_>| item.base.map_or(0, |base| self.old(base).size());
@@ -346,9 +358,18 @@ impl<'a> Encoder<'a> {
             }
             let prefix = Some(prefix.as_slice()).filter(|prefix| !prefix.is_empty());
             let mut out = write(Kind::Prefix, group, [0; 6], self.view);
-            out.extend_from_slice(&compress(prefix, &raw, level)?);
+            out.extend_from_slice(&effort::squeeze(prefix, &raw, level)?);
             self.keep(&out)
         })
+    }
+
+    /// The level at which the slowest link has so many bytes soonest, instead of the best.
+    pub(super) fn level(&self, best: i32, bytes: u64) -> i32 {
+        let level = effort::level_over(best, bytes, self.rate);
+        if level < best {
+            self.is_spared.store(true, Ordering::Relaxed);
+        }
+        level
     }
 
     pub(super) fn keep(&self, encoded: &[u8]) -> Result<Part, PackError> {

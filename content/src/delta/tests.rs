@@ -96,7 +96,7 @@ impl Base for Memory<'_> {
 }
 
 /// Far smaller than the real ones, so that every way to cut and to gather is gone.
-const SMALL: Sizes = Sizes {
+pub(super) const SMALL: Sizes = Sizes {
     sorted: 200_000,
     stretch: 150_000,
     around: 50_000,

@@ -136,6 +136,18 @@ fn a_prefix_longer_than_the_tables_of_the_level_still_helps() {
 }
 
 #[test]
+fn a_prefix_helps_at_every_level_that_is_used() {
+    let old = noise(3, 1 << 18);
+    let mut new = old.clone();
+    new[1_000] ^= 1;
+    for level in [5, 9, 12, 19] {
+        let packed = compress(Some(&old), &new, level).expect("compresses");
+        assert!(packed.len() < 1_000, "level {level}: {}", packed.len());
+        assert_eq!(decompress(Some(&old), &packed, new.len()).expect("decodes"), new);
+    }
+}
+
+#[test]
 fn output_is_bounded_to_the_byte() {
     let raw = vec![0; 10_000];
     let frame = compress(None, &raw, 3).expect("compresses");

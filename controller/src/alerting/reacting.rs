@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 
 use crate::api::Api;
 use crate::fleet::types::NewDist;
+use crate::sets;
 use crate::types::{NewRun, Pace, Targets};
 
 /// How long an order of a reaction waits for hosts that cannot be reached.
@@ -34,6 +35,17 @@ pub(crate) async fn react(api: Api, node: Arc<Running>, mut wanted: mpsc::Receiv
             },
         };
         reply.send(done).ok();
+    }
+}
+
+/// What is wrong with an order that a reaction would give. Who is there, and which frequencies
+/// there are, may be another matter when it gives it.
+pub(crate) fn check(act: &Act) -> Result<(), String> {
+    match act {
+        Act::Run { hosts: Some(hosts), .. } => {
+            sets::parse(hosts).map(drop).map_err(|wrong| format!("run.hosts: {wrong}"))
+        }
+        _ => Ok(()),
     }
 }
 

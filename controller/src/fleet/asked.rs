@@ -163,7 +163,7 @@ impl Answers {
     async fn answer(&self, asker: &Asker, body: &Bytes) -> Result<FileSaid, No> {
         let wrong = |error| No::Other("bad-request", format!("no question about files: {error}"));
         let ask: FileAsk = serde_json::from_slice(body).map_err(wrong)?;
-        let known = self.distributor.fleet.known();
+        let known = self.distributor.planner.fleet.known();
         let place = known.roll.place(&asker.name).ok_or_else(|| {
             let text = format!("{} has no record here, and so no domains", asker.name);
             No::Other("unknown-host", text)
@@ -211,7 +211,7 @@ impl Answers {
 
     async fn wish(&self, asker: &Asker, path: &DomainPath, wanted: bool) -> Result<bool, No> {
         let (fleet, name, path) =
-            (self.distributor.fleet.clone(), asker.name.clone(), path.clone());
+            (self.distributor.planner.fleet.clone(), asker.name.clone(), path.clone());
         Ok(blocking(move || fleet.wish(&name, &path, wanted)).await?)
     }
 

@@ -4,7 +4,8 @@
 //! names there are, `hostdata` and `distdata` the text forms, `precedence` which entry a host
 //! gets, `missing` who lacks it, `generator` what is made from host records, `book` all of it as
 //! one value, `change` and `ask` what can be done with that. `store` keeps it in tables, `reading`
-//! its content, `desk` makes one change at a time, `plan`, `batch` and `dist` bring files to hosts,
+//! its content, `desk` makes one change at a time, `plan`,
+//! `planner`, `batch` and `dist` bring files to hosts,
 //! `running` says what may go on beside what, `schedule` begins what is due, `spread` says whose
 //! turn it is; when that is the crate `timing` says. `routes` lets operators ask, `asked` hosts,
 //! each in its turn by `queue`, to whom `offers` says what is for them; `distfile` writes the plan
@@ -26,6 +27,7 @@ pub mod levels;
 pub(crate) mod missing;
 mod offers;
 pub mod plan;
+pub(crate) mod planner;
 pub mod precedence;
 mod queue;
 mod reading;

@@ -93,7 +93,7 @@ impl Keeper {
                 }
             }
             if todo.open {
-                let (store, name) = (distributor.fleet.store.clone(), frequency.clone());
+                let (store, name) = (distributor.planner.fleet.store.clone(), frequency.clone());
                 blocking(move || Ok(store.note_begun(&name)?)).await?;
             }
             if !todo.turns.is_empty() {
@@ -106,7 +106,7 @@ impl Keeper {
 
     /// Lets sites know by what they go on when they hear nothing from here.
     async fn tell_sites(&mut self) -> Result<(), Failure> {
-        let schedule = self.rollouts.distributor.fleet.known().schedule();
+        let schedule = self.rollouts.distributor.planner.fleet.known().schedule();
         if self.told.as_ref() != Some(&schedule) {
             let tell = self.tell.clone();
             let told = move || {
@@ -143,7 +143,7 @@ impl Keeper {
         let distributor = &self.rollouts.distributor;
         let Taken { left, told } = distributor.take_turns(frequency, turns.clone(), by_ms).await;
         let (had, name) = (turns.difference(&left), frequency.to_owned());
-        let store = distributor.fleet.store.clone();
+        let store = distributor.planner.fleet.store.clone();
         let noted = match had.is_empty() {
             true => Ok(()),
             false => blocking(move || Ok(store.note_turns(&name, &had)?)).await,
@@ -184,10 +184,10 @@ impl Keeper {
 
 /// Looks at all frequencies, and notes what begins. Blocks.
 fn plan(distributor: &Distributor, now: u64) -> Result<Plan, Failure> {
-    let store = &distributor.fleet.store;
+    let store = &distributor.planner.fleet.store;
     let before = store.runs()?;
     let mut last = before.clone();
-    let known = distributor.fleet.known();
+    let known = distributor.planner.fleet.known();
     let frequencies = &known.book.frequencies;
     let rows = distributor.live.state().hosts.clone();
     let mut plan = Plan { todo: BTreeMap::new(), pause: LOOK };
@@ -220,7 +220,7 @@ pub(crate) fn scheduled(
     asked: &[(HostId, String)],
     now_ms: u64,
 ) -> Vec<Scheduled> {
-    let known = distributor.fleet.known();
+    let known = distributor.planner.fleet.known();
     let hosts = distributor.live.state().hosts.clone();
     let frequencies = known.book.frequencies.clone();
     let one = |(name, frequency): (&String, &Frequency)| {

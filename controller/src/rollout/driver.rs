@@ -24,13 +24,14 @@ use super::row::{Back, Goods, RolloutRow, WaveOrder};
 use super::standing::{Standing, at_sites, going_on};
 use crate::clock::now_ms;
 use crate::fault::Failure;
-use crate::fleet::dist::{Distributor, Part};
-use crate::fleet::store::{PlanRow, Store};
+use crate::fleet::dist::Distributor;
+use crate::fleet::planner::Part;
+use crate::fleet::store::PlanRow;
 use crate::fleet::types::NewDist;
 use crate::live::{Live, Update};
 use crate::orders::{Desk, Draft, blocking};
 use crate::push::{Packer, Step, asked};
-use crate::tables::{Tables, rollouts};
+use crate::tables::{Note, Tables, rollouts};
 use crate::terms::terms;
 use crate::types::NewPush;
 
@@ -87,7 +88,7 @@ impl Rollouts {
             tables: distributor.desk.tables.clone(),
             live: distributor.live.clone(),
             desk: distributor.desk.clone(),
-            packer: distributor.packer.clone(),
+            packer: distributor.planner.packer.clone(),
             pushes: distributor.pushes.clone(),
             distributor,
             socket,
@@ -418,18 +419,23 @@ impl Rollouts {
             let now = blocking(move || Ok(tables.rollout(id)?)).await?;
             let Some(mut now) = now.filter(|now| now.course == row.course) else { return Ok(()) };
             let waits = waits.clone();
-            let note = move |txn: &redb::WriteTransaction, order: OrderId| {
-                if let Some(plan) = plan {
-                    Store::note_plan(txn, order, &plan)?;
-                }
+            let note: Note = Box::new(move |txn, order| {
                 now.add_order(order, round);
                 now.half = true;
                 if no + 1 == count {
                     now.given(&waits);
                 }
                 rollouts::note_rollout(txn, id, &now)
+            });
+            let desk = self.desk.on_behalf_of(&row.by);
+            let Some(plan) = plan else {
+                desk.give_noting(draft, Some(note)).await?;
+                continue;
             };
-            self.desk.on_behalf_of(&row.by).give_noting(draft, Some(Box::new(note))).await?;
+            if self.distributor.give(&desk, draft, plan, Some(note)).await?.is_none() {
+                // The next look plans what is left anew, or finds that it cannot go on.
+                return Ok(());
+            }
         }
         self.changed.send_modify(|no| *no += 1);
         Ok(())
@@ -448,7 +454,7 @@ impl Rollouts {
                 let (maker, part) = (self.distributor.clone(), Part { hosts: owed, files });
                 // A file is known to be in place where only its command has failed.
                 let new = NewDist { compare: new.compare || row.again, ..new };
-                let drafts = blocking(move || maker.orders(&new, &part)).await?;
+                let drafts = blocking(move || maker.planner.orders(&new, &part)).await?;
                 return Ok(drafts.into_iter().map(|(draft, plan)| (draft, Some(plan))).collect());
             }
         };

@@ -17,7 +17,8 @@ use crate::api::{Api, Hosts};
 use crate::clock::to_ms;
 use crate::fault::Failure;
 use crate::fleet::types::{Distribution, Frequency, NewDist};
-use crate::orders::{Draft, blocking, new_id};
+use crate::ids::new_id;
+use crate::orders::{Draft, blocking};
 use crate::push::Step;
 use crate::types::{NewPush, PushEvent, Targets, Waves};
 
@@ -231,7 +232,7 @@ impl Rollouts {
             let message = "waves, and everybody at once";
             return Err(Failure::bad(message, "--waves or --all-at-once"));
         }
-        let frequencies = self.distributor.fleet.known().book.frequencies.clone();
+        let frequencies = self.distributor.planner.fleet.known().book.frequencies.clone();
         let usual = frequencies.get(&new.frequency).filter(|_| new.hosts.is_empty());
         let usual = usual.filter(|_| !new.all_at_once).and_then(Frequency::rolled);
         Ok(new.waves.clone().or(usual))
@@ -265,7 +266,7 @@ impl Rollouts {
         waves: &Waves,
         sets: &[HostSet],
     ) -> Result<(Distribution, Option<OrderId>), Failure> {
-        let survey = self.distributor.survey(&new)?;
+        let survey = self.distributor.planner.survey(&new)?;
         self.distributor.check_rolled(&new.frequency)?;
         if self.distributor.running.is_on(&new.frequency) {
             let message = format!("a distribution of {} goes on", new.frequency);

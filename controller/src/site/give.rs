@@ -16,7 +16,8 @@ use tracing::info;
 use super::Desk;
 use crate::clock::to_ms;
 use crate::fault::Failure;
-use crate::orders::{BACKDATE, CANCEL, Draft, LEAST_REACH, MARGIN, blocking, new_id};
+use crate::ids::new_id;
+use crate::orders::{BACKDATE, CANCEL, Draft, LEAST_REACH, MARGIN, blocking};
 use crate::tables::OrderRow;
 
 impl Desk {

@@ -127,6 +127,18 @@ impl Tables {
         Ok(orders)
     }
 
+    /// The newest order of the controller itself, if there is one.
+    pub(crate) fn newest_order(&self) -> Result<Option<OrderId>> {
+        let table = self.journal.read()?.open_table(ORDERS)?;
+        for row in table.iter()?.rev() {
+            let id = OrderId(row?.0.value());
+            if id.giver().is_none() {
+                return Ok(Some(id));
+            }
+        }
+        Ok(None)
+    }
+
     /// What an order asks for, as it was signed.
     pub(crate) fn order_body(&self, id: OrderId) -> Result<Option<protos::OrderBody>> {
         self.journal.order(id)

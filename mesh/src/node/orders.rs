@@ -40,6 +40,8 @@ impl Node {
             }
             return self.shares.flush_by(id, now);
         }
+        // What it has supposed when it had no room counts for nothing, now that it is asked again.
+        self.shares.doubt(id);
         let below = self.routes.below();
         if self.shares.beside(id) >= self.config.limits.orders {
             // What this host has carried out it must remember, lest it does so again.
@@ -168,14 +170,20 @@ impl Node {
         }
     }
 
+    /// There is no room for an order. Where it was given nobody can have begun it, and of itself a
+    /// node knows as much. Of those below it knows only that it does not hand the order on: who has
+    /// moved away, or has come from elsewhere, may have begun it.
     fn refuse(&mut self, now: Time, order: &Order, below: &HostSet) {
         self.out.push(Output::Tell(Event::Cut { what: "orders", order: order.id, count: 1 }));
-        let mut report = Report::new(order.id);
         let duty = match self.gives(order.id) && !self.config.is_root() {
             true => order.targets.clone(),
             false => order.targets.intersection(below),
         };
-        report.tally.record(Outcome::bare(State::Refused), &duty);
+        let answers_for_all = self.gives(order.id) || self.has(Bug::RefuseForOthers);
+        let refused = if answers_for_all { duty.clone() } else { duty.intersection(&self.me()) };
+        let mut report = Report::new(order.id);
+        report.tally.record(Outcome::bare(State::Refused), &refused);
+        report.tally.record(Outcome::bare(State::NotReached), &duty.difference(&refused));
         self.give(now, report);
     }
 
@@ -246,7 +254,13 @@ impl Node {
         if !self.stands_here(order.id) {
             return self.call_off(now, order.id);
         }
-        self.prepare(now, order);
+        // It may have had no room for it when it was given it first, and whoever was told may have
+        // ordered the same once more.
+        let share = self.shares.get(order.id);
+        let has_refused = share.is_some_and(|share| share.tally.has_settled(&self.me()));
+        if !has_refused || self.has(Bug::BeginRefused) {
+            self.prepare(now, order);
+        }
     }
 
     /// Gets what an order of this host needs, and begins it.

@@ -114,3 +114,9 @@ pub(crate) fn peak(pid: u32) -> Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     field(&status, "VmHWM:").with_context(|| format!("VmHWM of {pid}"))
 }
+
+/// The most memory of a process counts from here on.
+pub(crate) fn forget_peak(pid: u32) -> Result<()> {
+    let path = format!("/proc/{pid}/clear_refs");
+    fs::write(&path, "5").with_context(|| path)
+}

@@ -5,6 +5,7 @@
 //! its own, to the same hundred hosts. Of the four, one takes a kilobyte a second, one is stopped,
 //! one hears and is never heard, and one has a full disk. All share the processors, and hosts that
 //! are slow leave more of them to the others: this shows what waits for them, not what they cost.
+//! What they cost the relay is memory: the most that it has in a round is read beside its bound.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ use simulations::wan::{Loss, Profile, Shape, UdpLink, Way};
 use tests::{Fleet, Spec, wait_for};
 
 use crate::api::Api;
+use crate::proc;
 use crate::table::{self, Spread};
 
 const RELAY: &str = "relay";
@@ -29,6 +31,8 @@ const BYTES: usize = 4_000_000;
 /// Rounds of each kind at most, and how long they may take together.
 const ROUNDS: usize = 10;
 const ALL: Duration = Duration::from_secs(300);
+/// What a relay may have in memory, whatever its children do, in KiB.
+const BOUND: u64 = 256 << 10;
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// The hundred.
@@ -78,25 +82,37 @@ pub(crate) fn measure(barid: &Path) -> Result<()> {
     let slow = world.slow();
     // What has never been pushed before costs the first one something.
     world.round()?;
-    let (begun, mut times) = (Instant::now(), [Vec::new(), Vec::new()]);
+    let (begun, mut times, mut memory) = (Instant::now(), [Vec::new(), Vec::new()], [0, 0]);
     while times[1].len() < ROUNDS && begun.elapsed() < ALL {
-        times[0].push(world.round()?);
+        times[0].push(world.watched(&mut memory[0])?);
         world.hurt()?;
-        let beside = world.round()?;
+        let beside = world.watched(&mut memory[1])?;
         world.heal()?;
         times[1].push(beside);
     }
     let [well, beside] = times.map(Spread::of);
     let least = well.rank(0.5).as_secs_f64();
-    let row = |what: String, spread: &Spread| {
+    let row = |what: String, spread: &Spread, peak: u64| {
         let ratio = table::ratio(spread.rank(0.5).as_secs_f64(), least);
-        [vec![what], spread.cells().to_vec(), vec![ratio]].concat()
+        let of_bound = format!("{} %", (peak * 100).div_ceil(BOUND));
+        let memory = vec![table::memory(peak), of_bound];
+        [vec![what], spread.cells().to_vec(), vec![ratio], memory].concat()
     };
     table::heading("Slow children beside 96 siblings: a push, to the last of the 96");
-    let head = ["who is beside them", "rounds", "p50", "p99", "min", "max", "p50 / well"];
+    let head = [
+        "who is beside them",
+        "rounds",
+        "p50",
+        "p99",
+        "min",
+        "max",
+        "p50 / well",
+        "relay, peak",
+        "of 256 MiB",
+    ];
     let rows = [
-        row(format!("{slow} that are well"), &well),
-        row(format!("{slow} that are slow, stopped, silent or full"), &beside),
+        row(format!("{slow} that are well"), &well, memory[0]),
+        row(format!("{slow} that are slow, stopped, silent or full"), &beside, memory[1]),
     ];
     table::print(&head, &rows);
     Ok(())
@@ -133,6 +149,15 @@ impl World {
 
     fn slow(&self) -> usize {
         3 + usize::from(self.disk.is_some())
+    }
+
+    /// A round, and the most memory that the relay has had in it, in KiB, if that is more.
+    fn watched(&mut self, most: &mut u64) -> Result<Duration> {
+        let relay = self.fleet.pid(RELAY)?;
+        proc::forget_peak(relay)?;
+        let took = self.round()?;
+        *most = (*most).max(proc::peak(relay)?);
+        Ok(took)
     }
 
     /// A push of new content to everybody. Returns when the last sibling had it, from the question.

@@ -64,8 +64,10 @@ impl Commands {
             return broken("at most once", "twice in one life");
         }
         let words = told.words.own(id, me);
-        let is_over =
-            |state: State| state.weight() >= 4 || (state == State::Skipped && order.gate.is_none());
+        let is_over = |state: State| match state {
+            State::Skipped => order.gate.is_none(),
+            state => state.weight() >= State::Refused.weight(),
+        };
         if words.is_some_and(|words| words.iter().any(|word| is_over(word.state))) {
             return broken("at most once", "though it has answered");
         }

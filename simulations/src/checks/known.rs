@@ -48,6 +48,11 @@ impl Known {
         refused(id) || older.is_some_and(refused)
     }
 
+    /// Whether some node on the way had no room for an order, and so did not hand it on.
+    pub(crate) fn is_turned_away(&self, id: OrderId) -> bool {
+        self.refused.iter().any(|(node, refused)| *refused == id && *node != giver(id))
+    }
+
     /// Whether a node has ever had an order on disk.
     pub(crate) fn has_got(&self, host: HostId, id: OrderId) -> bool {
         self.got.contains(&(host, id))

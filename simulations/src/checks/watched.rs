@@ -18,7 +18,8 @@ pub(super) struct Watched {
 }
 
 impl Watched {
-    /// It is told how hosts do. `calm`: no supposition about anybody can be true.
+    /// It is told how hosts do. `calm`: no supposition about anybody can be true,
+    /// but that somebody on the way had no room.
     pub(super) fn answers(
         &mut self,
         known: &Known,
@@ -39,7 +40,8 @@ impl Watched {
                     let detail = format!("{host:?} went from {old:?} to {outcome:?}");
                     return Err(Violation::new("states move forward", detail));
                 }
-                if calm && outcome.state.is_provisional() {
+                let is_wrong = calm && !known.is_turned_away(report.order);
+                if is_wrong && outcome.state.is_provisional() {
                     let detail = format!("{host:?} is said to be {outcome:?} and is well");
                     return Err(Violation::new("no false supposition", detail));
                 }

@@ -190,6 +190,8 @@ fn who_is_cut_off_says_so_himself_and_once_for_each_site() -> Result<()> {
     let output = fleet.barid(&["alerts", "test", "file", "--state", state])?;
     assert!(output.status.success(), "{}", show(&output.stderr));
     wait_word(&by_host, "+barid-test")?;
+    let channels = fleet.json(&["alerts", "channels", "--state", state, "--json"])?;
+    assert_eq!((&channels[0]["name"], &channels[0]["kind"]), (&"file".into(), &"file".into()));
     Ok(())
 }
 

@@ -11,19 +11,19 @@ use tests::{Fleet, listing, noise};
 use crate::order;
 
 /// Half a megabyte packed, of which no place is like another.
-fn text(seed: u64) -> Vec<u8> {
+pub(crate) fn text(seed: u64) -> Vec<u8> {
     let lines = noise(seed, 500_000);
     let line = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     lines.chunks(30).flat_map(|bytes| (line(bytes) + "\n").into_bytes()).collect()
 }
 
 /// The same with a line more near its beginning, so that all that is packed after it differs.
-fn changed(mut text: Vec<u8>) -> Vec<u8> {
+pub(crate) fn changed(mut text: Vec<u8>) -> Vec<u8> {
     text.splice(6_100..6_100, *b"one line more\n");
     text
 }
 
-fn xz(plain: &[u8], args: &[&str]) -> Result<Vec<u8>> {
+pub(crate) fn xz(plain: &[u8], args: &[&str]) -> Result<Vec<u8>> {
     let mut child = Command::new("xz")
         .args(["--compress", "--stdout", "--threads=1"])
         .args(args)

@@ -152,6 +152,16 @@ fn reactions_that_cannot_be_are_named_and_those_that_fail_are_told() -> Result<(
     let summary = alerts[0]["summary"].as_str().context("a summary")?;
     assert!(summary.contains("alerts.toml: line "), "{summary}");
     assert!(summary.contains("reaction \"a\": run: give hosts = \"SET\""), "{summary}");
+    // A set that is none is told now, and not when the alert begins.
+    let no_set = "[[reaction]]\nname = \"a\"\nkinds = [\"host-lost\"]\n\
+                  run = { hosts = \"web[1-3\", line = \"true\" }\n";
+    give(&fleet, "controller", no_set)?;
+    wait_for("the set to be named", LIMIT, || {
+        let alerts = wait_alerts(&fleet, &["alerts-config/alerts.toml"])?;
+        let summary = alerts[0]["summary"].as_str().context("a summary")?;
+        let says = "reaction \"a\": run.hosts: \"web[1-3\" (column 4): this";
+        Ok(summary.contains(says).then_some(()))
+    })?;
     let program = fleet.path().join("fails");
     fs::write(&program, "#!/bin/sh\necho no such valve >&2\nexit 3\n")?;
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;

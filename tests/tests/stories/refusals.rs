@@ -5,7 +5,7 @@ use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use tests::{LIMIT, show, wait_for};
+use tests::{LIMIT, show};
 
 use crate::dist;
 use crate::domains::{CONFIG, Site};
@@ -132,12 +132,7 @@ fn waves_are_domains_and_what_a_site_that_is_cut_off_has_missed_is_said() -> Res
     site.fleet.kill("r2")?;
     site.fleet.wait_up(4)?;
     site.done("-o dist hour")?;
-    let line = wait_for("the missed host to be told", 4 * LIMIT, || {
-        let output = site.fleet.barid(&["events", "--json", "dist.missed"])?;
-        let lines = show(&output.stdout);
-        let found = lines.lines().map(serde_json::from_str::<Value>).next();
-        Ok(found.transpose()?)
-    })?;
+    let line = site.fleet.first_event("dist.missed", 4 * LIMIT)?;
     let told = line["line"].as_str().context("a line")?;
     assert!(told.contains("common.adm:/etc/hosts") && line["set"] == "h4", "{line}");
     assert_eq!(site.no("-o status")?, "common.adm:/etc/hosts: h4\n");

@@ -5,7 +5,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
-use serde_json::Value;
 use tests::clock::Clock;
 use tests::{Fleet, LIMIT, binary, show, wait_for};
 
@@ -72,12 +71,7 @@ fn hosts_have_turns_and_miss_what_no_window_opens_for() -> Result<()> {
     let later = days[usize::try_from((now()? / 86_400 + 4 + 3) % 7)?];
     let closed = format!("cron = \"* * * * *\"\nwindows = [\"{later}\"]\nexpires = \"1s\"\n");
     ensure!(configure(&site, &closed)?.status.success());
-    let missed = wait_for("the missed turns to be told", 3 * LIMIT, || {
-        let output = site.fleet.barid(&["events", "--json", "schedule.missed"])?;
-        let lines = show(&output.stdout);
-        let found = lines.lines().map(serde_json::from_str::<Value>).next();
-        Ok(found.transpose()?)
-    })?;
+    let missed = site.fleet.first_event("schedule.missed", 3 * LIMIT)?;
     let line = missed["line"].as_str().context("a line")?;
     assert!(line.contains("4 hosts had no turn in time: h[1-4]"), "{line}");
     let has = |host: &str| fs::exists(site.fleet.at(host, "/etc/hosts"));
@@ -128,12 +122,7 @@ fn what_comes_after_its_window_has_closed_begins_in_the_next() -> Result<()> {
     })?;
     clock.set_ahead(ahead + 60)?;
     site.fleet.signal("h4", Signal::CONT)?;
-    let missed = wait_for("h4 to have missed it", LIMIT, || {
-        let output = site.fleet.barid(&["events", "--json", "dist.expired"])?;
-        let lines = show(&output.stdout);
-        let found = lines.lines().map(serde_json::from_str::<Value>).next();
-        Ok(found.transpose()?)
-    })?;
+    let missed = site.fleet.first_event("dist.expired", LIMIT)?;
     let line = missed["line"].as_str().context("a line")?;
     assert!(missed["set"] == "h4" && line.contains("its window has closed"), "{missed:#}");
     assert!(!has("h4")?, "it has begun outside its window");

@@ -17,7 +17,7 @@ const HOSTS: [&str; 2] = ["site1-host1", "site1-host2"];
 const DARK: Duration = Duration::from_secs(5);
 
 /// A controller, and a site of two hosts behind a link of this profile.
-fn behind(profile: &str) -> Result<(Fleet, UdpLink)> {
+pub(crate) fn behind(profile: &str) -> Result<(Fleet, UdpLink)> {
     let mut fleet = Fleet::new()?;
     let controller = fleet.listen("controller")?.parse().context("where it listens")?;
     let any = "127.0.0.1:0".parse().context("an address")?;

@@ -25,7 +25,7 @@ impl Site {
 
     /// What a host asks for and gets.
     #[track_caller]
-    fn gets(&self, host: &str, words: &[&str]) -> Result<String> {
+    pub(crate) fn gets(&self, host: &str, words: &[&str]) -> Result<String> {
         let output = self.asks(host, words)?;
         let context = format!("{host} {words:?}: {} {}", output.status, show(&output.stderr));
         ensure!(output.status.success(), context);
@@ -44,7 +44,7 @@ impl Site {
 
     /// Waits until a host's questions reach the controller. One that is lost on the way, where a
     /// relay does not know yet who wants it, is never answered: then it asks again.
-    fn wait_heard(&self, host: &str) -> Result<()> {
+    pub(crate) fn wait_heard(&self, host: &str) -> Result<()> {
         wait_for(&format!("{host} to be heard"), LIMIT, || {
             let listed = self.asks(host, &["subscriptions", "--within", "3s"])?;
             Ok(listed.status.success().then_some(()))
