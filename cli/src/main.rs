@@ -105,7 +105,7 @@ use crate::fail::Failure;
 use crate::screen::{ColorWhen, Screen};
 
 fn main() -> ExitCode {
-    memory::give_back();
+    memory::keep();
     let args = args::with_verb(std::env::args_os());
     let cli = match Cli::try_parse_from(&args) {
         Ok(cli) => cli,

@@ -99,7 +99,9 @@ pub(crate) fn runtime(role: Role) -> Result<Runtime, Failure> {
     if role.serves() {
         builder.worker_threads(WORKERS);
     }
-    builder.enable_all().build().map_err(|error| Failure::local(&error))
+    let runtime = builder.enable_all().build().map_err(|error| Failure::local(&error))?;
+    crate::memory::give_back(&runtime);
+    Ok(runtime)
 }
 
 async fn run(

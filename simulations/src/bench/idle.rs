@@ -18,6 +18,8 @@ const DIRECT: &str = "direct-host";
 const WATCHED: Duration = Duration::from_secs(30);
 /// Runs before memory is read again.
 const RUNS: usize = 10;
+/// For how long a process keeps memory that it may need again, and a little more.
+const KEPT: Duration = Duration::from_secs(8);
 
 /// Measures memory and traffic at rest.
 pub(crate) fn measure(barid: &Path, work: &Path) -> Result<()> {
@@ -36,6 +38,7 @@ pub(crate) fn measure(barid: &Path, work: &Path) -> Result<()> {
         let order = bench.run_true()?;
         ensure!(order["states"]["ok"] == HOSTS + 1, "not all is well: {order:#}");
     }
+    std::thread::sleep(KEPT);
     rows.push(row("host, after 10 runs (median of 101)", Memory::median(&hosts)?));
     rows.push(row("relay, after 10 runs", Memory::of(relay)?));
     rows.push(row("controller, after 10 runs", Memory::of(controller)?));
@@ -43,6 +46,7 @@ pub(crate) fn measure(barid: &Path, work: &Path) -> Result<()> {
     let raw = tree::generate(&source, 1)?;
     let one = host(1, 1);
     push::deliver(&mut bench, &source, &json!({ "sets": [one] }))?;
+    std::thread::sleep(KEPT);
     let pushed = format!("after a push of {} files, {}", tree::FILES, table::bytes(raw));
     rows.push(row(&format!("host, {pushed}"), Memory::of(bench.fleet.pid(&one)?)?));
     rows.push(row("relay, after it", Memory::of(relay)?));
