@@ -1,10 +1,10 @@
 //! Memory that is kept while there is work, and given back after it.
 //!
 //! A node is idle for days and then handles packs of megabytes for seconds. Buffers that are mapped
-//! and unmapped one by one are zeroed by the kernel each time, which took a controller, a relay and
-//! a host half of their processor time in a push of a large file. What glibc keeps by itself stays
-//! until the process ends, in as many heaps as there were threads. So there is one heap, and every
-//! few seconds what is free in it goes back to the system.
+//! and unmapped one by one are zeroed by the kernel each time, and in a virtual machine may have to
+//! be got from its host again: in a push of 1 GiB that was 40 % of the processor time of all nodes.
+//! What glibc keeps by itself stays until the process ends, in as many heaps as there were threads.
+//! So there is one heap, and every few seconds what is free in it goes back to the system.
 
 use std::time::Duration;
 
