@@ -333,13 +333,13 @@ mod tests {
     fn answers_to_orders_that_are_not_in_the_backup_are_kept() {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let tables = tables(dir.path());
-        let origin = Origin { epoch: 2_000_000, taken_ms: 1_000_000 };
+        let origin = Origin { epoch: 20_000_000, taken_ms: 10_000_000 };
         let note = |order, host| {
             tables
-                .write(|txn| note_unheard(txn, &report(order, host), origin, 2_000_500))
+                .write(|txn| note_unheard(txn, &report(order, host), origin, 20_000_500))
                 .expect("it is written");
         };
-        let (late, old, foreign) = (id(1_500_000, 1), id(300_000, 2), id(1_500_000, 3));
+        let (late, old, foreign) = (id(15_000_000, 1), id(6_000_000, 2), id(15_000_000, 3));
         note(late, 7);
         note(late, 8);
         note(late, 8);
@@ -347,7 +347,7 @@ mod tests {
         note(foreign.given_by(HostId(9)), 7);
         let lost = tables.lost().expect("it is read");
         let [(order, row)] = &lost[..] else { panic!("{lost:?}") };
-        assert_eq!((*order, row.issued_ms, row.closed_ms), (late, 1_500_000, 2_000_500));
+        assert_eq!((*order, row.issued_ms, row.closed_ms), (late, 15_000_000, 20_000_500));
         assert_eq!(row.targets(), HostSet::from_ranges([(7, 8)]));
         let (tally, _) = tables.tally(late).expect("it is read");
         assert_eq!(tally.hosts(), &HostSet::from_ranges([(7, 8)]));
