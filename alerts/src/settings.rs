@@ -12,8 +12,7 @@ use mesh::alerts::{Alert, Condition, Pace, Severity};
 use serde::Deserialize;
 
 use crate::channel::{self, Channel, SendError};
-use crate::desk::AskError;
-use crate::desk::OrderCheck;
+use crate::desk::{AskError, OrderCheck};
 use crate::export::Batch;
 use crate::message::Message;
 use crate::reactions::{self, Action, Reaction};

@@ -8,7 +8,7 @@ use crate::client::Client;
 use crate::exit::Exit;
 use crate::fail::Failure;
 use crate::render;
-use crate::run::USUAL;
+use crate::run::{USUAL, USUAL_REACH};
 use crate::screen::Screen;
 use crate::steer::{WaitArgs, watch};
 use crate::targets::TargetArgs;
@@ -29,8 +29,6 @@ Examples:
 
 /// Of a delegation of less than this is said until when runs with the usual limit are taken.
 const SHORT: Duration = Duration::from_secs(24 * 3600);
-/// What the validity of a run has beside its limit: time to reach its hosts, and a margin.
-const BESIDE: Duration = Duration::from_secs(75);
 
 /// Options of `barid tree delegate`.
 #[derive(Clone, Debug, clap::Args)]
@@ -114,7 +112,9 @@ fn room(for_ms: u64, until_ms: u64) -> Option<String> {
     if for_ms >= millis(SHORT) {
         return None;
     }
-    let needs = millis(parse_some_duration(USUAL).expect("a time") + BESIDE);
+    let [limit, reach] =
+        [USUAL, USUAL_REACH].map(|time| parse_some_duration(time).expect("a time"));
+    let needs = millis(limit + reach + controller::MARGIN);
     Some(match for_ms > needs {
         true => {
             let last = show_time(until_ms.saturating_sub(needs));

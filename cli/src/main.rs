@@ -60,6 +60,7 @@ mod keys;
 mod laboratory;
 mod lines;
 mod logs;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod memory;
 mod node;
 mod nodes;
@@ -105,6 +106,7 @@ use crate::fail::Failure;
 use crate::screen::{ColorWhen, Screen};
 
 fn main() -> ExitCode {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
     memory::keep();
     let args = args::with_verb(std::env::args_os());
     let cli = match Cli::try_parse_from(&args) {

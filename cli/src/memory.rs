@@ -5,6 +5,8 @@
 //! be got from its host again: in a push of 1 GiB that was 40 % of the processor time of all nodes.
 //! What glibc keeps by itself stays until the process ends, in as many heaps as there were threads.
 //! So there is one heap, and every few seconds what is free in it goes back to the system.
+//!
+//! Other C libraries have other allocators: with them none of this is there.
 
 use std::time::Duration;
 
@@ -43,7 +45,6 @@ pub(crate) fn give_back(runtime: &Runtime) {
 #[allow(unsafe_code, reason = "the C library offers this by no other way")]
 fn set(parameter: libc::c_int, value: libc::c_int) {
     // SAFETY: `mallopt` only sets a parameter of the allocator, under the allocator's lock.
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
     unsafe {
         libc::mallopt(parameter, value);
     }
@@ -52,7 +53,6 @@ fn set(parameter: libc::c_int, value: libc::c_int) {
 #[allow(unsafe_code, reason = "the C library offers this by no other way")]
 fn trim() {
     // SAFETY: `malloc_trim` takes the locks that it needs, and leaves what is in use alone.
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
     unsafe {
         libc::malloc_trim(0);
     }

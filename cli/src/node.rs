@@ -100,6 +100,7 @@ pub(crate) fn runtime(role: Role) -> Result<Runtime, Failure> {
         builder.worker_threads(WORKERS);
     }
     let runtime = builder.enable_all().build().map_err(|error| Failure::local(&error))?;
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
     crate::memory::give_back(&runtime);
     Ok(runtime)
 }

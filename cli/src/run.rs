@@ -24,6 +24,8 @@ use crate::units::{millis, parse_duration, parse_some_duration, show_duration};
 pub(crate) const OUTPUT_LIMIT: u64 = 192 << 10;
 /// How long a command may run if nobody says.
 pub(crate) const USUAL: &str = "1h";
+/// And how long hosts that cannot be reached are waited for.
+pub(crate) const USUAL_REACH: &str = "15s";
 
 /// What makes a single word a line for the shell.
 const SHELL_CHARACTERS: &str = "|&;<>()$`\\\"'*?[]#~!{}";
@@ -59,7 +61,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) save: SaveArgs,
     /// How long to wait for a host that cannot be reached
-    #[arg(short = 't', long, value_name = "REACH", default_value = "15s")]
+    #[arg(short = 't', long, value_name = "REACH", default_value = USUAL_REACH)]
     #[arg(value_parser = parse_duration)]
     pub(crate) reach: Duration,
     /// Hosts that are away get it when they are back

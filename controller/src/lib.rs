@@ -70,4 +70,5 @@ mod viewers;
 
 pub use asker::USER_HEADER;
 pub use backup::{BadBackup, RestoreError, restore};
+pub use orders::MARGIN;
 pub use serve::{Options, RunError, run};

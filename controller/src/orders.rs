@@ -31,7 +31,7 @@ const ENDS_LIMIT: usize = 900;
 /// The kind of an order that takes another back.
 pub(crate) const CANCEL: &str = "cancel";
 /// What an order's validity allows on top of the times that it names, for the way and the fold.
-pub(crate) const MARGIN: Duration = Duration::from_secs(60);
+pub const MARGIN: Duration = Duration::from_secs(60);
 /// How long hosts that wait in vain have to confirm that they do no more.
 const LAPSE_REACH: Duration = Duration::from_secs(15);
 /// The shortest time to reach a host: what it may take until the next node has said that it has

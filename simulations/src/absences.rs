@@ -2,8 +2,8 @@
 //!
 //! Before an order's time to reach a host is over, a node may say that it was not reached only of a
 //! host that some node has lost for as long as the grace, or if a node on the way has no room for
-//! the order. [`Absences`] sees every link come and go
-//! and knows who was reached by it, whatever the nodes make of that.
+//! the order. [`Absences`] sees every link come and go and knows who was reached by it, whatever
+//! the nodes make of that.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

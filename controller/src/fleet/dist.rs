@@ -174,18 +174,7 @@ impl Distributor {
             let (planner, now, name) = (self.planner.clone(), due.clone(), new.frequency.clone());
             let made = blocking(move || planner.drafts(&now, at, &name)).await?;
             broken.extend(made.broken);
-            let mut is_overtaken = false;
-            for (draft, plan) in made.drafts {
-                let files: Vec<_> = plan.files.iter().map(|(path, _)| path.clone()).collect();
-                let Some(id) = self.give(&desk, draft, plan, None).await? else {
-                    is_overtaken = true;
-                    break;
-                };
-                sent.extend(files);
-                told.orders.push(id.to_string());
-                given.orders.push(id);
-            }
-            if is_overtaken {
+            if !self.give_all(&desk, made.drafts, given, &mut sent).await? {
                 again += 1;
                 info!(frequency = new.frequency, again, "changed since it was planned");
                 let rest = everybody(&due.groups[at..]);
@@ -201,6 +190,7 @@ impl Distributor {
             at += 1;
         }
         told.files = sent.len() as u64;
+        told.orders = given.orders.iter().map(OrderId::to_string).collect();
         for (path, why) in broken {
             let line = under(&path.to_string(), &format!("not delivered: {why}"));
             warn!(%path, why, "the content of a file cannot be read");
@@ -211,6 +201,23 @@ impl Distributor {
         let orders = given.orders.len();
         info!(frequency = new.frequency, hosts, files, orders, "distributing");
         Ok(told)
+    }
+
+    /// Gives the orders of a group. `false`: one of them is to be planned again.
+    async fn give_all(
+        &self,
+        desk: &Desk,
+        drafts: Vec<(Draft, PlanRow)>,
+        given: &mut Given,
+        sent: &mut BTreeSet<DomainPath>,
+    ) -> Result<bool, Failure> {
+        for (draft, plan) in drafts {
+            let files: Vec<_> = plan.files.iter().map(|(path, _)| path.clone()).collect();
+            let Some(id) = self.give(desk, draft, plan, None).await? else { return Ok(false) };
+            sent.extend(files);
+            given.orders.push(id);
+        }
+        Ok(true)
     }
 
     /// Gives an order, with its plan in the same commit, unless what it brings was changed since it

@@ -31,7 +31,7 @@ const BYTES: usize = 4_000_000;
 /// Rounds of each kind at most, and how long they may take together.
 const ROUNDS: usize = 10;
 const ALL: Duration = Duration::from_secs(300);
-/// What a relay may have in memory, whatever its children do, in KiB.
+/// What a relay should have in memory at most, whatever its children do, in KiB.
 const BOUND: u64 = 256 << 10;
 const LIMIT: Duration = Duration::from_secs(120);
 
