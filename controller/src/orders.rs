@@ -153,12 +153,12 @@ impl Desk {
     }
 
     /// The same, with something else to be written in the commit that keeps the order.
-    pub(crate) async fn give_noting(
+    pub(crate) fn give_noting(
         &self,
         draft: Draft,
         note: Option<Note>,
-    ) -> Result<(OrderId, OrderRow), Failure> {
-        self.give_as(self.number(), draft, note).await
+    ) -> impl Future<Output = Result<(OrderId, OrderRow), Failure>> {
+        self.give_as(self.number(), draft, note)
     }
 
     /// The number of an order that was asked for now, whenever it is given.
