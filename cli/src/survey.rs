@@ -151,6 +151,11 @@ fn examine(hosts: &[HostInfo], points: &[SinglePoint], silent: &[String]) -> Vec
             tell("past its relay", fold(&past), text);
         }
     }
+    for (site, parent, behind) in elsewhere(hosts) {
+        let (site, other) = (site_name(site), site_name(&parent.site));
+        let text = format!("linked to {}, of {other}, though {site} has a relay", parent.name);
+        tell("other site", fold(&behind), text);
+    }
     for SinglePoint { relay, cut_off } in points {
         let text = match cut_off {
             1 => "without it 1 node is cut off".to_owned(),
@@ -185,6 +190,25 @@ fn examine(hosts: &[HostInfo], points: &[SinglePoint], silent: &[String]) -> Vec
         tell("no answer", fold(&silent), "did not say which parents it could have".to_owned());
     }
     found
+}
+
+/// Hosts that are linked to a relay of another site while one of their own site is up: their
+/// content crosses the line of the other. By site and relay.
+fn elsewhere(hosts: &[HostInfo]) -> Vec<(&str, &HostInfo, Vec<&str>)> {
+    let relays = hosts.iter().filter(|host| host.role == "relay");
+    let relays: BTreeMap<&str, &HostInfo> = relays.map(|r| (r.name.as_str(), r)).collect();
+    let up = relays.values().filter(|relay| relay.up);
+    let with: BTreeSet<&str> = up.map(|relay| relay.site.as_str()).collect();
+    let mut found: BTreeMap<_, Vec<&str>> = BTreeMap::new();
+    for host in hosts.iter().filter(|host| host.role != "relay" && !host.site.is_empty()) {
+        let Some(parent) = relays.get(host.parent.as_str()) else { continue };
+        if parent.site != host.site && with.contains(host.site.as_str()) {
+            let key = (host.site.as_str(), parent.name.as_str());
+            found.entry(key).or_default().push(host.name.as_str());
+        }
+    }
+    let found = found.into_iter();
+    found.map(|((site, relay), behind)| (site, relays[relay], behind)).collect()
 }
 
 /// Whether the way to a node, which should begin below the controller, begins below another.
@@ -263,5 +287,26 @@ mod tests {
             examine(&many, &[], &[]).into_iter().filter(|found| found.kind == "full").collect();
         assert_eq!((full.len(), full[0].what.as_str()), (1, "r1"));
         assert!(full[0].text.starts_with("has 1"), "{}", full[0].text);
+    }
+
+    #[test]
+    fn who_is_behind_a_relay_of_another_site_is_found_while_his_own_is_up() {
+        let at = |site: &str, host: HostInfo| HostInfo { site: site.into(), ..host };
+        let mut hosts = [
+            host("r1", "relay", "controller", true),
+            at("oslo", host("r2", "relay", "controller", true)),
+            host("web1", "host", "r2", true),
+            host("web2", "host", "r2", true),
+            at("oslo", host("db1", "host", "r2", true)),
+            at("bern", host("db2", "host", "r2", true)),
+            at("", host("db3", "host", "r2", true)),
+            host("web3", "host", "r1", true),
+        ];
+        let found = examine(&hosts, &[], &[]);
+        let found: Vec<_> = found.iter().map(|f| (f.kind, f.what.as_str(), &*f.text)).collect();
+        let text = "linked to r2, of site oslo, though site lyon has a relay";
+        assert_eq!(found, [("other site", "web[1-2]", text)]);
+        hosts[0].up = false;
+        assert_eq!(examine(&hosts, &[], &[]), []);
     }
 }

@@ -25,8 +25,9 @@ use crate::rollout::row::RolloutRow;
 pub(crate) const LOST: &str = "lost";
 /// How many such orders are kept: nothing proves that there ever was one.
 const LOST_LIMIT: u64 = 1_000;
-/// How much before the backup an order may be made that is not in it: clocks are set.
-const LOST_SLACK_MS: u64 = 600_000;
+/// How much before the backup an order may have its number that is not in it: clocks are set, and
+/// large pushes are packed for long after that.
+const LOST_SLACK_MS: u64 = 3_600_000;
 /// So many numbers of hosts are passed over, since the old controller may have given them.
 const PASSED_OVER: u64 = 65_536;
 
@@ -332,13 +333,13 @@ mod tests {
     fn answers_to_orders_that_are_not_in_the_backup_are_kept() {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let tables = tables(dir.path());
-        let origin = Origin { epoch: 2_000_000, taken_ms: 1_000_000 };
+        let origin = Origin { epoch: 20_000_000, taken_ms: 10_000_000 };
         let note = |order, host| {
             tables
-                .write(|txn| note_unheard(txn, &report(order, host), origin, 2_000_500))
+                .write(|txn| note_unheard(txn, &report(order, host), origin, 20_000_500))
                 .expect("it is written");
         };
-        let (late, old, foreign) = (id(1_500_000, 1), id(300_000, 2), id(1_500_000, 3));
+        let (late, old, foreign) = (id(15_000_000, 1), id(6_000_000, 2), id(15_000_000, 3));
         note(late, 7);
         note(late, 8);
         note(late, 8);
@@ -346,7 +347,7 @@ mod tests {
         note(foreign.given_by(HostId(9)), 7);
         let lost = tables.lost().expect("it is read");
         let [(order, row)] = &lost[..] else { panic!("{lost:?}") };
-        assert_eq!((*order, row.issued_ms, row.closed_ms), (late, 1_500_000, 2_000_500));
+        assert_eq!((*order, row.issued_ms, row.closed_ms), (late, 15_000_000, 20_000_500));
         assert_eq!(row.targets(), HostSet::from_ranges([(7, 8)]));
         let (tally, _) = tables.tally(late).expect("it is read");
         assert_eq!(tally.hosts(), &HostSet::from_ranges([(7, 8)]));
