@@ -161,7 +161,8 @@ fn cuts(whole: &Run<'_>, places: &[Place], length: usize) -> Vec<Cut> {
 /// Cuts in two as evenly as can be, until all weigh no more than the limit, with the `rests` that
 /// are added where a run ends. What is too heavy by itself is left out.
 fn halves(weights: &[usize], rests: &[usize], limit: usize) -> Vec<Range<usize>> {
-    let (mut ranges, mut todo) = (Vec::new(), vec![0..weights.len()]);
+    let whole = 0..weights.len();
+    let (mut ranges, mut todo) = (Vec::new(), vec![whole]);
     while let Some(range) = todo.pop() {
         let total: usize = weights[range.clone()].iter().sum();
         if total + rests[range.end] <= limit {
@@ -215,14 +216,17 @@ mod tests {
 
     #[test]
     fn halves_weigh_no_more_than_they_may() {
-        let even = |weights: &[usize], limit| halves(weights, &vec![0; weights.len() + 1], limit);
-        assert_eq!(even(&[1, 2, 3], 6), [0..3]);
-        assert_eq!(even(&[1, 2, 3], 5), [0..2, 2..3]);
-        assert_eq!(even(&[1, 9, 1, 0, 9, 1], 11), [0..2, 2..6]);
-        assert_eq!(even(&[1, 9, 1, 30, 9, 1], 12), [0..3, 4..6], "one is too heavy");
-        assert!(even(&[7], 6).is_empty());
-        assert_eq!(halves(&[3, 3, 3, 3], &[0, 2, 2, 2, 0], 8), [0..2, 2..4]);
-        assert_eq!(halves(&[3, 3, 3, 3], &[0, 2, 2, 2, 0], 7), [0..1, 1..2, 2..4]);
+        let cut = |weights: &[usize], rests: &[usize], limit| -> Vec<(usize, usize)> {
+            halves(weights, rests, limit).iter().map(|range| (range.start, range.end)).collect()
+        };
+        let even = |weights: &[usize], limit| cut(weights, &vec![0; weights.len() + 1], limit);
+        assert_eq!(even(&[1, 2, 3], 6), [(0, 3)]);
+        assert_eq!(even(&[1, 2, 3], 5), [(0, 2), (2, 3)]);
+        assert_eq!(even(&[1, 9, 1, 0, 9, 1], 11), [(0, 2), (2, 6)]);
+        assert_eq!(even(&[1, 9, 1, 30, 9, 1], 12), [(0, 3), (4, 6)], "one is too heavy");
+        assert_eq!(even(&[7], 6), []);
+        assert_eq!(cut(&[3, 3, 3, 3], &[0, 2, 2, 2, 0], 8), [(0, 2), (2, 4)]);
+        assert_eq!(cut(&[3, 3, 3, 3], &[0, 2, 2, 2, 0], 7), [(0, 1), (1, 2), (2, 4)]);
     }
 
     #[test]

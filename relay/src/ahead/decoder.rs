@@ -154,13 +154,13 @@ impl Decoder {
         let store = &*self.store;
         let mut unpack = Unpack { base, target, deltas: &[], installed, store };
         let brings = |bytes: &[u8]| delta.chunks(bytes);
-        self.each(look, here, &brings, &mut |bytes| Ok(unpack.ahead(&delta, bytes)?))
+        self.each(look, here, brings, |bytes| Ok(unpack.ahead(&delta, bytes)?))
     }
 
     /// Decodes segments of chunks as they are.
     fn segments(&self, look: &Look, plan: &[ChunkRef], here: &[&Part]) -> Result<(), Left> {
         let brings = |bytes: &[u8]| Ok(Segment::chunks(bytes, plan)?.to_vec());
-        self.each(look, here, &brings, &mut |bytes| {
+        self.each(look, here, brings, |bytes| {
             let mut batch = self.store.batch();
             Segment::decode(bytes, plan, &mut |chunk, bytes| {
                 batch.put(chunk.id, bytes).map_err(Left::Store)
@@ -169,12 +169,13 @@ impl Decoder {
         })
     }
 
+    /// Decodes these parts, one after the other. `brings` says which chunks are in one.
     fn each(
         &self,
         look: &Look,
         here: &[&Part],
-        brings: &dyn Fn(&[u8]) -> Result<Vec<ChunkRef>, PackError>,
-        decode: &mut dyn FnMut(&[u8]) -> Result<(), Left>,
+        brings: impl Fn(&[u8]) -> Result<Vec<ChunkRef>, PackError>,
+        mut decode: impl FnMut(&[u8]) -> Result<(), Left>,
     ) -> Result<(), Left> {
         for part in here {
             if look.is_over() {

@@ -72,7 +72,7 @@ impl Host {
         let push = Push {
             dest: Bytes::from_static(b"/srv/new"),
             manifest: Digest(target.root().0),
-            full_manifest: bundle.manifest.clone(),
+            full_manifest: bundle.manifest,
             bundles: vec![bundle],
             inline: Vec::new(),
             terms: Terms::default(),
