@@ -251,7 +251,9 @@ async fn in_background(work: impl FnOnce() + Send + 'static) {
     let (done, end) = oneshot::channel();
     let work = move || {
         // Of this thread alone; if it is not to be had, nothing is lost but a comfort.
-        rustix::process::setpriority_process(None, NICE).ok();
+        if let Ok(usual) = rustix::process::getpriority_process(None) {
+            rustix::process::setpriority_process(None, usual + NICE).ok();
+        }
         work();
         done.send(()).ok();
     };
