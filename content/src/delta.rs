@@ -24,6 +24,7 @@
 mod bases;
 mod codec;
 mod containers;
+mod cuts;
 mod decode;
 mod deflate;
 mod diff;

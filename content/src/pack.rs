@@ -223,12 +223,15 @@ pub type OnChunk<'a, E> = dyn FnMut(&ChunkRef, &[u8]) -> Result<(), E> + 'a;
 pub struct Segment;
 
 impl Segment {
-    /// Decodes a segment of this plan, and hands over each chunk after checking it by its id.
-    pub fn decode<E: From<PackError>>(
-        bytes: &[u8],
-        plan: &[ChunkRef],
-        f: &mut OnChunk<'_, E>,
-    ) -> Result<(), E> {
+    /// The chunks that a segment of this plan brings.
+    pub fn chunks<'a>(bytes: &[u8], plan: &'a [ChunkRef]) -> Result<&'a [ChunkRef], PackError> {
+        Ok(Segment::run(bytes, plan)?.0)
+    }
+
+    fn run<'a, 'b>(
+        bytes: &'b [u8],
+        plan: &'a [ChunkRef],
+    ) -> Result<(&'a [ChunkRef], &'b [u8]), PackError> {
         let (head, body) = split_head::<SEGMENT_HEAD>(bytes, SEGMENT_MAGIC)?;
         let number = |at: usize| {
             u32::from_le_bytes(head[at..at + 4].try_into().expect("four bytes")) as usize
@@ -236,7 +239,16 @@ impl Segment {
         let (first, count) = (number(5), number(9));
         let run = first.checked_add(count).and_then(|end| plan.get(first..end));
         let run = run.filter(|run| !run.is_empty());
-        let run = run.ok_or(PackError::Format { what: "not a segment of this plan" })?;
+        Ok((run.ok_or(PackError::Format { what: "not a segment of this plan" })?, body))
+    }
+
+    /// Decodes a segment of this plan, and hands over each chunk after checking it by its id.
+    pub fn decode<E: From<PackError>>(
+        bytes: &[u8],
+        plan: &[ChunkRef],
+        f: &mut OnChunk<'_, E>,
+    ) -> Result<(), E> {
+        let (run, body) = Segment::run(bytes, plan)?;
         let raw = run.iter().map(|chunk| chunk.len as usize).fold(0, usize::saturating_add);
         if raw > SEGMENT {
             return Err(PackError::Format { what: "the segment is longer than 8 MiB" }.into());

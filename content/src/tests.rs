@@ -152,7 +152,16 @@ fn send(
         Some(base) => {
             let installed = host.installer.installed(DEST, base).expect("opens");
             let deltas = &bundle.deltas;
-            let unpack = Unpack { base, target: &decoded, deltas, installed, store: host.store };
+            let mut unpack =
+                Unpack { base, target: &decoded, deltas, installed, store: host.store };
+            if let Cut::Small(some) = cut {
+                // Whatever was decoded ahead, the rest comes as ever.
+                let delta = Delta::new(base, &decoded);
+                for (_, part) in (0..64).zip(deltas).filter(|(n, _)| some >> n & 1 == 1) {
+                    let bytes = from.get(&part.id).expect("reads").expect("is there");
+                    unpack.ahead(&delta, &bytes).expect("decodes");
+                }
+            }
             let mut based = Based { bundle: &bundle, unpack, from, fetched: 0 };
             let applied = way.put(host, &job, &mut based);
             assert!(based.bundle.segments.is_empty());

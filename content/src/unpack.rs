@@ -65,6 +65,11 @@ impl Unpack<'_> {
                 break;
             }
             let bytes = origin.part(part)?;
+            // It may have been decoded ahead. One that cannot be read is told of by the decoder.
+            let brings = delta.chunks(&bytes);
+            if brings.is_ok_and(|all| all.iter().all(|chunk| !missing.contains(&chunk.id))) {
+                continue;
+            }
             let decoded = self.decode(&delta, &bytes, &mut missing)?;
             let wrong = decoded.wrong.iter().filter(|chunk| missing.contains(&chunk.id));
             let lost = length(decoded.lost.iter());
@@ -89,6 +94,15 @@ impl Unpack<'_> {
             origin.fetch(&left)?;
         }
         Ok(repaired)
+    }
+
+    /// Brings what one segment has into the store, as far as it can be made of what is here.
+    /// Whatever does not come out right is left to [`Unpack::run`].
+    pub fn ahead(&mut self, delta: &Delta<'_>, bytes: &[u8]) -> Result<(), StoreError> {
+        let brings = delta.chunks(bytes).unwrap_or_default();
+        let absent = self.absent(&brings)?.into_iter();
+        let mut missing = absent.map(|chunk| chunk.id).collect();
+        self.decode(delta, bytes, &mut missing).map(drop)
     }
 
     /// Takes what the base has: files that moved, or parts of them.

@@ -392,6 +392,7 @@ impl Io {
             Output::Save { no, record } => {
                 self.retelling.saving(no);
                 self.transfers.claims.iter().for_each(|claims| claims.note(&record));
+                self.transfers.ahead.iter().for_each(|ahead| ahead.note(&record));
                 if let Record::Forget(_) = record {
                     self.sweeper.ask();
                 }
@@ -522,6 +523,9 @@ impl Io {
                 if closed.is_ok() {
                     return;
                 }
+            }
+            if let (Ok(()), Some(ahead)) = (result, &transfers.ahead) {
+                ahead.arrived(content);
             }
             inbox.send(Arrival::Pulled { link: id, content, result }).await.ok();
         });

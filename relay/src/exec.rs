@@ -63,7 +63,14 @@ impl Executor {
         let began = Instant::now();
         let first = self.verifier.check(&order.body, SystemTime::now()).map(|body| body.work);
         let kind = first.as_ref().map_or("other", kind);
+        let ahead = self.installs.transfers.ahead.as_ref();
+        if let Some(ahead) = ahead {
+            ahead.begin(order.id).await;
+        }
         let (state, answer) = self.work(job, order, missing, first).await;
+        if let Some(ahead) = ahead {
+            ahead.end(order.id).await;
+        }
         info!(order = %order.id, ?state, "carried out");
         self.counts.job(kind, state.word(), began.elapsed());
         self.counts.installed.add(answer.push.as_ref().map_or(0, |pushed| pushed.bytes));

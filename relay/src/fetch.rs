@@ -39,10 +39,10 @@ impl Transfers {
             self.abandon(content);
             return Ok(());
         }
-        let claims = self.claims.clone();
-        let room = self.in_store(move |store| match claims {
+        let transfers = self.clone();
+        let room = self.in_store(move |store| match &transfers.claims {
             Some(claims) => claims.make_room(store, content),
-            None => store.make_room(0).map(|()| true),
+            None => transfers.in_room(|store| store.make_room(0)).map(|()| true),
         });
         if !room.await? {
             return Err(PullFault::Disk);

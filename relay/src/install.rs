@@ -466,7 +466,8 @@ impl Work<'_> {
         let parts = parts.map(|part| (ContentId(part.id.0), part.bytes));
         let all: Vec<_> = parts.chain(wanted.iter().map(|chunk| (chunk.id, chunk.len))).collect();
         self.pins.add(all.iter().map(|(id, _)| *id));
-        self.installs.transfers.store.make_room_for(&all).map_err(InstallError::Store)
+        let transfers = &self.installs.transfers;
+        transfers.in_room(|store| store.make_room_for(&all)).map_err(InstallError::Store)
     }
 
     /// Unpacks what the bundle has of chunks as they are.
@@ -479,6 +480,11 @@ impl Work<'_> {
         let store = &*self.installs.transfers.store;
         for part in &bundle.segments {
             let bytes = self.part(part)?;
+            // It may have been decoded ahead.
+            let brings = Segment::chunks(&bytes, &plan)?;
+            if !brings.iter().any(|chunk| wanted.contains(&chunk.id)) {
+                continue;
+            }
             let mut batch = store.batch();
             Segment::decode(&bytes, &plan, &mut |chunk, bytes| match wanted.contains(&chunk.id) {
                 true => batch.put(chunk.id, bytes).map_err(InstallError::Store),

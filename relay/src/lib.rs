@@ -7,6 +7,7 @@
 
 mod accept;
 mod account;
+mod ahead;
 mod alerting;
 mod bulk;
 pub mod bus;

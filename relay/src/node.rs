@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use tracing::info;
 
 use crate::accept::{Acceptor, LinkIds};
+use crate::ahead::{Ahead, Decoder};
 use crate::alerting::{self, Outlook};
 use crate::bus::{self, Hub};
 use crate::calendar::CalendarError;
@@ -211,6 +212,23 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
     let order_key = setup.credentials.order_key();
     let verifier = Verifier::new(identity.mesh, order_key, HostId(identity.id));
     let verifier = Arc::new(verifier.heeding(removed.clone()));
+    if setup.obeys && !serves {
+        let has_begun = |order: &&Arc<mesh::Order>| {
+            let is_it = |id: &mesh::OrderId| *id == order.id;
+            saved.intents.iter().chain(saved.answers.iter().map(|report| &report.order)).any(is_it)
+        };
+        let waiting = saved.orders.iter().filter(|order| !has_begun(order)).cloned();
+        let ahead = Ahead::new(setup.store.clone(), waiting);
+        let decoder = Decoder {
+            host: HostId(identity.id),
+            root: setup.settings.install_root.clone(),
+            journal: setup.journal.clone(),
+            store: setup.store.clone(),
+            verifier: verifier.clone(),
+        };
+        tokio::spawn(ahead.clone().run(decoder));
+        transfers.ahead = Some(ahead);
+    }
     let mandates = Mandates::open(&setup.state, &setup.credentials, removed.clone());
     let records = Records::new(setup.registrar.clone(), links.clone());
     let spool_dir = setup.state.join("spool");

@@ -14,6 +14,7 @@ use mesh::{Asker, Class, Digest, HostId, Input, Kind, PullFault, RequestId, Seve
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::warn;
 
+use crate::ahead::Ahead;
 use crate::claims::Claims;
 use crate::drive::Arrival;
 use crate::fanout::Fan;
@@ -34,6 +35,8 @@ pub(crate) struct Transfers {
     pub(crate) claims: Option<Claims>,
     /// This node.
     pub(crate) host: HostId,
+    /// What is decoded before its order begins; only at a host that does not serve.
+    pub(crate) ahead: Option<Ahead>,
     /// Who fetches from whom below; only at a node that serves.
     pub(crate) fan: Option<Fan>,
     /// Siblings of this host; only at one that does not serve.
@@ -75,12 +78,14 @@ pub(crate) enum Source {
 impl Transfers {
     pub(crate) fn new(store: Arc<Store>, inbox: mpsc::Sender<Arrival>) -> Transfers {
         let (claims, paced, requests, open, fronts) = Default::default();
-        let (host, fan, siblings, pulls) = (HostId::ROOT, None, None, Arc::default());
+        let (host, ahead, fan, siblings) = (HostId::ROOT, None, None, None);
+        let pulls = Arc::default();
         Transfers {
             store,
             inbox,
             claims,
             host,
+            ahead,
             fan,
             siblings,
             paced,
@@ -210,9 +215,22 @@ impl Transfers {
         self.inbox.send(Arrival::Input(Input::Happened(happening))).await.ok();
     }
 
-    /// What is arriving just now.
+    /// What is arriving just now, and what was decoded of it.
     pub(crate) fn arriving(&self) -> BTreeSet<ContentId> {
-        arriving(&self.fronts)
+        let mut arriving = arriving(&self.fronts);
+        arriving.extend(self.ahead.iter().flat_map(|ahead| ahead.held()));
+        arriving
+    }
+
+    /// Makes room; if there is none, what was decoded ahead gives way. Blocks.
+    pub(crate) fn in_room(
+        &self,
+        make: impl Fn(&Store) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        match (make(&self.store), &self.ahead) {
+            (Err(error), Some(ahead)) if error.is_full() && ahead.give_back() => make(&self.store),
+            (made, _) => made,
+        }
     }
 
     /// Has the store drop what orders, what is installed and what is arriving do not need, whenever

@@ -8,14 +8,15 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
+use super::cuts::Run;
 use super::decode::{Base, Delta};
 use super::diff::{Changes, Streams};
 use super::encode::{Encoder, changes, groups, parallel};
-use super::head::{Item, Kind, write};
+use super::head::{Item, Kind, place_of, write};
 use super::members::{Packed, is_container, is_deflated, members};
-use super::opened::{EXPANDED, SLOW, Shape, expand_new, expand_old};
+use super::opened::{EXPANDED, Member, Opened, SLOW, Shape, expand_new, expand_old};
 use super::sorted::Sorted;
-use super::{DIFF_RAW, DIFF_STREAMS, effort};
+use super::{DIFF_RAW, effort};
 use crate::id::ContentId;
 use crate::manifest::{ChunkRef, Entry};
 use crate::pack::{PackError, Part, compress};
@@ -23,7 +24,7 @@ use crate::store::Store;
 
 /// Containers of which more than this is new are opened one at a time.
 const LARGE: usize = 4 << 20;
-/// Small ones whose changes are held in memory at once, up to [`DIFF_STREAMS`] of each.
+/// Small ones whose changes are held in memory at once, up to 16 MiB of each.
 const WAVE: usize = 16;
 
 /// What may be done with a file.
@@ -36,7 +37,7 @@ enum Way {
     Slow,
 }
 
-/// A container that is worth opening.
+/// A container that is worth opening, or a run of it.
 struct Candidate<'a> {
     item: Item<'a>,
     kind: Kind,
@@ -47,6 +48,10 @@ struct Candidate<'a> {
     longest: u64,
     /// Members that are not deflated.
     slow: usize,
+    /// Plain bytes that are not deflated.
+    packed: u64,
+    /// Its segment, if it has one for itself.
+    alone: Vec<u8>,
 }
 
 impl<'a> Encoder<'a> {
@@ -73,10 +78,8 @@ impl<'a> Encoder<'a> {
             let mut candidates = Vec::new();
             let tried = parallel(wave.len(), |n| self.open(wave[n]))?;
             for (item, opened) in wave.into_iter().zip(tried) {
-                match opened {
-                    Some(candidate) => candidates.push(candidate),
-                    None => others.push(item),
-                }
+                others.extend(closed(&item, &opened));
+                candidates.extend(opened);
             }
             let segments = self.gather(candidates);
             for (part, inexact) in parallel(segments.len(), |n| self.exact(&segments[n]))? {
@@ -84,11 +87,12 @@ impl<'a> Encoder<'a> {
                 others.extend(inexact);
             }
         }
-        others.sort_unstable_by_key(|item| item.file);
+        let place = |item: &Item<'_>| place_of(&self.view.layout[item.file].chunks, item.chunks);
+        others.sort_unstable_by_key(|item| (item.file, place(item)));
         Ok((parts, others))
     }
 
-    fn new_entry(&self, item: &Item<'_>) -> &'a Entry {
+    pub(super) fn new_entry(&self, item: &Item<'_>) -> &'a Entry {
         &self.view.target.entries[self.view.layout[item.file].entry]
     }
 
@@ -111,44 +115,71 @@ impl<'a> Encoder<'a> {
         Ok(Way::Slow)
     }
 
-    /// The container opened, if that pays.
-    fn open(&self, item: Item<'a>) -> Result<Option<Candidate<'a>>, PackError> {
+    /// The container opened as far as that pays, in as many runs as it takes.
+    fn open(&self, item: Item<'a>) -> Result<Vec<Candidate<'a>>, PackError> {
         let base = item.base.expect("a container without a base is not opened");
         let old_file = self.bytes(self.old(base).chunks())?;
         let new_file = self.bytes(self.new_entry(&item).chunks())?;
         let [in_old, in_new] = changed_members(&old_file, &new_file);
-        let Some((members, old)) = expand_old(&old_file, &in_old) else { return Ok(None) };
-        let Some(new) = expand_new(&new_file, &in_new) else { return Ok(None) };
-        let longest = [old_file.len(), new_file.len(), old.len(), new.expansion.len()];
-        let longest = longest.into_iter().max().unwrap_or(0) as u64;
+        let Some((members, old)) = expand_old(&old_file, &in_old) else { return Ok(Vec::new()) };
+        let Some(new) = expand_new(&new_file, &in_new) else { return Ok(Vec::new()) };
+        let longest = old_file.len().max(new_file.len()).max(old.len()) as u64;
         drop(new_file);
-        let length = new.expansion.len() as u64;
-        let shape = Shape { old: members, new: new.pieces, length };
-        let (kind, slow) = (shape.kind(), shape.slow());
         let sorted = Sorted::new(old);
-        let changes = changes(&sorted, 0, &new.expansion);
-        drop((sorted, new.expansion));
-        let packed = shape.packed();
-        let (shape, corrections) = (shape.write(kind), new.corrections);
-        let opened = Candidate { item, kind, shape, changes, corrections, longest, slow };
-        let alone = self.segment(&[&opened])?;
-        let saved = match alone {
-            Some(bytes) => self.closed(&item, old_file)?.saturating_sub(bytes.len()),
-            None => 0,
-        };
-        let is_sooner = |rate| packed == 0 || effort::is_sooner(saved as u64, packed, rate);
+        let runs = self.cut(item, members, &sorted, new)?;
+        drop(sorted);
+        if runs.is_empty() {
+            return Ok(Vec::new());
+        }
+        let sorted = Sorted::new(old_file);
+        let mut opened = Vec::new();
+        for run in runs {
+            let mut candidate = Candidate::new(run, longest);
+            if self.pays(&mut candidate, &sorted)? {
+                opened.push(candidate);
+            }
+        }
+        Ok(opened)
+    }
+
+    /// The whole of an opened container, or runs of it if it is too much for one segment.
+    fn cut(
+        &self,
+        item: Item<'a>,
+        members: Vec<Member>,
+        sorted: &Sorted,
+        new: Opened,
+    ) -> Result<Vec<Run<'a>>, PackError> {
+        let Opened { pieces, places, expansion, corrections } = new;
+        let changes = changes(sorted, 0, &expansion);
+        let shape = Shape { old: members, new: pieces, length: expansion.len() as u64 };
+        let beside = shape.write(shape.kind()).len() + corrections.len();
+        let (streams, limit) = (changes.streams() + beside, self.sizes.opened);
+        let whole = Run { item, shape, changes, corrections };
+        match streams <= limit {
+            true => Ok(vec![whole]),
+            false => self.runs(&whole, &places, &expansion, sorted.old(), limit),
+        }
+    }
+
+    /// Whether it pays to open a container, or this run of it.
+    fn pays(&self, candidate: &mut Candidate<'a>, old: &Sorted) -> Result<bool, PackError> {
+        let Some(alone) = self.segment(&[candidate])? else { return Ok(false) };
+        let saved = self.difference(&candidate.item, old)?.saturating_sub(alone.len());
+        candidate.alone = alone;
+        let is_sooner =
+            |rate| candidate.packed == 0 || effort::is_sooner(saved as u64, candidate.packed, rate);
         let pays = saved > 0 && self.rate.is_none_or(is_sooner);
         if saved > 0 && !pays {
             self.is_spared.store(true, Ordering::Relaxed);
         }
-        Ok(pays.then_some(opened))
+        Ok(pays)
     }
 
     /// About how long the difference is if the files stay closed.
-    fn closed(&self, item: &Item<'_>, old: Vec<u8>) -> Result<usize, PackError> {
-        let sorted = Sorted::new(old);
+    fn difference(&self, item: &Item<'_>, old: &Sorted) -> Result<usize, PackError> {
         let mut streams = Streams::default();
-        streams.push(&changes(&sorted, 0, &self.bytes(item.chunks)?), false);
+        streams.push(&changes(old, 0, &self.bytes(item.chunks)?), false);
         Ok(compress(None, &streams.joined(), 3)?.len())
     }
 
@@ -158,16 +189,18 @@ impl<'a> Encoder<'a> {
         let mut open: Option<(usize, Load)> = None;
         for candidate in candidates {
             let load = Load::of(&candidate);
-            let joined = match candidate.kind {
-                Kind::Mixed => open.and_then(|(n, before)| Some((n, before.with(load)?))),
-                _ => None,
+            // A run of a file does not go together with others.
+            let all = self.view.layout[candidate.item.file].chunks.len();
+            let joins = candidate.kind == Kind::Mixed && candidate.item.chunks.len() == all;
+            let joined = match open.filter(|_| joins) {
+                Some((n, before)) => before.with(load, self.sizes.opened).map(|both| (n, both)),
+                None => None,
             };
             match joined {
                 Some((n, _)) => segments[n].push(candidate),
                 None => segments.push(vec![candidate]),
             }
-            let last = segments.last().map_or(Kind::Opened, |segment| segment[0].kind);
-            open = joined.or((last == Kind::Mixed).then_some((segments.len() - 1, load)));
+            open = joined.or(joins.then_some((segments.len() - 1, load)));
         }
         segments
     }
@@ -196,6 +229,11 @@ impl<'a> Encoder<'a> {
 
     /// The bytes of a segment; none if its streams are too long.
     fn segment(&self, candidates: &[&Candidate<'a>]) -> Result<Option<Vec<u8>>, PackError> {
+        if let [one] = candidates
+            && !one.alone.is_empty()
+        {
+            return Ok(Some(one.alone.clone()));
+        }
         let mut streams = Streams::default();
         let (mut shapes, mut corrections, mut items) = (Vec::new(), Vec::new(), Vec::new());
         for candidate in candidates {
@@ -206,7 +244,7 @@ impl<'a> Encoder<'a> {
         }
         let mut lengths = streams.lengths();
         (lengths[4], lengths[5]) = (shapes.len(), corrections.len());
-        if lengths.iter().sum::<usize>() > DIFF_STREAMS {
+        if lengths.iter().sum::<usize>() > self.sizes.opened {
             return Ok(None);
         }
         let kind = candidates.first().map_or(Kind::Opened, |first| first.kind);
@@ -227,6 +265,29 @@ impl<'a> Encoder<'a> {
             Err(error) => Err(error),
         }
     }
+}
+
+impl<'a> Candidate<'a> {
+    fn new(run: Run<'a>, longest: u64) -> Candidate<'a> {
+        let Run { item, shape, changes, corrections } = run;
+        let (kind, slow, packed) = (shape.kind(), shape.slow(), shape.packed());
+        let longest = longest.max(shape.length);
+        let (shape, alone) = (shape.write(kind), Vec::new());
+        Candidate { item, kind, shape, changes, corrections, longest, slow, packed, alone }
+    }
+}
+
+/// What of a file stays closed when these runs of it are opened.
+fn closed<'a>(item: &Item<'a>, opened: &[Candidate<'a>]) -> Vec<Item<'a>> {
+    let (mut closed, mut rest) = (Vec::new(), item.chunks);
+    for run in opened.iter().map(|candidate| candidate.item.chunks) {
+        let (before, later) = rest.split_at(place_of(rest, run));
+        closed.push(Item { chunks: before, ..*item });
+        rest = &later[run.len()..];
+    }
+    closed.push(Item { chunks: rest, ..*item });
+    closed.retain(|item| !item.chunks.is_empty());
+    closed
 }
 
 /// What counts against the limits of a segment.
@@ -250,8 +311,8 @@ impl Load {
         }
     }
 
-    /// Both together, if they fit into one segment.
-    fn with(self, more: Load) -> Option<Load> {
+    /// Both together, if they fit into one segment whose streams have `streams` bytes at most.
+    fn with(self, more: Load, streams: usize) -> Option<Load> {
         let both = Load {
             raw: self.raw + more.raw,
             streams: self.streams + more.streams,
@@ -260,7 +321,7 @@ impl Load {
         };
         // Half of what a host would take, so that there is work for two threads.
         let fits = both.raw <= DIFF_RAW / 2
-            && both.streams <= DIFF_STREAMS / 4
+            && both.streams <= streams / 4
             && both.longest <= EXPANDED / 4
             && both.slow <= SLOW;
         fits.then_some(both)

@@ -56,6 +56,13 @@ impl<'a> Delta<'a> {
         Delta { base, target, layout: layout(Some(base), target) }
     }
 
+    /// The chunks that a segment brings, by its head: nothing is decoded.
+    pub fn chunks(&self, bytes: &[u8]) -> Result<Vec<ChunkRef>, PackError> {
+        let view = View { base: self.base, target: self.target, layout: &self.layout };
+        let (head, _) = read(bytes, view)?;
+        Ok(head.items.iter().flat_map(|item| item.chunks).copied().collect())
+    }
+
     /// Decodes a segment, and hands over each chunk that came out right. Takes 64 MiB at most, 96
     /// more while it packs by xz, and what `f` takes.
     pub fn decode<E: From<PackError>>(

@@ -192,6 +192,17 @@ impl Changes {
         }
     }
 
+    pub(super) fn ops(&self) -> &[Op] {
+        &self.ops
+    }
+
+    /// How many bytes the streams take.
+    pub(super) fn streams(&self) -> usize {
+        let mut streams = Streams::default();
+        streams.push(self, false);
+        streams.lengths().iter().sum()
+    }
+
     /// About how many bytes the streams take.
     pub(super) fn weight(&self) -> usize {
         4 * self.ops.len() + 4 * self.words.len() + self.literals.len()

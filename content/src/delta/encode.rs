@@ -39,6 +39,8 @@ pub(super) struct Sizes {
     /// Bytes in the streams of a difference segment: fewer than there may be, so that there is
     /// work for two threads.
     pub(super) solid: usize,
+    /// Bytes in the streams of a segment with opened containers.
+    pub(super) opened: usize,
     /// Raw bytes in a prefix segment, and bytes in its prefix.
     pub(super) prefix: (usize, usize),
 }
@@ -51,6 +53,7 @@ impl Sizes {
         piece: DIFF_STREAMS / 8,
         wave: 256 << 20,
         solid: 4 << 20,
+        opened: DIFF_STREAMS,
         prefix: (PREFIX_RAW, PREFIX_BASE),
     };
 }
@@ -121,7 +124,7 @@ fn encode_over(
 pub(super) struct Encoder<'a> {
     pub(super) view: View<'a>,
     pub(super) store: &'a Store,
-    sizes: Sizes,
+    pub(super) sizes: Sizes,
     /// Of the slowest link, in bytes a second, if that is known.
     pub(super) rate: Option<u64>,
     /// Whether something is longer than it could be because of that.

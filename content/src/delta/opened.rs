@@ -11,6 +11,8 @@
 //! needs no corrections. So does what cannot be made again exactly, and any file whose structure
 //! is not understood.
 
+use std::ops::Range;
+
 use super::codec::{Codec, fill};
 use super::head::{Kind, number, read_u64};
 use super::members::Packed;
@@ -201,15 +203,24 @@ pub(super) fn expand_old(file: &[u8], packed: &[Packed]) -> Option<(Vec<Member>,
 }
 
 /// The expansion of a new file, and what makes the file of it.
+#[derive(Default)]
 pub(super) struct Opened {
     pub(super) pieces: Vec<Piece>,
+    /// Where the members are that these pieces make.
+    pub(super) places: Vec<Place>,
     pub(super) expansion: Vec<u8>,
     pub(super) corrections: Vec<u8>,
 }
 
+/// A member of a new file: where it is, and which pieces make it.
+pub(super) struct Place {
+    pub(super) file: Range<usize>,
+    pub(super) pieces: Range<usize>,
+}
+
 /// Expands a new file at these members; `None` if none of them can be made again.
 pub(super) fn expand_new(file: &[u8], packed: &[Packed]) -> Option<Opened> {
-    let mut opened = Opened { pieces: Vec::new(), expansion: Vec::new(), corrections: Vec::new() };
+    let mut opened = Opened::default();
     let (mut at, mut work) = (0, WORK);
     for (range, codec) in packed {
         let gap = range.start - at;
@@ -217,6 +228,7 @@ pub(super) fn expand_new(file: &[u8], packed: &[Packed]) -> Option<Opened> {
         let apart = codec.take_apart(&file[range.clone()], room, &mut work);
         let Some((codec, pieces)) = apart else { continue };
         opened.expansion.extend_from_slice(&file[at..range.start]);
+        let first = opened.pieces.len();
         for (n, (plain, corrections)) in pieces.iter().enumerate() {
             opened.pieces.push(Piece {
                 gap: if n == 0 { gap as u64 } else { 0 },
@@ -227,6 +239,7 @@ pub(super) fn expand_new(file: &[u8], packed: &[Packed]) -> Option<Opened> {
             opened.expansion.extend_from_slice(plain);
             opened.corrections.extend_from_slice(corrections);
         }
+        opened.places.push(Place { file: range.clone(), pieces: first..opened.pieces.len() });
         at = range.end;
     }
     opened.expansion.extend_from_slice(&file[at..]);

@@ -103,6 +103,7 @@ pub(super) const SMALL: Sizes = Sizes {
     piece: 70_000,
     wave: 300_000,
     solid: 60_000,
+    opened: 60_000,
     prefix: (90_000, 160_000),
 };
 

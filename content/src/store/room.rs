@@ -130,6 +130,17 @@ impl Store {
         pinned
     }
 
+    /// Removes objects, but for those that somebody works with just now.
+    pub fn remove_unpinned(
+        &self,
+        ids: impl IntoIterator<Item = ContentId>,
+    ) -> Result<(), StoreError> {
+        // Held until they are gone: whoever pins something knows then what is here of it.
+        let pins = lock(&self.room.pins);
+        let gone: Vec<_> = ids.into_iter().filter(|id| !pins.contains_key(id)).collect();
+        self.remove(&gone)
+    }
+
     /// What stays also when nothing needs it.
     pub fn kept(&self) -> Result<BTreeSet<ContentId>, StoreError> {
         self.index.kept()

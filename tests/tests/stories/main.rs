@@ -1,5 +1,6 @@
 //! What Barid promises, tried with real processes.
 
+mod ahead;
 mod alerts;
 mod alike;
 mod apart;

@@ -13,7 +13,7 @@ use tests::{Fleet, LIMIT, Spec, listing, sample_tree, wait_for};
 use crate::order;
 
 const DEST: &str = "/srv/app";
-const HOSTS: [&str; 2] = ["site1-host1", "site1-host2"];
+pub(crate) const HOSTS: [&str; 2] = ["site1-host1", "site1-host2"];
 const DARK: Duration = Duration::from_secs(5);
 
 /// A controller, and a site of two hosts behind a link of this profile.

@@ -1,5 +1,7 @@
 //! Containers (zip, gzip, wheels): what is in them is compared, and they are made again exactly.
 
+use proptest::prelude::*;
+
 use super::*;
 
 #[test]
@@ -49,6 +51,77 @@ pub(super) fn wheels() -> (Files, Files) {
     let old = one("app.whl", members(&|_| ()));
     let new = one("app.whl", members(&|large| drop(large.splice(900..900, *b"one line more\n"))));
     (old, new)
+}
+
+/// Wheels of six modules, in each of which so many bytes are new.
+fn modules(new: [usize; 6]) -> (Files, Files) {
+    let wheel = |new: [usize; 6]| {
+        let names = ["a.so", "stored", "c.so", "d.so", "e.so", "f.so"];
+        let members = (0..6).map(|n| (names[n], module(n, new[n])));
+        one("app.whl", zip(&members.collect::<Vec<_>>(), 6))
+    };
+    (wheel([0; 6]), wheel(new))
+}
+
+/// One of them.
+pub(super) fn module(n: usize, new: usize) -> Vec<u8> {
+    let mut plain = body(n as u64, 300_000, true);
+    plain.splice(150_000..150_000 + new, noise(50 + n as u64, new));
+    plain
+}
+
+#[test]
+fn a_container_with_too_many_changes_is_opened_in_runs() {
+    let (old, new) = modules([50_000, 0, 50_000, 50_000, 50_000, 50_000]);
+    let whole = check(&old, &new, &["app.whl"], Sizes::REAL);
+    assert_eq!(kinds(&whole), [2]);
+    let runs = check(&old, &new, &["app.whl"], Sizes { opened: 300_000, ..Sizes::REAL });
+    assert_eq!(kinds(&runs), [2, 2]);
+    // What the end of a chunk costs that lies in the next run.
+    assert!(size(&runs) < size(&whole) + 100_000, "{} {}", size(&runs), size(&whole));
+    for part in &runs.parts {
+        assert!(damage::opened(&runs, &runs.bytes(part)).1.len() <= 300_000);
+    }
+}
+
+#[test]
+fn a_member_with_too_many_changes_stays_closed() {
+    let (old, new) = modules([10_000, 0, 10_000, 140_000, 10_000, 10_000]);
+    let runs = check(&old, &new, &["app.whl"], Sizes { opened: 120_000, ..Sizes::REAL });
+    assert_eq!(kinds(&runs), [2, 2, 1], "what is before it, what is behind it, and the member");
+    let closed = check(&old, &new, &["app.whl"], Sizes { opened: 0, ..Sizes::REAL });
+    assert_eq!(kinds(&closed), [0]);
+    assert!(size(&runs) < size(&closed) / 4 * 3, "{} {}", size(&runs), size(&closed));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+    #[test]
+    fn wherever_a_container_is_cut_it_comes_whole(
+        members in prop::collection::vec((1_000..120_000_usize, 0..40_000_usize), 1..6),
+        moved in any::<bool>(),
+        opened in 1_000..150_000_usize,
+    ) {
+        let wheel = |edit: bool| {
+            let member = |(n, (len, new)): (usize, &(usize, usize))| {
+                let mut plain = body(n as u64, *len, true);
+                if edit {
+                    plain.splice(len / 2..len / 2, noise(n as u64, *new));
+                }
+                ("m", plain)
+            };
+            let mut all: Vec<_> = members.iter().enumerate().map(member).collect();
+            if edit && moved {
+                all.reverse();
+            }
+            one("app.whl", zip(&all, 6))
+        };
+        let sizes = Sizes { opened, ..Sizes::REAL };
+        let pair = check(&wheel(false), &wheel(true), &["app.whl"], sizes);
+        for part in pair.parts.iter().filter(|part| pair.bytes(part)[5] == 2) {
+            prop_assert!(damage::opened(&pair, &pair.bytes(part)).1.len() <= opened);
+        }
+    }
 }
 
 /// A zip file as far as anybody needs it: deflated members, one stored, and the directory.

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use liblzma::stream::{Action, Check, Filters, LzmaOptions, PRESET_EXTREME, Stream};
 use proptest::prelude::*;
 
-use super::containers::kinds;
+use super::containers::{kinds, module};
 use super::*;
 use crate::delta::encode;
 use crate::delta::members::members;
@@ -175,6 +175,18 @@ fn each_block_is_a_member() {
     // Blocks that both have are not packed again.
     new = [&old[..300_000], &new[300_000..]].concat();
     opens("end.xz", [old, new].map(pack), 500);
+}
+
+#[test]
+fn blocks_too_many_for_one_segment_are_runs() {
+    let file = |new: usize| {
+        let parts: Vec<_> = (0..4).map(|n| module(n, new)).collect();
+        let parts: Vec<_> = parts.iter().map(Vec::as_slice).collect();
+        one("a.xz", blocks(&parts, Stream::new_easy_encoder(1, Check::Crc64).expect("a preset")))
+    };
+    let sizes = Sizes { opened: 180_000, ..Sizes::REAL };
+    let runs = check(&file(0), &file(40_000), &["a.xz"], sizes);
+    assert_eq!(kinds(&runs), [3, 3], "not gathered into one again");
 }
 
 #[test]
