@@ -25,7 +25,7 @@ impl Unsent {
     }
 
     /// It is handed to the connection, and from there on counted with the link.
-    pub(super) fn sent(&mut self) {
+    pub(super) fn sent(mut self) {
         self.hub = None;
     }
 }

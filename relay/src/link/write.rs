@@ -78,9 +78,8 @@ pub(super) async fn write_frames(
             if count > 0 && !coder.tally.begin(count) {
                 return Ok(());
             }
-            unsent.iter_mut().for_each(Unsent::sent);
+            unsent.drain(..).for_each(Unsent::sent);
             send.write_chunk(buffer.split().freeze()).await.map_err(LinkError::Write)?;
-            unsent.clear();
             coder.tally.end(count);
         }
         waiting = match &follower {
