@@ -12,6 +12,8 @@
 //!
 //! Only at nodes that pass nothing on: a relay has others to serve meanwhile.
 
+mod decoder;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -19,8 +21,6 @@ use content::{ContentId, Store};
 use mesh::{Digest, Order, OrderId, Record};
 use tokio::sync::{oneshot, watch};
 use tracing::warn;
-
-mod decoder;
 
 pub(crate) use self::decoder::Decoder;
 
@@ -157,11 +157,14 @@ impl Ahead {
             changed.mark_unchanged();
             while let Some((id, has_ended)) = self.next() {
                 let (ahead, decoder) = (self.clone(), decoder.clone());
-                in_background(move || match has_ended {
+                let work = move || match has_ended {
                     true => ahead.drop_order(id),
                     false => decoder.look(&ahead, id),
-                })
-                .await;
+                };
+                if let Err(error) = in_background(work).await {
+                    warn!(%error, "nothing is decoded ahead: there is no thread for it");
+                    break;
+                }
             }
             if changed.changed().await.is_err() {
                 return;
@@ -247,19 +250,20 @@ impl Drop for Look {
 }
 
 /// Does something on a thread of its own that gives way to the others.
-async fn in_background(work: impl FnOnce() + Send + 'static) {
+async fn in_background(work: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
     let (done, end) = oneshot::channel();
     let work = move || {
         // Of this thread alone; if it is not to be had, nothing is lost but a comfort.
-        rustix::process::setpriority_process(None, NICE).ok();
+        if let Ok(usual) = rustix::process::getpriority_process(None) {
+            rustix::process::setpriority_process(None, usual + NICE).ok();
+        }
         work();
         done.send(()).ok();
     };
-    if let Err(error) = std::thread::Builder::new().name("ahead".into()).spawn(work) {
-        warn!(%error, "nothing is decoded ahead: there is no thread for it");
-    }
+    std::thread::Builder::new().name("ahead".into()).spawn(work)?;
     // A thread that panics has dropped it.
     end.await.ok();
+    Ok(())
 }
 
 #[cfg(test)]

@@ -86,6 +86,9 @@ impl Decoder {
                 here.push(part);
             }
         }
+        if here.is_empty() {
+            return Ok(true);
+        }
         let Some(manifest) = self.part(push, &bundle.manifest)? else { return Ok(true) };
         let canonical = base.as_ref().map(Manifest::encode);
         let limits = Limits { encoded: MANIFEST, ..Limits::default() };

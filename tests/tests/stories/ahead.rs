@@ -100,3 +100,23 @@ fn what_was_decoded_for_an_order_that_never_begins_goes() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn a_newer_push_comes_whole_though_the_older_one_was_decoded() -> Result<()> {
+    let scene = Scene::new()?;
+    // Half of the files stay as they are: their chunks are here already, and go in between.
+    for n in 0..FILES / 2 {
+        fs::write(scene.source.join(format!("{n}.txt")), noise(100 + n, 300_000))?;
+    }
+    let text = scene.source.to_str().context("a plain path")?;
+    let push = ["push", text, "--dest", DEST, "-a", "--async", "--json"];
+    let newer = order(&scene.fleet, &push)?;
+    scene.fleet.wait_states(&newer, &[("ok", 2)])?;
+    for host in HOSTS {
+        assert_eq!(listing(&scene.fleet.at(host, DEST))?, listing(&scene.source)?, "{host}");
+        wait_for(&format!("{host} to drop what it has decoded"), LIMIT, || {
+            Ok((scene.objects(host)? <= FILES as usize).then_some(()))
+        })?;
+    }
+    Ok(())
+}

@@ -1,5 +1,7 @@
 //! Containers (zip, gzip, wheels): what is in them is compared, and they are made again exactly.
 
+use proptest::prelude::*;
+
 use super::*;
 
 #[test]
@@ -90,6 +92,36 @@ fn a_member_with_too_many_changes_stays_closed() {
     let closed = check(&old, &new, &["app.whl"], Sizes { opened: 0, ..Sizes::REAL });
     assert_eq!(kinds(&closed), [0]);
     assert!(size(&runs) < size(&closed) / 4 * 3, "{} {}", size(&runs), size(&closed));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+    #[test]
+    fn wherever_a_container_is_cut_it_comes_whole(
+        members in prop::collection::vec((1_000..120_000_usize, 0..40_000_usize), 1..6),
+        moved in any::<bool>(),
+        opened in 1_000..150_000_usize,
+    ) {
+        let wheel = |edit: bool| {
+            let member = |(n, (len, new)): (usize, &(usize, usize))| {
+                let mut plain = body(n as u64, *len, true);
+                if edit {
+                    plain.splice(len / 2..len / 2, noise(n as u64, *new));
+                }
+                ("m", plain)
+            };
+            let mut all: Vec<_> = members.iter().enumerate().map(member).collect();
+            if edit && moved {
+                all.reverse();
+            }
+            one("app.whl", zip(&all, 6))
+        };
+        let sizes = Sizes { opened, ..Sizes::REAL };
+        let pair = check(&wheel(false), &wheel(true), &["app.whl"], sizes);
+        for part in pair.parts.iter().filter(|part| pair.bytes(part)[5] == 2) {
+            prop_assert!(damage::opened(&pair, &pair.bytes(part)).1.len() <= opened);
+        }
+    }
 }
 
 /// A zip file as far as anybody needs it: deflated members, one stored, and the directory.
