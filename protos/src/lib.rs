@@ -86,8 +86,8 @@ pub use stream::{
 };
 pub use terms::{Delete, MaxDelete, Special, Terms};
 pub use wire::{
-    Allowance, FrameError, Incoming, decode_folded, decode_frame, encode_allowing, encode_folded,
-    encode_frame, encode_frame_at, encode_heard, encode_hello, encode_removals,
+    Allowance, Beside, FrameError, Incoming, PAST, Taken, decode_folded, decode_frame, encode_beat,
+    encode_folded, encode_frame, encode_heard, encode_hello, encode_removals,
 };
 
 /// The messages as prost makes them of the .proto files.

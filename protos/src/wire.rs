@@ -26,6 +26,8 @@ use crate::{bus, fact, hosts, pb, profile, shape};
 pub(crate) const LINES: usize = 10_240;
 /// How often a peer may say that it beats.
 const INTERVAL_MS: (u64, u64) = (1, 3_600_000);
+/// Of how many links that are over a hello speaks at most.
+pub const PAST: usize = 4;
 /// The signals that a process can end by.
 const SIGNALS: std::ops::RangeInclusive<i32> = 1..=127;
 
@@ -55,15 +57,17 @@ pub enum Incoming {
         epoch: Option<u64>,
         /// Whether it takes questions about orders of relays.
         seeks: bool,
+        /// Whether it says what of the bus it has taken.
+        counts: bool,
+        /// What of the bus it has taken on links with us that are over.
+        past: Vec<Taken>,
     },
     /// A beat, with what its sender says besides.
     Beat {
         /// The frame.
         frame: Frame,
-        /// What a child says of the content that it is to get; a parent says nothing.
-        allowance: Allowance,
-        /// What time it is at the parent, in seconds since 1970; 0: it does not say.
-        clock_s: u64,
+        /// What it says.
+        beside: Beside,
     },
     /// A report for the link's [`Unpacker`](crate::Unpacker).
     Packed(Packed),
@@ -71,6 +75,26 @@ pub enum Incoming {
     Heard,
     /// Whose keys are no longer of the mesh. The signature has not been looked at.
     Removals(SignedRemovals),
+}
+
+/// What the sender of a beat says besides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Beside {
+    /// What a child says of the content that it is to get; a parent says nothing.
+    pub allowance: Allowance,
+    /// What time it is at the parent, in seconds since 1970; 0: it does not say.
+    pub clock_s: u64,
+    /// Messages and answers of the bus that the sender has taken on this link; 0: as it said last.
+    pub taken: u64,
+}
+
+/// What of the bus has come by a link that is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// The name of the link, which both ends know.
+    pub link: u64,
+    /// Messages and answers.
+    pub taken: u64,
 }
 
 /// What content a child's link may carry.
@@ -115,30 +139,26 @@ pub fn encode_frame(frame: &Frame) -> Bytes {
     encode_with(frame, Aside::default())
 }
 
-/// The same for a child's link, of which a beat says what content it may carry.
-pub fn encode_allowing(frame: &Frame, allowance: Allowance) -> Bytes {
-    encode_with(frame, Aside { allowance, ..Aside::default() })
+/// The same for a beat that says something besides.
+pub fn encode_beat(frame: &Frame, beside: Beside) -> Bytes {
+    encode_with(frame, Aside { beside, ..Aside::default() })
 }
 
-/// The same for a parent's link, on which a beat says that it is this time, in seconds since 1970.
-pub fn encode_frame_at(frame: &Frame, clock_s: u64) -> Bytes {
-    encode_with(frame, Aside { clock_s, ..Aside::default() })
-}
-
-/// The same for a hello, which says of which epoch the sender's list of removed keys is.
-pub fn encode_hello(frame: &Frame, epoch: u64) -> Bytes {
-    encode_with(frame, Aside { epoch: Some(epoch), ..Aside::default() })
+/// The same for a hello, which says of which epoch the sender's list of removed keys is, and what
+/// of the bus has come by links with this peer that are over: [`PAST`] of them at most.
+pub fn encode_hello(frame: &Frame, epoch: u64, past: &[Taken]) -> Bytes {
+    encode_with(frame, Aside { epoch: Some(epoch), past, ..Aside::default() })
 }
 
 /// What the shell of a node says with a frame of the core.
 #[derive(Clone, Copy, Default)]
-struct Aside {
-    allowance: Allowance,
-    clock_s: u64,
+struct Aside<'a> {
+    beside: Beside,
     epoch: Option<u64>,
+    past: &'a [Taken],
 }
 
-fn encode_with(frame: &Frame, aside: Aside) -> Bytes {
+fn encode_with(frame: &Frame, aside: Aside<'_>) -> Bytes {
     let kind = match frame {
         &Frame::Hello { log, held_log, held, events, profiles } => Kind::Hello(pb::Hello {
             major: VERSION.0.into(),
@@ -152,11 +172,14 @@ fn encode_with(frame: &Frame, aside: Aside) -> Bytes {
             tails: true,
             epoch: aside.epoch,
             seeks: true,
+            counts: true,
+            past: aside.past.iter().map(encode_taken).collect(),
         }),
         &Frame::Beat { root, interval, root_interval, speaks } => {
             let (interval_ms, root_ms) = (interval_ms(interval), interval_ms(root_interval));
             let root_interval_ms = if root_ms == interval_ms { 0 } else { root_ms };
-            let Aside { allowance: Allowance { rate: cap, yields }, clock_s, .. } = aside;
+            let Beside { allowance, clock_s, taken: bus_taken } = aside.beside;
+            let Allowance { rate: cap, yields } = allowance;
             Kind::Beat(pb::Beat {
                 root,
                 interval_ms,
@@ -165,6 +188,7 @@ fn encode_with(frame: &Frame, aside: Aside) -> Bytes {
                 clock_s,
                 cap,
                 yields,
+                bus_taken,
             })
         }
         Frame::Below(subtree) => Kind::Below(encode_below(subtree)),
@@ -203,6 +227,10 @@ fn encode_with(frame: &Frame, aside: Aside) -> Bytes {
     pb::Frame { kind: Some(kind) }.encode_to_vec().into()
 }
 
+fn encode_taken(&Taken { link, taken }: &Taken) -> pb::BusTaken {
+    pb::BusTaken { link, taken }
+}
+
 fn interval_ms(interval: Duration) -> u32 {
     let ms = millis(interval).clamp(INTERVAL_MS.0, INTERVAL_MS.1);
     u32::try_from(ms).expect("an hour in ms fits")
@@ -239,9 +267,12 @@ pub fn decode_frame(bytes: Bytes, hash: fn(&[u8]) -> Digest) -> Result<Incoming,
     let frame = shape::decode::<pb::Frame>(bytes)?;
     let frame = match frame.kind.ok_or(FrameError::Kind)? {
         Kind::Hello(hello) => {
-            let pb::Hello { unpacks, tails, epoch, seeks, .. } = hello;
             let frame = decode_hello(&hello)?;
-            return Ok(Incoming::Hello { frame, unpacks, tails, epoch, seeks });
+            let pb::Hello { unpacks, tails, epoch, seeks, counts, past, .. } = hello;
+            at_most("hello.past", past.len(), PAST)?;
+            let past = past.into_iter().map(|pb::BusTaken { link, taken }| Taken { link, taken });
+            let past = past.collect();
+            return Ok(Incoming::Hello { frame, unpacks, tails, epoch, seeks, counts, past });
         }
         Kind::Packed(packed) => return Ok(Incoming::Packed(Packed(packed))),
         Kind::Beat(pb::Beat {
@@ -252,6 +283,7 @@ pub fn decode_frame(bytes: Bytes, hash: fn(&[u8]) -> Digest) -> Result<Incoming,
             clock_s,
             cap,
             yields,
+            bus_taken: taken,
         }) => {
             within("beat.interval_ms", interval_ms.into(), INTERVAL_MS)?;
             let root_ms = if root_interval_ms == 0 { interval_ms } else { root_interval_ms };
@@ -261,7 +293,7 @@ pub fn decode_frame(bytes: Bytes, hash: fn(&[u8]) -> Digest) -> Result<Incoming,
             let root_interval = Duration::from_millis(root_ms.into());
             let frame = Frame::Beat { root, interval, root_interval, speaks };
             let allowance = Allowance { rate: cap, yields };
-            return Ok(Incoming::Beat { frame, allowance, clock_s });
+            return Ok(Incoming::Beat { frame, beside: Beside { allowance, clock_s, taken } });
         }
         Kind::Below(below) => Frame::Below(decode_below(&below)?),
         Kind::Interest(interest) => Frame::Interest(bus::decode_interest(&interest)?),

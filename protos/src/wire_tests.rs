@@ -219,12 +219,16 @@ proptest! {
             Frame::Order { log, seq, order } => {
                 Incoming::Order { log, seq, envelope: order.body.clone() }
             }
-            frame @ Frame::Hello { .. } => {
-                Incoming::Hello { frame, unpacks: true, tails: true, epoch: None, seeks: true }
-            }
-            frame @ Frame::Beat { .. } => {
-                Incoming::Beat { frame, allowance: Allowance::default(), clock_s: 0 }
-            }
+            frame @ Frame::Hello { .. } => Incoming::Hello {
+                frame,
+                unpacks: true,
+                tails: true,
+                epoch: None,
+                seeks: true,
+                counts: true,
+                past: Vec::new(),
+            },
+            frame @ Frame::Beat { .. } => Incoming::Beat { frame, beside: Beside::default() },
             frame => Incoming::Frame(frame),
         };
         prop_assert_eq!(arrived, expected);
@@ -240,23 +244,22 @@ proptest! {
                 let again = decode_frame(encode_frame(&frame), hash).expect("it was encoded so");
                 prop_assert_eq!(again, Incoming::Frame(frame));
             }
-            Ok(Incoming::Beat { frame, allowance, clock_s }) => {
-                let aside = Aside { allowance, clock_s, ..Aside::default() };
-                let bytes = encode_with(&frame, aside);
+            Ok(Incoming::Beat { frame, beside }) => {
+                let bytes = encode_beat(&frame, beside);
                 let again = decode_frame(bytes, hash).expect("it was encoded so");
-                prop_assert_eq!(again, Incoming::Beat { frame, allowance, clock_s });
+                prop_assert_eq!(again, Incoming::Beat { frame, beside });
             }
             Ok(Incoming::Order { envelope, .. }) => prop_assert!(!envelope.is_empty()),
             Ok(Incoming::Removals(list)) => prop_assert!(!list.body.is_empty()),
-            Ok(Incoming::Hello { frame, epoch, .. }) => {
+            Ok(Incoming::Hello { frame, epoch, past, .. }) => {
                 let is_hello = matches!(frame, Frame::Hello { .. });
                 prop_assert!(is_hello);
-                let bytes = encode_hello(&frame, epoch.unwrap_or_default());
+                let bytes = encode_hello(&frame, epoch.unwrap_or_default(), &past);
                 let said = match decode_frame(bytes, hash) {
-                    Ok(Incoming::Hello { epoch, .. }) => epoch,
+                    Ok(Incoming::Hello { epoch, past, .. }) => Some((epoch, past)),
                     _ => None,
                 };
-                prop_assert_eq!(said, Some(epoch.unwrap_or_default()));
+                prop_assert_eq!(said, Some((Some(epoch.unwrap_or_default()), past)));
             }
             // What is in it is for the link's own state to say.
             Ok(Incoming::Heard | Incoming::Packed(_)) => {}
@@ -493,10 +496,10 @@ fn a_beat_is_small() {
     assert!(encode_frame(&beat(false)).len() <= 10);
     assert!(encode_frame(&beat(true)).len() <= 13);
     let (frame, clock_s) = (beat(false), 1_800_000_000);
-    let bytes = encode_frame_at(&frame, clock_s);
+    let beside = Beside { clock_s, ..Beside::default() };
+    let bytes = encode_beat(&frame, beside);
     assert!(bytes.len() <= 17);
-    let allowance = Allowance::default();
-    assert_eq!(decode_frame(bytes, hash), Ok(Incoming::Beat { frame, allowance, clock_s }));
+    assert_eq!(decode_frame(bytes, hash), Ok(Incoming::Beat { frame, beside }));
 }
 
 #[test]
@@ -504,7 +507,27 @@ fn a_beat_says_what_content_may_come() {
     let interval = Duration::from_secs(5);
     let frame = Frame::Beat { root: 3, interval, root_interval: interval, speaks: false };
     let allowance = Allowance { rate: 2_000_000, yields: true };
-    let bytes = encode_allowing(&frame, allowance);
+    let beside = Beside { allowance, ..Beside::default() };
+    let bytes = encode_beat(&frame, beside);
     assert!(bytes.len() <= 20, "{}", bytes.len());
-    assert_eq!(decode_frame(bytes, hash), Ok(Incoming::Beat { frame, allowance, clock_s: 0 }));
+    assert_eq!(decode_frame(bytes, hash), Ok(Incoming::Beat { frame: frame.clone(), beside }));
+    let beside = Beside { taken: 1_000_000, ..beside };
+    let with = encode_beat(&frame, beside);
+    assert!(with.len() <= 25, "{}", with.len());
+    assert_eq!(decode_frame(with, hash), Ok(Incoming::Beat { frame, beside }));
+}
+
+#[test]
+fn a_hello_says_what_has_come_by_links_that_are_over() {
+    let (events, profiles) = (true, true);
+    let frame = Frame::Hello { log: 1, held_log: 2, held: 3, events, profiles };
+    let past = |n| (0..n).map(|n| Taken { link: u64::MAX - n, taken: n }).collect::<Vec<_>>();
+    let arrives = |past: &[Taken]| decode_frame(encode_hello(&frame, 7, past), hash);
+    match arrives(&past(PAST as u64)) {
+        Ok(Incoming::Hello { past: heard, counts: true, .. }) => {
+            assert_eq!(heard, past(PAST as u64));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(matches!(arrives(&past(PAST as u64 + 1)), Err(FrameError::Field(_))));
 }

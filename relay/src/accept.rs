@@ -165,7 +165,7 @@ impl Acceptor {
         let id = self.ids.next();
         let key = who.1;
         let (mut link, mut queues) = Link::new(id, peer, who, conn.clone());
-        let counters = link.counters.clone();
+        let (counters, tally) = (link.counters.clone(), link.tally.clone());
         let serves = matches!(peer, Peer::Child { serves: true, .. });
         let bulk = Arc::new(Bulk::new(self.rate_limit, serves));
         link.bulk = Some(bulk.clone());
@@ -186,6 +186,7 @@ impl Acceptor {
             packs: None,
             tails: Arc::default(),
             seeks: Arc::default(),
+            tally,
             caps: None,
             bulk: Some(bulk.clone()),
             paced: self.transfers.paced.clone(),

@@ -7,6 +7,7 @@
 //! also when others have taken what all share. A node that is cut off goes on serving its own
 //! programs.
 
+mod ledger;
 mod patience;
 mod state;
 mod weights;
@@ -24,6 +25,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::drive::Arrival;
 
+pub(crate) use self::ledger::{Ledger, Lost};
 pub(crate) use self::patience::{Patience, Prospect, Room};
 use self::state::{OF_USER, Owner, State, Subscriber, Waiting};
 use self::weights::{Rooms, Waits};
@@ -41,10 +43,11 @@ const REQUESTS: usize = 4_096;
 const ANSWERS: usize = 256;
 /// Programs that wait at once for a place before the drive loop, beside the links.
 const SPEAKERS: usize = 16;
-/// What is dropped, by what it waited for: a link without room, one that broke, a subscriber, a
-/// request, what this node keeps.
+/// What is dropped, by what it waited for: a link without room, one that broke and what of that
+/// nobody knows, a subscriber, a request, what this node keeps.
 pub(crate) const LINK: &str = "link";
 pub(crate) const BROKEN: &str = "broken-link";
+const UNSURE: &str = "broken-link-unsure";
 const SUBSCRIBER: &str = "subscriber";
 const REQUEST: &str = "request";
 pub(crate) const KEEP: &str = "keep";
@@ -114,7 +117,7 @@ struct Inner {
     delivered: Counter,
     dropped: Words<1>,
     /// Drops that are not told yet, as [`Dropped`] has them.
-    untold: [AtomicU64; 3],
+    untold: [AtomicU64; 4],
     told: Mutex<Option<Instant>>,
 }
 
@@ -142,8 +145,10 @@ pub(crate) struct Dropped {
     pub(crate) room: u64,
     /// They were lost where they are kept.
     pub(crate) kept: u64,
-    /// They waited for a link that broke.
+    /// They waited for a link that broke, or were under way on it.
     pub(crate) links: u64,
+    /// They were under way on one, and nobody says whether they have arrived.
+    pub(crate) unsure: u64,
 }
 
 /// What the drive loop says to a message that is to be published.
@@ -419,10 +424,17 @@ impl Hub {
             let why = match place {
                 KEEP => 1,
                 BROKEN => 2,
+                UNSURE => 3,
                 _ => 0,
             };
             self.0.untold[why].fetch_add(count, Ordering::Relaxed);
         }
+    }
+
+    /// So many were under way on links that are over.
+    pub(crate) fn lost(&self, lost: Lost) {
+        self.dropped(BROKEN, lost.surely);
+        self.dropped(UNSURE, lost.perhaps);
     }
 
     /// How many drops are to be told now.
@@ -435,9 +447,10 @@ impl Hub {
             return None;
         }
         *told = Some(Instant::now());
-        let [room, kept, links] = &self.0.untold;
+        let [room, kept, links, unsure] = &self.0.untold;
         let take = |count: &AtomicU64| count.swap(0, Ordering::Relaxed);
-        Some(Dropped { room: take(room), kept: take(kept), links: take(links) })
+        let (room, kept) = (take(room), take(kept));
+        Some(Dropped { room, kept, links: take(links), unsure: take(unsure) })
     }
 
     pub(crate) fn put(&self, page: &mut Page) {

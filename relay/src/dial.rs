@@ -111,6 +111,7 @@ impl Dialler {
     ) {
         let id = self.ids.next();
         let (mut link, queues) = Link::new(id, peer, who, conn.clone());
+        let tally = link.tally.clone();
         link.endpoint = Some(endpoint);
         link.dialled = addr;
         if self.inbox.send(Arrival::Linked(Box::new(link))).await.is_err() {
@@ -131,6 +132,7 @@ impl Dialler {
             packs: self.serves.then(Arc::default),
             tails: Arc::default(),
             seeks: Arc::default(),
+            tally,
             caps: Some(self.caps),
             bulk: None,
             paced: self.paced,

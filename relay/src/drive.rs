@@ -20,12 +20,12 @@ use tokio::time::Instant;
 use tracing::{debug, error, info, trace, warn};
 
 use crate::alerting::Outlook;
-use crate::bus::{BROKEN, Hub, Prospect, Taken};
+use crate::bus::{BROKEN, Hub, Ledger, Prospect, Taken};
 use crate::congestion;
 use crate::dial::Dialler;
 use crate::exec::Executor;
 use crate::journal::JournalError;
-use crate::link::Link;
+use crate::link::{Link, Sealed};
 use crate::live::{Place, Watched};
 use crate::metrics::traffic::Traffic;
 use crate::metrics::{Counts, Sight};
@@ -62,6 +62,8 @@ pub(crate) enum Arrival {
     Met { link: LinkId, epoch: Option<u64> },
     /// A pull by a link has ended.
     Pulled { link: LinkId, content: Digest, result: Result<(), PullFault> },
+    /// A peer has said hello, and what of the bus it has taken on links that are over.
+    Counted { link: LinkId, peer: Peer, past: Vec<protos::Taken> },
     /// Somebody wants content and waits for the reply.
     Want { by: Asker, content: Digest, reply: oneshot::Sender<Result<(), PullFault>> },
     /// Somebody wants to know by which link a host is reached.
@@ -226,6 +228,8 @@ pub(crate) struct Io {
     pub(crate) counts: Arc<Counts>,
     /// Programs at this node that speak on the bus.
     pub(crate) hub: Hub,
+    /// What of the bus was under way on links that are over.
+    pub(crate) ledger: Ledger,
 }
 
 /// Runs the node until it is told to stop.
@@ -239,6 +243,7 @@ pub(crate) async fn drive(
         io.retell(&mut node);
     }
     loop {
+        io.hub.lost(io.ledger.expire(io.clock.now()));
         loop {
             while let Some(output) = node.poll_output() {
                 io.apply(output);
@@ -258,7 +263,9 @@ pub(crate) async fn drive(
         io.retelling.drained();
         let through = io.progress.borrow().through;
         io.note_retold(through);
-        let wake = node.poll_timeout().map(|(at, _)| io.clock.0 + at.0);
+        let wake =
+            node.poll_timeout().map(|(at, _)| at).into_iter().chain(io.ledger.poll_timeout());
+        let wake = wake.min().map(|at| io.clock.0 + at.0);
         let sleep = async {
             match wake {
                 Some(at) => tokio::time::sleep_until(at).await,
@@ -295,7 +302,7 @@ impl Io {
             Arrival::Input(input) => {
                 trace!(?input, "in");
                 if let Input::LinkDown { link } = input {
-                    self.links.lock().remove(&link);
+                    self.part(link);
                 }
                 if let Input::Degraded(short) = input {
                     self.notices.degraded(short);
@@ -309,7 +316,16 @@ impl Io {
             }
             Arrival::Bus { input, .. } => {
                 trace!(?input, "in");
-                node.handle(now, input);
+                if self.admits(&input) {
+                    node.handle(now, input);
+                }
+            }
+            Arrival::Counted { link, peer, past } => {
+                // One that is over as well has nothing to say of others.
+                if self.links.lock().contains_key(&link) {
+                    self.seal_older(link, peer);
+                    self.hub.lost(self.ledger.hear(peer.host(), &past));
+                }
             }
             Arrival::Publish { message, waits, reply, _place } => {
                 let wanting = node.wanting(&message.subject);
@@ -420,7 +436,7 @@ impl Io {
             // Nobody watching any more is no error.
             Output::Preview(said) => drop(self.previews.send(said)),
             Output::Hangup { link, reason } => {
-                if let Some(link) = self.links.lock().remove(&link) {
+                if let Some(link) = self.part(link) {
                     link.close(&format!("{reason:?}"));
                 }
             }
@@ -499,14 +515,53 @@ impl Io {
     fn send(&mut self, id: LinkId, frame: mesh::Frame) {
         let link = self.links.lock().get(&id).cloned();
         let place = self.place.take_if(|_| matches!(frame, mesh::Frame::Said(_)));
+        if let Some(link) = link.as_ref().filter(|_| matches!(frame, Frame::Hello { .. })) {
+            self.seal_older(id, link.peer);
+            link.tally.tell(self.ledger.tell(link.peer.host()));
+        }
         if let Some(link) = link
             && link.send(frame, place).is_err()
         {
             // The end of the connection tells the core.
             warn!(peer = %link.peer.host(), name = %link.name, "closing a link: its queue is full");
             link.close("your queue is full");
-            self.links.lock().remove(&id);
+            self.part(id);
         }
+    }
+
+    /// A link is over.
+    fn part(&mut self, id: LinkId) -> Option<Arc<Link>> {
+        let link = self.links.lock().remove(&id)?;
+        self.seal(&link);
+        Some(link)
+    }
+
+    /// Whether something of the bus may be taken, which counts it. What comes by a link that is
+    /// over comes too late: the other end has been told, or will be, that it was not taken.
+    fn admits(&self, input: &Input) -> bool {
+        match input {
+            Input::Frame { link, frame: Frame::Message(_) | Frame::Answer(_) } => {
+                self.links.lock().get(link).is_some_and(|link| link.tally.take())
+            }
+            _ => true,
+        }
+    }
+
+    /// Nothing of the bus crosses a link any more.
+    fn seal(&mut self, link: &Link) {
+        match link.tally.seal(link.peer.host()) {
+            Some(Sealed::Account(account)) => {
+                self.hub.lost(self.ledger.end(self.clock.now(), account));
+            }
+            Some(Sealed::Unfinished(count)) => self.hub.dropped(BROKEN, count),
+            None => {}
+        }
+    }
+
+    /// Older links with a peer are over, whether their ends were seen here yet or not.
+    fn seal_older(&mut self, id: LinkId, peer: Peer) {
+        let is_older = |link: &Arc<Link>| link.id < id && link.peer.host() == peer.host();
+        self.links.all().into_iter().filter(is_older).for_each(|link| self.seal(&link));
     }
 
     fn pull(&mut self, id: LinkId, content: Digest) {

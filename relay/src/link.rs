@@ -9,13 +9,15 @@
 //!
 //! Here is the sending side, which the drive loop owns. `streams` starts the tasks, `read` and
 //! `write` are what they do, `framed` is how messages lie on a stream, `unsent` what of the bus is
-//! lost with its link, `counters` what has crossed, `peer` who is at the other end.
+//! lost with its link, `tally` what of it has crossed, `counters` what has crossed in bytes, `peer`
+//! who is at the other end.
 
 mod counters;
 mod framed;
 mod peer;
 mod read;
 mod streams;
+mod tally;
 mod unsent;
 mod write;
 
@@ -39,6 +41,7 @@ pub(crate) use self::counters::Counters;
 pub(crate) use self::framed::{LinkError, read_framed, read_framed_within, write_framed};
 pub(crate) use self::peer::{PeerFault, host_of, leaf_of};
 pub(crate) use self::streams::{CLASSES, Reader};
+pub(crate) use self::tally::{Account, Sealed, Tally};
 
 /// Frames that may wait for a stream. With the core's window of 64 entries for each log this is
 /// never reached by a peer that reads.
@@ -85,6 +88,8 @@ pub(crate) struct Link {
     beat: Mutex<Option<Box<Frame>>>,
     queues: [mpsc::Sender<Queued>; CLASSES.len()],
     bus_waiting: Weights,
+    /// What of the bus has crossed it.
+    pub(crate) tally: Arc<Tally>,
     /// Whether programs here that publish wait for it.
     patience: Patience,
     /// What the peer is still to be told of what is wanted on the bus.
@@ -142,6 +147,7 @@ impl Link {
         let receivers = [Some(v), Some(w), Some(x), Some(y), Some(z)];
         let (queues, live) = ([a, b, c, d.clone(), e], d);
         let bus_waiting = Weights::new(BUS_WAITING);
+        let tally = Arc::new(Tally::of(&conn));
         let (endpoint, dialled, traffic, bulk, epoch) = Default::default();
         let (beat, patience, interest) = Default::default();
         let there = Queues { receivers, live, counters: counters.clone() };
@@ -161,6 +167,7 @@ impl Link {
             beat,
             queues,
             bus_waiting,
+            tally,
             patience,
             interest,
         };

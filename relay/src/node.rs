@@ -19,7 +19,7 @@ use tracing::info;
 use crate::accept::{Acceptor, LinkIds};
 use crate::ahead::{Ahead, Decoder};
 use crate::alerting::{self, Outlook};
-use crate::bus::{self, Hub};
+use crate::bus::{self, Hub, Ledger};
 use crate::calendar::CalendarError;
 use crate::cap::Caps;
 use crate::choice;
@@ -406,6 +406,7 @@ pub fn start(setup: Setup) -> Result<Running, StartError> {
         traffic,
         counts,
         hub: hub.clone(),
+        ledger: Ledger::default(),
     };
     let (end, ended) = watch::channel(false);
     let task = tokio::spawn(async move {

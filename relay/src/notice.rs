@@ -103,11 +103,14 @@ impl Notices {
         let room = "messages of the bus found no room and were dropped";
         let kept = "messages that the bus keeps here were lost: barid bus kept says why";
         // That the link broke is told, and an alert if it lasts: this is no other trouble.
-        let links = "messages of the bus waited for a link that broke, and were lost";
+        let links = "messages of the bus were lost with a link that broke";
+        let unsure = "messages of the bus were under way on a link that broke, and nobody has said \
+                      that they arrived: so many are lost at most";
         let all = [
             ("bus.dropped", room, dropped.room),
             ("bus.dropped", kept, dropped.kept),
             ("bus.cut-off", links, dropped.links),
+            ("bus.cut-off", unsure, dropped.unsure),
         ];
         for (subject, text, count) in all.into_iter().filter(|(_, _, count)| *count > 0) {
             self.note_many(kind(subject, Severity::Warning, self.class()), text, count);

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use mesh::{Frame, HostId, Input, Outcome, Peer};
-use protos::{Allowance, Incoming, SignedRemovals, Unpacker};
+use protos::{Allowance, Beside, Incoming, SignedRemovals, Unpacker};
 use quinn::RecvStream;
 use tokio::sync::mpsc;
 use tracing::warn;
@@ -50,8 +50,9 @@ impl Reader {
                 )
                 | Incoming::Heard => return Err(WRONG_STREAM),
                 Incoming::Frame(frame) => Input::Frame { link: self.id, frame },
-                Incoming::Beat { frame, allowance, clock_s } => {
+                Incoming::Beat { frame, beside: Beside { allowance, clock_s, taken } } => {
                     self.allow(allowance);
+                    self.tally.hear(taken);
                     if let Frame::Beat { interval, .. } = frame {
                         heard.note_interval(interval);
                     }
@@ -65,7 +66,7 @@ impl Reader {
                     }
                     Input::Frame { link: self.id, frame }
                 }
-                Incoming::Hello { frame, unpacks, tails, epoch, seeks } => {
+                Incoming::Hello { frame, unpacks, tails, epoch, seeks, counts, past } => {
                     if !self.meet(epoch).await {
                         // It is told why, and the link ends.
                         self.conn.closed().await;
@@ -74,6 +75,11 @@ impl Reader {
                     self.packs.iter().for_each(|packs| packs.store(unpacks, Ordering::Relaxed));
                     self.tails.store(tails, Ordering::Relaxed);
                     self.seeks.store(seeks, Ordering::Relaxed);
+                    self.tally.meet(counts);
+                    if counts {
+                        let counted = Arrival::Counted { link: self.id, peer: self.peer, past };
+                        self.inbox.send(counted).await.ok();
+                    }
                     Input::Frame { link: self.id, frame }
                 }
                 Incoming::Packed(packed) => {

@@ -14,6 +14,7 @@ use tokio::sync::{Semaphore, watch};
 use tracing::{debug, warn};
 
 use super::framed::LinkError;
+use super::tally::Tally;
 use super::write::{Coder, write_frames};
 use super::{CLOSE_HANGUP, CLOSE_PROTOCOL, Inbox, Queues};
 use crate::bulk::Bulk;
@@ -66,6 +67,8 @@ pub(crate) struct Reader {
     pub(crate) tails: Arc<AtomicBool>,
     /// Whether the peer takes questions about answers that have gone another way.
     pub(crate) seeks: Arc<AtomicBool>,
+    /// What of the bus crosses the link.
+    pub(crate) tally: Arc<Tally>,
     /// Of a child: what it says of the content that it is to get.
     pub(crate) caps: Option<Caps>,
     /// Of a parent: the content that the child gets.
@@ -117,7 +120,8 @@ impl Reader {
         let (packs, caps) = (self.packs.clone(), self.caps.clone());
         let (tails, seeks) = (self.tails.clone(), self.seeks.clone());
         let removed = self.removed.clone();
-        let coder = Coder { packs, packer: None, caps, chime, tails, seeks, removed };
+        let (tally, told) = (self.tally.clone(), 0);
+        let coder = Coder { packs, packer: None, caps, chime, tails, seeks, removed, tally, told };
         tokio::spawn(async move {
             let written = tokio::select! {
                 written = write_frames(

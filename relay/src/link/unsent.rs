@@ -1,7 +1,7 @@
 //! A message or an answer of the bus that waits for its stream.
 //!
 //! Nothing of the bus is kept, so what still waits when its link breaks is lost. It counts itself:
-//! whoever drops it before the connection has taken it has lost it, wherever that happens.
+//! whoever drops it before it is handed to the connection has lost it, wherever that happens.
 
 use mesh::Frame;
 
@@ -11,7 +11,7 @@ use crate::bus::{BROKEN, Hub, Weight};
 pub(super) struct Unsent {
     frame: Frame,
     _weight: Weight,
-    /// Where it is counted if it is lost; none: the connection has taken it.
+    /// Where it is counted if it is lost; none: it is handed to the connection.
     hub: Option<Hub>,
 }
 
@@ -24,7 +24,7 @@ impl Unsent {
         &self.frame
     }
 
-    /// The connection has taken it.
+    /// It is handed to the connection, and from there on counted with the link.
     pub(super) fn sent(mut self) {
         self.hub = None;
     }

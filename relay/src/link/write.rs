@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 use mesh::Frame;
-use protos::Packer;
+use protos::{Beside, Packer};
 use quinn::{Connection, SendStream};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use super::Queued;
 use super::counters::count;
 use super::framed::LinkError;
+use super::tally::Tally;
 use super::unsent::Unsent;
 use crate::cap::Caps;
 use crate::follow::{FOLLOW, follow};
@@ -73,8 +74,13 @@ pub(super) async fn write_frames(
             next = if buffer.len() < GATHER { queue.try_recv().ok() } else { None };
         }
         if !buffer.is_empty() {
-            send.write_chunk(buffer.split().freeze()).await.map_err(LinkError::Write)?;
+            let count = unsent.len() as u64;
+            if count > 0 && !coder.tally.begin(count) {
+                return Ok(());
+            }
             unsent.drain(..).for_each(Unsent::sent);
+            send.write_chunk(buffer.split().freeze()).await.map_err(LinkError::Write)?;
+            coder.tally.end(count);
         }
         waiting = match &follower {
             Some(conn) => match timeout(FOLLOW, queue.recv()).await {
@@ -105,6 +111,9 @@ pub(super) struct Coder {
     pub(super) seeks: Arc<AtomicBool>,
     /// Whose epoch a hello says.
     pub(super) removed: Removed,
+    /// What of the bus crosses the link, and how much of what came the peer was told.
+    pub(super) tally: Arc<Tally>,
+    pub(super) told: u64,
 }
 
 impl Coder {
@@ -123,22 +132,32 @@ impl Coder {
     }
 
     /// The bytes of a frame: of a report packed, if the parent can unpack it; of a beat with what
-    /// content may come, or what time it is; of a hello with the epoch that is known here.
+    /// content may come, what time it is and what of the bus has come; of a hello with the epoch
+    /// that is known here, and what has come by links that are over.
     fn encode(&mut self, frame: &Frame) -> Bytes {
         let packs = self.packs.as_ref().is_some_and(|packs| packs.load(Ordering::Relaxed));
         let packed = match frame {
             Frame::Report { log, seq, report } if packs => {
                 self.packer.get_or_insert_with(Packer::default).pack(*log, *seq, report)
             }
-            Frame::Hello { .. } => Some(protos::encode_hello(frame, self.removed.epoch())),
-            Frame::Beat { .. } if self.chime.as_mut().is_some_and(Chime::strikes) => {
-                Some(protos::encode_frame_at(frame, skew::unix_s()))
+            Frame::Hello { .. } => {
+                let (epoch, past) = (self.removed.epoch(), self.tally.past());
+                Some(protos::encode_hello(frame, epoch, past))
             }
-            Frame::Beat { .. } => {
-                self.caps.as_ref().map(|caps| protos::encode_allowing(frame, caps.now()))
-            }
+            Frame::Beat { .. } => Some(protos::encode_beat(frame, self.beside())),
             _ => None,
         };
         packed.unwrap_or_else(|| protos::encode_frame(frame))
+    }
+
+    /// What a beat says besides. What of the bus has come is said when it is news, so that a link
+    /// at rest says no more than it must.
+    fn beside(&mut self) -> Beside {
+        let allowance = self.caps.as_ref().map(Caps::now).unwrap_or_default();
+        let strikes = self.chime.as_mut().is_some_and(Chime::strikes);
+        let clock_s = if strikes { skew::unix_s() } else { 0 };
+        let (taken, told) = (self.tally.taken(), self.told);
+        self.told = taken;
+        Beside { allowance, clock_s, taken: if taken == told { 0 } else { taken } }
     }
 }

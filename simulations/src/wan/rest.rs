@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, ensure};
 use bytes::{Bytes, BytesMut};
 use mesh::{Config, Frame, HostId, Input, LinkId, Node, Output, Peer, Saved, Time};
-use protos::Incoming;
+use protos::{Beside, Incoming};
 use quinn::{RecvStream, SendStream};
 use relay::{Chime, End, LinkKind};
 use tokio::sync::mpsc;
@@ -94,7 +94,7 @@ async fn live(
                     let clock_s = (wall + begun.elapsed()).as_secs();
                     let body = match (&frame, peer) {
                         (Frame::Beat { .. }, Peer::Child { .. }) if chime.strikes() => {
-                            protos::encode_frame_at(&frame, clock_s)
+                            protos::encode_beat(&frame, Beside { clock_s, ..Beside::default() })
                         }
                         _ => protos::encode_frame(&frame),
                     };

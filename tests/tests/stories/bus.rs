@@ -193,7 +193,8 @@ fn what_is_wrong_is_named_and_goes_nowhere() -> Result<()> {
 pub(super) struct Publisher(pub(super) UnixStream);
 
 impl Publisher {
-    pub(super) fn publish(&mut self, subject: &str, data: &[u8]) -> Result<()> {
+    /// Returns whether anybody wants it.
+    pub(super) fn publish(&mut self, subject: &str, data: &[u8]) -> Result<bool> {
         let head = format!(
             "POST /v1/bus/pub?subject={subject} HTTP/1.1\r\nhost: barid\r\n\
              content-length: {}\r\n\r\n",
@@ -208,7 +209,7 @@ impl Publisher {
             answer.extend_from_slice(&piece[..count]);
         }
         ensure!(answer.starts_with(b"HTTP/1.1 200"), "{}", show(&answer));
-        Ok(())
+        Ok(answer.ends_with(b"{\"heard\":true}"))
     }
 }
 

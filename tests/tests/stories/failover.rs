@@ -39,7 +39,7 @@ fn said(output: &std::process::Output) -> String {
 }
 
 /// Waits until a host is up and has this parent.
-fn wait_parent(fleet: &Fleet, host: &str, parent: &str) -> Result<()> {
+pub(crate) fn wait_parent(fleet: &Fleet, host: &str, parent: &str) -> Result<()> {
     wait_for(&format!("{host} to be behind {parent}"), LIMIT, || {
         let hosts = fleet.json(&["hosts", "--json"])?;
         let hosts = hosts.as_array().context("a list of hosts")?;

@@ -72,6 +72,7 @@ mod superseding;
 mod tampered;
 mod terms;
 mod trial;
+mod underway;
 mod waiting;
 mod weak;
 mod week;

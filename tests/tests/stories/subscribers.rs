@@ -25,7 +25,7 @@ const FLOOD: usize = 2_000;
 const BYTES: usize = 500;
 
 /// A program that has subscribed, without a process of its own.
-fn subscribe(socket: &Path, patterns: &[&str]) -> Result<BufReader<UnixStream>> {
+pub(super) fn subscribe(socket: &Path, patterns: &[&str]) -> Result<BufReader<UnixStream>> {
     let mut stream = connect(socket)?;
     let subjects: Vec<_> = patterns.iter().map(|text| format!("subject={text}")).collect();
     let what = format!("/v1/bus/sub?{}", subjects.join("&").replace('>', "%3E"));
@@ -66,7 +66,7 @@ fn memory(fleet: &Fleet, node: &str) -> Result<u64> {
 }
 
 /// How many messages a node has dropped for some.
-fn dropped(fleet: &Fleet, node: &str, place: &str) -> Result<f64> {
+pub(super) fn dropped(fleet: &Fleet, node: &str, place: &str) -> Result<f64> {
     let page = scrape(fleet, node, "/metrics")?;
     Ok(page.value("barid_bus_dropped_total", &[("for", place)]).unwrap_or_default())
 }
@@ -184,8 +184,8 @@ fn a_program_is_slowed_before_what_it_publishes_is_lost() -> Result<()> {
     Ok(())
 }
 
-/// How many messages waited for a link of this node that broke, by its events.
-fn cut_off(fleet: &Fleet, node: &str) -> Result<u64> {
+/// How many messages were lost with links of this node that broke, by its events.
+pub(super) fn cut_off(fleet: &Fleet, node: &str) -> Result<u64> {
     let output = fleet.barid(&["events", "--json", "--since", "1h", "bus.cut-off"])?;
     let lines = show(&output.stdout);
     let events: Vec<Value> =
