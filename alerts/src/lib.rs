@@ -21,6 +21,7 @@ mod outbox;
 mod reactions;
 mod rules;
 mod settings;
+mod syntax;
 
 pub use channel::{SendError, plain};
 pub use clock::Clock;
@@ -32,3 +33,4 @@ pub use message::{Message, Sender, Told, Written, short};
 pub use reactions::{Act, Wanted, next_wanted};
 pub use rules::{Rule, Seen};
 pub use settings::{Settings, SettingsError};
+pub use syntax::{SyntaxError, line_of};

@@ -17,9 +17,12 @@ use crate::export::Batch;
 use crate::message::Message;
 use crate::reactions::{self, Action, Reaction};
 use crate::rules::{RULES, Rule, Seen};
+use crate::syntax::{SyntaxError, line_of};
 
 /// How many messages wait for a channel.
 const QUEUE: usize = 1_000;
+/// The longest time that can be said, in seconds: a hundred years, which stands for never.
+const LONGEST_S: u64 = 100 * 365 * 24 * 3600;
 
 /// The settings.
 #[derive(Clone, Debug, Default)]
@@ -92,14 +95,12 @@ pub enum SettingsError {
         source: std::io::Error,
     },
     /// It is not what it should be.
-    #[error("{}: line {line}: {what}", path.display())]
+    #[error("{}: {what}", path.display())]
     Syntax {
         /// The file.
         path: PathBuf,
-        /// Where.
-        line: usize,
-        /// Why. Nothing of what stands there, which may be a secret.
-        what: String,
+        /// Where and why.
+        what: SyntaxError,
     },
     /// It says something that cannot be.
     #[error("{}: {what}", path.display())]
@@ -228,14 +229,12 @@ impl Settings {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
             Err(source) => return Err(SettingsError::Io { path: path.into(), source }),
         };
-        let line = |at: usize| text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1;
         let file: File = toml::from_str(&text).map_err(|error| {
-            let line = line(error.span().map_or(0, |span| span.start));
-            let what = channel::plain(&hidden(error.message()));
-            SettingsError::Syntax { path: path.into(), line, what }
+            let what = SyntaxError::new(&text, error);
+            SettingsError::Syntax { path: path.into(), what }
         })?;
         let wrong = |what| SettingsError::Meaning { path: path.into(), what };
-        Settings::checked(file, line).map_err(wrong)
+        Settings::checked(file, |at| line_of(&text, at)).map_err(wrong)
     }
 
     /// What they say that cannot be done here: by a node that gives no orders, or by one that has
@@ -272,8 +271,16 @@ impl Settings {
         if file.repeat_s == 0 || file.queue == 0 {
             return Err("repeat_s and queue must be more than 0".into());
         }
-        for kind in file.rules.keys() {
-            known_kind(kind).map_err(|wrong| format!("rules.{kind}: {wrong}"))?;
+        within("clear_s", file.clear_s)?;
+        within("gather_s", file.gather_s)?;
+        within("repeat_s", file.repeat_s)?;
+        within("damp_s", file.damp_s)?;
+        within("returning_s", file.returning_s.unwrap_or_default())?;
+        for (kind, rule) in &file.rules {
+            let known = known_kind(kind);
+            known
+                .and_then(|()| within("hold_s", rule.hold_s.unwrap_or_default()))
+                .map_err(|wrong| format!("rules.{kind}: {wrong}"))?;
         }
         let mut channels = BTreeMap::new();
         for (name, entry) in file.channels {
@@ -286,6 +293,7 @@ impl Settings {
             if entry.every_s == 0 {
                 return Err("deadman.every_s must be more than 0".into());
             }
+            within("deadman.every_s", entry.every_s)?;
             let every = secs(entry.every_s);
             known.then(|| Deadman { channel: entry.channel.clone(), every }).ok_or_else(wrong)
         });
@@ -421,20 +429,16 @@ impl Filter {
     }
 }
 
-/// A message without the value that it quotes.
-fn hidden(text: &str) -> String {
-    match (text.find('"'), text.rfind('"')) {
-        (Some(first), Some(last)) if first < last => {
-            format!("{}\"...\"{}", &text[..first], &text[last + 1..])
-        }
-        _ => text.into(),
-    }
-}
-
 pub(crate) fn known_kind(kind: &str) -> Result<(), String> {
     let kinds = || RULES.iter().map(|rule| rule.kind).collect::<Vec<_>>().join(", ");
     let known = Rule::of(kind).is_some();
     known.then_some(()).ok_or_else(|| format!("no such kind of alert: there are {}", kinds()))
+}
+
+/// Whether a time in seconds is one that can be waited for.
+fn within(key: &str, secs: u64) -> Result<(), String> {
+    let fits = secs <= LONGEST_S;
+    fits.then_some(()).ok_or_else(|| format!("{key} must be {LONGEST_S} (a hundred years) at most"))
 }
 
 fn way(name: &str, entry: ChannelEntry) -> Result<Way, String> {
@@ -448,6 +452,7 @@ fn way(name: &str, entry: ChannelEntry) -> Result<Way, String> {
     if entry.timeout_s == 0 {
         return Err("timeout_s must be more than 0".into());
     }
+    within("timeout_s", entry.timeout_s)?;
     let mut found = Vec::new();
     found.extend(entry.command.map(channel::CommandEntry::channel));
     found.extend(entry.webhook.map(channel::WebhookEntry::channel));
@@ -542,6 +547,18 @@ mod tests {
         refused(plain, "mail: ca_file is for tls");
         refused("deadman = { channel = 'a' }", "deadman.channel: there is no channel \"a\"");
         refused("repeat_s = 0", "must be more than 0");
+        let most = "must be 3153600000 (a hundred years) at most";
+        for key in ["clear_s", "gather_s", "repeat_s", "damp_s", "returning_s"] {
+            refused(&format!("{key} = 3153600001"), &format!("{key} {most}"));
+            assert!(read(&format!("{key} = 3153600000")).is_ok(), "{key}");
+        }
+        let hold = "rules.host-lost.hold_s = 9223372036854775807";
+        refused(hold, &format!("rules.host-lost: hold_s {most}"));
+        let file = "channels.a.file.path = '/x'\n";
+        let every = format!("{file}deadman = {{ channel = 'a', every_s = 9223372036854775807 }}");
+        refused(&every, &format!("deadman.every_s {most}"));
+        let timeout = format!("{file}channels.a.timeout_s = 9223372036854775807");
+        refused(&timeout, &format!("channels.a: timeout_s {most}"));
         let reports = "channels.a = { reports = ['hour'], syslog = { udp = 'x:1' } }";
         refused(reports, "reports go by mail, command or file, not by syslog");
         let week = "channels.a = { reports = ['week'], file = { path = '/x' } }";
@@ -607,7 +624,10 @@ mod tests {
             let error = read(text).expect_err(text);
             assert!(error.contains(why) && !error.contains("hush"), "{error}");
         };
-        check("queue = 7\nchannels.a.webhook = 'http://x/hush'", "line 2: invalid type: string");
+        check(
+            "queue = 7\nchannels.a.webhook = 'http://x/hush'",
+            "line 2: channels.a.webhook: invalid type: string",
+        );
         check("\n\nchannels.a.webhook = { url = 'http://x/hush }", "line 3: ");
         check("channels.a.webhook = { urls = 'http://x/hush' }", "unknown field `urls`");
         for url in ["ftp://x/hush", "http://u:hush@x/", "http:///hush", "hush hush"] {

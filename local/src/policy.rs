@@ -105,7 +105,7 @@ type Stamp = Option<(SystemTime, u64)>;
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct File {
-    allow: Vec<Entry>,
+    allow: Vec<toml::Spanned<Entry>>,
     /// What is kept is for the node to judge.
     keep: Option<serde::de::IgnoredAny>,
 }
@@ -262,8 +262,16 @@ fn grants(path: &Path, names: Names) -> Read {
             _ => return Err(Wrong::Read(error.to_string())),
         },
     };
-    let file: File = toml::from_str(&text).map_err(|error| Wrong::File(error.to_string()))?;
-    file.allow.into_iter().map(|entry| grant(entry, names)).collect()
+    let file: File = toml::from_str(&text)
+        .map_err(|error| Wrong::File(alerts::SyntaxError::new(&text, error).to_string()))?;
+    let granted = |entry: toml::Spanned<Entry>| {
+        let line = alerts::line_of(&text, entry.span().start);
+        grant(entry.into_inner(), names).map_err(|wrong| match wrong {
+            Wrong::File(what) => Wrong::File(format!("line {line}: allow: {what}")),
+            other => other,
+        })
+    };
+    file.allow.into_iter().map(granted).collect()
 }
 
 fn grant(entry: Entry, names: Names) -> Result<Grant, Wrong> {
@@ -366,9 +374,15 @@ mod tests {
             assert!(policy.check(OTHER, Does::Publish, "a").await.is_err(), "{wrong}");
             assert!(grants(&policy.path, policy.names).is_err(), "{wrong}");
         }
-        let (_dir, policy) = policy("[[allow]]\nusers = [\"root\"]\nsubscribe = [\"a.**\"]\n");
-        let wrong = grants(&policy.path, policy.names).expect_err("no pattern");
-        assert!(wrong.to_string().contains("a.**"));
+        let wrong = |text: &str, why: &str| {
+            let (_dir, policy) = policy(text);
+            grants(&policy.path, policy.names).expect_err(why).to_string()
+        };
+        let text = "[[allow]]\nusers = [\"root\"]\nsubscribe = [\"a.**\"]\n";
+        let told = wrong(text, "no pattern");
+        assert!(told.starts_with("line 1: allow: ") && told.contains("a.**"), "{told}");
+        let files = "line 3: allow.files: invalid type: integer `1`, expected true or false";
+        assert_eq!(wrong("[[allow]]\nusers = [\"root\"]\nfiles = 1\n", "no boolean"), files);
     }
 
     #[tokio::test(start_paused = true)]

@@ -181,7 +181,7 @@ pub enum SettingsError {
         /// The file.
         path: PathBuf,
         /// Where and why.
-        source: Box<toml::de::Error>,
+        source: alerts::SyntaxError,
     },
     /// A cap that says nothing; the operator is at fault.
     #[error("{}: not a valid node configuration", path.display())]
@@ -203,9 +203,9 @@ impl Settings {
                 return Err(SettingsError::Io { path: path.into(), action: "reading", source });
             }
         };
-        let settings: Settings = toml::from_str(&text).map_err(|source| SettingsError::Syntax {
+        let settings: Settings = toml::from_str(&text).map_err(|error| SettingsError::Syntax {
             path: path.into(),
-            source: Box::new(source),
+            source: alerts::SyntaxError::new(&text, error),
         })?;
         Calendar::new(&settings.cap)
             .map_err(|source| SettingsError::Cap { path: path.into(), source })?;
@@ -334,5 +334,10 @@ mod tests {
         let error = Settings::load(&path).expect_err("a misspelt key");
         let SettingsError::Syntax { source, .. } = error else { panic!("{error}") };
         assert!(source.to_string().contains("beat_intervall_ms"), "{source}");
+        std::fs::write(&path, "link = 'lan'\n[siblings]\nworth_ms = -1\n").expect("written");
+        let told = crate::chain(&Settings::load(&path).expect_err("a negative time"));
+        let expected = "line 3: siblings.worth_ms: invalid value: integer `-1`, expected a whole \
+                        number of milliseconds, 0 or more";
+        assert!(told.contains("node.toml") && told.ends_with(expected), "{told}");
     }
 }

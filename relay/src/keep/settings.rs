@@ -1,6 +1,6 @@
 //! `[[keep]]` in `bus.toml`: which messages this node keeps, how, and how many.
 //!
-//! The rest of the file is for others to judge. Settings that are not valid change nothing: what
+//! What `[[allow]]` says is for others to judge. Settings that are not valid change nothing: what
 //! was kept before is kept on.
 
 use std::collections::BTreeSet;
@@ -8,6 +8,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use alerts::{SyntaxError, line_of};
 use mesh::bus::{Pattern, RESERVED, SUBJECT_WORDS, is_reserved};
 use serde::{Deserialize, Serialize};
 
@@ -87,9 +88,12 @@ pub(crate) enum KeepSettingsError {
 
 /// Of the whole file, what is meant here.
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(deny_unknown_fields, default)]
 struct File {
     keep: Vec<toml::Spanned<Entry>>,
+    /// Who may what is judged where somebody asks.
+    #[serde(rename = "allow")]
+    _allow: Option<serde::de::IgnoredAny>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -111,28 +115,29 @@ pub(super) fn load(path: &Path) -> Result<Vec<Keep>, KeepSettingsError> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         Err(source) => return Err(KeepSettingsError::Io { path: path.into(), source }),
     };
-    parse(&text).map_err(|(at, what)| {
-        let line = text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1;
-        KeepSettingsError::Meaning { path: path.into(), line, what }
+    parse(&text).map_err(|SyntaxError { line, what }| KeepSettingsError::Meaning {
+        path: path.into(),
+        line,
+        what,
     })
 }
 
-/// What a text says, or where what is wrong with it.
-fn parse(text: &str) -> Result<Vec<Keep>, (usize, String)> {
-    let file: File = toml::from_str(text)
-        .map_err(|error| (error.span().map_or(0, |span| span.start), error.message().to_owned()))?;
+/// What a text says.
+fn parse(text: &str) -> Result<Vec<Keep>, SyntaxError> {
+    let file: File = toml::from_str(text).map_err(|error| SyntaxError::new(text, error))?;
     let mut names = BTreeSet::new();
     let mut keeps = Vec::new();
     for entry in file.keep {
-        let at = entry.span().start;
+        let line = line_of(text, entry.span().start);
+        let at_it = |what| SyntaxError { line, what };
         if keeps.len() == MOST {
-            return Err((at, format!("there are more than {MOST} [[keep]]")));
+            return Err(at_it(format!("there are more than {MOST} [[keep]]")));
         }
         let entry = entry.into_inner();
         let name = entry.name.clone();
-        let keep = checked(entry).map_err(|wrong| (at, format!("keep {name:?}: {wrong}")))?;
+        let keep = checked(entry).map_err(|wrong| at_it(format!("keep {name:?}: {wrong}")))?;
         if !names.insert(name.clone()) {
-            return Err((at, format!("there is more than one keep {name:?}")));
+            return Err(at_it(format!("there is more than one keep {name:?}")));
         }
         keeps.push(keep);
     }
@@ -227,6 +232,9 @@ mod tests {
         check(&entry("a", "x", "age_s = 0\n"), 3, "age_s must be more than 0");
         check(&entry("a", "x", "days = 3\n"), 7, "unknown field");
         check("name = \"a\"\nsubject = \"x\"\npolicy = \"all\"\n", 6, "unknown variant");
+        let whole = "keep.count: invalid value: integer `-1`, expected a whole number, 0 or more";
+        check(&entry("a", "x", "count = -1\n"), 7, whole);
+        check(&entry("a", "x", "[[keeps]]\n"), 7, "unknown field `keeps`");
         let twice = format!("{}[[keep]]\n{}", entry("a", "x", ""), entry("a", "y", ""));
         check(&twice, 7, "more than one keep \"a\"");
     }
