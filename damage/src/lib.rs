@@ -9,13 +9,28 @@
 //! `BARID_DAMAGE_SEED=7` others than always. A failure names its round: `BARID_DAMAGE_ROUND=4711`
 //! plays it alone. A round that hangs is named as well, and ends the process.
 //!
+//! Built with counters, what reaches code that nothing before it has reached is damaged further, as
+//! AFL and libFuzzer do. A failure is then kept in a file, and `BARID_DAMAGE_FILE=/tmp/...` has it
+//! read again:
+//!
+//! ```sh
+//! RUSTFLAGS='-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=3 \
+//!   -Cllvm-args=-sanitizer-coverage-inline-8bit-counters' BARID_DAMAGE_ROUNDS=5000000 \
+//!   cargo test --release --target x86_64-unknown-linux-gnu -p content damage -- --test-threads=1
+//! ```
+//!
 //! It deliberately knows no format, and is for tests alone.
+
+mod corpus;
+mod coverage;
 
 use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
+
+pub use corpus::Corpus;
 
 /// More address space than this is not to be asked for by damaged bytes. What threads and
 /// allocators reserve in any case is far below.
@@ -114,12 +129,8 @@ pub fn survive(
     for (n, sample) in samples.iter().enumerate() {
         assert!(read(sample), "{what}: sample {n} is refused as it is");
     }
-    let pick = |random: &mut Random| samples[random.below(samples.len())].clone();
-    run(what, rounds, |random| {
-        let (mut bytes, other) = (pick(random), pick(random));
-        damage(&mut bytes, &other, random);
-        read(&bytes)
-    })
+    let mut corpus = Corpus::new(samples);
+    run(what, rounds, |random| corpus.play(random, &mut read))
 }
 
 /// Plays rounds of a test that does its own damage; see [`survive`].
@@ -130,7 +141,11 @@ pub fn survive(
 pub fn run(what: &str, rounds: u64, mut round: impl FnMut(&mut Random) -> bool) -> Survived {
     let seed = setting("BARID_DAMAGE_SEED").unwrap_or(20_261_127);
     let only = setting("BARID_DAMAGE_ROUND");
-    let rounds = setting("BARID_DAMAGE_ROUNDS").unwrap_or(rounds);
+    let rounds = match std::env::var_os(corpus::FILE) {
+        // In whichever of its ways a test damages its bytes.
+        Some(_) => 64,
+        None => setting("BARID_DAMAGE_ROUNDS").unwrap_or(rounds),
+    };
     let before = address_space();
     let watch = Watch::new(STUCK, {
         let what = what.to_owned();
@@ -162,6 +177,9 @@ pub fn run(what: &str, rounds: u64, mut round: impl FnMut(&mut Random) -> bool) 
 }
 
 fn alone(seed: u64, round: u64) -> String {
+    if let Some(path) = corpus::keep() {
+        return format!("BARID_DAMAGE_FILE={} reads this again", path.display());
+    }
     format!("BARID_DAMAGE_SEED={seed} BARID_DAMAGE_ROUND={round} plays this alone")
 }
 

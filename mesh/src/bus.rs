@@ -38,6 +38,9 @@ pub const PATTERNS: usize = 256;
 const PAUSE: Duration = Duration::from_millis(100);
 /// The longest, where it changes all the time: the pause doubles while it does.
 const LONG: Duration = Duration::from_secs(3);
+/// For so long after a link broke messages may come for those behind it, from who has not been told
+/// yet: the longest pause, and what is on its way.
+pub(crate) const STRAGGLE: Duration = Duration::from_secs(10);
 
 /// A message on the bus.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,6 +106,8 @@ pub(crate) struct Bus {
     /// What is wanted at this node.
     here: Interest,
     sides: BTreeMap<LinkId, Side>,
+    /// What was wanted behind links that broke lately, and until when that is kept in mind.
+    parted: (Time, Interest),
     /// Who wants the subject that was looked up last: it is looked up again when the message is
     /// passed on, and many messages on one subject come in a row. None: that may have changed.
     last: Option<(Subject, Wanting)>,
@@ -122,6 +127,7 @@ impl Bus {
         Bus {
             here,
             sides,
+            parted: (Time::default(), Interest::default()),
             last: None,
             recent: Recent::new(recent),
             tell_at: None,
@@ -155,9 +161,18 @@ impl Bus {
     /// A link is gone. `soon`: when the others are told.
     pub(crate) fn handle_down(&mut self, link: LinkId, soon: Time) {
         self.last = None;
-        if self.sides.remove(&link).is_some_and(|side| side.wants.is_some()) {
+        if let Some(wanted) = self.sides.remove(&link).and_then(|side| side.wants) {
+            let before = (self.parted.0 > soon).then(|| self.parted.1.patterns());
+            let patterns = before.into_iter().flatten().chain(wanted.patterns()).cloned();
+            self.parted = (soon + STRAGGLE, Interest::of(patterns, PATTERNS));
             self.tell_by(soon);
         }
+    }
+
+    /// Whether somebody wanted this subject who was behind a link that broke lately.
+    pub(crate) fn was_wanted(&self, now: Time, subject: &Subject) -> bool {
+        let (until, wanted) = &self.parted;
+        *until > now && wanted.matches(subject)
     }
 
     /// What is wanted at this node from now on.
@@ -249,8 +264,14 @@ impl Bus {
         Wanting { here: self.here.matches(subject), links: links.collect() }
     }
 
-    /// Passes a message on, from a link or from this node, to everybody else who wants it.
-    pub(crate) fn pass(&mut self, from: Option<LinkId>, message: &Message, out: &mut Outbox) {
+    /// Passes a message on, from a link or from this node, to everybody else who wants it. Returns
+    /// whether it went anywhere, now or when it came before.
+    pub(crate) fn pass(
+        &mut self,
+        from: Option<LinkId>,
+        message: &Message,
+        out: &mut Outbox,
+    ) -> bool {
         #[cfg(feature = "sabotage")]
         if self.has(Bug::SwapMessages) && from.is_none() && message.request.is_none() {
             match self.bug.1.take() {
@@ -260,25 +281,29 @@ impl Bus {
                     self.pass_on(from, &before, out);
                 }
             }
-            return;
+            return true;
         }
-        self.pass_on(from, message, out);
+        self.pass_on(from, message, out)
     }
 
-    fn pass_on(&mut self, from: Option<LinkId>, message: &Message, out: &mut Outbox) {
+    fn pass_on(&mut self, from: Option<LinkId>, message: &Message, out: &mut Outbox) -> bool {
         let sender = if self.has(Bug::ForgetSender) { HostId::ROOT } else { message.from };
         // Whoever has moved may be reached by the old way and the new one.
         if !self.recent.is_new((sender, message.id)) && !self.has(Bug::HearTwice) {
-            return;
+            return true;
         }
         let from = from.filter(|_| !self.has(Bug::EchoMessage));
         let wanting = self.wanting(&message.subject);
         if wanting.here {
             out.push(Output::Deliver(message.clone()));
         }
-        for link in wanting.links.iter().filter(|link| from != Some(**link)) {
+        let links = wanting.links.iter().filter(|link| from != Some(**link));
+        let mut is_heard = wanting.here;
+        for link in links {
             out.send(*link, Frame::Message(message.clone()));
+            is_heard = true;
         }
+        is_heard
     }
 }
 

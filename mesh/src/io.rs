@@ -235,6 +235,9 @@ pub enum Output {
     Preview(Said),
     /// A message for programs at this node.
     Deliver(Message),
+    /// A message has come by a link and goes no further: who wanted it was behind a link that has
+    /// broken lately, or its sender has moved. To be counted.
+    Stranded,
     /// An answer to a message that was published at this node.
     Answered(Answer),
     /// For whoever watches this node: the log, the controller's tables.

@@ -431,6 +431,7 @@ impl Io {
             }
             Output::Send { link, frame } => self.send(link, frame),
             Output::Deliver(message) => self.hub.deliver(&message),
+            Output::Stranded => self.hub.dropped(BROKEN, 1),
             Output::Answered(answer) => self.hub.answered(answer),
             Output::Watch { orders } => drop(self.watched.send_replace(orders)),
             // Nobody watching any more is no error.

@@ -151,25 +151,20 @@ impl Sim {
         to: Side,
         phase: Phase,
     ) -> Result<(), Violation> {
-        let torn = self.rng.random_bool(0.5);
-        if let Some(process) = &mut self.seats[node].process {
-            let of_link = |from: &mut LinkId| *from == link;
-            let gone: Vec<_> =
-                process.pulling.extract_if(.., |_, from| of_link(from)).map(|(c, _)| c).collect();
-            if torn && phase == Phase::Open {
-                for content in gone {
-                    self.forget_front(node, content);
-                    let result = Err(mesh::PullFault::Broken);
-                    self.feed(node, Input::Pulled { content, result })?;
-                }
+        let torn = self.rng.random_bool(0.5) && phase == Phase::Open;
+        if torn && let Some(process) = &mut self.seats[node].process {
+            for content in process.drop_pulls(link) {
+                let result = Err(mesh::PullFault::Broken);
+                self.feed(node, Input::Pulled { content, result })?;
             }
         }
+        if to == Side::Parent {
+            self.part(node, link);
+        }
         // The dead link takes what was asked on it in between.
-        let child = self.net.open_child(link).filter(|_| to == Side::Parent);
         self.net.close(link, to);
         if let Some(process) = &mut self.seats[node].process {
             process.drop_content(link);
-            child.into_iter().for_each(|child| process.fanout.part(HostId(child as u32)));
             if to == Side::Child {
                 process.parted = Some(self.now);
             }

@@ -58,6 +58,19 @@ pub(crate) fn limits(plan: &Plan) -> FanoutLimits {
 }
 
 impl Sim {
+    /// A child has gone from a parent, which has noticed it, on this link.
+    pub(crate) fn part(&mut self, node: usize, link: LinkId) {
+        let child = |link: LinkId| self.net.links.get(&link).map(|link| link.end(Side::Child).node);
+        let mut others = self.net.open_links(node, Side::Parent).into_iter();
+        let (Some(gone), Some(process)) = (child(link), &mut self.seats[node].process) else {
+            return;
+        };
+        // It may have come again meanwhile.
+        if !others.any(|other| other != link && child(other) == Some(gone)) {
+            process.fanout.part(HostId(gone as u32));
+        }
+    }
+
     /// Sends a child that asks for content that is here, or arriving, to a sibling, if the core
     /// says so.
     pub(crate) fn turn(
@@ -101,21 +114,22 @@ impl Sim {
         if process.pulling.get(&content) != Some(&link) {
             return Ok(());
         }
-        let Some(by) = self.net.links.get(&link).map(|link| link.end(Side::Parent)) else {
-            return Ok(());
-        };
-        let by = (by.node, by.life);
-        process.fetching.insert(content, (sibling, by));
+        let Some(by) = self.net.open_process(link, Side::Parent) else { return Ok(()) };
+        process.fetching.insert(content, (sibling, link));
         let mut at = sibling;
         for _ in 0..self.seats.len() {
             if at == node {
                 let detail = format!("node {node} waits for {content:?} from {sibling}");
                 return Err(Violation::new("content goes in no circle", detail));
             }
-            let process = self.seats[at].process.as_ref();
-            match process.and_then(|process| process.fetching.get(&content)) {
-                Some((next, other)) if *other == by => at = *next,
-                _ => break,
+            let next = self.seats[at].process.as_ref().and_then(|process| {
+                let (next, link) = process.fetching.get(&content)?;
+                let still = process.pulling.get(&content) == Some(link);
+                (still && self.net.open_process(*link, Side::Parent) == Some(by)).then_some(*next)
+            });
+            match next {
+                Some(next) => at = next,
+                None => break,
             }
         }
         let life = self.seats[node].life;
@@ -130,7 +144,7 @@ impl Sim {
         let Fetch { node, link, content, sibling, looks, .. } = fetch;
         let Some(process) = &self.seats[node].process else { return Ok(()) };
         let still = process.pulling.get(&content) == Some(&link)
-            && process.fetching.get(&content).is_some_and(|(from, _)| *from == sibling);
+            && process.fetching.get(&content) == Some(&(sibling, link));
         if !still {
             return Ok(());
         }

@@ -380,6 +380,12 @@ impl Net {
         })
     }
 
+    /// The process at one end of a link, and its life, if the link is open there.
+    pub(crate) fn open_process(&self, link: LinkId, side: Side) -> Option<(usize, u64)> {
+        let end = self.links.get(&link)?.end(side);
+        (end.phase == Phase::Open).then_some((end.node, end.life))
+    }
+
     /// The child of a link, if the link is open at its end.
     pub(crate) fn open_child(&self, link: LinkId) -> Option<usize> {
         self.open_end(link, Side::Child)

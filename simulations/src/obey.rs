@@ -49,6 +49,7 @@ impl Sim {
             }
             Output::Preview(said) => self.heard(&said),
             Output::Deliver(message) => self.delivered(node, &message),
+            Output::Stranded => Ok(()),
             Output::Answered(answer) => self.answered(node, &answer),
             Output::Tell(event) => self.tell(node, event),
         }
@@ -80,10 +81,11 @@ impl Sim {
         let side = self.open_side(node, link, "Hangup")?;
         self.checks.hung_up(HostId(node as u32), link);
         self.checks.absences.parted(HostId(node as u32), link, self.now);
-        let child = self.net.open_child(link).filter(|_| side == Side::Parent);
+        if side == Side::Parent {
+            self.part(node, link);
+        }
         if let Some(process) = &mut self.seats[node].process {
             process.drop_content(link);
-            child.into_iter().for_each(|child| process.fanout.part(HostId(child as u32)));
             if side == Side::Child {
                 process.parted = Some(self.now);
             }
@@ -253,13 +255,6 @@ impl Sim {
         }
         process.fronts.insert(content);
         self.feed(node, Input::Arriving { content })
-    }
-
-    /// What is pulled is not arriving any more.
-    pub(crate) fn forget_front(&mut self, node: usize, content: Digest) {
-        if let Some(process) = &mut self.seats[node].process {
-            process.fronts.remove(&content);
-        }
     }
 
     /// Ends the streams of children that were sent content as it came.

@@ -62,8 +62,8 @@ pub(crate) struct Process {
     pub(crate) fanout: Fanout,
     /// Children that are with a sibling for something.
     pub(crate) away: BTreeSet<(LinkId, Digest)>,
-    /// Of a host: what it fetches from which sibling, by the word of which parent's process.
-    pub(crate) fetching: BTreeMap<Digest, (usize, (usize, u64))>,
+    /// Of a host: what it fetches from which sibling, as was said on which link.
+    pub(crate) fetching: BTreeMap<Digest, (usize, LinkId)>,
     /// What it knows of schedules.
     pub(crate) desk: Desk,
 }
@@ -108,13 +108,21 @@ impl Process {
 
     /// A link is gone, and with it all content that was on it.
     pub(crate) fn drop_content(&mut self, link: LinkId) {
-        for (content, _) in self.pulling.extract_if(.., |_, from| *from == link) {
-            self.fronts.remove(&content);
-            self.fetching.remove(&content);
-        }
+        self.drop_pulls(link);
         self.away.retain(|(to, _)| *to != link);
         self.streams.retain(|(to, _)| *to != link);
         self.asks.retain(|_, (from, _)| *from != link);
+    }
+
+    /// Nothing comes on a link any more. Returns what was to come.
+    pub(crate) fn drop_pulls(&mut self, link: LinkId) -> Vec<Digest> {
+        let gone = self.pulling.extract_if(.., |_, from| *from == link);
+        let gone: Vec<_> = gone.map(|(content, _)| content).collect();
+        for content in &gone {
+            self.fronts.remove(content);
+            self.fetching.remove(content);
+        }
+        gone
     }
 
     pub(crate) fn request(&mut self) -> RequestId {

@@ -3,8 +3,8 @@
 //! It is cut before and behind members, into runs with as much of the changes each as a segment
 //! takes. A run makes some chunks of the file only, but a decoder makes every file from its
 //! beginning: so a run begins with as many old bytes as lie before it in the file, as they are,
-//! which costs nothing and is in none of its chunks. It ends with its last chunk, of which what lies
-//! behind the cut is literals. What is in no run stays closed.
+//! which costs nothing and is in none of its chunks. It ends with its last chunk, of which what
+//! lies behind the cut is literals. What is in no run stays closed.
 
 use std::ops::Range;
 

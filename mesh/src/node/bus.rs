@@ -22,8 +22,16 @@ impl Node {
 
     /// A message has come by a link.
     pub(super) fn handle_message(&mut self, now: Time, link: LinkId, peer: Peer, message: Message) {
-        if self.may_speak(now, link, peer, message.from) {
-            self.bus.pass(Some(link), &message, &mut self.out);
+        let is_stranded = match self.may_speak(now, link, peer, message.from) {
+            true => {
+                !self.bus.pass(Some(link), &message, &mut self.out)
+                    && self.bus.was_wanted(now, &message.subject)
+            }
+            // A relay may bring what somebody has said before he went elsewhere.
+            false => matches!(peer, Peer::Child { serves: true, .. }),
+        };
+        if is_stranded {
+            self.out.push(Output::Stranded);
         }
     }
 
@@ -72,7 +80,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::bus::{PATTERNS, Pattern};
+    use crate::bus::{PATTERNS, Pattern, STRAGGLE};
     use crate::{Config, HostSet, Input, Saved, Subtree};
 
     const PARENT: LinkId = LinkId(1);
@@ -138,10 +146,28 @@ mod tests {
         let mut node = relay();
         hear(&mut node, PARENT.0, Frame::Interest(interest(">")));
         assert_eq!(bus_frames(&hear(&mut node, 10, message(12))), [PARENT.0]);
-        assert!(bus_frames(&hear(&mut node, 10, message(30))).is_empty(), "it is elsewhere");
+        assert_eq!(hear(&mut node, 10, message(30)), [Output::Stranded], "it is elsewhere");
         assert_eq!(bus_frames(&hear(&mut node, PARENT.0, message(77))), Vec::<u64>::new());
         let outputs = hear(&mut node, 30, message(12));
         assert!(matches!(outputs[0], Output::Hangup { link: LinkId(30), .. }), "{outputs:?}");
+    }
+
+    #[test]
+    fn what_comes_for_those_behind_a_link_that_has_broken_is_told() {
+        let mut node = relay();
+        assert_eq!(hear(&mut node, 10, message(12)), [], "nobody has wanted it");
+        hear(&mut node, PARENT.0, Frame::Interest(interest("a.*")));
+        give(&mut node, Input::LinkDown { link: PARENT });
+        assert_eq!(hear(&mut node, 10, message(11)), [Output::Stranded]);
+        assert_eq!(hear(&mut node, 10, message(11)), [], "it came before");
+        hear(&mut node, 30, Frame::Interest(interest("a.b")));
+        assert_eq!(bus_frames(&hear(&mut node, 10, message(10))), [30], "somebody else wants it");
+        hear(&mut node, 30, Frame::Interest(interest("c")));
+        node.handle_timeout(Time(STRAGGLE * 2));
+        while node.poll_output().is_some() {}
+        let late = Input::Frame { link: LinkId(30), frame: message(30) };
+        node.handle(Time(STRAGGLE * 2), late);
+        assert_eq!(node.poll_output(), None, "all have been told long ago");
     }
 
     #[test]

@@ -105,12 +105,12 @@ fn what_is_under_way_on_a_line_that_breaks_is_delivered_or_told_to_the_last_mess
     let Some((mut fleet, lab)) = one_site("weak", PACE, &relay, &[HOST.into()])? else {
         return Ok(());
     };
-    let nodes = ["controller", RELAY];
+    let nodes = ["controller", RELAY, HOST];
     let floods = [
-        Flood::begin(&fleet, "controller", RELAY, "flood.down")?,
-        Flood::begin(&fleet, RELAY, "controller", "flood.up")?,
+        Flood::begin(&fleet, "controller", HOST, "flood.down")?,
+        Flood::begin(&fleet, HOST, "controller", "flood.up")?,
     ];
-    let losses = || nodes.map(|node| fleet.log(node).matches(" unlinked").count());
+    let losses = || [0, 1].map(|n| fleet.log(nodes[n]).matches(" unlinked").count());
     let before = losses();
     lab.sites[0].link().darken(DARK);
     wait_for("both ends to miss each other", LIMIT, || {
