@@ -13,7 +13,7 @@ use tests::{Fleet, LIMIT, Spec, show, wait_for};
 use crate::witness::{Hook, mail_server, tcp_lines};
 
 /// Everything soon, where beats come every 0.5 s.
-const SOON: &str = "
+pub(super) const SOON: &str = "
 clear_s = 1
 gather_s = 1
 returning_s = 30

@@ -14,6 +14,7 @@ mod causes;
 mod check;
 mod commands;
 mod crash;
+mod crowded;
 mod day;
 mod delegate;
 mod demo;
