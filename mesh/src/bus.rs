@@ -106,8 +106,9 @@ pub(crate) struct Bus {
     /// What is wanted at this node.
     here: Interest,
     sides: BTreeMap<LinkId, Side>,
-    /// What was wanted behind links that broke lately, and until when that is kept in mind.
-    parted: (Time, Interest),
+    /// What was wanted behind links that broke lately, and until when that is kept in mind: those of
+    /// children, and that of the parent.
+    parted: [(Time, Interest); 2],
     /// Who wants the subject that was looked up last: it is looked up again when the message is
     /// passed on, and many messages on one subject come in a row. None: that may have changed.
     last: Option<(Subject, Wanting)>,
@@ -127,7 +128,7 @@ impl Bus {
         Bus {
             here,
             sides,
-            parted: (Time::default(), Interest::default()),
+            parted: Default::default(),
             last: None,
             recent: Recent::new(recent),
             tell_at: None,
@@ -161,18 +162,22 @@ impl Bus {
     /// A link is gone. `soon`: when the others are told.
     pub(crate) fn handle_down(&mut self, link: LinkId, soon: Time) {
         self.last = None;
-        if let Some(wanted) = self.sides.remove(&link).and_then(|side| side.wants) {
-            let before = (self.parted.0 > soon).then(|| self.parted.1.patterns());
-            let patterns = before.into_iter().flatten().chain(wanted.patterns()).cloned();
-            self.parted = (soon + STRAGGLE, Interest::of(patterns, PATTERNS));
-            self.tell_by(soon);
-        }
+        let Some(Side { is_parent, wants: Some(wanted), .. }) = self.sides.remove(&link) else {
+            return;
+        };
+        let parted = &mut self.parted[usize::from(is_parent)];
+        let before = (parted.0 > soon).then(|| parted.1.patterns());
+        let patterns = before.into_iter().flatten().chain(wanted.patterns()).cloned();
+        *parted = (soon + STRAGGLE, Interest::of(patterns, PATTERNS));
+        self.tell_by(soon);
     }
 
-    /// Whether somebody wanted this subject who was behind a link that broke lately.
-    pub(crate) fn was_wanted(&self, now: Time, subject: &Subject) -> bool {
-        let (until, wanted) = &self.parted;
-        *until > now && wanted.matches(subject)
+    /// Whether somebody wanted this subject who was behind a link that broke lately; and if so,
+    /// whether that was the parent's, or he may have gone to where he gets it by another way.
+    pub(crate) fn was_wanted(&self, now: Time, subject: &Subject) -> Option<bool> {
+        let wanted = |(until, wanted): &(Time, Interest)| *until > now && wanted.matches(subject);
+        let [below, above] = &self.parted;
+        if wanted(above) { Some(true) } else { wanted(below).then_some(false) }
     }
 
     /// What is wanted at this node from now on.

@@ -237,7 +237,10 @@ pub enum Output {
     Deliver(Message),
     /// A message has come by a link and goes no further: who wanted it was behind a link that has
     /// broken lately, or its sender has moved. To be counted.
-    Stranded,
+    Stranded {
+        /// Whether it is lost; else whoever wanted it may have moved, and get it where he is.
+        surely: bool,
+    },
     /// An answer to a message that was published at this node.
     Answered(Answer),
     /// For whoever watches this node: the log, the controller's tables.

@@ -47,7 +47,7 @@ const SPEAKERS: usize = 16;
 /// nobody knows, a subscriber, a request, what this node keeps.
 pub(crate) const LINK: &str = "link";
 pub(crate) const BROKEN: &str = "broken-link";
-const UNSURE: &str = "broken-link-unsure";
+pub(crate) const UNSURE: &str = "broken-link-unsure";
 const SUBSCRIBER: &str = "subscriber";
 const REQUEST: &str = "request";
 pub(crate) const KEEP: &str = "keep";

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use tracing::{debug, error, info, trace, warn};
 
 use crate::alerting::Outlook;
-use crate::bus::{BROKEN, Hub, Ledger, Prospect, Taken};
+use crate::bus::{BROKEN, Hub, Ledger, Prospect, Taken, UNSURE};
 use crate::congestion;
 use crate::dial::Dialler;
 use crate::exec::Executor;
@@ -431,7 +431,9 @@ impl Io {
             }
             Output::Send { link, frame } => self.send(link, frame),
             Output::Deliver(message) => self.hub.deliver(&message),
-            Output::Stranded => self.hub.dropped(BROKEN, 1),
+            Output::Stranded { surely } => {
+                self.hub.dropped(if surely { BROKEN } else { UNSURE }, 1);
+            }
             Output::Answered(answer) => self.hub.answered(answer),
             Output::Watch { orders } => drop(self.watched.send_replace(orders)),
             // Nobody watching any more is no error.

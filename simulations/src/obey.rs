@@ -49,7 +49,7 @@ impl Sim {
             }
             Output::Preview(said) => self.heard(&said),
             Output::Deliver(message) => self.delivered(node, &message),
-            Output::Stranded => Ok(()),
+            Output::Stranded { .. } => Ok(()),
             Output::Answered(answer) => self.answered(node, &answer),
             Output::Tell(event) => self.tell(node, event),
         }

@@ -22,16 +22,14 @@ impl Node {
 
     /// A message has come by a link.
     pub(super) fn handle_message(&mut self, now: Time, link: LinkId, peer: Peer, message: Message) {
-        let is_stranded = match self.may_speak(now, link, peer, message.from) {
-            true => {
-                !self.bus.pass(Some(link), &message, &mut self.out)
-                    && self.bus.was_wanted(now, &message.subject)
-            }
+        let stranded = match self.may_speak(now, link, peer, message.from) {
+            true if self.bus.pass(Some(link), &message, &mut self.out) => None,
+            true => self.bus.was_wanted(now, &message.subject),
             // A relay may bring what somebody has said before he went elsewhere.
-            false => matches!(peer, Peer::Child { serves: true, .. }),
+            false => matches!(peer, Peer::Child { serves: true, .. }).then_some(true),
         };
-        if is_stranded {
-            self.out.push(Output::Stranded);
+        if let Some(surely) = stranded {
+            self.out.push(Output::Stranded { surely });
         }
     }
 
@@ -146,7 +144,11 @@ mod tests {
         let mut node = relay();
         hear(&mut node, PARENT.0, Frame::Interest(interest(">")));
         assert_eq!(bus_frames(&hear(&mut node, 10, message(12))), [PARENT.0]);
-        assert_eq!(hear(&mut node, 10, message(30)), [Output::Stranded], "it is elsewhere");
+        assert_eq!(
+            hear(&mut node, 10, message(30)),
+            [Output::Stranded { surely: true }],
+            "it is elsewhere"
+        );
         assert_eq!(bus_frames(&hear(&mut node, PARENT.0, message(77))), Vec::<u64>::new());
         let outputs = hear(&mut node, 30, message(12));
         assert!(matches!(outputs[0], Output::Hangup { link: LinkId(30), .. }), "{outputs:?}");
@@ -158,16 +160,24 @@ mod tests {
         assert_eq!(hear(&mut node, 10, message(12)), [], "nobody has wanted it");
         hear(&mut node, PARENT.0, Frame::Interest(interest("a.*")));
         give(&mut node, Input::LinkDown { link: PARENT });
-        assert_eq!(hear(&mut node, 10, message(11)), [Output::Stranded]);
+        assert_eq!(hear(&mut node, 10, message(11)), [Output::Stranded { surely: true }]);
         assert_eq!(hear(&mut node, 10, message(11)), [], "it came before");
         hear(&mut node, 30, Frame::Interest(interest("a.b")));
         assert_eq!(bus_frames(&hear(&mut node, 10, message(10))), [30], "somebody else wants it");
-        hear(&mut node, 30, Frame::Interest(interest("c")));
         node.handle_timeout(Time(STRAGGLE * 2));
         while node.poll_output().is_some() {}
-        let late = Input::Frame { link: LinkId(30), frame: message(30) };
+        let late = Input::Frame { link: LinkId(10), frame: message(12) };
+        give(&mut node, Input::LinkDown { link: LinkId(30) });
         node.handle(Time(STRAGGLE * 2), late);
         assert_eq!(node.poll_output(), None, "all have been told long ago");
+    }
+
+    #[test]
+    fn what_comes_for_a_child_that_has_gone_may_reach_it_elsewhere() {
+        let mut node = relay();
+        hear(&mut node, 30, Frame::Interest(interest("a.b")));
+        give(&mut node, Input::LinkDown { link: LinkId(30) });
+        assert_eq!(hear(&mut node, PARENT.0, message(77)), [Output::Stranded { surely: false }]);
     }
 
     #[test]
