@@ -1,11 +1,8 @@
 //! The numbers of orders.
 //!
 //! Of two orders that put something at the same place the one with the higher number counts,
-//! wherever they meet. So those of one controller rise from one that was asked for to the next:
-//! also within a millisecond, while its clock is put back, and after a restart. A push has its
-//! number before it is packed, and is given and kept under it afterwards, so that others with
-//! higher ones may be kept first. A number of which nothing became is never used again while the
-//! controller runs; nobody else has seen it.
+//! wherever they meet. So those of one controller rise from one order to the next: also within a
+//! millisecond, while its clock is put back, and after a restart.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;

@@ -263,8 +263,6 @@ fn giving(
     + Send
     + 'static,
 ) -> Response {
-    // Of two pushes to one place that counts which was asked for later, not which was packed later.
-    let id = api.desk.number();
     let (lines, stream) = line_stream::<PushEvent>();
     tokio::spawn(async move {
         let _making = api.pushes.read().await;
@@ -276,7 +274,7 @@ fn giving(
                 info!(what = %draft.what, "not pushed: whoever asked has left while it was packed");
                 return Err(Failure::conflict("whoever asked has left", "push again"));
             }
-            let (id, row) = api.desk.give_as(id, draft, note).await?;
+            let (id, row) = api.desk.give_noting(draft, note).await?;
             Ok((api.info(id, row, hosts).await?, skipped))
         };
         let event = match given.await {

@@ -153,23 +153,8 @@ impl Desk {
     }
 
     /// The same, with something else to be written in the commit that keeps the order.
-    pub(crate) fn give_noting(
+    pub(crate) async fn give_noting(
         &self,
-        draft: Draft,
-        note: Option<Note>,
-    ) -> impl Future<Output = Result<(OrderId, OrderRow), Failure>> {
-        self.give_as(self.number(), draft, note)
-    }
-
-    /// The number of an order that was asked for now, whenever it is given.
-    pub(crate) fn number(&self) -> OrderId {
-        self.ids.next(SystemTime::now())
-    }
-
-    /// The same, under a number that was taken before.
-    pub(crate) async fn give_as(
-        &self,
-        id: OrderId,
         draft: Draft,
         note: Option<Note>,
     ) -> Result<(OrderId, OrderRow), Failure> {
@@ -184,6 +169,7 @@ impl Desk {
             return Err(Failure::no_room(format!("the controller has {message}")));
         }
         let now = SystemTime::now();
+        let id = self.ids.next(now);
         let (draft, olders) = self.superseded(draft, (id, now)).await?;
         let (body, envelope, ttl) = self.seal(&draft, (id, now), olders)?;
         let row = OrderRow {

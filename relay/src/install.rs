@@ -98,7 +98,7 @@ impl Installs {
         match tokio::task::spawn_blocking(work).await {
             Ok(Ok(Some((answer, changed)))) => ((State::Ok, answer), changed),
             Ok(Ok(None)) => {
-                let detail = "a push that was asked for later is in place already".to_string();
+                let detail = "a push that was given later is in place already".to_string();
                 ((State::Skipped, failed("install", "superseded", detail).1), None)
             }
             Ok(Err(error)) => (failure(&error), None),

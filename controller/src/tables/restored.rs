@@ -25,9 +25,8 @@ use crate::rollout::row::RolloutRow;
 pub(crate) const LOST: &str = "lost";
 /// How many such orders are kept: nothing proves that there ever was one.
 const LOST_LIMIT: u64 = 1_000;
-/// How much before the backup an order may have its number that is not in it: clocks are set, and
-/// large pushes are packed for long after that.
-const LOST_SLACK_MS: u64 = 3_600_000;
+/// How much before the backup an order may be made that is not in it: clocks are set.
+const LOST_SLACK_MS: u64 = 600_000;
 /// So many numbers of hosts are passed over, since the old controller may have given them.
 const PASSED_OVER: u64 = 65_536;
 
