@@ -14,7 +14,7 @@ mod interest;
 mod recent;
 mod subject;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -41,6 +41,8 @@ const LONG: Duration = Duration::from_secs(3);
 /// For so long after a link broke messages may come for those behind it, from who has not been told
 /// yet: the longest pause, and what is on its way.
 pub(crate) const STRAGGLE: Duration = Duration::from_secs(10);
+/// So many of those links are kept in mind; what comes for those behind older ones is not counted.
+const PARTED: usize = 32;
 
 /// A message on the bus.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,14 +103,20 @@ struct Side {
     told: Option<Interest>,
 }
 
+impl Side {
+    /// Whether a subject is wanted there.
+    fn wants(&self, subject: &Subject) -> bool {
+        self.wants.as_ref().is_some_and(|wants| wants.matches(subject))
+    }
+}
+
 /// The machine.
 pub(crate) struct Bus {
     /// What is wanted at this node.
     here: Interest,
     sides: BTreeMap<LinkId, Side>,
-    /// What was wanted behind links that broke lately, and until when that is kept in mind: those of
-    /// children, and that of the parent.
-    parted: [(Time, Interest); 2],
+    /// Sides that went lately, oldest first, and until when that is kept in mind.
+    parted: VecDeque<(Time, Side)>,
     /// Who wants the subject that was looked up last: it is looked up again when the message is
     /// passed on, and many messages on one subject come in a row. None: that may have changed.
     last: Option<(Subject, Wanting)>,
@@ -128,7 +136,7 @@ impl Bus {
         Bus {
             here,
             sides,
-            parted: Default::default(),
+            parted: VecDeque::new(),
             last: None,
             recent: Recent::new(recent),
             tell_at: None,
@@ -162,22 +170,20 @@ impl Bus {
     /// A link is gone. `soon`: when the others are told.
     pub(crate) fn handle_down(&mut self, link: LinkId, soon: Time) {
         self.last = None;
-        let Some(Side { is_parent, wants: Some(wanted), .. }) = self.sides.remove(&link) else {
-            return;
-        };
-        let parted = &mut self.parted[usize::from(is_parent)];
-        let before = (parted.0 > soon).then(|| parted.1.patterns());
-        let patterns = before.into_iter().flatten().chain(wanted.patterns()).cloned();
-        *parted = (soon + STRAGGLE, Interest::of(patterns, PATTERNS));
-        self.tell_by(soon);
+        if let Some(side) = self.sides.remove(&link).filter(|side| side.wants.is_some()) {
+            if self.parted.len() == PARTED {
+                self.parted.pop_front();
+            }
+            self.parted.push_back((soon + STRAGGLE, side));
+            self.tell_by(soon);
+        }
     }
 
     /// Whether somebody wanted this subject who was behind a link that broke lately; and if so,
     /// whether that was the parent's, or he may have gone to where he gets it by another way.
     pub(crate) fn was_wanted(&self, now: Time, subject: &Subject) -> Option<bool> {
-        let wanted = |(until, wanted): &(Time, Interest)| *until > now && wanted.matches(subject);
-        let [below, above] = &self.parted;
-        if wanted(above) { Some(true) } else { wanted(below).then_some(false) }
+        let lately = self.parted.iter().filter(|(until, _)| *until > now).map(|(_, side)| side);
+        lately.filter(|side| side.wants(subject)).map(|side| side.is_parent).max()
     }
 
     /// What is wanted at this node from now on.
@@ -264,8 +270,8 @@ impl Bus {
     }
 
     fn found(&self, subject: &Subject) -> Wanting {
-        let wants = |side: &Side| side.wants.as_ref().is_some_and(|wants| wants.matches(subject));
-        let links = self.sides.iter().filter(|(_, side)| wants(side)).map(|(link, _)| *link);
+        let wanting = self.sides.iter().filter(|(_, side)| side.wants(subject));
+        let links = wanting.map(|(link, _)| *link);
         Wanting { here: self.here.matches(subject), links: links.collect() }
     }
 

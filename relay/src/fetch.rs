@@ -129,12 +129,13 @@ impl Transfers {
             counters.received(chunk.len());
             body.extend_from_slice(&chunk);
         }
-        self.in_store(move |store| {
+        let transfers = self.clone();
+        self.in_store(move |_| {
             let Ok(object) = zstd::bulk::decompress(&body, OBJECT_LIMIT) else {
                 return Ok(Err(PullFault::Corrupt));
             };
             match ContentId::of(&object) == id {
-                true => store.put(id, &object).map(Ok),
+                true => transfers.in_room(|store| store.put(id, &object)).map(Ok),
                 false => Ok(Err(PullFault::Corrupt)),
             }
         })

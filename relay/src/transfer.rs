@@ -184,7 +184,11 @@ impl Transfers {
         let (content, outline) = (Digest(outline.id().0), Arc::new(outline));
         let begun = outline.clone();
         let keeps = Store::keeps_partial(outline.len());
-        let begin = move |store: &Store| keeps.then(|| store.begin_partial(begun)).transpose();
+        let transfers = self.clone();
+        let begin = move |_: &Store| {
+            let begin = |store: &Store| store.begin_partial(begun.clone());
+            keeps.then(|| transfers.in_room(begin)).transpose()
+        };
         let partial = self.in_store(begin).await?;
         let front = share(&self.fronts, content, Front::new(outline, partial));
         self.pulls.send_modify(|_| ());
@@ -222,14 +226,15 @@ impl Transfers {
         arriving
     }
 
-    /// Makes room; if there is none, what was decoded ahead gives way. Blocks.
-    pub(crate) fn in_room(
+    /// Does what takes room; if there is none, what was decoded ahead gives way, and it is done
+    /// again. Blocks.
+    pub(crate) fn in_room<T>(
         &self,
-        make: impl Fn(&Store) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
-        match (make(&self.store), &self.ahead) {
-            (Err(error), Some(ahead)) if error.is_full() && ahead.give_back() => make(&self.store),
-            (made, _) => made,
+        work: impl Fn(&Store) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        match (work(&self.store), &self.ahead) {
+            (Err(error), Some(ahead)) if error.is_full() && ahead.give_back() => work(&self.store),
+            (done, _) => done,
         }
     }
 

@@ -26,7 +26,10 @@ impl Node {
             true if self.bus.pass(Some(link), &message, &mut self.out) => None,
             true => self.bus.was_wanted(now, &message.subject),
             // A relay may bring what somebody has said before he went elsewhere.
-            false => matches!(peer, Peer::Child { serves: true, .. }).then_some(true),
+            false => {
+                let relayed = matches!(peer, Peer::Child { serves: true, .. });
+                (relayed && self.bus.wanting(&message.subject).is_heard()).then_some(true)
+            }
         };
         if let Some(surely) = stranded {
             self.out.push(Output::Stranded { surely });

@@ -23,6 +23,11 @@ use crate::verify::Verifier;
 /// for each part that comes.
 const MANIFEST: usize = 4 << 20;
 
+/// Of manifests that are not left to the order itself.
+fn limits() -> Limits {
+    Limits { encoded: MANIFEST, ..Limits::default() }
+}
+
 /// Decodes ahead at one host.
 #[derive(Clone)]
 pub(crate) struct Decoder {
@@ -91,8 +96,7 @@ impl Decoder {
         }
         let Some(manifest) = self.part(push, &bundle.manifest)? else { return Ok(true) };
         let canonical = base.as_ref().map(Manifest::encode);
-        let limits = Limits { encoded: MANIFEST, ..Limits::default() };
-        let target = content::pack::decode_manifest(&manifest, canonical.as_deref(), &limits)?;
+        let target = content::pack::decode_manifest(&manifest, canonical.as_deref(), &limits())?;
         if target.root() != ContentId(push.manifest.0) {
             return Ok(false);
         }
@@ -113,7 +117,7 @@ impl Decoder {
         if let Some((root, _)) = self.journal.installed(&push.dest)?
             && let Some(bundle) = find(Some(root))
             && let Some(base) = self.store.get(&ContentId(root.0))?
-            && let Ok(base) = Manifest::decode(&base, &Limits::default())
+            && let Ok(base) = Manifest::decode(&base, &limits())
         {
             return Ok(Some((bundle, Some(base))));
         }
