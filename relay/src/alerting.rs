@@ -16,7 +16,8 @@ use mesh::{HostId, Input, Kind};
 use tokio::sync::{mpsc, watch};
 
 use crate::bus::Hub;
-use crate::drive::{Arrival, Links};
+use crate::drive::Arrival;
+use crate::links::Links;
 use crate::notice;
 use crate::parents::Parents;
 use crate::space::Space;

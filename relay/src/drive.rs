@@ -4,12 +4,14 @@
 //! nothing but the journal's queue: sending is `try_send`, and pulls, dials, commands and installs
 //! are tasks that report back through the inbox.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+mod bus;
+mod log;
 
-use mesh::bus::{Message, Wanting};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use mesh::bus::Message;
 use mesh::{
     Asker, Digest, Event, Frame, HostId, Input, LinkId, Node, Output, Peer, PullFault, Record,
     Said, Time,
@@ -17,15 +19,15 @@ use mesh::{
 use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tracing::{debug, error, info, trace, warn};
+use tracing::{trace, warn};
 
 use crate::alerting::Outlook;
-use crate::bus::{BROKEN, Hub, Ledger, Prospect, Taken, UNSURE};
-use crate::congestion;
+use crate::bus::{BROKEN, Hub, Ledger, Taken, UNSURE};
 use crate::dial::Dialler;
 use crate::exec::Executor;
 use crate::journal::JournalError;
-use crate::link::{Link, Sealed};
+use crate::link::Link;
+use crate::links::Links;
 use crate::live::{Place, Watched};
 use crate::metrics::traffic::Traffic;
 use crate::metrics::{Counts, Sight};
@@ -36,6 +38,8 @@ use crate::steer::Helm;
 use crate::sweep::Sweeper;
 use crate::transfer::Transfers;
 use crate::writer::{Entry, Progress};
+
+pub(crate) use self::log::log_end;
 
 /// How long the end of a link may take to follow the end of its streams.
 const BROKEN_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
@@ -75,105 +79,6 @@ pub(crate) enum Arrival {
     Look(oneshot::Sender<Sight>),
     /// Somebody wants to know who lives below.
     Subtree(oneshot::Sender<mesh::Subtree>),
-}
-
-/// How a link stands, for status pages.
-#[derive(Clone, Debug)]
-pub struct LinkStatus {
-    /// Who is at the other end.
-    pub host: HostId,
-    /// Its name, by its certificate.
-    pub name: String,
-    /// Whether it is this node's parent.
-    pub is_parent: bool,
-    /// From where it is linked.
-    pub address: String,
-    /// Since when.
-    pub since: SystemTime,
-    /// Round-trip time, in microseconds.
-    pub rtt_us: u64,
-    /// UDP payload bytes sent, with all that QUIC adds.
-    pub wire_sent: u64,
-    /// UDP payload bytes received.
-    pub wire_received: u64,
-    /// Content bytes sent.
-    pub content_sent: u64,
-    /// Content bytes received.
-    pub content_received: u64,
-    /// What content may go down it, in bits a second; 0: as much as it carries.
-    pub cap: u64,
-    /// Whether it gives way to other traffic.
-    pub yields: bool,
-    /// Bytes a second that it was seen to carry; 0: not known, as of a short one, and of one that
-    /// has carried little.
-    pub rate: u64,
-    /// For how long nothing has come from the peer.
-    pub silent: Duration,
-    /// Whether the peer has missed two beats.
-    pub suspect: bool,
-}
-
-/// A view of the links for others than the drive loop.
-#[derive(Clone, Default)]
-pub(crate) struct Links(Arc<Mutex<BTreeMap<LinkId, Arc<Link>>>>);
-
-impl Links {
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<LinkId, Arc<Link>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn status(&self) -> Vec<LinkStatus> {
-        self.lock().values().map(|link| status(link)).collect()
-    }
-
-    /// All of them.
-    pub(crate) fn all(&self) -> Vec<Arc<Link>> {
-        self.lock().values().cloned().collect()
-    }
-
-    /// The connection of a link, if it stands.
-    pub(crate) fn conn(&self, link: LinkId) -> Option<quinn::Connection> {
-        self.lock().get(&link).map(|link| link.conn.clone())
-    }
-
-    /// The endpoints that were made for links of their own.
-    pub(crate) fn endpoints(&self) -> Vec<quinn::Endpoint> {
-        self.lock().values().filter_map(|link| link.endpoint.clone()).collect()
-    }
-
-    /// The link to the parent, if there is one.
-    pub(crate) fn parent_link(&self) -> Option<Arc<Link>> {
-        let links = self.lock();
-        links.values().find(|link| matches!(link.peer, Peer::Parent { .. })).cloned()
-    }
-
-    /// The connection to the parent, if there is one.
-    pub(crate) fn parent(&self) -> Option<quinn::Connection> {
-        self.parent_link().map(|link| link.conn.clone())
-    }
-}
-
-fn status(link: &Link) -> LinkStatus {
-    let stats = link.conn.stats();
-    let (silent, suspect) = link.counters.heard.silence();
-    let load = |n: &std::sync::atomic::AtomicU64| n.load(std::sync::atomic::Ordering::Relaxed);
-    LinkStatus {
-        host: link.peer.host(),
-        name: link.name.clone(),
-        is_parent: matches!(link.peer, Peer::Parent { .. }),
-        address: link.conn.remote_address().to_string(),
-        since: link.since,
-        rtt_us: u64::try_from(link.conn.rtt().as_micros()).unwrap_or(u64::MAX),
-        wire_sent: stats.udp_tx.bytes,
-        wire_received: stats.udp_rx.bytes,
-        content_sent: load(&link.counters.content_sent),
-        content_received: load(&link.counters.content_received),
-        cap: link.bulk.as_ref().map_or(0, |bulk| bulk.rate()),
-        yields: congestion::yields(&link.conn),
-        rate: congestion::known(&link.conn).map_or(0, |known| known.rate),
-        silent,
-        suspect,
-    }
 }
 
 /// Why a node stopped by itself.
@@ -320,13 +225,7 @@ impl Io {
                     node.handle(now, input);
                 }
             }
-            Arrival::Counted { link, peer, past } => {
-                // One that is over as well has nothing to say of others.
-                if self.links.lock().contains_key(&link) {
-                    self.seal_older(link, peer);
-                    self.hub.lost(self.ledger.hear(peer.host(), &past));
-                }
-            }
+            Arrival::Counted { link, peer, past } => self.counted(link, peer, &past),
             Arrival::Publish { message, waits, reply, _place } => {
                 let wanting = node.wanting(&message.subject);
                 // Whoever asked may have left.
@@ -387,21 +286,6 @@ impl Io {
         }
     }
 
-    /// Whether nobody who wants a message has room for it, and one of them is worth waiting for.
-    fn is_to_wait(&self, wanting: &Wanting, message: &Message) -> bool {
-        let mut prospect = Prospect::new(message.body.len());
-        let links = self.links.lock();
-        wanting
-            .links
-            .iter()
-            .filter_map(|id| links.get(id))
-            .for_each(|link| link.look(&mut prospect));
-        if wanting.here {
-            self.hub.look(&message.subject, &mut prospect);
-        }
-        prospect.is_awaited()
-    }
-
     fn apply(&mut self, output: Output) {
         trace!(?output, "out");
         match output {
@@ -415,19 +299,14 @@ impl Io {
                 self.entries.push(Entry::Save { no, record });
             }
             Output::Tell(event) => {
-                tell(&event);
+                log::tell(&event);
                 self.counts.told(&event);
                 self.look_up(&event);
                 self.notices.told(&event);
                 self.entries.push(Entry::Tell(event));
             }
             Output::Send { link, frame: frame @ (Frame::Message(_) | Frame::Answer(_)) } => {
-                let link = self.links.lock().get(&link).cloned();
-                match link {
-                    Some(link) => link.send_bus(frame, &self.hub),
-                    // It was closed here, which the core is about to hear.
-                    None => self.hub.dropped(BROKEN, 1),
-                }
+                self.send_bus(link, frame);
             }
             Output::Send { link, frame } => self.send(link, frame),
             Output::Deliver(message) => self.hub.deliver(&message),
@@ -519,8 +398,7 @@ impl Io {
         let link = self.links.lock().get(&id).cloned();
         let place = self.place.take_if(|_| matches!(frame, mesh::Frame::Said(_)));
         if let Some(link) = link.as_ref().filter(|_| matches!(frame, Frame::Hello { .. })) {
-            self.seal_older(id, link.peer);
-            link.tally.tell(self.ledger.tell(link.peer.host()));
+            self.account_for(link);
         }
         if let Some(link) = link
             && link.send(frame, place).is_err()
@@ -532,48 +410,13 @@ impl Io {
         }
     }
 
-    /// A link is over.
-    fn part(&mut self, id: LinkId) -> Option<Arc<Link>> {
-        let link = self.links.lock().remove(&id)?;
-        self.seal(&link);
-        Some(link)
-    }
-
-    /// Whether something of the bus may be taken, which counts it. What comes by a link that is
-    /// over comes too late: the other end has been told, or will be, that it was not taken.
-    fn admits(&self, input: &Input) -> bool {
-        match input {
-            Input::Frame { link, frame: Frame::Message(_) | Frame::Answer(_) } => {
-                self.links.lock().get(link).is_some_and(|link| link.tally.take())
-            }
-            _ => true,
-        }
-    }
-
-    /// Nothing of the bus crosses a link any more.
-    fn seal(&mut self, link: &Link) {
-        match link.tally.seal(link.peer.host()) {
-            Some(Sealed::Account(account)) => {
-                self.hub.lost(self.ledger.end(self.clock.now(), account));
-            }
-            Some(Sealed::Unfinished(count)) => self.hub.dropped(BROKEN, count),
-            None => {}
-        }
-    }
-
-    /// Older links with a peer are over, whether their ends were seen here yet or not.
-    fn seal_older(&mut self, id: LinkId, peer: Peer) {
-        let is_older = |link: &Arc<Link>| link.id < id && link.peer.host() == peer.host();
-        self.links.all().into_iter().filter(is_older).for_each(|link| self.seal(&link));
-    }
-
     fn pull(&mut self, id: LinkId, content: Digest) {
         let (transfers, inbox) = (self.transfers.clone(), self.inbox.clone());
         let Some(link) = self.links.lock().get(&id).cloned() else { return };
         let counts = self.counts.clone();
         self.tasks.spawn(async move {
             let result = transfers.pull(&link, content).await;
-            counts.pulls.add([result.map_or_else(pull_word, |()| "ok")], 1);
+            counts.pulls.add([result.map_or_else(log::pull_word, |()| "ok")], 1);
             if result == Err(PullFault::Broken) {
                 // If it is the link that broke, its end says so, and all that was under way is
                 // taken up again; a word of this pull could come before it and count as a try.
@@ -594,56 +437,5 @@ impl Io {
             reply.send(result).ok();
         }
         self.waiting.retain(|_, reply| !reply.is_closed());
-    }
-}
-
-fn pull_word(fault: PullFault) -> &'static str {
-    match fault {
-        PullFault::Absent => "absent",
-        PullFault::Broken => "broken",
-        PullFault::Corrupt => "corrupt",
-        PullFault::Disk => "disk",
-        PullFault::Busy => "busy",
-    }
-}
-
-/// Logs what an operator would want to know.
-fn tell(event: &Event) {
-    match event {
-        Event::Linked { peer } => info!(?peer, "linked"),
-        Event::Unlinked { peer, reason } => match reason {
-            Some(reason) => warn!(?peer, ?reason, "unlinked"),
-            None => info!(?peer, "unlinked"),
-        },
-        Event::RootStale { age } => {
-            warn!(seconds = age.as_secs(), "nothing new from the controller")
-        }
-        Event::RootFresh => info!("the controller is heard again"),
-        Event::Spoken(_) => debug!(?event, "told"),
-        Event::PullFailed { content, fault } => {
-            warn!(%content, ?fault, "content could not be had");
-        }
-        Event::Cut { what, order, count } => warn!(%order, what, count, "a limit was reached"),
-        Event::Stopped { order, hosts, why } => {
-            info!(%order, hosts = hosts.len(), ?why, "a run lets nobody begin any more");
-        }
-        Event::Dropped { count } => warn!(count, "events of this host found no room"),
-        Event::Answers(_)
-        | Event::Happened(_)
-        | Event::Profiles(_)
-        | Event::Released { .. }
-        | Event::Unheard(_)
-        | Event::Closed(_)
-        | Event::Reachable(_)
-        | Event::Below { .. } => {
-            debug!(?event, "told");
-        }
-    }
-}
-
-/// Ends the process when the database fails; everything else is handled where it happens.
-pub(crate) fn log_end(result: &Result<(), DriveError>) {
-    if let Err(failure) = result {
-        error!(error = %crate::chain(failure), "the node stops");
     }
 }

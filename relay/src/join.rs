@@ -17,8 +17,8 @@ use tokio::time::timeout;
 use tracing::{debug, info};
 
 use crate::accept::open_stream;
-use crate::drive::Links;
 use crate::link::{LinkError, STREAM_NO_UPLINK, read_framed_within, write_framed};
+use crate::links::Links;
 
 const JOIN_LIMIT: Duration = Duration::from_secs(30);
 /// How often a newcomer asks before it gives up.

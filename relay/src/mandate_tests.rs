@@ -7,7 +7,7 @@ use mesh::{HostSet, OrderId};
 use protos::{ORDER_KIND, Run, Work};
 
 use super::*;
-use crate::drive::Links;
+use crate::links::Links;
 use crate::verify::{OrderFault, Verifier};
 
 const RELAY: HostId = HostId(7);

@@ -19,9 +19,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::bus::Hub;
-use crate::drive::{Arrival, Links};
+use crate::drive::Arrival;
 use crate::keep::Shelves;
 use crate::link::Counters;
+use crate::links::Links;
 use crate::space::Space;
 use crate::spool::Spool;
 

@@ -15,9 +15,9 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use crate::accept::open_stream;
-use crate::drive::Links;
 use crate::join::Registrar;
 use crate::link::{LinkError, STREAM_NO_UPLINK, read_framed_within, write_framed};
+use crate::links::Links;
 
 /// Parts that are on their way through a node at once.
 const TURNS: usize = 2;

@@ -27,9 +27,9 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 pub(crate) use self::retelling::Retelling;
-use crate::drive::Links;
 use crate::join::Registrar;
 use crate::link::{Link, PeerFault};
+use crate::links::Links;
 
 /// The file in the state folder.
 const FILE: &str = "removals";

@@ -15,10 +15,10 @@ use quinn::{ClientConfig, Endpoint, ServerConfig};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
-use crate::drive::Links;
 use crate::endpoint;
 use crate::join::{self, JoinError};
 use crate::kind::LinkKind;
+use crate::links::Links;
 use crate::metrics::Counts;
 use crate::node::Setup;
 

@@ -12,9 +12,10 @@ use protos::{Answer, Cap, Steer};
 use tokio::time::Instant;
 
 use crate::cap::Caps;
-use crate::drive::{Arrival, Links};
+use crate::drive::Arrival;
 use crate::exec::failed;
 use crate::link::Inbox;
+use crate::links::Links;
 use crate::parents::{Change, Parents};
 use crate::probe::Prober;
 
