@@ -21,6 +21,7 @@
 mod drift;
 mod error;
 mod extra;
+mod eye;
 mod ground;
 mod hard_links;
 mod installed;

@@ -55,7 +55,7 @@ impl Surveyor<'_> {
         let failed = |err| self.ground.failed(Stage::Compare, &path)(err);
         let is_saved = self.is_saved(&path);
         let (dir, name) = split(&path);
-        let parent = self.dirs.at(dir).map_err(failed)?;
+        let parent = self.eye.dirs.at(dir).map_err(failed)?;
         let Some(stat) = tree::look(parent, name).map_err(failed)? else { return Ok(true) };
         let is_dir = tree::kind(&stat) == FileType::Directory;
         if self.rules.exclude.matches(&path, is_dir) || is_saved {
@@ -113,7 +113,7 @@ impl Surveyor<'_> {
             (Kind::Symlink { target }, FileType::Symlink) => {
                 let (dir, name) = split(path);
                 let failed = |err| self.ground.failed(Stage::Compare, path)(err);
-                let parent = self.dirs.at(dir).map_err(failed)?;
+                let parent = self.eye.dirs.at(dir).map_err(failed)?;
                 let is = readlinkat(parent, name, Vec::new());
                 is.map_err(|err| failed(err.into()))?.as_bytes() == target
             }
@@ -127,15 +127,15 @@ impl Surveyor<'_> {
 
     fn is_as_installed(&mut self, path: &[u8], entry: &Entry) -> Result<bool, ApplyError> {
         let (dir, name) = split(path);
-        let parent = self.dirs.at(dir);
+        let parent = self.eye.dirs.at(dir);
         match parent.and_then(|parent| tree::open_file(parent, name)) {
-            Ok((file, _)) => Ok(self.holds(&file, entry.chunks())),
+            Ok((file, _)) => Ok(self.eye.holds(&file, entry.chunks())),
             Err(err) => Err(self.ground.failed(Stage::Compare, path)(err)),
         }
     }
 
     fn list(&mut self, dir: &[u8]) -> Result<Vec<Vec<u8>>, ApplyError> {
-        let opened = self.dirs.at(dir).and_then(tree::open_self);
+        let opened = self.eye.dirs.at(dir).and_then(tree::open_self);
         let listed = opened.and_then(|fd| tree::names(&fd));
         listed.map_err(self.ground.failed(Stage::Compare, dir))
     }

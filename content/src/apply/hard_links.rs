@@ -49,7 +49,7 @@ impl Surveyor<'_> {
         for name in names {
             let entry = &self.target.entries[*name];
             // Its directory may be missing, or be something else.
-            let found = self.look(entry).unwrap_or_default();
+            let found = self.eye.look(entry).unwrap_or_default();
             let same = |other: Stat| (other.st_dev, other.st_ino) == (stat.st_dev, stat.st_ino);
             if !found.is_some_and(same) {
                 return Ok(false);

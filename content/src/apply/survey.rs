@@ -3,10 +3,11 @@
 //! Nothing is changed here. Content is compared by chunk hashes, never by time: a file is equal
 //! or it is replaced. Every chunk of the target that is met in what is replaced is remembered with
 //! its place, and those of what is equal as far as something is to be written of them; each is
-//! hashed again when it is used, since the file may change until then.
+//! hashed again when it is used, since the file may change until then. To look is the work of
+//! [`eye`](super::eye); here is decided what follows.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, Read as _};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{FileType, Stat, StatVfsMountFlags, fstatvfs, readlinkat};
@@ -15,17 +16,21 @@ use rustix::io::Errno;
 use super::drift::word;
 use super::error::{ApplyError, Stage};
 use super::extra::{Extra, split};
+use super::eye::{Content, Eye, Looked, Needed, how_many, look_ahead};
 use super::ground::Ground;
 use super::hard_links::HardLinks;
 use super::owners::Owners;
 use super::rules::{Delete, Rules};
 use super::{Applied, Job, Named};
-use crate::chunk::{AVERAGE_CHUNK, Cutter, MAX_CHUNK};
+use crate::chunk::MAX_CHUNK;
 use crate::guards::{Guard, holds};
 use crate::id::ContentId;
 use crate::manifest::{ChunkRef, Entry, Kind, Manifest};
 use crate::store::Store;
-use crate::tree::{self, Dirs};
+use crate::tree;
+
+/// Entries that are looked at ahead by several, at most: what they have seen is in memory.
+const AHEAD: usize = 4096;
 
 /// What to do about one entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,7 +99,9 @@ fn survey_with(
     seen: Option<Stats>,
 ) -> Result<(Survey, Stats), ApplyError> {
     let target = job.target;
-    let root = ground.dir.try_clone().map_err(ground.failed(Stage::Open, b""))?;
+    let needed = Needed::new();
+    let eye = || Eye::new(ground, target, &needed);
+    let others = (1..how_many(target)).map(|_| eye()).collect::<Result<_, _>>()?;
     let hard_links = HardLinks::of(target);
     let mut surveyor = Surveyor {
         ground,
@@ -102,13 +109,12 @@ fn survey_with(
         hard_links: &hard_links,
         rules: job.rules,
         before: job.before,
-        dirs: Dirs::new(root),
+        eye: eye()?,
+        others,
+        looked: VecDeque::new(),
         owners: Owners::new(),
-        needed: None,
         found: BTreeMap::new(),
         equal: Vec::new(),
-        cutter: Cutter::new(),
-        buffer: Vec::new(),
         clears: BTreeMap::new(),
         kept: Named::default(),
         newer: Named::default(),
@@ -122,10 +128,11 @@ fn survey_with(
     for (n, entry) in target.entries.iter().enumerate() {
         let (dir, _) = ground.place(entry);
         let missing = !ground.missing.is_empty() || absent.contains(dir);
+        let looked = surveyor.looked(n);
         let mut action = match hard_links.heads.get(&n) {
             // The names of one file are all right, or all made anew.
             Some(head) if actions[*head] == Action::Keep => Action::Keep,
-            _ => surveyor.entry(n, entry, missing)?,
+            _ => surveyor.entry(n, entry, looked, missing)?,
         };
         if let Action::MakeDir { later: is_later } = &mut action {
             *is_later |= later.contains(dir);
@@ -287,14 +294,14 @@ pub(super) struct Surveyor<'a> {
     pub(super) hard_links: &'a HardLinks,
     pub(super) rules: &'a Rules,
     pub(super) before: Option<&'a Manifest>,
-    pub(super) dirs: Dirs,
+    pub(super) eye: Eye<'a>,
+    /// Those that help it to look ahead.
+    others: Vec<Eye<'a>>,
+    /// What they have seen ahead, of the entry that is next and some after it.
+    looked: VecDeque<Looked>,
     owners: Owners,
-    /// The chunks of the target, once somebody has asked.
-    needed: Option<BTreeSet<ContentId>>,
     found: BTreeMap<ContentId, Found>,
     equal: Vec<usize>,
-    cutter: Cutter,
-    buffer: Vec<u8>,
     clears: BTreeMap<usize, Vec<Extra>>,
     /// What stays because it was changed since it was installed.
     pub(super) kept: Named,
@@ -305,8 +312,29 @@ pub(super) struct Surveyor<'a> {
 }
 
 impl Surveyor<'_> {
-    fn entry(&mut self, n: usize, entry: &Entry, missing: bool) -> Result<Action, ApplyError> {
-        let stat = if missing { None } else { self.look(entry)? };
+    /// What was seen ahead of an entry; to be asked for each of them in order.
+    fn looked(&mut self, n: usize) -> Looked {
+        let is_worth_it = !self.others.is_empty() && self.ground.missing.is_empty();
+        if is_worth_it && self.looked.is_empty() {
+            let end = self.target.entries.len().min(n + AHEAD);
+            self.looked = look_ahead(&mut self.eye, &mut self.others, n..end).into();
+        }
+        self.looked.pop_front().unwrap_or(Looked::Unknown)
+    }
+
+    fn entry(
+        &mut self,
+        n: usize,
+        entry: &Entry,
+        looked: Looked,
+        missing: bool,
+    ) -> Result<Action, ApplyError> {
+        let (stat, content) = match looked {
+            _ if missing => (None, None),
+            Looked::Nothing => (None, None),
+            Looked::File(stat, content) => (Some(stat), Some(content)),
+            Looked::Unknown => (self.eye.look(entry)?, None),
+        };
         let Some(stat) = stat else {
             return Ok(match entry.kind {
                 Kind::Dir => Action::MakeDir { later: false },
@@ -337,11 +365,17 @@ impl Surveyor<'_> {
                     describe => describe,
                 })
             }
-            (Kind::File { .. }, FileType::RegularFile) => self.file(n, entry, &stat, describe),
+            (Kind::File { .. }, FileType::RegularFile) => {
+                let content = match content {
+                    Some(content) => content,
+                    None => self.eye.content(entry, &stat)?,
+                };
+                self.file(n, entry, (&stat, content), describe)
+            }
             (Kind::Symlink { target }, FileType::Symlink) => {
                 let (dir, name) = self.ground.place(entry);
                 let failed = |err| self.ground.failed(Stage::Compare, &entry.path)(err);
-                let parent = self.dirs.at(dir).map_err(failed)?;
+                let parent = self.eye.dirs.at(dir).map_err(failed)?;
                 let is = readlinkat(parent, name, Vec::new());
                 let is = is.map_err(|err| failed(err.into()))?;
                 let equal = is.as_bytes() == target;
@@ -368,10 +402,16 @@ impl Surveyor<'_> {
         &mut self,
         n: usize,
         entry: &Entry,
-        stat: &Stat,
+        (stat, content): (&Stat, Content),
         describe: Action,
     ) -> Result<Action, ApplyError> {
-        let (equal, dressed) = self.compare(n, entry, stat)?;
+        let Content { equal, dressed, chunks } = content;
+        for (id, offset) in chunks {
+            self.found.entry(id).or_insert(Found { entry: n, offset, other: false });
+        }
+        if equal {
+            self.equal.push(n);
+        }
         if !equal && self.rules.keep_newer && tree::mtime(stat) > entry.mtime {
             self.newer.add(self.ground.shown(&entry.path));
             return Ok(Action::Keep);
@@ -426,7 +466,7 @@ impl Surveyor<'_> {
     }
 
     fn dir_has_attributes(&mut self, entry: &Entry) -> Result<bool, ApplyError> {
-        let opened = self.dirs.at(&entry.path).and_then(tree::open_self);
+        let opened = self.eye.dirs.at(&entry.path).and_then(tree::open_self);
         let has = opened.and_then(|fd| self.owners.has_attributes(fd, entry));
         match has {
             // What may not be read is left alone.
@@ -441,25 +481,15 @@ impl Surveyor<'_> {
             return Ok(false);
         }
         let stat = match action {
-            Action::Keep | Action::Describe { .. } | Action::Blocked => self.look(entry)?,
+            Action::Keep | Action::Describe { .. } | Action::Blocked => self.eye.look(entry)?,
             Action::MakeDir { .. } | Action::Write { .. } => None,
         };
         Ok(self.owners.skips(entry, stat.as_ref()))
     }
 
-    pub(super) fn look(&mut self, entry: &Entry) -> Result<Option<Stat>, ApplyError> {
-        let (dir, name) = self.ground.place(entry);
-        let parent = self.dirs.at(dir);
-        let looked = parent.and_then(|parent| match name {
-            b"" => Ok(Some(rustix::fs::fstat(parent)?)),
-            name => tree::look(parent, name),
-        });
-        looked.map_err(self.ground.failed(Stage::Compare, &entry.path))
-    }
-
     fn is_empty(&mut self, entry: &Entry) -> Result<bool, ApplyError> {
         let (dir, name) = self.ground.place(entry);
-        let listed = self.dirs.at(dir).and_then(|parent| is_empty(parent, name));
+        let listed = self.eye.dirs.at(dir).and_then(|parent| is_empty(parent, name));
         listed.map_err(self.ground.failed(Stage::Compare, &entry.path))
     }
 
@@ -477,95 +507,6 @@ impl Surveyor<'_> {
         };
         ApplyError::Conflict { path, found, wanted }
     }
-
-    /// Whether the file there has the content of the entry, and its attributes; if not, notes the
-    /// chunks that it has anyway.
-    fn compare(
-        &mut self,
-        n: usize,
-        entry: &Entry,
-        stat: &Stat,
-    ) -> Result<(bool, bool), ApplyError> {
-        let (dir, name) = self.ground.place(entry);
-        let opened = self.dirs.at(dir).and_then(|parent| tree::open_file(parent, name));
-        let file = match opened {
-            Ok((file, _)) => file,
-            // What may not be read can still be replaced.
-            Err(err) if err.kind() == io::ErrorKind::PermissionDenied => return Ok((false, true)),
-            Err(err) => return Err(self.ground.failed(Stage::Compare, &entry.path)(err)),
-        };
-        let dressed = self.owners.has_attributes(&file, entry);
-        let dressed = dressed.map_err(self.ground.failed(Stage::Compare, &entry.path))?;
-        let same_size = tree::size(stat) == entry.size();
-        let compared = match same_size && self.equal(n, &file, entry.chunks()) {
-            true => {
-                self.equal.push(n);
-                return Ok((true, dressed));
-            }
-            // A small file is one chunk, and that one was just found to be another.
-            false if same_size && entry.size() <= AVERAGE_CHUNK as u64 => Ok(()),
-            false => self.note(n, &file, tree::size(stat)),
-        };
-        compared.map_err(self.ground.failed(Stage::Compare, &entry.path))?;
-        Ok((false, dressed))
-    }
-
-    /// Compares chunk by chunk, as the manifest has cut them. An unreadable file is not equal.
-    fn equal(&mut self, n: usize, file: &std::fs::File, chunks: &[ChunkRef]) -> bool {
-        self.buffer.resize(MAX_CHUNK, 0);
-        let mut offset = 0;
-        let mut reader = file;
-        for chunk in chunks {
-            let bytes = &mut self.buffer[..chunk.len as usize];
-            if reader.read_exact(bytes).is_err() {
-                return false;
-            }
-            let id = ContentId::of(bytes);
-            if id != chunk.id {
-                if needed(&mut self.needed, self.target).contains(&id) {
-                    self.found.entry(id).or_insert(Found { entry: n, offset, other: false });
-                }
-                return false;
-            }
-            offset += u64::from(chunk.len);
-        }
-        true
-    }
-
-    /// Whether a file holds these chunks and nothing else; it has their length already.
-    pub(super) fn holds(&mut self, file: &std::fs::File, chunks: &[ChunkRef]) -> bool {
-        self.buffer.resize(MAX_CHUNK, 0);
-        let mut reader = file;
-        chunks.iter().all(|chunk| {
-            let bytes = &mut self.buffer[..chunk.len as usize];
-            reader.read_exact(bytes).is_ok() && ContentId::of(bytes) == chunk.id
-        })
-    }
-
-    /// Cuts a file that will be replaced, and notes where chunks of the target are in it.
-    fn note(&mut self, n: usize, mut file: &std::fs::File, size: u64) -> io::Result<()> {
-        io::Seek::rewind(&mut file)?;
-        let (needed, found) = (needed(&mut self.needed, self.target), &mut self.found);
-        let mut offset = 0;
-        self.cutter.cut(file, size, &mut |bytes| -> io::Result<()> {
-            let id = ContentId::of(bytes);
-            if needed.contains(&id) {
-                found.entry(id).or_insert(Found { entry: n, offset, other: false });
-            }
-            offset += bytes.len() as u64;
-            Ok(())
-        })?;
-        Ok(())
-    }
-}
-
-/// The chunks of the target, each once.
-fn needed<'a>(
-    needed: &'a mut Option<BTreeSet<ContentId>>,
-    target: &Manifest,
-) -> &'a BTreeSet<ContentId> {
-    let chunks = target.entries.iter().flat_map(Entry::chunks);
-    needed.get_or_insert_with(|| chunks.map(|chunk| chunk.id).collect())
 }
 
 /// How much of a file is on disk once it is written: of one with holes, what is not a whole chunk
