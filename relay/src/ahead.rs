@@ -68,9 +68,9 @@ impl Ahead {
     pub(crate) fn note(&self, record: &Record) {
         match record {
             Record::Order(order) => self.enter(order, false),
-            // It has begun, and says itself when it has ended; or it never does.
-            Record::Answers(report) => self.note_end(report.order),
-            Record::Forget(id) => self.note_end(*id),
+            // It may never have begun.
+            Record::Answers(report) => self.end(report.order),
+            Record::Forget(id) => self.end(*id),
             _ => {}
         }
     }
@@ -91,7 +91,8 @@ impl Ahead {
         self.lock().entry(order.id).or_insert(waiting);
     }
 
-    fn note_end(&self, id: OrderId) {
+    /// An order has ended here. What it has brought goes soon: its answer need not wait for that.
+    pub(crate) fn end(&self, id: OrderId) {
         if let Some(waiting) = self.lock().get_mut(&id) {
             (waiting.is_over, waiting.has_ended) = (true, true);
             self.0.changed.send_replace(());
@@ -121,14 +122,6 @@ impl Ahead {
         };
         while is_busy() {
             changed.changed().await.ok();
-        }
-    }
-
-    /// An order has been carried out.
-    pub(crate) async fn end(&self, id: OrderId) {
-        if self.lock().contains_key(&id) {
-            let ahead = self.clone();
-            tokio::task::spawn_blocking(move || ahead.drop_order(id)).await.ok();
         }
     }
 

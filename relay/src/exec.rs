@@ -64,12 +64,18 @@ impl Executor {
         let first = self.verifier.check(&order.body, SystemTime::now()).map(|body| body.work);
         let kind = first.as_ref().map_or("other", kind);
         let ahead = self.installs.transfers.ahead.as_ref();
+        let begin = async {
+            if let Some(ahead) = ahead {
+                ahead.begin(order.id).await;
+            }
+        };
+        let (state, answer) = tokio::select! {
+            biased;
+            () = job.asked_to_stop() => (State::Cancelled, Answer::default()),
+            () = begin => self.work(job, order, missing, first).await,
+        };
         if let Some(ahead) = ahead {
-            ahead.begin(order.id).await;
-        }
-        let (state, answer) = self.work(job, order, missing, first).await;
-        if let Some(ahead) = ahead {
-            ahead.end(order.id).await;
+            ahead.end(order.id);
         }
         info!(order = %order.id, ?state, "carried out");
         self.counts.job(kind, state.word(), began.elapsed());

@@ -262,9 +262,11 @@ async fn an_order_begins_when_nothing_is_decoded_for_it_any_more() {
     assert_eq!(ahead.held().len(), 0, "it was over before");
     assert!(ahead.look_at(ID).is_none());
     ahead.begin(OrderId([9; 16])).await;
-    ahead.end(ID).await;
-    ahead.end(ID).await;
-    assert_eq!(host.chunks(&push), 0);
+    ahead.end(ID);
+    assert_eq!(ahead.next(), Some((ID, true)), "it is to be forgotten");
+    ahead.drop_order(ID);
+    ahead.end(ID);
+    assert_eq!((ahead.next(), host.chunks(&push)), (None, 0));
 }
 
 /// What a future comes to at once.

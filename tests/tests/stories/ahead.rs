@@ -80,7 +80,9 @@ fn a_host_that_is_killed_while_it_decodes_ahead_has_all_of_it_in_the_end() -> Re
     scene.fleet.wait_states(&scene.id, &[("ok", 2)])?;
     for host in HOSTS {
         assert_eq!(listing(&scene.fleet.at(host, DEST))?, listing(&scene.source)?, "{host}");
-        assert_eq!(scene.objects(host)?, 0, "{host} keeps neither parts nor chunks");
+        wait_for(&format!("{host} to keep neither parts nor chunks"), LIMIT, || {
+            Ok((scene.objects(host)? == 0).then_some(()))
+        })?;
     }
     Ok(())
 }
