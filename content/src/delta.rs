@@ -35,6 +35,7 @@ mod layout;
 mod members;
 mod opened;
 mod remade;
+mod sample;
 mod sorted;
 mod xz;
 

@@ -5,7 +5,8 @@
 //! kind are gathered, in the order of the layout, into segments of bounded size; a file that is
 //! longer than a segment is cut between chunks. Two threads take one segment after the other.
 //!
-//! Old bytes are sorted whole up to 256 MiB; of a longer file only what lies around the same
+//! Old bytes are sorted only if something of the new ones is likely to be found in them, whole up to
+//! 256 MiB; of a longer file only what lies around the same
 //! relative place is, so that a file of any length takes bounded memory.
 
 use std::ops::Range;
@@ -397,6 +398,9 @@ impl<'a> Encoder<'a> {
 }
 
 pub(super) fn changes(sorted: &Sorted, origin: u64, new: &[u8]) -> Changes {
+    if !sorted.is_like(new) {
+        return Changes::literal(new);
+    }
     let changes = Changes::new(ops(sorted, origin, new), sorted.old(), origin, new);
     // What has nothing in common with its base is not to become longer for it.
     if changes.weight() > new.len() { Changes::literal(new) } else { changes }

@@ -4,40 +4,53 @@
 //! first two bytes begin, and a bitmap of all runs of eight bytes that there are, hashed. Most new
 //! bytes begin no run of eight that is in the old ones, and then there is nothing to search.
 //!
-//! It takes up to seven bytes for each old byte; that is why callers cap the length.
+//! It takes up to seven bytes for each old byte; that is why callers cap the length. And it takes
+//! time, so it is only done when somebody searches: new bytes that have nothing in common with the
+//! old ones are told by a [sample](super::sample).
+
+use std::sync::OnceLock;
+
+use super::sample::{self, Sample};
 
 /// Matches shorter than this are not found, nor would anybody use them.
 pub(super) const SHORTEST: usize = 8;
 /// Matches are followed no further than this; a longer one is found in pieces.
 const LONGEST: usize = 64 << 10;
 
-/// Old bytes and their order.
+/// Old bytes and, once it was asked for, their order.
 pub(super) struct Sorted {
     old: Vec<u8>,
+    sample: OnceLock<Sample>,
+    index: OnceLock<Index>,
+}
+
+struct Index {
     order: Vec<i32>,
     starts: Vec<u32>,
     grams: Vec<u64>,
     shift: u32,
 }
 
-impl Sorted {
-    /// Sorts the bytes: 2 GiB at most.
-    pub(super) fn new(old: Vec<u8>) -> Sorted {
+impl Index {
+    /// Of 2 GiB at most.
+    fn of(old: &[u8]) -> Index {
         let mut order = vec![0; old.len()];
-        divsufsort::sort_in_place(&old, &mut order);
+        divsufsort::sort_in_place(old, &mut order);
         let bits = (old.len().max(64) * 8).next_power_of_two().ilog2();
-        let mut sorted = Sorted {
-            starts: starts(&old),
-            grams: vec![0; 1 << (bits - 6)],
-            shift: 64 - bits,
-            old,
-            order,
-        };
-        for gram in sorted.old.windows(SHORTEST) {
-            let at = hash(gram, sorted.shift);
-            sorted.grams[at / 64] |= 1 << (at % 64);
+        let shift = 64 - bits;
+        let mut grams = vec![0; 1 << (bits - 6)];
+        for gram in old.windows(SHORTEST) {
+            let at = hash(gram, shift);
+            grams[at / 64] |= 1 << (at % 64);
         }
-        sorted
+        Index { order, starts: starts(old), grams, shift }
+    }
+}
+
+impl Sorted {
+    /// Of 2 GiB at most.
+    pub(super) fn new(old: Vec<u8>) -> Sorted {
+        Sorted { old, sample: OnceLock::new(), index: OnceLock::new() }
     }
 
     /// The old bytes.
@@ -45,22 +58,29 @@ impl Sorted {
         &self.old
     }
 
+    /// Whether it is worth searching for the new bytes in the old ones.
+    pub(super) fn is_like(&self, new: &[u8]) -> bool {
+        let sample = || self.sample.get_or_init(|| Sample::of(&self.old));
+        new.len() < sample::SHORTEST || sample().is_like(new)
+    }
+
     /// Where in the old bytes the longest match for the beginning of `new` is, and how long it
     /// is; of no length if there is none of at least [`SHORTEST`] bytes.
     pub(super) fn longest(&self, new: &[u8]) -> (usize, usize) {
         let Some(gram) = new.get(..SHORTEST) else { return (0, 0) };
-        let at = hash(gram, self.shift);
-        if self.grams[at / 64] & 1 << (at % 64) == 0 {
+        let Index { order, starts, grams, shift } = self.index.get_or_init(|| Index::of(&self.old));
+        let at = hash(gram, *shift);
+        if grams[at / 64] & 1 << (at % 64) == 0 {
             return (0, 0);
         }
         let key = usize::from(new[0]) << 8 | usize::from(new[1]);
-        let (mut low, mut high) = (self.starts[key] as usize, self.starts[key + 1] as usize);
+        let (mut low, mut high) = (starts[key] as usize, starts[key + 1] as usize);
         // What the suffixes just outside the range are known to share with the new bytes.
         let (mut before, mut after) = (2, 2);
         let mut best = (0, 0);
         while low < high {
             let middle = low + (high - low) / 2;
-            let position = self.order[middle] as usize;
+            let position = order[middle] as usize;
             let known = before.min(after).min(self.old.len() - position);
             let suffix = &self.old[position + known..];
             let length = known + common(suffix, &new[known..]);
@@ -120,6 +140,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::delta::diff::Changes;
 
     fn check(old: &[u8], new: &[u8]) {
         let sorted = Sorted::new(old.to_vec());
@@ -142,6 +163,18 @@ mod tests {
             let at = at.index(old.len() + 1);
             check(&old, &[&old[at..], new.as_slice()].concat());
         }
+    }
+
+    #[test]
+    fn what_has_nothing_in_common_is_not_searched_for() {
+        use crate::delta::{encode::changes, tests::noise};
+        let (old, new) = (noise(1, 1 << 20), noise(2, 1 << 20));
+        let sorted = Sorted::new(old.clone());
+        assert_eq!(changes(&sorted, 0, &new).weight(), Changes::literal(&new).weight());
+        assert!(sorted.index.get().is_none());
+        let moved = [&new[..300_000], &old[200_000..230_000], &new[300_000..]].concat();
+        assert!(changes(&sorted, 0, &moved).weight() < new.len() + 1_000);
+        assert!(sorted.index.get().is_some());
     }
 
     #[test]
