@@ -16,7 +16,7 @@ const RUN: usize = 16;
 const MOST: usize = 1 << 20;
 /// One of sixteen is chosen at most: so many zeros the hash begins with.
 const LEAST: u32 = 4;
-/// New bytes are like the old ones if one in so many of the runs is there.
+/// New bytes are like the old ones if one in so many of their runs is there.
 const FEW: usize = 512;
 
 /// Some of the runs that there are in old bytes.
@@ -39,10 +39,15 @@ impl Sample {
     /// Whether enough of the new bytes is likely to be in the old ones. Of what has no runs that
     /// could be chosen nobody knows.
     pub(super) fn is_like(&self, new: &[u8]) -> bool {
+        // If all runs are somebody's own, so many need be there.
+        let enough = ((new.len() >> self.zeros) / FEW).max(1);
         let (mut all, mut found) = (0, 0);
         for run in chosen(new, self.zeros) {
             all += 1;
             found += usize::from(self.runs.binary_search(&run).is_ok());
+            if found >= enough {
+                return true;
+            }
         }
         found * FEW >= all
     }
@@ -78,6 +83,12 @@ mod tests {
         moved.iter_mut().skip(500_001).step_by(100).for_each(|byte| *byte ^= 1);
         assert!(sample.is_like(&moved));
         assert!(sample.is_like(&[0; 1 << 17]), "nobody knows");
+        // Of what is hardly anything but holes, what there is counts.
+        let mut holes = vec![0; 1 << 21];
+        holes[5_000..6_000].copy_from_slice(&old[..1_000]);
+        assert!(sample.is_like(&holes));
+        holes[5_000..6_000].copy_from_slice(&other[..1_000]);
+        assert!(!sample.is_like(&holes));
     }
 
     #[test]
