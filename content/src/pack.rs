@@ -149,7 +149,7 @@ pub fn encode_over(
         None => {
             let plan = plan(None, target);
             let all = runs(&plan, 0..plan.len());
-            let own = delta::whole_level(level, target.bytes(), rate);
+            let own = delta::whole_level(level, (target.bytes(), SEGMENT), rate);
             (encode_segments(&plan, all, store, own)?, (Vec::new(), own < level))
         }
     };

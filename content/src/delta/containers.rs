@@ -126,6 +126,10 @@ impl<'a> Encoder<'a> {
         let longest = old_file.len().max(new_file.len()).max(old.len()) as u64;
         drop(new_file);
         let sorted = Sorted::new(old);
+        // It would be all of it as it is, which is less while it is packed.
+        if !sorted.is_like(&new.expansion) {
+            return Ok(Vec::new());
+        }
         let runs = self.cut(item, members, &sorted, new)?;
         drop(sorted);
         if runs.is_empty() {
@@ -250,7 +254,7 @@ impl<'a> Encoder<'a> {
         let kind = candidates.first().map_or(Kind::Opened, |first| first.kind);
         let frame = [streams.joined(), shapes, corrections].concat();
         let mut bytes = write(kind, &items, lengths, self.view);
-        let level = self.level(effort::difference_level(frame.len()), frame.len() as u64);
+        let level = self.level(frame.len() as u64, self.sizes.opened);
         bytes.extend(effort::squeeze(None, &frame, level)?);
         Ok(Some(bytes))
     }

@@ -3,31 +3,36 @@
 //! A segment is encoded once for the whole fleet, and a push waits for it: nothing travels before
 //! all of it is. zstd -19 takes about one second of a core for each one or two megabytes that are
 //! not in the prefix, -12 a tenth of that and -9 half of the rest, for 5 to 25 percent more bytes.
-//! Two threads encode, so the limits below keep a push of any size from waiting much longer than a
-//! minute for its last segment, and small pushes, which are most, get the best there is. Of
-//! differences only the streams are compressed, which are a small part of the files.
+//! So what is little, as most pushes are, gets the best there is, and what is more the best that
+//! keeps nobody waiting for long. Of differences only the streams are compressed, which are a small
+//! part of the files.
 //!
 //! On a weak link bytes count, be they there a little later, since others want the link as well.
 //! On one that carries more, time does, and there the best levels only make everybody wait.
 
+use super::encode::ENCODERS;
 use crate::pack::{PackError, compress};
 
-/// The level for prefix segments, by how many raw bytes there are in all of them.
-pub(super) fn prefix_level(raw: u64) -> i32 {
-    match raw >> 20 {
-        0..64 => 19,
-        64..512 => 12,
-        _ => 9,
-    }
-}
+/// Levels, the best first, and how many bytes of text and code a core compresses in a second,
+/// about.
+const SPEEDS: [(i32, u64); 3] = [(19, 1_000_000), (15, 3_000_000), (12, 11_000_000)];
+/// The level for what is too much for these.
+const MUCH: i32 = 9;
+/// Seconds for which everybody waits for a better level.
+const PATIENCE: u64 = 4;
+/// One in so many bytes of prefix segments and streams is left, about.
+const LEFT: u64 = 20;
 
-/// The level for difference segments, by how many bytes there are in their streams.
-pub(super) fn difference_level(streams: usize) -> i32 {
-    match streams >> 20 {
-        0..64 => 19,
-        64..256 => 12,
-        _ => 9,
-    }
+/// The level for so many bytes in segments of `solid` bytes, each encoded by one thread: the best
+/// that takes a few seconds at most, or half as long as the slowest link then does. `rate`: of
+/// that, in bytes a second, if it is known.
+pub(super) fn best_level(bytes: u64, solid: usize, rate: Option<u64>) -> i32 {
+    let link = rate.map_or(0, |rate| bytes / LEFT / rate.max(1));
+    let patience = PATIENCE.max(link / 2);
+    let threads = bytes.div_ceil(solid as u64).clamp(1, ENCODERS as u64);
+    let takes = |speed: u64| bytes / threads / speed;
+    let level = SPEEDS.iter().find(|(_, speed)| takes(*speed) < patience);
+    level.map_or(MUCH, |(level, _)| *level)
 }
 
 /// The level for the manifest, by its length.
@@ -60,10 +65,11 @@ pub(super) fn level_over(best: i32, bytes: u64, rate: Option<u64>) -> i32 {
     }
 }
 
-/// The level for a whole tree of so many raw bytes: the usual one, unless the link says otherwise.
-pub(crate) fn whole_level(usual: i32, raw: u64, rate: Option<u64>) -> i32 {
+/// The level for a whole tree of so many raw bytes, in segments of `solid`: the usual one, unless
+/// the link says otherwise.
+pub(crate) fn whole_level(usual: i32, (raw, solid): (u64, usize), rate: Option<u64>) -> i32 {
     match rate {
-        Some(..=SLOWEST) => usual.max(prefix_level(raw)),
+        Some(..=SLOWEST) => usual.max(best_level(raw, solid, rate)),
         _ => level_over(usual, raw, rate),
     }
 }
@@ -122,7 +128,7 @@ mod tests {
     fn the_level_follows_the_link() {
         let bits = |bits: u64| Some(bits / 8);
         let over = |rate| {
-            [level_over(19, FEW, rate), level_over(12, FEW, rate), whole_level(9, FEW, rate)]
+            [level_over(19, FEW, rate), level_over(12, FEW, rate), whole_level(9, (FEW, 1), rate)]
         };
         assert_eq!(over(None), [19, 12, 9]);
         assert_eq!(over(bits(250_000)), [19, 12, 19]);
@@ -131,7 +137,20 @@ mod tests {
         assert_eq!(over(bits(50_000_000)), [9, 9, 9]);
         assert_eq!(over(bits(1_000_000_000)), [5, 5, 5]);
         assert_eq!(level_over(19, FEW - 1, bits(1_000_000_000)), 19, "at once anyway");
-        assert_eq!(whole_level(9, 100 << 20, bits(250_000)), 12, "no longer than a minute");
+        assert_eq!(whole_level(9, (100 << 20, 1), bits(250_000)), 19, "the link takes longer");
+    }
+
+    #[test]
+    fn what_is_little_gets_the_best_level() {
+        let levels = |rate: Option<u64>| {
+            [1, 3, 6, 20, 40, 80, 400, 4000].map(|mb| best_level(mb * 1_000_000, 8_000_000, rate))
+        };
+        assert_eq!(levels(None), [19, 19, 15, 15, 12, 12, 9, 9]);
+        assert_eq!(levels(Some(1_250_000)), levels(None), "as on `weak`");
+        // A link of 64 kbit/s takes minutes for the least of these.
+        assert_eq!(levels(Some(8_000)), [19; 8]);
+        // What is cut into shorter segments is for two threads.
+        assert_eq!(best_level(6_000_000, 4_000_000, None), 19);
     }
 
     #[test]

@@ -61,7 +61,7 @@ impl Sizes {
 
 /// Differences of fewer bytes are not worth a try.
 const SMALLEST: u64 = 128;
-const ENCODERS: usize = 2;
+pub(super) const ENCODERS: usize = 2;
 
 /// Encodes what leads from the base to the target, and stores the segments. With the rate of the
 /// slowest link, in bytes a second, containers stay closed that would only be there later for being
@@ -253,7 +253,7 @@ impl<'a> Encoder<'a> {
     fn difference_segments(&self, pieces: &[(Item<'a>, Changes)]) -> Result<Vec<Part>, PackError> {
         let weight = |n: usize| pieces[n].1.weight();
         let bytes: usize = (0..pieces.len()).map(weight).sum();
-        let level = self.level(effort::difference_level(bytes), bytes as u64);
+        let level = self.level(bytes as u64, self.sizes.solid);
         let mut groups: Vec<Range<usize>> = Vec::new();
         let (mut bytes, mut heavy) = (0, 0);
         for (n, (item, _)) in pieces.iter().enumerate() {
@@ -338,7 +338,7 @@ impl<'a> Encoder<'a> {
     /// Encodes the prefix segments.
     fn prefixes(&self, items: Vec<Item<'a>>) -> Result<Vec<Part>, PackError> {
         let bytes = items.iter().map(|item| item.raw() as u64).sum();
-        let level = self.level(effort::prefix_level(bytes), bytes);
+        let level = self.level(bytes, self.sizes.prefix.0);
         let items: Vec<_> =
             items.iter().flat_map(|item| pieces(item, self.sizes.prefix.0)).collect();
         let old = |item: &Item<'_>| item.base.map_or(0, |base| self.old(base).size());
@@ -367,8 +367,10 @@ impl<'a> Encoder<'a> {
         })
     }
 
-    /// The level at which the slowest link has so many bytes soonest, instead of the best.
-    pub(super) fn level(&self, best: i32, bytes: u64) -> i32 {
+    /// The level for so many bytes in segments of `solid`. Notes whether a fast link makes it a
+    /// lower one.
+    pub(super) fn level(&self, bytes: u64, solid: usize) -> i32 {
+        let best = effort::best_level(bytes, solid, self.rate);
         let level = effort::level_over(best, bytes, self.rate);
         if level < best {
             self.is_spared.store(true, Ordering::Relaxed);
