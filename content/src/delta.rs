@@ -37,6 +37,7 @@ mod opened;
 mod remade;
 mod sample;
 mod sorted;
+mod trial;
 mod xz;
 
 pub use self::decode::{Base, Decoded, Delta};

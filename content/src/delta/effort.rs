@@ -75,7 +75,7 @@ pub(crate) fn whole_level(usual: i32, (raw, solid): (u64, usize), rate: Option<u
 }
 
 /// A level that is quick on everything.
-const QUICK: i32 = 3;
+pub(super) const QUICK: i32 = 3;
 /// From so many bytes on it is worth a look whether they can be compressed at all.
 const LOOK: usize = 256 << 10;
 

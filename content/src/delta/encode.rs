@@ -18,6 +18,7 @@ use super::effort;
 use super::head::{Item, Kind, View, place_of, write};
 use super::layout::layout;
 use super::sorted::Sorted;
+use super::trial;
 use super::{DIFF_RAW, DIFF_STREAMS, PREFIX_BASE, PREFIX_RAW};
 use crate::manifest::{ChunkRef, Entry, Manifest};
 use crate::pack::{PackError, Part, compress, part};
@@ -400,7 +401,7 @@ impl<'a> Encoder<'a> {
 }
 
 pub(super) fn changes(sorted: &Sorted, origin: u64, new: &[u8]) -> Changes {
-    if !sorted.is_like(new) {
+    if !sorted.is_like(new) || !trial::pays(sorted, new) {
         return Changes::literal(new);
     }
     let changes = Changes::new(ops(sorted, origin, new), sorted.old(), origin, new);
