@@ -13,9 +13,9 @@ use crate::pack::compress;
 const STRETCH: usize = 16 << 10;
 /// Of so many. What is shorter than two of these is compared without a trial.
 const APART: usize = 512 << 10;
-/// A stretch of which less than one part in so many is left by itself says nothing: it is holes,
-/// or as good as holes.
-const HOLES: usize = 16;
+/// A stretch of which less than one part in so many is left by itself, or all but one, says
+/// nothing: it is as good as a hole, or noise, in which nothing is a match by chance.
+const PART: usize = 16;
 
 /// Whether differences to the old bytes are likely to be shorter than the new ones: those of one
 /// stretch at least, by a quarter.
@@ -33,7 +33,10 @@ fn stretch_pays(sorted: &Sorted, new: &[u8]) -> bool {
     streams.push(&Changes::new(ops(sorted, 0, new), sorted.old(), 0, new), false);
     let left = |bytes: &[u8]| compress(None, bytes, effort::QUICK).map(|left| left.len());
     match (left(&streams.joined()), left(new)) {
-        (Ok(differences), Ok(alone)) => differences * 4 <= alone * 3 || alone * HOLES <= new.len(),
+        (Ok(differences), Ok(alone)) => {
+            let part = new.len() / PART;
+            differences * 4 <= alone * 3 || !(part..new.len() - part).contains(&alone)
+        }
         _ => true,
     }
 }
@@ -74,7 +77,8 @@ mod tests {
         // Half of what is longest is there already.
         let rotated = [&tuesday[..1 << 20], &monday[..1 << 20]].concat();
         assert!(pays(&sorted, &rotated));
-        let holes = vec![0; 2 << 20];
-        assert!(pays(&sorted, &holes), "nobody knows");
+        for unknown in [vec![0; 2 << 20], noise(3, 2 << 20)] {
+            assert!(pays(&sorted, &unknown));
+        }
     }
 }
