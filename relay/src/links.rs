@@ -37,8 +37,7 @@ pub struct LinkStatus {
     pub cap: u64,
     /// Whether it gives way to other traffic.
     pub yields: bool,
-    /// Bytes a second that it was seen to carry; 0: not known, as of a short one, and of one that
-    /// has carried little.
+    /// Bytes a second that it was seen to carry; 0: not known, as of one that has carried little.
     pub rate: u64,
     /// For how long nothing has come from the peer.
     pub silent: Duration,
@@ -103,7 +102,7 @@ fn status(link: &Link) -> LinkStatus {
         content_received: load(&link.counters.content_received),
         cap: link.bulk.as_ref().map_or(0, |bulk| bulk.rate()),
         yields: congestion::yields(&link.conn),
-        rate: congestion::known(&link.conn).map_or(0, |known| known.rate),
+        rate: congestion::carries(&link.conn).unwrap_or(0),
         silent,
         suspect,
     }

@@ -108,7 +108,11 @@ impl<'a> Encoder<'a> {
             return Ok(Way::Closed);
         }
         if is_deflated(&first) {
-            return Ok(Way::Quick);
+            let may_be_sooner = effort::may_be_sooner(item.raw() as u64, self.rate);
+            if !may_be_sooner {
+                self.is_spared.store(true, Ordering::Relaxed);
+            }
+            return Ok(if may_be_sooner { Way::Quick } else { Way::Closed });
         }
         let Some(left) = budget.checked_sub(new.size()) else { return Ok(Way::Closed) };
         *budget = left;

@@ -111,6 +111,17 @@ pub(super) const PACKED_AGAIN: u64 = 32 << 20;
 /// Plain bytes that a core packs by xz in a second, about, at the level that packages have.
 const PACKS: u64 = 2_000_000;
 
+/// Bytes of a container that two threads open, compare and pack again in a second, about, if it is
+/// deflated.
+const OPENS: u64 = 2_000_000;
+
+/// Whether a deflated container with so many new bytes may be at the last host sooner if it is
+/// opened, however little is left of it. `rate`: of the slowest link, in bytes a second, if that is
+/// known.
+pub(super) fn may_be_sooner(bytes: u64, rate: Option<u64>) -> bool {
+    bytes < OPENS / 4 || rate.is_none_or(|rate| rate < OPENS)
+}
+
 /// Whether a container is at the last host sooner if it is opened. `saved`: bytes that then do not
 /// travel; `packed`: plain bytes that are packed again, here by two threads before anything
 /// travels, and by one at each host when all has come; `rate`: of the slowest link, in bytes a
@@ -173,5 +184,8 @@ mod tests {
         let pays = |bits: u64| is_sooner(900_000, 4_000_000, bits / 8);
         assert!(pays(64_000) && pays(2_000_000) && !pays(3_000_000) && !pays(100_000_000));
         assert!(!is_sooner(0, 1, 1) && is_sooner(u64::MAX, 0, u64::MAX));
+        let may = |rate| [400_000, 4_000_000].map(|bytes| may_be_sooner(bytes, rate));
+        assert_eq!([None, Some(1_250_000)].map(may), [[true; 2]; 2]);
+        assert_eq!(may(Some(12_500_000)), [true, false]);
     }
 }

@@ -122,8 +122,9 @@ pub struct LinkInfo {
     /// What content may go down it now, in bits a second; 0: as much as it carries.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub cap: u64,
-    /// What it was seen to carry, in bits a second; 0: not known, as of a link with a round trip
-    /// of less than 3 ms, and of one that has carried little yet.
+    /// What it was seen to carry, in bits a second; 0: not known, as of one that has carried
+    /// little yet. With a round trip of less than 3 ms it is the most that it has carried within a
+    /// second, from 12 Mbit/s on.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub carries: u64,
     /// Whether content gives way to other traffic there.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use super::busiest::Busiest;
 use super::filter::{Floor, Greatest};
 use super::giveway::Part;
 use super::loss::Losses;
@@ -101,6 +102,7 @@ pub(crate) struct Control {
     window: u64,
     phase: Phase,
     sampler: Sampler,
+    busiest: Busiest,
     losses: Losses,
     floor: Floor,
     rates: Greatest,
@@ -140,6 +142,7 @@ impl Control {
             window: initial_window.max(LEAST * mtu),
             phase: Phase::Startup { fullest: 0, flat: 0 },
             sampler: Sampler::default(),
+            busiest: Busiest::default(),
             losses: Losses::default(),
             floor: Floor::default(),
             rates: Greatest::new(RATE_ROUNDS),
@@ -190,6 +193,11 @@ impl Control {
         self.rates.value()
     }
 
+    /// The most bytes that were delivered in a second.
+    pub(crate) fn busiest(&self) -> u64 {
+        self.busiest.rate()
+    }
+
     /// Whether the path is so short that this controller has no business there.
     pub(crate) fn is_local(&self) -> bool {
         self.floor.value().is_some_and(|floor| floor < LOCAL)
@@ -219,6 +227,7 @@ impl Control {
 
     pub(crate) fn on_acked(&mut self, now: Instant, sent: Instant, bytes: u64) {
         let load = self.sampler.on_acked(now, sent, bytes);
+        self.busiest.on_acked(now, bytes);
         self.losses.acked(load, self.packets(bytes));
         self.acked += bytes;
     }

@@ -24,6 +24,7 @@
 //! and asks its controllers for nothing but the window. So the window is both bound and clock, and
 //! must stay close to what the path holds.
 
+mod busiest;
 mod control;
 mod filter;
 mod giveway;
@@ -36,7 +37,7 @@ mod trial;
 
 pub use control::Start;
 pub use quic::{Wan, known};
-pub(crate) use quic::{set_yields, yields};
+pub(crate) use quic::{carries, set_yields, yields};
 
 #[cfg(test)]
 mod model;

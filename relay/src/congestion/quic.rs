@@ -14,6 +14,9 @@ use quinn_proto::congestion::{Controller, ControllerFactory, ControllerMetrics, 
 
 use super::control::{Control, Start};
 
+/// A path that has carried so many bytes in a second (12 Mbit/s) is not weak.
+const STRONG: u64 = 1_500_000;
+
 /// Makes controllers for weak links; one for each path of a connection.
 #[derive(Debug)]
 pub struct Wan {
@@ -55,6 +58,16 @@ impl Wan {
 pub fn known(conn: &quinn::Connection) -> Option<Start> {
     let control = conn.congestion_state().into_any().downcast::<Control>().ok()?;
     control.known().filter(|_| !control.is_local())
+}
+
+/// Bytes a second that a path was seen to carry. A short one carries at least as much as it has, of
+/// which only what is no longer weak says anything.
+pub(crate) fn carries(conn: &quinn::Connection) -> Option<u64> {
+    let control = conn.congestion_state().into_any().downcast::<Control>().ok()?;
+    match control.is_local() {
+        true => Some(control.busiest()).filter(|rate| *rate >= STRONG),
+        false => control.known().map(|known| known.rate),
+    }
 }
 
 /// Tells the controller of a connection whether to give way to everybody else.

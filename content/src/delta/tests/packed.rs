@@ -87,7 +87,7 @@ fn on_a_fast_link_it_stays_closed() {
     }
     let (closed, is_spared) = over(Some(100_000_000));
     assert!(is_spared && bytes(&closed) > 10 * bytes(&pair.parts), "{}", bytes(&closed));
-    // What is quickly packed again is opened whatever the link.
+    // What is small and quickly packed again is opened whatever the link.
     let (old, new) = containers::wheels();
     let pair = Pair::new(&old, &new, Sizes::REAL);
     let fast = encode(&pair.base, &pair.target, &pair.store, Some(u64::MAX));
