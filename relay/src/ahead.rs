@@ -165,11 +165,12 @@ impl Ahead {
         }
     }
 
-    /// An order that is to be looked at, and whether only to be forgotten.
+    /// An order that is to be forgotten, or else looked at, and which of the two.
     fn next(&self) -> Option<(OrderId, bool)> {
         let orders = self.lock();
-        let next = orders.iter().find(|(_, w)| w.has_ended || (w.is_stirred && !w.is_over));
-        next.map(|(id, waiting)| (*id, waiting.has_ended))
+        let ended = orders.iter().find(|(_, waiting)| waiting.has_ended);
+        let stirred = || orders.iter().find(|(_, w)| w.is_stirred && !w.is_over);
+        ended.or_else(stirred).map(|(id, waiting)| (*id, waiting.has_ended))
     }
 
     /// An order is looked at until this is dropped.

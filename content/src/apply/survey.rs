@@ -29,7 +29,9 @@ use crate::manifest::{ChunkRef, Entry, Kind, Manifest};
 use crate::store::Store;
 use crate::tree;
 
-/// Entries that are looked at ahead by several, at most: what they have seen is in memory.
+/// Entries that are looked at ahead by several: few at first, since one of them may be the end of
+/// it, then twice as many each time, and so many at most, since what was seen is in memory.
+const FIRST: usize = 64;
 const AHEAD: usize = 4096;
 
 /// What to do about one entry.
@@ -101,7 +103,7 @@ fn survey_with(
     let target = job.target;
     let needed = Needed::new();
     let eye = || Eye::new(ground, target, &needed);
-    let others = (1..how_many(target)).map(|_| eye()).collect::<Result<_, _>>()?;
+    let others = (1..how_many(target)).map_while(|_| eye().ok()).collect();
     let hard_links = HardLinks::of(target);
     let mut surveyor = Surveyor {
         ground,
@@ -112,6 +114,7 @@ fn survey_with(
         eye: eye()?,
         others,
         looked: VecDeque::new(),
+        ahead: FIRST,
         owners: Owners::new(),
         found: BTreeMap::new(),
         equal: Vec::new(),
@@ -299,6 +302,8 @@ pub(super) struct Surveyor<'a> {
     others: Vec<Eye<'a>>,
     /// What they have seen ahead, of the entry that is next and some after it.
     looked: VecDeque<Looked>,
+    /// How many entries they look at next.
+    ahead: usize,
     owners: Owners,
     found: BTreeMap<ContentId, Found>,
     equal: Vec<usize>,
@@ -316,7 +321,8 @@ impl Surveyor<'_> {
     fn looked(&mut self, n: usize) -> Looked {
         let is_worth_it = !self.others.is_empty() && self.ground.missing.is_empty();
         if is_worth_it && self.looked.is_empty() {
-            let end = self.target.entries.len().min(n + AHEAD);
+            let end = self.target.entries.len().min(n + self.ahead);
+            self.ahead = AHEAD.min(2 * self.ahead);
             self.looked = look_ahead(&mut self.eye, &mut self.others, n..end).into();
         }
         self.looked.pop_front().unwrap_or(Looked::Unknown)

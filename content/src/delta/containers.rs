@@ -108,6 +108,7 @@ impl<'a> Encoder<'a> {
             return Ok(Way::Closed);
         }
         if is_deflated(&first) {
+            // Nobody knows yet what opening it would save on a slower link.
             let may_be_sooner = effort::may_be_sooner(item.raw() as u64, self.rate);
             if !may_be_sooner {
                 self.is_spared.store(true, Ordering::Relaxed);

@@ -18,17 +18,19 @@ use crate::pack::{PackError, compress};
 const SPEEDS: [(i32, u64); 3] = [(19, 1_000_000), (15, 3_000_000), (12, 11_000_000)];
 /// The level for what is too much for these.
 const MUCH: i32 = 9;
-/// Seconds for which everybody waits for a better level.
+/// Seconds for which everybody waits for a better level, if all links are known.
 const PATIENCE: u64 = 4;
-/// One in so many bytes of prefix segments and streams is left, about.
-const LEFT: u64 = 20;
+/// And if one is not: it may be so slow that each byte counts.
+const PRECAUTION: u64 = 30;
+/// Of a whole tree one byte in so many is left, about.
+const LEFT: u64 = 4;
 
-/// The level for so many bytes in segments of `solid` bytes, each encoded by one thread: the best
-/// that takes a few seconds at most, or half as long as the slowest link then does. `rate`: of
-/// that, in bytes a second, if it is known.
-pub(super) fn best_level(bytes: u64, solid: usize, rate: Option<u64>) -> i32 {
-    let link = rate.map_or(0, |rate| bytes / LEFT / rate.max(1));
-    let patience = PATIENCE.max(link / 2);
+/// The level for so many bytes, of which about so many are left, in segments of `solid` bytes that
+/// are each encoded by one thread: the best that takes a few seconds at most, or half as long as the slowest link then does. `rate`: of
+/// that, in bytes a second, if it is known; if not, half a minute.
+pub(super) fn best_level((bytes, left): (u64, u64), solid: usize, rate: Option<u64>) -> i32 {
+    let takes = |rate: u64| left / rate.max(1);
+    let patience = rate.map_or(PRECAUTION, |rate| PATIENCE.max(takes(rate) / 2));
     let threads = bytes.div_ceil(solid as u64).clamp(1, ENCODERS as u64);
     let takes = |speed: u64| bytes / threads / speed;
     let level = SPEEDS.iter().find(|(_, speed)| takes(*speed) < patience);
@@ -69,7 +71,7 @@ pub(super) fn level_over(best: i32, bytes: u64, rate: Option<u64>) -> i32 {
 /// the link says otherwise.
 pub(crate) fn whole_level(usual: i32, (raw, solid): (u64, usize), rate: Option<u64>) -> i32 {
     match rate {
-        Some(..=SLOWEST) => usual.max(best_level(raw, solid, rate)),
+        Some(..=SLOWEST) => usual.max(best_level((raw, raw / LEFT), solid, rate)),
         _ => level_over(usual, raw, rate),
     }
 }
@@ -154,14 +156,15 @@ mod tests {
     #[test]
     fn what_is_little_gets_the_best_level() {
         let levels = |rate: Option<u64>| {
-            [1, 3, 6, 20, 40, 80, 400, 4000].map(|mb| best_level(mb * 1_000_000, 8_000_000, rate))
+            [1, 3, 6, 20, 40, 80, 400, 4000]
+                .map(|mb| best_level((mb * 1_000_000, mb * 50_000), 8_000_000, rate))
         };
-        assert_eq!(levels(None), [19, 19, 15, 15, 12, 12, 9, 9]);
-        assert_eq!(levels(Some(1_250_000)), levels(None), "as on `weak`");
+        assert_eq!(levels(None), [19, 19, 19, 19, 19, 15, 12, 9]);
+        assert_eq!(levels(Some(1_250_000)), [19, 19, 15, 15, 12, 12, 9, 9], "as on `weak`");
         // A link of 64 kbit/s takes minutes for the least of these.
         assert_eq!(levels(Some(8_000)), [19; 8]);
         // What is cut into shorter segments is for two threads.
-        assert_eq!(best_level(6_000_000, 4_000_000, None), 19);
+        assert_eq!(best_level((6_000_000, 300_000), 4_000_000, Some(1_250_000)), 19);
     }
 
     #[test]

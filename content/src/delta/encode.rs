@@ -5,9 +5,9 @@
 //! kind are gathered, in the order of the layout, into segments of bounded size; a file that is
 //! longer than a segment is cut between chunks. Two threads take one segment after the other.
 //!
-//! Old bytes are sorted only if something of the new ones is likely to be found in them, whole up to
-//! 256 MiB; of a longer file only what lies around the same
-//! relative place is, so that a file of any length takes bounded memory.
+//! Old bytes are sorted only if something of the new ones is likely to be found in them: whole up
+//! to 256 MiB, and of a longer file what lies around the same relative place, so that a file of any
+//! length takes bounded memory.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -63,6 +63,8 @@ impl Sizes {
 /// Differences of fewer bytes are not worth a try.
 const SMALLEST: u64 = 128;
 pub(super) const ENCODERS: usize = 2;
+/// Of bytes with a base one in so many is left once they are encoded, about.
+const LEFT: u64 = 20;
 
 /// Encodes what leads from the base to the target, and stores the segments. With the rate of the
 /// slowest link, in bytes a second, containers stay closed that would only be there later for being
@@ -368,11 +370,14 @@ impl<'a> Encoder<'a> {
         })
     }
 
-    /// The level for so many bytes in segments of `solid`. Notes whether a fast link makes it a
-    /// lower one.
+    /// The level for so many bytes in segments of `solid`. Notes whether it is a lower one for what
+    /// is known of the links.
     pub(super) fn level(&self, bytes: u64, solid: usize) -> i32 {
-        let best = effort::best_level(bytes, solid, self.rate);
-        let level = effort::level_over(best, bytes, self.rate);
+        let level = |rate| {
+            let best = effort::best_level((bytes, bytes / LEFT), solid, rate);
+            effort::level_over(best, bytes, rate)
+        };
+        let (best, level) = (level(None), level(self.rate));
         if level < best {
             self.is_spared.store(true, Ordering::Relaxed);
         }

@@ -1,7 +1,7 @@
 //! Telling at little cost that new bytes have nothing in common with old ones.
 //!
 //! What was packed or encrypted anew is all noise, and to sort the old bytes and search them for
-//! each new one would take a core three minutes a gigabyte, for nothing. So runs of sixteen bytes
+//! each new one would take a core three minutes a gigabyte, for nothing. So runs of eight bytes
 //! are hashed first, and those whose hash begins with some zeros are remembered: old and new bytes
 //! choose the same ones, wherever they lie (the idea of sampling by content is Udi Manber's,
 //! "Finding similar files in a large file system", 1994). If next to none of the new ones is among
@@ -10,8 +10,8 @@
 /// Fewer new bytes are searched for at once: a sample of them says little, and is no cheaper.
 pub(super) const SHORTEST: usize = 64 << 10;
 
-/// A run of bytes.
-const RUN: usize = 16;
+/// Bytes of a run: what is shorter is no match.
+const RUN: usize = super::sorted::SHORTEST;
 /// So many runs are remembered at most, about.
 const MOST: usize = 1 << 20;
 /// One of sixteen is chosen at most: so many zeros the hash begins with.
@@ -30,9 +30,15 @@ pub(super) struct Sample {
 impl Sample {
     pub(super) fn of(old: &[u8]) -> Sample {
         let zeros = (old.len() / MOST).max(1).next_power_of_two().ilog2().max(LEAST);
-        let mut runs: Vec<u64> = chosen(old, zeros).collect();
-        runs.sort_unstable();
-        runs.dedup();
+        let mut runs = Vec::new();
+        for run in chosen(old, zeros) {
+            // What comes again and again is not to fill the memory.
+            if runs.len() == 2 * MOST {
+                each_once(&mut runs);
+            }
+            runs.push(run);
+        }
+        each_once(&mut runs);
         Sample { runs, zeros }
     }
 
@@ -53,15 +59,19 @@ impl Sample {
     }
 }
 
-/// The hashes that begin with so many zeros. Runs of one byte, or of eight that come twice, are
-/// nobody's own and passed over.
+fn each_once(runs: &mut Vec<u64>) {
+    runs.sort_unstable();
+    runs.dedup();
+}
+
+/// The hashes that begin with so many zeros. Runs of one byte, or of two or four that are repeated,
+/// are nobody's own and passed over.
 fn chosen(bytes: &[u8], zeros: u32) -> impl Iterator<Item = u64> {
     let runs = bytes.windows(RUN).filter_map(|run| {
-        let (a, b) = run.split_at(RUN / 2);
-        let word = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().expect("eight bytes"));
-        let (a, b) = (word(a), word(b));
-        let mixed = a.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32) ^ b;
-        (a != b).then_some(mixed.wrapping_mul(0xd6e8_feb8_6659_fd93))
+        let word = u64::from_le_bytes(run.try_into().expect("eight bytes"));
+        let mixed = (word ^ word >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let hash = (mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        (word != word.rotate_left(32)).then_some(hash)
     });
     runs.filter(move |hash| hash.leading_zeros() >= zeros)
 }
@@ -89,6 +99,10 @@ mod tests {
         assert!(sample.is_like(&holes));
         holes[5_000..6_000].copy_from_slice(&other[..1_000]);
         assert!(!sample.is_like(&holes));
+        // Records of sixteen bytes, of which four have changed in each.
+        let mut counted = old.clone();
+        counted.chunks_mut(16).for_each(|record| record[4..8].copy_from_slice(&other[..4]));
+        assert!(sample.is_like(&counted));
     }
 
     #[test]

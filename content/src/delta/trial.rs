@@ -1,8 +1,8 @@
 //! Trying differences on a few stretches before everything is compared.
 //!
 //! Where two texts have but words in common, as the logs of two days have, each word is a match.
-//! To go through all of them takes a second of a core for a megabyte, and the differences are longer
-//! than the text itself. Whether it is so shows in a little of it.
+//! To go through all of them takes a second of a core for a megabyte, and the differences are
+//! longer than the text itself. Whether it is so shows in a little of it.
 
 use super::diff::{Changes, Streams, ops};
 use super::effort;
@@ -21,8 +21,9 @@ const PART: usize = 16;
 /// stretch at least, by a quarter.
 pub(super) fn pays(sorted: &Sorted, new: &[u8]) -> bool {
     let tries = new.len() / APART;
+    // Each at another place in its part: what is similar may come at intervals.
     let pays = |n: usize| {
-        let at = n * APART + (APART - STRETCH) / 2;
+        let at = n * APART + (16 + 13 * n) % (APART / STRETCH) * STRETCH;
         stretch_pays(sorted, &new[at..at + STRETCH])
     };
     tries < 2 || (0..tries).any(pays)

@@ -60,8 +60,8 @@ pub fn known(conn: &quinn::Connection) -> Option<Start> {
     control.known().filter(|_| !control.is_local())
 }
 
-/// Bytes a second that a path was seen to carry. A short one carries at least as much as it has, of
-/// which only what is no longer weak says anything.
+/// Bytes a second that a path was seen to carry. A short one carries at least what it has carried
+/// within a second; less than [`STRONG`] may be all that there was to send.
 pub(crate) fn carries(conn: &quinn::Connection) -> Option<u64> {
     let control = conn.congestion_state().into_any().downcast::<Control>().ok()?;
     match control.is_local() {
