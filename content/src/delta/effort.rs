@@ -26,8 +26,8 @@ const PRECAUTION: u64 = 30;
 const LEFT: u64 = 4;
 
 /// The level for so many bytes, of which about so many are left, in segments of `solid` bytes that
-/// are each encoded by one thread: the best that takes a few seconds at most, or half as long as the
-/// slowest link then does. `rate`: of that, in bytes a second, if it is known; if not, half a
+/// are each encoded by one thread: the best that takes a few seconds at most, or half as long as
+/// the slowest link then does. `rate`: of that, in bytes a second, if it is known; if not, half a
 /// minute.
 pub(super) fn best_level((bytes, left): (u64, u64), solid: usize, rate: Option<u64>) -> i32 {
     let takes = |rate: u64| left / rate.max(1);
