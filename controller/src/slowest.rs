@@ -2,7 +2,9 @@
 //!
 //! The controller knows what its own links have carried, and nothing of those between relays. So
 //! the slowest is known only where each host is behind a link that has shown what it carries, and
-//! behind no other relay than the one at its end. Whatever is not known counts as slow.
+//! behind no other relay than the one at its end. That one is taken to be at its hosts' site, unless
+//! it is beside the controller: then it may be there for hosts that are far away. Whatever is not
+//! known counts as slow.
 
 use mesh::HostSet;
 use relay::LinkStatus;
@@ -36,6 +38,9 @@ fn slowest(links: &[LinkStatus], state: &State, hosts: &HostSet) -> Option<u64> 
             return None;
         }
         let link = links.iter().find(|link| link.host == *child && link.rate > 0)?;
+        if link.is_short && there.iter().any(|id| id != *child) {
+            return None;
+        }
         let cap = if link.cap == 0 { u64::MAX } else { link.cap / 8 };
         let rate = link.rate.min(cap);
         least = Some(least.map_or(rate, |least: u64| least.min(rate)));
@@ -66,6 +71,7 @@ mod tests {
             cap,
             yields: false,
             rate,
+            is_short: false,
             silent: Duration::ZERO,
             suspect: false,
         }
@@ -97,5 +103,8 @@ mod tests {
         assert_eq!(find(&links[1..], set(10, 12)), None, "not linked");
         assert_eq!(find(&[link(1, 0, 0)], set(10, 12)), None, "not known");
         assert_eq!(find(&[link(1, 500_000, 800_000)], set(10, 12)), Some(100_000), "by its cap");
+        let beside = [LinkStatus { is_short: true, ..link(1, 500_000, 0) }];
+        assert_eq!(find(&beside, set(10, 12)), None, "they may be far away");
+        assert_eq!(find(&beside, set(1, 1)), Some(500_000));
     }
 }

@@ -39,6 +39,8 @@ pub struct LinkStatus {
     pub yields: bool,
     /// Bytes a second that it was seen to carry; 0: not known, as of one that has carried little.
     pub rate: u64,
+    /// Whether its round trip is so short (3 ms) that the peer is in the same building.
+    pub is_short: bool,
     /// For how long nothing has come from the peer.
     pub silent: Duration,
     /// Whether the peer has missed two beats.
@@ -103,6 +105,7 @@ fn status(link: &Link) -> LinkStatus {
         cap: link.bulk.as_ref().map_or(0, |bulk| bulk.rate()),
         yields: congestion::yields(&link.conn),
         rate: congestion::carries(&link.conn).unwrap_or(0),
+        is_short: congestion::is_short(&link.conn),
         silent,
         suspect,
     }

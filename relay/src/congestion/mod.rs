@@ -37,7 +37,7 @@ mod trial;
 
 pub use control::Start;
 pub use quic::{Wan, known};
-pub(crate) use quic::{carries, set_yields, yields};
+pub(crate) use quic::{carries, is_short, set_yields, yields};
 
 #[cfg(test)]
 mod model;

@@ -70,6 +70,12 @@ pub(crate) fn carries(conn: &quinn::Connection) -> Option<u64> {
     }
 }
 
+/// Whether a path is so short that it is left to CUBIC.
+pub(crate) fn is_short(conn: &quinn::Connection) -> bool {
+    let control = conn.congestion_state().into_any().downcast::<Control>();
+    control.is_ok_and(|control| control.is_local())
+}
+
 /// Tells the controller of a connection whether to give way to everybody else.
 pub(crate) fn set_yields(conn: &quinn::Connection, yields: bool) {
     if let Ok(control) = conn.congestion_state().into_any().downcast::<Control>() {
