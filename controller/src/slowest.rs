@@ -2,9 +2,9 @@
 //!
 //! The controller knows what its own links have carried, and nothing of those between relays. So
 //! the slowest is known only where each host is behind a link that has shown what it carries, and
-//! behind no other relay than the one at its end. That one is taken to be at its hosts' site, unless
-//! it is beside the controller: then it may be there for hosts that are far away. Whatever is not
-//! known counts as slow.
+//! behind no other relay than the one at its end. That one is taken to be at its hosts' site,
+//! unless it is beside the controller: then it may be there for hosts that are far away. Whatever
+//! is not known counts as slow.
 
 use mesh::HostSet;
 use relay::LinkStatus;
