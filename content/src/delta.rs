@@ -21,6 +21,7 @@
 //! It deliberately knows no network and chooses no remedy: whoever decodes fetches what is
 //! missing, be it of the base or of the target.
 
+mod alike;
 mod bases;
 mod codec;
 mod containers;

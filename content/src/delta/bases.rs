@@ -3,7 +3,8 @@
 //! In this order: the file with the same path; one that shares a good part of its chunks; one
 //! whose path is the same but for parts with digits in them, as versions and hashes in names are
 //! (`Django-5.2.3.dist-info`, `libblas-6bb31eeb.so`); one of the same name elsewhere; one that
-//! shares any chunk. Files with equal content need none of this: their chunks do not travel.
+//! shares any chunk. Files with equal content need none of this: their chunks do not travel. For
+//! those that are left the encoder looks among the files that are gone for one that is alike.
 //!
 //! Only the encoder asks: the choice travels in the head of each segment, so it may become
 //! better without a new format.
@@ -56,6 +57,13 @@ impl<'a> Bases<'a> {
             .or_else(|| self.nearest(entry, self.by_path.get(&pattern(&entry.path))))
             .or_else(|| self.nearest(entry, self.by_name.get(entry.split().1)))
             .or(shared.map(|(place, _)| place))
+    }
+
+    /// The files of the base whose paths the target does not have.
+    pub(super) fn gone(&self) -> impl Iterator<Item = usize> {
+        let files = files(self.view.base);
+        let gone = files.filter(|(_, entry)| !self.kept.contains(entry.path.as_slice()));
+        gone.map(|(place, _)| place)
     }
 
     /// The file of the base with the most bytes of this one in common chunks.

@@ -12,6 +12,7 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use super::alike::{Alike, Sketch};
 use super::bases::Bases;
 use super::diff::{Changes, Streams, ops};
 use super::effort;
@@ -62,6 +63,8 @@ impl Sizes {
 
 /// Differences of fewer bytes are not worth a try.
 const SMALLEST: u64 = 128;
+/// Of fewer bytes no sketch is made.
+const SKETCHED: u64 = 512;
 pub(super) const ENCODERS: usize = 2;
 /// Of bytes with a base one in so many is left once they are encoded, about.
 const LEFT: u64 = 20;
@@ -151,7 +154,40 @@ impl<'a> Encoder<'a> {
             let Some(base) = bases.choose(file) else { return Ok(None) };
             Ok(whole(&base)?.then_some(base))
         };
-        (0..self.view.layout.len()).map(choose).collect()
+        let mut chosen = (0..self.view.layout.len()).map(choose).collect::<Result<Vec<_>, _>>()?;
+        let gone = bases.gone().filter(|base| whole(base).unwrap_or(false)).collect();
+        self.add_alike(&mut chosen, gone)?;
+        Ok(chosen)
+    }
+
+    /// Gives files without a base one that is gone and alike. Of either kind so many bytes are
+    /// looked at as may be sorted at once.
+    fn add_alike(&self, chosen: &mut [Option<usize>], gone: Vec<usize>) -> Result<(), PackError> {
+        let within = |sizes: &mut dyn Iterator<Item = (usize, u64)>| -> Vec<usize> {
+            let mut left = self.sizes.sorted;
+            let fits = sizes.filter(|(_, size)| {
+                let fits = (SKETCHED..=left).contains(size);
+                left -= if fits { *size } else { 0 };
+                fits
+            });
+            fits.map(|(n, _)| n).collect()
+        };
+        let entry = |file: usize| &self.view.target.entries[self.view.layout[file].entry];
+        let alone = (0..chosen.len()).filter(|file| chosen[*file].is_none());
+        let alone = within(&mut alone.map(|file| (file, entry(file).size())));
+        let gone = within(&mut gone.into_iter().map(|base| (base, self.old(base).size())));
+        if alone.is_empty() || gone.is_empty() {
+            return Ok(());
+        }
+        let sketch = |entry: &'a Entry| Ok(Sketch::of(&self.bytes(entry.chunks())?));
+        let mut alike = Alike::default();
+        let sketches = parallel(gone.len(), |n| sketch(self.old(gone[n])))?;
+        gone.iter().zip(sketches).for_each(|(base, sketch)| alike.add(*base, &sketch));
+        let sketches = parallel(alone.len(), |n| sketch(entry(alone[n])))?;
+        for (file, sketch) in alone.into_iter().zip(sketches) {
+            chosen[file] = alike.nearest(&sketch);
+        }
+        Ok(())
     }
 
     pub(super) fn old(&self, base: usize) -> &'a Entry {

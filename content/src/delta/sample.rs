@@ -64,16 +64,20 @@ fn each_once(runs: &mut Vec<u64>) {
     runs.dedup();
 }
 
-/// The hashes that begin with so many zeros. Runs of one byte, or of two or four that are repeated,
-/// are nobody's own and passed over.
+/// The hashes that begin with so many zeros.
 fn chosen(bytes: &[u8], zeros: u32) -> impl Iterator<Item = u64> {
-    let runs = bytes.windows(RUN).filter_map(|run| {
+    hashes(bytes).filter(move |hash| hash.leading_zeros() >= zeros)
+}
+
+/// The hashes of all runs. Those of one byte, or of two or four that are repeated, are nobody's own
+/// and passed over.
+pub(super) fn hashes(bytes: &[u8]) -> impl Iterator<Item = u64> {
+    bytes.windows(RUN).filter_map(|run| {
         let word = u64::from_le_bytes(run.try_into().expect("eight bytes"));
         let mixed = (word ^ word >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let hash = (mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         (word != word.rotate_left(32)).then_some(hash)
-    });
-    runs.filter(move |hash| hash.leading_zeros() >= zeros)
+    })
 }
 
 #[cfg(test)]

@@ -64,6 +64,25 @@ fn a_renamed_library_has_a_base() {
 }
 
 #[test]
+fn what_was_renamed_and_changed_at_once_has_a_base() {
+    let files = |names: &dyn Fn(u64) -> String, edit: u8| -> Files {
+        let file = |n| {
+            let mut bytes = body(n, 20_000, n % 2 == 0);
+            bytes[..400].copy_from_slice(&noise(n, 400));
+            bytes[9_000] ^= edit;
+            (names(n), bytes)
+        };
+        (0..40).map(file).collect()
+    };
+    let old =
+        files(&|n| format!("src/{}.c", ["one", "two"][n as usize % 2].repeat(n as usize + 1)), 0);
+    let new = files(&|n| format!("lib/{}.h", "other".repeat(n as usize + 1)), 1);
+    let pair = check(&old, &new, &[], Sizes::REAL);
+    let alone = check(&Files::new(), &new, &[], Sizes::REAL);
+    assert!(size(&pair) * 5 < size(&alone), "{} of {}", size(&pair), size(&alone));
+}
+
+#[test]
 fn a_base_that_the_store_lacks_is_not_used() {
     let dir = tempfile::tempdir().expect("temp");
     let store = Store::open(dir.path()).expect("store");
