@@ -65,6 +65,8 @@ impl Sizes {
 const SMALLEST: u64 = 128;
 /// Of fewer bytes no sketch is made.
 const SKETCHED: u64 = 512;
+/// Of so many files at most, of either kind: their sketches are in memory.
+const SKETCHES: usize = 1 << 16;
 pub(super) const ENCODERS: usize = 2;
 /// Of bytes with a base one in so many is left once they are encoded, about.
 const LEFT: u64 = 20;
@@ -160,8 +162,8 @@ impl<'a> Encoder<'a> {
         Ok(chosen)
     }
 
-    /// Gives files without a base one that is gone and alike. Of either kind so many bytes are
-    /// looked at as may be sorted at once.
+    /// Gives files without a base one that is gone and alike. Of either kind no more bytes are
+    /// looked at than may be sorted at once.
     fn add_alike(&self, chosen: &mut [Option<usize>], gone: Vec<usize>) -> Result<(), PackError> {
         let within = |sizes: &mut dyn Iterator<Item = (usize, u64)>| -> Vec<usize> {
             let mut left = self.sizes.sorted;
@@ -170,7 +172,7 @@ impl<'a> Encoder<'a> {
                 left -= if fits { *size } else { 0 };
                 fits
             });
-            fits.map(|(n, _)| n).collect()
+            fits.map(|(n, _)| n).take(SKETCHES).collect()
         };
         let entry = |file: usize| &self.view.target.entries[self.view.layout[file].entry];
         let alone = (0..chosen.len()).filter(|file| chosen[*file].is_none());
