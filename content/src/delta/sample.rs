@@ -30,11 +30,12 @@ pub(super) struct Sample {
 impl Sample {
     pub(super) fn of(old: &[u8]) -> Sample {
         let zeros = (old.len() / MOST).max(1).next_power_of_two().ilog2().max(LEAST);
-        let mut runs = Vec::new();
+        let (mut runs, mut most) = (Vec::new(), 2 * MOST);
         for run in chosen(old, zeros) {
             // What comes again and again is not to fill the memory.
-            if runs.len() == 2 * MOST {
+            if runs.len() == most {
                 each_once(&mut runs);
+                most = most.max(2 * runs.len());
             }
             runs.push(run);
         }
