@@ -7,7 +7,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::encode::{Encoder, parallel};
 use super::sample::hashes;
+use crate::manifest::Entry;
+use crate::pack::PackError;
 
 /// Hashes in a sketch.
 const LEAST: usize = 16;
@@ -15,6 +18,11 @@ const LEAST: usize = 16;
 const ENOUGH: usize = 4;
 /// What more files have in common than this says nothing of any of them.
 const COMMON: usize = 64;
+
+/// Of fewer bytes no sketch is made.
+const SKETCHED: u64 = 512;
+/// Of so many files at most, of either kind: their sketches are in memory.
+const SKETCHES: usize = 1 << 16;
 
 /// What tells a file from others.
 pub(super) struct Sketch(BTreeSet<u64>);
@@ -53,6 +61,46 @@ impl Alike {
         }
         let (file, found) = common.into_iter().rev().max_by_key(|(_, found)| *found)?;
         (found >= ENOUGH).then_some(file)
+    }
+}
+
+impl<'a> Encoder<'a> {
+    /// Gives files without a base one that is gone and alike. Of either kind no more bytes are
+    /// looked at than may be sorted at once.
+    pub(super) fn add_alike(
+        &self,
+        chosen: &mut [Option<usize>],
+        gone: impl Iterator<Item = usize>,
+    ) -> Result<(), PackError> {
+        let within = |sizes: &mut dyn Iterator<Item = (usize, u64)>| -> Vec<usize> {
+            let mut left = self.sizes.sorted;
+            let fits = sizes.filter(|(_, size)| {
+                let fits = (SKETCHED..=left).contains(size);
+                left -= if fits { *size } else { 0 };
+                fits
+            });
+            fits.map(|(n, _)| n).take(SKETCHES).collect()
+        };
+        let entry = |file: usize| &self.view.target.entries[self.view.layout[file].entry];
+        let alone = (0..chosen.len()).filter(|file| chosen[*file].is_none());
+        let alone = within(&mut alone.map(|file| (file, entry(file).size())));
+        if alone.is_empty() {
+            return Ok(());
+        }
+        let gone = within(&mut gone.map(|base| (base, self.old(base).size())));
+        let sketch = |entry: &'a Entry| Ok(Sketch::of(&self.bytes(entry.chunks())?));
+        let mut alike = Alike::default();
+        let sketches = parallel(gone.len(), |n| {
+            Ok(if self.has(gone[n])? { Some(sketch(self.old(gone[n]))?) } else { None })
+        })?;
+        for (base, sketch) in gone.into_iter().zip(sketches) {
+            sketch.iter().for_each(|sketch| alike.add(base, sketch));
+        }
+        let sketches = parallel(alone.len(), |n| sketch(entry(alone[n])))?;
+        for (file, sketch) in alone.into_iter().zip(sketches) {
+            chosen[file] = alike.nearest(&sketch);
+        }
+        Ok(())
     }
 }
 

@@ -24,12 +24,14 @@ const PATIENCE: u64 = 4;
 const PRECAUTION: u64 = 30;
 /// Of a whole tree one byte in so many is left, about.
 const LEFT: u64 = 4;
+/// And of what has a base.
+const LEFT_OF_UPDATE: u64 = 20;
 
 /// The level for so many bytes, of which about so many are left, in segments of `solid` bytes that
 /// are each encoded by one thread: the best that takes a few seconds at most, or half as long as
 /// the slowest link then does. `rate`: of that, in bytes a second, if it is known; if not, half a
 /// minute.
-pub(super) fn best_level((bytes, left): (u64, u64), solid: usize, rate: Option<u64>) -> i32 {
+fn best_level((bytes, left): (u64, u64), solid: usize, rate: Option<u64>) -> i32 {
     let takes = |rate: u64| left / rate.max(1);
     let patience = rate.map_or(PRECAUTION, |rate| PATIENCE.max(takes(rate) / 2));
     let threads = bytes.div_ceil(solid as u64).clamp(1, ENCODERS as u64);
@@ -59,13 +61,18 @@ const FEW: u64 = 64 << 10;
 
 /// The level for so many bytes instead of the one that makes the fewest of them, if the slowest
 /// link that waits carries `rate` bytes a second.
-pub(super) fn level_over(best: i32, bytes: u64, rate: Option<u64>) -> i32 {
+fn level_over(best: i32, bytes: u64, rate: Option<u64>) -> i32 {
     match rate {
         _ if bytes < FEW => best,
         Some(FAST..) => best.min(5),
         Some(STRONG..) => best.min(9),
         _ => best,
     }
+}
+
+/// The level for so many bytes with a base, in segments of `solid`.
+pub(super) fn update_level(bytes: u64, solid: usize, rate: Option<u64>) -> i32 {
+    level_over(best_level((bytes, bytes / LEFT_OF_UPDATE), solid, rate), bytes, rate)
 }
 
 /// The level for a whole tree of so many raw bytes, in segments of `solid`: the usual one, unless

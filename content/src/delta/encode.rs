@@ -12,7 +12,6 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use super::alike::{Alike, Sketch};
 use super::bases::Bases;
 use super::diff::{Changes, Streams, ops};
 use super::effort;
@@ -63,13 +62,7 @@ impl Sizes {
 
 /// Differences of fewer bytes are not worth a try.
 const SMALLEST: u64 = 128;
-/// Of fewer bytes no sketch is made.
-const SKETCHED: u64 = 512;
-/// Of so many files at most, of either kind: their sketches are in memory.
-const SKETCHES: usize = 1 << 16;
 pub(super) const ENCODERS: usize = 2;
-/// Of bytes with a base one in so many is left once they are encoded, about.
-const LEFT: u64 = 20;
 
 /// Encodes what leads from the base to the target, and stores the segments. With the rate of the
 /// slowest link, in bytes a second, containers stay closed that would only be there later for being
@@ -144,52 +137,23 @@ impl<'a> Encoder<'a> {
     /// The base of each file of the layout; none if the store does not hold all of it.
     fn bases(&self) -> Result<Vec<Option<usize>>, PackError> {
         let bases = Bases::new(self.view);
-        let whole = |base: &usize| -> Result<bool, PackError> {
-            for chunk in self.view.base.entries[*base].chunks() {
-                if !self.store.has(&chunk.id)? {
-                    return Ok(false);
-                }
-            }
-            Ok(true)
-        };
         let choose = |file| -> Result<Option<usize>, PackError> {
             let Some(base) = bases.choose(file) else { return Ok(None) };
-            Ok(whole(&base)?.then_some(base))
+            Ok(self.has(base)?.then_some(base))
         };
         let mut chosen = (0..self.view.layout.len()).map(choose).collect::<Result<Vec<_>, _>>()?;
-        let gone = bases.gone().filter(|base| whole(base).unwrap_or(false)).collect();
-        self.add_alike(&mut chosen, gone)?;
+        self.add_alike(&mut chosen, bases.gone())?;
         Ok(chosen)
     }
 
-    /// Gives files without a base one that is gone and alike. Of either kind no more bytes are
-    /// looked at than may be sorted at once.
-    fn add_alike(&self, chosen: &mut [Option<usize>], gone: Vec<usize>) -> Result<(), PackError> {
-        let within = |sizes: &mut dyn Iterator<Item = (usize, u64)>| -> Vec<usize> {
-            let mut left = self.sizes.sorted;
-            let fits = sizes.filter(|(_, size)| {
-                let fits = (SKETCHED..=left).contains(size);
-                left -= if fits { *size } else { 0 };
-                fits
-            });
-            fits.map(|(n, _)| n).take(SKETCHES).collect()
-        };
-        let entry = |file: usize| &self.view.target.entries[self.view.layout[file].entry];
-        let alone = (0..chosen.len()).filter(|file| chosen[*file].is_none());
-        let alone = within(&mut alone.map(|file| (file, entry(file).size())));
-        let gone = within(&mut gone.into_iter().map(|base| (base, self.old(base).size())));
-        if alone.is_empty() || gone.is_empty() {
-            return Ok(());
+    /// Whether the store holds all of a file of the base.
+    pub(super) fn has(&self, base: usize) -> Result<bool, PackError> {
+        for chunk in self.old(base).chunks() {
+            if !self.store.has(&chunk.id)? {
+                return Ok(false);
+            }
         }
-        let sketch = |entry: &'a Entry| Ok(Sketch::of(&self.bytes(entry.chunks())?));
-        let mut alike = Alike::default();
-        let sketches = parallel(gone.len(), |n| sketch(self.old(gone[n])))?;
-        gone.iter().zip(sketches).for_each(|(base, sketch)| alike.add(*base, &sketch));
-        let sketches = parallel(alone.len(), |n| sketch(entry(alone[n])))?;
-        for (file, sketch) in alone.into_iter().zip(sketches) {
-            chosen[file] = alike.nearest(&sketch);
-        }
-        Ok(())
+        Ok(true)
     }
 
     pub(super) fn old(&self, base: usize) -> &'a Entry {
@@ -411,11 +375,8 @@ impl<'a> Encoder<'a> {
     /// The level for so many bytes in segments of `solid`. Notes whether it is a lower one for what
     /// is known of the links.
     pub(super) fn level(&self, bytes: u64, solid: usize) -> i32 {
-        let level = |rate| {
-            let best = effort::best_level((bytes, bytes / LEFT), solid, rate);
-            effort::level_over(best, bytes, rate)
-        };
-        let (best, level) = (level(None), level(self.rate));
+        let best = effort::update_level(bytes, solid, None);
+        let level = effort::update_level(bytes, solid, self.rate);
         if level < best {
             self.is_spared.store(true, Ordering::Relaxed);
         }
